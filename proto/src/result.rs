@@ -1,0 +1,44 @@
+//! What a rank answers to a plan.
+
+use crate::ids::{Epoch, GroupId, Rank, StepId, Token};
+
+/// The outcome of one step on one rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepResult {
+    /// The replica.
+    pub group: GroupId,
+    /// The replica's life in which the plan was made.
+    pub epoch: Epoch,
+    /// The plan's step.
+    pub step: StepId,
+    /// Who answers.
+    pub rank: Rank,
+    /// Hash of the expanded plan that this rank ran.
+    pub plan_hash: u64,
+    /// Hash of what it computed: sampled tokens and the hidden states that they came from.
+    pub digest: u64,
+    /// One per row of the plan, in its order; filled by rank 0 alone.
+    pub rows: Vec<RowResult>,
+    /// Time from launch to result on this rank, in microseconds.
+    pub step_us: u32,
+}
+
+/// The outcome of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowResult {
+    /// Whether the numbers are usable.
+    pub status: RowStatus,
+    /// Sampled tokens; none for a row without outputs.
+    pub tokens: Vec<Token>,
+    /// Of the raw distribution, where asked for.
+    pub logprobs: Vec<f32>,
+}
+
+/// Whether a row's logits are numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowStatus {
+    /// They are.
+    Ok,
+    /// At least one is infinite or NaN: this request fails, the batch goes on.
+    NonFinite,
+}

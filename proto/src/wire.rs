@@ -1,0 +1,220 @@
+//! Conversion between the plain types and the prost types, the only place where both meet.
+//!
+//! Going out never fails; coming in fails only where a value has no plain twin. Meaning is checked
+//! afterwards, by `Plan::check`.
+
+use crate::cluster as pb;
+use crate::ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId};
+use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start};
+use crate::result::{RowResult, RowStatus, StepResult};
+
+impl From<&Plan> for pb::Plan {
+    fn from(plan: &Plan) -> Self {
+        let (same_rows, rows) = match &plan.rows {
+            Rows::Same => (true, Vec::new()),
+            Rows::List(rows) => (false, rows.iter().map(pb::Row::from).collect()),
+        };
+        Self {
+            group: plan.group.0,
+            epoch: plan.epoch.0,
+            step: plan.step.0,
+            close: plan.close.iter().map(|slot| slot.0).collect(),
+            open: plan.open.iter().map(pb::Open::from).collect(),
+            blocks: plan.blocks.iter().map(pb::Blocks::from).collect(),
+            same_rows,
+            rows,
+            masked: plan.masked,
+        }
+    }
+}
+
+impl TryFrom<pb::Plan> for Plan {
+    type Error = String;
+
+    fn try_from(plan: pb::Plan) -> Result<Self, String> {
+        let rows = match (plan.same_rows, plan.rows) {
+            (true, rows) if rows.is_empty() => Rows::Same,
+            (true, _) => return Err(format!("step {}: same_rows with rows", plan.step)),
+            (false, rows) => {
+                Rows::List(rows.into_iter().map(Row::try_from).collect::<Result<_, _>>()?)
+            }
+        };
+        Ok(Self {
+            group: GroupId(plan.group),
+            epoch: Epoch(plan.epoch),
+            step: StepId(plan.step),
+            close: plan.close.into_iter().map(SlotId).collect(),
+            open: plan.open.into_iter().map(Open::try_from).collect::<Result<_, _>>()?,
+            blocks: plan.blocks.into_iter().map(BlockGrant::from).collect(),
+            rows,
+            masked: plan.masked,
+        })
+    }
+}
+
+impl From<&Open> for pb::Open {
+    fn from(open: &Open) -> Self {
+        let s = &open.sampling;
+        Self {
+            slot: open.slot.0,
+            sampling: Some(pb::Sampling {
+                temperature: s.temperature,
+                top_k: s.top_k,
+                top_p: s.top_p,
+                min_p: s.min_p,
+                repetition_penalty: s.repetition_penalty,
+                presence_penalty: s.presence_penalty,
+                frequency_penalty: s.frequency_penalty,
+            }),
+            seed: open.seed,
+            choice: open.choice,
+            prompt_len: open.prompt_len,
+            history: open.history.clone(),
+            adapter: open.adapter,
+        }
+    }
+}
+
+impl TryFrom<pb::Open> for Open {
+    type Error = String;
+
+    fn try_from(open: pb::Open) -> Result<Self, String> {
+        let Some(s) = open.sampling else {
+            return Err(format!("slot {}: opened without sampling", open.slot));
+        };
+        Ok(Self {
+            slot: SlotId(open.slot),
+            sampling: Sampling {
+                temperature: s.temperature,
+                top_k: s.top_k,
+                top_p: s.top_p,
+                min_p: s.min_p,
+                repetition_penalty: s.repetition_penalty,
+                presence_penalty: s.presence_penalty,
+                frequency_penalty: s.frequency_penalty,
+            },
+            seed: open.seed,
+            choice: open.choice,
+            prompt_len: open.prompt_len,
+            history: open.history,
+            adapter: open.adapter,
+        })
+    }
+}
+
+impl From<&BlockGrant> for pb::Blocks {
+    fn from(grant: &BlockGrant) -> Self {
+        Self {
+            slot: grant.slot.0,
+            kv_group: grant.kv_group.0,
+            ids: grant.ids.iter().map(|id| id.0).collect(),
+        }
+    }
+}
+
+impl From<pb::Blocks> for BlockGrant {
+    fn from(grant: pb::Blocks) -> Self {
+        Self {
+            slot: SlotId(grant.slot),
+            kv_group: KvGroup(grant.kv_group),
+            ids: grant.ids.into_iter().map(BlockId).collect(),
+        }
+    }
+}
+
+impl From<&Row> for pb::Row {
+    fn from(row: &Row) -> Self {
+        let outputs = match row.outputs {
+            Outputs::None => pb::Outputs::None,
+            Outputs::Last => pb::Outputs::Last,
+            Outputs::All => pb::Outputs::All,
+        };
+        Self {
+            slot: row.slot.0,
+            tokens: match &row.input {
+                Input::Tokens(tokens) => tokens.clone(),
+                Input::LastSample => Vec::new(),
+            },
+            start: match row.start {
+                Start::At(position) => Some(position),
+                Start::AfterLast => None,
+            },
+            outputs: outputs.into(),
+            draft: row.draft.into(),
+            logprobs: row.logprobs.into(),
+        }
+    }
+}
+
+impl TryFrom<pb::Row> for Row {
+    type Error = String;
+
+    fn try_from(row: pb::Row) -> Result<Self, String> {
+        let outputs = match row.outputs() {
+            pb::Outputs::None => Outputs::None,
+            pb::Outputs::Last => Outputs::Last,
+            pb::Outputs::All => Outputs::All,
+        };
+        let small = |name: &str, value: u32| {
+            u8::try_from(value).map_err(|_| format!("slot {}: {name} {value} is too large", row.slot))
+        };
+        Ok(Self {
+            draft: small("draft", row.draft)?,
+            logprobs: small("logprobs", row.logprobs)?,
+            slot: SlotId(row.slot),
+            start: row.start.map_or(Start::AfterLast, Start::At),
+            outputs,
+            input: if row.tokens.is_empty() { Input::LastSample } else { Input::Tokens(row.tokens) },
+        })
+    }
+}
+
+impl From<&StepResult> for pb::StepResult {
+    fn from(result: &StepResult) -> Self {
+        Self {
+            group: result.group.0,
+            epoch: result.epoch.0,
+            step: result.step.0,
+            rank: result.rank.0,
+            plan_hash: result.plan_hash,
+            digest: result.digest,
+            rows: result.rows.iter().map(pb::RowResult::from).collect(),
+            step_us: result.step_us,
+        }
+    }
+}
+
+impl From<pb::StepResult> for StepResult {
+    fn from(result: pb::StepResult) -> Self {
+        Self {
+            group: GroupId(result.group),
+            epoch: Epoch(result.epoch),
+            step: StepId(result.step),
+            rank: Rank(result.rank),
+            plan_hash: result.plan_hash,
+            digest: result.digest,
+            rows: result.rows.into_iter().map(RowResult::from).collect(),
+            step_us: result.step_us,
+        }
+    }
+}
+
+impl From<&RowResult> for pb::RowResult {
+    fn from(row: &RowResult) -> Self {
+        let status = match row.status {
+            RowStatus::Ok => pb::RowStatus::Ok,
+            RowStatus::NonFinite => pb::RowStatus::NonFinite,
+        };
+        Self { status: status.into(), tokens: row.tokens.clone(), logprobs: row.logprobs.clone() }
+    }
+}
+
+impl From<pb::RowResult> for RowResult {
+    fn from(row: pb::RowResult) -> Self {
+        let status = match row.status() {
+            pb::RowStatus::Ok => RowStatus::Ok,
+            pb::RowStatus::NonFinite => RowStatus::NonFinite,
+        };
+        Self { status, tokens: row.tokens, logprobs: row.logprobs }
+    }
+}
