@@ -1,1 +1,33 @@
-//! placeholder
+//! What a model is made of and how it is cut across ranks.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`Source`] | an opened checkpoint: its spec, its metadata, positional reads of slices |
+//! | [`spec`] | [`ModelSpec`]: layers, KV groups, tensors and where their parts come from |
+//! | [`layout`] | pure: which heads, FFN columns and vocabulary rows each rank holds |
+//! | [`slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
+//! | [`gguf`] | bounded reader of the GGUF container |
+//! | `families` | the registry: metadata -> spec, one file an architecture |
+//! | [`dtype`], [`dequant`] | element types, their blocks, their meaning |
+//! | [`Error`] | file, tensor, offset, cause, way out |
+//!
+//! Deliberately absent: devices, memory maps (a file that changes would tear them), threads, and
+//! any arithmetic on weights except the reference in [`dequant`].
+
+pub mod dequant;
+pub mod dtype;
+mod error;
+mod families;
+pub mod gguf;
+pub mod layout;
+pub mod slice;
+mod source;
+pub mod spec;
+
+pub use dtype::DType;
+pub use error::{Error, ErrorKind};
+pub use gguf::Gguf;
+pub use layout::{RankLayout, layouts};
+pub use slice::{LocalPart, LocalTensor, local_tensor, local_tensors};
+pub use source::Source;
+pub use spec::ModelSpec;

@@ -1,0 +1,80 @@
+//! Binds a family's table of tensors to those of a file, and collects all that does not fit.
+//!
+//! Complaints are gathered and given at once: a reader of the message wants the whole list.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::listed;
+use crate::spec::{Cut, Part, RowOrder, TensorSpec};
+use crate::{DType, Error, ErrorKind, Gguf};
+
+/// A line of a family's table: a checkpoint tensor `[rows, cols]` that is part of another.
+pub(super) struct Line {
+    pub(super) source: String,
+    pub(super) rows: u32,
+    pub(super) cols: u32,
+    pub(super) row_order: RowOrder,
+}
+
+/// The tensors of a spec, as they are added.
+pub(super) struct Tensors<'g> {
+    gguf: &'g Gguf,
+    specs: Vec<TensorSpec>,
+    used: BTreeSet<String>,
+    missing: Vec<String>,
+    misshapen: Vec<String>,
+}
+
+impl<'g> Tensors<'g> {
+    pub(super) fn new(gguf: &'g Gguf) -> Self {
+        let (specs, missing, misshapen) = (Vec::new(), Vec::new(), Vec::new());
+        Self { gguf, specs, used: BTreeSet::new(), missing, misshapen }
+    }
+
+    /// Adds the run-time tensor `name`, made of `lines`.
+    pub(super) fn add(&mut self, name: String, cut: Cut, lines: Vec<Line>) {
+        let parts = lines.into_iter().map(|line| self.bind(line)).collect();
+        self.specs.push(TensorSpec { name, parts, cut });
+    }
+
+    /// Gives a line the type that the file says. One that does not fit is noted and gets any: the
+    /// spec it is in will not leave [`Self::finish`].
+    fn bind(&mut self, line: Line) -> Part {
+        let Line { source, rows, cols, row_order } = line;
+        let mut dtype = DType::F32;
+        if let Some(info) = self.gguf.tensor(&source) {
+            dtype = info.dtype;
+            let wanted = [u64::from(cols), u64::from(rows)];
+            // A vector is a matrix of one row or of one column.
+            let vector = wanted.contains(&1) && info.shape == [wanted[0].max(wanted[1])];
+            if info.shape != wanted && !vector {
+                self.misshapen.push(format!("{source} is {:?}, not {wanted:?}", info.shape));
+            }
+        } else {
+            self.missing.push(source.clone());
+        }
+        self.used.insert(source.clone());
+        Part { source, dtype, rows, cols, row_order }
+    }
+
+    /// The specs, if the file has these tensors, of these shapes, and no others.
+    pub(super) fn finish(self, path: &Path) -> Result<Vec<TensorSpec>, Error> {
+        let names = self.gguf.tensors().map(|tensor| tensor.name.clone());
+        let unused: Vec<String> = names.filter(|name| !self.used.contains(name)).collect();
+        let complaints: Vec<String> = [
+            ("lacks tensors", self.missing),
+            ("has tensors without a use in this architecture", unused),
+            ("has tensors of another shape ([cols, rows])", self.misshapen),
+        ]
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what}: {}", listed(names)))
+        .collect();
+        if complaints.is_empty() {
+            return Ok(self.specs);
+        }
+        let cause = format!("the file {}", complaints.join("; it "));
+        Err(Error::new(ErrorKind::Mismatch, cause).file(path))
+    }
+}

@@ -1,0 +1,204 @@
+//! Typed access to GGUF key-value pairs, with errors that name the key.
+//!
+//! Widths are forgotten on reading (writers disagree about them); signs and meanings are not: a
+//! float never passes for an integer. Which keys matter is known by `families` and the tokenizer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::{Error, ErrorKind};
+
+/// A metadata value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// u8 to u64.
+    Unsigned(u64),
+    /// i8 to i64.
+    Signed(i64),
+    /// f32 and f64.
+    Float(f64),
+    /// A byte, 0 or 1.
+    Bool(bool),
+    /// UTF-8.
+    String(String),
+    /// Many of one type.
+    Array(Array),
+}
+
+/// An array; GGUF's arrays of arrays are refused, as ggml refuses them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Array {
+    /// u8 to u64.
+    Unsigned(Vec<u64>),
+    /// i8 to i64.
+    Signed(Vec<i64>),
+    /// f32 and f64.
+    Float(Vec<f64>),
+    /// Bytes, 0 or 1.
+    Bool(Vec<bool>),
+    /// UTF-8.
+    String(Vec<String>),
+}
+
+impl Value {
+    /// What it is, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Unsigned(value) => value.to_string(),
+            Self::Signed(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Bool(value) => value.to_string(),
+            Self::String(text) => {
+                let start: String = text.chars().take(40).collect();
+                let more = if start.len() < text.len() { "..." } else { "" };
+                format!("{start:?}{more}")
+            }
+            Self::Array(array) => array.describe(),
+        }
+    }
+}
+
+impl Array {
+    fn describe(&self) -> String {
+        let (count, of) = match self {
+            Self::Unsigned(values) => (values.len(), "unsigned integers"),
+            Self::Signed(values) => (values.len(), "integers"),
+            Self::Float(values) => (values.len(), "floats"),
+            Self::Bool(values) => (values.len(), "booleans"),
+            Self::String(values) => (values.len(), "strings"),
+        };
+        format!("an array of {count} {of}")
+    }
+}
+
+/// All key-value pairs of a file.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    file: PathBuf,
+    entries: BTreeMap<String, Value>,
+}
+
+impl Metadata {
+    pub(super) fn new(file: PathBuf, entries: BTreeMap<String, Value>) -> Self {
+        Self { file, entries }
+    }
+
+    /// The raw value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.get(key)
+    }
+
+    /// All pairs, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// A key that must be there, out of what one of the optional getters below gave.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] when `found` is `None`; else that of `found`.
+    pub fn required<T>(&self, key: &str, found: Result<Option<T>, Error>) -> Result<T, Error> {
+        found?.ok_or_else(|| {
+            let cause = format!("metadata key {key} is missing");
+            let way_out = "convert the model again with a current converter";
+            Error::new(ErrorKind::Format, cause).file(&self.file).way_out(way_out)
+        })
+    }
+
+    /// A number that fits 32 bits, of any integer type; `None` when absent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] with key and value when it is something else.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
+        self.typed(key, "an integer from 0 to 2^32 - 1", |value| match value {
+            Value::Unsigned(value) => u32::try_from(*value).ok(),
+            Value::Signed(value) => u32::try_from(*value).ok(),
+            _ => None,
+        })
+    }
+
+    /// A finite float; `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn float(&self, key: &str) -> Result<Option<f64>, Error> {
+        self.typed(key, "a finite float", |value| match value {
+            Value::Float(value) if value.is_finite() => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// A boolean; `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
+        self.typed(key, "a boolean", |value| match value {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// A string; `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn string(&self, key: &str) -> Result<Option<&str>, Error> {
+        self.typed(key, "a string", |value| match value {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// An array of strings (tokens, merges); `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn strings(&self, key: &str) -> Result<Option<&[String]>, Error> {
+        self.typed(key, "an array of strings", |value| match value {
+            Value::Array(Array::String(texts)) => Some(texts.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// An array of integers of any type (token types); `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, Error> {
+        self.typed(key, "an array of integers", |value| match value {
+            Value::Array(Array::Signed(values)) => Some(values.clone()),
+            Value::Array(Array::Unsigned(values)) => {
+                values.iter().map(|value| i64::try_from(*value).ok()).collect()
+            }
+            _ => None,
+        })
+    }
+
+    /// An array of floats (token scores); `None` when absent.
+    ///
+    /// # Errors
+    /// As [`Self::u32`].
+    pub fn floats(&self, key: &str) -> Result<Option<&[f64]>, Error> {
+        self.typed(key, "an array of floats", |value| match value {
+            Value::Array(Array::Float(values)) => Some(values.as_slice()),
+            _ => None,
+        })
+    }
+
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = self.entries.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| {
+            let cause =
+                format!("metadata key {key} should be {wanted}, but is {}", value.describe());
+            Error::new(ErrorKind::Format, cause).file(&self.file)
+        })
+    }
+}

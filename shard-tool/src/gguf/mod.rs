@@ -1,0 +1,56 @@
+//! Reader of the GGUF container, versions 2 and 3, little-endian: metadata and tensor table.
+//!
+//! After the GGUF specification (ggml/docs/gguf.md). The header is never trusted: every count,
+//! length, offset and type is checked against the bytes that are really there before memory is
+//! taken, so a damaged file gives an error that names the place, in milliseconds. Tensor data are
+//! not read here; [`crate::Source`] does that. Split files and writing are absent.
+
+mod bytes;
+mod metadata;
+mod parse;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+pub use metadata::{Array, Metadata, Value};
+pub use table::TensorInfo;
+
+use crate::Error;
+
+/// What the header of a GGUF file says, checked against the file's length.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    /// Key-value pairs: hyperparameters, tokenizer, chat template.
+    pub metadata: Metadata,
+    tensors: BTreeMap<String, TensorInfo>,
+    header_digest: u64,
+}
+
+impl Gguf {
+    /// Reads the header of an opened file of `file_bytes`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Any kind but `Layout`, with file, tensor or key, and offset.
+    pub fn read(file: &File, path: &Path, file_bytes: u64) -> Result<Self, Error> {
+        parse::header(bytes::HeaderBytes::new(file, path, file_bytes))
+    }
+
+    /// The tensor of that name.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// XXH3-64 of all bytes before the tensor data.
+    #[must_use]
+    pub fn header_digest(&self) -> u64 {
+        self.header_digest
+    }
+}

@@ -1,0 +1,193 @@
+//! The grammar of a GGUF header: magic, counts, pairs, tensor infos.
+
+use std::collections::BTreeMap;
+
+use super::bytes::HeaderBytes;
+use super::metadata::{Array, Metadata, Value};
+use super::table::{RawTensor, Table};
+use super::{Gguf, table};
+use crate::{Error, ErrorKind};
+
+/// Least bytes of a pair: key length, an empty key, type, one byte of value.
+const PAIR_BYTES_MIN: u64 = 8 + 4 + 1;
+/// Least bytes of a tensor info: name length, no dimensions, their count, type, offset.
+const TENSOR_BYTES_MIN: u64 = 8 + 4 + 4 + 8;
+/// ggml's limit.
+const DIMS_MAX: u32 = 4;
+/// When `general.alignment` is absent.
+const ALIGNMENT_DEFAULT: u64 = 32;
+/// Larger ones would only make files of holes.
+const ALIGNMENT_MAX: u64 = 1 << 20;
+
+/// Reads a whole header.
+pub(super) fn header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
+    magic_and_version(&mut bytes)?;
+    let tensor_count = bytes.count("the number of tensors", TENSOR_BYTES_MIN)?;
+    let pair_count = bytes.count("the number of metadata pairs", PAIR_BYTES_MIN)?;
+
+    let mut entries = BTreeMap::new();
+    for _ in 0..pair_count {
+        let at = bytes.position();
+        let key = bytes.string("a metadata key")?;
+        let value = value(&mut bytes, &key)?;
+        if entries.contains_key(&key) {
+            let cause = format!("metadata key {key} occurs twice");
+            return Err(bytes.error(ErrorKind::Format, cause).at(at));
+        }
+        entries.insert(key, value);
+    }
+    let metadata = Metadata::new(bytes.path(), entries);
+
+    let mut raw = Vec::new();
+    for _ in 0..tensor_count {
+        raw.push(tensor(&mut bytes)?);
+    }
+    let alignment = alignment(&metadata, &bytes)?;
+    let header_bytes = bytes.position();
+    let table = Table {
+        path: bytes.path(),
+        file_bytes: bytes.file_bytes(),
+        alignment,
+        data_start: header_bytes.next_multiple_of(alignment),
+    };
+    let tensors = table::check(raw, &table)?;
+    Ok(Gguf { metadata, tensors, header_digest: bytes.digest() })
+}
+
+fn magic_and_version(bytes: &mut HeaderBytes<'_>) -> Result<(), Error> {
+    if bytes.left() < 4 || bytes.take(4, "the magic")? != b"GGUF" {
+        let way_out = "give a .gguf file (a Git LFS pointer is not one: run `git lfs pull`)";
+        let error = bytes.error(ErrorKind::Format, "not a GGUF file: it does not begin with GGUF");
+        return Err(error.at(0).way_out(way_out));
+    }
+    let version = bytes.u32("the version")?;
+    if matches!(version, 2 | 3) {
+        return Ok(());
+    }
+    let cause = if matches!(version.swap_bytes(), 1..=3) {
+        "big-endian GGUF is not supported".to_owned()
+    } else {
+        format!("GGUF version {version} is not supported; supported: 2, 3")
+    };
+    let way_out = "convert the model again with a current converter";
+    Err(bytes.error(ErrorKind::Unsupported, cause).at(4).way_out(way_out))
+}
+
+/// A value with its type before it.
+fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<Value, Error> {
+    let kind = bytes.u32("the type of a metadata value")?;
+    if kind != kind::ARRAY {
+        return scalar(bytes, kind, key);
+    }
+    let of = bytes.u32("the type of an array")?;
+    let count = bytes.count(&format!("the length of array {key}"), least_bytes(of))?;
+    let mut values = empty_array(of).ok_or_else(|| unknown_type(bytes, of, key))?;
+    for _ in 0..count {
+        match (&mut values, scalar(bytes, of, key)?) {
+            (Array::Unsigned(values), Value::Unsigned(value)) => values.push(value),
+            (Array::Signed(values), Value::Signed(value)) => values.push(value),
+            (Array::Float(values), Value::Float(value)) => values.push(value),
+            (Array::Bool(values), Value::Bool(value)) => values.push(value),
+            (Array::String(values), Value::String(value)) => values.push(value),
+            _ => return Err(unknown_type(bytes, of, key)),
+        }
+    }
+    Ok(Value::Array(values))
+}
+
+/// `gguf_metadata_value_type`.
+mod kind {
+    pub(super) const U8: u32 = 0;
+    pub(super) const I8: u32 = 1;
+    pub(super) const U16: u32 = 2;
+    pub(super) const I16: u32 = 3;
+    pub(super) const U32: u32 = 4;
+    pub(super) const I32: u32 = 5;
+    pub(super) const F32: u32 = 6;
+    pub(super) const BOOL: u32 = 7;
+    pub(super) const STRING: u32 = 8;
+    pub(super) const ARRAY: u32 = 9;
+    pub(super) const U64: u32 = 10;
+    pub(super) const I64: u32 = 11;
+    pub(super) const F64: u32 = 12;
+}
+
+fn scalar(bytes: &mut HeaderBytes<'_>, kind: u32, key: &str) -> Result<Value, Error> {
+    Ok(match kind {
+        kind::U8 => Value::Unsigned(u8::from_le_bytes(bytes.array(key)?).into()),
+        kind::U16 => Value::Unsigned(u16::from_le_bytes(bytes.array(key)?).into()),
+        kind::U32 => Value::Unsigned(bytes.u32(key)?.into()),
+        kind::U64 => Value::Unsigned(bytes.u64(key)?),
+        kind::I8 => Value::Signed(i8::from_le_bytes(bytes.array(key)?).into()),
+        kind::I16 => Value::Signed(i16::from_le_bytes(bytes.array(key)?).into()),
+        kind::I32 => Value::Signed(i32::from_le_bytes(bytes.array(key)?).into()),
+        kind::I64 => Value::Signed(i64::from_le_bytes(bytes.array(key)?)),
+        kind::F32 => Value::Float(f32::from_le_bytes(bytes.array(key)?).into()),
+        kind::F64 => Value::Float(f64::from_le_bytes(bytes.array(key)?)),
+        kind::BOOL => match u8::from_le_bytes(bytes.array(key)?) {
+            0 => Value::Bool(false),
+            1 => Value::Bool(true),
+            other => {
+                let cause = format!("metadata key {key} has a boolean of value {other}");
+                return Err(bytes.error(ErrorKind::Format, cause));
+            }
+        },
+        kind::STRING => Value::String(bytes.string(key)?),
+        other => return Err(unknown_type(bytes, other, key)),
+    })
+}
+
+/// Least bytes of an element: keeps counts within what the file can hold.
+fn least_bytes(kind: u32) -> u64 {
+    match kind {
+        kind::U16 | kind::I16 => 2,
+        kind::U32 | kind::I32 | kind::F32 => 4,
+        kind::U64 | kind::I64 | kind::F64 | kind::STRING => 8,
+        _ => 1,
+    }
+}
+
+fn empty_array(kind: u32) -> Option<Array> {
+    Some(match kind {
+        kind::U8 | kind::U16 | kind::U32 | kind::U64 => Array::Unsigned(Vec::new()),
+        kind::I8 | kind::I16 | kind::I32 | kind::I64 => Array::Signed(Vec::new()),
+        kind::F32 | kind::F64 => Array::Float(Vec::new()),
+        kind::BOOL => Array::Bool(Vec::new()),
+        kind::STRING => Array::String(Vec::new()),
+        _ => return None,
+    })
+}
+
+fn unknown_type(bytes: &HeaderBytes<'_>, kind: u32, key: &str) -> Error {
+    let cause = if kind == kind::ARRAY {
+        format!("metadata key {key} is an array of arrays, which is not supported")
+    } else {
+        format!("metadata key {key} has the unknown value type {kind}")
+    };
+    bytes.error(ErrorKind::Format, cause)
+}
+
+fn tensor(bytes: &mut HeaderBytes<'_>) -> Result<RawTensor, Error> {
+    let at = bytes.position();
+    let name = bytes.string("a tensor name")?;
+    let dims = bytes.u32("the number of dimensions")?;
+    if !(1..=DIMS_MAX).contains(&dims) {
+        let cause = format!("{dims} dimensions; 1 to {DIMS_MAX} are allowed");
+        return Err(bytes.error(ErrorKind::Format, cause).tensor(&name).at(at));
+    }
+    let shape = (0..dims).map(|_| bytes.u64("a dimension")).collect::<Result<_, _>>()?;
+    let type_id = bytes.u32("a tensor's type")?;
+    let offset = bytes.u64("a tensor's offset")?;
+    Ok(RawTensor { name, shape, type_id, offset, at })
+}
+
+fn alignment(metadata: &Metadata, bytes: &HeaderBytes<'_>) -> Result<u64, Error> {
+    let alignment = metadata.u32("general.alignment")?.map_or(ALIGNMENT_DEFAULT, u64::from);
+    if alignment.is_power_of_two() && (8..=ALIGNMENT_MAX).contains(&alignment) {
+        return Ok(alignment);
+    }
+    let cause = format!(
+        "general.alignment is {alignment}; a power of two from 8 to {ALIGNMENT_MAX} is allowed"
+    );
+    Err(bytes.error(ErrorKind::Format, cause))
+}
