@@ -160,9 +160,9 @@ pub fn expand_rows(last: &[Row]) -> Vec<Row> {
         .map(|row| Row {
             input: Input::LastSample,
             start: match row.start {
-                Start::At(position) => {
-                    Start::At(position.saturating_add(u32::try_from(row.input.count()).unwrap_or(u32::MAX)))
-                }
+                Start::At(position) => Start::At(
+                    position.saturating_add(u32::try_from(row.input.count()).unwrap_or(u32::MAX)),
+                ),
                 Start::AfterLast => Start::AfterLast,
             },
             ..row.clone()

@@ -150,13 +150,16 @@ impl TryFrom<pb::Row> for Row {
     type Error = String;
 
     fn try_from(row: pb::Row) -> Result<Self, String> {
-        let outputs = match row.outputs() {
+        let outputs = match pb::Outputs::try_from(row.outputs)
+            .map_err(|_| format!("slot {}: outputs {} unknown", row.slot, row.outputs))?
+        {
             pb::Outputs::None => Outputs::None,
             pb::Outputs::Last => Outputs::Last,
             pb::Outputs::All => Outputs::All,
         };
         let small = |name: &str, value: u32| {
-            u8::try_from(value).map_err(|_| format!("slot {}: {name} {value} is too large", row.slot))
+            u8::try_from(value)
+                .map_err(|_| format!("slot {}: {name} {value} is too large", row.slot))
         };
         Ok(Self {
             draft: small("draft", row.draft)?,
@@ -164,7 +167,11 @@ impl TryFrom<pb::Row> for Row {
             slot: SlotId(row.slot),
             start: row.start.map_or(Start::AfterLast, Start::At),
             outputs,
-            input: if row.tokens.is_empty() { Input::LastSample } else { Input::Tokens(row.tokens) },
+            input: if row.tokens.is_empty() {
+                Input::LastSample
+            } else {
+                Input::Tokens(row.tokens)
+            },
         })
     }
 }

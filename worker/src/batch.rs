@@ -1,0 +1,60 @@
+//! A step's inputs as arrays: a flat token matrix, decode rows first, then chunks of prompts.
+//!
+//! Pure data, packed once per step by `slots.rs` and uploaded once. Nothing here depends on a
+//! sampled token: a row that continues its own sample says so, and the device knows the token.
+
+use binfer_proto::{BlockId, Sampling, SlotId, Token};
+
+/// Where an input token comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenInput {
+    /// Known to the plan.
+    Known(Token),
+    /// The last sampled token of this slot.
+    LastSample(SlotId),
+}
+
+/// One sequence's tokens in the flat matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchRow {
+    /// The sequence.
+    pub slot: SlotId,
+    /// Index of its first token in the flat matrix.
+    pub first: usize,
+    /// How many tokens it feeds.
+    pub count: usize,
+    /// Position of its first token in the sequence.
+    pub start: usize,
+    /// Per KV group: the sequence's block table, long enough for `start + count` positions.
+    pub block_tables: Vec<Vec<BlockId>>,
+}
+
+/// One token to draw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BatchOutput {
+    /// Index of the input token whose logits are wanted.
+    pub token: usize,
+    /// The sequence that gets the sample.
+    pub slot: SlotId,
+    /// How to draw.
+    pub sampling: Sampling,
+    /// Seed of the sequence.
+    pub seed: u64,
+    /// Choice of the sequence.
+    pub choice: u32,
+    /// Position that the drawn token will have.
+    pub position: u32,
+}
+
+/// Inputs of one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// One per input token.
+    pub tokens: Vec<TokenInput>,
+    /// Positions, one per input token.
+    pub positions: Vec<u32>,
+    /// The sequences, in the order of their tokens.
+    pub rows: Vec<BatchRow>,
+    /// The tokens to draw.
+    pub outputs: Vec<BatchOutput>,
+}

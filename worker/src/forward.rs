@@ -1,0 +1,54 @@
+//! The decoder loop, one for all models: embed, layers, head, sample.
+//!
+//! Deliberately absent: anything that depends on which model it is.
+
+use crate::backend::args::{EmbedArgs, HeadArgs, SampleArgs};
+use crate::backend::{Backend, BackendError};
+use crate::batch::Batch;
+use crate::layers::Step;
+use crate::memory::Activations;
+use crate::model::Model;
+use crate::progress::{Operation, Progress};
+
+/// Runs the uploaded batch up to its logits.
+pub fn forward(
+    model: &Model,
+    batch: &Batch,
+    activations: &Activations,
+    backend: &mut dyn Backend,
+    progress: &Progress,
+) -> Result<(), BackendError> {
+    let tokens = batch.tokens.len();
+    let x = activations.x.with_rows(tokens);
+    progress.enter(Operation::Embed, None);
+    let first_token = model.first_token;
+    backend.embed(&EmbedArgs { table: model.embed, first_token, out: x })?;
+    let (wide, mixed) = (activations.wide.with_rows(tokens), activations.mixed.with_rows(tokens));
+    let norm_eps = model.norm_eps;
+    let mut step = Step { backend, progress, norm_eps, x, wide, mixed };
+    for layer in &model.layers {
+        layer.mixer.forward(&mut step)?;
+        layer.ffn.forward(&mut step)?;
+    }
+    if batch.outputs.is_empty() {
+        return Ok(());
+    }
+    progress.enter(Operation::Head, None);
+    let logits = activations.logits.with_rows(batch.outputs.len());
+    let (norm, weight) = (model.final_norm, model.head);
+    step.backend.head(&HeadArgs { x, norm, eps: norm_eps, weight, first_token, logits })
+}
+
+/// Draws the batch's tokens from the logits that [`forward`] left.
+pub fn sample(
+    batch: &Batch,
+    activations: &Activations,
+    backend: &mut dyn Backend,
+    progress: &Progress,
+) -> Result<(), BackendError> {
+    if batch.outputs.is_empty() {
+        return Ok(());
+    }
+    progress.enter(Operation::Sample, None);
+    backend.sample(&SampleArgs { logits: activations.logits.with_rows(batch.outputs.len()) })
+}

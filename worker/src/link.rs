@@ -1,0 +1,171 @@
+//! A worker's connection to its coordinator: one gRPC stream for life.
+//!
+//! The main thread runs this on a current-thread runtime: it forwards what comes down to the engine
+//! thread, sends heartbeats, and ends the process when the coordinator says so or is gone. It
+//! never executes, so it can always answer. Deliberately absent: anything about models.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use binfer_proto::cluster::cluster_client::ClusterClient;
+use binfer_proto::cluster::{Beat, Down, Failed, Hello, Up, down, up};
+use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, VERSION};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+
+use crate::args::WorkerArgs;
+use crate::backend::Abort;
+use crate::progress::Progress;
+use crate::setup;
+
+/// How often a heartbeat goes up.
+const BEAT: Duration = Duration::from_millis(250);
+/// Exit status after an error of the engine: a supervisor may restart.
+const EXIT_FAILED: u8 = 70;
+
+/// The engine thread's side of the link.
+pub struct EnginePort {
+    /// What came down.
+    pub down: mpsc::Receiver<down::Message>,
+    /// What goes up.
+    pub up: UnboundedSender<Up>,
+    /// Where the engine is.
+    pub progress: Arc<Progress>,
+    /// Filled once there is a communicator to give up.
+    pub abort: Arc<Mutex<Option<Abort>>>,
+}
+
+impl EnginePort {
+    /// Sends a message up; a closed link ends the process anyway.
+    pub fn send(&self, message: up::Message) {
+        let _ = self.up.send(Up { message: Some(message) });
+    }
+}
+
+/// Runs a worker until its coordinator ends it.
+pub fn run(args: &WorkerArgs) -> Result<ExitCode> {
+    die_with_parent(args.parent)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("worker: cannot start the runtime")?;
+    runtime.block_on(attach(args))
+}
+
+/// Workers that a launcher started end with it, even when it is killed.
+fn die_with_parent(parent: i32) -> Result<()> {
+    use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL)).context("worker: parent-death signal")?;
+    // The parent may have died before the line above took effect.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
+        bail!("worker: process {parent}, which started this worker, is gone");
+    }
+    Ok(())
+}
+
+async fn attach(args: &WorkerArgs) -> Result<ExitCode> {
+    let (up, outgoing) = unbounded_channel();
+    up.send(Up { message: Some(up::Message::Hello(hello(args))) })?;
+    let channel = Endpoint::from_shared(format!("unix://{}", args.attach))?
+        .connect()
+        .await
+        .with_context(|| format!("worker: cannot reach the coordinator at {}", args.attach))?;
+    let incoming = ClusterClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        .attach(UnboundedReceiverStream::new(outgoing))
+        .await
+        .context("worker: the coordinator refused this worker")?
+        .into_inner();
+    serve(incoming, up).await
+}
+
+fn hello(args: &WorkerArgs) -> Hello {
+    Hello {
+        version: VERSION.into(),
+        build: PROTOCOL_DIGEST.into(),
+        host: "local".into(),
+        device: "cpu".into(),
+        bytes_free: 0,
+        pid: std::process::id(),
+        instance: args.instance.clone(),
+        wanted_rank: Some(args.rank),
+    }
+}
+
+/// Forwards until the stream ends, the coordinator says stop, or the engine is over.
+async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result<ExitCode> {
+    let progress = Arc::new(Progress::default());
+    let abort = Arc::new(Mutex::new(None));
+    let (down, port_down) = mpsc::channel();
+    let (over, mut engine_over) = tokio::sync::oneshot::channel();
+    let port = EnginePort {
+        down: port_down,
+        up: up.clone(),
+        progress: Arc::clone(&progress),
+        abort: Arc::clone(&abort),
+    };
+    std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup::run(&port)));
+            let _ = over.send(outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine panicked"))));
+        })
+        .context("worker: cannot start the engine thread")?;
+    let mut beat = tokio::time::interval(BEAT);
+    // Its own process group keeps Ctrl-C away; a group-wide kill -INT is the coordinator's to act on.
+    let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let code = loop {
+        tokio::select! {
+            message = incoming.message() => match message {
+                Ok(Some(Down { message: Some(down::Message::Stop(_)) })) | Ok(None) => break ExitCode::SUCCESS,
+                Ok(Some(Down { message: Some(message) })) => { let _ = down.send(message); }
+                Ok(Some(Down { message: None })) => {}
+                Err(_) => break ExitCode::from(EXIT_FAILED),
+            },
+            outcome = &mut engine_over => {
+                report(outcome, &progress, &up);
+                // The report is on its way: the coordinator answers it with Stop, or closes.
+                let _ = tokio::time::timeout(Duration::from_secs(2), incoming.message()).await;
+                break ExitCode::from(EXIT_FAILED);
+            }
+            _ = beat.tick() => send_beat(&progress, &up),
+            _ = interrupts.recv() => {}
+        }
+    };
+    if let Some(abort) = abort.lock().ok().and_then(|mut abort| abort.take()) {
+        abort();
+    }
+    Ok(code)
+}
+
+fn send_beat(progress: &Progress, up: &UnboundedSender<Up>) {
+    let at = progress.snapshot();
+    let beat = Beat {
+        step_launched: at.step_launched,
+        step_finished: at.step_finished,
+        operation: at.operation(),
+        operations: at.operations,
+    };
+    let _ = up.send(Up { message: Some(up::Message::Beat(beat)) });
+}
+
+/// Tells the coordinator why the engine ended.
+fn report(
+    outcome: Result<Result<()>, tokio::sync::oneshot::error::RecvError>,
+    progress: &Progress,
+    up: &UnboundedSender<Up>,
+) {
+    let cause = match outcome {
+        Ok(Ok(())) => "the engine ended".into(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "the engine thread is gone".into(),
+    };
+    let at = progress.snapshot();
+    let failed = Failed { operation: at.operation(), step: at.step_launched, cause };
+    let _ = up.send(Up { message: Some(up::Message::Failed(failed)) });
+}

@@ -1,0 +1,117 @@
+//! All memory of a rank, planned before it is ready: activations by name, KV blocks by budget.
+//!
+//! Pure arithmetic over spec and layout; the backend takes what the plan says, once.
+
+use binfer_shard::spec::Mixer;
+use binfer_shard::{ModelSpec, RankLayout};
+
+use crate::backend::args::Tensor;
+use crate::backend::{KvLayerPlan, MemoryPlan};
+use crate::model::Model;
+
+/// Bounds of a step, agreed on in the handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLimits {
+    /// Sequences at once, and so outputs of a step at most.
+    pub slots_max: usize,
+    /// Input tokens of a step.
+    pub tokens_per_step_max: usize,
+}
+
+/// The activation arena: every tensor that a step needs, none sharing an element with another.
+#[derive(Clone, Copy, Debug)]
+pub struct Activations {
+    /// The residual stream, `[tokens, hidden]`.
+    pub x: Tensor,
+    /// QKV of attention or inside of the feed-forward, `[tokens, the wider of both]`.
+    pub wide: Tensor,
+    /// Output of attention, `[tokens, heads * head_dim]`.
+    pub mixed: Tensor,
+    /// `[outputs, vocabulary]`.
+    pub logits: Tensor,
+}
+
+impl Activations {
+    /// Lays out the arena of `model` for steps within `limits`.
+    pub fn plan(model: &Model, limits: StepLimits) -> Self {
+        let widest = |width: fn(&crate::model::Layer) -> usize| {
+            model.layers.iter().map(width).max().unwrap_or(0)
+        };
+        let tokens = limits.tokens_per_step_max;
+        let mut end = 0;
+        let mut place = |rows, cols| {
+            // 64 bytes apart, so that no two tensors share a cache line.
+            let tensor = Tensor { offset: end, rows, cols };
+            end += tensor.len().next_multiple_of(16);
+            tensor
+        };
+        Self {
+            x: place(tokens, model.hidden),
+            wide: place(tokens, widest(|layer| layer.mixer.qkv_cols().max(layer.ffn.inner))),
+            mixed: place(tokens, widest(|layer| layer.mixer.mixed_cols())),
+            logits: place(limits.slots_max, model.vocab),
+        }
+    }
+
+    /// Elements of the arena.
+    pub fn elements(&self) -> usize {
+        [self.x, self.wide, self.mixed, self.logits]
+            .iter()
+            .map(|tensor| tensor.offset + tensor.len().next_multiple_of(16))
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Blocks per KV group that fit into `bytes_max` on this rank, shared out so that every group
+/// covers the same number of positions, and never more than `positions_max` need.
+pub fn blocks_within(
+    spec: &ModelSpec,
+    layout: &RankLayout,
+    element_bytes: u64,
+    bytes_max: u64,
+    positions_max: u64,
+) -> Vec<u32> {
+    let kv_heads = layout.kv_heads.len() as u64;
+    let position_bytes: u64 = spec
+        .kv_groups
+        .iter()
+        .map(|group| 2 * element_bytes * kv_heads * u64::from(group.head_dim) * u64::from(group.layers))
+        .sum();
+    let positions = (bytes_max / position_bytes.max(1)).min(positions_max);
+    let blocks = |block_tokens: u32| positions.div_ceil(u64::from(block_tokens.max(1)));
+    spec.kv_groups
+        .iter()
+        .map(|group| u32::try_from(blocks(group.block_tokens)).unwrap_or(u32::MAX))
+        .collect()
+}
+
+/// What the backend takes for steps within `limits` with `blocks` per KV group.
+pub fn plan(
+    spec: &ModelSpec,
+    layout: &RankLayout,
+    activations: &Activations,
+    limits: StepLimits,
+    blocks: &[u32],
+) -> MemoryPlan {
+    let kv = spec
+        .layers
+        .iter()
+        .map(|layer| {
+            let Mixer::Gqa(gqa) = layer.mixer;
+            KvLayerPlan {
+                blocks: blocks[layer.kv_group] as usize,
+                kv_heads: layout.kv_heads.len(),
+                block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
+                head_dim: gqa.head_dim as usize,
+            }
+        })
+        .collect();
+    MemoryPlan {
+        arena: activations.elements(),
+        slots_max: limits.slots_max,
+        outputs_max: limits.slots_max,
+        vocab: spec.vocab as usize,
+        kv,
+    }
+}

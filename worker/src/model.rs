@@ -1,0 +1,123 @@
+//! A rank's model: the spec's layers with the handles of their loaded weights.
+//!
+//! Loads every tensor in the spec's order, a rank's slice of each. Knows names, not arithmetic.
+
+use std::collections::BTreeMap;
+
+use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
+use binfer_shard::{ModelSpec, RankLayout, Source, local_tensors};
+
+use crate::backend::{Backend, BackendError, Weight};
+use crate::layers::glu::Glu;
+use crate::layers::gqa::GqaLayer;
+
+/// Everything that the decoder loop needs.
+#[derive(Debug)]
+pub struct Model {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Rows of the whole embedding.
+    pub vocab: usize,
+    /// Epsilon of every norm.
+    pub norm_eps: f32,
+    /// The embedding table, this rank's rows.
+    pub embed: Weight,
+    /// Token id of the first row of embedding and head.
+    pub first_token: usize,
+    /// Decoder layers.
+    pub layers: Vec<Layer>,
+    /// Scale of the final norm.
+    pub final_norm: Weight,
+    /// Weight of the head, this rank's rows.
+    pub head: Weight,
+}
+
+/// One decoder layer.
+#[derive(Debug)]
+pub struct Layer {
+    /// Mixes positions.
+    pub mixer: GqaLayer,
+    /// Works at each position.
+    pub ffn: Glu,
+}
+
+/// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
+pub fn load(
+    source: &Source,
+    layout: &RankLayout,
+    backend: &mut dyn Backend,
+    mut done: impl FnMut(u64),
+) -> Result<Model, BackendError> {
+    let spec = source.spec();
+    let mut weights = BTreeMap::new();
+    let mut bytes = 0;
+    for tensor in local_tensors(spec, layout)? {
+        weights.insert(tensor.name.clone(), backend.load(source, &tensor)?);
+        bytes += tensor.bytes();
+        done(bytes);
+    }
+    assemble(spec, layout, &weights)
+}
+
+fn assemble(
+    spec: &ModelSpec,
+    layout: &RankLayout,
+    weights: &BTreeMap<String, Weight>,
+) -> Result<Model, BackendError> {
+    let weight = |name: &str| {
+        weights.get(name).copied().ok_or_else(|| BackendError::Args {
+            operation: "load",
+            cause: format!("the model's description has no tensor {name}"),
+        })
+    };
+    let layers = (0..spec.layers.len())
+        .map(|index| assemble_layer(spec, layout, index, &weight))
+        .collect::<Result<_, _>>()?;
+    Ok(Model {
+        hidden: spec.hidden as usize,
+        vocab: spec.vocab as usize,
+        norm_eps: spec.norm_eps,
+        embed: weight("embed")?,
+        first_token: layout.vocab.start as usize,
+        layers,
+        final_norm: weight("final.norm")?,
+        head: weight(spec.head_tensor())?,
+    })
+}
+
+fn assemble_layer(
+    spec: &ModelSpec,
+    layout: &RankLayout,
+    index: usize,
+    weight: &impl Fn(&str) -> Result<Weight, BackendError>,
+) -> Result<Layer, BackendError> {
+    let layer = &spec.layers[index];
+    let of = |name: &str| weight(&format!("layers.{index}.{name}"));
+    let Mixer::Gqa(Gqa { head_dim, rope, .. }) = layer.mixer;
+    let Ffn::Glu { act, .. } = layer.ffn;
+    Ok(Layer {
+        mixer: GqaLayer {
+            layer: index,
+            kv_group: layer.kv_group,
+            heads: layout.q_heads.len(),
+            kv_heads: layout.kv_heads.len(),
+            head_dim: head_dim as usize,
+            rope,
+            window: match spec.kv_groups[layer.kv_group].kind {
+                KvKind::Window(window) => Some(window),
+                KvKind::Full | KvKind::Latent(_) => None,
+            },
+            norm: of("attn.norm")?,
+            qkv: of("attn.qkv")?,
+            out: of("attn.out")?,
+        },
+        ffn: Glu {
+            layer: index,
+            inner: layout.ffn.len(),
+            act,
+            norm: of("ffn.norm")?,
+            gate_up: of("ffn.gate_up")?,
+            down: of("ffn.down")?,
+        },
+    })
+}

@@ -1,0 +1,184 @@
+//! The engine thread: the handshake from `Welcome` to `Ready`, then steps in order.
+//!
+//! Reads what the link forwards and answers through it. On the CPU one thread launches and
+//! collects. Deliberately absent: sockets, and what a step does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use binfer_proto::cluster::{
+    Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Ready, Welcome, down, up,
+};
+use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
+use binfer_shard::{RankLayout, Source, layouts};
+
+use crate::backend::Backend;
+use crate::backend::cpu::{CpuBackend, CpuConfig, KvDtype};
+use crate::engine::{Engine, EngineParts, Identity};
+use crate::link::EnginePort;
+use crate::memory::{self, Activations, StepLimits};
+use crate::model::{self, Model};
+use crate::slots::SlotTable;
+
+/// How often a loading rank reports its progress.
+const PROGRESS: Duration = Duration::from_millis(50);
+
+/// Runs the engine until the link closes.
+pub fn run(port: &EnginePort) -> Result<()> {
+    let Some(mut engine) = get_ready(port)? else { return Ok(()) };
+    while let Ok(message) = port.down.recv() {
+        let plan = match message {
+            down::Message::Plan(plan) => Plan::try_from(plan).map_err(anyhow::Error::msg)?,
+            other => bail!("unexpected message: {}", name(&other)),
+        };
+        let step = engine.launch(&plan)?;
+        let result = engine.collect(step)?;
+        port.send(up::Message::Result((&result).into()));
+    }
+    Ok(())
+}
+
+/// What a rank knows between loading and allocation.
+struct LoadedRank {
+    welcome: Welcome,
+    load: Load,
+    source: Source,
+    layout: RankLayout,
+    backend: Box<dyn Backend>,
+    model: Model,
+}
+
+fn get_ready(port: &EnginePort) -> Result<Option<Engine>> {
+    let Some(down::Message::Welcome(welcome)) = next(port) else { return Ok(None) };
+    let Some(down::Message::Load(load)) = next(port) else { return Ok(None) };
+    let mut rank = load_rank(port, welcome, load)?;
+    if rank.welcome.rank == 0 && rank.welcome.world > 1 {
+        let id = rank.backend.comm_id(rank.welcome.world as usize)?;
+        port.send(up::Message::CommId(CommId { id }));
+    }
+    if rank.welcome.world > 1 {
+        let Some(down::Message::Comm(Comm { id })) = next(port) else { return Ok(None) };
+        let (me, world) = (rank.welcome.rank as usize, rank.welcome.world as usize);
+        let abort = rank.backend.join(&id, me, world)?;
+        if let Ok(mut slot) = port.abort.lock() {
+            *slot = Some(abort);
+        }
+    }
+    let Some(down::Message::Allocate(Allocate { blocks })) = next(port) else { return Ok(None) };
+    let rank_number = rank.welcome.rank;
+    let engine = allocate(port, rank, &blocks)?;
+    port.send(up::Message::Ready(Ready { rank: rank_number }));
+    Ok(Some(engine))
+}
+
+fn next(port: &EnginePort) -> Option<down::Message> {
+    port.down.recv().ok()
+}
+
+fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRank> {
+    let began = Instant::now();
+    let source = Source::open(Path::new(&load.model))?;
+    if source.digest().to_le_bytes().as_slice() != load.model_digest {
+        bail!("{}: not the file that the coordinator opened (changed since?)", load.model);
+    }
+    let layout = layouts(source.spec(), welcome.world)?
+        .into_iter()
+        .nth(welcome.rank as usize)
+        .context("rank outside of the world")?;
+    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(CpuConfig {
+        threads: load.threads as usize,
+        kv_dtype: kv_dtype(&load.dtype)?,
+        spin: load.spin,
+    })?);
+    let bytes_total = layout_bytes(&source, &layout)?;
+    let mut told = Instant::now();
+    let model = model::load(&source, &layout, &mut *backend, |bytes_done| {
+        if told.elapsed() >= PROGRESS || bytes_done == bytes_total {
+            told = Instant::now();
+            port.send(up::Message::Progress(LoadProgress { bytes_done, bytes_total }));
+        }
+    })?;
+    port.send(up::Message::Loaded(Loaded {
+        bytes: bytes_total,
+        blocks_max: memory::blocks_within(
+            source.spec(),
+            &layout,
+            kv_dtype(&load.dtype)?.bytes() as u64,
+            load.kv_bytes_max,
+            u64::from(load.slots_max) * u64::from(load.context_max),
+        ),
+        kv_layout: "[block][kv_head][token][head_dim]".into(),
+        shard_digest: source.digest().to_le_bytes().to_vec(),
+        load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+    }));
+    Ok(LoadedRank { welcome, load, source, layout, backend, model })
+}
+
+fn layout_bytes(source: &Source, layout: &RankLayout) -> Result<u64> {
+    let tensors = binfer_shard::local_tensors(source.spec(), layout)?;
+    Ok(tensors.iter().map(binfer_shard::LocalTensor::bytes).sum())
+}
+
+fn kv_dtype(name: &str) -> Result<KvDtype> {
+    match name {
+        "f32" => Ok(KvDtype::F32),
+        "bf16" => Ok(KvDtype::Bf16),
+        "f16" => Ok(KvDtype::F16),
+        other => bail!("dtype {other} is not one of f32, bf16, f16"),
+    }
+}
+
+fn allocate(port: &EnginePort, mut rank: LoadedRank, blocks: &[u32]) -> Result<Engine> {
+    let (spec, load) = (rank.source.spec(), &rank.load);
+    if blocks.len() != spec.kv_groups.len() {
+        bail!("blocks for {} KV groups where the model has {}", blocks.len(), spec.kv_groups.len());
+    }
+    let limits = StepLimits {
+        slots_max: load.slots_max as usize,
+        tokens_per_step_max: load.tokens_per_step_max as usize,
+    };
+    let activations = Activations::plan(&rank.model, limits);
+    rank.backend.allocate(&memory::plan(spec, &rank.layout, &activations, limits, blocks))?;
+    let identity = Identity {
+        group: GroupId(rank.welcome.group),
+        epoch: Epoch(rank.welcome.epoch),
+        rank: Rank(rank.welcome.rank),
+    };
+    let plan_limits = PlanLimits {
+        slots_max: load.slots_max,
+        tokens_per_step_max: load.tokens_per_step_max,
+        vocab: spec.vocab,
+        blocks: blocks.to_vec(),
+    };
+    let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
+    let slots = SlotTable::new(
+        (identity.group, identity.epoch),
+        plan_limits,
+        load.context_max,
+        block_tokens,
+    );
+    Ok(Engine::new(EngineParts {
+        identity,
+        backend: rank.backend,
+        model: rank.model,
+        activations,
+        slots,
+        progress: Arc::clone(&port.progress),
+    }))
+}
+
+fn name(message: &down::Message) -> &'static str {
+    match message {
+        down::Message::Welcome(_) => "welcome",
+        down::Message::Load(_) => "load",
+        down::Message::Comm(_) => "comm",
+        down::Message::Allocate(_) => "allocate",
+        down::Message::Plan(_) => "plan",
+        down::Message::Masks(_) => "masks (not in this version)",
+        down::Message::Reset(_) => "reset (not in this version)",
+        down::Message::Trace(_) => "trace (not in this version)",
+        down::Message::Stop(_) => "stop",
+    }
+}

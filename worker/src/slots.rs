@@ -1,0 +1,194 @@
+//! The replicated state machine: plans in, batches out, the same on every rank.
+//!
+//! Holds what the plans said about each slot (sampling, block tables, length), refuses a plan that
+//! contradicts it, and packs the arrays of a step. Nothing here depends on a sampled token.
+
+use binfer_proto::{
+    BlockId, Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows,
+    Sampling, SlotId, Start, StepId, expand_rows,
+};
+
+use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+
+/// What a worker remembers of a sequence.
+#[derive(Clone, Debug)]
+struct Slot {
+    sampling: Sampling,
+    seed: u64,
+    choice: u32,
+    /// Per KV group.
+    block_tables: Vec<Vec<BlockId>>,
+    /// Positions whose KV is written once all launched steps are done; `None` before the first row.
+    len: Option<u32>,
+    /// Whether the last launched row of this slot drew a token.
+    sampled: bool,
+}
+
+/// The slots of one rank.
+#[derive(Debug)]
+pub struct SlotTable {
+    group: GroupId,
+    epoch: Epoch,
+    next: StepId,
+    limits: PlanLimits,
+    context_max: u32,
+    /// Per KV group.
+    block_tokens: Vec<u32>,
+    slots: Vec<Option<Slot>>,
+    last_rows: Vec<Row>,
+}
+
+/// A plan, understood.
+#[derive(Debug)]
+pub struct Applied {
+    /// The step's inputs.
+    pub batch: Batch,
+    /// Hash of the expanded plan.
+    pub plan_hash: u64,
+    /// Per plan row, whether it draws a token.
+    pub draws: Vec<bool>,
+}
+
+impl SlotTable {
+    /// All slots free, waiting for step 1 of `epoch`.
+    pub fn new(
+        identity: (GroupId, Epoch),
+        limits: PlanLimits,
+        context_max: u32,
+        block_tokens: Vec<u32>,
+    ) -> Self {
+        let slots = (0..limits.slots_max).map(|_| None).collect();
+        Self {
+            group: identity.0,
+            epoch: identity.1,
+            next: StepId(1),
+            limits,
+            context_max,
+            block_tokens,
+            slots,
+            last_rows: Vec::new(),
+        }
+    }
+
+    /// Applies a plan: close, open, blocks, rows. An error means that coordinator and worker
+    /// disagree about the state, and ends the epoch.
+    pub fn apply(&mut self, plan: &Plan) -> Result<Applied, PlanError> {
+        plan.check(&self.limits)?;
+        self.apply_checked(plan).map_err(|cause| PlanError { step: plan.step, cause })
+    }
+
+    fn apply_checked(&mut self, plan: &Plan) -> Result<Applied, String> {
+        if (plan.group, plan.epoch, plan.step) != (self.group, self.epoch, self.next) {
+            return Err(format!(
+                "group {} epoch {} came where group {} epoch {} step {} is due",
+                plan.group, plan.epoch, self.group, self.epoch, self.next
+            ));
+        }
+        self.next = self.next.next();
+        self.change_slots(plan)?;
+        let rows = match &plan.rows {
+            Rows::Same => expand_rows(&self.last_rows),
+            Rows::List(rows) => rows.clone(),
+        };
+        let mut batch = Batch::default();
+        for row in &rows {
+            self.pack(row, &mut batch)?;
+        }
+        let plan_hash = plan.hash(&rows);
+        let draws = rows.iter().map(|row| row.outputs != Outputs::None).collect();
+        self.last_rows = rows;
+        Ok(Applied { batch, plan_hash, draws })
+    }
+
+    fn change_slots(&mut self, plan: &Plan) -> Result<(), String> {
+        for slot in &plan.close {
+            if self.slots[slot.index()].take().is_none() {
+                return Err(format!("slot {slot} is closed but was not open"));
+            }
+        }
+        for open in &plan.open {
+            let slot = Slot {
+                sampling: open.sampling,
+                seed: open.seed,
+                choice: open.choice,
+                block_tables: vec![Vec::new(); self.block_tokens.len()],
+                len: None,
+                sampled: false,
+            };
+            if self.slots[open.slot.index()].replace(slot).is_some() {
+                return Err(format!("slot {} is opened but was not free", open.slot));
+            }
+        }
+        for grant in &plan.blocks {
+            let KvGroup(group) = grant.kv_group;
+            open_slot(&mut self.slots, grant.slot)?.block_tables[group as usize]
+                .extend_from_slice(&grant.ids);
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self, row: &Row, batch: &mut Batch) -> Result<(), String> {
+        let id = row.slot;
+        let slot = open_slot(&mut self.slots, id)?;
+        let count = u32::try_from(row.input.count()).map_err(|_| format!("slot {id}: too long"))?;
+        let start = slot.start_of(row).map_err(|cause| format!("slot {id}: {cause}"))?;
+        let end = start.checked_add(count).filter(|end| *end <= self.context_max);
+        let end = end.ok_or_else(|| format!("slot {id}: position {start} + {count} is past the context"))?;
+        for (table, block_tokens) in slot.block_tables.iter().zip(&self.block_tokens) {
+            if (table.len() as u64) * u64::from(*block_tokens) < u64::from(end) {
+                return Err(format!("slot {id}: {} blocks do not hold {end} positions", table.len()));
+            }
+        }
+        let first = batch.tokens.len();
+        match &row.input {
+            Input::Tokens(tokens) => {
+                batch.tokens.extend(tokens.iter().copied().map(TokenInput::Known));
+            }
+            Input::LastSample => batch.tokens.push(TokenInput::LastSample(id)),
+        }
+        batch.positions.extend(start..end);
+        slot.len = Some(end);
+        slot.sampled = row.outputs != Outputs::None;
+        if slot.sampled {
+            batch.outputs.push(BatchOutput {
+                token: batch.tokens.len() - 1,
+                slot: id,
+                sampling: slot.sampling,
+                seed: slot.seed,
+                choice: slot.choice,
+                position: end,
+            });
+        }
+        batch.rows.push(BatchRow {
+            slot: id,
+            first,
+            count: count as usize,
+            start: start as usize,
+            block_tables: slot.block_tables.clone(),
+        });
+        Ok(())
+    }
+}
+
+fn open_slot(slots: &mut [Option<Slot>], id: SlotId) -> Result<&mut Slot, String> {
+    slots[id.index()].as_mut().ok_or_else(|| format!("slot {id} is not open"))
+}
+
+impl Slot {
+    /// First position of a row. Positions are contiguous; a sequence begins at 0 or, where the
+    /// prefix cache hit, behind blocks that are already written.
+    fn start_of(&self, row: &Row) -> Result<u32, String> {
+        if row.input == Input::LastSample && !self.sampled {
+            return Err("continues a sample that was not drawn".into());
+        }
+        match (row.start, self.len) {
+            (Start::At(position), None) => Ok(position),
+            (Start::At(position), Some(len)) if position == len => Ok(position),
+            (Start::At(position), Some(len)) => {
+                Err(format!("position {position} where {len} is next"))
+            }
+            (Start::AfterLast, Some(len)) => Ok(len),
+            (Start::AfterLast, None) => Err("continues after nothing".into()),
+        }
+    }
+}
