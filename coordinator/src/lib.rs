@@ -1,1 +1,4 @@
 //! placeholder
+pub mod front;
+pub mod sched;
+pub mod text;

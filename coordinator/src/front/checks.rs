@@ -1,0 +1,127 @@
+//! Ranges of what a request may ask, each error naming its field. Pure.
+
+use super::core::{MaxTokens, Prompt};
+use super::error::SubmitError;
+use super::info::{Limits, ModelInfo};
+use binfer_proto::Sampling;
+
+/// Fields of [`Sampling`], by which an error of its check begins.
+const SAMPLING_FIELDS: [&str; 7] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+];
+
+pub(super) fn sampling(sampling: &Sampling) -> Result<(), SubmitError> {
+    sampling.check().map_err(sampling_error)
+}
+
+/// The check writes the field's name first.
+pub(super) fn sampling_error(cause: String) -> SubmitError {
+    let param = SAMPLING_FIELDS.into_iter().find(|name| cause.starts_with(name));
+    SubmitError::Invalid { param: param.unwrap_or("sampling"), message: cause }
+}
+
+pub(super) fn stop(stop: &[String], limits: &Limits) -> Result<(), SubmitError> {
+    let (strings_max, bytes_max) = (limits.stop_strings_max, limits.stop_string_bytes_max);
+    if stop.len() > strings_max {
+        let message = format!("stop has {} strings, at most {strings_max} are taken", stop.len());
+        return Err(SubmitError::invalid("stop", message));
+    }
+    if stop.iter().any(String::is_empty) {
+        return Err(SubmitError::invalid("stop", "stop must not hold an empty string"));
+    }
+    if let Some(long) = stop.iter().find(|text| text.len() > bytes_max) {
+        let message =
+            format!("stop holds a string of {} bytes, at most {bytes_max} are taken", long.len());
+        return Err(SubmitError::invalid("stop", message));
+    }
+    Ok(())
+}
+
+/// What can be said of a prompt before it is tokenised.
+pub(super) fn prompt(
+    prompt: &Prompt,
+    model: &ModelInfo,
+    limits: &Limits,
+) -> Result<(), SubmitError> {
+    let bytes = match prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Tokens(tokens) => {
+            if let Some(token) = tokens.iter().find(|token| **token >= model.vocab) {
+                let message =
+                    format!("prompt: token {token} is not below the vocabulary of {}", model.vocab);
+                return Err(SubmitError::invalid("prompt", message));
+            }
+            return Ok(());
+        }
+        Prompt::Chat(messages) => {
+            if messages.is_empty() {
+                return Err(SubmitError::invalid("messages", "messages must not be empty"));
+            }
+            if messages.len() > limits.messages_max {
+                let message = format!(
+                    "{} messages, at most {} are taken",
+                    messages.len(),
+                    limits.messages_max
+                );
+                return Err(SubmitError::invalid("messages", message));
+            }
+            messages.iter().map(|message| message.content.len()).sum()
+        }
+    };
+    let positions = usize::try_from(model.context_max).unwrap_or(usize::MAX);
+    let bytes_max = positions.saturating_mul(limits.prompt_bytes_per_position);
+    if bytes > bytes_max {
+        let message = format!(
+            "{} has {bytes} bytes, at most {bytes_max} are taken for a context of {} tokens",
+            prompt.param(),
+            model.context_max
+        );
+        return Err(SubmitError::invalid(prompt.param(), message));
+    }
+    Ok(())
+}
+
+/// How many tokens the answer may have.
+pub(super) fn room(
+    prompt_tokens: usize,
+    max_tokens: MaxTokens,
+    model: &ModelInfo,
+    param: &'static str,
+) -> Result<u32, SubmitError> {
+    let context_max = model.context_max;
+    if prompt_tokens == 0 {
+        return Err(SubmitError::invalid(param, format!("{param} holds no token")));
+    }
+    let room = u32::try_from(prompt_tokens).ok().and_then(|used| context_max.checked_sub(used));
+    let room = match room {
+        None | Some(0) => {
+            let message = format!(
+                "{param} has {prompt_tokens} tokens and leaves no room for an answer in a context \
+                 of {context_max} tokens"
+            );
+            return Err(SubmitError::invalid(param, message));
+        }
+        Some(room) => room,
+    };
+    match max_tokens {
+        MaxTokens::Rest => Ok(room),
+        MaxTokens::Asked(0) | MaxTokens::AtMost(0) => {
+            Err(SubmitError::invalid("max_tokens", "max_tokens must be at least 1"))
+        }
+        MaxTokens::AtMost(most) => Ok(most.min(room)),
+        MaxTokens::Asked(asked) if asked > room => {
+            let message = format!(
+                "max_tokens is {asked}, but after {prompt_tokens} tokens of {param} a context of \
+                 {context_max} tokens has room for {room}"
+            );
+            Err(SubmitError::invalid("max_tokens", message))
+        }
+        MaxTokens::Asked(asked) => Ok(asked),
+    }
+}

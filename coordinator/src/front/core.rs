@@ -1,0 +1,250 @@
+//! From a prompt to an admitted request: check, render, tokenise, submit.
+//!
+//! Rendering and tokenising run on a bounded pool, so that a long prompt delays no stream, and
+//! more of them than the pool may queue are refused at once. Ranges are checked here and not in
+//! the fronts, so that all fronts accept the same requests.
+
+use super::checks;
+use super::error::SubmitError;
+use super::info::{Limits, ModelInfo, Readiness};
+use super::mailbox::{Mailbox, Reading};
+use super::stream::Stream;
+use super::{Command, Submit, UnreadBudget};
+use crate::sched::{Refused, Request, RequestId};
+use crate::text::{Message, TextModel};
+use binfer_proto::{Sampling, Token};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// What a core is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// To the serve loop; its capacity bounds what waits there.
+    pub commands: mpsc::Sender<Command>,
+    /// Facts about the model.
+    pub model: Arc<ModelInfo>,
+    /// Tokenizer and chat template.
+    pub text: Arc<TextModel>,
+    /// Set by whoever supervises the workers.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Shared with the serve loop's `Fronts`.
+    pub budget: Arc<UnreadBudget>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The request core; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Core {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    end_ids: Arc<[Token]>,
+    next_id: AtomicU64,
+    tokenizing: Arc<Semaphore>,
+    tokenizing_queue: Arc<Semaphore>,
+}
+
+/// What is to be continued.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// A text; special tokens in it are recognised.
+    Text(String),
+    /// Tokens.
+    Tokens(Vec<Token>),
+    /// A conversation, to be rendered by the model's chat template.
+    Chat(Vec<Message>),
+}
+
+/// How long an answer may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTokens {
+    /// As long as the context has room.
+    Rest,
+    /// This long, or shorter where the context has less room: a default.
+    AtMost(u32),
+    /// This long; refused where the context has less room.
+    Asked(u32),
+}
+
+/// A request as a front hands it in.
+#[derive(Clone, Debug)]
+pub struct Generate {
+    /// What is to be continued.
+    pub prompt: Prompt,
+    /// Tokens of the answer at most.
+    pub max_tokens: MaxTokens,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// Makes an answer repeatable; drawn if absent.
+    pub seed: Option<u64>,
+    /// Texts at which the answer ends.
+    pub stop: Vec<String>,
+    /// Go on after end tokens.
+    pub ignore_eos: bool,
+    /// How the answer will be read.
+    pub reading: Reading,
+}
+
+impl Core {
+    /// A core over `parts`.
+    pub fn new(parts: Parts) -> Self {
+        let end_ids = parts.model.end_ids.as_slice().into();
+        let limits = &parts.limits;
+        let tokenizing = Arc::new(Semaphore::new(limits.tokenizing_max));
+        let queue = limits.tokenizing_max + limits.tokenizing_queue_max;
+        let tokenizing_queue = Arc::new(Semaphore::new(queue));
+        let next_id = AtomicU64::new(1);
+        Self { shared: Arc::new(Shared { parts, end_ids, next_id, tokenizing, tokenizing_queue }) }
+    }
+
+    /// Facts about the model.
+    pub fn model(&self) -> &ModelInfo {
+        &self.shared.parts.model
+    }
+
+    /// Whether requests are taken now.
+    pub fn readiness(&self) -> Readiness {
+        self.shared.parts.readiness.borrow().clone()
+    }
+
+    /// The core's bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.parts.limits
+    }
+
+    /// Submits a request and waits until the scheduler took it. Dropping the stream cancels it.
+    pub async fn generate(&self, ask: Generate) -> Result<Stream, SubmitError> {
+        self.check_ready()?;
+        checks::sampling(&ask.sampling)?;
+        checks::stop(&ask.stop, self.limits())?;
+        let param = ask.prompt.param();
+        let prompt = self.tokens(ask.prompt).await?;
+        let max_tokens = checks::room(prompt.len(), ask.max_tokens, self.model(), param)?;
+        let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let request = Request {
+            id,
+            prompt,
+            max_tokens,
+            end_ids: self.shared.end_ids.clone(),
+            ignore_eos: ask.ignore_eos,
+            sampling: ask.sampling,
+            seed: ask.seed.unwrap_or_else(drawn_seed),
+            choice: 0,
+            salt: self.model().salt,
+            queue_deadline: None,
+        };
+        self.submit(request, ask.stop, ask.reading, param).await
+    }
+
+    async fn submit(
+        &self,
+        request: Request,
+        stop: Vec<String>,
+        reading: Reading,
+        param: &'static str,
+    ) -> Result<Stream, SubmitError> {
+        let parts = &self.shared.parts;
+        let mailbox = Arc::new(Mailbox::new(reading, parts.budget.clone()));
+        let stream = Stream::new(request.id, mailbox.clone(), parts.commands.clone());
+        let submit = Submit { request, stop, mailbox: mailbox.clone() };
+        match parts.commands.try_send(Command::Submit(Box::new(submit))) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return Err(self.busy("too many requests arrive at once"));
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return Err(self.unavailable("the server has stopped"));
+            }
+        }
+        match mailbox.admitted().await {
+            Ok(()) => Ok(stream),
+            Err(why) => Err(self.refusal(&why, param)),
+        }
+    }
+
+    fn refusal(&self, why: &Refused, param: &'static str) -> SubmitError {
+        match why {
+            Refused::QueueFull { .. } => self.busy(&why.to_string()),
+            Refused::Draining => self.unavailable(&why.to_string()),
+            Refused::Duplicate(_) => SubmitError::Failed { message: why.to_string() },
+            Refused::Sampling(cause) => checks::sampling_error(cause.clone()),
+            Refused::NothingToGenerate => SubmitError::invalid("max_tokens", why.to_string()),
+            Refused::TooLong { .. } | Refused::NeverFits { .. } | Refused::EmptyPrompt => {
+                SubmitError::invalid(param, why.to_string())
+            }
+        }
+    }
+
+    fn check_ready(&self) -> Result<(), SubmitError> {
+        match &*self.shared.parts.readiness.borrow() {
+            Readiness::Ready => Ok(()),
+            not_ready => Err(self.unavailable(&not_ready.to_string())),
+        }
+    }
+
+    async fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
+        checks::prompt(&prompt, self.model(), self.limits())?;
+        let prompt = match prompt {
+            Prompt::Tokens(tokens) => return Ok(tokens),
+            other => other,
+        };
+        let Ok(waiting) = self.shared.tokenizing_queue.clone().try_acquire_owned() else {
+            return Err(self.busy("too many prompts wait to be tokenised"));
+        };
+        let Ok(running) = self.shared.tokenizing.clone().acquire_owned().await else {
+            return Err(self.unavailable("the server has stopped"));
+        };
+        let text = self.shared.parts.text.clone();
+        let work = move || {
+            let _permits = (waiting, running);
+            tokenize(&text, prompt)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(tokens) => tokens,
+            Err(_) => Err(SubmitError::Failed { message: "tokenising the prompt failed".into() }),
+        }
+    }
+
+    fn busy(&self, message: &str) -> SubmitError {
+        let retry_after = self.limits().retry_after;
+        SubmitError::Busy { message: message.to_owned(), retry_after }
+    }
+
+    fn unavailable(&self, message: &str) -> SubmitError {
+        let retry_after = self.limits().retry_after;
+        SubmitError::Unavailable { message: message.to_owned(), retry_after }
+    }
+}
+
+impl Prompt {
+    /// The field of the API that holds it.
+    pub(super) fn param(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::Tokens(_) => "prompt",
+            Self::Chat(_) => "messages",
+        }
+    }
+}
+
+fn tokenize(text: &TextModel, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
+    match prompt {
+        Prompt::Tokens(tokens) => Ok(tokens),
+        Prompt::Text(prompt) => text
+            .encode_prompt(&prompt)
+            .map_err(|error| SubmitError::Failed { message: error.to_string() }),
+        Prompt::Chat(messages) => text
+            .encode_chat(&messages)
+            .map_err(|error| SubmitError::invalid("messages", error.to_string())),
+    }
+}
+
+/// Every request without a seed draws its own from the process's hash keys.
+fn drawn_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,88 @@
+//! What fronts know about the model, the server's state and their own limits.
+
+use crate::sched::RequestId;
+use binfer_proto::Token;
+use std::fmt;
+use std::time::Duration;
+
+/// Facts about the served model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// The name that clients use.
+    pub name: String,
+    /// Positions in a sequence: prompt and answer together.
+    pub context_max: u32,
+    /// Token ids are below this.
+    pub vocab: u32,
+    /// Tokens that end an answer.
+    pub end_ids: Vec<Token>,
+    /// Keeps cached blocks of different weights apart.
+    pub salt: u64,
+    /// When the server started, in Unix seconds.
+    pub created: u64,
+}
+
+/// Whether requests can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not yet; the text says what is being done.
+    Starting(String),
+    /// Yes.
+    Ready,
+    /// No longer: the server is going down in order.
+    Draining,
+    /// No longer: the text names the rank and the cause.
+    Lost(String),
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting(what) => write!(f, "the server is starting: {what}"),
+            Self::Ready => f.write_str("ready"),
+            Self::Draining => f.write_str("the server is shutting down"),
+            Self::Lost(cause) => f.write_str(cause),
+        }
+    }
+}
+
+/// Bounds of the request core.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A prompt may have this many bytes per position of the context; checked before tokenising.
+    pub prompt_bytes_per_position: usize,
+    /// Messages in a chat.
+    pub messages_max: usize,
+    /// Stop strings of a request.
+    pub stop_strings_max: usize,
+    /// Bytes of a stop string.
+    pub stop_string_bytes_max: usize,
+    /// Prompts tokenised at the same time.
+    pub tokenizing_max: usize,
+    /// Prompts that may wait for that.
+    pub tokenizing_queue_max: usize,
+    /// What a refused client is told to wait.
+    pub retry_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            prompt_bytes_per_position: 8,
+            messages_max: 4096,
+            stop_strings_max: 16,
+            stop_string_bytes_max: 256,
+            tokenizing_max: 2,
+            tokenizing_queue_max: 256,
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Default cap on unread text over all requests.
+pub const UNREAD_BYTES_MAX: usize = 64 << 20;
+
+/// Ids as clients see them begin with the kind of answer.
+pub(crate) fn public_id(kind: &str, id: RequestId, created: u64) -> String {
+    format!("{kind}-{created:x}{:06x}", id.0)
+}

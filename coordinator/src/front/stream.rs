@@ -1,0 +1,97 @@
+//! The reader's end of a request.
+//!
+//! Dropping a stream before its end cancels the request: that is how a client that leaves frees
+//! its blocks.
+
+use super::Command;
+use super::mailbox::{End, FailKind, Mailbox};
+use crate::sched::{Finish, RequestId, Usage};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc;
+
+/// What a reader gets: text, and then exactly one of the other two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// More text.
+    Text(String),
+    /// The ordinary end.
+    Done {
+        /// Why it ended.
+        finish: Finish,
+        /// What it consumed.
+        usage: Usage,
+    },
+    /// The end by failure.
+    Failed {
+        /// For the client; names the cause.
+        message: String,
+        /// For the status code.
+        kind: FailKind,
+    },
+}
+
+/// An admitted request's answer.
+#[derive(Debug)]
+pub struct Stream {
+    id: RequestId,
+    mailbox: Arc<Mailbox>,
+    commands: mpsc::Sender<Command>,
+    end: Option<End>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        id: RequestId,
+        mailbox: Arc<Mailbox>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self { id, mailbox, commands, end: None }
+    }
+
+    /// The request.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Appends all pending text to `text`; ready with the end once that is reached. See
+    /// [`Mailbox::poll_take`].
+    pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
+        self.mailbox.poll_take(cx, text)
+    }
+
+    /// The next reply. Must not be called again after an end.
+    pub async fn next(&mut self) -> Reply {
+        if let Some(end) = self.end.take() {
+            return end.into();
+        }
+        let mut text = String::new();
+        let end = poll_fn(|cx| self.mailbox.poll_take(cx, &mut text)).await;
+        match end {
+            Some(end) if text.is_empty() => end.into(),
+            end => {
+                self.end = end;
+                Reply::Text(text)
+            }
+        }
+    }
+}
+
+impl From<End> for Reply {
+    fn from(end: End) -> Self {
+        match end {
+            End::Done { finish, usage } => Self::Done { finish, usage },
+            End::Failed { message, kind } => Self::Failed { message, kind },
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.mailbox.close() {
+            // A full channel is no loss: the serve loop also asks `Fronts::abandoned`.
+            let _ = self.commands.try_send(Command::Cancel(self.id));
+        }
+    }
+}

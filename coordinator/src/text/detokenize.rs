@@ -1,0 +1,71 @@
+//! Tokens to text, one token at a time, never splitting a character.
+//!
+//! The text of all pieces together is that of decoding all tokens at once: bytes that can no
+//! longer become a character turn into U+FFFD exactly where `String::from_utf8_lossy` would put
+//! it, and an unfinished character is held back until it is whole or the answer ends.
+
+use super::vocab::Vocab;
+use binfer_proto::Token;
+
+/// What is held back: the first bytes of a character.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detokenizer {
+    held: [u8; 4],
+    held_len: usize,
+}
+
+impl Detokenizer {
+    /// Appends to `text` what is certain after `token`.
+    pub fn push(&mut self, vocab: &Vocab, token: Token, text: &mut String) {
+        let mut bytes = vocab.bytes(token);
+        while self.held_len > 0 {
+            let Some((first, rest)) = bytes.split_first() else { return };
+            self.held[self.held_len] = *first;
+            match std::str::from_utf8(&self.held[..=self.held_len]) {
+                Ok(whole) => {
+                    text.push_str(whole);
+                    self.held_len = 0;
+                    bytes = rest;
+                }
+                Err(error) if error.error_len().is_none() => {
+                    self.held_len += 1;
+                    bytes = rest;
+                }
+                // The byte does not continue what is held: it begins anew.
+                Err(_) => {
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    self.held_len = 0;
+                }
+            }
+        }
+        self.append(bytes, text);
+    }
+
+    /// The answer has ended: appends what is left.
+    pub fn finish(&mut self, text: &mut String) {
+        if std::mem::take(&mut self.held_len) > 0 {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+
+    fn append(&mut self, mut bytes: &[u8], text: &mut String) {
+        loop {
+            let error = match std::str::from_utf8(bytes) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    return;
+                }
+                Err(error) => error,
+            };
+            let (valid, rest) = bytes.split_at(error.valid_up_to());
+            text.push_str(std::str::from_utf8(valid).unwrap_or_default());
+            let Some(bad) = error.error_len() else {
+                self.held[..rest.len()].copy_from_slice(rest);
+                self.held_len = rest.len();
+                return;
+            };
+            text.push(char::REPLACEMENT_CHARACTER);
+            bytes = &rest[bad..];
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Text to tokens and back: tokenizer, chat template, detokeniser, stop strings.
+//!
+//! [`TextModel`] serves the fronts, before a request is submitted; [`TextStage`] serves the serve
+//! loop, after a step. Deliberately absent: any download, and any tokenizer that would have to be
+//! guessed.
+
+mod clock;
+mod data;
+mod detokenize;
+mod stage;
+mod stop;
+mod template;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod vocab;
+
+pub use data::{TextData, TokenKind};
+pub use detokenize::Detokenizer;
+pub use stage::{Pushed, TextStage};
+pub use stop::StopMatcher;
+pub use template::{ChatTemplate, Message};
+pub use tokenizer::{ControlTokens, build as build_tokenizer};
+pub use vocab::Vocab;
+
+use binfer_proto::Token;
+use binfer_shard::gguf::Metadata;
+use tokenizers::Tokenizer;
+
+/// What can be wrong with a model's text files, or a conversation.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The file's metadata are not as they should be.
+    #[error(transparent)]
+    Metadata(#[from] binfer_shard::Error),
+    /// A kind that this version does not have.
+    #[error("{key} {found:?} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The metadata key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be fine.
+        supported: &'static str,
+    },
+    /// The tokenizer's data contradict themselves.
+    #[error("tokenizer: {0}")]
+    Data(String),
+    /// The chat template is wrong, or refuses a conversation.
+    #[error("{0}")]
+    Template(String),
+}
+
+/// Everything about text that a model brings.
+#[derive(Debug)]
+pub struct TextModel {
+    tokenizer: Tokenizer,
+    vocab: Vocab,
+    template: Option<ChatTemplate>,
+    /// Begins every plain prompt.
+    bos: Option<Token>,
+    end_ids: Vec<Token>,
+}
+
+impl TextModel {
+    /// Out of a GGUF file's metadata.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        Self::new(&TextData::from_gguf(metadata)?)
+    }
+
+    /// Out of `data`.
+    pub fn new(data: &TextData) -> Result<Self, TextError> {
+        let (bos, eos) = (data.written(data.bos), data.written(data.eos));
+        let template = data.chat_template.as_deref();
+        Ok(Self {
+            tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
+            vocab: Vocab::byte_level(data),
+            template: template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?,
+            bos: data.bos.filter(|_| data.add_bos),
+            end_ids: data.end_ids(),
+        })
+    }
+
+    /// Tokens of a plain prompt; control tokens in it are recognised.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<Token>, TextError> {
+        let mut tokens: Vec<Token> = self.bos.into_iter().collect();
+        tokens.extend_from_slice(self.encode(text)?.get_ids());
+        Ok(tokens)
+    }
+
+    /// Tokens that ask for the answer to a conversation. The template writes the first token
+    /// itself where the model wants one, so none is added.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
+        Ok(self.encode(&self.render_chat(messages)?)?.get_ids().to_vec())
+    }
+
+    /// The text that asks for the answer to a conversation.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<String, TextError> {
+        let Some(template) = &self.template else {
+            return Err(TextError::Template("the model has no chat template".into()));
+        };
+        template.render(messages)
+    }
+
+    /// Whether the model can chat.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The text of `tokens`, control tokens left out.
+    pub fn decode(&self, tokens: &[Token]) -> String {
+        let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
+        tokens.iter().for_each(|token| detokenizer.push(&self.vocab, *token, &mut text));
+        detokenizer.finish(&mut text);
+        text
+    }
+
+    /// Tokens that end an answer.
+    pub fn end_ids(&self) -> &[Token] {
+        &self.end_ids
+    }
+
+    fn encode(&self, text: &str) -> Result<tokenizers::Encoding, TextError> {
+        self.tokenizer
+            .encode_fast(text, true)
+            .map_err(|error| TextError::Data(format!("a prompt cannot be encoded: {error}")))
+    }
+}
