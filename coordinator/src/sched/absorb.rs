@@ -1,0 +1,102 @@
+//! `absorb`: what a step computed becomes part of the journals.
+//!
+//! Deliberately absent: comparing ranks, which is the fleet's, and stop strings, which are the text
+//! stage's.
+
+use binfer_proto::{RowResult, RowStatus, StepResult};
+
+use super::Scheduler;
+use super::planted::Bug;
+use super::rows::{InFlight, SentRow};
+use super::types::{AbsorbError, Delivery, FailCause, Finish};
+
+impl Scheduler {
+    /// Takes the result of the oldest step in flight. One of an earlier epoch is dropped. After an
+    /// error the state is as before, and the step has failed: `abort_all` is the only way on.
+    pub fn absorb(&mut self, result: &StepResult) -> Result<Vec<Delivery>, AbsorbError> {
+        if result.group != self.config.group {
+            return Err(AbsorbError::Group { got: result.group.0, want: self.config.group.0 });
+        }
+        if result.epoch < self.epoch {
+            return Ok(Vec::new());
+        }
+        if result.epoch > self.epoch {
+            return Err(AbsorbError::Epoch { got: result.epoch, now: self.epoch });
+        }
+        let sent = self.in_flight.pop_front_if(|sent| sent.step == result.step);
+        let Some(sent) = sent else {
+            let want = self.in_flight.front().map(|sent| sent.step);
+            return Err(AbsorbError::Step { got: result.step, want });
+        };
+        if let Err(error) = sent.check(result) {
+            self.in_flight.push_front(sent);
+            return Err(error);
+        }
+        let rows = sent.rows.iter().zip(&result.rows);
+        Ok(rows.filter_map(|(row, outcome)| self.absorb_row(row, outcome)).collect())
+    }
+
+    fn absorb_row(&mut self, row: &SentRow, outcome: &RowResult) -> Option<Delivery> {
+        let mut key = row.key;
+        if self.planted(Bug::ResultTakenBySlot) {
+            let mut running = self.running.iter();
+            key = *running.find(|key| self.sequences[**key].slot == Some(row.slot))?;
+        }
+        let loses_token = self.planted(Bug::PreemptedLosesToken);
+        let Some(sequence) = self.sequences.get_mut(key) else {
+            // It ended after this step was sent: what lies past the end is dropped.
+            return self.planted(Bug::OverrunDelivered).then(|| Delivery {
+                id: row.id,
+                tokens: outcome.tokens.clone(),
+                finish: None,
+                usage: super::Usage::default(),
+            });
+        };
+        sequence.flights -= 1;
+        sequence.pending -= usize::from(row.samples);
+        if outcome.status == RowStatus::NonFinite {
+            self.forget_blocks(key);
+            return Some(self.conclude(row, Vec::new(), Finish::Failed(FailCause::NonFinite)));
+        }
+        let token = *outcome.tokens.first()?;
+        if loses_token && sequence.slot.is_none() {
+            return None;
+        }
+        sequence.tokens.push(token);
+        if sequence.is_end(token) {
+            return Some(self.conclude(row, Vec::new(), Finish::Stop));
+        }
+        if sequence.tokens.len() >= sequence.len_max {
+            return Some(self.conclude(row, vec![token], Finish::Length));
+        }
+        let usage = sequence.usage();
+        Some(Delivery { id: sequence.id, tokens: vec![token], finish: None, usage })
+    }
+
+    fn conclude(&mut self, row: &SentRow, tokens: Vec<u32>, finish: Finish) -> Delivery {
+        let sequence = self.end(row.key);
+        self.counters.overruns_dropped += sequence.pending as u64;
+        Delivery { id: sequence.id, tokens, finish: Some(finish), usage: sequence.usage() }
+    }
+}
+
+impl InFlight {
+    /// Whether this is the result of this plan, row by row.
+    fn check(&self, result: &StepResult) -> Result<(), AbsorbError> {
+        let step = self.step;
+        if result.plan_hash != self.hash {
+            return Err(AbsorbError::PlanHash { step, got: result.plan_hash, want: self.hash });
+        }
+        if result.rows.len() != self.rows.len() {
+            let (got, want) = (result.rows.len(), self.rows.len());
+            return Err(AbsorbError::RowCount { step, got, want });
+        }
+        for (index, (row, outcome)) in self.rows.iter().zip(&result.rows).enumerate() {
+            let (got, want) = (outcome.tokens.len(), usize::from(row.samples));
+            if outcome.status == RowStatus::Ok && got != want {
+                return Err(AbsorbError::TokenCount { step, row: index, got, want });
+            }
+        }
+        Ok(())
+    }
+}

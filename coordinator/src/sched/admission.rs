@@ -1,0 +1,199 @@
+//! The queue: who gets into it, who leaves it for a slot, who has waited too long.
+//!
+//! A request that could never run is refused at once; from then on everything in the queue gets its
+//! turn, in order. Nobody overtakes.
+
+use binfer_proto::{Open, Sampling};
+
+use super::planted::Bug;
+use super::prefix::Hit;
+use super::rows::Draft;
+use super::sequence::{Key, Sequence, position};
+use super::types::{Delivery, FailCause, Finish, Refused, Request, Tick};
+use super::{SchedConfig, Scheduler};
+
+impl Scheduler {
+    /// Puts a request into the queue, or says why not.
+    pub fn submit(&mut self, request: Request) -> Result<(), Refused> {
+        if self.draining {
+            return Err(Refused::Draining);
+        }
+        if self.ids.contains_key(&request.id) {
+            return Err(Refused::Duplicate(request.id));
+        }
+        let mut len_max = self.config.len_max(&request)?;
+        let tokens = request.prompt.len();
+        let too_many_tokens =
+            self.fresh_tokens.saturating_add(tokens) > self.config.queue_tokens_max;
+        if self.fresh >= self.config.queue_max || (self.fresh > 0 && too_many_tokens) {
+            return Err(Refused::QueueFull { requests: self.fresh, tokens: self.fresh_tokens });
+        }
+        if self.planted(Bug::MaxTokensOverrun) {
+            len_max += 1;
+        }
+        if let Some(deadline) = request.queue_deadline {
+            self.next_deadline =
+                Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
+        }
+        let id = request.id;
+        self.next_age += 1;
+        let sequence = Sequence::new(request, self.next_age, len_max, self.pools.len());
+        let key = self.sequences.insert(sequence);
+        self.ids.insert(id, key);
+        self.waiting.push_back(key);
+        self.fresh += 1;
+        self.fresh_tokens += tokens;
+        Ok(())
+    }
+
+    /// Fails the requests that never ran and whose deadline has come.
+    pub(super) fn expire(&mut self, now: Tick) {
+        if self.next_deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        self.next_deadline = None;
+        for key in self.waiting.clone() {
+            let sequence = &self.sequences[key];
+            let Some(deadline) = sequence.queue_deadline.filter(|_| !sequence.started) else {
+                continue;
+            };
+            if now < deadline {
+                let next = self.next_deadline.map_or(deadline, |next| next.min(deadline));
+                self.next_deadline = Some(next);
+                continue;
+            }
+            let sequence = self.end(key);
+            self.expired.push(Delivery {
+                id: sequence.id,
+                tokens: Vec::new(),
+                finish: Some(Finish::Failed(FailCause::QueueTimeout)),
+                usage: sequence.usage(),
+            });
+        }
+    }
+
+    /// Gives slots to the head of the queue for as long as there is room for whole prompts.
+    pub(super) fn admit(&mut self, draft: &mut Draft) {
+        while draft.chunk_max > 0
+            && !self.slots_free.is_empty()
+            && let Some(key) = self.waiting.front().copied()
+        {
+            // What is in flight decides how it goes on: it is not planned again before.
+            let in_flight = self.sequences[key].flights > 0;
+            if in_flight && !self.planted(Bug::PreemptedPlannedAgain) {
+                return;
+            }
+            if !self.pinned_fit(key) || !self.fits(key, None) {
+                return;
+            }
+            let hit = self.look_up(key);
+            if !self.fits(key, Some(&hit)) {
+                return;
+            }
+            self.waiting.pop_front();
+            self.leave_queue(key);
+            self.open(key, &hit, draft);
+            let tokens = self.sequences[key].wants(draft.chunk_max);
+            let tokens = self.room(key).min(tokens);
+            self.add_row(key, tokens, draft);
+        }
+    }
+
+    fn open(&mut self, key: Key, hit: &Hit, draft: &mut Draft) {
+        let Some(slot) = self.slots_free.pop() else { return };
+        self.take_hit(key, hit);
+        let sequence = &mut self.sequences[key];
+        sequence.slot = Some(slot);
+        if !sequence.started {
+            sequence.started = true;
+            sequence.cached = hit.tokens;
+        }
+        let penalised = penalises(&sequence.sampling);
+        draft.open.push(Open {
+            slot,
+            sampling: sequence.sampling,
+            seed: sequence.seed,
+            choice: sequence.choice,
+            prompt_len: position(sequence.prompt_len),
+            history: if penalised { sequence.tokens.clone() } else { Vec::new() },
+            adapter: 0,
+        });
+        let order = sequence.order();
+        let place = self.running.partition_point(|other| self.sequences[*other].order() < order);
+        self.running.insert(place, key);
+    }
+
+    /// Keeps the count of those that never ran.
+    pub(super) fn leave_queue(&mut self, key: Key) {
+        let sequence = &self.sequences[key];
+        if !sequence.started {
+            self.fresh -= 1;
+            self.fresh_tokens -= sequence.prompt_len;
+        }
+    }
+
+    /// Pinned sequences run together only if each could reach its full length beside the others.
+    fn pinned_fit(&self, key: Key) -> bool {
+        if !self.sequences[key].pinned() {
+            return true;
+        }
+        let pinned = || self.running.iter().filter(|other| self.sequences[**other].pinned());
+        self.config.kv_groups.iter().zip(&self.pools).all(|(group, pool)| {
+            let needed = |key: &Key| group.blocks_needed(self.sequences[*key].positions_max());
+            needed(&key) + pinned().map(needed).sum::<usize>() <= pool.total()
+        })
+    }
+
+    /// Whether the known tokens of a waiting sequence fit beside those of all running ones, with a
+    /// block to spare for each of them. Without a hit: whether it is worth looking one up.
+    fn fits(&self, key: Key, hit: Option<&Hit>) -> bool {
+        let known = self.sequences[key].tokens.len();
+        (0..self.pools.len()).all(|index| {
+            let (group, pool) = (&self.config.kv_groups[index], &self.pools[index]);
+            let promised = self.running.iter().map(|other| {
+                let sequence = &self.sequences[*other];
+                let needed = group.blocks_needed(sequence.tokens.len());
+                needed.saturating_sub(sequence.tables[index].live().len())
+            });
+            let spare = if group.window.is_none() { self.running.len() } else { 0 };
+            let (needed, revived) = hit.map_or((1, 0), |hit| {
+                let blocks = hit.live(index);
+                let revived = blocks.iter().filter(|id| pool.is_idle(**id)).count();
+                (group.blocks_needed(known).saturating_sub(blocks.len()), revived)
+            });
+            promised.sum::<usize>() + spare + needed + revived <= pool.available()
+        })
+    }
+}
+
+impl SchedConfig {
+    /// Tokens that a request's sequence can have, or why it can never run.
+    fn len_max(&self, request: &Request) -> Result<usize, Refused> {
+        let prompt = request.prompt.len();
+        let context_max = self.context_max as usize;
+        if prompt == 0 {
+            return Err(Refused::EmptyPrompt);
+        }
+        if request.max_tokens == 0 {
+            return Err(Refused::NothingToGenerate);
+        }
+        request.sampling.check().map_err(Refused::Sampling)?;
+        if prompt >= context_max {
+            return Err(Refused::TooLong { prompt, context_max });
+        }
+        let len_max = prompt.saturating_add(request.max_tokens as usize).min(context_max);
+        for (kv_group, group) in self.kv_groups.iter().enumerate() {
+            let (needed, blocks) = (group.blocks_needed(len_max - 1), group.blocks as usize);
+            if needed > blocks {
+                return Err(Refused::NeverFits { kv_group, needed, blocks });
+            }
+        }
+        Ok(len_max)
+    }
+}
+
+fn penalises(sampling: &Sampling) -> bool {
+    let off = Sampling::GREEDY;
+    let penalties = |s: &Sampling| [s.repetition_penalty, s.presence_penalty, s.frequency_penalty];
+    penalties(sampling).map(f32::to_bits) != penalties(&off).map(f32::to_bits)
+}

@@ -1,0 +1,94 @@
+//! Every invariant of the scheduler. The simulator asks after each call; it costs more than a plan.
+
+use std::collections::BTreeSet;
+
+use super::config::KvGroupConfig;
+use super::pool::Pool;
+use super::sequence::{Sequence, Table};
+use super::{IN_FLIGHT_MAX, Scheduler};
+
+impl Scheduler {
+    /// Says which invariant does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_lists()?;
+        self.check_slots()?;
+        for sequence in self.sequences.iter() {
+            self.check_sequence(sequence)
+                .map_err(|cause| format!("request {}: {cause}", sequence.id.0))?;
+        }
+        for (index, pool) in self.pools.iter().enumerate() {
+            let mut refs = vec![0; pool.total()];
+            let tables = self.sequences.iter().map(|sequence| &sequence.tables[index]);
+            tables.flat_map(Table::live).for_each(|id| refs[id.index()] += 1);
+            pool.check(&refs).map_err(|cause| format!("KV group {index}: {cause}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_lists(&self) -> Result<(), String> {
+        let order = |key: &_| self.sequences[*key].order();
+        ensure(self.running.iter().map(order).is_sorted(), "running is in order")?;
+        ensure(self.waiting.iter().map(order).is_sorted(), "waiting is in order")?;
+        let listed = self.running.len() + self.waiting.len();
+        ensure(listed == self.sequences.iter().count(), "each sequence is in one list")?;
+        ensure(listed == self.ids.len(), "each sequence has one id")?;
+        let has_slot = |key: &_| self.sequences[*key].slot.is_some();
+        ensure(self.running.iter().all(has_slot), "running ones have a slot")?;
+        ensure(!self.waiting.iter().any(has_slot), "waiting ones have no slot")?;
+        let fresh: Vec<_> = self.sequences.iter().filter(|sequence| !sequence.started).collect();
+        let tokens = fresh.iter().map(|sequence| sequence.prompt_len).sum::<usize>();
+        ensure((fresh.len(), tokens) == (self.fresh, self.fresh_tokens), "the queue is counted")?;
+        ensure(self.in_flight.len() <= IN_FLIGHT_MAX, "at most two steps are in flight")
+    }
+
+    fn check_slots(&self) -> Result<(), String> {
+        let used = self.sequences.iter().filter_map(|sequence| sequence.slot);
+        let slots: Vec<_> = used.chain(self.slots_free.iter().copied()).collect();
+        let unique: BTreeSet<_> = slots.iter().collect();
+        ensure(unique.len() == slots.len(), "a slot has one user")?;
+        ensure(slots.len() == self.config.slots_max as usize, "no slot is lost")?;
+        let closes: BTreeSet<_> = self.closes.iter().collect();
+        ensure(closes.len() == self.closes.len(), "a slot closes once")?;
+        ensure(closes.iter().all(|slot| self.slots_free.contains(slot)), "closed slots are free")
+    }
+
+    fn check_sequence(&self, sequence: &Sequence) -> Result<(), String> {
+        let len = sequence.tokens.len() + sequence.pending;
+        ensure(len <= sequence.len_max, "it ends by count")?;
+        ensure(sequence.planned <= len, "only tokens that are sampled are inputs")?;
+        ensure(!sequence.decoding || sequence.planned + 1 == len, "it decodes its last token")?;
+        let rows = self.in_flight.iter().flat_map(|sent| &sent.rows);
+        let own = rows.filter(|row| row.key.age == sequence.age);
+        let samples = own.clone().filter(|row| row.samples).count();
+        ensure(own.count() == sequence.flights as usize, "its rows in flight are counted")?;
+        ensure(samples == sequence.pending, "its tokens in flight are counted")?;
+        let groups = self.config.kv_groups.iter().zip(&self.pools);
+        for ((group, pool), table) in groups.zip(&sequence.tables) {
+            check_table(sequence, group, pool, table)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_table(
+    sequence: &Sequence,
+    group: &KvGroupConfig,
+    pool: &Pool,
+    table: &Table,
+) -> Result<(), String> {
+    if sequence.slot.is_none() {
+        ensure(sequence.planned == 0 && !sequence.decoding, "a waiting one has nothing computed")?;
+        return ensure(table.ids.is_empty() && table.gone == 0, "a waiting one has no blocks");
+    }
+    let block_tokens = group.block_tokens as usize;
+    ensure(table.ids.len() == sequence.planned.div_ceil(block_tokens), "blocks are as needed")?;
+    ensure(table.granted == table.ids.len(), "the workers know all blocks")?;
+    ensure(table.gone <= group.first_block(sequence.planned), "the window is whole")?;
+    let written_next = sequence.planned / block_tokens;
+    let written = table.ids.iter().skip(written_next);
+    ensure(written.clone().all(|id| pool.is_private(*id)), "a block that is written has one owner")
+}
+
+fn ensure(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("does not hold: {what}")) }
+}

@@ -1,0 +1,228 @@
+//! The scheduler: which sequence runs when, in which slot, on which blocks. A pure state machine.
+//!
+//! `submit`, `finish`, `plan(now)`, `absorb(result)`: the same calls in the same order give the same
+//! plans, so a bug report is a seed of the simulator (`sim/`). Deliberately absent: threads, clocks,
+//! random numbers, logging and input or output; text; and everything that knows a model.
+//!
+//! Order is by age everywhere. A sequence that finds no block takes those of the newest; one that
+//! lost its blocks three times is pinned, goes first and never loses them again. Pinned sequences
+//! run together only where all of them fit, so somebody always gets on.
+
+mod absorb;
+mod admission;
+mod check;
+mod config;
+mod planning;
+mod planted;
+mod pool;
+mod prefix;
+mod rows;
+mod sequence;
+#[cfg(test)]
+mod sim;
+mod types;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use binfer_proto::{Epoch, SlotId, StepId, Token};
+
+pub use config::{ConfigError, KvGroupConfig, SchedConfig};
+pub use types::{
+    AbsorbError, Counters, Delivery, FailCause, Finish, Refused, Request, RequestId, Stats, Tick,
+    Usage,
+};
+
+use planted::Bug;
+use pool::Pool;
+use rows::{InFlight, RowEnd};
+use sequence::{Key, Sequence, Sequences};
+
+/// Plans that are sent and not absorbed, at most: one runs while the next is on its way.
+pub const IN_FLIGHT_MAX: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: SchedConfig,
+    epoch: Epoch,
+    /// The last plan's step.
+    step: StepId,
+    /// One per KV group.
+    pools: Vec<Pool>,
+    sequences: Sequences,
+    ids: BTreeMap<RequestId, Key>,
+    /// Those with a slot, by `Sequence::order`.
+    running: Vec<Key>,
+    /// Those without, by `Sequence::order`: preempted ones come before all that never ran.
+    waiting: VecDeque<Key>,
+    /// Waiting requests that never ran, and their prompt tokens.
+    fresh: usize,
+    fresh_tokens: usize,
+    slots_free: Vec<SlotId>,
+    /// Slots to close in the next plan.
+    closes: Vec<SlotId>,
+    in_flight: VecDeque<InFlight>,
+    /// Where the rows of the last plan end.
+    last_rows: Vec<RowEnd>,
+    expired: Vec<Delivery>,
+    /// No waiting request expires before.
+    next_deadline: Option<Tick>,
+    next_age: u64,
+    draining: bool,
+    counters: Counters,
+    #[cfg(test)]
+    bug: Option<Bug>,
+}
+
+impl Scheduler {
+    /// A scheduler with nothing to do.
+    pub fn new(config: SchedConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut scheduler = Self {
+            epoch: config.epoch,
+            config,
+            step: StepId(0),
+            pools: Vec::new(),
+            sequences: Sequences::default(),
+            ids: BTreeMap::new(),
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            fresh: 0,
+            fresh_tokens: 0,
+            slots_free: Vec::new(),
+            closes: Vec::new(),
+            in_flight: VecDeque::new(),
+            last_rows: Vec::new(),
+            expired: Vec::new(),
+            next_deadline: None,
+            next_age: 0,
+            draining: false,
+            counters: Counters::default(),
+            #[cfg(test)]
+            bug: None,
+        };
+        scheduler.clear();
+        Ok(scheduler)
+    }
+
+    /// Ends a request from outside, at any time. `None` if it is over already; otherwise nothing
+    /// more is delivered of it.
+    pub fn finish(&mut self, id: RequestId, _why: Finish) -> Option<Usage> {
+        let key = *self.ids.get(&id)?;
+        if self.sequences[key].flights > 0 {
+            self.counters.cancels_in_flight += 1;
+        }
+        if self.planted(Bug::CancelFreesTwice) {
+            let tables = self.sequences[key].tables.iter();
+            tables.zip(&mut self.pools).for_each(|(table, pool)| {
+                table.live().iter().for_each(|id| pool.release(*id));
+            });
+        }
+        Some(self.end(key).usage())
+    }
+
+    /// Requests that failed in the queue, to be asked for after `plan`.
+    pub fn take_expired(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Ends all requests and begins the next epoch: slots, blocks and steps in flight are void.
+    pub fn abort_all(&mut self) -> Vec<RequestId> {
+        let ids = self.ids.keys().copied().collect();
+        self.epoch = Epoch(self.epoch.0 + 1);
+        self.clear();
+        ids
+    }
+
+    /// Takes no more requests; those that it has go on to their end.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// No request and no step in flight.
+    pub fn is_idle(&self) -> bool {
+        self.ids.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Plans that are sent and not absorbed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Hash of a plan in flight, over its expanded rows.
+    pub fn plan_hash(&self, step: StepId) -> Option<u64> {
+        self.in_flight.iter().find(|sent| sent.step == step).map(|sent| sent.hash)
+    }
+
+    /// The epoch of the next plan.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Prompt and committed tokens of a request that is not over.
+    pub fn journal(&self, id: RequestId) -> Option<&[Token]> {
+        let key = self.ids.get(&id)?;
+        Some(&self.sequences[*key].tokens)
+    }
+
+    /// Numbers for metrics.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            blocks_free: self.pools.iter().map(Pool::available).collect(),
+            blocks_cached: self.pools.iter().map(Pool::idle).collect(),
+            counters: self.counters,
+        }
+    }
+
+    /// Everything that belongs to an epoch begins anew; the configuration and counters stay.
+    fn clear(&mut self) {
+        self.step = StepId(0);
+        self.pools = self.config.kv_groups.iter().map(|group| Pool::new(group.blocks)).collect();
+        self.sequences = Sequences::default();
+        self.ids.clear();
+        self.running.clear();
+        self.waiting.clear();
+        (self.fresh, self.fresh_tokens) = (0, 0);
+        self.slots_free = (0..self.config.slots_max).rev().map(SlotId).collect();
+        self.closes.clear();
+        self.in_flight.clear();
+        self.last_rows.clear();
+    }
+
+    /// A sequence is over: its slot and blocks are free for the next plan.
+    fn end(&mut self, key: Key) -> Sequence {
+        let order = self.sequences[key].order();
+        if self.sequences[key].slot.is_some() {
+            let place =
+                self.running.partition_point(|other| self.sequences[*other].order() < order);
+            self.running.remove(place);
+            self.vacate(key);
+        } else {
+            let place =
+                self.waiting.partition_point(|other| self.sequences[*other].order() < order);
+            self.waiting.remove(place);
+            self.leave_queue(key);
+        }
+        let sequence = self.sequences.remove(key).expect("listed sequences exist");
+        self.ids.remove(&sequence.id);
+        sequence
+    }
+
+    /// Takes slot and blocks from a sequence. Steps in flight still use both, and may: workers run
+    /// steps in order, so whoever gets them next comes later.
+    fn vacate(&mut self, key: Key) {
+        self.settle(key);
+        let sequence = &mut self.sequences[key];
+        for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
+            table.release(pool);
+        }
+        sequence.planned = 0;
+        sequence.decoding = false;
+        if let Some(slot) = sequence.slot.take() {
+            self.closes.push(slot);
+            self.slots_free.push(slot);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `plan`: one row for each running sequence that can go on, by age, then newcomers.
+//!
+//! Deliberately absent: who may come in (`admission.rs`) and how a plan is written (`rows.rs`).
+
+use binfer_proto::{BlockGrant, Input, KvGroup, Outputs, Plan, Row, Start};
+
+use super::planted::Bug;
+use super::rows::{Draft, Lane, SentRow};
+use super::sequence::{Key, position};
+use super::types::Tick;
+use super::{IN_FLIGHT_MAX, Scheduler};
+
+impl Scheduler {
+    /// The next step. `None` while two are in flight or nothing can run. Requests that expire at
+    /// `now` come out of `take_expired`.
+    pub fn plan(&mut self, now: Tick) -> Option<Plan> {
+        self.expire(now);
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let mut decodes = 0;
+        for place in 0..self.running.len() {
+            let key = self.running[place];
+            self.settle(key);
+            let sequence = &self.sequences[key];
+            decodes += usize::from(sequence.decoding && !sequence.complete());
+        }
+        let mut draft = Draft {
+            open: Vec::new(),
+            blocks: Vec::new(),
+            decode: Lane::default(),
+            chunks: Lane::default(),
+            chunk_max: self.config.tokens_per_step_max as usize - decodes,
+            preempted: false,
+        };
+        // Only those behind `place` lose their blocks, so no row of this plan is ever taken back.
+        let mut place = 0;
+        while place < self.running.len() {
+            let wants = self.sequences[self.running[place]].wants(draft.chunk_max);
+            let tokens = if wants > 0 { self.make_room(place, wants, &mut draft) } else { 0 };
+            if tokens > 0 {
+                self.add_row(self.running[place], tokens, &mut draft);
+            }
+            place += 1;
+        }
+        if !draft.preempted {
+            self.admit(&mut draft);
+        }
+        self.send(draft)
+    }
+
+    /// How many of the wanted tokens the sequence at `place` can write, at the cost of newer ones
+    /// if there is no other way. None means that it waits for older or pinned ones.
+    fn make_room(&mut self, place: usize, wants: usize, draft: &mut Draft) -> usize {
+        let key = self.running[place];
+        let mut exhausted = false;
+        loop {
+            let tokens = self.room(key).min(wants);
+            if tokens < wants && !exhausted {
+                exhausted = true;
+                self.counters.exhausted += 1;
+            }
+            let newest = self.running.len() - 1;
+            if tokens > 0 || newest == place || self.sequences[self.running[newest]].pinned() {
+                return tokens;
+            }
+            self.preempt_newest();
+            draft.preempted = true;
+        }
+    }
+
+    /// Tokens that the free blocks of every group let a sequence write.
+    pub(super) fn room(&self, key: Key) -> usize {
+        let sequence = &self.sequences[key];
+        let groups = self.config.kv_groups.iter().zip(&self.pools).zip(&sequence.tables);
+        let end = groups.map(|((group, pool), table)| {
+            (table.ids.len() + pool.available()).saturating_mul(group.block_tokens as usize)
+        });
+        end.min().unwrap_or(0).saturating_sub(sequence.planned)
+    }
+
+    /// The newest sequence gives up slot and blocks and waits to be computed again. A token of it
+    /// that is in flight still counts.
+    fn preempt_newest(&mut self) {
+        let Some(key) = self.running.pop() else { return };
+        self.vacate(key);
+        let sequence = &mut self.sequences[key];
+        sequence.preemptions += 1;
+        self.counters.preemptions += 1;
+        if sequence.flights > 0 {
+            self.counters.preemptions_in_flight += 1;
+        }
+        let order = sequence.order();
+        let place = self.waiting.partition_point(|other| self.sequences[*other].order() < order);
+        self.waiting.insert(place, key);
+    }
+
+    /// Plans the next `tokens` tokens of a sequence, for which there is room.
+    pub(super) fn add_row(&mut self, key: Key, tokens: usize, draft: &mut Draft) {
+        self.grow_tables(key, tokens, draft);
+        let off_by_one = u32::from(self.planted(Bug::StartOffByOne));
+        let skipped = usize::from(self.planted(Bug::ChunkSkipsToken));
+        let freed_early = self.planted(Bug::BlockFreedEarly);
+        let sequence = &mut self.sequences[key];
+        let Some(slot) = sequence.slot else { return };
+        let (start, end) = (sequence.planned, sequence.planned + tokens);
+        let known = sequence.tokens.len();
+        let (lane, input, at) = if sequence.decoding {
+            (&mut draft.decode, Input::LastSample, position(start) + off_by_one)
+        } else {
+            draft.chunk_max -= tokens;
+            let input = Input::Tokens(sequence.tokens[start..end].to_vec());
+            (&mut draft.chunks, input, position(start))
+        };
+        // A chunk that ends before the known tokens do has nothing to sample yet.
+        let samples = end >= known;
+        sequence.planned = end;
+        if samples {
+            sequence.decoding = true;
+            sequence.pending += 1;
+        } else {
+            self.counters.prompts_split += 1;
+            sequence.planned += skipped;
+        }
+        sequence.flights += 1;
+        let outputs = if samples { Outputs::Last } else { Outputs::None };
+        lane.rows.push(Row { slot, input, start: Start::At(at), outputs, draft: 0, logprobs: 0 });
+        lane.sent.push(SentRow { key, id: sequence.id, slot, samples });
+        if freed_early && sequence.complete() {
+            for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
+                table.release(pool);
+            }
+        }
+        if self.planted(Bug::SharedWithinPlan) {
+            self.offer_blocks(key);
+        }
+    }
+
+    /// Takes the blocks that the next `tokens` tokens need, and tells the workers of all blocks
+    /// that they do not know yet.
+    fn grow_tables(&mut self, key: Key, tokens: usize, draft: &mut Draft) {
+        let sequence = &mut self.sequences[key];
+        let Some(slot) = sequence.slot else { return };
+        let end = sequence.planned + tokens;
+        let groups = self.config.kv_groups.iter().zip(&mut self.pools);
+        for (index, ((group, pool), table)) in (0..).zip(groups.zip(&mut sequence.tables)) {
+            while table.ids.len() < end.div_ceil(group.block_tokens as usize) {
+                table.ids.push(pool.take().expect("there is room for the row"));
+            }
+            if table.granted < table.ids.len() {
+                let ids = table.ids[table.granted..].to_vec();
+                table.granted = table.ids.len();
+                draft.blocks.push(BlockGrant { slot, kv_group: KvGroup(index), ids });
+            }
+        }
+    }
+}

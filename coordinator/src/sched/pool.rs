@@ -1,0 +1,155 @@
+//! The blocks of one KV group: who holds them, which are free, which hold content worth keeping.
+//!
+//! A block is free, used (referenced by tables) or idle (not referenced, but cached). Deliberately
+//! absent: what the content is (a key says it all), and tables, which are the sequences'.
+
+use std::collections::BTreeMap;
+
+use binfer_proto::BlockId;
+
+/// Names the content of a full block and of everything before it.
+pub(super) type PrefixKey = u128;
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    blocks: Vec<Block>,
+    free: Vec<BlockId>,
+    /// Cached blocks that nobody references, by the time that they were released.
+    idle: BTreeMap<u64, BlockId>,
+    /// Cached blocks by content.
+    cached: BTreeMap<PrefixKey, BlockId>,
+    /// Counts releases; orders `idle`.
+    clock: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    refs: u32,
+    key: Option<PrefixKey>,
+    released: u64,
+}
+
+impl Pool {
+    pub(super) fn new(blocks: u32) -> Self {
+        Self {
+            blocks: vec![Block::default(); blocks as usize],
+            free: (0..blocks).rev().map(BlockId).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Blocks that `take` can give.
+    pub(super) fn available(&self) -> usize {
+        self.free.len() + self.idle.len()
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A block for one new owner; the longest idle one loses its content when none is free.
+    pub(super) fn take(&mut self) -> Option<BlockId> {
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                let (_, id) = self.idle.pop_first()?;
+                self.forget(id);
+                id
+            }
+        };
+        self.blocks[id.index()].refs = 1;
+        Some(id)
+    }
+
+    /// One more owner of a cached block.
+    pub(super) fn share(&mut self, id: BlockId) {
+        let block = &mut self.blocks[id.index()];
+        if block.refs == 0 {
+            self.idle.remove(&block.released);
+        }
+        block.refs += 1;
+    }
+
+    /// One owner less. The last one leaves the block idle if it is cached, free otherwise.
+    pub(super) fn release(&mut self, id: BlockId) {
+        let block = &mut self.blocks[id.index()];
+        assert!(block.refs > 0, "block {id} is released but has no owner");
+        block.refs -= 1;
+        if block.refs > 0 {
+            return;
+        }
+        if block.key.is_some() {
+            self.clock += 1;
+            block.released = self.clock;
+            self.idle.insert(self.clock, id);
+        } else {
+            self.free.push(id);
+        }
+    }
+
+    /// Lets others find a full block. The first block with a content stays the cached one.
+    pub(super) fn cache(&mut self, id: BlockId, key: PrefixKey) {
+        let block = &mut self.blocks[id.index()];
+        if block.key.is_none() && !self.cached.contains_key(&key) {
+            block.key = Some(key);
+            self.cached.insert(key, id);
+        }
+    }
+
+    pub(super) fn find(&self, key: PrefixKey) -> Option<BlockId> {
+        self.cached.get(&key).copied()
+    }
+
+    pub(super) fn is_idle(&self, id: BlockId) -> bool {
+        let block = &self.blocks[id.index()];
+        block.refs == 0 && block.key.is_some()
+    }
+
+    /// One owner, and nobody else can find it.
+    pub(super) fn is_private(&self, id: BlockId) -> bool {
+        let block = &self.blocks[id.index()];
+        block.refs == 1 && block.key.is_none()
+    }
+
+    /// Nobody finds this block any more; its owners keep it.
+    pub(super) fn forget(&mut self, id: BlockId) {
+        if let Some(key) = self.blocks[id.index()].key.take() {
+            self.cached.remove(&key);
+        }
+    }
+
+    /// Free, used and idle blocks add up, and references are those of `refs`.
+    pub(super) fn check(&self, refs: &[u32]) -> Result<(), String> {
+        let mut places = vec![0_u32; self.blocks.len()];
+        for id in self.free.iter().chain(self.idle.values()) {
+            places[id.index()] += 1;
+        }
+        for (index, (block, wanted)) in self.blocks.iter().zip(refs).enumerate() {
+            if block.refs != *wanted {
+                return Err(format!("block {index} counts {} owners, has {wanted}", block.refs));
+            }
+            if places[index] != u32::from(block.refs == 0) {
+                return Err(format!("block {index} is listed {} times", places[index]));
+            }
+        }
+        if let Some(id) = self.free.iter().find(|id| self.blocks[id.index()].key.is_some()) {
+            return Err(format!("block {id} is free and cached"));
+        }
+        for (key, id) in &self.cached {
+            if self.blocks[id.index()].key != Some(*key) {
+                return Err(format!("block {id} is cached with content that it does not have"));
+            }
+        }
+        for (released, id) in &self.idle {
+            let block = &self.blocks[id.index()];
+            if block.released != *released || block.key.is_none() {
+                return Err(format!("block {id} is idle without being cached"));
+            }
+        }
+        Ok(())
+    }
+}

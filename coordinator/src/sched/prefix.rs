@@ -1,0 +1,187 @@
+//! The prefix cache: full blocks of known tokens, found by what they and all before them hold.
+//!
+//! A key is hash(parent, the block's tokens), seeded by the salt. A hit is a prefix of whole blocks
+//! in every KV group and never the last known token, which must run to give a sample. Blocks behind
+//! a window are not needed for a hit. Deliberately absent: copies. A shared block is never written.
+
+use binfer_proto::{BlockId, Token};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Scheduler;
+use super::planted::Bug;
+use super::pool::{Pool, PrefixKey};
+use super::sequence::{Key, Table};
+
+/// Fills the place of blocks behind the window, which no row reads.
+const HOLE: BlockId = BlockId(0);
+
+/// A prefix found in the cache.
+#[derive(Debug, Default)]
+pub(super) struct Hit {
+    pub(super) tokens: usize,
+    /// Per KV group, its blocks in order of positions, and how many of them are holes.
+    blocks: Vec<(Vec<BlockId>, usize)>,
+}
+
+impl Hit {
+    pub(super) fn live(&self, kv_group: usize) -> &[BlockId] {
+        self.blocks.get(kv_group).map_or(&[], |(ids, gone)| &ids[*gone..])
+    }
+}
+
+impl Scheduler {
+    /// Brings a sequence's tables up to date between two plans: full blocks of known tokens can be
+    /// found from now on, blocks behind the window are free.
+    pub(super) fn settle(&mut self, key: Key) {
+        self.offer_blocks(key);
+        let too_many = usize::from(self.planted(Bug::WindowFreesTooMuch));
+        let sequence = &mut self.sequences[key];
+        let groups = self.config.kv_groups.iter().zip(&mut self.pools);
+        for ((group, pool), table) in groups.zip(&mut sequence.tables) {
+            if group.window.is_none() {
+                continue;
+            }
+            let first = group.first_block(sequence.planned) + too_many;
+            while table.gone < first.min(table.ids.len()) {
+                pool.release(table.ids[table.gone]);
+                table.gone += 1;
+                self.counters.window_blocks_freed += 1;
+            }
+        }
+    }
+
+    /// Lets others find the full blocks of a sequence. Never in the plan that writes them.
+    pub(super) fn offer_blocks(&mut self, key: Key) {
+        if !self.config.prefix_cache {
+            return;
+        }
+        let salt_ignored = self.planted(Bug::SaltIgnored);
+        let sequence = &mut self.sequences[key];
+        let salt = if salt_ignored { 0 } else { sequence.salt };
+        let settled = sequence.settled();
+        let groups = self.config.kv_groups.iter().zip(&mut self.pools);
+        for ((group, pool), table) in groups.zip(&mut sequence.tables) {
+            let block_tokens = group.block_tokens as usize;
+            let full = settled / block_tokens;
+            if full > table.offered {
+                table.extend_keys(full, &sequence.tokens, block_tokens, salt);
+                table.offer(full, pool);
+            }
+        }
+    }
+
+    /// The longest prefix of a waiting sequence that the cache can give.
+    pub(super) fn look_up(&mut self, key: Key) -> Hit {
+        if !self.config.prefix_cache {
+            return Hit::default();
+        }
+        let salt_ignored = self.planted(Bug::SaltIgnored);
+        let sequence = &mut self.sequences[key];
+        let salt = if salt_ignored { 0 } else { sequence.salt };
+        let mut tokens_max = sequence.tokens.len() - 1;
+        // Per group and block, the cached block; as far as any prefix can reach.
+        let mut found = Vec::with_capacity(self.pools.len());
+        let groups = self.config.kv_groups.iter().zip(&self.pools);
+        for ((group, pool), table) in groups.zip(&mut sequence.tables) {
+            let block_tokens = group.block_tokens as usize;
+            let blocks = tokens_max / block_tokens;
+            table.extend_keys(blocks, &sequence.tokens, block_tokens, salt);
+            let keys = table.keys[..blocks].iter();
+            let ids: Vec<Option<BlockId>> = if group.window.is_some() {
+                keys.map(|key| pool.find(*key)).collect()
+            } else {
+                keys.map_while(|key| pool.find(*key).map(Some)).collect()
+            };
+            tokens_max = tokens_max.min(ids.len() * block_tokens);
+            found.push(ids);
+        }
+        self.longest(&found, tokens_max)
+    }
+
+    fn longest(&self, found: &[Vec<Option<BlockId>>], tokens_max: usize) -> Hit {
+        let unit = self.config.hit_unit();
+        let mut tokens = tokens_max / unit * unit;
+        while tokens > 0 {
+            // The last block that is missing inside some window; the prefix must end before it is
+            // needed, so nothing between needs a look.
+            let groups = self.config.kv_groups.iter().zip(found);
+            let missing = groups.filter_map(|(group, ids)| {
+                let block_tokens = group.block_tokens as usize;
+                let inside = group.first_block(tokens)..tokens / block_tokens;
+                let last = inside.rev().find(|block| ids[*block].is_none())?;
+                Some(last * block_tokens)
+            });
+            match missing.min() {
+                None => break,
+                Some(end) => tokens = end / unit * unit,
+            }
+        }
+        if tokens == 0 {
+            return Hit::default();
+        }
+        let groups = self.config.kv_groups.iter().zip(found);
+        let blocks = groups.map(|(group, ids)| {
+            let count = tokens / group.block_tokens as usize;
+            let gone = group.first_block(tokens).min(count);
+            let live = ids[gone..count].iter().flatten().copied();
+            (std::iter::repeat_n(HOLE, gone).chain(live).collect(), gone)
+        });
+        Hit { tokens, blocks: blocks.collect() }
+    }
+
+    /// Makes a sequence, which has no blocks, an owner of the blocks of a hit.
+    pub(super) fn take_hit(&mut self, key: Key, hit: &Hit) {
+        if hit.tokens == 0 {
+            return;
+        }
+        let unreferenced = self.planted(Bug::HitWithoutReference);
+        self.counters.prefix_hits += 1;
+        self.counters.prefix_tokens_hit += hit.tokens as u64;
+        let sequence = &mut self.sequences[key];
+        sequence.planned = hit.tokens;
+        let tables = sequence.tables.iter_mut().zip(&mut self.pools);
+        for ((table, pool), (ids, gone)) in tables.zip(&hit.blocks) {
+            table.ids.extend_from_slice(ids);
+            table.gone = *gone;
+            table.offered = ids.len();
+            if !unreferenced {
+                table.live().iter().for_each(|id| pool.share(*id));
+            }
+        }
+    }
+
+    /// What a failed sequence computed is found by nobody any more.
+    pub(super) fn forget_blocks(&mut self, key: Key) {
+        let sequence = &mut self.sequences[key];
+        for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
+            table.offered = usize::MAX;
+            table.live().iter().for_each(|id| pool.forget(*id));
+        }
+    }
+}
+
+impl Table {
+    /// Makes the keys of the first `blocks` blocks.
+    fn extend_keys(&mut self, blocks: usize, tokens: &[Token], block_tokens: usize, salt: u64) {
+        while self.keys.len() < blocks {
+            let parent = self.keys.last().copied().unwrap_or(0);
+            let start = self.keys.len() * block_tokens;
+            self.keys.push(prefix_key(parent, &tokens[start..start + block_tokens], salt));
+        }
+    }
+
+    /// Lets others find the first `full` blocks.
+    fn offer(&mut self, full: usize, pool: &mut Pool) {
+        for block in self.offered.max(self.gone)..full {
+            pool.cache(self.ids[block], self.keys[block]);
+        }
+        self.offered = full;
+    }
+}
+
+fn prefix_key(parent: PrefixKey, tokens: &[Token], salt: u64) -> PrefixKey {
+    let mut hash = Xxh3::with_seed(salt);
+    hash.update(&parent.to_le_bytes());
+    tokens.iter().for_each(|token| hash.update(&token.to_le_bytes()));
+    hash.digest128()
+}

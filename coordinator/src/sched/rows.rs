@@ -1,0 +1,113 @@
+//! A plan in the making, and what is remembered of it once it is sent.
+//!
+//! Deliberately absent: which rows there are; `planning.rs` and `admission.rs` say that.
+
+use binfer_proto::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, SlotId, Start, StepId};
+
+use super::Scheduler;
+use super::planted::Bug;
+use super::sequence::Key;
+use super::types::RequestId;
+
+/// The plan so far.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) open: Vec<Open>,
+    pub(super) blocks: Vec<BlockGrant>,
+    pub(super) decode: Lane,
+    pub(super) chunks: Lane,
+    /// Tokens left for chunks of prompts.
+    pub(super) chunk_max: usize,
+    /// A sequence lost its blocks: nobody is admitted in this plan.
+    pub(super) preempted: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) rows: Vec<Row>,
+    pub(super) sent: Vec<SentRow>,
+}
+
+/// A plan that was sent, until its result is absorbed.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) step: StepId,
+    pub(super) hash: u64,
+    pub(super) rows: Vec<SentRow>,
+}
+
+/// Whose a row is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SentRow {
+    pub(super) key: Key,
+    pub(super) id: RequestId,
+    pub(super) slot: SlotId,
+    /// Whether it has an output.
+    pub(super) samples: bool,
+}
+
+/// What decides whether the next plan's row is the same one, a token on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowEnd {
+    slot: SlotId,
+    /// Where the next row must start; `None` if not known.
+    end: Option<u32>,
+    outputs: Outputs,
+}
+
+impl RowEnd {
+    fn of(row: &Row) -> Self {
+        let end = match row.start {
+            Start::At(start) => {
+                u32::try_from(row.input.count()).ok().and_then(|count| start.checked_add(count))
+            }
+            Start::AfterLast => None,
+        };
+        Self { slot: row.slot, end, outputs: row.outputs }
+    }
+
+    fn continues(&self, row: &Row) -> bool {
+        let start = match row.start {
+            Start::At(start) => Some(start),
+            Start::AfterLast => None,
+        };
+        start.is_some()
+            && (self.slot, self.end, self.outputs) == (row.slot, start, row.outputs)
+            && row.input == Input::LastSample
+    }
+}
+
+impl Scheduler {
+    /// Makes a plan of the draft and remembers it. A draft without rows is no plan: what it would
+    /// close waits for the next one.
+    pub(super) fn send(&mut self, draft: Draft) -> Option<Plan> {
+        let Draft { open, blocks, decode, chunks, .. } = draft;
+        let (mut rows, mut sent) = (decode.rows, decode.sent);
+        rows.extend(chunks.rows);
+        sent.extend(chunks.sent);
+        if rows.is_empty() {
+            return None;
+        }
+        self.step = self.step.next();
+        let same = self.last_rows.len() == rows.len()
+            && (self.planted(Bug::SameRowsUnchecked)
+                || self.last_rows.iter().zip(&rows).all(|(last, row)| last.continues(row)));
+        self.last_rows.clear();
+        self.last_rows.extend(rows.iter().map(RowEnd::of));
+        let mut plan = Plan {
+            group: self.config.group,
+            epoch: self.epoch,
+            step: self.step,
+            close: std::mem::take(&mut self.closes),
+            open,
+            blocks,
+            rows: Rows::Same,
+            masked: false,
+        };
+        self.in_flight.push_back(InFlight { step: self.step, hash: plan.hash(&rows), rows: sent });
+        if !same {
+            plan.rows = Rows::List(rows);
+        }
+        Some(plan)
+    }
+}

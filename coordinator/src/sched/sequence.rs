@@ -1,0 +1,220 @@
+//! One request on its way: its journal, and how far its plans have come.
+//!
+//! Deliberately absent: decisions. What runs is for `planning.rs`, what a result means for
+//! `absorb.rs`.
+
+use std::sync::Arc;
+
+use binfer_proto::{BlockId, Sampling, SlotId, Token};
+
+use super::pool::{Pool, PrefixKey};
+use super::types::{Request, RequestId, Tick, Usage};
+
+/// Times that a sequence loses its blocks before it is pinned: then it never does again.
+pub(super) const PREEMPTIONS_MAX: u32 = 3;
+
+/// Finds a sequence; one that is over stays unfindable though its place is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) index: usize,
+    pub(super) age: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub(super) id: RequestId,
+    /// Counts submissions: smaller is older, and the older one goes first.
+    pub(super) age: u64,
+    /// The journal: prompt and committed tokens.
+    pub(super) tokens: Vec<Token>,
+    pub(super) prompt_len: usize,
+    /// `tokens` never grows past this.
+    pub(super) len_max: usize,
+    pub(super) end_ids: Arc<[Token]>,
+    pub(super) ignore_eos: bool,
+    pub(super) sampling: Sampling,
+    pub(super) seed: u64,
+    pub(super) choice: u32,
+    pub(super) salt: u64,
+    pub(super) queue_deadline: Option<Tick>,
+    /// The slot, while it runs.
+    pub(super) slot: Option<SlotId>,
+    /// One per KV group.
+    pub(super) tables: Vec<Table>,
+    /// Positions whose writing is planned: the next row starts here.
+    pub(super) planned: usize,
+    /// Sampled tokens in flight: they follow `tokens`.
+    pub(super) pending: usize,
+    /// Rows in flight, with an output or without.
+    pub(super) flights: u32,
+    /// The slot has sampled, so its next input is its last sample.
+    pub(super) decoding: bool,
+    pub(super) preemptions: u32,
+    /// Whether it ever ran.
+    pub(super) started: bool,
+    /// Prompt tokens that it found in the prefix cache when it started.
+    pub(super) cached: usize,
+}
+
+/// Block table of one sequence in one KV group.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// In order of positions.
+    pub(super) ids: Vec<BlockId>,
+    /// Leading entries that lie behind the window and are no longer ours.
+    pub(super) gone: usize,
+    /// Leading entries that the workers know.
+    pub(super) granted: usize,
+    /// Leading entries that the prefix cache has seen.
+    pub(super) offered: usize,
+    /// Keys of the journal's full blocks, made when first needed.
+    pub(super) keys: Vec<PrefixKey>,
+}
+
+impl Table {
+    pub(super) fn live(&self) -> &[BlockId] {
+        &self.ids[self.gone..]
+    }
+
+    /// Gives all blocks back, the last first: a prefix is worth more than what follows it.
+    pub(super) fn release(&mut self, pool: &mut Pool) {
+        self.live().iter().rev().for_each(|id| pool.release(*id));
+        self.ids.clear();
+        self.gone = 0;
+        self.granted = 0;
+        self.offered = 0;
+    }
+}
+
+impl Sequence {
+    pub(super) fn new(request: Request, age: u64, len_max: usize, kv_groups: usize) -> Self {
+        Self {
+            id: request.id,
+            age,
+            prompt_len: request.prompt.len(),
+            tokens: request.prompt,
+            len_max,
+            end_ids: request.end_ids,
+            ignore_eos: request.ignore_eos,
+            sampling: request.sampling,
+            seed: request.seed,
+            choice: request.choice,
+            salt: request.salt,
+            queue_deadline: request.queue_deadline,
+            slot: None,
+            tables: (0..kv_groups).map(|_| Table::default()).collect(),
+            planned: 0,
+            pending: 0,
+            flights: 0,
+            decoding: false,
+            preemptions: 0,
+            started: false,
+            cached: 0,
+        }
+    }
+
+    /// Never preempted again, and first in every order.
+    pub(super) fn pinned(&self) -> bool {
+        self.preemptions >= PREEMPTIONS_MAX
+    }
+
+    /// Smaller goes first, in the queue and in a plan.
+    pub(super) fn order(&self) -> (bool, u64) {
+        (!self.pinned(), self.age)
+    }
+
+    /// Positions that it writes at most: its last token is never an input.
+    pub(super) fn positions_max(&self) -> usize {
+        self.len_max - 1
+    }
+
+    /// Its last token, by count, is known or in flight.
+    pub(super) fn complete(&self) -> bool {
+        self.tokens.len() + self.pending >= self.len_max
+    }
+
+    /// Tokens that its next row could feed, if at most `chunk_max` of a prompt.
+    pub(super) fn wants(&self, chunk_max: usize) -> usize {
+        match (self.complete(), self.decoding) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => (self.tokens.len() - self.planned).min(chunk_max),
+        }
+    }
+
+    /// Positions that are both planned and known: their blocks, where full, can be shared.
+    pub(super) fn settled(&self) -> usize {
+        self.planned.min(self.tokens.len())
+    }
+
+    pub(super) fn is_end(&self, token: Token) -> bool {
+        !self.ignore_eos && self.end_ids.contains(&token)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let generated = self.tokens.len() - self.prompt_len;
+        Usage {
+            prompt: position(self.prompt_len),
+            generated: position(generated),
+            cached: position(self.cached),
+        }
+    }
+}
+
+/// A count of tokens of one sequence, which `context_max` keeps in range.
+pub(super) fn position(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+/// All sequences, found in constant time.
+#[derive(Debug, Default)]
+pub(super) struct Sequences {
+    places: Vec<Option<Sequence>>,
+    free: Vec<usize>,
+}
+
+impl Sequences {
+    pub(super) fn insert(&mut self, sequence: Sequence) -> Key {
+        let age = sequence.age;
+        let index = self.free.pop().unwrap_or(self.places.len());
+        if index == self.places.len() {
+            self.places.push(Some(sequence));
+        } else {
+            self.places[index] = Some(sequence);
+        }
+        Key { index, age }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Sequence> {
+        self.places[key.index].as_ref().filter(|sequence| sequence.age == key.age)
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Sequence> {
+        self.places[key.index].as_mut().filter(|sequence| sequence.age == key.age)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Sequence> {
+        self.get(key)?;
+        self.free.push(key.index);
+        self.places[key.index].take()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> {
+        self.places.iter().flatten()
+    }
+}
+
+/// For keys out of the running and waiting lists, which name living sequences only.
+impl std::ops::Index<Key> for Sequences {
+    type Output = Sequence;
+
+    fn index(&self, key: Key) -> &Sequence {
+        self.get(key).expect("listed sequences exist")
+    }
+}
+
+impl std::ops::IndexMut<Key> for Sequences {
+    fn index_mut(&mut self, key: Key) -> &mut Sequence {
+        self.get_mut(key).expect("listed sequences exist")
+    }
+}
