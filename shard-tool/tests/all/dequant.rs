@@ -1,0 +1,49 @@
+//! The reference meaning of packed types, against values worked out by hand.
+
+use binfer_shard::DType;
+use binfer_shard::dequant::dequantize_row;
+use half::f16;
+
+#[test]
+fn q4_1_low_nibbles_come_first() {
+    let mut block = [f16::from_f32(0.5).to_le_bytes(), f16::from_f32(-1.0).to_le_bytes()].concat();
+    block.extend((0..16_u8).map(|index| index | (15 - index) << 4));
+    let mut out = [0.0; 32];
+    dequantize_row(DType::Q4_1, &block, &mut out).unwrap();
+    for index in 0..16_u8 {
+        assert_eq!(out[usize::from(index)], 0.5 * f32::from(index) - 1.0);
+        assert_eq!(out[16 + usize::from(index)], 0.5 * f32::from(15 - index) - 1.0);
+    }
+}
+
+#[test]
+fn q8_0_bytes_are_signed() {
+    let mut row = Vec::new();
+    for (scale, first) in [(0.25, -128_i8), (2.0, 96)] {
+        row.extend(f16::from_f32(scale).to_le_bytes());
+        row.extend((0..32).map(|index| (first + index).to_le_bytes()[0]));
+    }
+    let mut out = [0.0; 64];
+    dequantize_row(DType::Q8_0, &row, &mut out).unwrap();
+    assert_eq!((out[0], out[31], out[32], out[63]), (-32.0, -24.25, 192.0, 254.0));
+}
+
+#[test]
+fn plain_types() {
+    let mut out = [0.0; 2];
+    let row = [f16::from_f32(1.5).to_le_bytes(), f16::from_f32(-0.125).to_le_bytes()].concat();
+    dequantize_row(DType::F16, &row, &mut out).unwrap();
+    assert_eq!(out, [1.5, -0.125]);
+    let row = [3.25_f32.to_le_bytes(), f32::MIN_POSITIVE.to_le_bytes()].concat();
+    dequantize_row(DType::F32, &row, &mut out).unwrap();
+    assert_eq!(out, [3.25, f32::MIN_POSITIVE]);
+}
+
+#[test]
+fn lengths_must_agree() {
+    for (dtype, bytes, elems) in [(DType::Q4_1, 20, 31), (DType::Q8_0, 33, 32), (DType::F16, 3, 1)]
+    {
+        let error = dequantize_row(dtype, &vec![0; bytes], &mut vec![0.0; elems]).unwrap_err();
+        assert!(error.to_string().contains("are not"), "{error}");
+    }
+}

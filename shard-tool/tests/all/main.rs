@@ -1,0 +1,25 @@
+//! Behaviour of the crate through its public face, in one binary (one link).
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "sizes are ours, a panic is a failed test"
+)]
+
+#[path = "../support/gguf_writer.rs"]
+mod gguf_writer;
+
+mod damage;
+mod dequant;
+mod families;
+mod layout;
+mod model;
+mod reader;
+mod slicer;
+mod source;
+
+use std::path::PathBuf;
+
+/// A file of this test's own, in the build folder.
+fn scratch(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
