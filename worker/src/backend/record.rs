@@ -1,0 +1,207 @@
+//! A backend that writes down what it is asked to do: one line a call, weights by name.
+//!
+//! With it a model's decoder has a golden trace that needs neither weights nor a device, and the
+//! live range of each piece of the arena can be read off. Deliberately absent: arithmetic, reading
+//! files (a weight is its description), and checks that belong to the operations.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use binfer_shard::{LocalTensor, Source};
+
+use super::args::{
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use super::{Abort, Backend, BackendError, MemoryPlan, Sampled, StepOutput, Weight};
+use crate::batch::{Batch, TokenInput};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    trace: String,
+    weights: Vec<String>,
+    outputs: usize,
+}
+
+impl Recorder {
+    /// With an empty trace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All calls so far, a line each.
+    pub fn trace(&self) -> &str {
+        &self.trace
+    }
+
+    /// Forgets the calls, not the weights: a trace may begin after loading.
+    pub fn clear(&mut self) {
+        self.trace.clear();
+    }
+
+    /// What `load` does; needs no source.
+    pub fn declare(&mut self, tensor: &LocalTensor) -> Weight {
+        let parts = tensor.parts.iter().map(|part| {
+            let (rows, cols, dtype) = (part.rows, part.cols, part.dtype.name());
+            let fed = if part.inputs == (0..cols) {
+                String::new()
+            } else {
+                format!(" fed {}..{}", part.inputs.start, part.inputs.end)
+            };
+            format!("{}[{rows}, {cols}] {dtype}{fed}", part.source)
+        });
+        let parts = parts.collect::<Vec<_>>().join(" + ");
+        self.line(format_args!("load {} {:?} = {parts}", tensor.name, tensor.cut));
+        self.weights.push(tensor.name.clone());
+        Weight(u32::try_from(self.weights.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    fn line(&mut self, call: fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.trace, "{call}");
+    }
+
+    fn name(&self, operation: &'static str, weight: Weight) -> Result<String, BackendError> {
+        self.weights.get(weight.0 as usize).cloned().ok_or_else(|| {
+            let cause = format!("weight {} was never loaded", weight.0);
+            BackendError::Args { operation, cause }
+        })
+    }
+}
+
+/// A tensor as the trace shows it: `@offset[rows, cols]`.
+struct At(Tensor);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{}[{}, {}]", self.0.offset, self.0.rows, self.0.cols)
+    }
+}
+
+impl Backend for Recorder {
+    fn load(&mut self, _source: &Source, tensor: &LocalTensor) -> Result<Weight, BackendError> {
+        Ok(self.declare(tensor))
+    }
+
+    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
+        self.line(format_args!("comm_id world {world}"));
+        Ok(b"recorded".to_vec())
+    }
+
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        let id = String::from_utf8_lossy(id).into_owned();
+        self.line(format_args!("join {id:?} rank {rank} of {world}"));
+        Ok(Box::new(|| ()))
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        let MemoryPlan { arena, slots_max, outputs_max, vocab, kv } = plan;
+        self.line(format_args!(
+            "allocate arena {arena}, slots {slots_max}, outputs {outputs_max}, vocab {vocab}"
+        ));
+        for (layer, kv) in kv.iter().enumerate() {
+            self.line(format_args!(
+                "allocate kv {layer} [{}, {}, {}, {}]",
+                kv.blocks, kv.kv_heads, kv.block_tokens, kv.head_dim
+            ));
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+        self.line(format_args!("upload {} tokens", batch.tokens.len()));
+        for row in &batch.rows {
+            let tokens = batch.tokens.get(row.first..row.first + row.count).unwrap_or_default();
+            let tokens: Vec<String> = tokens.iter().map(show).collect();
+            self.line(format_args!(
+                "  row slot {} from {} blocks {:?}: {}",
+                row.slot,
+                row.start,
+                row.block_tables.iter().map(Vec::len).collect::<Vec<_>>(),
+                tokens.join(" ")
+            ));
+        }
+        for output in &batch.outputs {
+            let (token, slot, position) = (output.token, output.slot, output.position);
+            self.line(format_args!("  output of token {token} to slot {slot} at {position}"));
+        }
+        self.outputs = batch.outputs.len();
+        Ok(())
+    }
+
+    fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
+        let EmbedArgs { table, first_token, out } = *args;
+        let table = self.name("embed", table)?;
+        self.line(format_args!("embed {} = {table} from token {first_token}", At(out)));
+        Ok(())
+    }
+
+    fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
+        let NormLinearArgs { x, norm, eps, weight, glu, out } = *args;
+        let (norm, weight) = (self.name("norm_linear", norm)?, self.name("norm_linear", weight)?);
+        let (x, out) = (At(x), At(out));
+        let glu = glu.map_or(String::new(), |act| format!(" glu {act:?}"));
+        self.line(format_args!("norm_linear {out} = {x} norm {norm} eps {eps:e} * {weight}{glu}"));
+        Ok(())
+    }
+
+    fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
+        let AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out } =
+            *args;
+        let window = window.map_or(String::new(), |last| format!(" window {last}"));
+        self.line(format_args!(
+            "attend {} = {} heads {heads}/{kv_heads} of {head_dim} layer {layer} group {kv_group}{window} {rope:?}",
+            At(out),
+            At(qkv)
+        ));
+        Ok(())
+    }
+
+    fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
+        let LinearOutArgs { x, weight, residual, out } = *args;
+        let weight = self.name("linear_out", weight)?;
+        let (x, residual, out) = (At(x), At(residual), At(out));
+        self.line(format_args!("linear_out {out} = {residual} + sum over ranks {x} * {weight}"));
+        Ok(())
+    }
+
+    fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
+        let HeadArgs { x, norm, eps, weight, first_token, logits } = *args;
+        let (norm, weight) = (self.name("head", norm)?, self.name("head", weight)?);
+        let (x, logits) = (At(x), At(logits));
+        self.line(format_args!(
+            "head {logits} = {x} norm {norm} eps {eps:e} * {weight} from token {first_token}"
+        ));
+        Ok(())
+    }
+
+    fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
+        self.line(format_args!("sample {}", At(args.logits)));
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
+        self.line(format_args!("all_reduce {}", At(x)));
+        Ok(())
+    }
+
+    /// Token 0 for every output.
+    fn collect(&mut self) -> Result<StepOutput, BackendError> {
+        self.line(format_args!("collect"));
+        let sampled = vec![Sampled { token: 0, finite: true }; self.outputs];
+        Ok(StepOutput { sampled, digest: 0 })
+    }
+
+    /// Zeros.
+    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        self.line(format_args!("read {}", At(x)));
+        Ok(vec![0.0; x.len()])
+    }
+}
+
+fn show(token: &TokenInput) -> String {
+    match token {
+        TokenInput::Known(token) => token.to_string(),
+        TokenInput::LastSample(slot) => format!("last:{slot}"),
+    }
+}
