@@ -1,1 +1,38 @@
-fn main(){}
+//! The one program: every role behind a subcommand. Dispatches, and decides the exit status.
+
+use std::process::ExitCode;
+
+use binfer_coordinator::cli;
+use binfer_coordinator::launch::LaunchError;
+use clap::{Parser, Subcommand};
+
+/// Serves large language models from GGUF checkpoints.
+#[derive(Parser, Debug)]
+#[command(name = "binfer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Answer one prompt
+    Run(cli::run::RunArgs),
+    /// Serve the OpenAI API
+    Serve(cli::serve::ServeArgs),
+    /// Run one rank; the other commands start it
+    #[command(hide = true)]
+    Worker(binfer_worker::args::WorkerArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => cli::run::run(&args),
+        Command::Serve(args) => cli::serve::run(&args),
+        Command::Worker(args) => binfer_worker::link::run(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("binfer: {error:#}");
+        ExitCode::from(error.downcast_ref().map_or(70, LaunchError::exit_status))
+    })
+}

@@ -1,4 +1,17 @@
-//! placeholder
+//! The process in front: command line and HTTP, text, scheduler, fleet.
+//!
+//! In the order of a token's way: [`http`] and [`cli`] (fronts) -> [`front`] (request core) ->
+//! [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back. Deliberately
+//! absent: devices. What a worker can do, the coordinator learns from the worker.
+
+pub mod cli;
+pub mod config;
+pub mod fleet;
 pub mod front;
+pub mod http;
+pub mod launch;
+pub mod options;
+pub mod report;
 pub mod sched;
+pub mod serve;
 pub mod text;

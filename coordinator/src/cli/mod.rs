@@ -1,0 +1,4 @@
+//! Commands, one file each. Flags become requests and options here; nothing is served here.
+
+pub mod run;
+pub mod serve;

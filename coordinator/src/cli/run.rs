@@ -1,0 +1,140 @@
+//! `binfer run`: one prompt, streamed to stdout; statistics to stderr.
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use binfer_proto::Sampling;
+use clap::Args;
+
+use crate::config::ConfigError;
+use crate::front::{Generate, MaxTokens, Prompt, Reading, Readiness, Reply};
+use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::options::{ModelArgs, Verbosity};
+use crate::sched::Usage;
+use crate::text::Message;
+
+/// Arguments of `binfer run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The model and how to run it.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What to continue; `-` reads stdin
+    #[arg(default_value = "Once upon a time, there was a")]
+    pub prompt: String,
+    /// Tokens to generate at most
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub max_tokens: u32,
+    /// 0 takes the most likely token
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from the N most likely tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub top_k: u32,
+    /// Draw from the smallest set of tokens that together are this likely
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Makes a drawn answer repeatable
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Ask it as a chat message, rendered by the model's template
+    #[arg(long)]
+    pub use_template: bool,
+}
+
+/// Streams the answer. Status 70 if the cluster was lost.
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let request = request(args)?;
+    let quiet = args.model.verbosity() == Verbosity::Quiet;
+    let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO };
+    launch(plan, move |cluster| front(cluster, request, quiet))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(args: &RunArgs) -> Result<Generate> {
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        ..Sampling::GREEDY
+    };
+    sampling.check().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
+    if args.max_tokens == 0 {
+        return Err(LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into());
+    }
+    let text = match args.prompt.as_str() {
+        "-" => read_stdin()?,
+        prompt => prompt.to_owned(),
+    };
+    Ok(Generate {
+        prompt: if args.use_template {
+            Prompt::Chat(vec![Message { role: "user".into(), content: text }])
+        } else {
+            Prompt::Text(text)
+        },
+        max_tokens: MaxTokens::AtMost(args.max_tokens),
+        sampling,
+        seed: args.seed,
+        stop: Vec::new(),
+        ignore_eos: false,
+        reading: Reading::Streamed,
+    })
+}
+
+fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("prompt from stdin")?;
+    Ok(text)
+}
+
+fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let Cluster { core, mut readiness, closing } = cluster;
+        let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
+        match settled.map(|state| state.clone()) {
+            Ok(Readiness::Ready) => {}
+            // The launcher knows better why; it speaks.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+        let began = Instant::now();
+        let answer = async {
+            let mut stream = core.generate(request).await?;
+            print(&mut stream).await
+        };
+        let usage = tokio::select! {
+            usage = answer => usage?,
+            _ = closing => return Ok(()),
+        };
+        if let (Some(usage), false) = (usage, quiet) {
+            let seconds = began.elapsed().as_secs_f64();
+            let speed = f64::from(usage.generated) / seconds.max(1e-9);
+            eprintln!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated);
+        }
+        Ok(())
+    })
+}
+
+/// Writes pieces as they come. No usage where the answer was cut by somebody else, who says why.
+async fn print(stream: &mut crate::front::Stream) -> Result<Option<Usage>> {
+    let mut out = std::io::stdout();
+    loop {
+        match stream.next().await {
+            Reply::Text(text) => {
+                if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                    return Ok(None); // whoever reads has seen enough
+                }
+            }
+            Reply::Done { usage, .. } => {
+                writeln!(out).map_err(|error| anyhow!("stdout: {error}"))?;
+                return Ok(Some(usage));
+            }
+            Reply::Failed { message, .. } => {
+                let _ = writeln!(out);
+                bail!("{message}");
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `binfer serve`: the OpenAI-compatible server.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::config::ConfigError;
+use crate::http;
+use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::options::{ModelArgs, Verbosity};
+
+/// Arguments of `binfer serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// The model and how to run it.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// After SIGTERM, how long running requests may go on
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub drain: u64,
+}
+
+/// Serves until a signal comes or a worker is lost.
+pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    let listener = listen(args)?;
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    if args.model.verbosity() != Verbosity::Quiet {
+        eprintln!("listening on http://{address}");
+    }
+    let plan = LaunchPlan { args: &args.model, drain: Duration::from_secs(args.drain) };
+    launch(plan, move |cluster| front(listener, cluster))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Before anything is read: a port in use must not cost the time to load a model.
+fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
+    TcpListener::bind((args.host.as_str(), args.port)).map_err(|error| {
+        let (host, port) = (&args.host, args.port);
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another with --port",
+            _ => "",
+        };
+        ConfigError(format!("--host {host} --port {port}: {error}{hint}")).into()
+    })
+}
+
+fn front(listener: TcpListener, cluster: Cluster) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let closing = async { drop(cluster.closing.await) };
+    runtime.block_on(http::serve(listener, cluster.core, closing)).context("HTTP")
+}

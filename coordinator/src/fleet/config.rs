@@ -1,0 +1,65 @@
+//! What a fleet is told once, before its first worker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use binfer_proto::{Epoch, GroupId};
+
+/// Everything that a fleet is told, once.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// The replica.
+    pub group: GroupId,
+    /// Its life.
+    pub epoch: Epoch,
+    /// Ranks.
+    pub world: usize,
+    /// Where workers come from.
+    pub spawn: Spawn,
+    /// A rank that stands still for this long counts as lost.
+    pub step_deadline: Duration,
+    /// Workers must have dialled in by then.
+    pub attach_deadline: Duration,
+    /// What every rank loads.
+    pub load: LoadConfig,
+}
+
+/// Where workers come from.
+#[derive(Clone, Debug)]
+pub enum Spawn {
+    /// One child process a rank: this program with `worker` and its arguments.
+    Processes {
+        /// The program, usually `/proc/self/exe`.
+        program: PathBuf,
+    },
+    /// Somebody else starts them, with the socket's path and the instance token.
+    Elsewhere {
+        /// What they must say in `Hello`.
+        instance: String,
+        /// Where the socket is made.
+        socket: PathBuf,
+    },
+}
+
+/// What a rank loads and how much it may take.
+#[derive(Clone, Debug)]
+pub struct LoadConfig {
+    /// The checkpoint, readable by every worker under this path.
+    pub model: PathBuf,
+    /// Digest of its header as the coordinator read it.
+    pub model_digest: u64,
+    /// "f32", "bf16" or "f16": how the KV cache is stored.
+    pub dtype: String,
+    /// Compute threads of a rank.
+    pub threads: u32,
+    /// Ranks x threads do not exceed the cores: waits may spin.
+    pub spin: bool,
+    /// Sequences at once.
+    pub slots_max: u32,
+    /// Input tokens of a step.
+    pub tokens_per_step_max: u32,
+    /// Positions of a sequence.
+    pub context_max: u32,
+    /// Bytes of KV cache that a rank may take.
+    pub kv_bytes_max: u64,
+}

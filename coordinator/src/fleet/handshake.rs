@@ -1,0 +1,181 @@
+//! From a started process to `Ready`: hello, load, communicator, blocks.
+//!
+//! Every answer is checked before the next message goes down, so that ranks which differ (another
+//! build, another file) never meet in a step.
+
+use std::time::Instant;
+
+use binfer_proto::cluster::{Allocate, Comm, Hello, Load, Loaded, Welcome, down, up};
+use binfer_proto::{PROTOCOL_DIGEST, VERSION};
+
+use super::config::FleetConfig;
+use super::error::FleetError;
+use super::server::Connection;
+use super::{Fleet, Watch, rank_id};
+
+/// How far loading is, over all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Bytes read.
+    pub bytes_done: u64,
+    /// Bytes to read; 0 until the first rank has said so.
+    pub bytes_total: u64,
+}
+
+/// What a fleet turned out to be.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Weight bytes by rank.
+    pub weight_bytes: Vec<u64>,
+    /// KV blocks per KV group, the smallest over ranks.
+    pub blocks: Vec<u32>,
+    /// Slowest rank's loading time, in microseconds.
+    pub load_us: u64,
+}
+
+impl Fleet {
+    /// Starts workers and brings them to `Ready`; `progress` hears how loading goes.
+    pub async fn start(
+        config: FleetConfig,
+        mut progress: impl FnMut(LoadProgress),
+    ) -> Result<(Self, Facts), FleetError> {
+        let deadline = config.attach_deadline;
+        let mut fleet = Self::launch(config)?;
+        tokio::time::timeout(deadline, fleet.attach_all()).await.map_err(|_| {
+            let missing = fleet.peers.iter().position(Option::is_none).unwrap_or(0);
+            FleetError::worker(missing, format!("did not dial in within {deadline:?}"))
+        })??;
+        fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
+        let facts = fleet.load_all(&mut progress).await?;
+        fleet.ready_all(&facts).await?;
+        Ok((fleet, facts))
+    }
+
+    async fn attach_all(&mut self) -> Result<(), FleetError> {
+        while self.peers.iter().any(Option::is_none) {
+            let (rank, message) = self.receive().await?;
+            let up::Message::Hello(hello) = message else {
+                return Err(FleetError::worker(rank, "spoke before its welcome"));
+            };
+            check_build(rank, &hello)?;
+        }
+        let FleetConfig { group, epoch, world, load, .. } = &self.config;
+        let world = rank_id(*world).0;
+        for (rank, peer) in self.peers.iter().enumerate() {
+            let Some((_, down)) = peer else { continue };
+            let rank = rank_id(rank).0;
+            down.send(down::Message::Welcome(Welcome { group: group.0, rank, world, epoch: epoch.0 }));
+            down.send(down::Message::Load(Load {
+                model: load.model.to_string_lossy().into_owned(),
+                model_digest: load.model_digest.to_le_bytes().to_vec(),
+                dtype: load.dtype.clone(),
+                threads: load.threads,
+                slots_max: load.slots_max,
+                tokens_per_step_max: load.tokens_per_step_max,
+                context_max: load.context_max,
+                spin: load.spin,
+                kv_bytes_max: load.kv_bytes_max,
+            }));
+        }
+        Ok(())
+    }
+
+    /// First message of a connection: a `Hello` of this cluster gets its rank, anything else is
+    /// cut off without an answer.
+    pub(super) fn greet(
+        &mut self,
+        connection: Connection,
+        message: up::Message,
+    ) -> Option<(usize, up::Message)> {
+        let stranger = self.strangers.iter().position(|(known, _)| *known == connection)?;
+        let (_, down) = self.strangers.swap_remove(stranger);
+        let up::Message::Hello(hello) = message else { return None };
+        if hello.instance != self.instance {
+            return None;
+        }
+        let wanted = hello.wanted_rank.map(|rank| rank as usize);
+        let rank = match wanted {
+            Some(rank) => rank,
+            None => self.peers.iter().position(Option::is_none)?,
+        };
+        let free = self.peers.get_mut(rank).filter(|peer| peer.is_none())?;
+        *free = Some((connection, down));
+        Some((rank, up::Message::Hello(hello)))
+    }
+
+    async fn load_all(
+        &mut self,
+        progress: &mut impl FnMut(LoadProgress),
+    ) -> Result<Facts, FleetError> {
+        let world = self.config.world;
+        let mut done: Vec<LoadProgress> = vec![LoadProgress::default(); world];
+        let mut loaded: Vec<Option<Loaded>> = vec![None; world];
+        let mut comm_id = None;
+        while loaded.iter().any(Option::is_none) || (world > 1 && comm_id.is_none()) {
+            match self.receive().await? {
+                (rank, up::Message::Progress(at)) => {
+                    let (bytes_done, bytes_total) = (at.bytes_done, at.bytes_total);
+                    done[rank] = LoadProgress { bytes_done, bytes_total };
+                    progress(LoadProgress {
+                        bytes_done: done.iter().map(|at| at.bytes_done).sum(),
+                        bytes_total: done.iter().map(|at| at.bytes_total).sum(),
+                    });
+                }
+                (rank, up::Message::Loaded(answer)) => loaded[rank] = Some(answer),
+                (0, up::Message::CommId(comm)) => comm_id = Some(comm.id),
+                (rank, _) => return Err(FleetError::worker(rank, "unexpected answer to load")),
+            }
+        }
+        if let Some(id) = comm_id {
+            self.broadcast(&down::Message::Comm(Comm { id }));
+        }
+        agree(&loaded.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    async fn ready_all(&mut self, facts: &Facts) -> Result<(), FleetError> {
+        self.broadcast(&down::Message::Allocate(Allocate { blocks: facts.blocks.clone() }));
+        let mut ready = vec![false; self.config.world];
+        while !ready.iter().all(|ready| *ready) {
+            match self.receive().await? {
+                (rank, up::Message::Ready(_)) => ready[rank] = true,
+                (rank, _) => return Err(FleetError::worker(rank, "unexpected answer to allocate")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_build(rank: usize, hello: &Hello) -> Result<(), FleetError> {
+    if (hello.version.as_str(), hello.build.as_str()) == (VERSION, PROTOCOL_DIGEST) {
+        return Ok(());
+    }
+    Err(FleetError::worker(
+        rank,
+        format!(
+            "is binfer {} (protocol {}), the coordinator is {VERSION} (protocol {PROTOCOL_DIGEST}): \
+             start both from the same program",
+            hello.version, hello.build
+        ),
+    ))
+}
+
+/// All ranks hold the same checkpoint in the same layout; the smallest pool counts.
+fn agree(loaded: &[Loaded]) -> Result<Facts, FleetError> {
+    let Some(first) = loaded.first() else {
+        return Err(FleetError::Local("a fleet of no ranks".into()));
+    };
+    for (rank, answer) in loaded.iter().enumerate() {
+        if answer.shard_digest != first.shard_digest || answer.kv_layout != first.kv_layout {
+            return Err(FleetError::worker(rank, "loaded another checkpoint than rank 0"));
+        }
+        if answer.blocks_max.len() != first.blocks_max.len() {
+            return Err(FleetError::worker(rank, "has other KV groups than rank 0"));
+        }
+    }
+    let smallest = |group: usize| loaded.iter().map(|answer| answer.blocks_max[group]).min();
+    Ok(Facts {
+        weight_bytes: loaded.iter().map(|answer| answer.bytes).collect(),
+        blocks: (0..first.blocks_max.len()).filter_map(smallest).collect(),
+        load_us: loaded.iter().map(|answer| answer.load_us).max().unwrap_or(0),
+    })
+}

@@ -1,0 +1,244 @@
+//! The workers of one replica: started, greeted, sent plans, listened to, given up together.
+//!
+//! `start` runs the handshake; then `send` broadcasts a plan and `next` waits for a step on which
+//! all ranks agree, or for the first sign that one is lost. All of it runs on the serve loop's
+//! runtime. Deliberately absent: what a plan says, and recovery: a fleet that lost a rank is over.
+
+mod config;
+mod error;
+mod gather;
+mod handshake;
+mod server;
+mod spawn;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+use binfer_proto::cluster::{Stop, down, up};
+use binfer_proto::{Plan, Rank, StepResult};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Interval;
+
+pub use config::{FleetConfig, LoadConfig, Spawn};
+pub use error::FleetError;
+pub use handshake::{Facts, LoadProgress};
+
+use gather::Gather;
+use server::{Connection, Downlink, Incoming, SocketDir};
+use spawn::{Program, Worker};
+use watch::Watch;
+
+/// How long a closed stream waits for the news of how its process ended.
+const OBITUARY: Duration = Duration::from_millis(300);
+/// How long workers get to end by themselves.
+const FAREWELL: Duration = Duration::from_millis(1000);
+/// Plans that workers may hold, the running one included.
+const IN_FLIGHT_MAX: usize = 2;
+
+/// The workers of one replica.
+#[derive(Debug)]
+pub struct Fleet {
+    config: FleetConfig,
+    events: UnboundedReceiver<Incoming>,
+    /// Children by rank; none where somebody else started them.
+    workers: Vec<Worker>,
+    /// Connections that have not said `Hello`.
+    strangers: Vec<(Connection, Downlink)>,
+    /// By rank.
+    peers: Vec<Option<(Connection, Downlink)>>,
+    instance: String,
+    gather: Gather,
+    watch: Watch,
+    tick: Interval,
+    /// Ranks whose stream closed, since when.
+    closed: Vec<(usize, Instant)>,
+    _socket: SocketDir,
+}
+
+impl Fleet {
+    /// Opens the socket and starts the processes; `handshake` does the rest.
+    fn launch(config: FleetConfig) -> Result<Self, FleetError> {
+        let (send, events) = unbounded_channel();
+        let (instance, socket) = match &config.spawn {
+            Spawn::Processes { .. } => crate::config::fresh_socket(),
+            Spawn::Elsewhere { instance, socket } => (instance.clone(), socket.clone()),
+        };
+        let dir = SocketDir::create(&socket)?;
+        server::listen(&socket, send.clone())?;
+        let mut workers = Vec::new();
+        if let Spawn::Processes { program } = &config.spawn {
+            let program = Program { path: program, socket: &socket, instance: &instance };
+            for rank in 0..config.world {
+                workers.push(Worker::start(program, rank, send.clone())?);
+            }
+        }
+        let watch = Watch::new(config.world, config.step_deadline, Instant::now());
+        let mut tick = tokio::time::interval(watch.interval());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Ok(Self {
+            gather: Gather::new(config.world),
+            peers: vec![None; config.world],
+            config,
+            events,
+            workers,
+            strangers: Vec::new(),
+            instance,
+            watch,
+            tick,
+            closed: Vec::new(),
+            _socket: dir,
+        })
+    }
+
+    /// Whether another plan may go out.
+    pub fn has_room(&self) -> bool {
+        self.gather.in_flight() < IN_FLIGHT_MAX
+    }
+
+    /// Broadcasts a plan. Never waits: streams hold two plans at most.
+    pub fn send(&mut self, plan: &Plan, plan_hash: u64) {
+        self.gather.sent(plan.epoch, plan.step, plan_hash);
+        self.watch.busy(true, Instant::now());
+        self.broadcast(&down::Message::Plan(plan.into()));
+    }
+
+    /// The next step on which all ranks agree. Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Result<StepResult, FleetError> {
+        loop {
+            let (rank, message) = self.receive().await?;
+            let up::Message::Result(result) = message else {
+                return Err(FleetError::worker(rank, "sent something that is not a result"));
+            };
+            let result = StepResult::from(result);
+            if result.rank != rank_id(rank) {
+                return Err(FleetError::worker(rank, format!("calls itself rank {}", result.rank)));
+            }
+            let now = Instant::now();
+            self.watch.moved(rank, now);
+            let agreed = self.gather.take(rank, result)?;
+            self.watch.busy(self.gather.in_flight() > 0, now);
+            if let Some(result) = agreed {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Ends all workers: asks, waits a second, kills.
+    pub async fn stop(mut self, reason: &str) {
+        self.broadcast(&down::Message::Stop(Stop { reason: reason.into() }));
+        let mut left = self.workers.len();
+        let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
+        self.workers.iter_mut().for_each(Worker::kill);
+        let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
+    }
+
+    /// Process ids by rank, for tests and logs; empty where somebody else started the workers.
+    pub fn pids(&self) -> Vec<u32> {
+        self.workers.iter().map(|worker| worker.pid).collect()
+    }
+
+    async fn exits(&mut self, left: &mut usize) {
+        while *left > 0 {
+            match self.events.recv().await {
+                Some(Incoming::Exited { .. }) => *left -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    fn broadcast(&self, message: &down::Message) {
+        for (_, down) in self.peers.iter().flatten() {
+            down.send(message.clone());
+        }
+    }
+
+    /// The next message of a rank that is not a heartbeat. Nothing is lost if the future is dropped.
+    async fn receive(&mut self) -> Result<(usize, up::Message), FleetError> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.events.recv() => event,
+                _ = self.tick.tick() => {
+                    self.check_time()?;
+                    continue;
+                }
+            };
+            match event {
+                Some(Incoming::Attached { connection, down }) => {
+                    self.strangers.push((connection, down));
+                }
+                Some(Incoming::Message { connection, message }) => {
+                    if let Some(known) = self.take_message(connection, message)? {
+                        return Ok(known);
+                    }
+                }
+                Some(Incoming::Closed { connection }) => {
+                    self.strangers.retain(|(stranger, _)| *stranger != connection);
+                    if let Some(rank) = self.rank_of(connection) {
+                        self.closed.push((rank, Instant::now()));
+                    }
+                }
+                Some(Incoming::Exited { rank, status }) => {
+                    let cause = format!("{} ({})", spawn::describe(&status), self.whereabouts(rank));
+                    return Err(FleetError::worker(rank, cause));
+                }
+                None => return Err(FleetError::Local("the worker server has ended".into())),
+            }
+        }
+    }
+
+    fn take_message(
+        &mut self,
+        connection: Connection,
+        message: up::Message,
+    ) -> Result<Option<(usize, up::Message)>, FleetError> {
+        let Some(rank) = self.rank_of(connection) else {
+            return Ok(self.greet(connection, message));
+        };
+        self.watch.heard(rank, Instant::now());
+        match message {
+            up::Message::Beat(beat) => self.watch.beat(rank, beat, Instant::now()),
+            up::Message::Failed(failed) => {
+                let cause = format!("{} (in {}, step {})", failed.cause, failed.operation, failed.step);
+                return Err(FleetError::worker(rank, cause));
+            }
+            other => return Ok(Some((rank, other))),
+        }
+        Ok(None)
+    }
+
+    fn check_time(&mut self) -> Result<(), FleetError> {
+        if let Some((rank, since)) = self.closed.first()
+            && since.elapsed() >= OBITUARY
+        {
+            let cause = format!("closed its connection ({})", self.whereabouts(*rank));
+            return Err(FleetError::worker(*rank, cause));
+        }
+        if self.peers.iter().all(Option::is_some)
+            && let Some(late) = self.watch.late(Instant::now())
+        {
+            return Err(late);
+        }
+        Ok(())
+    }
+
+    fn whereabouts(&self, rank: usize) -> String {
+        let last = self.watch.last(rank);
+        match self.workers.get(rank) {
+            Some(worker) => format!("process {}, {last}", worker.pid),
+            None => last,
+        }
+    }
+
+    fn rank_of(&self, connection: Connection) -> Option<usize> {
+        self.peers
+            .iter()
+            .position(|peer| peer.as_ref().is_some_and(|(known, _)| *known == connection))
+    }
+}
+
+/// Worlds are small; an index that is no `u32` cannot occur.
+pub(crate) fn rank_id(rank: usize) -> Rank {
+    Rank(u32::try_from(rank).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,115 @@
+//! The gRPC side of the fleet: accepts workers on a Unix socket in a folder of mode 0700.
+//!
+//! Every message of every worker goes into one channel, tagged with its connection; the fleet reads
+//! it in its own pace. Deliberately absent: any reaction to a message.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use binfer_proto::MESSAGE_BYTES_MAX;
+use binfer_proto::cluster::cluster_server::{Cluster, ClusterServer};
+use binfer_proto::cluster::{Down, Up, down, up};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::error::FleetError;
+
+/// A connection of a worker, in the order of their coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection(u64);
+
+/// What happens to a fleet.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// Somebody opened a stream; messages for it go into `down`.
+    Attached { connection: Connection, down: Downlink },
+    /// A message came up.
+    Message { connection: Connection, message: up::Message },
+    /// The stream ended.
+    Closed { connection: Connection },
+    /// A child process ended.
+    Exited { rank: usize, status: std::io::Result<ExitStatus> },
+}
+
+/// Sends messages down to one worker.
+#[derive(Clone, Debug)]
+pub(super) struct Downlink(UnboundedSender<Result<Down, Status>>);
+
+impl Downlink {
+    /// A link that is gone shows as `Closed`, so a failure to send is no news.
+    pub(super) fn send(&self, message: down::Message) {
+        let _ = self.0.send(Ok(Down { message: Some(message) }));
+    }
+}
+
+/// The folder with the socket; it goes when this does.
+#[derive(Debug)]
+pub(super) struct SocketDir(PathBuf);
+
+impl SocketDir {
+    /// Makes the folder that `socket` will lie in, for this user alone.
+    pub(super) fn create(socket: &Path) -> Result<Self, FleetError> {
+        let dir = socket.parent().unwrap_or(Path::new("/")).to_owned();
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|error| FleetError::Local(format!("{}: {error}", dir.display())))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for SocketDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Starts to accept workers on `socket`, on the current runtime.
+pub(super) fn listen(socket: &Path, events: UnboundedSender<Incoming>) -> Result<(), FleetError> {
+    let listener = UnixListener::bind(socket)
+        .map_err(|error| FleetError::Local(format!("{}: {error}", socket.display())))?;
+    let service = ClusterServer::new(Service { events, connections: AtomicU64::new(0) })
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let server = tonic::transport::Server::builder().add_service(service);
+    // Ends with the runtime; a failure to accept shows as workers that do not come.
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    Ok(())
+}
+
+struct Service {
+    events: UnboundedSender<Incoming>,
+    connections: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    type AttachStream = UnboundedReceiverStream<Result<Down, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<Up>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let connection = Connection(self.connections.fetch_add(1, Ordering::Relaxed));
+        let (down, outgoing): (_, UnboundedReceiver<_>) = unbounded_channel();
+        let events = self.events.clone();
+        let gone = |_| Status::unavailable("the coordinator is shutting down");
+        events.send(Incoming::Attached { connection, down: Downlink(down) }).map_err(gone)?;
+        let mut incoming = request.into_inner();
+        tokio::spawn(async move {
+            while let Some(Ok(up)) = incoming.next().await {
+                let Some(message) = up.message else { continue };
+                if events.send(Incoming::Message { connection, message }).is_err() {
+                    return;
+                }
+            }
+            let _ = events.send(Incoming::Closed { connection });
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
+    }
+}

@@ -1,0 +1,87 @@
+//! Worker processes: started here, reaped here, killed here.
+//!
+//! Each is a child in its own process group, so Ctrl-C reaches the coordinator alone; the child
+//! asks the kernel to be killed when the thread that started it ends, which must therefore live as
+//! long as the process. Deliberately absent: what a worker's end means.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::error::FleetError;
+use super::server::Incoming;
+
+/// A started worker. Dropping it kills the process.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) pid: u32,
+    kill: Option<oneshot::Sender<()>>,
+}
+
+/// What every worker of a fleet is started with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Program<'a> {
+    pub(super) path: &'a Path,
+    pub(super) socket: &'a Path,
+    pub(super) instance: &'a str,
+}
+
+impl Worker {
+    /// Starts the worker of `rank`; its end goes into `events`.
+    pub(super) fn start(
+        program: Program<'_>,
+        rank: usize,
+        events: UnboundedSender<Incoming>,
+    ) -> Result<Self, FleetError> {
+        let child = Command::new(program.path)
+            .arg("worker")
+            .arg("--attach")
+            .arg(program.socket)
+            .args(["--rank", &rank.to_string()])
+            .args(["--instance", program.instance])
+            .args(["--parent", &std::process::id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| FleetError::worker(rank, format!("cannot start: {error}")))?;
+        let pid = child.id().unwrap_or(0);
+        let (kill, killed) = oneshot::channel();
+        tokio::spawn(async move {
+            let status = reap(child, killed).await;
+            let _ = events.send(Incoming::Exited { rank, status });
+        });
+        Ok(Self { pid, kill: Some(kill) })
+    }
+
+    /// Ends the process at once; its end is still reported.
+    pub(super) fn kill(&mut self) {
+        self.kill.take();
+    }
+}
+
+/// Waits for the child; kills it when the other end of `killed` goes.
+async fn reap(mut child: Child, killed: oneshot::Receiver<()>) -> std::io::Result<ExitStatus> {
+    tokio::select! {
+        status = child.wait() => return status,
+        _ = killed => {}
+    }
+    child.kill().await?;
+    child.wait().await
+}
+
+/// "was killed by signal 9", "ended with status 70".
+pub(super) fn describe(status: &std::io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        Ok(status) => match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("was killed by signal {signal}"),
+            (None, code) => format!("ended with status {}", code.unwrap_or(-1)),
+        },
+        Err(error) => format!("cannot be waited for: {error}"),
+    }
+}

@@ -1,0 +1,302 @@
+//! One cluster's life: open the model, start the workers, run a front and the serve loop, take all
+//! of it down together.
+//!
+//! The main thread stays here: workers are its children and end with it. The front (HTTP or a
+//! command) has a thread of its own. Deliberately absent: recovery; a lost worker ends the process
+//! with status 70, for a supervisor to restart.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use binfer_proto::{Epoch, GroupId};
+use binfer_shard::Source;
+use binfer_shard::spec::KvKind;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::ConfigError;
+use crate::fleet::{Facts, Fleet, FleetConfig, FleetError, LoadConfig, Spawn};
+use crate::front::{Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UnreadBudget};
+use crate::options::{ModelArgs, Options};
+use crate::report::Report;
+use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
+use crate::serve::Serve;
+use crate::text::{TextError, TextModel, TextStage};
+
+/// Commands that may wait for the serve loop.
+const COMMANDS_MAX: usize = 1024;
+/// How long a front may take to write its last words.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Workers must have dialled in by then.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a cluster did not come up, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Settings are wrong; nothing was started.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model's file is.
+    #[error(transparent)]
+    Model(#[from] binfer_shard::Error),
+    /// Its tokenizer or template is.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A worker is lost, or never came.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The host refused something.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl LaunchError {
+    /// Exit status: 78 for settings and files, 70 for what broke while running.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Model(_) | Self::Text(_) => 78,
+            Self::Fleet(_) | Self::Io(_) => 70,
+        }
+    }
+}
+
+/// What a front gets to work with.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Takes requests.
+    pub core: Core,
+    /// Whether they would be served.
+    pub readiness: watch::Receiver<Readiness>,
+    /// Fires when the cluster is over: the front writes what it has and returns.
+    pub closing: oneshot::Receiver<()>,
+}
+
+/// How a launch differs between commands.
+#[derive(Clone, Copy, Debug)]
+pub struct LaunchPlan<'a> {
+    /// The model and how to run it.
+    pub args: &'a ModelArgs,
+    /// How long running requests may go on after a signal.
+    pub drain: Duration,
+}
+
+/// Runs `front` over a cluster and takes the cluster down when it returns, when a signal comes, or
+/// when a worker is lost. Must be called on the main thread.
+pub fn launch<T: Send + 'static>(
+    plan: LaunchPlan<'_>,
+    front: impl FnOnce(Cluster) -> T + Send + 'static,
+) -> Result<T, LaunchError> {
+    let report = Report::new(plan.args.verbosity());
+    let source = Source::open(plan.args.path()?)?;
+    let options = plan.args.check(&source)?;
+    report.phase("model opened");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let launched = Launched { options, source: Arc::new(source), report, drain: plan.drain };
+    runtime.block_on(launched.supervise(front))
+}
+
+struct Launched {
+    options: Options,
+    source: Arc<Source>,
+    report: Report,
+    drain: Duration,
+}
+
+/// The ends of the channels that the supervisor keeps.
+struct Ends {
+    commands: mpsc::Receiver<Command>,
+    readiness: watch::Sender<Readiness>,
+    budget: Arc<UnreadBudget>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Launched {
+    async fn supervise<T: Send + 'static>(
+        self,
+        front: impl FnOnce(Cluster) -> T + Send + 'static,
+    ) -> Result<T, LaunchError> {
+        let report = self.report.clone();
+        let fleet = tokio::spawn(Fleet::start(self.fleet_config(), move |at| report.loading(at)));
+        let source = Arc::clone(&self.source);
+        let build = move || TextModel::from_gguf(source.gguf().metadata);
+        let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
+        let text = Arc::new(text?);
+        self.report.phase("tokenizer built");
+
+        let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
+        let starting = Readiness::Starting("weights are being loaded".into());
+        let (readiness, readiness_out) = watch::channel(starting);
+        let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
+        let core = Core::new(Parts {
+            commands: commands_in.clone(),
+            model: Arc::new(self.model_info(&text)),
+            text: Arc::clone(&text),
+            readiness: readiness_out.clone(),
+            budget: Arc::clone(&budget),
+            limits: Limits::default(),
+        });
+        let (close, closing) = oneshot::channel();
+        let front = start_front(front, Cluster { core, readiness: readiness_out, closing }, commands_in.clone())?;
+        let stopped = watch_signals(commands_in, readiness.clone())?;
+        let ends = Ends { commands, readiness, budget, stopped };
+        let outcome = self.serve(fleet, text, ends).await;
+        let _ = close.send(());
+        match (outcome, tokio::time::timeout(FAREWELL, front).await) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Ok(Ok(value))) => Ok(value),
+            (Ok(()), _) => Err(std::io::Error::other("the front did not end in time").into()),
+        }
+    }
+
+    /// Waits for the fleet, runs the serve loop, ends the workers.
+    async fn serve(
+        &self,
+        fleet: tokio::task::JoinHandle<Result<(Fleet, Facts), FleetError>>,
+        text: Arc<TextModel>,
+        mut ends: Ends,
+    ) -> Result<(), LaunchError> {
+        let started = tokio::select! {
+            started = fleet => started.map_err(std::io::Error::other)?,
+            _ = ends.stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        };
+        self.report.loaded();
+        let (fleet, facts) = started.inspect_err(|error| {
+            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+        })?;
+        self.announce(&facts);
+        let config = self.sched_config(&facts);
+        let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
+        let text = TextStage::new(text);
+        let fronts = Fronts::new(ends.budget);
+        let (commands, drain) = (ends.commands, self.drain);
+        let mut serve = Serve { sched, text, fronts, fleet, commands, drain };
+        ends.readiness.send_replace(Readiness::Ready);
+        let outcome = serve.run().await;
+        if let Err(error) = &outcome {
+            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+        }
+        serve.fleet.stop("the coordinator is going down").await;
+        Ok(outcome?)
+    }
+
+    fn fleet_config(&self) -> FleetConfig {
+        let options = &self.options;
+        FleetConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            world: options.world,
+            spawn: Spawn::Processes { program: PathBuf::from("/proc/self/exe") },
+            step_deadline: options.step_deadline,
+            attach_deadline: ATTACH_DEADLINE,
+            load: LoadConfig {
+                model: options.path.clone(),
+                model_digest: self.source.digest(),
+                dtype: options.dtype.into(),
+                threads: options.threads,
+                spin: options.spin,
+                slots_max: options.slots_max,
+                tokens_per_step_max: options.tokens_per_step_max,
+                context_max: options.context_max,
+                kv_bytes_max: options.kv_bytes_max,
+            },
+        }
+    }
+
+    fn sched_config(&self, facts: &Facts) -> SchedConfig {
+        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
+        SchedConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            slots_max: self.options.slots_max,
+            tokens_per_step_max: self.options.tokens_per_step_max,
+            context_max: self.options.context_max,
+            queue_max: 1024,
+            queue_tokens_max: 1 << 20,
+            kv_groups: groups
+                .map(|(group, blocks)| KvGroupConfig {
+                    block_tokens: group.block_tokens,
+                    blocks: *blocks,
+                    window: match group.kind {
+                        KvKind::Window(window) => Some(window),
+                        KvKind::Full | KvKind::Latent(_) => None,
+                    },
+                })
+                .collect(),
+            prefix_cache: true,
+        }
+    }
+
+    fn model_info(&self, text: &TextModel) -> ModelInfo {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        ModelInfo {
+            name: self.options.name.clone(),
+            context_max: self.options.context_max,
+            vocab: self.source.spec().vocab,
+            end_ids: text.end_ids().to_vec(),
+            salt: self.source.digest(),
+            created: now.as_secs(),
+        }
+    }
+
+    fn announce(&self, facts: &Facts) {
+        let options = &self.options;
+        self.report.phase("workers ready");
+        let mib = |bytes: u64| bytes / (1 << 20);
+        let tokens: Vec<String> = (self.source.spec().kv_groups.iter().zip(&facts.blocks))
+            .map(|(group, blocks)| (u64::from(group.block_tokens) * u64::from(*blocks)).to_string())
+            .collect();
+        let weights: Vec<String> =
+            facts.weight_bytes.iter().map(|bytes| mib(*bytes).to_string()).collect();
+        self.report.line(&format!(
+            "{}: ready in {:.2} s; {} rank(s) x {} thread(s), weights {} MiB, KV cache {} tokens in {}",
+            options.name,
+            self.report.elapsed_s(),
+            options.world,
+            options.threads,
+            weights.join(" + "),
+            tokens.join(" + "),
+            options.dtype,
+        ));
+    }
+}
+
+/// Runs the front on its own thread; its return stops the serve loop.
+fn start_front<T: Send + 'static>(
+    front: impl FnOnce(Cluster) -> T + Send + 'static,
+    cluster: Cluster,
+    commands: mpsc::Sender<Command>,
+) -> std::io::Result<oneshot::Receiver<T>> {
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name("front".into()).spawn(move || {
+        let value = front(cluster);
+        let _ = done.send(value);
+        let _ = commands.blocking_send(Command::Stop);
+    })?;
+    Ok(result)
+}
+
+/// First SIGINT or SIGTERM drains, a second one ends the process at once.
+fn watch_signals(
+    commands: mpsc::Sender<Command>,
+    readiness: watch::Sender<Readiness>,
+) -> std::io::Result<watch::Receiver<bool>> {
+    let (stop, stopped) = watch::channel(false);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            let status = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if stop.send_replace(true) {
+                // Workers end with this process: the kernel sees to it.
+                std::process::exit(status);
+            }
+            readiness.send_replace(Readiness::Draining);
+            let _ = commands.send(Command::Stop).await;
+        }
+    });
+    Ok(stopped)
+}

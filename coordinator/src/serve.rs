@@ -1,0 +1,188 @@
+//! The one loop: events in, plans out. One thread that never waits for a peer or a client.
+//!
+//! Everything that can happen to a running server is one [`Event`]; what is done about it is a few
+//! calls of the scheduler, the text stage and the fronts. Deliberately absent: decisions (they are
+//! the scheduler's), text (the text stage's) and sockets (the fleet's and the fronts').
+
+use std::time::{Duration, Instant};
+
+use binfer_proto::StepResult;
+use tokio::sync::mpsc;
+use tokio::time::Interval;
+
+use crate::fleet::{Fleet, FleetError};
+use crate::front::{Command, FailKind, Fronts, Submit};
+use crate::sched::{AbsorbError, Delivery, Finish, RequestId, Scheduler, Tick};
+use crate::text::TextStage;
+
+/// How often deadlines, readers that left and unread text are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Everything that can happen.
+#[derive(Debug)]
+enum Event {
+    Submit(Box<Submit>),
+    Cancel(RequestId),
+    Stepped(StepResult),
+    Tick,
+    WorkerLost(FleetError),
+    Stop,
+}
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Serve {
+    /// Decides.
+    pub sched: Scheduler,
+    /// Tokens to text.
+    pub text: TextStage,
+    /// Readers.
+    pub fronts: Fronts,
+    /// Workers.
+    pub fleet: Fleet,
+    /// From the fronts.
+    pub commands: mpsc::Receiver<Command>,
+    /// How long running requests may go on after `Stop`.
+    pub drain: Duration,
+}
+
+/// Clock and ticker of a running loop.
+struct Time {
+    start: Instant,
+    ticks: Interval,
+    /// Set by `Stop`: when draining ends.
+    drained: Option<Instant>,
+}
+
+impl Serve {
+    /// Runs until every request after a `Stop` is done, or the fleet is lost. Workers still live
+    /// when it returns.
+    pub async fn run(&mut self) -> Result<(), FleetError> {
+        let ticks = tokio::time::interval(TICK);
+        let mut time = Time { start: Instant::now(), ticks, drained: None };
+        loop {
+            match self.next_event(&mut time).await {
+                Event::Submit(submit) => self.submit(*submit),
+                Event::Cancel(id) => self.cancel(id),
+                Event::Stepped(result) => self.stepped(&result)?,
+                Event::Tick => self.look_after_readers(),
+                Event::WorkerLost(error) => return self.lost(error),
+                Event::Stop => {
+                    self.sched.drain();
+                    time.drained.get_or_insert_with(|| Instant::now() + self.drain);
+                }
+            }
+            self.send_plans(&time)?;
+            if let Some(drained) = time.drained
+                && (self.sched.is_idle() || Instant::now() >= drained)
+            {
+                self.give_up(FailKind::Shutdown, "the server is shutting down");
+                return Ok(());
+            }
+        }
+    }
+
+    async fn next_event(&mut self, time: &mut Time) -> Event {
+        tokio::select! {
+            biased;
+            stepped = self.fleet.next() => match stepped {
+                Ok(result) => Event::Stepped(result),
+                Err(error) => Event::WorkerLost(error),
+            },
+            command = self.commands.recv(), if !self.commands.is_closed() => match command {
+                Some(Command::Submit(submit)) => Event::Submit(submit),
+                Some(Command::Cancel(id)) => Event::Cancel(id),
+                Some(Command::Stop) | None => Event::Stop,
+            },
+            _ = time.ticks.tick() => Event::Tick,
+        }
+    }
+
+    fn send_plans(&mut self, time: &Time) -> Result<(), FleetError> {
+        let now = Tick(u64::try_from(time.start.elapsed().as_millis()).unwrap_or(u64::MAX));
+        while self.fleet.has_room()
+            && let Some(plan) = self.sched.plan(now)
+        {
+            let hash = self.sched.plan_hash(plan.step).ok_or_else(|| defect("a plan without hash"))?;
+            self.fleet.send(&plan, hash);
+        }
+        for delivery in self.sched.take_expired() {
+            self.deliver(&delivery);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, submit: Submit) {
+        let Submit { request, stop, mailbox } = submit;
+        let id = request.id;
+        let answer = self.sched.submit(request);
+        if answer.is_ok() {
+            self.text.open(id, &stop);
+        }
+        self.fronts.admit(id, mailbox, answer);
+    }
+
+    fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {
+        let deliveries = self.sched.absorb(result).map_err(|error: AbsorbError| defect(&error.to_string()));
+        match deliveries {
+            Ok(deliveries) => deliveries.iter().for_each(|delivery| self.deliver(delivery)),
+            Err(error) => return self.lost(error),
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let id = delivery.id;
+        let pushed = self.text.push(delivery);
+        self.fronts.text(id, pushed.text);
+        if pushed.stop {
+            let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);
+            self.fronts.done(id, Finish::StopString, usage);
+        } else {
+            match delivery.finish {
+                Some(Finish::Failed(cause)) => {
+                    self.fronts.fail(id, FailKind::NonFinite, &cause.to_string());
+                }
+                Some(finish) => self.fronts.done(id, finish, delivery.usage),
+                None => return,
+            }
+        }
+        self.text.close(id);
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        if let Some(usage) = self.sched.finish(id, Finish::Cancelled) {
+            self.fronts.done(id, Finish::Cancelled, usage);
+            self.text.close(id);
+        }
+    }
+
+    /// Frees what belongs to readers that left, and of those that keep too much unread.
+    fn look_after_readers(&mut self) {
+        while let Some(id) = self.fronts.abandoned() {
+            self.sched.finish(id, Finish::Cancelled);
+            self.fronts.fail(id, FailKind::Internal, "the reader left");
+            self.text.close(id);
+        }
+        while let Some(id) = self.fronts.slowest() {
+            self.sched.finish(id, Finish::Cancelled);
+            self.fronts.fail(id, FailKind::SlowReader, "the client reads too slowly");
+            self.text.close(id);
+        }
+    }
+
+    fn lost(&mut self, error: FleetError) -> Result<(), FleetError> {
+        self.give_up(FailKind::WorkerLost, &error.to_string());
+        Err(error)
+    }
+
+    fn give_up(&mut self, kind: FailKind, message: &str) {
+        self.sched.abort_all();
+        self.fronts.fail_all(kind, message);
+    }
+}
+
+/// Coordinator and workers disagree although every rank agrees with every other: a bug of ours.
+fn defect(cause: &str) -> FleetError {
+    FleetError::Local(format!("defect in the coordinator: {cause}"))
+}
