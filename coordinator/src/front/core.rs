@@ -46,8 +46,8 @@ struct Shared {
     parts: Parts,
     end_ids: Arc<[Token]>,
     next_id: AtomicU64,
-    tokenizing: Arc<Semaphore>,
-    tokenizing_queue: Arc<Semaphore>,
+    pool: Arc<Semaphore>,
+    pool_queue: Arc<Semaphore>,
 }
 
 /// What is to be continued.
@@ -96,11 +96,11 @@ impl Core {
     pub fn new(parts: Parts) -> Self {
         let end_ids = parts.model.end_ids.as_slice().into();
         let limits = &parts.limits;
-        let tokenizing = Arc::new(Semaphore::new(limits.tokenizing_max));
+        let pool = Arc::new(Semaphore::new(limits.tokenizing_max));
         let queue = limits.tokenizing_max + limits.tokenizing_queue_max;
-        let tokenizing_queue = Arc::new(Semaphore::new(queue));
+        let pool_queue = Arc::new(Semaphore::new(queue));
         let next_id = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { parts, end_ids, next_id, tokenizing, tokenizing_queue }) }
+        Self { shared: Arc::new(Shared { parts, end_ids, next_id, pool, pool_queue }) }
     }
 
     /// Facts about the model.
@@ -194,21 +194,29 @@ impl Core {
             Prompt::Tokens(tokens) => return Ok(tokens),
             other => other,
         };
-        let Ok(waiting) = self.shared.tokenizing_queue.clone().try_acquire_owned() else {
+        let text = self.shared.parts.text.clone();
+        self.on_pool(move || tokenize(&text, prompt)).await?
+    }
+
+    /// Runs `work` on the pool that tokenises, or refuses it when too much waits there.
+    pub(crate) async fn on_pool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SubmitError> {
+        let Ok(waiting) = self.shared.pool_queue.clone().try_acquire_owned() else {
             return Err(self.busy("too many prompts wait to be tokenised"));
         };
-        let Ok(running) = self.shared.tokenizing.clone().acquire_owned().await else {
+        let Ok(running) = self.shared.pool.clone().acquire_owned().await else {
             return Err(self.unavailable("the server has stopped"));
         };
-        let text = self.shared.parts.text.clone();
+        // The work goes on when the caller is dropped, so the permits go with it.
         let work = move || {
             let _permits = (waiting, running);
-            tokenize(&text, prompt)
+            work()
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(tokens) => tokens,
-            Err(_) => Err(SubmitError::Failed { message: "tokenising the prompt failed".into() }),
-        }
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| SubmitError::Failed { message: "work on a prompt was cut off".into() })
     }
 
     fn busy(&self, message: &str) -> SubmitError {

@@ -1,6 +1,5 @@
 //! What fronts know about the model, the server's state and their own limits.
 
-use crate::sched::RequestId;
 use binfer_proto::Token;
 use std::fmt;
 use std::time::Duration;
@@ -81,8 +80,3 @@ impl Default for Limits {
 
 /// Default cap on unread text over all requests.
 pub const UNREAD_BYTES_MAX: usize = 64 << 20;
-
-/// Ids as clients see them begin with the kind of answer.
-pub(crate) fn public_id(kind: &str, id: RequestId, created: u64) -> String {
-    format!("{kind}-{created:x}{:06x}", id.0)
-}

@@ -18,6 +18,8 @@ pub enum FailKind {
     WorkerLost,
     /// The model computed numbers that are not finite.
     NonFinite,
+    /// The request waited in the queue past its deadline.
+    QueueTimeout,
     /// The client did not read and memory for unread text ran out.
     SlowReader,
     /// The server is shutting down and the time for draining is over.

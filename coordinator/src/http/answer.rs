@@ -1,0 +1,188 @@
+//! What an answer looks like in JSON, whole and in pieces.
+//!
+//! A streamed piece is written by hand around its text: everything else in it is the same for a
+//! whole answer and rendered once. Thousands of pieces a second pass here.
+
+use super::error::ApiError;
+use crate::front::ModelInfo;
+use crate::sched::{Finish, RequestId, Usage};
+use bytes::{BufMut, BytesMut};
+use serde_json::{Value, json};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Which of the two ways to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `/v1/completions`.
+    Completion,
+    /// `/v1/chat/completions`.
+    Chat,
+}
+
+/// What all pieces of one answer share.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) kind: Kind,
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+}
+
+impl Identity {
+    pub(super) fn new(kind: Kind, id: RequestId, model: &ModelInfo) -> Self {
+        let prefix = match kind {
+            Kind::Completion => "cmpl",
+            Kind::Chat => "chatcmpl",
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self {
+            kind,
+            // Numbers begin anew with the server, so its start is a part of the name.
+            id: format!("{prefix}-{:x}-{:x}", model.created, id.0),
+            created: now,
+            model: model.name.clone(),
+        }
+    }
+
+    /// A whole answer.
+    pub(super) fn whole(&self, text: &str, finish: Finish, usage: Usage) -> Value {
+        let finish = finish_reason(finish);
+        let (object, choice) = match self.kind {
+            Kind::Completion => (
+                "text_completion",
+                json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish }),
+            ),
+            Kind::Chat => (
+                "chat.completion",
+                json!({
+                    "index": 0,
+                    "message": { "role": "assistant", "content": text, "refusal": null },
+                    "logprobs": null,
+                    "finish_reason": finish,
+                }),
+            ),
+        };
+        let Self { id, created, model, .. } = self;
+        let usage = usage_json(usage);
+        json!({
+            "id": id, "object": object, "created": created, "model": model, "choices": [choice],
+            "usage": usage,
+        })
+    }
+
+    /// A piece of an answer with these choices.
+    fn chunk(&self, choices: &Value, usage: Option<&Value>) -> String {
+        let object = match self.kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat => "chat.completion.chunk",
+        };
+        let Self { id, created, model, .. } = self;
+        let mut chunk = json!({
+            "id": id, "object": object, "created": created, "model": model, "choices": choices,
+        });
+        if let Some(usage) = usage {
+            chunk["usage"] = usage.clone();
+        }
+        chunk.to_string()
+    }
+
+    fn choice(&self, text: Option<&str>, finish: Option<&'static str>) -> Value {
+        match (self.kind, text) {
+            (Kind::Completion, text) => json!([{
+                "index": 0, "text": text.unwrap_or(""), "logprobs": null, "finish_reason": finish,
+            }]),
+            (Kind::Chat, Some(text)) => json!([{
+                "index": 0, "delta": { "content": text }, "logprobs": null,
+                "finish_reason": finish,
+            }]),
+            (Kind::Chat, None) => json!([{
+                "index": 0, "delta": {}, "logprobs": null, "finish_reason": finish,
+            }]),
+        }
+    }
+}
+
+/// Writes the events of one streamed answer.
+#[derive(Debug)]
+pub(super) struct Events {
+    identity: Identity,
+    include_usage: bool,
+    /// A piece of text is `before`, the text as a JSON string, `after`.
+    before: String,
+    after: String,
+}
+
+/// Stands for the text while a piece is rendered once to be cut in two.
+const MARK: &str = "\u{1}";
+const MARK_JSON: &str = "\"\\u0001\"";
+
+impl Events {
+    pub(super) fn new(identity: Identity, include_usage: bool) -> Self {
+        let usage = include_usage.then_some(&Value::Null);
+        let piece = identity.chunk(&identity.choice(Some(MARK), None), usage);
+        let (before, after) = piece.split_once(MARK_JSON).unwrap_or((&piece, ""));
+        let (before, after) = (format!("data: {before}"), format!("{after}\n\n"));
+        Self { identity, include_usage, before, after }
+    }
+
+    /// What comes before any text: a chat names the speaker.
+    pub(super) fn opening(&self, out: &mut BytesMut) {
+        if self.identity.kind == Kind::Chat {
+            let choices = json!([{
+                "index": 0, "delta": { "role": "assistant", "content": "" }, "logprobs": null,
+                "finish_reason": null,
+            }]);
+            self.event(&choices, None, out);
+        }
+    }
+
+    /// A piece of text.
+    pub(super) fn text(&self, text: &str, out: &mut BytesMut) {
+        out.reserve(self.before.len() + text.len() + self.after.len() + 16);
+        out.put_slice(self.before.as_bytes());
+        // Writing into memory cannot fail, and neither can a string as JSON.
+        let _ = serde_json::to_writer(out.writer(), text);
+        out.put_slice(self.after.as_bytes());
+    }
+
+    /// The ordinary end.
+    pub(super) fn done(&self, finish: Finish, usage: Usage, out: &mut BytesMut) {
+        self.event(&self.identity.choice(None, Some(finish_reason(finish))), None, out);
+        if self.include_usage {
+            self.event(&json!([]), Some(&usage_json(usage)), out);
+        }
+        out.put_slice(b"data: [DONE]\n\n");
+    }
+
+    fn event(&self, choices: &Value, usage: Option<&Value>, out: &mut BytesMut) {
+        let usage = usage.or(self.include_usage.then_some(&Value::Null));
+        put_event(&self.identity.chunk(choices, usage), out);
+    }
+}
+
+/// The end by failure. No `[DONE]` follows.
+pub(super) fn put_failure(error: &ApiError, out: &mut BytesMut) {
+    put_event(&error.json().to_string(), out);
+}
+
+fn put_event(data: &str, out: &mut BytesMut) {
+    out.put_slice(b"data: ");
+    out.put_slice(data.as_bytes());
+    out.put_slice(b"\n\n");
+}
+
+fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Length => "length",
+        Finish::Stop | Finish::StopString | Finish::Cancelled | Finish::Failed(_) => "stop",
+    }
+}
+
+fn usage_json(usage: Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.generated,
+        "total_tokens": usage.prompt.saturating_add(usage.generated),
+        "prompt_tokens_details": { "cached_tokens": usage.cached },
+    })
+}

@@ -1,0 +1,95 @@
+//! Errors in the shape that OpenAI clients know. One function decides each status.
+
+use crate::front::{FailKind, SubmitError};
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// An error as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) message: String,
+    /// The field at fault.
+    pub(super) param: Option<String>,
+    pub(super) code: Option<&'static str>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code: None, retry_after: None }
+    }
+
+    /// The request cannot be served as it is; `param` is at fault.
+    pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let param = Some(param.into());
+        Self { param, ..Self::new(StatusCode::BAD_REQUEST, message) }
+    }
+
+    pub(super) fn failed(kind: FailKind, message: String) -> Self {
+        let status = match kind {
+            FailKind::WorkerLost
+            | FailKind::Shutdown
+            | FailKind::QueueTimeout
+            | FailKind::SlowReader => StatusCode::SERVICE_UNAVAILABLE,
+            FailKind::NonFinite | FailKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let code = Some(match kind {
+            FailKind::WorkerLost => "worker_lost",
+            FailKind::Shutdown => "shutdown",
+            FailKind::QueueTimeout => "queue_timeout",
+            FailKind::SlowReader => "slow_reader",
+            FailKind::NonFinite => "non_finite",
+            FailKind::Internal => "internal",
+        });
+        Self { code, ..Self::new(status, message) }
+    }
+
+    /// `{"error": {...}}`.
+    pub(super) fn json(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let Self { message, param, code, .. } = self;
+        json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid { param, message } => Self::invalid(param, message),
+            SubmitError::Busy { message, retry_after } => Self {
+                retry_after: Some(retry_after),
+                code: Some("queue_full"),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+            },
+            SubmitError::Unavailable { message, retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            },
+            SubmitError::Failed { message } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.json().to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}

@@ -1,0 +1,142 @@
+//! The routes, each a function from a request to an answer or an [`ApiError`].
+
+use super::answer::{Events, Identity, Kind};
+use super::body;
+use super::config::Config;
+use super::connection::Closing;
+use super::error::ApiError;
+use super::request::{self, Parsed};
+use super::sse::Sse;
+use crate::front::{Core, Readiness, Reply, Stream};
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Bodies above this are parsed on the core's pool, so that no stream waits for them.
+const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
+
+/// What handlers need.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) core: Core,
+    pub(super) config: Arc<Config>,
+}
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat_completions))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
+        .route("/health", get(health))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(app)
+}
+
+async fn completions(State(app): State<Arc<App>>, request: Request) -> Response {
+    answer(Kind::Completion, &app, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Response {
+    answer(Kind::Chat, &app, request).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, ApiError> {
+    let closing = request.extensions().get::<Closing>().cloned().unwrap_or_default();
+    let bytes = body::read(request.into_body(), &app.config).await?;
+    let Parsed { ask, stream, include_usage, max_tokens_field } = parse(kind, app, bytes).await?;
+    let answer = app.core.generate(ask).await.map_err(|error| {
+        let error = ApiError::from(error);
+        match error.param.as_deref() {
+            Some("max_tokens") => ApiError { param: Some(max_tokens_field.into()), ..error },
+            _ => error,
+        }
+    })?;
+    let identity = Identity::new(kind, answer.id(), app.core.model());
+    if !stream {
+        return whole(&identity, answer).await;
+    }
+    let events = Events::new(identity, include_usage);
+    let body = Sse::new(answer, events, closing, app.config.comment_interval);
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}
+
+async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError> {
+    let core = app.core.clone();
+    let parse = move |bytes: &[u8]| match kind {
+        Kind::Completion => request::completion(bytes, &core),
+        Kind::Chat => request::chat(bytes, &core),
+    };
+    if bytes.len() <= PARSE_HERE_BYTES_MAX {
+        return parse(&bytes);
+    }
+    app.core.on_pool(move || parse(&bytes)).await?
+}
+
+async fn whole(identity: &Identity, mut answer: Stream) -> Result<Response, ApiError> {
+    let mut text = String::new();
+    loop {
+        match answer.next().await {
+            Reply::Text(more) => text.push_str(&more),
+            Reply::Done { finish, usage } => {
+                return Ok(Json(identity.whole(&text, finish, usage)).into_response());
+            }
+            Reply::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
+        }
+    }
+}
+
+async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({ "object": "list", "data": [model_json(&app.core)] }))
+}
+
+async fn model(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    if name != app.core.model().name {
+        return Err(request::unknown_model(&app.core));
+    }
+    Ok(Json(model_json(&app.core)))
+}
+
+fn model_json(core: &Core) -> Value {
+    let model = core.model();
+    json!({
+        "id": model.name, "object": "model", "created": model.created, "owned_by": "binfer",
+        "max_model_len": model.context_max,
+    })
+}
+
+async fn health(State(app): State<Arc<App>>) -> Response {
+    match app.core.readiness() {
+        Readiness::Ready => Json(json!({ "status": "ready" })).into_response(),
+        not_ready => {
+            let retry_after = Some(app.core.limits().retry_after);
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            ApiError { retry_after, ..ApiError::new(status, not_ready.to_string()) }.into_response()
+        }
+    }
+}
+
+async fn no_route() -> ApiError {
+    let message = "no such path; there are /v1/completions, /v1/chat/completions, /v1/models and \
+                   /health";
+    ApiError::new(StatusCode::NOT_FOUND, message)
+}
+
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
