@@ -46,8 +46,9 @@ pub struct RankLayout {
 /// blocks, or when layers differ in shape.
 pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
     let shape = Shape::of(spec)?;
-    let ffn_units = units(shape.inner, ffn_unit(spec));
-    let vocab_units = units(spec.vocab, VOCAB_UNIT_ROWS);
+    let unit = ffn_unit(spec);
+    let ffn_units = shape.inner.div_ceil(unit);
+    let vocab_units = spec.vocab.div_ceil(VOCAB_UNIT_ROWS);
     check_world(world, shape.heads, "query heads")?;
     check_world(world, ffn_units, "FFN blocks")?;
     check_world(world, vocab_units, "blocks of vocabulary rows")?;
@@ -59,7 +60,6 @@ pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
     let ffn_bytes = cut_bytes(spec, |cut| matches!(cut, Cut::FfnRows | Cut::FfnColumns));
     let vocab_bytes = cut_bytes(spec, |cut| cut == Cut::VocabRows);
     let even = level(&held, ffn_bytes + vocab_bytes);
-    let unit = ffn_unit(spec);
     for (layout, dealt) in layouts.iter_mut().zip(deal(ffn_units, &even)) {
         layout.ffn = dealt.start * unit..dealt.end.saturating_mul(unit).min(shape.inner);
         held[layout.rank as usize] += share(ffn_bytes, &layout.ffn, shape.inner);
@@ -149,10 +149,6 @@ fn ffn_unit(spec: &ModelSpec) -> u32 {
     let down = spec.tensors.iter().filter(|tensor| tensor.cut == Cut::FfnColumns);
     let blocks = down.flat_map(|tensor| &tensor.parts).map(|part| part.dtype.block_elems());
     blocks.fold(FFN_UNIT_COLS_MIN, u32::max)
-}
-
-fn units(things: u32, unit: u32) -> u32 {
-    things.div_ceil(unit)
 }
 
 fn cut_bytes(spec: &ModelSpec, wanted: impl Fn(Cut) -> bool) -> u64 {

@@ -16,7 +16,10 @@ const STRING_BYTES_MAX: u64 = 4 << 20;
 /// Bytes fetched at once, unless more are wanted.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// A position in the header of a file. `read` before end is checked; nothing panics.
+/// What to do about a header that cannot be.
+const DAMAGED: &str = "the file is truncated or damaged: download or copy it again";
+
+/// A position in the header of a file. It moves only over bytes that exist; nothing panics.
 pub(super) struct HeaderBytes<'f> {
     file: &'f File,
     path: &'f Path,
@@ -58,8 +61,7 @@ impl<'f> HeaderBytes<'f> {
         if count > self.left() {
             let short = count - self.left();
             let cause = format!("the file ends within {what}: {short} bytes short");
-            let way_out = "the file is truncated or damaged: download or copy it again";
-            return Err(self.error(ErrorKind::Truncated, cause).way_out(way_out));
+            return Err(self.error(ErrorKind::Truncated, cause).way_out(DAMAGED));
         }
         let end = self.position() + count;
         if end > HEADER_BYTES_MAX {
@@ -105,7 +107,7 @@ impl<'f> HeaderBytes<'f> {
         let count = self.u64(what)?;
         if count > self.left() / bytes_each {
             let cause = format!("{what} is {count}, more than the file has room for");
-            return Err(self.error(ErrorKind::Format, cause).at(at));
+            return Err(self.error(ErrorKind::Format, cause).at(at).way_out(DAMAGED));
         }
         Ok(count)
     }

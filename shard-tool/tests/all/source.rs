@@ -4,13 +4,13 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
 use binfer_shard::spec::RowOrder;
-use binfer_shard::{ErrorKind, Source, layouts, local_tensors};
+use binfer_shard::{DType, ErrorKind, LocalPart, Source, layouts, local_tensors};
 
 use crate::gguf_writer::{Llama, SMOLLM2, TINY, byte_of};
 use crate::scratch;
 
 /// What the slice should hold, byte by byte, from the definition of the data.
-fn expected(part: &binfer_shard::LocalPart) -> Vec<u8> {
+fn expected(part: &LocalPart) -> Vec<u8> {
     let bytes = part.ranges.iter().flat_map(Clone::clone);
     bytes.map(|index| byte_of(&part.source, index)).collect()
 }
@@ -32,6 +32,27 @@ fn every_slice_of_every_rank_is_read_whole_and_in_order() {
             }
         }
     }
+}
+
+#[test]
+fn ranges_in_any_order_over_more_than_one_gathering_read() {
+    let path = scratch("source-gather.gguf");
+    Llama { vocab: 40_000, ..TINY }.writer().write(&path);
+    let source = Source::open(&path).unwrap();
+    // Backwards, a page and more between some: near and far pieces, 2.7 MB in all.
+    let rows = (0..40_000_u64).rev().filter(|row| row % 3 > 0 && row % 1000 > 90);
+    let ranges: Vec<_> = rows.map(|row| row * 68..row * 68 + 68).collect();
+    let part = LocalPart {
+        source: "token_embd.weight".into(),
+        dtype: DType::Q8_0,
+        rows: ranges.len() as u32,
+        cols: 64,
+        inputs: 0..64,
+        ranges,
+    };
+    let mut out = vec![0; part.bytes() as usize];
+    source.read_into(&part, &mut out).unwrap();
+    assert!(out == expected(&part));
 }
 
 #[test]
