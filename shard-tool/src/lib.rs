@@ -5,7 +5,7 @@
 //! | [`Source`] | an opened checkpoint: its spec, its metadata, positional reads of slices |
 //! | [`spec`] | [`ModelSpec`]: layers, KV groups, tensors and where their parts come from |
 //! | [`layout`] | pure: which heads, FFN columns and vocabulary rows each rank holds |
-//! | [`slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
+//! | [`mod@slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
 //! | [`gguf`] | bounded reader of the GGUF container |
 //! | `families` | the registry: metadata -> spec, one file an architecture |
 //! | [`dtype`], [`dequant`] | element types, their blocks, their meaning |
