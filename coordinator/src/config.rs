@@ -17,7 +17,8 @@ pub struct ConfigError(pub String);
 
 /// Folder for what binfer downloads: `BINFER_CACHE`, or `binfer` in the user's cache folder.
 pub fn cache_dir() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let var =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     var("BINFER_CACHE")
         .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("binfer")))
         .or_else(|| var("HOME").map(|dir| dir.join(".cache/binfer")))

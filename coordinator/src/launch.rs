@@ -119,7 +119,7 @@ impl Launched {
         let report = self.report.clone();
         let fleet = tokio::spawn(Fleet::start(self.fleet_config(), move |at| report.loading(at)));
         let source = Arc::clone(&self.source);
-        let build = move || TextModel::from_gguf(source.gguf().metadata);
+        let build = move || TextModel::from_gguf(&source.gguf().metadata);
         let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
         let text = Arc::new(text?);
         self.report.phase("tokenizer built");
@@ -137,7 +137,11 @@ impl Launched {
             limits: Limits::default(),
         });
         let (close, closing) = oneshot::channel();
-        let front = start_front(front, Cluster { core, readiness: readiness_out, closing }, commands_in.clone())?;
+        let front = start_front(
+            front,
+            Cluster { core, readiness: readiness_out, closing },
+            commands_in.clone(),
+        )?;
         let stopped = watch_signals(commands_in, readiness.clone())?;
         let ends = Ends { commands, readiness, budget, stopped };
         let outcome = self.serve(fleet, text, ends).await;
@@ -194,7 +198,6 @@ impl Launched {
                 model_digest: self.source.digest(),
                 dtype: options.dtype.into(),
                 threads: options.threads,
-                spin: options.spin,
                 slots_max: options.slots_max,
                 tokens_per_step_max: options.tokens_per_step_max,
                 context_max: options.context_max,

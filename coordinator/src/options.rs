@@ -109,8 +109,6 @@ pub struct Options {
     pub dtype: &'static str,
     /// Compute threads of a rank.
     pub threads: u32,
-    /// Ranks x threads do not exceed the cores.
-    pub spin: bool,
     /// Positions of a sequence.
     pub context_max: u32,
     /// Sequences at once.
@@ -178,8 +176,7 @@ impl ModelArgs {
                 spec.context_max
             )));
         }
-        let cores = config::cores();
-        let all_threads = self.threads.map_or(cores, |threads| threads as usize);
+        let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
         let threads = (all_threads / world).max(1);
         let dtype = match self.dtype {
             Dtype::Auto | Dtype::F32 => "f32",
@@ -192,7 +189,6 @@ impl ModelArgs {
             world,
             dtype,
             threads: u32::try_from(threads).unwrap_or(u32::MAX),
-            spin: world * threads <= cores,
             context_max,
             slots_max: self.max_num_seqs,
             tokens_per_step_max: self.max_num_batched_tokens,
@@ -213,7 +209,11 @@ impl ModelArgs {
 
     fn name(&self, source: &Source) -> String {
         let stem = source.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        if self.model == "demo" { "demo".into() } else { stem.unwrap_or_else(|| self.model.clone()) }
+        if self.model == "demo" {
+            "demo".into()
+        } else {
+            stem.unwrap_or_else(|| self.model.clone())
+        }
     }
 
     /// Bytes of KV cache on one rank. Ranks hold about the same share of the heads; the one with

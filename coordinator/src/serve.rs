@@ -103,7 +103,8 @@ impl Serve {
         while self.fleet.has_room()
             && let Some(plan) = self.sched.plan(now)
         {
-            let hash = self.sched.plan_hash(plan.step).ok_or_else(|| defect("a plan without hash"))?;
+            let hash =
+                self.sched.plan_hash(plan.step).ok_or_else(|| defect("a plan without hash"))?;
             self.fleet.send(&plan, hash);
         }
         for delivery in self.sched.take_expired() {
@@ -123,7 +124,8 @@ impl Serve {
     }
 
     fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {
-        let deliveries = self.sched.absorb(result).map_err(|error: AbsorbError| defect(&error.to_string()));
+        let deliveries =
+            self.sched.absorb(result).map_err(|error: AbsorbError| defect(&error.to_string()));
         match deliveries {
             Ok(deliveries) => deliveries.iter().for_each(|delivery| self.deliver(delivery)),
             Err(error) => return self.lost(error),

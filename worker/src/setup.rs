@@ -15,7 +15,7 @@ use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
 use binfer_shard::{RankLayout, Source, layouts};
 
 use crate::backend::Backend;
-use crate::backend::cpu::{CpuBackend, CpuConfig, KvDtype};
+use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use crate::engine::{Engine, EngineParts, Identity};
 use crate::link::EnginePort;
 use crate::memory::{self, Activations, StepLimits};
@@ -87,11 +87,9 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         .into_iter()
         .nth(welcome.rank as usize)
         .context("rank outside of the world")?;
-    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(CpuConfig {
-        threads: load.threads as usize,
-        kv_dtype: kv_dtype(&load.dtype)?,
-        spin: load.spin,
-    })?);
+    let kv_dtype = kv_dtype(&load.dtype)?;
+    let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
+    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings)?);
     let bytes_total = layout_bytes(&source, &layout)?;
     let mut told = Instant::now();
     let model = model::load(&source, &layout, &mut *backend, |bytes_done| {
@@ -105,7 +103,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         blocks_max: memory::blocks_within(
             source.spec(),
             &layout,
-            kv_dtype(&load.dtype)?.bytes() as u64,
+            kv_dtype.bytes(),
             load.kv_bytes_max,
             u64::from(load.slots_max) * u64::from(load.context_max),
         ),
@@ -124,7 +122,7 @@ fn layout_bytes(source: &Source, layout: &RankLayout) -> Result<u64> {
 fn kv_dtype(name: &str) -> Result<KvDtype> {
     match name {
         "f32" => Ok(KvDtype::F32),
-        "bf16" => Ok(KvDtype::Bf16),
+        "bf16" => Ok(KvDtype::BF16),
         "f16" => Ok(KvDtype::F16),
         other => bail!("dtype {other} is not one of f32, bf16, f16"),
     }

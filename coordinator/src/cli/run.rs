@@ -9,7 +9,7 @@ use binfer_proto::Sampling;
 use clap::Args;
 
 use crate::config::ConfigError;
-use crate::front::{Generate, MaxTokens, Prompt, Reading, Readiness, Reply};
+use crate::front::{Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::{ModelArgs, Verbosity};
 use crate::sched::Usage;
@@ -62,7 +62,9 @@ fn request(args: &RunArgs) -> Result<Generate> {
     };
     sampling.check().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
     if args.max_tokens == 0 {
-        return Err(LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into());
+        return Err(
+            LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into()
+        );
     }
     let text = match args.prompt.as_str() {
         "-" => read_stdin()?,

@@ -52,8 +52,6 @@ pub struct LoadConfig {
     pub dtype: String,
     /// Compute threads of a rank.
     pub threads: u32,
-    /// Ranks x threads do not exceed the cores: waits may spin.
-    pub spin: bool,
     /// Sequences at once.
     pub slots_max: u32,
     /// Input tokens of a step.

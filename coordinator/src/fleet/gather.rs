@@ -42,19 +42,27 @@ impl Gather {
     }
 
     /// Takes a rank's result; gives rank 0's once all ranks agree on the oldest step.
-    pub fn take(&mut self, rank: usize, result: StepResult) -> Result<Option<StepResult>, FleetError> {
+    pub fn take(
+        &mut self,
+        rank: usize,
+        result: StepResult,
+    ) -> Result<Option<StepResult>, FleetError> {
         let step = result.step;
         let found = self
             .steps
             .iter_mut()
             .find(|pending| (pending.epoch, pending.step) == (result.epoch, step));
         let Some(slot) = found.and_then(|pending| pending.results.get_mut(rank)) else {
-            return Err(FleetError::worker(rank, format!("a result of step {step}, which is not in flight")));
+            return Err(FleetError::worker(
+                rank,
+                format!("a result of step {step}, which is not in flight"),
+            ));
         };
         if slot.replace(result).is_some() {
             return Err(FleetError::worker(rank, format!("a second result of step {step}")));
         }
-        let complete = self.steps.front().is_some_and(|first| first.results.iter().all(Option::is_some));
+        let complete =
+            self.steps.front().is_some_and(|first| first.results.iter().all(Option::is_some));
         if !complete {
             return Ok(None);
         }
@@ -95,7 +103,10 @@ fn minority(digests: &[u64]) -> String {
     digests.iter().for_each(|digest| *votes.entry(digest).or_insert(0) += 1);
     match votes.iter().find(|(_, count)| **count * 2 > digests.len()) {
         Some((majority, _)) => {
-            format!("{} disagrees with the others", ranks_that(digests, |digest| digest != **majority))
+            format!(
+                "{} disagrees with the others",
+                ranks_that(digests, |digest| digest != **majority)
+            )
         }
         None => "ranks disagree".into(),
     }
@@ -181,7 +192,9 @@ mod tests {
         let mut gather = gather(2, 1);
         gather.take(0, result(0, 1, 101, 7)).unwrap();
         let error = gather.take(1, result(1, 1, 55, 7)).unwrap_err().to_string();
-        assert!(error.contains("rank 1 ran another plan") && error.contains("sent 0000000000000065"));
+        assert!(
+            error.contains("rank 1 ran another plan") && error.contains("sent 0000000000000065")
+        );
     }
 
     #[test]

@@ -64,7 +64,12 @@ impl Fleet {
         for (rank, peer) in self.peers.iter().enumerate() {
             let Some((_, down)) = peer else { continue };
             let rank = rank_id(rank).0;
-            down.send(down::Message::Welcome(Welcome { group: group.0, rank, world, epoch: epoch.0 }));
+            down.send(down::Message::Welcome(Welcome {
+                group: group.0,
+                rank,
+                world,
+                epoch: epoch.0,
+            }));
             down.send(down::Message::Load(Load {
                 model: load.model.to_string_lossy().into_owned(),
                 model_digest: load.model_digest.to_le_bytes().to_vec(),
@@ -73,7 +78,6 @@ impl Fleet {
                 slots_max: load.slots_max,
                 tokens_per_step_max: load.tokens_per_step_max,
                 context_max: load.context_max,
-                spin: load.spin,
                 kv_bytes_max: load.kv_bytes_max,
             }));
         }

@@ -180,7 +180,8 @@ impl Fleet {
                     }
                 }
                 Some(Incoming::Exited { rank, status }) => {
-                    let cause = format!("{} ({})", spawn::describe(&status), self.whereabouts(rank));
+                    let cause =
+                        format!("{} ({})", spawn::describe(&status), self.whereabouts(rank));
                     return Err(FleetError::worker(rank, cause));
                 }
                 None => return Err(FleetError::Local("the worker server has ended".into())),
@@ -200,7 +201,8 @@ impl Fleet {
         match message {
             up::Message::Beat(beat) => self.watch.beat(rank, beat, Instant::now()),
             up::Message::Failed(failed) => {
-                let cause = format!("{} (in {}, step {})", failed.cause, failed.operation, failed.step);
+                let cause =
+                    format!("{} (in {}, step {})", failed.cause, failed.operation, failed.step);
                 return Err(FleetError::worker(rank, cause));
             }
             other => return Ok(Some((rank, other))),

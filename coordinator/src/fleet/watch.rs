@@ -32,7 +32,8 @@ pub struct Watch {
 impl Watch {
     /// Everybody heard of just now. A rank that stands still for `deadline` counts as lost.
     pub fn new(world: usize, deadline: Duration, now: Instant) -> Self {
-        let seen = Seen { heard: now, moved: now, operations: 0, step: 0, operation: String::new() };
+        let seen =
+            Seen { heard: now, moved: now, operations: 0, step: 0, operation: String::new() };
         Self { deadline, ranks: vec![seen; world], looked: now, busy: None }
     }
 
@@ -116,7 +117,12 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(2);
 
     /// Advances in steps of the interval; every rank of `alive` is heard with its operation count.
-    fn pass(watch: &mut Watch, from: Instant, time: Duration, alive: &[(usize, u64)]) -> Option<FleetError> {
+    fn pass(
+        watch: &mut Watch,
+        from: Instant,
+        time: Duration,
+        alive: &[(usize, u64)],
+    ) -> Option<FleetError> {
         let mut passed = Duration::ZERO;
         while passed < time {
             passed += watch.interval();

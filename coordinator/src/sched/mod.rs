@@ -2,7 +2,7 @@
 //!
 //! `submit`, `finish`, `plan(now)`, `absorb(result)`: the same calls in the same order give the same
 //! plans, so a bug report is a seed of the simulator (`sim/`). Deliberately absent: threads, clocks,
-//! random numbers, logging and input or output; text; and everything that knows a model.
+//! dice, logging and input or output; text; and everything that knows a model.
 //!
 //! Order is by age everywhere. A sequence that finds no block takes those of the newest; one that
 //! lost its blocks three times is pinned, goes first and never loses them again. Pinned sequences

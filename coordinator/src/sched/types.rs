@@ -29,7 +29,7 @@ pub struct Request {
     pub ignore_eos: bool,
     /// How its tokens are drawn.
     pub sampling: Sampling,
-    /// Seed of its random numbers.
+    /// Seed of its draws.
     pub seed: u64,
     /// Which of `n` choices it is.
     pub choice: u32,
