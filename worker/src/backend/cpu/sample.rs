@@ -14,12 +14,13 @@
 //! Deliberately absent: penalties and min-p (plans with them are refused), logprobs, randomness
 //! with a state.
 
+mod allowed;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-
 use binfer_proto::{Sampling, Token};
+
+pub use allowed::Scratch;
 
 use crate::backend::Sampled;
 
@@ -36,36 +37,6 @@ pub struct Draw<'a> {
     pub position: u32,
 }
 
-/// Memory for rows with top-k or top-p; grows to the vocabulary's size once.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    kept: Vec<Candidate>,
-    best: Vec<f32>,
-}
-
-impl Scratch {
-    /// Enough for rows of `vocab` logits, so that no draw allocates.
-    pub fn for_vocab(vocab: usize) -> Self {
-        Self { kept: Vec::with_capacity(vocab), best: Vec::with_capacity(vocab) }
-    }
-}
-
-/// A token that may still be drawn.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    logit: f32,
-    token: Token,
-    /// exp((logit - largest) / temperature).
-    mass: f64,
-}
-
-impl Candidate {
-    /// More likely first, then the lower id.
-    fn order(&self, other: &Self) -> Ordering {
-        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
-    }
-}
-
 /// Draws from `logits`, one per token of the vocabulary. A row with a NaN or an infinity draws
 /// nothing and says so.
 pub fn draw(logits: &[f32], draw: &Draw<'_>, scratch: &mut Scratch) -> Sampled {
@@ -75,20 +46,11 @@ pub fn draw(logits: &[f32], draw: &Draw<'_>, scratch: &mut Scratch) -> Sampled {
         return Sampled { token: top.token, finite: true };
     }
     let mut race = Race::new(draw, top);
-    let restricted_k = sampling.top_k > 0 && (sampling.top_k as usize) < logits.len();
-    if !restricted_k && sampling.top_p >= 1.0 {
+    if !allowed::is_restricted(logits, sampling) {
         (0..).zip(logits).for_each(|(token, &logit)| race.enter(token, logit));
         return Sampled { token: race.winner, finite: true };
     }
-    if restricted_k {
-        keep_top_k(logits, sampling.top_k as usize, scratch);
-    } else {
-        fill(&mut scratch.kept, logits, f32::MIN);
-    }
-    if sampling.top_p < 1.0 {
-        let inverse = 1.0 / f64::from(sampling.temperature);
-        keep_top_p(&mut scratch.kept, f64::from(sampling.top_p), top.logit, inverse);
-    }
+    allowed::keep(logits, sampling, top.logit, scratch);
     scratch.kept.iter().for_each(|c| race.enter(c.token, c.logit));
     Sampled { token: race.winner, finite: true }
 }
@@ -192,68 +154,4 @@ fn gumbel(bits: u32) -> f64 {
 /// 1 - u > 2^-(z + 1) where its fraction begins with z zero bits. The last term covers rounding.
 fn noise_bound(bits: u32) -> f64 {
     f64::from((!bits).leading_zeros() + 1) * std::f64::consts::LN_2 + 1e-3
-}
-
-/// Tokens with at least the logit `least`. Adding 0 makes -0 equal to 0 in their order, too.
-fn fill(kept: &mut Vec<Candidate>, logits: &[f32], least: f32) {
-    kept.clear();
-    let all = (0..).zip(logits).filter(|&(_, &logit)| logit >= least);
-    kept.extend(all.map(|(token, &logit)| Candidate { logit: logit + 0.0, token, mass: 0.0 }));
-}
-
-/// Keeps the k best and what equals the k-th. One pass with a rising threshold, one to collect:
-/// no sort, and linear whatever the order of the logits.
-fn keep_top_k(logits: &[f32], k: usize, scratch: &mut Scratch) {
-    let best = &mut scratch.best;
-    let descending = |a: &f32, b: &f32| b.total_cmp(a);
-    let room = (2 * k).max(k + 256);
-    best.clear();
-    // Once k are known, only what is above the k-th of them can change the threshold.
-    let mut threshold = f32::NEG_INFINITY;
-    for &logit in logits {
-        if logit > threshold {
-            best.push(logit);
-            if best.len() == room {
-                threshold = *best.select_nth_unstable_by(k - 1, descending).1;
-                best.truncate(k);
-            }
-        }
-    }
-    let threshold = *best.select_nth_unstable_by(k - 1, descending).1;
-    fill(&mut scratch.kept, logits, threshold);
-}
-
-/// Cuts `kept` to the nucleus.
-fn keep_top_p(kept: &mut Vec<Candidate>, p: f64, largest: f32, inverse_temperature: f64) {
-    let mut total = 0.0;
-    for c in kept.iter_mut() {
-        c.mass = ((f64::from(c.logit) - f64::from(largest)) * inverse_temperature).exp();
-        total += c.mass;
-    }
-    // Together, tokens below this mass cannot make up 1 - p: the nucleus lies in the others.
-    let negligible = (1.0 - p) * total / kept.len() as f64 * 0.999;
-    kept.retain(|c| c.mass >= negligible);
-    let target = p * total;
-    // The border lies in lo..hi; all before lo are in, with `mass` together.
-    let (mut lo, mut hi, mut mass) = (0, kept.len(), 0.0);
-    while hi - lo > 32 {
-        let middle = (hi - lo) / 2;
-        let (upper, _, _) = kept[lo..hi].select_nth_unstable_by(middle, Candidate::order);
-        let reached = mass + upper.iter().map(|c| c.mass).sum::<f64>();
-        if reached >= target {
-            hi = lo + middle;
-        } else {
-            mass = reached;
-            lo += middle;
-        }
-    }
-    kept[lo..hi].sort_unstable_by(Candidate::order);
-    for (i, c) in kept.iter().enumerate().take(hi).skip(lo) {
-        mass += c.mass;
-        if mass >= target {
-            hi = i + 1;
-            break;
-        }
-    }
-    kept.truncate(hi);
 }

@@ -1,1 +1,262 @@
-//! t
+//! Against a naive oracle that sorts, in f64; the frequencies against the softmax.
+
+use std::time::Instant;
+
+use binfer_proto::{Sampling, Token};
+
+use super::allowed::exp;
+use super::{Draw, NOISE_MAX, Scratch, draw, gumbel, noise_bits, noise_bound, split_mix, stream};
+use crate::backend::Sampled;
+
+fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
+    Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
+}
+
+fn at(sampling: &Sampling, seed: u64, position: u32) -> Draw<'_> {
+    Draw { sampling, seed, choice: 0, position }
+}
+
+/// Roughly normal logits; `step` rounds them, for ties.
+fn logits(seed: u64, len: usize, spread: f32, step: Option<f32>) -> Vec<f32> {
+    let bits = |i: usize, part: u64| split_mix(seed ^ (i as u64) << 20 ^ part << 50);
+    let uniform = |i: usize, part: u64| (bits(i, part) >> 40) as f32 / (1 << 24) as f32;
+    let normal = |i| (0..12).map(|part| uniform(i, part)).sum::<f32>() - 6.0;
+    let round = |x: f32| step.map_or(x, |step| (x / step).round() * step);
+    (0..len).map(|i| round(normal(i) * spread)).collect()
+}
+
+/// Tokens that may be drawn: by the definition, with sorts.
+fn allowed(logits: &[f32], sampling: &Sampling) -> Vec<Token> {
+    // -0 equals 0.
+    let logit = |token: Token| f64::from(logits[token as usize]) + 0.0;
+    let mut tokens: Vec<Token> = (0..u32::try_from(logits.len()).unwrap()).collect();
+    tokens.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
+    if sampling.top_k > 0 && (sampling.top_k as usize) < tokens.len() {
+        let least = logit(tokens[sampling.top_k as usize - 1]);
+        tokens.retain(|&token| logit(token) >= least);
+    }
+    if sampling.top_p < 1.0 {
+        let mass =
+            |token| ((logit(token) - logit(tokens[0])) / f64::from(sampling.temperature)).exp();
+        let total: f64 = tokens.iter().map(|&token| mass(token)).sum();
+        let mut reached = 0.0;
+        let enough = |token: &Token| {
+            reached += mass(*token);
+            reached >= f64::from(sampling.top_p) * total
+        };
+        let last = tokens.iter().position(enough).unwrap_or(tokens.len() - 1);
+        tokens.truncate(last + 1);
+    }
+    tokens.sort_unstable();
+    tokens
+}
+
+fn oracle(logits: &[f32], draw: &Draw<'_>) -> Token {
+    let stream = stream(draw.seed, draw.choice, draw.position);
+    let score = |token: Token| {
+        let logit = f64::from(logits[token as usize]);
+        logit * (1.0 / f64::from(draw.sampling.temperature)) + gumbel(noise_bits(stream, token))
+    };
+    let better = |best: Token, next: Token| if score(next) > score(best) { next } else { best };
+    allowed(logits, draw.sampling).into_iter().reduce(better).unwrap()
+}
+
+#[test]
+fn the_noise_is_the_format() {
+    // SplitMix64 with state 1234567, as its reference implementation prints it.
+    assert_eq!(split_mix(1_234_567), 6_457_827_717_110_365_317);
+    assert_eq!(u64::from(noise_bits(1_234_567, 1)), 3_203_168_211_198_807_973 >> 32);
+    assert_eq!(u64::from(noise_bits(1_234_567, 4)), 16_408_922_859_458_223_821 >> 32);
+    // Whoever changes these changes what every seed draws, on every device.
+    assert_eq!(stream(0, 0, 0), split_mix(split_mix(0)));
+    assert_eq!(stream(42, 1, 17), split_mix(split_mix(42) ^ 0x1_0000_0011));
+    assert!((gumbel(1 << 31) - 0.366_512_921).abs() < 1e-8);
+    assert!((gumbel(0) + 3.129_7).abs() < 1e-3, "{}", gumbel(0));
+    assert!((gumbel(u32::MAX) - 22.874).abs() < 1e-3);
+}
+
+#[test]
+fn the_bound_on_the_noise_holds() {
+    let edges = (0..32).flat_map(|i| [1_u32 << i, (1 << i) - 1, !(1 << i), !((1 << i) - 1)]);
+    let random = (0..100_000).map(|i| (split_mix(i) >> 32) as u32);
+    for bits in edges.chain(random) {
+        let (noise, bound) = (gumbel(bits), noise_bound(bits));
+        assert!(noise < bound && noise < NOISE_MAX, "{bits:#x}: {noise} {bound}");
+    }
+}
+
+#[test]
+fn our_exponential_is_one() {
+    for i in 0..200_000 {
+        let x = -f64::from(i) * f64::from(i) * 1.7e-8;
+        let error = (exp([x])[0] / x.exp() - 1.0).abs();
+        assert!(error < 1e-15, "{x}: {error:e}");
+    }
+    assert_eq!(exp([0.0, -0.0]), [1.0, 1.0]);
+    assert!(exp([-1e300])[0] < 1e-303);
+}
+
+#[test]
+fn draws_equal_the_oracle() {
+    let mut scratch = Scratch::default();
+    for case in 0..1500_u64 {
+        let pick = |n: u64| (split_mix(case * 31 + n) >> 33) as u32;
+        let len = [1, 2, 15, 16, 17, 100, 1000, 3000][pick(0) as usize % 8];
+        let step = [None, Some(0.5), Some(0.03)][pick(1) as usize % 3];
+        let row = logits(case, len, [0.2, 1.5, 4.0][pick(2) as usize % 3], step);
+        let temperature = [0.1, 0.7, 1.0, 1.5, 5.0][pick(3) as usize % 5];
+        let top_k = [0, 0, 1, 5, 40, 700][pick(4) as usize % 6];
+        let top_p = [1.0, 0.0, 0.3, 0.9, 0.951, 0.9999][pick(5) as usize % 6];
+        let sampling = sampling(temperature, top_k, top_p);
+        let how = at(&sampling, case, pick(6));
+        let drawn = draw(&row, &how, &mut scratch);
+        let expected = Sampled { token: oracle(&row, &how), finite: true };
+        assert_eq!(drawn, expected, "case {case}: {len} {sampling:?}");
+        if top_p < 1.0 || (top_k > 0 && (top_k as usize) < len) {
+            let mut kept: Vec<Token> = scratch.kept.iter().map(|c| c.token).collect();
+            kept.sort_unstable();
+            assert_eq!(kept, allowed(&row, &sampling), "case {case}: {len} {sampling:?}");
+        }
+    }
+}
+
+/// Pearson's statistic of 20,000 draws against the softmax over the allowed tokens.
+fn chi_square(row: &[f32], sampling: &Sampling) -> f64 {
+    let draws = 20_000;
+    let mut counts = vec![0_u32; row.len()];
+    let mut scratch = Scratch::for_vocab(row.len());
+    for position in 0..draws {
+        counts[draw(row, &at(sampling, 7, position), &mut scratch).token as usize] += 1;
+    }
+    let allowed = allowed(row, sampling);
+    let mass = |t: &Token| (f64::from(row[*t as usize]) / f64::from(sampling.temperature)).exp();
+    let total: f64 = allowed.iter().map(mass).sum();
+    assert_eq!(allowed.iter().map(|&t| counts[t as usize]).sum::<u32>(), draws);
+    let terms = allowed.iter().map(|t| {
+        let expected = mass(t) / total * f64::from(draws);
+        (f64::from(counts[*t as usize]) - expected).powi(2) / expected
+    });
+    terms.sum()
+}
+
+#[test]
+fn tokens_come_as_often_as_the_softmax_says() {
+    let row = [1.0, 0.0, 2.0, -1.0, 0.5, 0.5, 1.5, -0.5, 0.0, 2.0];
+    // 99.99 % of true samples lie below 33.7 (9 degrees of freedom), 23.5 (4), 21.1 (3).
+    assert!(chi_square(&row, &sampling(1.0, 0, 1.0)) < 33.7);
+    assert!(chi_square(&row, &sampling(0.6, 0, 1.0)) < 33.7);
+    assert!(chi_square(&row, &sampling(3.0, 0, 1.0)) < 33.7);
+    assert!(chi_square(&row, &sampling(1.3, 4, 1.0)) < 21.1);
+    assert!(chi_square(&row, &sampling(1.0, 0, 0.7)) < 21.1);
+    assert!(chi_square(&row, &sampling(1.0, 5, 0.99)) < 23.5);
+}
+
+#[test]
+fn seed_choice_position_and_nothing_else_decide() {
+    let row = logits(3, 500, 0.3, None);
+    let sampling = sampling(1.0, 0, 1.0);
+    let token = |seed, choice, position, scratch: &mut Scratch| {
+        draw(&row, &Draw { sampling: &sampling, seed, choice, position }, scratch).token
+    };
+    let mut used = Scratch::for_vocab(500);
+    let first = token(1, 2, 3, &mut used);
+    (0..50).for_each(|position| _ = token(9, 0, position, &mut used));
+    assert_eq!(token(1, 2, 3, &mut used), first);
+    assert_eq!(token(1, 2, 3, &mut Scratch::default()), first);
+    // Of 50 others almost all differ: the tokens are nearly equally likely.
+    let same = |vary: fn(u32) -> (u64, u32, u32)| {
+        let draws = (10..60).map(vary);
+        draws.filter(|&(s, c, p)| token(s, c, p, &mut Scratch::default()) == first).count()
+    };
+    assert!(same(|i| (u64::from(i), 2, 3)) < 4);
+    assert!(same(|i| (1, i, 3)) < 4);
+    assert!(same(|i| (1, 2, i)) < 4);
+    // Choice and position are not interchangeable.
+    let swapped = (0..50)
+        .filter(|&i| token(1, i, i + 1, &mut used) == token(1, i + 1, i, &mut Scratch::default()));
+    assert!(swapped.count() < 4);
+}
+
+#[test]
+fn the_lowest_id_wins_among_equals() {
+    let mut row = vec![0.0; 40];
+    (row[33], row[7], row[20]) = (2.5, 2.5, 2.5);
+    let mut scratch = Scratch::default();
+    assert_eq!(draw(&row, &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 7);
+    // -0 equals 0.
+    assert_eq!(draw(&[-1.0, -0.0, 0.0], &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 1);
+    // All that equal the k-th stay; the first of equals makes a nucleus.
+    for position in 0..100 {
+        let drawn = draw(&row, &at(&sampling(0.1, 1, 1.0), 1, position), &mut scratch);
+        assert!([33, 7, 20].contains(&drawn.token));
+        assert_eq!(scratch.kept.len(), 3);
+        let drawn = draw(&row, &at(&sampling(0.1, 0, 0.0), 1, position), &mut scratch);
+        assert_eq!(drawn.token, 7);
+        let drawn =
+            draw(&[-0.0, 0.0, -1.0], &at(&sampling(1.0, 2, 0.3), 1, position), &mut scratch);
+        assert_eq!(drawn.token, 0);
+    }
+}
+
+#[test]
+fn a_row_with_anything_but_numbers_draws_nothing() {
+    let mut scratch = Scratch::default();
+    for len in [1, 16, 37] {
+        for at_index in 0..len {
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut row = vec![1.0; len];
+                row[at_index] = bad;
+                for sampling in [Sampling::GREEDY, sampling(1.0, 5, 0.9), sampling(1.0, 0, 1.0)] {
+                    let drawn = draw(&row, &at(&sampling, 0, 0), &mut scratch);
+                    assert_eq!(drawn, Sampled { token: 0, finite: false });
+                }
+            }
+        }
+    }
+    assert!(!draw(&[], &at(&Sampling::GREEDY, 0, 0), &mut scratch).finite);
+    // Extremes that are numbers are fine.
+    let row = [f32::MIN, f32::MAX, -f32::MIN_POSITIVE];
+    for temperature in [0.0, f32::MIN_POSITIVE, 1.0, f32::MAX] {
+        let sampling = sampling(temperature, 2, 0.5);
+        assert_eq!(draw(&row, &at(&sampling, 0, 0), &mut scratch).token, 1);
+    }
+}
+
+#[test]
+fn a_warm_scratch_does_not_grow() {
+    let row = logits(5, 4000, 1.0, None);
+    let mut scratch = Scratch::for_vocab(row.len());
+    let capacity = (scratch.kept.capacity(), scratch.best.capacity());
+    for (top_k, top_p) in [(1, 1.0), (0, 0.9999), (3999, 0.5), (2500, 1.0), (50, 0.9)] {
+        draw(&row, &at(&sampling(1.0, top_k, top_p), 1, 1), &mut scratch);
+    }
+    // Ascending: every logit passes the threshold.
+    let row: Vec<f32> = (0..4000_u16).map(f32::from).collect();
+    draw(&row, &at(&sampling(1.0, 50, 0.9), 1, 1), &mut scratch);
+    assert_eq!((scratch.kept.capacity(), scratch.best.capacity()), capacity);
+}
+
+/// `cargo test --release -p binfer-worker sample::tests::speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    for (len, spread) in [(49_152, 2.5), (151_936, 2.5), (151_936, 0.5)] {
+        let mut row = logits(1, len, spread, None);
+        // A few likely tokens, as models have them.
+        (0..8).for_each(|i| row[len / 9 * i] = 18.0 - i as f32);
+        let mut scratch = Scratch::for_vocab(len);
+        let ways = [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 50, 1.0), (1.0, 0, 0.95), (1.0, 50, 0.95)];
+        for (temperature, top_k, top_p) in ways {
+            let sampling = sampling(temperature, top_k, top_p);
+            let once = |position| {
+                let began = Instant::now();
+                draw(&row, &at(&sampling, 1, position), &mut scratch);
+                began.elapsed()
+            };
+            let took = (0..200).map(once).min().unwrap();
+            println!(
+                "{len} logits, spread {spread}, temperature {temperature}, top-k {top_k}, top-p {top_p}: {took:?}"
+            );
+        }
+    }
+}
