@@ -79,8 +79,7 @@ impl Scheduler {
             && let Some(key) = self.waiting.front().copied()
         {
             // What is in flight decides how it goes on: it is not planned again before.
-            let in_flight = self.sequences[key].flights > 0;
-            if in_flight && !self.planted(Bug::PreemptedPlannedAgain) {
+            if self.sequences[key].flights > 0 {
                 return;
             }
             if !self.pinned_fit(key) || !self.fits(key, None) {

@@ -87,6 +87,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[key];
         sequence.preemptions += 1;
         self.counters.preemptions += 1;
+        self.counters.pinned += u64::from(sequence.pinned());
         if sequence.flights > 0 {
             self.counters.preemptions_in_flight += 1;
         }
@@ -129,6 +130,7 @@ impl Scheduler {
         if freed_early && sequence.complete() {
             for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
                 table.release(pool);
+                table.offered = usize::MAX;
             }
         }
         if self.planted(Bug::SharedWithinPlan) {

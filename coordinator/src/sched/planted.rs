@@ -15,8 +15,6 @@ pub(super) enum Bug {
     ResultTakenBySlot,
     /// A preempted sequence does not take the token that was in flight.
     PreemptedLosesToken,
-    /// A preempted sequence is planned again before its token in flight is known.
-    PreemptedPlannedAgain,
     /// A window frees the block that it still touches.
     WindowFreesTooMuch,
     /// A cancelled request gives its blocks back twice.
@@ -33,6 +31,10 @@ pub(super) enum Bug {
     SharedWithinPlan,
     /// Requests share blocks across salts.
     SaltIgnored,
+    /// A block is found by its own tokens, whatever came before it.
+    ParentIgnored,
+    /// A hit may cover the last known token, so that nothing is left to run.
+    LastTokenCached,
 }
 
 #[cfg(not(test))]

@@ -9,8 +9,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Scheduler;
 use super::planted::Bug;
-use super::pool::{Pool, PrefixKey};
-use super::sequence::{Key, Table};
+use super::pool::PrefixKey;
+use super::sequence::Key;
 
 /// Fills the place of blocks behind the window, which no row reads.
 const HOLE: BlockId = BlockId(0);
@@ -55,18 +55,33 @@ impl Scheduler {
         if !self.config.prefix_cache {
             return;
         }
+        let settled = self.sequences[key].settled();
+        for index in 0..self.pools.len() {
+            let full = settled / self.config.kv_groups[index].block_tokens as usize;
+            if full <= self.sequences[key].tables[index].offered {
+                continue;
+            }
+            self.make_keys(key, index, full);
+            let (pool, table) = (&mut self.pools[index], &mut self.sequences[key].tables[index]);
+            for block in table.offered.max(table.gone)..full {
+                pool.cache(table.ids[block], table.keys[block]);
+            }
+            table.offered = full;
+        }
+    }
+
+    /// Makes the keys of the first `blocks` blocks of a sequence in one KV group.
+    fn make_keys(&mut self, key: Key, kv_group: usize, blocks: usize) {
         let salt_ignored = self.planted(Bug::SaltIgnored);
+        let parent_ignored = self.planted(Bug::ParentIgnored);
+        let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
         let salt = if salt_ignored { 0 } else { sequence.salt };
-        let settled = sequence.settled();
-        let groups = self.config.kv_groups.iter().zip(&mut self.pools);
-        for ((group, pool), table) in groups.zip(&mut sequence.tables) {
-            let block_tokens = group.block_tokens as usize;
-            let full = settled / block_tokens;
-            if full > table.offered {
-                table.extend_keys(full, &sequence.tokens, block_tokens, salt);
-                table.offer(full, pool);
-            }
+        let keys = &mut sequence.tables[kv_group].keys;
+        while keys.len() < blocks {
+            let parent = keys.last().copied().filter(|_| !parent_ignored).unwrap_or(0);
+            let start = keys.len() * block_tokens;
+            keys.push(prefix_key(parent, &sequence.tokens[start..start + block_tokens], salt));
         }
     }
 
@@ -75,23 +90,19 @@ impl Scheduler {
         if !self.config.prefix_cache {
             return Hit::default();
         }
-        let salt_ignored = self.planted(Bug::SaltIgnored);
-        let sequence = &mut self.sequences[key];
-        let salt = if salt_ignored { 0 } else { sequence.salt };
-        let mut tokens_max = sequence.tokens.len() - 1;
+        let last_too = usize::from(self.planted(Bug::LastTokenCached));
+        let mut tokens_max = self.sequences[key].tokens.len() - 1 + last_too;
         // Per group and block, the cached block; as far as any prefix can reach.
         let mut found = Vec::with_capacity(self.pools.len());
-        let groups = self.config.kv_groups.iter().zip(&self.pools);
-        for ((group, pool), table) in groups.zip(&mut sequence.tables) {
+        for index in 0..self.pools.len() {
+            let group = &self.config.kv_groups[index];
             let block_tokens = group.block_tokens as usize;
-            let blocks = tokens_max / block_tokens;
-            table.extend_keys(blocks, &sequence.tokens, block_tokens, salt);
-            let keys = table.keys[..blocks].iter();
-            let ids: Vec<Option<BlockId>> = if group.window.is_some() {
-                keys.map(|key| pool.find(*key)).collect()
-            } else {
-                keys.map_while(|key| pool.find(*key).map(Some)).collect()
-            };
+            let (blocks, windowed) = (tokens_max / block_tokens, group.window.is_some());
+            self.make_keys(key, index, blocks);
+            let keys = self.sequences[key].tables[index].keys[..blocks].iter();
+            let ids = keys.map(|key| self.pools[index].find(*key));
+            let ids: Vec<Option<BlockId>> =
+                if windowed { ids.collect() } else { ids.take_while(Option::is_some).collect() };
             tokens_max = tokens_max.min(ids.len() * block_tokens);
             found.push(ids);
         }
@@ -157,25 +168,6 @@ impl Scheduler {
             table.offered = usize::MAX;
             table.live().iter().for_each(|id| pool.forget(*id));
         }
-    }
-}
-
-impl Table {
-    /// Makes the keys of the first `blocks` blocks.
-    fn extend_keys(&mut self, blocks: usize, tokens: &[Token], block_tokens: usize, salt: u64) {
-        while self.keys.len() < blocks {
-            let parent = self.keys.last().copied().unwrap_or(0);
-            let start = self.keys.len() * block_tokens;
-            self.keys.push(prefix_key(parent, &tokens[start..start + block_tokens], salt));
-        }
-    }
-
-    /// Lets others find the first `full` blocks.
-    fn offer(&mut self, full: usize, pool: &mut Pool) {
-        for block in self.offered.max(self.gone)..full {
-            pool.cache(self.ids[block], self.keys[block]);
-        }
-        self.offered = full;
     }
 }
 

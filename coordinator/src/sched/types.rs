@@ -225,6 +225,8 @@ pub struct Counters {
     pub preemptions: u64,
     /// Of these, with a step in flight.
     pub preemptions_in_flight: u64,
+    /// Sequences that lost them so often that they never will again.
+    pub pinned: u64,
     /// Requests that ended from outside with a step in flight.
     pub cancels_in_flight: u64,
     /// Sampled tokens dropped because an earlier token had ended the request.

@@ -1,0 +1,95 @@
+//! What each request must get, computed from its prompt alone, and whether it got that.
+
+use std::collections::BTreeMap;
+
+use binfer_proto::Token;
+
+use super::chain::{Chain, Draw};
+use crate::sched::{Delivery, FailCause, Finish, Request, RequestId, Tick};
+
+pub(super) struct Checker {
+    chain: Chain,
+    context_max: usize,
+    /// Whether the prefix cache may be used.
+    cache: bool,
+    pub(super) live: BTreeMap<RequestId, Expected>,
+}
+
+pub(super) struct Expected {
+    pub(super) request: Request,
+    /// Tokens to come, without an end token, and how it ends.
+    answer: Vec<Token>,
+    finish: Finish,
+    pub(super) delivered: usize,
+}
+
+impl Expected {
+    /// All its tokens, and those that were delivered.
+    pub(super) fn text(&self) -> Vec<Token> {
+        [&self.request.prompt, &self.answer[..self.delivered]].concat()
+    }
+}
+
+impl Checker {
+    pub(super) fn new(chain: Chain, context_max: usize, cache: bool) -> Self {
+        Self { chain, context_max, cache, live: BTreeMap::new() }
+    }
+
+    pub(super) fn expect(&mut self, request: Request) {
+        let prompt = request.prompt.len();
+        let count = (request.max_tokens as usize).min(self.context_max - prompt);
+        let draw = Draw { seed: request.seed, choice: request.choice };
+        let is_end = |token| !request.ignore_eos && request.end_ids.contains(&token);
+        let text = (request.salt, request.prompt.as_slice());
+        let mut answer = self.chain.continuation(draw, text, count, is_end);
+        let stops = answer.last().is_some_and(|token| is_end(*token));
+        if stops {
+            answer.pop();
+        }
+        let finish = if stops { Finish::Stop } else { Finish::Length };
+        self.live.insert(request.id, Expected { request, answer, finish, delivered: 0 });
+    }
+
+    /// Compares a delivery with what is due; the last one takes the request away.
+    pub(super) fn receive(&mut self, delivery: &Delivery, now: Tick) -> Result<(), String> {
+        let id = delivery.id;
+        let expected = self.live.get_mut(&id).ok_or("news of a request that is over")?;
+        for token in &delivery.tokens {
+            let wanted = expected.answer.get(expected.delivered).ok_or("a token past the end")?;
+            if token != wanted {
+                let index = expected.delivered;
+                return Err(format!("token {index} is {token} instead of {wanted}"));
+            }
+            expected.delivered += 1;
+        }
+        let whole = expected.delivered == expected.answer.len();
+        let deadline = expected.request.queue_deadline;
+        match delivery.finish {
+            None if whole && expected.finish == Finish::Length => return Err("goes on".into()),
+            Some(finish @ (Finish::Stop | Finish::Length))
+                if finish != expected.finish || !whole =>
+            {
+                return Err(format!("{finish:?} after {} tokens", expected.delivered));
+            }
+            Some(Finish::Failed(FailCause::QueueTimeout))
+                if expected.delivered > 0 || deadline.is_none_or(|deadline| now < deadline) =>
+            {
+                return Err("expired too early".into());
+            }
+            _ => {}
+        }
+        let usage = delivery.usage;
+        let stop = usize::from(delivery.finish == Some(Finish::Stop));
+        let counted = (usage.prompt as usize, usage.generated as usize);
+        if counted != (expected.request.prompt.len(), expected.delivered + stop) {
+            return Err(format!("counted {counted:?}"));
+        }
+        if usage.cached >= usage.prompt || (usage.cached > 0 && !self.cache) {
+            return Err(format!("{} cached tokens", usage.cached));
+        }
+        if delivery.finish.is_some() {
+            self.live.remove(&id);
+        }
+        Ok(())
+    }
+}

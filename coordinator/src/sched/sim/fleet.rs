@@ -1,0 +1,234 @@
+//! A fleet without a model: applies plans as a worker does and keeps the contents of blocks.
+//!
+//! It knows nothing of the scheduler's state, and of a request only what a plan says, but for the
+//! salt: that stands for the weights and the tenant, which plans do not name.
+
+use std::collections::BTreeMap;
+
+use binfer_proto::{
+    Epoch, Input, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows, Start, StepId,
+    StepResult, Token, expand_rows,
+};
+
+use super::chain::{Cell, Chain, Draw};
+use super::prng::Prng;
+use crate::sched::SchedConfig;
+
+pub(super) struct Fleet {
+    chain: Chain,
+    limits: PlanLimits,
+    block_tokens: Vec<usize>,
+    epoch: Epoch,
+    step: StepId,
+    slots: Vec<Option<Slot>>,
+    last_rows: Vec<Row>,
+    /// Per KV group.
+    blocks: Vec<Vec<Block>>,
+    /// By seed, which is unique to a request.
+    pub(super) salts: BTreeMap<u64, u64>,
+    /// Percent of rows whose logits are not finite.
+    pub(super) broken_percent: usize,
+    dice: Prng,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    draw: Draw,
+    salt: u64,
+    tables: Vec<Vec<usize>>,
+    len: Option<usize>,
+    sample: Option<Token>,
+}
+
+/// A step that ran.
+pub(super) struct Ran {
+    pub(super) result: StepResult,
+    /// Per row, the seed of its request and whether there is news of it.
+    pub(super) rows: Vec<(u64, bool)>,
+}
+
+/// Per offset, what was written and in which step.
+type Block = Vec<Option<(Cell, StepId)>>;
+
+/// A row that ran: slot, first position, end.
+type Span = (usize, usize, usize);
+
+impl Fleet {
+    pub(super) fn new(config: &SchedConfig, chain: Chain, dice: Prng) -> Self {
+        let groups = &config.kv_groups;
+        let limits = PlanLimits {
+            slots_max: config.slots_max,
+            tokens_per_step_max: config.tokens_per_step_max,
+            vocab: chain.vocab,
+            blocks: groups.iter().map(|group| group.blocks).collect(),
+        };
+        let empty = |block_tokens: u32| vec![None; block_tokens as usize];
+        Self {
+            chain,
+            limits,
+            block_tokens: groups.iter().map(|group| group.block_tokens as usize).collect(),
+            epoch: config.epoch,
+            step: StepId(0),
+            slots: vec![None; config.slots_max as usize],
+            last_rows: Vec::new(),
+            blocks: groups
+                .iter()
+                .map(|group| vec![empty(group.block_tokens); group.blocks as usize])
+                .collect(),
+            salts: BTreeMap::new(),
+            broken_percent: 0,
+            dice,
+        }
+    }
+
+    /// A new epoch: slots are free; blocks keep what they hold, as on a device.
+    pub(super) fn reset(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.step = StepId(0);
+        self.slots.iter_mut().for_each(|slot| *slot = None);
+        self.last_rows.clear();
+    }
+
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<Ran, String> {
+        plan.check(&self.limits).map_err(|error| error.to_string())?;
+        self.step = self.step.next();
+        if (plan.epoch, plan.step) != (self.epoch, self.step) {
+            return Err(format!("epoch {} step {} is not due", plan.epoch, plan.step));
+        }
+        self.change_slots(plan)?;
+        let rows = match &plan.rows {
+            Rows::Same => expand_rows(&self.last_rows),
+            Rows::List(rows) => rows.clone(),
+        };
+        // All writes come first: a block that two rows use at once shows.
+        let mut writers = BTreeMap::new();
+        let spans: Vec<Span> =
+            rows.iter().map(|row| self.write(row, &mut writers)).collect::<Result<_, _>>()?;
+        let mut ran = Vec::new();
+        let mut outcomes = Vec::new();
+        for (row, span) in rows.iter().zip(spans) {
+            let outcome = self.read(row, span)?;
+            let news = row.outputs == Outputs::Last || outcome.status == RowStatus::NonFinite;
+            ran.push((self.slots[span.0].as_ref().unwrap().draw.seed, news));
+            outcomes.push(outcome);
+        }
+        let result = StepResult {
+            group: plan.group,
+            epoch: plan.epoch,
+            step: plan.step,
+            rank: Rank(0),
+            plan_hash: plan.hash(&rows),
+            digest: 0,
+            rows: outcomes,
+            step_us: 0,
+        };
+        self.last_rows = rows;
+        Ok(Ran { result, rows: ran })
+    }
+
+    fn change_slots(&mut self, plan: &Plan) -> Result<(), String> {
+        for slot in &plan.close {
+            self.slots[slot.index()].take().ok_or(format!("slot {slot} closes but is not open"))?;
+        }
+        for open in &plan.open {
+            let slot = Slot {
+                draw: Draw { seed: open.seed, choice: open.choice },
+                salt: self.salts[&open.seed],
+                tables: vec![Vec::new(); self.block_tokens.len()],
+                len: None,
+                sample: None,
+            };
+            if self.slots[open.slot.index()].replace(slot).is_some() {
+                return Err(format!("slot {} opens but is not free", open.slot));
+            }
+        }
+        for grant in &plan.blocks {
+            let slot = self.slots[grant.slot.index()].as_mut();
+            let slot = slot.ok_or(format!("slot {} gets blocks but is not open", grant.slot))?;
+            slot.tables[grant.kv_group.index()].extend(grant.ids.iter().map(|id| id.index()));
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        row: &Row,
+        writers: &mut BTreeMap<(usize, usize), usize>,
+    ) -> Result<Span, String> {
+        let index = row.slot.index();
+        let mut slot = self.slots[index].take().ok_or(format!("slot {index} runs but is shut"))?;
+        let start = match row.start {
+            Start::At(position) => position as usize,
+            Start::AfterLast => slot.len.ok_or("a row after nothing")?,
+        };
+        if slot.len.is_some_and(|len| len != start) {
+            return Err(format!("slot {index}: position {start} after {:?}", slot.len));
+        }
+        let tokens = match &row.input {
+            Input::Tokens(tokens) => tokens.clone(),
+            Input::LastSample => vec![slot.sample.ok_or("a row goes on without a sample")?],
+        };
+        let end = start + tokens.len();
+        for (group, table) in slot.tables.iter().enumerate() {
+            let block_tokens = self.block_tokens[group];
+            for (position, token) in (start..end).zip(&tokens) {
+                let read = |position| self.cell(group, table, position);
+                let cell = self.chain.write((group, position), (slot.salt, *token), read)?;
+                let block = *table.get(position / block_tokens).ok_or("a table is too short")?;
+                if *writers.entry((group, block)).or_insert(index) != index {
+                    return Err(format!("block {block} of group {group} has two writers"));
+                }
+                self.blocks[group][block][position % block_tokens] = Some((cell, self.step));
+            }
+        }
+        slot.len = Some(end);
+        self.slots[index] = Some(slot);
+        Ok((index, start, end))
+    }
+
+    /// Looks at all that the row attends to, and samples.
+    fn read(&mut self, row: &Row, (index, start, end): Span) -> Result<RowResult, String> {
+        let mut slot = self.slots[index].take().unwrap();
+        for (group, table) in slot.tables.iter().enumerate() {
+            for position in self.chain.first(group, start)..end {
+                let (cell, step) = self.written(group, table, position)?;
+                let block = table[position / self.block_tokens[group]];
+                let at =
+                    format_args!("slot {index}, group {group}, position {position}: block {block}");
+                if (cell.salt, cell.position) != (slot.salt, position) {
+                    return Err(format!("{at} holds position {} of somebody", cell.position));
+                }
+                if position < start && step == self.step {
+                    return Err(format!("{at} is shared in the step that writes it"));
+                }
+            }
+        }
+        let broken = self.dice.chance(self.broken_percent);
+        let mut tokens = Vec::new();
+        if row.outputs == Outputs::Last {
+            let read = |group: usize, position| self.cell(group, &slot.tables[group], position);
+            let token = self.chain.sample(slot.draw, end, read)?;
+            slot.sample = Some(token);
+            tokens.push(token);
+        }
+        self.slots[index] = Some(slot);
+        let status = if broken { RowStatus::NonFinite } else { RowStatus::Ok };
+        Ok(RowResult { status, tokens, logprobs: Vec::new() })
+    }
+
+    fn cell(&self, group: usize, table: &[usize], position: usize) -> Result<Cell, String> {
+        self.written(group, table, position).map(|(cell, _)| cell)
+    }
+
+    fn written(
+        &self,
+        group: usize,
+        table: &[usize],
+        position: usize,
+    ) -> Result<(Cell, StepId), String> {
+        let block_tokens = self.block_tokens[group];
+        let block = *table.get(position / block_tokens).ok_or("a table is too short")?;
+        let unwritten = || format!("position {position} of group {group} was never written");
+        self.blocks[group][block][position % block_tokens].ok_or_else(unwritten)
+    }
+}

@@ -1,0 +1,110 @@
+//! What a seed is about: a small random world, and which of the possible troubles happen in it.
+//!
+//! Each trouble is off in many worlds: what always happens hides what only happens without it.
+
+use binfer_proto::{Epoch, GroupId};
+
+use super::chain::Chain;
+use super::prng::Prng;
+use crate::sched::{KvGroupConfig, SchedConfig};
+
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    pub(super) config: SchedConfig,
+    pub(super) chain: Chain,
+    /// End tokens are `0..ends`.
+    pub(super) ends: u32,
+    pub(super) pace: Pace,
+    pub(super) prompt_max: usize,
+    pub(super) answer_max: usize,
+    /// Of new texts; the rest continues an old one.
+    pub(super) fresh_percent: usize,
+    pub(super) salts: u64,
+    pub(super) arrival_percent: usize,
+    pub(super) burst_max: usize,
+    pub(super) cancel_percent: usize,
+    pub(super) stop_string_percent: usize,
+    pub(super) deadline_percent: usize,
+    pub(super) broken_percent: usize,
+    pub(super) abort_permille: usize,
+}
+
+/// How far results are behind plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Each result comes before the next plan.
+    Lockstep,
+    /// A plan whenever there is room, as the serve loop does.
+    Overlap,
+    /// Anything between.
+    Mixed,
+}
+
+impl Scenario {
+    pub(super) fn new(dice: &mut Prng) -> Self {
+        let block_tokens = dice.pick(&[1, 2, 4, 8, 16, 16, 32, 64]);
+        let context_max = dice.between(4 + block_tokens, (8 * block_tokens).clamp(40, 320));
+        let slots_max = dice.between(1, 8);
+        let mut config = SchedConfig {
+            group: GroupId(7),
+            epoch: Epoch(3),
+            slots_max: small(slots_max),
+            tokens_per_step_max: small(slots_max + dice.pick(&[0, 1, 5, 16, 100])),
+            context_max: small(context_max),
+            queue_max: dice.pick(&[1, 3, 20]),
+            queue_tokens_max: dice.pick(&[50, 10_000]),
+            kv_groups: Vec::new(),
+            prefix_cache: dice.chance(75),
+        };
+        let mut windows = vec![None, Some(dice.pick(&[1, 2, block_tokens, 3 * block_tokens + 1]))];
+        if dice.chance(25) {
+            let window = dice.between(1, 2 * block_tokens);
+            windows.push(dice.pick(&[None, Some(window)]));
+        }
+        if dice.chance(50) {
+            windows.reverse();
+        }
+        let tight = dice.chance(60);
+        for window in &windows {
+            let block_tokens = if dice.chance(80) { block_tokens } else { dice.pick(&[1, 4, 16]) };
+            let mut group = KvGroupConfig {
+                block_tokens: small(block_tokens),
+                blocks: 1,
+                window: window.map(small),
+            };
+            let one = group.blocks_needed(context_max - 1);
+            let blocks = if tight { one + dice.below(3) } else { one + dice.below(3 * one + 8) };
+            // Now and then some requests can never run.
+            let blocks = if dice.chance(10) { blocks.div_ceil(2) } else { blocks };
+            group.blocks = small(blocks);
+            config.kv_groups.push(group);
+        }
+        let mut some = |percent: usize, values: &[usize]| {
+            if dice.chance(percent) { dice.pick(values) } else { 0 }
+        };
+        let ends = some(60, &[1, 3, 8]);
+        let prompt_max = context_max / some(100, &[1, 2, 4]) + 1;
+        let answer_max = 1 + some(90, &[1, 5, 30, context_max]);
+        Self {
+            config,
+            chain: Chain { windows, vocab: 97 },
+            ends: small(ends),
+            prompt_max,
+            answer_max,
+            fresh_percent: 100 - some(70, &[30, 60, 90]),
+            salts: 1 + some(50, &[1, 2]) as u64,
+            arrival_percent: some(100, &[5, 20, 60]),
+            burst_max: 1 + some(50, &[2, 10]),
+            cancel_percent: some(50, &[3, 20]),
+            stop_string_percent: some(30, &[2, 10]),
+            deadline_percent: some(20, &[20, 80]),
+            broken_percent: some(10, &[1]),
+            abort_permille: some(10, &[5]),
+            pace: dice.pick(&[Pace::Lockstep, Pace::Overlap, Pace::Overlap, Pace::Mixed]),
+        }
+    }
+}
+
+fn small(value: usize) -> u32 {
+    u32::try_from(value).unwrap()
+}

@@ -1,0 +1,81 @@
+//! Many seeds, each twice, and what they covered.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::world::{Options, Outcome, run};
+use crate::sched::Counters;
+
+const SEEDS: u64 = 2_000;
+/// Below this many seeds a share means nothing.
+const SEEDS_COVERED_MIN: u64 = 500;
+/// Percent of seeds that must see each trouble.
+const COVERED_MIN: u64 = 5;
+
+/// A trouble, and how often a run met it.
+type Trouble = (&'static str, fn(&Counters) -> u64);
+
+const TROUBLES: [Trouble; 9] = [
+    ("preemption", |c| c.preemptions),
+    ("pinned", |c| c.pinned),
+    ("preemption in flight", |c| c.preemptions_in_flight),
+    ("cancel in flight", |c| c.cancels_in_flight),
+    ("overrun dropped", |c| c.overruns_dropped),
+    ("pool exhausted", |c| c.exhausted),
+    ("split prompt", |c| c.prompts_split),
+    ("window blocks freed", |c| c.window_blocks_freed),
+    ("prefix hit", |c| c.prefix_hits),
+];
+
+/// A panic is a finding like any other.
+pub(super) fn run_caught(seed: u64, options: Options) -> Result<Outcome, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, options))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+#[test]
+fn seeds() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("BINFER_SIM_SEED") {
+        let outcome = run_caught(seed, Options { log: true, check: true, bug: None });
+        println!("{outcome:#?}");
+        outcome.unwrap();
+        return;
+    }
+    let seeds = number("BINFER_SIM_SEEDS").unwrap_or(SEEDS);
+    let begin = Instant::now();
+    let mut steps = 0;
+    let mut covered = [0_u64; TROUBLES.len()];
+    for seed in 0..seeds {
+        let outcome = run_caught(seed, Options { check: true, ..Options::default() });
+        let outcome = outcome.unwrap_or_else(|cause| fail(seed, &cause));
+        let again = run_caught(seed, Options::default());
+        if again != Ok(outcome) {
+            fail(seed, &format!("the second run was different: {again:?}"));
+        }
+        steps += outcome.steps;
+        for (count, (_, trouble)) in covered.iter_mut().zip(TROUBLES) {
+            *count += u64::from(trouble(&outcome.counters) > 0);
+        }
+    }
+    println!("{seeds} seeds, {steps} steps, {:.1} s", begin.elapsed().as_secs_f64());
+    for (count, (name, _)) in covered.iter().zip(TROUBLES) {
+        println!("  {name:22} {count:>7} seeds, {:>3} %", count * 100 / seeds.max(1));
+    }
+    if seeds < SEEDS_COVERED_MIN {
+        return;
+    }
+    for (count, (name, _)) in covered.iter().zip(TROUBLES) {
+        assert!(count * 100 >= COVERED_MIN * seeds, "only {count} of {seeds} seeds saw {name}");
+    }
+}
+
+fn fail(seed: u64, cause: &str) -> ! {
+    panic!(
+        "seed {seed}: {cause}\nreplay it with its log:\n  BINFER_SIM_SEED={seed} \
+         cargo test -p binfer-coordinator sim::swarm -- --nocapture\n"
+    )
+}
