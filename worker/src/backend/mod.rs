@@ -6,6 +6,7 @@
 //! absent: primitive operations such as "add" or "reshape".
 
 pub mod args;
+pub mod check;
 pub mod cpu;
 pub mod record;
 

@@ -1,0 +1,221 @@
+//! Attention of one token's query heads over one KV head: softmax online, tile by tile.
+//!
+//! Tiles are 64 positions at absolute places, so a token sees the same sums in the same order
+//! whether it was prefilled in a chunk or decoded, whatever the block size. Lanes are positions
+//! for scores and elements for values. Keys past the token are read, where a block has them, and
+//! their scores replaced; values past it are not read at all: they may be anything, NaN included.
+
+use std::ops::Range;
+
+use binfer_proto::BlockId;
+
+use super::cache::{Element, Pair};
+use super::math;
+use super::simd::{Isa, Kernel, LANES, Lanes};
+use crate::backend::KvLayerPlan;
+
+/// Positions of a tile.
+pub(super) const TILE: usize = 64;
+/// Query heads that may share a KV head.
+pub(super) const GROUP_MAX: usize = 64;
+
+/// One token's heads of one KV head.
+pub(super) struct Attention<'a, E> {
+    /// Rotated queries, `[query heads][head_dim]`.
+    pub(super) queries: &'a [f32],
+    pub(super) cache: &'a Pair<E>,
+    pub(super) place: Place<'a>,
+    /// Positions that the token sees: the last is its own.
+    pub(super) seen: Range<usize>,
+    /// `[query heads][head_dim]`.
+    pub(super) out: &'a mut [f32],
+}
+
+/// Where a sequence's keys and values of a head lie.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) shape: KvLayerPlan,
+    /// Blocks of the sequence.
+    pub(super) table: &'a [BlockId],
+    pub(super) kv_head: usize,
+}
+
+/// Running softmax of a head: largest score so far, and sum of exponentials relative to it.
+#[derive(Clone, Copy)]
+struct Softmax {
+    largest: f32,
+    sum: f32,
+}
+
+/// Part of a tile that lies in one block.
+struct Span {
+    /// First element of the head in its block.
+    at: usize,
+    /// First token of the span in its block.
+    first: usize,
+    /// The span's places in the tile.
+    places: Range<usize>,
+}
+
+impl<E: Element> Kernel for Attention<'_, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let (place, cache) = (self.place, self.cache);
+        let head_dim = place.shape.head_dim;
+        let mut states = [Softmax { largest: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
+        self.out.fill(0.0);
+        for tile in self.seen.start / TILE..self.seen.end.div_ceil(TILE) {
+            let first = tile * TILE;
+            let seen = self.seen.start.max(first) - first..self.seen.end.min(first + TILE) - first;
+            let heads =
+                self.queries.chunks_exact(head_dim).zip(self.out.chunks_exact_mut(head_dim));
+            for ((query, out), state) in heads.zip(&mut states) {
+                let mut scores = [0.0; TILE];
+                for span in place.spans(tile, &seen) {
+                    score_span::<I, E>(query, &cache.keys, &span, place.shape, &mut scores);
+                }
+                let factor = weigh::<I>(&mut scores, &seen, head_dim, state);
+                out.iter_mut().for_each(|out| *out *= factor);
+                for span in place.spans(tile, &seen) {
+                    let places = seen.start.max(span.places.start)..seen.end.min(span.places.end);
+                    let skipped = span.first + places.start - span.places.start;
+                    let values = &cache.values[span.at + skipped * head_dim..];
+                    add_values::<I, E>(&scores[places], values, out);
+                }
+            }
+        }
+        for (out, state) in self.out.chunks_exact_mut(head_dim).zip(&states) {
+            let factor = 1.0 / state.sum;
+            out.iter_mut().for_each(|out| *out *= factor);
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    /// The spans of a tile of which something is seen.
+    #[inline(always)]
+    fn spans(self, tile: usize, seen: &Range<usize>) -> impl Iterator<Item = Span> + use<'a> {
+        let KvLayerPlan { kv_heads, block_tokens, head_dim, .. } = self.shape;
+        let length = block_tokens.min(TILE);
+        (seen.start / length..seen.end.div_ceil(length)).map(move |index| {
+            let position = tile * TILE + index * length;
+            let block = self.table[position / block_tokens].index();
+            Span {
+                at: (block * kv_heads + self.kv_head) * block_tokens * head_dim,
+                first: position % block_tokens,
+                places: index * length..(index + 1) * length,
+            }
+        })
+    }
+}
+
+/// Scores of a span's positions, four, two or one register at a time: a lane's sum is the same.
+#[inline(always)]
+fn score_span<I: Isa, E: Element>(
+    query: &[f32],
+    keys: &[E],
+    span: &Span,
+    shape: KvLayerPlan,
+    scores: &mut [f32; TILE],
+) {
+    let keys = &keys[span.at..][..shape.block_tokens * shape.head_dim];
+    let scores = scores[span.places.clone()].as_chunks_mut::<LANES>().0;
+    match scores.len() {
+        4 => score::<I, E, 4>(query, keys, span.first, scores),
+        2 => score::<I, E, 2>(query, keys, span.first, scores),
+        _ => {
+            for (index, scores) in scores.chunks_mut(1).enumerate() {
+                score::<I, E, 1>(query, keys, span.first + index * LANES, scores);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn score<I: Isa, E: Element, const N: usize>(
+    query: &[f32],
+    keys: &[E],
+    first: usize,
+    scores: &mut [Lanes],
+) {
+    let mut sums = [[0.0; LANES]; N];
+    let block_tokens = keys.len() / query.len();
+    for (query, keys) in query.iter().zip(keys.chunks_exact(block_tokens)) {
+        let keys = &keys[first..][..N * LANES].as_chunks::<LANES>().0;
+        for n in 0..N {
+            let keys = E::decode::<I>(&keys[n]);
+            for lane in 0..LANES {
+                sums[n][lane] = I::mul_add(*query, keys[lane], sums[n][lane]);
+            }
+        }
+    }
+    scores.copy_from_slice(&sums);
+}
+
+/// Turns scores into weights relative to the largest so far; returns by how much what was summed
+/// before must shrink.
+#[inline(always)]
+fn weigh<I: Isa>(
+    scores: &mut [f32; TILE],
+    seen: &Range<usize>,
+    head_dim: usize,
+    state: &mut Softmax,
+) -> f32 {
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let mut largest = [state.largest; LANES];
+    for place in 0..TILE {
+        let is_seen = place >= seen.start && place < seen.end;
+        scores[place] = if is_seen { scores[place] * scale } else { f32::NEG_INFINITY };
+        largest[place % LANES] = math::max(largest[place % LANES], scores[place]);
+    }
+    let largest = largest.into_iter().fold(state.largest, math::max);
+    let mut sums = [0.0; LANES];
+    for place in 0..TILE {
+        let is_seen = place >= seen.start && place < seen.end;
+        let weight = math::exp::<I>(scores[place] - largest);
+        scores[place] = if is_seen { weight } else { 0.0 };
+        sums[place % LANES] += scores[place];
+    }
+    let factor = math::exp::<I>(state.largest - largest);
+    state.sum = I::mul_add(state.sum, factor, math::sum(sums));
+    state.largest = largest;
+    factor
+}
+
+/// `out += weights * values`, position by position.
+#[inline(always)]
+fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], out: &mut [f32]) {
+    let head_dim = out.len();
+    let out = out.as_chunks_mut::<LANES>().0;
+    let (fours, ones) = out.as_chunks_mut::<4>();
+    for (index, out) in fours.iter_mut().enumerate() {
+        add_elements::<I, E, 4>(weights, &values[index * 4 * LANES..], head_dim, out);
+    }
+    let rest = &values[fours.len() * 4 * LANES..];
+    for (index, out) in ones.iter_mut().enumerate() {
+        let out = std::array::from_mut(out);
+        add_elements::<I, E, 1>(weights, &rest[index * LANES..], head_dim, out);
+    }
+}
+
+#[inline(always)]
+fn add_elements<I: Isa, E: Element, const N: usize>(
+    weights: &[f32],
+    values: &[E],
+    head_dim: usize,
+    out: &mut [Lanes; N],
+) {
+    let mut sums = *out;
+    for (weight, values) in weights.iter().zip(values.chunks(head_dim)) {
+        let values = values[..N * LANES].as_chunks::<LANES>().0;
+        for n in 0..N {
+            let values = E::decode::<I>(&values[n]);
+            for lane in 0..LANES {
+                sums[n][lane] = I::mul_add(*weight, values[lane], sums[n][lane]);
+            }
+        }
+    }
+    *out = sums;
+}

@@ -1,0 +1,145 @@
+//! The KV cache of a layer, in blocks, in single or half precision.
+//!
+//! Keys lie `[block][kv_head][element][token]`, so that sixteen tokens are the lanes of a register
+//! and a score needs no sum across lanes; values lie `[block][kv_head][token][element]`. Blocks
+//! are never assumed clean. Deliberately absent: who owns a block.
+
+use half::{bf16, f16};
+
+use super::simd::{Isa, LANES, Lanes};
+use crate::backend::KvLayerPlan;
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvDtype {
+    /// As computed.
+    #[default]
+    F32,
+    /// Rounded to bfloat16.
+    BF16,
+    /// Rounded to half precision.
+    F16,
+}
+
+impl KvDtype {
+    /// Bytes of an element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::BF16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// One layer's cache.
+pub(super) struct LayerCache {
+    pub(super) shape: KvLayerPlan,
+    pub(super) data: CacheData,
+}
+
+/// Keys and values by type.
+pub(super) enum CacheData {
+    F32(Pair<f32>),
+    BF16(Pair<Bf16Bits>),
+    F16(Pair<F16Bits>),
+}
+
+/// Keys and values.
+pub(super) struct Pair<E> {
+    pub(super) keys: Vec<E>,
+    pub(super) values: Vec<E>,
+}
+
+/// A bfloat16.
+#[derive(Clone, Copy)]
+pub(super) struct Bf16Bits(u16);
+/// A half.
+#[derive(Clone, Copy)]
+pub(super) struct F16Bits(u16);
+
+/// An element of a cache.
+pub(super) trait Element: Copy + Send + Sync {
+    fn encode(x: f32) -> Self;
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn encode(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
+        *stored
+    }
+}
+
+impl Element for Bf16Bits {
+    #[inline(always)]
+    fn encode(x: f32) -> Self {
+        Self(bf16::from_f32(x).to_bits())
+    }
+    #[inline(always)]
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
+        stored.map(|stored| f32::from_bits(u32::from(stored.0) << 16))
+    }
+}
+
+impl Element for F16Bits {
+    #[inline(always)]
+    fn encode(x: f32) -> Self {
+        Self(f16::from_f32(x).to_bits())
+    }
+    #[inline(always)]
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
+        I::halves(&stored.map(|stored| stored.0))
+    }
+}
+
+impl LayerCache {
+    /// Takes memory for a layer.
+    pub(super) fn new(shape: KvLayerPlan, dtype: KvDtype) -> Self {
+        let elements = shape.blocks * shape.kv_heads * shape.block_tokens * shape.head_dim;
+        let data = match dtype {
+            KvDtype::F32 => CacheData::F32(Pair::new(elements)),
+            KvDtype::BF16 => CacheData::BF16(Pair::new(elements)),
+            KvDtype::F16 => CacheData::F16(Pair::new(elements)),
+        };
+        Self { shape, data }
+    }
+
+    /// Writes one token's key and value of one head.
+    pub(super) fn write(&mut self, block: usize, head: usize, token: usize, kv: (&[f32], &[f32])) {
+        let at =
+            (block * self.shape.kv_heads + head) * self.shape.block_tokens * self.shape.head_dim;
+        let place = Place { at, token, block_tokens: self.shape.block_tokens };
+        match &mut self.data {
+            CacheData::F32(pair) => pair.write(place, kv),
+            CacheData::BF16(pair) => pair.write(place, kv),
+            CacheData::F16(pair) => pair.write(place, kv),
+        }
+    }
+}
+
+/// Where a token's key and value go.
+#[derive(Clone, Copy)]
+struct Place {
+    /// First element of the head in the block.
+    at: usize,
+    token: usize,
+    block_tokens: usize,
+}
+
+impl<E: Element> Pair<E> {
+    fn new(elements: usize) -> Self {
+        let zeros = || vec![E::encode(0.0); elements];
+        Self { keys: zeros(), values: zeros() }
+    }
+
+    fn write(&mut self, place: Place, (key, value): (&[f32], &[f32])) {
+        let keys = self.keys[place.at + place.token..].iter_mut().step_by(place.block_tokens);
+        keys.zip(key).for_each(|(to, from)| *to = E::encode(*from));
+        let values = &mut self.values[place.at + place.token * value.len()..][..value.len()];
+        values.iter_mut().zip(value).for_each(|(to, from)| *to = E::encode(*from));
+    }
+}

@@ -1,0 +1,169 @@
+//! The `attend` operation: writes the step's keys and values, then attends, token by token.
+//!
+//! Keys and values of the whole step are in the cache before the first token attends, since a
+//! chunk's later tokens see its earlier ones. Queries are rotated once, into memory of this file.
+
+use super::attention::{Attention, GROUP_MAX, Place};
+use super::cache::{CacheData, Element, LayerCache, Pair};
+use super::rope::RopeTable;
+use super::simd::Level;
+use super::threads::Team;
+use crate::backend::BackendError;
+use crate::backend::args::AttendArgs;
+use crate::batch::{Batch, BatchRow};
+
+/// Memory between the steps of `attend`.
+#[derive(Default)]
+pub(super) struct Mixer {
+    rope: RopeTable,
+    queries: Vec<f32>,
+    head: Vec<f32>,
+    /// Index of each token's row in the batch.
+    row_of_token: Vec<usize>,
+}
+
+/// What `attend` works on.
+pub(super) struct Attend<'a> {
+    pub(super) args: &'a AttendArgs,
+    pub(super) batch: &'a Batch,
+    pub(super) cache: &'a mut LayerCache,
+    /// `[tokens, (heads + 2 kv_heads) * head_dim]`.
+    pub(super) qkv: &'a [f32],
+    /// `[tokens, heads * head_dim]`.
+    pub(super) out: &'a mut [f32],
+}
+
+impl Mixer {
+    /// A new step begins.
+    pub(super) fn upload(&mut self, batch: &Batch) {
+        self.rope.clear();
+        self.row_of_token.clear();
+        for (index, row) in batch.rows.iter().enumerate() {
+            self.row_of_token.extend(std::iter::repeat_n(index, row.count));
+        }
+    }
+
+    /// Runs the operation.
+    pub(super) fn attend(
+        &mut self,
+        team: &Team,
+        level: Level,
+        attend: Attend<'_>,
+    ) -> Result<(), BackendError> {
+        let Attend { args, batch, cache, qkv, out } = attend;
+        check(args, batch, cache)?;
+        self.rope.prepare(args.rope, &batch.positions);
+        self.write_cache(args, batch, cache, qkv);
+        self.rotate_queries(team, args, qkv);
+        let read = Read { args, batch, team, level };
+        match &cache.data {
+            CacheData::F32(pair) => self.read_cache(&read, cache, pair, out),
+            CacheData::BF16(pair) => self.read_cache(&read, cache, pair, out),
+            CacheData::F16(pair) => self.read_cache(&read, cache, pair, out),
+        }
+        Ok(())
+    }
+
+    fn write_cache(
+        &mut self,
+        args: &AttendArgs,
+        batch: &Batch,
+        cache: &mut LayerCache,
+        qkv: &[f32],
+    ) {
+        let (dim, block_tokens) = (args.head_dim, cache.shape.block_tokens);
+        self.head.resize(dim, 0.0);
+        for (token, qkv) in qkv.chunks_exact(args.qkv.cols).enumerate() {
+            let (keys, values) = qkv[args.heads * dim..].split_at(args.kv_heads * dim);
+            let position = batch.positions[token] as usize;
+            let table = &batch.rows[self.row_of_token[token]].block_tables[args.kv_group];
+            let block = table[position / block_tokens].index();
+            let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
+            for (head, (key, value)) in heads.enumerate() {
+                self.rope.rotate(token, key, &mut self.head);
+                cache.write(block, head, position % block_tokens, (&self.head, value));
+            }
+        }
+    }
+
+    fn rotate_queries(&mut self, team: &Team, args: &AttendArgs, qkv: &[f32]) {
+        let (dim, width) = (args.head_dim, args.heads * args.head_dim);
+        let floats = args.qkv.rows * width;
+        self.queries.resize(floats.max(self.queries.len()), 0.0);
+        let rope = &self.rope;
+        team.pieces(floats, &mut self.queries[..floats], width, |token, out| {
+            let queries = &qkv[token * args.qkv.cols..][..width];
+            for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+                rope.rotate(token, query, out);
+            }
+        });
+    }
+
+    fn read_cache<E: Element>(
+        &self,
+        read: &Read<'_>,
+        cache: &LayerCache,
+        pair: &Pair<E>,
+        out: &mut [f32],
+    ) {
+        let Read { args, batch, team, level } = *read;
+        let group = args.heads / args.kv_heads * args.head_dim;
+        let seen: usize = batch.positions.iter().map(|position| *position as usize + 1).sum();
+        let work = 2 * seen * args.heads * args.head_dim;
+        team.pieces(work, out, group, |piece, out| {
+            let (token, kv_head) = (piece / args.kv_heads, piece % args.kv_heads);
+            let end = batch.positions[token] as usize + 1;
+            let table = &batch.rows[self.row_of_token[token]].block_tables[args.kv_group];
+            level.run(Attention {
+                queries: &self.queries[piece * group..][..group],
+                cache: pair,
+                place: Place { shape: cache.shape, table, kv_head },
+                seen: first_seen(args, end)..end,
+                out,
+            });
+        });
+    }
+}
+
+/// What reading the cache needs besides the cache.
+#[derive(Clone, Copy)]
+struct Read<'a> {
+    args: &'a AttendArgs,
+    batch: &'a Batch,
+    team: &'a Team,
+    level: Level,
+}
+
+/// First position that the token before `end` sees.
+fn first_seen(args: &AttendArgs, end: usize) -> usize {
+    args.window.map_or(0, |window| end.saturating_sub(window as usize))
+}
+
+/// Whether tables and cache have what the step will touch.
+fn check(args: &AttendArgs, batch: &Batch, cache: &LayerCache) -> Result<(), BackendError> {
+    let refuse = |cause: String| Err(BackendError::Args { operation: "attend", cause });
+    let shape = cache.shape;
+    if (shape.kv_heads, shape.head_dim) != (args.kv_heads, args.head_dim) {
+        let (heads, dim) = (args.kv_heads, args.head_dim);
+        return refuse(format!("{heads} KV heads of {dim} elements in a cache of {shape:?}"));
+    }
+    if args.heads / args.kv_heads > GROUP_MAX {
+        return refuse(format!("{} query heads share {} KV heads", args.heads, args.kv_heads));
+    }
+    batch.rows.iter().try_for_each(|row| check_row(args, row, cache))
+}
+
+fn check_row(args: &AttendArgs, row: &BatchRow, cache: &LayerCache) -> Result<(), BackendError> {
+    let tokens = cache.shape.block_tokens;
+    let blocks = first_seen(args, row.start + 1) / tokens..(row.start + row.count).div_ceil(tokens);
+    let table = row.block_tables.get(args.kv_group).map_or(&[][..], Vec::as_slice);
+    let ids = table.get(blocks.clone());
+    if ids.is_none_or(|ids| ids.iter().any(|id| id.index() >= cache.shape.blocks)) {
+        let (slot, group, limit) = (row.slot, args.kv_group, cache.shape.blocks);
+        let cause = format!(
+            "slot {slot}: table of KV group {group} does not lead to blocks {blocks:?} below {limit}"
+        );
+        return Err(BackendError::Args { operation: "attend", cause });
+    }
+    Ok(())
+}

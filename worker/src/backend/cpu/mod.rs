@@ -1,0 +1,236 @@
+//! The CPU backend: every operation composed of small functions, in single precision.
+//!
+//! | file | is |
+//! |---|---|
+//! | `ops.rs` | the operations of the trait, in terms of what follows |
+//! | `product.rs`, `linear.rs`, `panel.rs`, `matrix.rs` | products: cut, kernel, inputs, weights |
+//! | `mixer.rs`, `attention.rs`, `cache.rs`, `rope.rs` | attention |
+//! | `sample.rs` | drawing tokens |
+//! | `ranks.rs`, `shm.rs` | collectives over shared memory |
+//! | `step.rs` | the step under way, and its digest |
+//! | `threads.rs`, `simd.rs`, `math.rs` | threads, instruction sets, elementary functions |
+//!
+//! Weights stay as packed as they came. No order of summation depends on the batch, on chunking,
+//! on threads or on block size, so a token's result has the same bits in any company.
+
+mod attention;
+mod cache;
+mod linear;
+mod math;
+mod matrix;
+mod mixer;
+mod ops;
+mod panel;
+mod product;
+mod ranks;
+mod rope;
+pub mod sample;
+pub mod shm;
+mod simd;
+mod step;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use binfer_proto::Token;
+use binfer_shard::{LocalPart, LocalTensor, Source};
+
+use super::check::{StepShape, WeightShape};
+use super::{BackendError, MemoryPlan, Weight};
+pub use cache::KvDtype;
+use cache::LayerCache;
+use matrix::{Matrix, Packed};
+use mixer::Mixer;
+use panel::Panel;
+use ranks::Ranks;
+use simd::Lanes;
+pub use simd::Level;
+use step::Step;
+use threads::Team;
+
+/// How a CPU backend works.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuSettings {
+    /// Threads of this rank.
+    pub threads: usize,
+    /// How the cache keeps keys and values.
+    pub kv_dtype: KvDtype,
+    /// Instruction set of the kernels.
+    pub level: Level,
+}
+
+impl CpuSettings {
+    /// `threads` threads, cache in single precision, the best instruction set.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self { threads, kv_dtype: KvDtype::F32, level: Level::best() }
+    }
+}
+
+/// A CPU as a device.
+pub struct CpuBackend {
+    settings: CpuSettings,
+    team: Team,
+    ranks: Ranks,
+    weights: Vec<Loaded>,
+    plan: MemoryPlan,
+    arena: Vec<f32>,
+    caches: Vec<LayerCache>,
+    /// Last sampled token of each slot.
+    last_tokens: Vec<Token>,
+    work: Work,
+    step: Step,
+}
+
+/// A weight as the operations want it.
+enum Loaded {
+    /// One row: the scale of a norm.
+    Vector(Vec<f32>),
+    Matrix(Matrix),
+}
+
+/// Memory that operations use and leave.
+#[derive(Default)]
+struct Work {
+    panel: Panel,
+    scratch: Vec<Lanes>,
+    /// Products on their way to the other ranks.
+    exchanged: Vec<f32>,
+    mixer: Mixer,
+    sampler: sample::Scratch,
+}
+
+impl CpuBackend {
+    /// A backend without weights, of a rank alone until it joins others. The calling thread should
+    /// be the one that will run the steps, see `threads.rs`.
+    pub fn new(settings: CpuSettings) -> Result<Self, BackendError> {
+        Ok(Self {
+            settings,
+            team: Team::new(settings.threads)?,
+            ranks: Ranks::default(),
+            weights: Vec::new(),
+            plan: MemoryPlan { arena: 0, slots_max: 0, outputs_max: 0, vocab: 0, kv: Vec::new() },
+            arena: Vec::new(),
+            caches: Vec::new(),
+            last_tokens: Vec::new(),
+            work: Work::default(),
+            step: Step::default(),
+        })
+    }
+
+    fn keep(&mut self, loaded: Loaded) -> Result<Weight, BackendError> {
+        let index = u32::try_from(self.weights.len()).map_err(|_| BackendError::Args {
+            operation: "load",
+            cause: "too many weights".to_owned(),
+        })?;
+        self.weights.push(loaded);
+        Ok(Weight(index))
+    }
+
+    fn step_shape(&self) -> StepShape {
+        StepShape {
+            arena: self.arena.len(),
+            tokens: self.step.batch.tokens.len(),
+            outputs: self.step.batch.outputs.len(),
+            vocab: self.plan.vocab,
+        }
+    }
+
+    /// Repacks a rank's share of a tensor out of its parts' bytes.
+    fn adopt(&mut self, tensor: &LocalTensor, bytes: &[Vec<u8>]) -> Result<Weight, BackendError> {
+        let refuse = |cause: &str| BackendError::Args {
+            operation: "load",
+            cause: format!("{}: {cause}", tensor.name),
+        };
+        let first = tensor.parts.first().ok_or_else(|| refuse("no parts"))?;
+        let same = |part: &LocalPart| (part.cols, &part.inputs) == (first.cols, &first.inputs);
+        if !tensor.parts.iter().all(same) {
+            return Err(refuse("parts differ in columns"));
+        }
+        let packed: Vec<Packed<'_>> = tensor
+            .parts
+            .iter()
+            .zip(bytes)
+            .map(|(part, bytes)| Packed { dtype: part.dtype, rows: part.rows as usize, bytes })
+            .collect();
+        let inputs = first.inputs.start as usize..first.inputs.end as usize;
+        let matrix = Matrix::from_packed(first.cols as usize, inputs, &packed)?;
+        self.keep(Loaded::new(matrix))
+    }
+
+    /// Reads and repacks a tensor.
+    fn load_tensor(
+        &mut self,
+        source: &Source,
+        tensor: &LocalTensor,
+    ) -> Result<Weight, BackendError> {
+        let mut bytes = Vec::with_capacity(tensor.parts.len());
+        for part in &tensor.parts {
+            let length = usize::try_from(part.bytes()).unwrap_or(usize::MAX);
+            let mut packed = vec![0; length];
+            source.read_into(part, &mut packed)?;
+            bytes.push(packed);
+        }
+        self.adopt(tensor, &bytes)
+    }
+}
+
+impl Loaded {
+    fn new(matrix: Matrix) -> Self {
+        if matrix.rows() != 1 {
+            return Self::Matrix(matrix);
+        }
+        let mut vector = vec![0.0; matrix.cols()];
+        matrix.read_row(0, &mut vector);
+        Self::Vector(vector)
+    }
+
+    fn shape(&self) -> WeightShape {
+        match self {
+            Self::Vector(vector) => WeightShape { rows: 1, cols: vector.len() },
+            Self::Matrix(matrix) => {
+                WeightShape { rows: matrix.rows(), cols: matrix.inputs().len() }
+            }
+        }
+    }
+}
+
+/// The weight behind a handle.
+fn loaded<'a>(
+    weights: &'a [Loaded],
+    operation: &'static str,
+    weight: Weight,
+) -> Result<&'a Loaded, BackendError> {
+    let refuse = || BackendError::Args { operation, cause: format!("{weight:?} was never loaded") };
+    weights.get(weight.0 as usize).ok_or_else(refuse)
+}
+
+/// The matrix behind a handle.
+fn matrix<'a>(
+    weights: &'a [Loaded],
+    operation: &'static str,
+    weight: Weight,
+) -> Result<&'a Matrix, BackendError> {
+    match loaded(weights, operation, weight)? {
+        Loaded::Matrix(matrix) => Ok(matrix),
+        Loaded::Vector(_) => {
+            let cause = format!("{weight:?} is a vector, not a matrix");
+            Err(BackendError::Args { operation, cause })
+        }
+    }
+}
+
+/// The vector behind a handle.
+fn vector<'a>(
+    weights: &'a [Loaded],
+    operation: &'static str,
+    weight: Weight,
+) -> Result<&'a [f32], BackendError> {
+    match loaded(weights, operation, weight)? {
+        Loaded::Vector(vector) => Ok(vector),
+        Loaded::Matrix(_) => {
+            let cause = format!("{weight:?} is a matrix, not a vector");
+            Err(BackendError::Args { operation, cause })
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The backend's operations, each a few calls of this folder's functions.
+
+use std::sync::Arc;
+
+use binfer_shard::{LocalTensor, Source};
+
+use super::attention::TILE;
+use super::cache::LayerCache;
+use super::mixer::Attend;
+use super::panel::{Feed, Norm, Panel};
+use super::product::{Product, Then, pass_tokens, scratch_lanes};
+use super::sample::{Draw, Scratch, draw};
+use super::simd::LANES;
+use super::{CpuBackend, Loaded, loaded, matrix, vector};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::{Abort, Backend, BackendError, MemoryPlan, StepOutput, Weight};
+use crate::batch::{Batch, TokenInput};
+
+/// Outputs whose logits are made at once; the same on all ranks, however they share the vocabulary.
+const HEAD_TOKENS: usize = 8;
+
+impl Backend for CpuBackend {
+    fn load(&mut self, source: &Source, tensor: &LocalTensor) -> Result<Weight, BackendError> {
+        self.load_tensor(source, tensor)
+    }
+
+    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
+        self.ranks.make(world, self.team.count())
+    }
+
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        self.ranks.join(id, (rank, world), self.team.count())
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        for kv in &plan.kv {
+            let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
+            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim % LANES != 0 {
+                let cause = format!("{kv:?}: blocks of 16, 32, n x 64 tokens, heads of n x 16");
+                return Err(BackendError::Args { operation: "allocate", cause });
+            }
+        }
+        self.arena = vec![0.0; plan.arena];
+        let dtype = self.settings.kv_dtype;
+        self.caches = plan.kv.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
+        self.last_tokens = vec![0; plan.slots_max];
+        self.work.sampler = Scratch::for_vocab(plan.vocab);
+        self.step.sampled = Vec::with_capacity(plan.outputs_max);
+        let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
+        for weight in &self.weights {
+            let Loaded::Matrix(matrix) = weight else { continue };
+            let tokens = pass_tokens(matrix);
+            lanes = lanes.max(scratch_lanes(matrix, self.team.count()));
+            floats = floats.max(Panel::floats(tokens, matrix));
+            exchanged = exchanged.max(tokens * matrix.rows());
+        }
+        self.work.scratch.resize(lanes, [0.0; LANES]);
+        self.work.panel.reserve(floats);
+        if self.ranks.are_several() {
+            self.work.exchanged.resize(exchanged, 0.0);
+        }
+        self.plan = plan.clone();
+        Ok(())
+    }
+
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+        self.step.begin(batch, &self.plan)?;
+        self.work.mixer.upload(&self.step.batch);
+        Ok(())
+    }
+
+    fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
+        let table = matrix(&self.weights, "embed", args.table)?;
+        let shape = loaded(&self.weights, "embed", args.table)?.shape();
+        args.check(&self.step_shape(), shape)?;
+        let out = &mut self.arena[range(&args.out)];
+        for (input, out) in self.step.batch.tokens.iter().zip(out.chunks_exact_mut(args.out.cols)) {
+            let token = match input {
+                TokenInput::Known(token) => *token,
+                TokenInput::LastSample(slot) => self.last_tokens[slot.index()],
+            };
+            match (token as usize).checked_sub(args.first_token) {
+                Some(row) if row < table.rows() => table.read_row(row, out),
+                _ => out.fill(0.0),
+            }
+        }
+        self.ranks.sum("embed", out)
+    }
+
+    fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
+        let operation = "norm_linear";
+        let weight = matrix(&self.weights, operation, args.weight)?;
+        let scale = vector(&self.weights, operation, args.norm)?;
+        let [norm, shape] = [args.norm, args.weight].map(|w| loaded(&self.weights, operation, w));
+        args.check(&self.step_shape(), norm?.shape(), shape?.shape())?;
+        let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
+        let (x, out) = apart(&mut self.arena, &args.x, &args.out);
+        let (hidden, cols) = (args.x.cols, args.out.cols);
+        let then = if args.glu.is_some() { Then::SiluGate } else { Then::Store };
+        let pass = pass_tokens(weight);
+        for (x, out) in x.chunks(pass * hidden).zip(out.chunks_mut(pass * cols)) {
+            let row = |token| &x[token * hidden..][..hidden];
+            let norm = Some(Norm { scale, eps: args.eps });
+            let feed = Feed { tokens: x.len() / hidden, row, norm };
+            work.panel.fill(team, level, weight, feed);
+            let (panel, scratch) = (&work.panel, &mut work.scratch);
+            Product { matrix: weight, panel, scratch, then }.run(team, level, out, cols);
+        }
+        Ok(())
+    }
+
+    fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
+        args.check(&self.step_shape())?;
+        let refuse = || BackendError::Args {
+            operation: "attend",
+            cause: format!("layer {} has no cache", args.layer),
+        };
+        let cache = self.caches.get_mut(args.layer).ok_or_else(refuse)?;
+        let (qkv, out) = apart(&mut self.arena, &args.qkv, &args.out);
+        let attend = Attend { args, batch: &self.step.batch, cache, qkv, out };
+        self.work.mixer.attend(&self.team, self.settings.level, attend)
+    }
+
+    fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
+        let operation = "linear_out";
+        let weight = matrix(&self.weights, operation, args.weight)?;
+        let shape = loaded(&self.weights, operation, args.weight)?.shape();
+        args.check(&self.step_shape(), shape)?;
+        if args.residual != args.out {
+            self.arena.copy_within(range(&args.residual), args.out.offset);
+        }
+        let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
+        let (x, out) = apart(&mut self.arena, &args.x, &args.out);
+        let (inputs, cols, pass) = (args.x.cols, args.out.cols, pass_tokens(weight));
+        for (x, out) in x.chunks(pass * inputs).zip(out.chunks_mut(pass * cols)) {
+            let row = |token| &x[token * inputs..][..inputs];
+            let feed = Feed { tokens: x.len() / inputs, row, norm: None };
+            work.panel.fill(team, level, weight, feed);
+            let (panel, scratch) = (&work.panel, &mut work.scratch);
+            if !self.ranks.are_several() {
+                let product = Product { matrix: weight, panel, scratch, then: Then::Add };
+                product.run(team, level, out, cols);
+                continue;
+            }
+            let sums = &mut work.exchanged[..out.len()];
+            let product = Product { matrix: weight, panel, scratch, then: Then::Store };
+            product.run(team, level, sums, cols);
+            self.ranks.sum(operation, sums)?;
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
+        }
+        Ok(())
+    }
+
+    fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
+        let operation = "head";
+        let weight = matrix(&self.weights, operation, args.weight)?;
+        let scale = vector(&self.weights, operation, args.norm)?;
+        let [norm, shape] = [args.norm, args.weight].map(|w| loaded(&self.weights, operation, w));
+        args.check(&self.step_shape(), norm?.shape(), shape?.shape())?;
+        let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
+        let (x, logits) = apart(&mut self.arena, &args.x, &args.logits);
+        let (hidden, vocab) = (args.x.cols, args.logits.cols);
+        let batch = Arc::clone(&self.step.batch);
+        let outputs = batch.outputs.chunks(HEAD_TOKENS);
+        for (outputs, logits) in outputs.zip(logits.chunks_mut(HEAD_TOKENS * vocab)) {
+            let row = |output: usize| &x[outputs[output].token * hidden..][..hidden];
+            let norm = Some(Norm { scale, eps: args.eps });
+            work.panel.fill(team, level, weight, Feed { tokens: outputs.len(), row, norm });
+            let (panel, scratch) = (&work.panel, &mut work.scratch);
+            (0..outputs.len()).for_each(|output| self.step.hash_hidden(panel.plain(output)));
+            let product = Product { matrix: weight, panel, scratch, then: Then::Store };
+            if !self.ranks.are_several() {
+                product.run(team, level, logits, vocab);
+                continue;
+            }
+            let mine = &mut work.exchanged[..outputs.len() * weight.rows()];
+            product.run(team, level, mine, weight.rows());
+            self.ranks.gather_logits(mine, outputs.len(), logits)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
+        args.check(&self.step_shape())?;
+        let logits = self.arena[range(&args.logits)].chunks_exact(args.logits.cols);
+        self.step.sampled.clear();
+        for (output, logits) in self.step.batch.outputs.iter().zip(logits) {
+            let how = Draw {
+                sampling: &output.sampling,
+                seed: output.seed,
+                choice: output.choice,
+                position: output.position,
+            };
+            let sampled = draw(logits, &how, &mut self.work.sampler);
+            self.last_tokens[output.slot.index()] = sampled.token;
+            self.step.sampled.push(sampled);
+        }
+        Ok(())
+    }
+
+    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
+        let outside = || BackendError::Args {
+            operation: "all_reduce",
+            cause: format!("{x:?} is not in the arena"),
+        };
+        let x = self.arena.get_mut(range(&x)).ok_or_else(outside)?;
+        self.ranks.sum("all_reduce", x)
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, BackendError> {
+        Ok(self.step.output())
+    }
+
+    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        let x = self.arena.get(range(&x)).ok_or_else(|| BackendError::Args {
+            operation: "read",
+            cause: format!("{x:?} is not in the arena"),
+        })?;
+        Ok(x.to_vec())
+    }
+}
+
+fn range(tensor: &Tensor) -> std::ops::Range<usize> {
+    tensor.offset..tensor.offset + tensor.len()
+}
+
+/// Two tensors that do not overlap: one to read, one to write.
+fn apart<'a>(arena: &'a mut [f32], read: &Tensor, write: &Tensor) -> (&'a [f32], &'a mut [f32]) {
+    if read.offset < write.offset {
+        let (low, high) = arena.split_at_mut(write.offset);
+        return (&low[range(read)], &mut high[..write.len()]);
+    }
+    let (low, high) = arena.split_at_mut(read.offset);
+    (&high[..read.len()], &mut low[range(write)])
+}

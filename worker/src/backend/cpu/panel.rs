@@ -1,0 +1,151 @@
+//! A product's inputs, prepared once for all rows of the weight.
+//!
+//! Per token: the inputs, normed where asked, in blocks of 32 with zeros where the weight has
+//! columns that are not fed; the same inputs scaled for nibbles; and the sum of each block.
+//! A nibble is used where it stands in its word, worth `2^(4 k)` too much, so its input is divided
+//! by that beforehand: both are exact, and save a shift per weight.
+
+use std::ops::Range;
+
+use super::math;
+use super::matrix::{BLOCK, Matrix};
+use super::simd::{Isa, Kernel, LANES, Level};
+use super::threads::Team;
+
+/// Prepared inputs of several tokens.
+#[derive(Default)]
+pub(super) struct Panel {
+    data: Vec<f32>,
+    tokens: usize,
+    blocks: usize,
+}
+
+/// Prepared inputs of one token, in blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) plain: &'a [[f32; BLOCK]],
+    /// Input `k` divided by `2^(4 (k % 8))`, but by 1 for the last of eight, see `linear.rs`.
+    pub(super) scaled: &'a [[f32; BLOCK]],
+    pub(super) sums: &'a [f32],
+}
+
+/// RMSNorm before a product.
+#[derive(Clone, Copy)]
+pub(super) struct Norm<'a> {
+    pub(super) scale: &'a [f32],
+    pub(super) eps: f32,
+}
+
+/// Where a panel comes from.
+pub(super) struct Feed<'a, R> {
+    /// Tokens of the panel.
+    pub(super) tokens: usize,
+    /// The token's inputs.
+    pub(super) row: R,
+    pub(super) norm: Option<Norm<'a>>,
+}
+
+impl Panel {
+    /// Room for so many tokens of `matrix`.
+    pub(super) fn floats(tokens: usize, matrix: &Matrix) -> usize {
+        tokens * stride(matrix.blocks_per_band())
+    }
+
+    /// Takes memory for so many numbers.
+    pub(super) fn reserve(&mut self, floats: usize) {
+        self.data.resize(floats.max(self.data.len()), 0.0);
+    }
+
+    /// Tokens in it.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Makes it the inputs of `matrix` for the tokens of `feed`.
+    pub(super) fn fill<'a, R>(
+        &mut self,
+        team: &Team,
+        level: Level,
+        matrix: &Matrix,
+        feed: Feed<'a, R>,
+    ) where
+        R: Fn(usize) -> &'a [f32] + Sync + Send,
+    {
+        self.tokens = feed.tokens;
+        self.blocks = matrix.blocks_per_band();
+        let (stride, inputs) = (stride(self.blocks), matrix.inputs());
+        let data = &mut self.data[..feed.tokens * stride];
+        team.pieces(data.len(), data, stride, |token, to| {
+            let (x, norm, inputs) = ((feed.row)(token), feed.norm, inputs.clone());
+            level.run(Prepare { x, norm, inputs, to });
+        });
+    }
+
+    /// One token's inputs.
+    #[inline(always)]
+    pub(super) fn inputs(&self, token: usize) -> Inputs<'_> {
+        let stride = stride(self.blocks);
+        let row = &self.data[token * stride..][..stride];
+        let (plain, rest) = row.split_at(self.blocks * BLOCK);
+        let (scaled, sums) = rest.split_at(self.blocks * BLOCK);
+        Inputs { plain: plain.as_chunks().0, scaled: scaled.as_chunks().0, sums }
+    }
+
+    /// One token's inputs in a row, as the weight's columns see them.
+    pub(super) fn plain(&self, token: usize) -> &[f32] {
+        self.inputs(token).plain.as_flattened()
+    }
+}
+
+fn stride(blocks: usize) -> usize {
+    blocks * (2 * BLOCK + 1)
+}
+
+/// Prepares one token.
+struct Prepare<'a> {
+    x: &'a [f32],
+    norm: Option<Norm<'a>>,
+    inputs: Range<usize>,
+    to: &'a mut [f32],
+}
+
+impl Kernel for Prepare<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let blocks = self.to.len() / (2 * BLOCK + 1);
+        let (plain, rest) = self.to.split_at_mut(blocks * BLOCK);
+        let (scaled, sums) = rest.split_at_mut(blocks * BLOCK);
+        plain[..self.inputs.start].fill(0.0);
+        plain[self.inputs.end..].fill(0.0);
+        let fed = &mut plain[self.inputs];
+        fed.copy_from_slice(self.x);
+        if let Some(Norm { scale, eps }) = self.norm {
+            let factor =
+                1.0 / (math::sum_of_squares::<I>(self.x) / self.x.len() as f32 + eps).sqrt();
+            for (x, scale) in fed.iter_mut().zip(scale) {
+                *x = *scale * (*x * factor);
+            }
+        }
+        let plain = plain.as_chunks::<BLOCK>().0;
+        for ((plain, scaled), sum) in plain.iter().zip(scaled.as_chunks_mut::<BLOCK>().0).zip(sums)
+        {
+            for k in 0..BLOCK {
+                scaled[k] = plain[k] * NIBBLE_SCALES[k % 8];
+            }
+            *sum = math::sum(std::array::from_fn(|lane| plain[lane] + plain[LANES + lane]));
+        }
+    }
+}
+
+/// What an input is multiplied by, by its place among eight.
+const NIBBLE_SCALES: [f32; 8] = {
+    let mut scales = [1.0; 8];
+    let mut k = 1;
+    while k < 7 {
+        scales[k] = scales[k - 1] / 16.0;
+        k += 1;
+    }
+    scales
+};
