@@ -20,6 +20,8 @@ enum Command {
     Run(cli::run::RunArgs),
     /// Serve the OpenAI API
     Serve(cli::serve::ServeArgs),
+    /// Measure how fast a model runs, or what the coordinator costs
+    Bench(Box<cli::bench::BenchArgs>),
     /// Run one rank; the other commands start it
     #[command(hide = true)]
     Worker(binfer_worker::args::WorkerArgs),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => cli::run::run(&args),
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Bench(args) => cli::bench::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -174,7 +174,8 @@ impl Launched {
         let text = TextStage::new(text);
         let fronts = Fronts::new(ends.budget);
         let (commands, drain) = (ends.commands, self.drain);
-        let mut serve = Serve { sched, text, fronts, fleet, commands, drain };
+        let meter = None;
+        let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter };
         ends.readiness.send_replace(Readiness::Ready);
         let outcome = serve.run().await;
         if let Err(error) = &outcome {

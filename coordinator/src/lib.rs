@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod front;
 pub mod http;
 pub mod launch;
+pub mod meter;
 pub mod options;
 pub mod report;
 pub mod sched;

@@ -12,6 +12,7 @@ use tokio::time::Interval;
 
 use crate::fleet::{Fleet, FleetError};
 use crate::front::{Command, FailKind, Fronts, Submit};
+use crate::meter::StepMeter;
 use crate::sched::{AbsorbError, Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::TextStage;
 
@@ -44,6 +45,8 @@ pub struct Serve {
     pub commands: mpsc::Receiver<Command>,
     /// How long running requests may go on after `Stop`.
     pub drain: Duration,
+    /// Takes the cost of each step, where somebody wants to know it.
+    pub meter: Option<StepMeter>,
 }
 
 /// Clock and ticker of a running loop.
@@ -64,7 +67,12 @@ impl Serve {
             match self.next_event(&mut time).await {
                 Event::Submit(submit) => self.submit(*submit),
                 Event::Cancel(id) => self.cancel(id),
-                Event::Stepped(result) => self.stepped(&result)?,
+                Event::Stepped(result) => {
+                    if let Some(meter) = &mut self.meter {
+                        meter.stepped(result.rows.len());
+                    }
+                    self.stepped(&result)?;
+                }
                 Event::Tick => self.look_after_readers(),
                 Event::WorkerLost(error) => return self.lost(error),
                 Event::Stop => {

@@ -1,0 +1,255 @@
+//! `binfer bench coordinator`: CPU time of a step, from result bytes in to plan and events out.
+//!
+//! Everything of the coordinator is real and in this process: fleet, serve loop, scheduler, text,
+//! HTTP. Worker and clients are in another one (`peer.rs`). With a step of fixed length, as a
+//! device would take, all events of a step are written before the next result comes, so what is
+//! measured between two results is one step.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use binfer_proto::{Epoch, GroupId};
+use binfer_shard::Source;
+use clap::Args;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command as Process};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::samples::{Samples, print_table};
+use crate::config;
+use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn};
+use crate::front::{Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UnreadBudget};
+use crate::http;
+use crate::launch::LaunchError;
+use crate::meter::{StepCost, StepMeter};
+use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
+use crate::serve::Serve;
+use crate::text::{TextModel, TextStage};
+
+/// Steps before the measured ones: streams begin, memory settles.
+const WARM_UP: u32 = 1000;
+const BLOCK_TOKENS: u32 = 64;
+const CONTEXT_MAX: u32 = 1 << 24;
+
+/// Arguments of `binfer bench coordinator`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CoordinatorBench {
+    /// A GGUF file, or `demo`: its vocabulary is used, its weights are not
+    #[arg(default_value = "demo")]
+    model: String,
+    /// Clients at once, several numbers for several rows
+    #[arg(long, default_value = "64,256", value_delimiter = ',', value_name = "N")]
+    streams: Vec<u32>,
+    /// Steps that are measured
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    steps: u32,
+    /// Length of a step in microseconds, several numbers for several rows; 0 is as fast as plans
+    /// come
+    #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
+    step_us: Vec<u64>,
+}
+
+/// Measures and prints.
+pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
+    let path = config::model_path(&bench.model).map_err(LaunchError::Config)?;
+    let source = Source::open(path.clone())?;
+    let text = Arc::new(TextModel::from_gguf(&source.gguf().metadata)?);
+    let vocab = source.spec().vocab;
+    let mut rows = Vec::new();
+    for (streams, step_us) in
+        bench.streams.iter().flat_map(|streams| bench.step_us.iter().map(|us| (*streams, *us)))
+    {
+        let setup =
+            Setup { path: path.clone(), vocab, streams, step_us, steps: bench.steps.max(1) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        rows.push(runtime.block_on(setup.measure(Arc::clone(&text)))?);
+    }
+    println!("CPU time of the coordinator per step, us; {} steps each", bench.steps);
+    let head = [
+        "streams",
+        "step us",
+        "median",
+        "p10",
+        "p90",
+        "p99",
+        "serve loop",
+        "events/step",
+        "steps/s",
+    ];
+    print_table(&head, &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One row of the table.
+struct Setup {
+    path: PathBuf,
+    vocab: u32,
+    streams: u32,
+    step_us: u64,
+    steps: u32,
+}
+
+impl Setup {
+    /// Runs one coordinator from start to end.
+    async fn measure(&self, text: Arc<TextModel>) -> Result<Vec<String>> {
+        let (instance, socket) = config::fresh_socket();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("listening")?;
+        let mut peer = self.start_peer(&instance, &socket, &listener)?;
+        let (commands_in, commands) = mpsc::channel(1024);
+        let counts = tokio::spawn(hear(peer.stdout.take(), commands_in.clone()));
+        let spawn = Spawn::Elsewhere { instance, socket };
+        let (fleet, facts) = Fleet::start(self.fleet_config(spawn), |_| {}).await?;
+        let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
+        let (_ready, readiness) = watch::channel(Readiness::Ready);
+        let core = Core::new(Parts {
+            commands: commands_in,
+            model: Arc::new(self.model_info()),
+            text: Arc::clone(&text),
+            readiness,
+            budget: Arc::clone(&budget),
+            limits: Limits::default(),
+        });
+        let (close, closing) = oneshot::channel();
+        let front = std::thread::spawn(move || front(listener, core, closing));
+        let mut serve = Serve {
+            sched: Scheduler::new(self.sched_config(&facts))?,
+            text: TextStage::new(text),
+            fronts: Fronts::new(budget),
+            fleet,
+            commands,
+            drain: Duration::ZERO,
+            meter: Some(StepMeter::default()),
+        };
+        let began = Instant::now();
+        serve.run().await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let Serve { fleet, meter, .. } = serve;
+        fleet.stop("measured").await;
+        let _ = close.send(());
+        front.join().map_err(|_| anyhow!("the HTTP front panicked"))??;
+        peer.wait().await?;
+        let events = counts.await??;
+        self.row(meter.unwrap_or_default().costs(), events, seconds)
+    }
+
+    fn start_peer(&self, instance: &str, socket: &Path, http: &TcpListener) -> Result<Child> {
+        let mut process = Process::new("/proc/self/exe");
+        process.args(["bench", "peer", "--instance", instance]);
+        process.arg("--model").arg(&self.path).arg("--socket").arg(socket);
+        let numbers = [
+            ("--http", http.local_addr()?.to_string()),
+            ("--streams", self.streams.to_string()),
+            ("--tokens", self.tokens().to_string()),
+            ("--step-us", self.step_us.to_string()),
+        ];
+        numbers.iter().for_each(|(flag, value)| {
+            process.arg(flag).arg(value);
+        });
+        process.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        process.spawn().context("starting the bench's peer")
+    }
+
+    /// Of each answer.
+    fn tokens(&self) -> u32 {
+        self.steps.saturating_add(2 * WARM_UP)
+    }
+
+    /// The slice of steps in which all streams ran, in numbers.
+    fn row(&self, costs: &[StepCost], events: u64, seconds: f64) -> Result<Vec<String>> {
+        let full = costs.iter().filter(|cost| cost.rows == self.streams as usize);
+        let costs: Vec<StepCost> =
+            full.skip(WARM_UP as usize).take(self.steps as usize).copied().collect();
+        anyhow::ensure!(costs.len() == self.steps as usize, "only {} full steps", costs.len());
+        let us = |part: fn(&StepCost) -> u64| {
+            Samples::new(costs.iter().map(|cost| part(cost) as f64 / 1e3).collect())
+        };
+        let process = us(|cost| cost.process_ns);
+        let quantile = |thousandths| format!("{:.1}", process.quantile(thousandths));
+        let tokens = f64::from(self.tokens());
+        Ok(vec![
+            self.streams.to_string(),
+            self.step_us.to_string(),
+            quantile(500),
+            quantile(100),
+            quantile(900),
+            quantile(990),
+            format!("{:.1}", us(|cost| cost.serve_ns).median()),
+            format!("{:.1}", events as f64 / tokens),
+            format!("{:.0}", tokens / seconds),
+        ])
+    }
+
+    fn fleet_config(&self, spawn: Spawn) -> FleetConfig {
+        FleetConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            world: 1,
+            spawn,
+            step_deadline: Duration::from_secs(10),
+            attach_deadline: Duration::from_secs(30),
+            load: LoadConfig {
+                model: self.path.clone(),
+                model_digest: 0,
+                dtype: "f32".into(),
+                threads: 1,
+                slots_max: self.streams,
+                tokens_per_step_max: self.streams.max(512),
+                context_max: CONTEXT_MAX,
+                kv_bytes_max: 0,
+            },
+        }
+    }
+
+    fn sched_config(&self, facts: &Facts) -> SchedConfig {
+        let group = |blocks: &u32| KvGroupConfig {
+            block_tokens: BLOCK_TOKENS,
+            blocks: *blocks,
+            window: None,
+        };
+        SchedConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            slots_max: self.streams,
+            tokens_per_step_max: self.streams.max(512),
+            context_max: CONTEXT_MAX,
+            queue_max: 1 << 20,
+            queue_tokens_max: 1 << 20,
+            kv_groups: facts.blocks.iter().map(group).collect(),
+            prefix_cache: true,
+        }
+    }
+
+    fn model_info(&self) -> ModelInfo {
+        ModelInfo {
+            name: "script".into(),
+            context_max: CONTEXT_MAX,
+            vocab: self.vocab,
+            end_ids: Vec::new(),
+            salt: 0,
+            created: 0,
+        }
+    }
+}
+
+/// The HTTP front, on a thread of its own as in `binfer serve`.
+fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let closing = async { drop(closing.await) };
+    Ok(runtime.block_on(http::serve(listener, core, http::Config::default(), closing))?)
+}
+
+/// What the peer says of the events that its clients saw; then the measurement is over.
+async fn hear(peer: Option<ChildStdout>, commands: mpsc::Sender<Command>) -> Result<u64> {
+    let mut said = String::new();
+    let heard = match peer {
+        Some(peer) => BufReader::new(peer).read_line(&mut said).await,
+        None => Ok(0),
+    };
+    let _ = commands.send(Command::Stop).await;
+    heard?;
+    said.trim().parse().with_context(|| format!("the bench's peer said {said:?}"))
+}

@@ -1,0 +1,169 @@
+//! `binfer bench MODEL`: prefill and decode of the real cluster, through the request core.
+//!
+//! Prompts are random tokens, different in every request, so the prefix cache holds none of them.
+//! Prefill is timed by answers of one token; decode is what answers of N + 1 tokens take longer
+//! than those, divided by N.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use binfer_proto::Sampling;
+use clap::Args;
+
+use super::samples::{Samples, print_table};
+use super::script::Dice;
+use crate::config::ConfigError;
+use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
+use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::options::ModelArgs;
+
+/// Arguments of `binfer bench MODEL`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ModelBench {
+    /// The model and how to run it.
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// What is asked of the model.
+#[derive(Args, Clone, Debug)]
+struct Load {
+    /// Tokens of each prompt
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    prompt_tokens: u32,
+    /// Tokens generated after the first
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    generate: u32,
+    /// Requests at once, several numbers for several rows
+    #[arg(long, default_value = "1,4,8", value_delimiter = ',', value_name = "N")]
+    batch: Vec<u32>,
+    /// Measured runs; one more before them is not counted
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    repeat: u32,
+}
+
+/// Runs the cluster, measures, prints.
+pub(super) fn run(bench: &ModelBench) -> Result<ExitCode> {
+    let load = bench.load.clone();
+    let positive = [load.prompt_tokens, load.generate, load.repeat];
+    if positive.iter().chain(&load.batch).any(|number| *number == 0) {
+        let cause = "--prompt-tokens, --generate, --batch and --repeat: expected 1 or more";
+        return Err(LaunchError::Config(ConfigError(cause.into())).into());
+    }
+    let plan = LaunchPlan { args: &bench.model, drain: Duration::ZERO };
+    launch(plan, move |cluster| front(cluster, &load))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn front(cluster: Cluster, load: &Load) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let Cluster { core, mut readiness, closing } = cluster;
+        let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
+        if !settled.is_ok_and(|state| *state == Readiness::Ready) {
+            return Ok(()); // the launcher knows better why; it speaks
+        }
+        tokio::select! {
+            outcome = measure(&core, load) => outcome,
+            _ = closing => Ok(()),
+        }
+    })
+}
+
+async fn measure(core: &Core, load: &Load) -> Result<()> {
+    let mut dice = Dice::new(1);
+    let mut rows = Vec::new();
+    for batch in load.batch.iter().copied() {
+        rows.push(measure_batch(core, load, batch, &mut dice).await?);
+    }
+    println!(
+        "{}: {} prompt tokens, {} generated; median (min to max) of {} runs",
+        core.model().name,
+        load.prompt_tokens,
+        load.generate,
+        load.repeat
+    );
+    let head = ["batch", "prefill tok/s", "decode tok/s", "first token ms"];
+    print_table(&head, &rows);
+    Ok(())
+}
+
+async fn measure_batch(
+    core: &Core,
+    load: &Load,
+    batch: u32,
+    dice: &mut Dice,
+) -> Result<Vec<String>> {
+    let (mut prefill, mut decode, mut first) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..=load.repeat {
+        let prompts = || Generation { batch, prompt_tokens: load.prompt_tokens, tokens: 1 };
+        let short = prompts().run(core, dice).await?;
+        let long = Generation { tokens: load.generate + 1, ..prompts() }.run(core, dice).await?;
+        if run == 0 {
+            continue; // pages, caches and clocks settle
+        }
+        let tokens = |each: u32| f64::from(batch) * f64::from(each);
+        let all = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
+        prefill.push(tokens(load.prompt_tokens) / all(&short));
+        decode.push(tokens(load.generate) / (all(&long) - all(&short)).max(1e-9));
+        first.extend(short.iter().map(|seconds| seconds * 1e3));
+    }
+    let spread = |values| Samples::new(values).spread();
+    Ok(vec![batch.to_string(), spread(prefill), spread(decode), spread(first)])
+}
+
+/// Requests that run together.
+struct Generation {
+    batch: u32,
+    prompt_tokens: u32,
+    tokens: u32,
+}
+
+impl Generation {
+    /// Seconds until each request's end, all submitted at once.
+    async fn run(&self, core: &Core, dice: &mut Dice) -> Result<Vec<f64>> {
+        let vocab = core.model().vocab;
+        let asks: Vec<Generate> = (0..self.batch)
+            .map(|_| {
+                let tokens = (0..self.prompt_tokens).map(|_| dice.below(vocab)).collect();
+                self.ask(Prompt::Tokens(tokens))
+            })
+            .collect();
+        let began = Instant::now();
+        let mut running = tokio::task::JoinSet::new();
+        for ask in asks {
+            let core = core.clone();
+            running.spawn(async move {
+                answer(&core, ask).await?;
+                Ok(began.elapsed().as_secs_f64())
+            });
+        }
+        running.join_all().await.into_iter().collect()
+    }
+
+    fn ask(&self, prompt: Prompt) -> Generate {
+        Generate {
+            prompt,
+            max_tokens: MaxTokens::Asked(self.tokens),
+            sampling: Sampling::GREEDY,
+            seed: Some(0),
+            stop: Vec::new(),
+            ignore_eos: true,
+            reading: Reading::Whole,
+        }
+    }
+}
+
+async fn answer(core: &Core, ask: Generate) -> Result<()> {
+    let mut stream = core.generate(ask).await?;
+    loop {
+        match stream.next().await {
+            Reply::Text(_) => {}
+            Reply::Done { .. } => return Ok(()),
+            Reply::Failed { message, .. } => bail!("{message}"),
+        }
+    }
+}

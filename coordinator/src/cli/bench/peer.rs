@@ -1,0 +1,172 @@
+//! The process beside `binfer bench coordinator`: one scripted worker and all the clients.
+//!
+//! They live in a process of their own, so that the coordinator's CPU time is the coordinator's.
+//! When the last answer has ended it prints what its clients saw, and stays until it is told to go.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use binfer_proto::cluster::cluster_client::ClusterClient;
+use binfer_proto::cluster::{Beat, Down, Hello, Loaded, Ready, Up, down, up};
+use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, Plan, Token, VERSION};
+use binfer_shard::Source;
+use clap::Args;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::clients;
+use super::script::Script;
+use crate::text::TextModel;
+
+/// The coordinator opens its socket about when this process starts.
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+const BEAT: Duration = Duration::from_millis(250);
+
+/// Arguments of the peer.
+#[derive(Args, Clone, Debug)]
+pub(super) struct PeerArgs {
+    /// The checkpoint, for its vocabulary
+    #[arg(long)]
+    pub(super) model: PathBuf,
+    /// Where workers dial in
+    #[arg(long)]
+    pub(super) socket: PathBuf,
+    /// What they say there
+    #[arg(long)]
+    pub(super) instance: String,
+    /// Where clients do
+    #[arg(long)]
+    pub(super) http: SocketAddr,
+    /// Number of clients
+    #[arg(long)]
+    pub(super) streams: u32,
+    /// Tokens of each answer
+    #[arg(long)]
+    pub(super) tokens: u32,
+    /// How long a step takes
+    #[arg(long)]
+    pub(super) step_us: u64,
+}
+
+/// Answers plans and reads streams until the coordinator says stop.
+pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
+    let die = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(die).context("parent-death signal")?;
+    let tokens = speakable(&args.model)?;
+    let script = Script::new(tokens, Duration::from_micros(args.step_us));
+    let worker = {
+        let args = args.clone();
+        std::thread::spawn(move || work(&args, script))
+    };
+    let events = clients::run(args.http, args.streams, args.tokens)?;
+    println!("{events}");
+    worker.join().map_err(|_| anyhow!("the scripted worker panicked"))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tokens that are whole characters, so that each one becomes an event.
+fn speakable(model: &Path) -> Result<Vec<Token>> {
+    let source = Source::open(model.to_owned())?;
+    let text = TextModel::from_gguf(&source.gguf().metadata)?;
+    let whole = |token: &Token| {
+        let piece = text.decode(&[*token]);
+        !piece.is_empty() && !piece.contains(char::REPLACEMENT_CHARACTER)
+    };
+    let tokens: Vec<Token> = (0..source.spec().vocab).filter(whole).collect();
+    if tokens.is_empty() {
+        bail!("the vocabulary has no token that is a whole character");
+    }
+    Ok(tokens)
+}
+
+/// The worker's side of the link, as `binfer worker` has it, with a script for an engine.
+fn work(args: &PeerArgs, script: Script) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(attach(args, script))
+}
+
+async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
+    let (up, outgoing) = unbounded_channel();
+    let hello = Hello {
+        version: VERSION.into(),
+        build: PROTOCOL_DIGEST.into(),
+        host: "local".into(),
+        device: "script".into(),
+        bytes_free: 0,
+        pid: std::process::id(),
+        instance: args.instance.clone(),
+        wanted_rank: Some(0),
+    };
+    send(&up, up::Message::Hello(hello));
+    let mut incoming = ClusterClient::new(dial(&args.socket).await?)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        .attach(UnboundedReceiverStream::new(outgoing))
+        .await?
+        .into_inner();
+    let (plans, received) = mpsc::channel();
+    let results = up.clone();
+    std::thread::spawn(move || execute(script, &received, &results));
+    let mut beat = tokio::time::interval(BEAT);
+    let mut operations = 0;
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message,
+            _ = beat.tick() => {
+                operations += 1;
+                send(&up, up::Message::Beat(Beat { operations, ..Beat::default() }));
+                continue;
+            }
+        };
+        let Ok(Some(Down { message: Some(message) })) = message else { return Ok(()) };
+        match message {
+            down::Message::Load(_) => send(&up, up::Message::Loaded(loaded(args))),
+            down::Message::Allocate(_) => send(&up, up::Message::Ready(Ready { rank: 0 })),
+            down::Message::Plan(plan) => plans.send(plan)?,
+            down::Message::Stop(_) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// Enough blocks for every answer, at one token a block and more.
+fn loaded(args: &PeerArgs) -> Loaded {
+    let blocks = args.streams.saturating_mul(args.tokens / 32 + 64);
+    Loaded { blocks_max: vec![blocks], kv_layout: "script".into(), ..Loaded::default() }
+}
+
+async fn dial(socket: &Path) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+    let began = Instant::now();
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) if began.elapsed() > DIAL_DEADLINE => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// The engine thread: one step after the other, each at its time.
+fn execute(
+    mut script: Script,
+    plans: &mpsc::Receiver<binfer_proto::cluster::Plan>,
+    results: &UnboundedSender<Up>,
+) {
+    while let Ok(plan) = plans.recv() {
+        let Ok(plan) = Plan::try_from(plan) else { return };
+        let (result, due) = script.answer(&plan);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        send(results, up::Message::Result((&result).into()));
+    }
+}
+
+/// A link that is gone shows as the end of what comes down.
+fn send(up: &UnboundedSender<Up>, message: up::Message) {
+    let _ = up.send(Up { message: Some(message) });
+}

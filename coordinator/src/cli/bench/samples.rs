@@ -1,0 +1,60 @@
+//! Medians and extremes of repeated measurements, and how they are printed.
+
+/// Measurements of one quantity.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Sorts `values`.
+    pub(super) fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+
+    /// The value below which a share of all lies; 0 without any.
+    pub(super) fn quantile(&self, thousandths: usize) -> f64 {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get(last * thousandths.min(1000) / 1000).copied().unwrap_or(0.0)
+    }
+
+    /// The middle value.
+    pub(super) fn median(&self) -> f64 {
+        self.quantile(500)
+    }
+
+    /// "61.2 (60.1 to 61.9)".
+    pub(super) fn spread(&self) -> String {
+        let (min, max) = (self.quantile(0), self.quantile(1000));
+        format!("{:.1} ({min:.1} to {max:.1})", self.median())
+    }
+}
+
+/// Prints rows under a head, columns aligned to the right.
+pub(super) fn print_table(head: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells = cells.zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    println!("{}", line(&mut head.iter().copied()));
+    for row in rows {
+        println!("{}", line(&mut row.iter().map(String::as_str)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_and_extremes() {
+        let samples = Samples::new(vec![3.0, 1.0, 2.0, 5.0, 4.0]);
+        assert_eq!(samples.median(), 3.0);
+        assert_eq!(samples.spread(), "3.0 (1.0 to 5.0)");
+        assert_eq!(Samples::default().spread(), "0.0 (0.0 to 0.0)");
+    }
+}

@@ -1,0 +1,82 @@
+//! A worker that computes nothing: it answers every plan with tokens drawn from a list.
+//!
+//! It keeps the rows of the last plan, as every worker must, and proves with the plan's hash that
+//! it ran the right one. Deliberately absent: slots, blocks and a model.
+
+use std::time::{Duration, Instant};
+
+use binfer_proto::{
+    Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, StepResult, Token, expand_rows,
+};
+
+/// Repeatable numbers (xorshift, 64 bit).
+#[derive(Clone, Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    /// Any seed will do.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `end`, 0 if there is none.
+    pub(super) fn below(&mut self, end: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The upper half is less than 2^32, so the product's upper half is below `end`.
+        u32::try_from(((self.0 >> 32) * u64::from(end)) >> 32).unwrap_or(0)
+    }
+}
+
+/// One rank that runs a script.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// Tokens that it may say.
+    tokens: Vec<Token>,
+    dice: Dice,
+    rows: Vec<Row>,
+    step: Duration,
+    /// When the step before ends.
+    free: Instant,
+}
+
+impl Script {
+    /// Says `tokens` and takes `step` for each step.
+    pub(super) fn new(tokens: Vec<Token>, step: Duration) -> Self {
+        Self { tokens, dice: Dice::new(7), rows: Vec::new(), step, free: Instant::now() }
+    }
+
+    /// The result of `plan`, and when a device would have it: it runs one step after the other.
+    pub(super) fn answer(&mut self, plan: &Plan) -> (StepResult, Instant) {
+        self.rows = match &plan.rows {
+            Rows::Same => expand_rows(&self.rows),
+            Rows::List(rows) => rows.clone(),
+        };
+        let rows = self.rows.iter().map(|row| RowResult {
+            status: RowStatus::Ok,
+            tokens: match row.outputs {
+                Outputs::None => Vec::new(),
+                Outputs::Last | Outputs::All => vec![draw(&self.tokens, &mut self.dice)],
+            },
+            logprobs: Vec::new(),
+        });
+        let result = StepResult {
+            group: plan.group,
+            epoch: plan.epoch,
+            step: plan.step,
+            rank: Rank(0),
+            plan_hash: plan.hash(&self.rows),
+            digest: plan.step.0,
+            rows: rows.collect(),
+            step_us: u32::try_from(self.step.as_micros()).unwrap_or(u32::MAX),
+        };
+        self.free = self.free.max(Instant::now()) + self.step;
+        (result, self.free)
+    }
+}
+
+fn draw(tokens: &[Token], dice: &mut Dice) -> Token {
+    let len = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+    tokens.get(dice.below(len) as usize).copied().unwrap_or(0)
+}
