@@ -8,7 +8,7 @@ use binfer_proto::{Open, Sampling};
 use super::planted::Bug;
 use super::prefix::Hit;
 use super::rows::Draft;
-use super::sequence::{Key, Sequence, position};
+use super::sequence::{Key, Limits, Sequence, position};
 use super::types::{Delivery, FailCause, Finish, Refused, Request, Tick};
 use super::{SchedConfig, Scheduler};
 
@@ -37,7 +37,10 @@ impl Scheduler {
         }
         let id = request.id;
         self.next_age += 1;
-        let sequence = Sequence::new(request, self.next_age, len_max, self.pools.len());
+        let kv_groups = self.pools.len();
+        let preemptions_max = self.policy.preemptions_max;
+        let limits = Limits { len_max, kv_groups, preemptions_max };
+        let sequence = Sequence::new(request, self.next_age, limits);
         let key = self.sequences.insert(sequence);
         self.ids.insert(id, key);
         self.waiting.push_back(key);
@@ -143,8 +146,8 @@ impl Scheduler {
         })
     }
 
-    /// Whether the known tokens of a waiting sequence fit beside those of all running ones, with a
-    /// block to spare for each of them. Without a hit: whether it is worth looking one up.
+    /// Whether the known tokens of a waiting sequence fit beside those of all running ones, with
+    /// some blocks to spare. Without a hit: whether it is worth looking one up.
     fn fits(&self, key: Key, hit: Option<&Hit>) -> bool {
         let known = self.sequences[key].tokens.len();
         (0..self.pools.len()).all(|index| {
@@ -154,7 +157,8 @@ impl Scheduler {
                 let needed = group.blocks_needed(sequence.tokens.len());
                 needed.saturating_sub(sequence.tables[index].live().len())
             });
-            let spare = if group.window.is_none() { self.running.len() } else { 0 };
+            let spare = self.policy.spare_blocks * self.running.len();
+            let spare = if group.window.is_none() { spare } else { 0 };
             let (needed, revived) = hit.map_or((1, 0), |hit| {
                 let blocks = hit.live(index);
                 let revived = blocks.iter().filter(|id| pool.is_idle(**id)).count();

@@ -40,10 +40,23 @@ use sequence::{Key, Sequence, Sequences};
 /// Plans that are sent and not absorbed, at most: one runs while the next is on its way.
 pub const IN_FLIGHT_MAX: usize = 2;
 
+/// What is decided about preemption. Constant, but the simulator tries others.
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    /// Times that a sequence loses its blocks before it is pinned.
+    preemptions_max: u32,
+    /// Blocks that a newcomer leaves to each running sequence to grow into, in groups without a
+    /// window; less means more preemptions soon after, more means idle memory.
+    spare_blocks: usize,
+}
+
+const POLICY: Policy = Policy { preemptions_max: 3, spare_blocks: 1 };
+
 /// See the module.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedConfig,
+    policy: Policy,
     epoch: Epoch,
     /// The last plan's step.
     step: StepId,
@@ -81,6 +94,7 @@ impl Scheduler {
         let mut scheduler = Self {
             epoch: config.epoch,
             config,
+            policy: POLICY,
             step: StepId(0),
             pools: Vec::new(),
             sequences: Sequences::default(),
@@ -105,9 +119,9 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// Ends a request from outside, at any time. `None` if it is over already; otherwise nothing
-    /// more is delivered of it.
-    pub fn finish(&mut self, id: RequestId, _why: Finish) -> Option<Usage> {
+    /// Ends a request from outside, at any time, and gives its last delivery. `None` if it is over
+    /// already.
+    pub fn finish(&mut self, id: RequestId, why: Finish) -> Option<Delivery> {
         let key = *self.ids.get(&id)?;
         if self.sequences[key].flights > 0 {
             self.counters.cancels_in_flight += 1;
@@ -118,7 +132,8 @@ impl Scheduler {
                 table.live().iter().for_each(|id| pool.release(*id));
             });
         }
-        Some(self.end(key).usage())
+        let usage = self.end(key).usage();
+        Some(Delivery { id, tokens: Vec::new(), finish: Some(why), usage })
     }
 
     /// Requests that failed in the queue, to be asked for after `plan`.

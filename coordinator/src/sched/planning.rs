@@ -85,7 +85,7 @@ impl Scheduler {
         let Some(key) = self.running.pop() else { return };
         self.vacate(key);
         let sequence = &mut self.sequences[key];
-        sequence.preemptions += 1;
+        sequence.preemptions_left -= 1;
         self.counters.preemptions += 1;
         self.counters.pinned += u64::from(sequence.pinned());
         if sequence.flights > 0 {

@@ -10,9 +10,6 @@ use binfer_proto::{BlockId, Sampling, SlotId, Token};
 use super::pool::{Pool, PrefixKey};
 use super::types::{Request, RequestId, Tick, Usage};
 
-/// Times that a sequence loses its blocks before it is pinned: then it never does again.
-pub(super) const PREEMPTIONS_MAX: u32 = 3;
-
 /// Finds a sequence; one that is over stays unfindable though its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -49,11 +46,20 @@ pub(super) struct Sequence {
     pub(super) flights: u32,
     /// The slot has sampled, so its next input is its last sample.
     pub(super) decoding: bool,
-    pub(super) preemptions: u32,
+    /// How often it may still lose its blocks.
+    pub(super) preemptions_left: u32,
     /// Whether it ever ran.
     pub(super) started: bool,
     /// Prompt tokens that it found in the prefix cache when it started.
     pub(super) cached: usize,
+}
+
+/// What the scheduler adds to a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) len_max: usize,
+    pub(super) kv_groups: usize,
+    pub(super) preemptions_max: u32,
 }
 
 /// Block table of one sequence in one KV group.
@@ -87,13 +93,13 @@ impl Table {
 }
 
 impl Sequence {
-    pub(super) fn new(request: Request, age: u64, len_max: usize, kv_groups: usize) -> Self {
+    pub(super) fn new(request: Request, age: u64, limits: Limits) -> Self {
         Self {
             id: request.id,
             age,
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
-            len_max,
+            len_max: limits.len_max,
             end_ids: request.end_ids,
             ignore_eos: request.ignore_eos,
             sampling: request.sampling,
@@ -102,12 +108,12 @@ impl Sequence {
             salt: request.salt,
             queue_deadline: request.queue_deadline,
             slot: None,
-            tables: (0..kv_groups).map(|_| Table::default()).collect(),
+            tables: (0..limits.kv_groups).map(|_| Table::default()).collect(),
             planned: 0,
             pending: 0,
             flights: 0,
             decoding: false,
-            preemptions: 0,
+            preemptions_left: limits.preemptions_max,
             started: false,
             cached: 0,
         }
@@ -115,7 +121,7 @@ impl Sequence {
 
     /// Never preempted again, and first in every order.
     pub(super) fn pinned(&self) -> bool {
-        self.preemptions >= PREEMPTIONS_MAX
+        self.preemptions_left == 0
     }
 
     /// Smaller goes first, in the queue and in a plan.

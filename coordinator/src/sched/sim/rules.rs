@@ -1,1 +1,227 @@
-//! x
+//! The step contract, rule by rule, in the smallest case that shows it.
+
+use std::sync::Arc;
+
+use binfer_proto::{
+    Epoch, GroupId, Input, Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, Sampling, SlotId,
+    Start, StepResult, Token,
+};
+
+use crate::sched::*;
+
+const END: Token = 0;
+
+fn config() -> SchedConfig {
+    SchedConfig {
+        group: GroupId(0),
+        epoch: Epoch(1),
+        slots_max: 4,
+        tokens_per_step_max: 16,
+        context_max: 64,
+        queue_max: 3,
+        queue_tokens_max: 100,
+        kv_groups: vec![KvGroupConfig { block_tokens: 4, blocks: 16, window: None }],
+        prefix_cache: true,
+    }
+}
+
+fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
+    Request {
+        id: RequestId(id),
+        prompt: (1..=prompt).collect(),
+        max_tokens,
+        end_ids: Arc::new([END]),
+        ignore_eos: false,
+        sampling: Sampling::GREEDY,
+        seed: id,
+        choice: 0,
+        salt: 0,
+        queue_deadline: None,
+    }
+}
+
+fn scheduler(requests: &[(u64, u32, u32)]) -> Scheduler {
+    let mut scheduler = Scheduler::new(config()).unwrap();
+    for (id, prompt, max_tokens) in requests {
+        scheduler.submit(request(*id, *prompt, *max_tokens)).unwrap();
+    }
+    scheduler
+}
+
+fn result(scheduler: &Scheduler, plan: &Plan, rows: &[&[Token]]) -> StepResult {
+    let row = |tokens: &&[Token]| RowResult {
+        status: RowStatus::Ok,
+        tokens: tokens.to_vec(),
+        logprobs: Vec::new(),
+    };
+    StepResult {
+        group: plan.group,
+        epoch: plan.epoch,
+        step: plan.step,
+        rank: Rank(0),
+        plan_hash: scheduler.plan_hash(plan.step).unwrap(),
+        digest: 0,
+        rows: rows.iter().map(row).collect(),
+        step_us: 0,
+    }
+}
+
+fn row(input: Input, start: u32, outputs: Outputs) -> Row {
+    Row { slot: SlotId(0), input, start: Start::At(start), outputs, draft: 0, logprobs: 0 }
+}
+
+#[test]
+fn a_long_prompt_is_split_then_steady_rows_are_the_same() {
+    let mut scheduler = scheduler(&[(1, 20, 9)]);
+    let plan = |scheduler: &mut Scheduler| scheduler.plan(Tick(0)).unwrap();
+    let first = plan(&mut scheduler);
+    let chunk = row(Input::Tokens((1..=16).collect()), 0, Outputs::None);
+    assert_eq!(first.rows, Rows::List(vec![chunk]));
+    let second = plan(&mut scheduler);
+    let rest = row(Input::Tokens((17..=20).collect()), 16, Outputs::Last);
+    assert_eq!(second.rows, Rows::List(vec![rest]));
+    assert_eq!(scheduler.plan(Tick(0)), None, "two are in flight");
+    assert_eq!(scheduler.absorb(&result(&scheduler, &first, &[&[]])), Ok(vec![]));
+    let third = plan(&mut scheduler);
+    assert_eq!(third.rows, Rows::Same, "a token on, though nobody knows which");
+    let hash = third.hash(&[row(Input::LastSample, 20, Outputs::Last)]);
+    assert_eq!(scheduler.plan_hash(third.step), Some(hash));
+}
+
+#[test]
+fn a_result_must_be_of_the_plan_that_is_due() {
+    let mut scheduler = scheduler(&[(1, 3, 9)]);
+    let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
+    let good = result(&scheduler, &plans[0], &[&[5]]);
+    let step = plans[0].step;
+    let refused = |change: &dyn Fn(&mut StepResult)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        bad
+    };
+    let error = scheduler.absorb(&result(&scheduler, &plans[1], &[&[5]]));
+    assert_eq!(error, Err(AbsorbError::Step { got: plans[1].step, want: Some(step) }));
+    let error = scheduler.absorb(&refused(&|bad| bad.plan_hash ^= 1));
+    assert!(matches!(error, Err(AbsorbError::PlanHash { .. })));
+    let error = scheduler.absorb(&refused(&|bad| bad.rows.clear()));
+    assert_eq!(error, Err(AbsorbError::RowCount { step, got: 0, want: 1 }));
+    let error = scheduler.absorb(&refused(&|bad| bad.rows[0].tokens.push(6)));
+    assert_eq!(error, Err(AbsorbError::TokenCount { step, row: 0, got: 2, want: 1 }));
+    let error = scheduler.absorb(&refused(&|bad| bad.group = GroupId(9)));
+    assert_eq!(error, Err(AbsorbError::Group { got: 9, want: 0 }));
+    let error = scheduler.absorb(&refused(&|bad| bad.epoch = Epoch(2)));
+    assert_eq!(error, Err(AbsorbError::Epoch { got: Epoch(2), now: Epoch(1) }));
+    assert_eq!(scheduler.absorb(&good).unwrap()[0].tokens, [5]);
+}
+
+#[test]
+fn an_end_by_count_does_not_overrun() {
+    let mut scheduler = scheduler(&[(1, 3, 2)]);
+    let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
+    scheduler.absorb(&result(&scheduler, &plans[0], &[&[5]])).unwrap();
+    assert_eq!(scheduler.plan(Tick(0)), None, "its last token is in flight");
+    let last = scheduler.absorb(&result(&scheduler, &plans[1], &[&[6]])).unwrap();
+    let usage = Usage { prompt: 3, generated: 2, cached: 0 };
+    let finish = Some(Finish::Length);
+    assert_eq!(last, [Delivery { id: RequestId(1), tokens: vec![6], finish, usage }]);
+    assert!(scheduler.is_idle());
+}
+
+#[test]
+fn what_follows_an_end_token_is_dropped() {
+    let mut scheduler = scheduler(&[(1, 3, 9)]);
+    let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
+    let last = scheduler.absorb(&result(&scheduler, &plans[0], &[&[END]])).unwrap();
+    let usage = Usage { prompt: 3, generated: 1, cached: 0 };
+    let finish = Some(Finish::Stop);
+    assert_eq!(last, [Delivery { id: RequestId(1), tokens: vec![], finish, usage }]);
+    assert!(!scheduler.is_idle(), "a step is in flight");
+    assert_eq!(scheduler.absorb(&result(&scheduler, &plans[1], &[&[7]])), Ok(vec![]));
+    assert!(scheduler.is_idle());
+    assert_eq!(scheduler.stats().counters.overruns_dropped, 1);
+}
+
+#[test]
+fn a_full_block_is_shared_from_the_next_plan_on() {
+    let mut scheduler = scheduler(&[(1, 9, 9), (2, 9, 9)]);
+    let first = scheduler.plan(Tick(0)).unwrap();
+    assert_eq!(first.open.len(), 2);
+    let hits = |scheduler: &Scheduler| scheduler.stats().counters.prefix_tokens_hit;
+    assert_eq!(hits(&scheduler), 0, "written by this plan");
+    scheduler.submit(request(3, 8, 9)).unwrap();
+    scheduler.plan(Tick(0)).unwrap();
+    assert_eq!(hits(&scheduler), 4, "two blocks are cached, but the last token must run");
+    scheduler.check().unwrap();
+}
+
+#[test]
+fn a_new_epoch_knows_nothing_of_the_old_one() {
+    let mut scheduler = scheduler(&[(1, 9, 9), (2, 3, 3)]);
+    let old = scheduler.plan(Tick(0)).unwrap();
+    let stale = result(&scheduler, &old, &[&[5], &[5]]);
+    assert_eq!(scheduler.abort_all(), [RequestId(1), RequestId(2)]);
+    assert!(scheduler.is_idle());
+    assert_eq!(scheduler.absorb(&stale), Ok(vec![]));
+    scheduler.submit(request(3, 9, 9)).unwrap();
+    let plan = scheduler.plan(Tick(0)).unwrap();
+    assert_eq!((plan.epoch, plan.step, plan.close.len()), (Epoch(2), old.step, 0));
+    assert_eq!(scheduler.stats().counters.prefix_hits, 0);
+}
+
+#[test]
+fn one_bad_row_fails_one_request() {
+    let mut scheduler = scheduler(&[(1, 9, 9), (2, 3, 9)]);
+    let plan = scheduler.plan(Tick(0)).unwrap();
+    let mut bad = result(&scheduler, &plan, &[&[], &[5]]);
+    bad.rows[0].status = RowStatus::NonFinite;
+    let news = scheduler.absorb(&bad).unwrap();
+    assert_eq!(news[0].finish, Some(Finish::Failed(FailCause::NonFinite)));
+    assert_eq!((news[1].finish, news[1].tokens.as_slice()), (None, [5].as_slice()));
+    assert_eq!(scheduler.stats().blocks_cached, [0], "what it computed is not shared");
+}
+
+#[test]
+fn refusals_name_their_cause() {
+    let mut scheduler = scheduler(&[(1, 3, 3)]);
+    let mut refused = |request| scheduler.submit(request).unwrap_err();
+    let mut hot = request(2, 3, 3);
+    hot.sampling.temperature = -1.0;
+    assert!(matches!(refused(hot), Refused::Sampling(_)));
+    assert_eq!(refused(request(1, 3, 3)), Refused::Duplicate(RequestId(1)));
+    assert_eq!(refused(request(2, 0, 3)), Refused::EmptyPrompt);
+    assert_eq!(refused(request(2, 3, 0)), Refused::NothingToGenerate);
+    assert_eq!(refused(request(2, 64, 3)), Refused::TooLong { prompt: 64, context_max: 64 });
+    scheduler.drain();
+    assert_eq!(scheduler.submit(request(2, 3, 3)), Err(Refused::Draining));
+    let small = KvGroupConfig { block_tokens: 4, blocks: 4, window: None };
+    let mut scheduler = Scheduler::new(SchedConfig { kv_groups: vec![small], ..config() }).unwrap();
+    let never = Refused::NeverFits { kv_group: 0, needed: 5, blocks: 4 };
+    assert_eq!(scheduler.submit(request(1, 10, 8)), Err(never.clone()));
+    assert!(never.is_client_error());
+    assert_eq!(scheduler.submit(request(1, 10, 7)), Ok(()), "the last token is not written");
+}
+
+#[test]
+fn the_queue_is_bounded_and_patience_ends() {
+    let mut scheduler = scheduler(&[(1, 3, 3), (2, 3, 3)]);
+    let mut late = request(3, 60, 3);
+    late.queue_deadline = Some(Tick(50));
+    scheduler.submit(late).unwrap();
+    let full = Refused::QueueFull { requests: 3, tokens: 66 };
+    assert_eq!(scheduler.submit(request(4, 3, 3)), Err(full.clone()));
+    assert!(!full.is_client_error());
+    assert!(scheduler.plan(Tick(49)).is_some());
+    assert!(scheduler.take_expired().is_empty());
+    scheduler.plan(Tick(50));
+    let expired = scheduler.take_expired();
+    assert_eq!(expired[0].finish, Some(Finish::Failed(FailCause::QueueTimeout)));
+    assert_eq!(scheduler.journal(RequestId(3)), None);
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused() {
+    let error = Scheduler::new(SchedConfig { queue_max: 0, ..config() }).unwrap_err();
+    assert_eq!(error, ConfigError::Zero { name: "queue_max" });
+    let error = Scheduler::new(SchedConfig { tokens_per_step_max: 3, ..config() }).unwrap_err();
+    assert_eq!(error, ConfigError::StepTooSmall { tokens: 3, slots: 4 });
+}

@@ -6,7 +6,7 @@ use binfer_proto::{Epoch, GroupId};
 
 use super::chain::Chain;
 use super::prng::Prng;
-use crate::sched::{KvGroupConfig, SchedConfig};
+use crate::sched::{KvGroupConfig, POLICY, Policy, SchedConfig};
 
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
@@ -14,6 +14,7 @@ pub(super) struct Scenario {
     pub(super) chain: Chain,
     /// End tokens are `0..ends`.
     pub(super) ends: u32,
+    pub(super) policy: Policy,
     pub(super) pace: Pace,
     pub(super) prompt_max: usize,
     pub(super) answer_max: usize,
@@ -44,7 +45,9 @@ impl Scenario {
     pub(super) fn new(dice: &mut Prng) -> Self {
         let block_tokens = dice.pick(&[1, 2, 4, 8, 16, 16, 32, 64]);
         let context_max = dice.between(4 + block_tokens, (8 * block_tokens).clamp(40, 320));
-        let slots_max = dice.between(1, 8);
+        // More requests at once than the blocks allow.
+        let heavy = dice.chance(35);
+        let slots_max = dice.between(if heavy { 3 } else { 1 }, 8);
         let mut config = SchedConfig {
             group: GroupId(7),
             epoch: Epoch(3),
@@ -64,7 +67,7 @@ impl Scenario {
         if dice.chance(50) {
             windows.reverse();
         }
-        let tight = dice.chance(60);
+        let tight = heavy || dice.chance(50);
         for window in &windows {
             let block_tokens = if dice.chance(80) { block_tokens } else { dice.pick(&[1, 4, 16]) };
             let mut group = KvGroupConfig {
@@ -83,17 +86,24 @@ impl Scenario {
             if dice.chance(percent) { dice.pick(values) } else { 0 }
         };
         let ends = some(60, &[1, 3, 8]);
-        let prompt_max = context_max / some(100, &[1, 2, 4]) + 1;
-        let answer_max = 1 + some(90, &[1, 5, 30, context_max]);
+        let prompt_max = context_max / if heavy { 4 } else { some(100, &[1, 2, 4]) } + 1;
+        let answer_max = if heavy { context_max } else { 1 + some(90, &[1, 5, 30]) };
+        let preemptions_max = small(some(85, &[1, 1, 2]));
+        let policy = if some(50, &[1]) == 0 {
+            POLICY
+        } else {
+            Policy { preemptions_max, spare_blocks: some(20, &[2]) }
+        };
         Self {
             config,
+            policy,
             chain: Chain { windows, vocab: 97 },
             ends: small(ends),
             prompt_max,
             answer_max,
             fresh_percent: 100 - some(70, &[30, 60, 90]),
             salts: 1 + some(50, &[1, 2]) as u64,
-            arrival_percent: some(100, &[5, 20, 60]),
+            arrival_percent: if heavy { 60 } else { some(100, &[5, 20, 60]) },
             burst_max: 1 + some(50, &[2, 10]),
             cancel_percent: some(50, &[3, 20]),
             stop_string_percent: some(30, &[2, 10]),

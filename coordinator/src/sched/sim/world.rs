@@ -10,7 +10,7 @@ use super::fleet::{Fleet, Ran};
 use super::prng::{Prng, mix};
 use super::scenario::{Pace, Scenario};
 use crate::sched::planted::Bug;
-use crate::sched::{Counters, Finish, Refused, Request, RequestId, Scheduler, Tick};
+use crate::sched::{Counters, Delivery, Finish, Refused, Request, RequestId, Scheduler, Tick};
 
 /// Plans of a run, at least; then arrivals stop.
 const STEPS_MIN: u64 = 200;
@@ -64,6 +64,7 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Outcome, String> {
     let config = scenario.config.clone();
     let mut scheduler = Scheduler::new(config.clone()).map_err(|error| error.to_string())?;
     scheduler.bug = options.bug;
+    scheduler.policy = scenario.policy;
     let mut fleet = Fleet::new(&config, scenario.chain.clone(), Prng(dice.next()));
     fleet.broken_percent = scenario.broken_percent;
     let context_max = config.context_max as usize;
@@ -148,8 +149,7 @@ impl World {
         self.check("plan")?;
         for delivery in self.scheduler.take_expired() {
             log!(self, "expired {delivery:?}");
-            let name = |cause| format!("request {}: {cause}", delivery.id.0);
-            self.checker.receive(&delivery, self.now).map_err(name)?;
+            self.receive(&delivery)?;
         }
         let Some(plan) = plan else {
             if self.ran.is_empty() && !self.checker.live.is_empty() {
@@ -185,11 +185,7 @@ impl World {
             if delivery.finish.is_some() && self.texts.len() < 20 {
                 self.texts.push(self.checker.live[&id].text());
             }
-            let name = |cause| format!("request {}: {cause}", id.0);
-            self.checker.receive(&delivery, self.now).map_err(name)?;
-            let tokens =
-                delivery.tokens.iter().fold(id.0, |hash, token| mix(hash ^ u64::from(*token)));
-            self.outcome.digest = mix(self.outcome.digest ^ tokens);
+            self.receive(&delivery)?;
             if let Some(expected) = self.checker.live.get(&id) {
                 if self.scheduler.journal(id) != Some(&expected.text()) {
                     return Err(format!("request {}: the journal is wrong", id.0));
@@ -200,6 +196,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn receive(&mut self, delivery: &Delivery) -> Result<(), String> {
+        let id = delivery.id.0;
+        let hash = |hash, token: &u32| mix(hash ^ u64::from(*token));
+        self.outcome.digest = delivery.tokens.iter().fold(self.outcome.digest ^ mix(id), hash);
+        let name = |cause| format!("request {id}: {cause}");
+        self.checker.receive(delivery, self.now).map_err(name)
     }
 
     fn is_live(&self, seed: u64) -> bool {
@@ -290,14 +294,13 @@ impl World {
 
     fn finish(&mut self, id: RequestId, why: Finish) -> Result<(), String> {
         log!(self, "finish {} {why:?}", id.0);
-        let usage = self.scheduler.finish(id, why);
+        let last = self.scheduler.finish(id, why);
         self.check("finish")?;
-        let expected = self.checker.live.remove(&id).ok_or("finished twice")?;
-        let usage = usage.ok_or(format!("request {} was over already", id.0))?;
-        if usage.generated as usize != expected.delivered {
-            return Err(format!("request {}: {} tokens were counted", id.0, usage.generated));
+        let last = last.ok_or(format!("request {} was over already", id.0))?;
+        if last.finish != Some(why) || self.scheduler.finish(id, why).is_some() {
+            return Err(format!("request {} ends otherwise, or twice", id.0));
         }
-        Ok(())
+        self.receive(&last)
     }
 
     /// All requests end, and what is still on its way is of no use.
