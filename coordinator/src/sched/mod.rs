@@ -119,11 +119,11 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// Ends a request from outside, at any time, and gives its last delivery. `None` if it is over
-    /// already.
-    pub fn finish(&mut self, id: RequestId, why: Finish) -> Option<Delivery> {
+    /// Ends a request from outside, at any time; nothing more is delivered of it. `None` if it is
+    /// over already.
+    pub fn finish(&mut self, id: RequestId, why: Finish) -> Option<Usage> {
         let key = *self.ids.get(&id)?;
-        if self.sequences[key].flights > 0 {
+        if why == Finish::Cancelled && self.sequences[key].flights > 0 {
             self.counters.cancels_in_flight += 1;
         }
         if self.planted(Bug::CancelFreesTwice) {
@@ -132,8 +132,11 @@ impl Scheduler {
                 table.live().iter().for_each(|id| pool.release(*id));
             });
         }
-        let usage = self.end(key).usage();
-        Some(Delivery { id, tokens: Vec::new(), finish: Some(why), usage })
+        let sequence = self.end(key);
+        if why == Finish::StopString {
+            self.counters.overruns_dropped += sequence.pending as u64;
+        }
+        Some(sequence.usage())
     }
 
     /// Requests that failed in the queue, to be asked for after `plan`.

@@ -227,9 +227,9 @@ pub struct Counters {
     pub preemptions_in_flight: u64,
     /// Sequences that lost them so often that they never will again.
     pub pinned: u64,
-    /// Requests that ended from outside with a step in flight.
+    /// Requests that were cancelled with a step in flight.
     pub cancels_in_flight: u64,
-    /// Sampled tokens dropped because an earlier token had ended the request.
+    /// Sampled tokens dropped because an end token or a stop string had ended the request.
     pub overruns_dropped: u64,
     /// Rows that found no free block.
     pub exhausted: u64,

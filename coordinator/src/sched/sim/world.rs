@@ -296,11 +296,11 @@ impl World {
         log!(self, "finish {} {why:?}", id.0);
         let last = self.scheduler.finish(id, why);
         self.check("finish")?;
-        let last = last.ok_or(format!("request {} was over already", id.0))?;
-        if last.finish != Some(why) || self.scheduler.finish(id, why).is_some() {
-            return Err(format!("request {} ends otherwise, or twice", id.0));
+        let usage = last.ok_or(format!("request {} was over already", id.0))?;
+        if self.scheduler.finish(id, why).is_some() {
+            return Err(format!("request {} ends twice", id.0));
         }
-        self.receive(&last)
+        self.receive(&Delivery { id, tokens: Vec::new(), finish: Some(why), usage })
     }
 
     /// All requests end, and what is still on its way is of no use.
