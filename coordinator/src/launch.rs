@@ -5,22 +5,20 @@
 //! command) has a thread of its own. Deliberately absent: recovery; a lost worker ends the process
 //! with status 70, for a supervisor to restart.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Source;
-use binfer_shard::spec::KvKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::blueprint::Blueprint;
 use crate::config::ConfigError;
-use crate::fleet::{Facts, Fleet, FleetConfig, FleetError, LoadConfig, Spawn};
-use crate::front::{Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UnreadBudget};
-use crate::options::{ModelArgs, Options};
+use crate::fleet::{Facts, Fleet, FleetError};
+use crate::front::{Command, Core, Fronts, Limits, Parts, Readiness, UnreadBudget};
+use crate::options::ModelArgs;
 use crate::report::Report;
-use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
+use crate::sched::Scheduler;
 use crate::serve::Serve;
 use crate::text::{TextError, TextModel, TextStage};
 
@@ -28,8 +26,6 @@ use crate::text::{TextError, TextModel, TextStage};
 const COMMANDS_MAX: usize = 1024;
 /// How long a front may take to write its last words.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Workers must have dialled in by then.
-const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a cluster did not come up, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -92,13 +88,13 @@ pub fn launch<T: Send + 'static>(
     let options = plan.args.check(&source)?;
     report.phase("model opened");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let launched = Launched { options, source: Arc::new(source), report, drain: plan.drain };
+    let blueprint = Blueprint { options, source: Arc::new(source) };
+    let launched = Launched { blueprint, report, drain: plan.drain };
     runtime.block_on(launched.supervise(front))
 }
 
 struct Launched {
-    options: Options,
-    source: Arc<Source>,
+    blueprint: Blueprint,
     report: Report,
     drain: Duration,
 }
@@ -117,8 +113,9 @@ impl Launched {
         front: impl FnOnce(Cluster) -> T + Send + 'static,
     ) -> Result<T, LaunchError> {
         let report = self.report.clone();
-        let fleet = tokio::spawn(Fleet::start(self.fleet_config(), move |at| report.loading(at)));
-        let source = Arc::clone(&self.source);
+        let fleet =
+            tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
+        let source = Arc::clone(&self.blueprint.source);
         let build = move || TextModel::from_gguf(&source.gguf().metadata);
         let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
         let text = Arc::new(text?);
@@ -130,7 +127,7 @@ impl Launched {
         let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
         let core = Core::new(Parts {
             commands: commands_in.clone(),
-            model: Arc::new(self.model_info(&text)),
+            model: Arc::new(self.blueprint.model_info(&text)),
             text: Arc::clone(&text),
             readiness: readiness_out.clone(),
             budget: Arc::clone(&budget),
@@ -168,8 +165,9 @@ impl Launched {
         let (fleet, facts) = started.inspect_err(|error| {
             ends.readiness.send_replace(Readiness::Lost(error.to_string()));
         })?;
-        self.announce(&facts);
-        let config = self.sched_config(&facts);
+        self.report.phase("workers ready");
+        self.report.line(&self.blueprint.ledger(&facts, self.report.elapsed_s()));
+        let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
         let fronts = Fronts::new(ends.budget);
@@ -183,85 +181,6 @@ impl Launched {
         }
         serve.fleet.stop("the coordinator is going down").await;
         Ok(outcome?)
-    }
-
-    fn fleet_config(&self) -> FleetConfig {
-        let options = &self.options;
-        FleetConfig {
-            group: GroupId(0),
-            epoch: Epoch(1),
-            world: options.world,
-            spawn: Spawn::Processes { program: PathBuf::from("/proc/self/exe") },
-            step_deadline: options.step_deadline,
-            attach_deadline: ATTACH_DEADLINE,
-            load: LoadConfig {
-                model: options.path.clone(),
-                model_digest: self.source.digest(),
-                dtype: options.dtype.into(),
-                threads: options.threads,
-                slots_max: options.slots_max,
-                tokens_per_step_max: options.tokens_per_step_max,
-                context_max: options.context_max,
-                kv_bytes_max: options.kv_bytes_max,
-            },
-        }
-    }
-
-    fn sched_config(&self, facts: &Facts) -> SchedConfig {
-        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
-        SchedConfig {
-            group: GroupId(0),
-            epoch: Epoch(1),
-            slots_max: self.options.slots_max,
-            tokens_per_step_max: self.options.tokens_per_step_max,
-            context_max: self.options.context_max,
-            queue_max: 1024,
-            queue_tokens_max: 1 << 20,
-            kv_groups: groups
-                .map(|(group, blocks)| KvGroupConfig {
-                    block_tokens: group.block_tokens,
-                    blocks: *blocks,
-                    window: match group.kind {
-                        KvKind::Window(window) => Some(window),
-                        KvKind::Full | KvKind::Latent(_) => None,
-                    },
-                })
-                .collect(),
-            prefix_cache: true,
-        }
-    }
-
-    fn model_info(&self, text: &TextModel) -> ModelInfo {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        ModelInfo {
-            name: self.options.name.clone(),
-            context_max: self.options.context_max,
-            vocab: self.source.spec().vocab,
-            end_ids: text.end_ids().to_vec(),
-            salt: self.source.digest(),
-            created: now.as_secs(),
-        }
-    }
-
-    fn announce(&self, facts: &Facts) {
-        let options = &self.options;
-        self.report.phase("workers ready");
-        let mib = |bytes: u64| bytes / (1 << 20);
-        let tokens: Vec<String> = (self.source.spec().kv_groups.iter().zip(&facts.blocks))
-            .map(|(group, blocks)| (u64::from(group.block_tokens) * u64::from(*blocks)).to_string())
-            .collect();
-        let weights: Vec<String> =
-            facts.weight_bytes.iter().map(|bytes| mib(*bytes).to_string()).collect();
-        self.report.line(&format!(
-            "{}: ready in {:.2} s; {} rank(s) x {} thread(s), weights {} MiB, KV cache {} tokens in {}",
-            options.name,
-            self.report.elapsed_s(),
-            options.world,
-            options.threads,
-            weights.join(" + "),
-            tokens.join(" + "),
-            options.dtype,
-        ));
     }
 }
 

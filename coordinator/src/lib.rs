@@ -4,6 +4,7 @@
 //! [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back. Deliberately
 //! absent: devices. What a worker can do, the coordinator learns from the worker.
 
+pub mod blueprint;
 pub mod cli;
 pub mod config;
 pub mod fleet;

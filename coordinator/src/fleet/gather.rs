@@ -11,7 +11,7 @@ use super::error::FleetError;
 
 /// Results of steps in flight.
 #[derive(Debug)]
-pub struct Gather {
+pub(super) struct Gather {
     world: usize,
     steps: VecDeque<Pending>,
 }
@@ -26,23 +26,23 @@ struct Pending {
 
 impl Gather {
     /// For `world` ranks, nothing in flight.
-    pub fn new(world: usize) -> Self {
+    pub(super) fn new(world: usize) -> Self {
         Self { world, steps: VecDeque::new() }
     }
 
     /// A plan went out.
-    pub fn sent(&mut self, epoch: Epoch, step: StepId, plan_hash: u64) {
+    pub(super) fn sent(&mut self, epoch: Epoch, step: StepId, plan_hash: u64) {
         let results = (0..self.world).map(|_| None).collect();
         self.steps.push_back(Pending { epoch, step, plan_hash, results });
     }
 
     /// Plans that not all ranks have answered.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.steps.len()
     }
 
     /// Takes a rank's result; gives rank 0's once all ranks agree on the oldest step.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         rank: usize,
         result: StepResult,

@@ -45,6 +45,7 @@ impl Fleet {
             let missing = fleet.peers.iter().position(Option::is_none).unwrap_or(0);
             FleetError::worker(missing, format!("did not dial in within {deadline:?}"))
         })??;
+        fleet.socket = None;
         fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
         let facts = fleet.load_all(&mut progress).await?;
         fleet.ready_all(&facts).await?;

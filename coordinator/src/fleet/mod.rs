@@ -52,7 +52,8 @@ pub struct Fleet {
     tick: Interval,
     /// Ranks whose stream closed, since when.
     closed: Vec<(usize, Instant)>,
-    _socket: SocketDir,
+    /// Until all workers have dialled in: afterwards a kill leaves nothing behind.
+    socket: Option<SocketDir>,
 }
 
 impl Fleet {
@@ -86,7 +87,7 @@ impl Fleet {
             watch,
             tick,
             closed: Vec::new(),
-            _socket: dir,
+            socket: Some(dir),
         })
     }
 

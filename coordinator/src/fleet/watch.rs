@@ -21,7 +21,7 @@ struct Seen {
 
 /// Progress of all ranks.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     deadline: Duration,
     ranks: Vec<Seen>,
     looked: Instant,
@@ -31,29 +31,29 @@ pub struct Watch {
 
 impl Watch {
     /// Everybody heard of just now. A rank that stands still for `deadline` counts as lost.
-    pub fn new(world: usize, deadline: Duration, now: Instant) -> Self {
+    pub(super) fn new(world: usize, deadline: Duration, now: Instant) -> Self {
         let seen =
             Seen { heard: now, moved: now, operations: 0, step: 0, operation: String::new() };
         Self { deadline, ranks: vec![seen; world], looked: now, busy: None }
     }
 
     /// How often [`Watch::late`] wants to be asked.
-    pub fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         (self.deadline / 8).clamp(Duration::from_millis(50), Duration::from_millis(500))
     }
 
     /// A message of this rank came in.
-    pub fn heard(&mut self, rank: usize, now: Instant) {
+    pub(super) fn heard(&mut self, rank: usize, now: Instant) {
         self.ranks[rank].heard = now;
     }
 
     /// A result is progress, whatever the last heartbeat said.
-    pub fn moved(&mut self, rank: usize, now: Instant) {
+    pub(super) fn moved(&mut self, rank: usize, now: Instant) {
         self.ranks[rank].moved = now;
     }
 
     /// A heartbeat came in.
-    pub fn beat(&mut self, rank: usize, beat: Beat, now: Instant) {
+    pub(super) fn beat(&mut self, rank: usize, beat: Beat, now: Instant) {
         let seen = &mut self.ranks[rank];
         if beat.operations != seen.operations {
             seen.moved = now;
@@ -64,7 +64,7 @@ impl Watch {
     }
 
     /// Whether a step is in flight from now on.
-    pub fn busy(&mut self, busy: bool, now: Instant) {
+    pub(super) fn busy(&mut self, busy: bool, now: Instant) {
         match (busy, self.busy) {
             (true, None) => self.busy = Some(now),
             (false, _) => self.busy = None,
@@ -73,7 +73,7 @@ impl Watch {
     }
 
     /// Where a rank was when it was last heard of, for error messages.
-    pub fn last(&self, rank: usize) -> String {
+    pub(super) fn last(&self, rank: usize) -> String {
         let Seen { step, operation, .. } = &self.ranks[rank];
         match (operation.as_str(), step) {
             ("", _) => "before its first heartbeat".into(),
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     /// A rank that is silent, or that stands still in a step, for longer than the deadline.
-    pub fn late(&mut self, now: Instant) -> Option<FleetError> {
+    pub(super) fn late(&mut self, now: Instant) -> Option<FleetError> {
         let asleep = now.duration_since(self.looked) > self.interval() * 4;
         self.looked = now;
         if asleep {

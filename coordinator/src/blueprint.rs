@@ -1,0 +1,117 @@
+//! Pure: what follows from checked options and an opened model, for each part of a cluster.
+//!
+//! Deliberately absent: starting anything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use binfer_proto::{Epoch, GroupId};
+use binfer_shard::Source;
+use binfer_shard::spec::KvKind;
+
+use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
+use crate::front::ModelInfo;
+use crate::options::Options;
+use crate::sched::{KvGroupConfig, SchedConfig};
+use crate::text::TextModel;
+
+/// Workers must have dialled in by then.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
+/// Requests that may wait, and their prompt tokens.
+const QUEUE_MAX: usize = 1024;
+const QUEUE_TOKENS_MAX: usize = 1 << 20;
+
+/// A cluster that could be started.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// How to run it.
+    pub options: Options,
+    /// What to run.
+    pub source: Arc<Source>,
+}
+
+impl Blueprint {
+    /// For the fleet: where workers come from and what they load.
+    pub fn fleet_config(&self) -> FleetConfig {
+        let options = &self.options;
+        FleetConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            world: options.world,
+            spawn: Spawn::Processes { program: PathBuf::from("/proc/self/exe") },
+            step_deadline: options.step_deadline,
+            attach_deadline: ATTACH_DEADLINE,
+            load: LoadConfig {
+                model: options.path.clone(),
+                model_digest: self.source.digest(),
+                dtype: options.dtype.into(),
+                threads: options.threads,
+                slots_max: options.slots_max,
+                tokens_per_step_max: options.tokens_per_step_max,
+                context_max: options.context_max,
+                kv_bytes_max: options.kv_bytes_max,
+            },
+        }
+    }
+
+    /// For the scheduler: slots, budgets, and pools as large as the fleet's smallest.
+    pub fn sched_config(&self, facts: &Facts) -> SchedConfig {
+        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
+        SchedConfig {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            slots_max: self.options.slots_max,
+            tokens_per_step_max: self.options.tokens_per_step_max,
+            context_max: self.options.context_max,
+            queue_max: QUEUE_MAX,
+            queue_tokens_max: QUEUE_TOKENS_MAX,
+            kv_groups: groups
+                .map(|(group, blocks)| KvGroupConfig {
+                    block_tokens: group.block_tokens,
+                    blocks: *blocks,
+                    window: match group.kind {
+                        KvKind::Window(window) => Some(window),
+                        KvKind::Full | KvKind::Latent(_) => None,
+                    },
+                })
+                .collect(),
+            prefix_cache: true,
+        }
+    }
+
+    /// For the fronts.
+    pub fn model_info(&self, text: &TextModel) -> ModelInfo {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        ModelInfo {
+            name: self.options.name.clone(),
+            context_max: self.options.context_max,
+            vocab: self.source.spec().vocab,
+            end_ids: text.end_ids().to_vec(),
+            salt: self.source.digest(),
+            created: now.as_secs(),
+        }
+    }
+
+    /// One line for the operator: what was loaded, in what time, with room for what.
+    pub fn ledger(&self, facts: &Facts, elapsed_s: f64) -> String {
+        let options = &self.options;
+        let sum =
+            |parts: Vec<u64>| parts.iter().map(u64::to_string).collect::<Vec<_>>().join(" + ");
+        let weights = facts.weight_bytes.iter().map(|bytes| bytes >> 20).collect();
+        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
+        let tokens = groups
+            .map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks))
+            .collect();
+        format!(
+            "{}: ready in {elapsed_s:.2} s; {} rank(s) x {} thread(s), weights {} MiB, \
+             KV cache {} tokens in {}",
+            options.name,
+            options.world,
+            options.threads,
+            sum(weights),
+            sum(tokens),
+            options.dtype,
+        )
+    }
+}
