@@ -1,0 +1,191 @@
+//! The repository's own rules, those that a machine can check. Run by `cargo test`.
+//!
+//! Each rule says in its message what to do instead. Deliberately absent: anything that rustfmt or
+//! clippy already checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const RUST_LINES_MAX: usize = 300;
+const TEST_LINES_MAX: usize = 350;
+/// The doors behind which `unsafe` lives.
+const UNSAFE_DOORS: [&str; 2] =
+    ["worker/src/backend/cpu/simd.rs", "worker/src/backend/cpu/shm.rs"];
+/// Words that have no place in the pure scheduler.
+const SCHED_BANNED: [&str; 9] = [
+    "tokio", "async ", "Instant", "SystemTime", "rand::", "HashMap", "std::fs", "std::env", "println!",
+];
+/// Who may use whom: a package and the workspace packages in its manifest.
+const ARROWS: [(&str, &[&str]); 5] = [
+    ("proto", &[]),
+    ("shard-tool", &[]),
+    ("worker", &["binfer-proto", "binfer-shard"]),
+    ("coordinator", &["binfer-proto", "binfer-shard"]),
+    (".", &["binfer-coordinator", "binfer-proto", "binfer-shard", "binfer-worker"]),
+];
+const PACKAGES: [&str; 4] = ["binfer-proto", "binfer-shard", "binfer-worker", "binfer-coordinator"];
+
+struct File {
+    path: String,
+    text: String,
+}
+
+impl File {
+    fn is_test(&self) -> bool {
+        self.path.starts_with("tests/")
+            || ["/tests/", "/tests.rs", "/sim/", "/testing.rs"].iter().any(|part| self.path.contains(part))
+    }
+}
+
+/// Files that git knows or would add.
+fn files() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    walk(root, &mut found);
+    found
+        .into_iter()
+        .filter_map(|path| {
+            let text = fs::read_to_string(&path).ok()?;
+            let path = path.strip_prefix(root).ok()?.to_string_lossy().into_owned();
+            Some(File { path, text })
+        })
+        .collect()
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        let skipped = ["target", ".git", ".cache", "__pycache__"].contains(&&*name);
+        if path.is_dir() && !skipped {
+            walk(&path, found);
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+}
+
+fn rust() -> impl Iterator<Item = File> {
+    files().into_iter().filter(|file| file.path.ends_with(".rs"))
+}
+
+/// Fails with all breaches at once.
+fn none(rule: &str, breaches: &[String]) {
+    assert!(breaches.is_empty(), "{rule}:\n  {}", breaches.join("\n  "));
+}
+
+#[test]
+fn files_are_short() {
+    let too_long = rust().filter_map(|file| {
+        let (lines, max) =
+            (file.text.lines().count(), if file.is_test() { TEST_LINES_MAX } else { RUST_LINES_MAX });
+        (lines > max).then(|| format!("{}: {lines} lines, {max} at most", file.path))
+    });
+    none("split by responsibility", &too_long.collect::<Vec<_>>());
+}
+
+#[test]
+fn modules_say_what_they_are_for() {
+    let mute = rust().filter(|file| !file.text.starts_with("//!")).map(|file| file.path);
+    none("open with `//!`: what for, and what deliberately not", &mute.collect::<Vec<_>>());
+}
+
+#[test]
+fn unsafe_stays_behind_its_doors() {
+    let word = concat!("unsafe", " ");
+    let allow = concat!("allow(", "unsafe_code)");
+    let outside = rust()
+        .filter(|file| !UNSAFE_DOORS.contains(&file.path.as_str()) && file.path != "tests/tidy.rs")
+        .filter(|file| {
+            file.text.contains(allow)
+                || file.text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word))
+        })
+        .map(|file| file.path);
+    none("unsafe code outside of its doors", &outside.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_scheduler_is_pure() {
+    let impure = rust()
+        .filter(|file| file.path.starts_with("coordinator/src/sched/") && !file.path.contains("/sim"))
+        .flat_map(|file| {
+            let code = file.text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code: Vec<&str> = code.collect();
+            let found = SCHED_BANNED.iter().filter(|word| code.iter().any(|line| line.contains(**word)));
+            found.map(|word| format!("{}: {word}", file.path)).collect::<Vec<_>>()
+        });
+    none("no clock, randomness or I/O in the scheduler", &impure.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_environment_is_read_in_one_file() {
+    let readers = rust()
+        .filter(|file| !file.is_test() && !file.path.ends_with("build.rs"))
+        .filter(|file| file.path != "coordinator/src/config.rs")
+        .filter(|file| ["env::var", "env::vars"].iter().any(|call| file.text.contains(call)))
+        .map(|file| file.path);
+    none("read the environment in coordinator/src/config.rs", &readers.collect::<Vec<_>>());
+}
+
+#[test]
+fn packages_use_each_other_along_the_arrows() {
+    let mut wrong = Vec::new();
+    for (dir, allowed) in ARROWS {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join("Cargo.toml");
+        let text = fs::read_to_string(manifest).unwrap();
+        let uses = |package: &str| text.lines().any(|line| line.starts_with(&format!("{package}.workspace")));
+        wrong.extend(
+            PACKAGES
+                .iter()
+                .filter(|package| uses(package) && !allowed.contains(package))
+                .map(|package| format!("{dir} uses {package}")),
+        );
+    }
+    none("the arrows stand in docs/architecture.md", &wrong);
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[", "ignore")];
+    let left = rust().flat_map(|file| {
+        let found = words.iter().filter(|word| file.text.contains(**word));
+        found.map(|word| format!("{}: {word}", file.path)).collect::<Vec<_>>()
+    });
+    none("unfinished means absent", &left.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_code_map_is_complete() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let missing = rust()
+        .filter(|file| !file.is_test())
+        .filter(|file| {
+            let path = Path::new(&file.path);
+            let folder = path.parent().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
+            !readme.contains(&format!("`{}`", file.path)) && !readme.contains(&format!("`{folder}/`"))
+        })
+        .map(|file| file.path);
+    none("add the file, or its folder, to README's code map", &missing.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_source_file_is_a_module_of_its_crate() {
+    let all: Vec<File> = rust().collect();
+    let dead = all
+        .iter()
+        .filter(|file| {
+            let path = Path::new(&file.path);
+            let stem = path.file_stem().unwrap().to_string_lossy();
+            let root = ["lib", "main", "mod", "build", "binfer", "tidy"].contains(&&*stem);
+            !root && !all.iter().any(|other| declares(&other.text, &stem))
+        })
+        .map(|file| file.path.clone());
+    none("dead files", &dead.collect::<Vec<_>>());
+}
+
+fn declares(text: &str, module: &str) -> bool {
+    text.lines().any(|line| {
+        let line = line.trim();
+        line.ends_with(&format!("mod {module};")) || line.ends_with(&format!("/{module}.rs\"]"))
+    })
+}
