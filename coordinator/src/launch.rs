@@ -18,7 +18,7 @@ use crate::fleet::{Facts, Fleet, FleetError};
 use crate::front::{Command, Core, Fronts, Limits, Parts, Readiness, UnreadBudget};
 use crate::options::ModelArgs;
 use crate::report::Report;
-use crate::sched::Scheduler;
+use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
 use crate::text::{TextError, TextModel, TextStage};
 
@@ -179,6 +179,8 @@ impl Launched {
         if let Err(error) = &outcome {
             ends.readiness.send_replace(Readiness::Lost(error.to_string()));
         }
+        let Counters { preemptions, prefix_hits, .. } = serve.sched.stats().counters;
+        self.report.phase(&format!("served; preemptions {preemptions}, prefix hits {prefix_hits}"));
         serve.fleet.stop("the coordinator is going down").await;
         Ok(outcome?)
     }

@@ -1,0 +1,31 @@
+//! The whole program from outside: real processes, a real model, real sockets.
+//!
+//! | module | tests |
+//! |---|---|
+//! | `parity` | served text equals transformers', at every rank count, in any company |
+//! | `run` | `binfer run` |
+//! | `tokens` | tokenizer and chat template against the goldens |
+//! | `logits` | logits against the goldens; their bits in any company |
+//! | `trace` | what the decoder asks of a backend |
+//! | `api` | the HTTP API, by hand and with OpenAI's client |
+//! | `kill` | ranks killed at any moment |
+//! | `hang` | ranks that stop, and the coordinator's own end |
+//! | `signals` | orderly ends |
+//! | `refusals` | settings and files that cannot be served |
+//! | `digests` | ranks that lie, with scripted workers |
+//!
+//! One binary, because each links the whole program. `BINFER_TEST_FULL=1` runs the whole matrix.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod api;
+mod hang;
+mod harness;
+mod kill;
+mod parity;
+mod refusals;
+mod run;
+mod signals;
+mod tokens;
+
+#[path = "../../shard-tool/tests/support/gguf_writer.rs"]
+mod gguf_writer;

@@ -1,0 +1,127 @@
+"""What people do with OpenAI's client, done to a binfer server. Run by `api.rs`.
+
+    openai_client.py BASE_URL ANSWER
+
+ANSWER is the greedy answer of the demo model to "What is the capital of France?".
+"""
+
+import sys
+
+import openai
+
+URL, ANSWER = sys.argv[1:]
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+client = openai.OpenAI(base_url=URL, api_key="none", max_retries=0, timeout=60)
+
+
+def models():
+    names = [model.id for model in client.models.list()]
+    assert names == ["demo"], names
+    assert client.models.retrieve("demo").id == "demo"
+
+
+def chat_whole():
+    answer = client.chat.completions.create(model="demo", messages=CHAT, temperature=0)
+    choice = answer.choices[0]
+    assert (choice.message.content, choice.finish_reason) == (ANSWER, "stop"), choice
+    assert choice.message.role == "assistant"
+    usage = answer.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (37, 8), usage
+    assert usage.total_tokens == 45, usage
+
+
+def chat_streamed():
+    chunks = list(client.chat.completions.create(
+        model="demo", messages=CHAT, temperature=0, stream=True,
+        stream_options={"include_usage": True},
+    ))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    reasons = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
+    assert (text, reasons) == (ANSWER, ["stop"]), (text, reasons)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].usage.completion_tokens == 8 and not chunks[-1].choices
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def chat_in_parts():
+    parts = [{"type": "text", "text": CHAT[0]["content"]}]
+    answer = client.chat.completions.create(
+        model="demo", messages=[{"role": "user", "content": parts}], temperature=0,
+        max_completion_tokens=3,
+    )
+    choice = answer.choices[0]
+    assert choice.finish_reason == "length" and ANSWER.startswith(choice.message.content), choice
+
+
+def completion_whole():
+    answer = client.completions.create(
+        model="demo", prompt="Once upon a time", temperature=0, max_tokens=9)
+    choice = answer.choices[0]
+    assert choice.text == ", the city of Nova Haven was a thriving", choice
+    assert (choice.finish_reason, answer.usage.completion_tokens) == ("length", 9), answer
+
+
+def completion_streamed():
+    stream = client.completions.create(
+        model="demo", prompt=[6403, 1980, 253, 655], temperature=0, max_tokens=9, stream=True)
+    text = "".join(chunk.choices[0].text for chunk in stream)
+    assert text == ", the city of Nova Haven was a thriving", text
+
+
+def stop_string():
+    answer = client.completions.create(
+        model="demo", prompt="Once upon a time", temperature=0, max_tokens=40, stop=["Nova Hav"])
+    choice = answer.choices[0]
+    assert (choice.text, choice.finish_reason) == (", the city of ", "stop"), choice
+
+
+def seeds():
+    def draw(seed):
+        return client.completions.create(
+            model="demo", prompt="Once", temperature=1.0, top_p=0.9, max_tokens=12, seed=seed,
+        ).choices[0].text
+    assert draw(5) == draw(5)
+    assert len({draw(seed) for seed in range(5)}) > 1
+
+
+def leaves_early():
+    with client.completions.create(
+        model="demo", prompt="Once", max_tokens=2000, stream=True, extra_body={"ignore_eos": True},
+    ) as stream:
+        assert next(iter(stream)).choices[0].text
+    completion_whole()
+
+
+def bad_requests():
+    for fields, param in [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"n": 3}, "n"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+    ]:
+        try:
+            client.completions.create(model="demo", prompt="x", **fields)
+        except openai.BadRequestError as error:
+            assert error.param == param, (error.param, param)
+            assert param in error.message, error.message
+        else:
+            raise AssertionError(f"{fields} was taken")
+
+
+def unknown_model():
+    try:
+        client.completions.create(model="gpt-9", prompt="x")
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found", error
+    else:
+        raise AssertionError("a model that is not there answered")
+
+
+CHECKS = [
+    models, chat_whole, chat_streamed, chat_in_parts, completion_whole, completion_streamed,
+    stop_string, seeds, leaves_early, bad_requests, unknown_model,
+]
+for check in CHECKS:
+    check()
+    print(check.__name__)
+print(f"all {len(CHECKS)} checks passed")

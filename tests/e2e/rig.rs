@@ -1,0 +1,172 @@
+//! One rank without a coordinator: plans by hand, logits to look at.
+//!
+//! The same slot table, decoder loop and backend as a worker's engine, in the same order.
+
+use std::sync::Arc;
+
+use binfer_proto::{
+    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row, Rows,
+    Sampling, SlotId, Start, StepId, Token,
+};
+use binfer_shard::{Source, layouts};
+use binfer_worker::backend::Backend;
+use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
+use binfer_worker::forward;
+use binfer_worker::memory::{self, Activations, StepLimits};
+use binfer_worker::model::{self, Model};
+use binfer_worker::progress::Progress;
+use binfer_worker::slots::SlotTable;
+
+use crate::harness::model_path;
+
+const SLOTS: u32 = 8;
+/// Input tokens of a step at most.
+pub(crate) const TOKENS_PER_STEP: usize = 512;
+const BLOCKS: u32 = 40;
+const CONTEXT: u32 = 2048;
+
+/// The demo model on one rank.
+pub(crate) struct Rig {
+    backend: Box<dyn Backend>,
+    model: Model,
+    activations: Activations,
+    slots: SlotTable,
+    step: StepId,
+    block_tokens: usize,
+    /// Blocks of no sequence; taken from the end.
+    free: Vec<BlockId>,
+    sequences: Vec<Option<Sequence>>,
+    closing: Vec<SlotId>,
+}
+
+/// What a slot holds.
+#[derive(Default)]
+struct Sequence {
+    len: usize,
+    blocks: Vec<BlockId>,
+}
+
+/// A row of a step: a slot, and its tokens or none for its last sample.
+pub(crate) type Feed<'a> = (u32, Option<&'a [Token]>);
+
+impl Rig {
+    pub(crate) fn new(kv_dtype: KvDtype) -> Self {
+        let source = Source::open(model_path()).unwrap();
+        let spec = source.spec();
+        let layout = layouts(spec, 1).unwrap().remove(0);
+        let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2) };
+        let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings).unwrap());
+        let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
+        let limits =
+            StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
+        let activations = Activations::plan(&model, limits);
+        let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]);
+        backend.allocate(&memory).unwrap();
+        let plan_limits = PlanLimits {
+            slots_max: SLOTS,
+            tokens_per_step_max: u32::try_from(TOKENS_PER_STEP).unwrap(),
+            vocab: spec.vocab,
+            blocks: vec![BLOCKS],
+        };
+        let block_tokens = spec.kv_groups[0].block_tokens;
+        let identity = (GroupId(0), Epoch(1));
+        Self {
+            slots: SlotTable::new(identity, plan_limits, CONTEXT, vec![block_tokens]),
+            backend,
+            model,
+            activations,
+            step: StepId(1),
+            block_tokens: block_tokens as usize,
+            free: (0..BLOCKS).map(BlockId).collect(),
+            sequences: (0..SLOTS).map(|_| None).collect(),
+            closing: Vec::new(),
+        }
+    }
+
+    /// Runs one step; logits and greedy token at the last position of each row.
+    pub(crate) fn step(&mut self, rows: &[Feed<'_>]) -> Vec<(Vec<f32>, Token)> {
+        let plan = self.plan(rows);
+        let batch = Arc::new(self.slots.apply(&plan).unwrap().batch);
+        let progress = Progress::default();
+        let (model, activations) = (&self.model, &self.activations);
+        let backend = &mut *self.backend;
+        backend.upload(Arc::clone(&batch)).unwrap();
+        forward::forward(model, &batch, activations, backend, &progress).unwrap();
+        let logits = backend.read(activations.logits.with_rows(rows.len())).unwrap();
+        forward::sample(&batch, activations, backend, &progress).unwrap();
+        let sampled = backend.collect().unwrap().sampled;
+        let logits = logits.chunks(model.vocab).map(<[f32]>::to_vec);
+        logits.zip(sampled).map(|(logits, sampled)| (logits, sampled.token)).collect()
+    }
+
+    /// Feeds `tokens` to `slot`, `chunk` at a time; logits and greedy token at the end.
+    pub(crate) fn feed(&mut self, slot: u32, tokens: &[Token], chunk: usize) -> (Vec<f32>, Token) {
+        let chunks = tokens.chunks(chunk).map(|chunk| self.step(&[(slot, Some(chunk))]).remove(0));
+        chunks.last().unwrap()
+    }
+
+    /// Ends a sequence. Its blocks go to the next ones as they are.
+    pub(crate) fn close(&mut self, slot: u32) {
+        let sequence = self.sequences[slot as usize].take().unwrap();
+        self.free.extend(sequence.blocks);
+        self.closing.push(SlotId(slot));
+    }
+
+    /// Blocks are given out in another order from now on.
+    pub(crate) fn shuffle(&mut self) {
+        self.free.reverse();
+        let middle = self.free.len() / 3;
+        self.free.rotate_left(middle);
+    }
+
+    fn plan(&mut self, rows: &[Feed<'_>]) -> Plan {
+        let (mut open, mut blocks) = (Vec::new(), Vec::new());
+        let rows = rows.iter().map(|row| self.row(*row, &mut open, &mut blocks)).collect();
+        let plan = Plan {
+            group: GroupId(0),
+            epoch: Epoch(1),
+            step: self.step,
+            close: std::mem::take(&mut self.closing),
+            open,
+            blocks,
+            rows: Rows::List(rows),
+            masked: false,
+        };
+        self.step = self.step.next();
+        plan
+    }
+
+    fn row(&mut self, row: Feed<'_>, open: &mut Vec<Open>, grants: &mut Vec<BlockGrant>) -> Row {
+        let (number, tokens) = row;
+        let slot = SlotId(number);
+        let sequence = self.sequences[slot.index()].get_or_insert_with(|| {
+            open.push(Open {
+                slot,
+                sampling: Sampling::GREEDY,
+                seed: 0,
+                choice: 0,
+                prompt_len: 1,
+                history: Vec::new(),
+                adapter: 0,
+            });
+            Sequence::default()
+        });
+        let start = u32::try_from(sequence.len).unwrap();
+        sequence.len += tokens.map_or(1, <[Token]>::len);
+        let missing = sequence.len.div_ceil(self.block_tokens) - sequence.blocks.len();
+        if missing > 0 {
+            let kept = self.free.len() - missing;
+            let ids: Vec<BlockId> = self.free.drain(kept..).rev().collect();
+            sequence.blocks.extend(&ids);
+            grants.push(BlockGrant { slot, kv_group: KvGroup(0), ids });
+        }
+        Row {
+            slot,
+            input: tokens.map_or(Input::LastSample, |tokens| Input::Tokens(tokens.to_vec())),
+            start: Start::At(start),
+            outputs: Outputs::Last,
+            draft: 0,
+            logprobs: 0,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `binfer run`: what stands on stdout and what on stderr.
+
+use crate::harness::{Golden, Permit, Run, TOKENS, goldens};
+
+fn golden(name: &str) -> Golden {
+    goldens().into_iter().find(|golden| golden.name == name).unwrap()
+}
+
+/// `[64 tokens, 0.42 s, 152 tok/s]`, and what its numbers are.
+fn statistics(line: &str) -> Option<(usize, f64, f64)> {
+    let inner = line.strip_prefix('[')?.strip_suffix(" tok/s]")?;
+    let (tokens, rest) = inner.split_once(" tokens, ")?;
+    let (seconds, speed) = rest.split_once(" s, ")?;
+    Some((tokens.parse().ok()?, seconds.parse().ok()?, speed.parse().ok()?))
+}
+
+#[test]
+fn the_answer_stands_alone_on_stdout_and_statistics_on_stderr() {
+    let _permit = Permit::one();
+    let golden = golden("once");
+    let prompt = golden.text.as_deref().unwrap();
+    let run = Run::good(&["run", "demo", prompt, "--max-tokens", "64", "--dtype", "f32", "--tp", "2"]);
+    assert_eq!(run.stdout, golden.whole);
+    let last = run.stderr.lines().last().unwrap();
+    let (tokens, seconds, speed) = statistics(last).unwrap_or_else(|| panic!("{last}"));
+    assert_eq!(tokens, TOKENS);
+    // Seconds are written with two digits, the speed with none.
+    let low = 64.0 / (seconds + 0.006) - 1.0;
+    let high = 64.0 / (seconds - 0.006).max(0.001) + 1.0;
+    assert!(low <= speed && speed <= high, "{last}");
+}
+
+#[test]
+fn a_prompt_comes_from_stdin_and_quiet_is_quiet() {
+    let _permit = Permit::one();
+    let golden = golden("prose");
+    let prompt = golden.text.as_deref().unwrap();
+    let run = Run::with_stdin(&["run", "demo", "-", "--max-tokens", "64", "-q"], prompt);
+    assert!(run.status.success(), "{run:?}");
+    assert_eq!((run.stdout, run.stderr.as_str()), (golden.whole, ""));
+}
+
+#[test]
+fn a_template_makes_a_chat_of_it_and_an_end_token_ends_it() {
+    let _permit = Permit::one();
+    let golden = golden("chat-stop");
+    let question = &golden.chat()[0].content;
+    let run = Run::good(&["run", "demo", question, "--use-template", "-v"]);
+    assert_eq!(run.stdout, golden.generated);
+    for phase in ["model opened", "tokenizer built", "workers ready"] {
+        let line = run.stderr.lines().find(|line| line.contains(phase));
+        let line = line.unwrap_or_else(|| panic!("no {phase}: {}", run.stderr));
+        assert!(line.starts_with('[') && line.contains(" ms] "), "{line}");
+    }
+}
+
+#[test]
+fn a_seed_makes_a_drawn_answer_repeatable_at_any_rank_count() {
+    let _permit = Permit::one();
+    let drawn = |seed: &str, tp: &str| {
+        let args = ["run", "demo", "Once upon a time", "--max-tokens", "24", "--temperature", "1.0"];
+        let more = ["--top-k", "40", "--top-p", "0.95", "--seed", seed, "--tp", tp, "-q"];
+        Run::good(&[&args[..], &more[..]].concat()).stdout
+    };
+    let first = drawn("7", "1");
+    assert_eq!(first, drawn("7", "1"));
+    assert_eq!(first, drawn("7", "2"));
+    let others: Vec<String> = ["8", "9"].map(|seed| drawn(seed, "1")).into();
+    assert!(others.iter().any(|other| *other != first), "the seed changes nothing: {first}");
+}

@@ -1,0 +1,84 @@
+//! What the decoder asks of a backend, call by call, against `tests/goldens/llama.trace`.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p binfer --test e2e -- trace` writes it anew.
+
+use std::sync::Arc;
+
+use binfer_proto::{BlockId, Sampling, SlotId};
+use binfer_shard::{RankLayout, Source, layouts};
+use binfer_worker::backend::Backend;
+use binfer_worker::backend::record::Recorder;
+use binfer_worker::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use binfer_worker::forward;
+use binfer_worker::memory::{self, Activations, StepLimits};
+use binfer_worker::model;
+use binfer_worker::progress::Progress;
+
+use crate::gguf_writer::{Llama, TINY};
+use crate::harness::repository;
+
+const GOLDEN: &str = "tests/goldens/llama.trace";
+
+/// A decode row and a chunk of a prompt, which is not its last.
+fn batch() -> Batch {
+    let row = |slot, first, count, start| BatchRow {
+        slot: SlotId(slot),
+        first,
+        count,
+        start,
+        block_tables: vec![vec![BlockId(slot)]],
+    };
+    let known = [5, 6, 7].map(TokenInput::Known);
+    Batch {
+        tokens: [&[TokenInput::LastSample(SlotId(1))], &known[..]].concat(),
+        positions: vec![9, 0, 1, 2],
+        rows: vec![row(1, 0, 1, 9), row(0, 1, 3, 0)],
+        outputs: vec![BatchOutput {
+            token: 0,
+            slot: SlotId(1),
+            sampling: Sampling::GREEDY,
+            seed: 0,
+            choice: 0,
+            position: 10,
+        }],
+    }
+}
+
+fn trace_of(source: &Source, layout: &RankLayout) -> String {
+    let mut recorder = Recorder::new();
+    let model = model::load(source, layout, &mut recorder, |_| ()).unwrap();
+    let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8 };
+    let activations = Activations::plan(&model, limits);
+    recorder.allocate(&memory::plan(source.spec(), layout, &activations, limits, &[4])).unwrap();
+    let batch = Arc::new(batch());
+    let progress = Progress::default();
+    recorder.upload(Arc::clone(&batch)).unwrap();
+    forward::forward(&model, &batch, &activations, &mut recorder, &progress).unwrap();
+    forward::sample(&batch, &activations, &mut recorder, &progress).unwrap();
+    recorder.collect().unwrap();
+    recorder.trace().to_owned()
+}
+
+#[test]
+fn trace_of_llama_equals_its_golden() {
+    let path = std::env::temp_dir().join(format!("binfer-trace-{}.gguf", std::process::id()));
+    Llama { layers: 2, ..TINY }.writer().write_sparse(&path);
+    let source = Source::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let mut trace = String::new();
+    // Four ranks and two KV heads: a KV head is shared, and query heads are divided.
+    for (world, rank) in [(1, 0), (4, 3)] {
+        let layout = &layouts(source.spec(), world).unwrap()[rank];
+        trace += &format!("# rank {rank} of {world}\n{}", trace_of(&source, layout));
+    }
+    let golden = repository(GOLDEN);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &trace).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    let differ = expected.lines().zip(trace.lines()).find(|(one, other)| one != other);
+    assert!(
+        expected == trace,
+        "the trace differs from {GOLDEN} at {differ:?}; if that is meant, run with UPDATE_GOLDEN=1"
+    );
+}
