@@ -39,10 +39,13 @@ impl Fronts {
         }
     }
 
-    /// The ordinary end of a request.
+    /// The end of a request as the scheduler saw it.
     pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage) {
-        if let Some(mailbox) = self.open.remove(&id) {
-            mailbox.done(finish, usage);
+        let Some(mailbox) = self.open.remove(&id) else { return };
+        match finish {
+            Finish::Stop | Finish::Length | Finish::StopString => mailbox.done(finish, usage),
+            Finish::Failed(cause) => mailbox.fail(cause.into(), cause.to_string()),
+            Finish::Cancelled => mailbox.fail(FailKind::Internal, "cancelled".to_owned()),
         }
     }
 

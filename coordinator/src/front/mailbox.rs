@@ -5,7 +5,7 @@
 //! wins and whatever comes after it is dropped: a reader sees exactly one end.
 
 use super::budget::UnreadBudget;
-use crate::sched::{Finish, Refused, Usage};
+use crate::sched::{FailCause, Finish, Refused, Usage};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,15 @@ pub enum FailKind {
     Shutdown,
     /// A defect of ours.
     Internal,
+}
+
+impl From<FailCause> for FailKind {
+    fn from(cause: FailCause) -> Self {
+        match cause {
+            FailCause::NonFinite => Self::NonFinite,
+            FailCause::QueueTimeout => Self::QueueTimeout,
+        }
+    }
 }
 
 /// The one terminal event of a request.
@@ -52,12 +61,12 @@ pub enum End {
 pub enum Reading {
     /// As soon as there is text.
     Streamed,
-    /// Once at the end (and when [`WHOLE_WAKE_BYTES`] are pending, to move them out).
+    /// Once at the end (and when a few KiB are pending, to move them out).
     Whole,
 }
 
 /// Pending bytes at which a reader of whole answers is woken.
-pub const WHOLE_WAKE_BYTES: usize = 4096;
+const WHOLE_WAKE_BYTES: usize = 4096;
 
 /// Pending text and end of one request, between the serve loop and one reader.
 #[derive(Debug)]

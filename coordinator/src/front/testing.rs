@@ -1,1 +1,178 @@
-//! t
+//! A scripted serve loop: what the real one does with commands, without scheduler and workers.
+
+use super::{
+    Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Readiness, UNREAD_BYTES_MAX,
+    UnreadBudget,
+};
+use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
+use crate::text::TextStage;
+use crate::text::testing::{END, byte_tokens, model};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// What happens to a request, in order. Control returns to the runtime after each.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// These bytes are sampled, one token each.
+    Say(Vec<u8>),
+    /// The end.
+    Finish(Finish),
+    /// The end by failure.
+    Fail(FailKind, &'static str),
+    /// Nothing until a reader leaves or unread text is over its cap.
+    Hold,
+    /// Not admitted. Must come first.
+    Refuse(Refused),
+}
+
+/// A request as the serve loop saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) request: Request,
+    pub(crate) stop: Vec<String>,
+}
+
+/// What a test holds of a scripted server.
+pub(crate) struct Scripted {
+    pub(crate) core: Core,
+    pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) budget: Arc<UnreadBudget>,
+    pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
+    /// Requests that were cancelled, by the reader or for want of memory.
+    pub(crate) cancelled: mpsc::UnboundedReceiver<RequestId>,
+}
+
+pub(crate) fn say(text: &str) -> Act {
+    Act::Say(text.as_bytes().to_vec())
+}
+
+/// Starts a serve loop on the current runtime; each request follows the next script.
+pub(crate) fn scripted(scripts: Vec<Vec<Act>>) -> Scripted {
+    scripted_with(scripts, UNREAD_BYTES_MAX)
+}
+
+pub(crate) fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: usize) -> Scripted {
+    let (commands, incoming) = mpsc::channel(64);
+    let (readiness, readiness_out) = watch::channel(Readiness::Ready);
+    let budget = Arc::new(UnreadBudget::new(unread_bytes_max));
+    let text = Arc::new(model());
+    let core = Core::new(Parts {
+        commands,
+        model: Arc::new(ModelInfo {
+            name: "tiny".into(),
+            context_max: 256,
+            vocab: 264,
+            end_ids: vec![END],
+            salt: 7,
+            created: 0x1234,
+        }),
+        text: text.clone(),
+        readiness: readiness_out,
+        budget: budget.clone(),
+        limits: Limits::default(),
+    });
+    let (seen_in, seen) = mpsc::unbounded_channel();
+    let (cancelled_in, cancelled) = mpsc::unbounded_channel();
+    let serve_loop = ServeLoop {
+        scripts: scripts.into(),
+        fronts: Fronts::new(budget.clone()),
+        text: TextStage::new(text),
+        running: Vec::new(),
+        seen: seen_in,
+        cancelled: cancelled_in,
+    };
+    tokio::spawn(serve_loop.run(incoming));
+    Scripted { core, readiness, budget, seen, cancelled }
+}
+
+struct ServeLoop {
+    scripts: VecDeque<Vec<Act>>,
+    fronts: Fronts,
+    text: TextStage,
+    running: Vec<Running>,
+    seen: mpsc::UnboundedSender<Seen>,
+    cancelled: mpsc::UnboundedSender<RequestId>,
+}
+
+struct Running {
+    id: RequestId,
+    acts: VecDeque<Act>,
+    usage: Usage,
+}
+
+impl ServeLoop {
+    async fn run(mut self, mut incoming: mpsc::Receiver<Command>) {
+        loop {
+            let quiet = self.running.iter().all(|one| matches!(one.acts.front(), Some(Act::Hold)));
+            let command = if quiet {
+                let Some(command) = incoming.recv().await else { return };
+                Some(command)
+            } else {
+                tokio::task::yield_now().await;
+                incoming.try_recv().ok()
+            };
+            match command {
+                Some(Command::Submit(submit)) => self.submit(*submit),
+                Some(Command::Cancel(id)) => self.cancel(id),
+                Some(Command::Stop) => self.fronts.fail_all(FailKind::Shutdown, "stopped"),
+                None => {}
+            }
+            self.step();
+            while let Some(id) = self.fronts.slowest() {
+                self.fronts.fail(id, FailKind::SlowReader, "read too slowly");
+                self.cancel(id);
+            }
+        }
+    }
+
+    fn submit(&mut self, submit: super::Submit) {
+        let super::Submit { request, stop, mailbox } = submit;
+        let id = request.id;
+        let prompt = u32::try_from(request.prompt.len()).unwrap();
+        let _ = self.seen.send(Seen { request, stop: stop.clone() });
+        let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
+        if let Some(Act::Refuse(why)) = acts.front() {
+            self.fronts.admit(id, mailbox, Err(why.clone()));
+            return;
+        }
+        self.fronts.admit(id, mailbox, Ok(()));
+        self.text.open(id, &stop);
+        acts.push_back(Act::Hold);
+        self.running.push(Running { id, acts, usage: Usage { prompt, ..Usage::default() } });
+    }
+
+    fn cancel(&mut self, id: RequestId) {
+        self.running.retain(|one| one.id != id);
+        self.fronts.fail(id, FailKind::Internal, "the reader left");
+        self.text.close(id);
+        let _ = self.cancelled.send(id);
+    }
+
+    /// One act of each request.
+    fn step(&mut self) {
+        for one in &mut self.running {
+            let (bytes, finish) = match one.acts.front().cloned() {
+                Some(Act::Say(bytes)) => (bytes, None),
+                Some(Act::Finish(finish)) => (Vec::new(), Some(finish)),
+                Some(Act::Fail(kind, message)) => {
+                    self.fronts.fail(one.id, kind, message);
+                    one.acts = [Act::Hold].into();
+                    continue;
+                }
+                _ => continue,
+            };
+            one.acts.pop_front();
+            let tokens = byte_tokens(&bytes);
+            one.usage.generated += u32::try_from(tokens.len()).unwrap();
+            let delivery = Delivery { id: one.id, tokens, finish, usage: one.usage };
+            let pushed = self.text.push(&delivery);
+            self.fronts.text(one.id, pushed.text);
+            let finish = if pushed.stop { Some(Finish::StopString) } else { finish };
+            if let Some(finish) = finish {
+                self.fronts.done(one.id, finish, one.usage);
+                one.acts = [Act::Hold].into();
+            }
+        }
+    }
+}

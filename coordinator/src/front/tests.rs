@@ -1,1 +1,187 @@
-//! Tests.
+//! The core and its mailboxes against a scripted serve loop.
+
+use super::testing::{Act, say, scripted, scripted_with};
+use super::*;
+use crate::sched::{FailCause, Finish, Refused};
+use crate::text::Message;
+use binfer_proto::Sampling;
+use std::time::Duration;
+
+fn ask(prompt: Prompt) -> Generate {
+    Generate {
+        prompt,
+        max_tokens: MaxTokens::Rest,
+        sampling: Sampling::GREEDY,
+        seed: None,
+        stop: Vec::new(),
+        ignore_eos: false,
+        reading: Reading::Streamed,
+    }
+}
+
+fn hello() -> Generate {
+    ask(Prompt::Text("hello".into()))
+}
+
+async fn rest(mut stream: Stream) -> (String, Reply) {
+    let mut text = String::new();
+    loop {
+        match stream.next().await {
+            Reply::Text(more) => text.push_str(&more),
+            end => return (text, end),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_goes_through_and_gives_its_text_back() {
+    let emoji = "é😀".as_bytes();
+    let script = vec![Act::Say(emoji[..4].into()), Act::Say(emoji[4..].into())];
+    let script = [script, vec![Act::Finish(Finish::Length)]].concat();
+    let mut server = scripted(vec![script.clone(), script]);
+    for reading in [Reading::Streamed, Reading::Whole] {
+        let stream = server.core.generate(Generate { reading, ..hello() }).await.unwrap();
+        let (text, end) = rest(stream).await;
+        assert_eq!(text, "é😀");
+        let Reply::Done { finish: Finish::Length, usage } = end else { panic!("{end:?}") };
+        assert_eq!((usage.prompt, usage.generated), (1, 6));
+        let seen = server.seen.recv().await.unwrap();
+        assert_eq!(seen.request.prompt, [262]);
+        assert_eq!((seen.request.max_tokens, seen.request.salt), (255, 7));
+    }
+    assert_eq!(server.budget.unread_bytes(), 0);
+    assert!(server.cancelled.try_recv().is_err(), "an ended request is not cancelled");
+}
+
+#[tokio::test]
+async fn chats_are_rendered_and_seeds_drawn() {
+    let script = vec![Act::Finish(Finish::Stop)];
+    let mut server = scripted(vec![script.clone(), script.clone(), script]);
+    let chat = vec![Message { role: "user".into(), content: "hello".into() }];
+    for seed in [None, None, Some(5)] {
+        let ask = Generate { seed, ..ask(Prompt::Chat(chat.clone())) };
+        rest(server.core.generate(ask).await.unwrap()).await;
+    }
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(server.seen.recv().await.unwrap().request);
+    }
+    assert_eq!(seen[0].prompt[0], 1, "begins with <|im_start|>");
+    assert!(seen[0].id != seen[1].id && seen[0].seed != seen[1].seed);
+    assert_eq!(seen[2].seed, 5);
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_with_its_field() {
+    let server = scripted(Vec::new());
+    let long = "x".repeat(8 * 256 + 1);
+    let sampling = Sampling { top_p: 0.0, ..Sampling::GREEDY };
+    let penalty = Sampling { presence_penalty: 1.0, ..Sampling::GREEDY };
+    for (ask, field, part) in [
+        (ask(Prompt::Text(String::new())), "prompt", "no token"),
+        (ask(Prompt::Text(long)), "prompt", "2049 bytes"),
+        (ask(Prompt::Text("x".repeat(256))), "prompt", "no room"),
+        (ask(Prompt::Tokens(vec![264])), "prompt", "264"),
+        (ask(Prompt::Chat(Vec::new())), "messages", "empty"),
+        (Generate { max_tokens: MaxTokens::Asked(256), ..hello() }, "max_tokens", "255"),
+        (Generate { max_tokens: MaxTokens::Asked(0), ..hello() }, "max_tokens", "at least 1"),
+        (Generate { sampling, ..hello() }, "top_p", "top_p"),
+        (Generate { sampling: penalty, ..hello() }, "presence_penalty", "presence_penalty"),
+        (Generate { stop: vec![String::new()], ..hello() }, "stop", "empty"),
+        (Generate { stop: vec!["x".repeat(257)], ..hello() }, "stop", "257"),
+        (Generate { stop: vec!["x".into(); 17], ..hello() }, "stop", "17"),
+    ] {
+        let error = server.core.generate(ask).await.unwrap_err();
+        let SubmitError::Invalid { param, message } = error else { panic!("{error:?}") };
+        assert_eq!(param, field, "{message}");
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_default_length_gives_way_to_the_context() {
+    let mut server = scripted(vec![vec![Act::Finish(Finish::Length)]]);
+    let prompt = Prompt::Tokens(vec![5; 250]);
+    let ask = Generate { max_tokens: MaxTokens::AtMost(16), ..ask(prompt) };
+    rest(server.core.generate(ask).await.unwrap()).await;
+    assert_eq!(server.seen.recv().await.unwrap().request.max_tokens, 6);
+}
+
+#[tokio::test]
+async fn the_schedulers_refusals_keep_their_kind() {
+    let queue_full = Refused::QueueFull { requests: 9, tokens: 99 };
+    let too_long = Refused::TooLong { prompt: 1, context_max: 1 };
+    let refusals = [queue_full, Refused::Draining, too_long];
+    let server = scripted(refusals.map(|why| vec![Act::Refuse(why)]).into());
+    let mut next = async || server.core.generate(hello()).await.unwrap_err();
+    assert!(matches!(next().await, SubmitError::Busy { .. }));
+    assert!(matches!(next().await, SubmitError::Unavailable { .. }));
+    assert!(matches!(next().await, SubmitError::Invalid { param: "prompt", .. }));
+    server.readiness.send(Readiness::Lost("rank 1 is gone".into())).unwrap();
+    let error = next().await;
+    assert!(matches!(error, SubmitError::Unavailable { .. }));
+    assert_eq!(error.to_string(), "rank 1 is gone");
+}
+
+#[tokio::test]
+async fn dropping_a_stream_cancels_its_request() {
+    let mut server = scripted(vec![vec![say("text"), Act::Hold]]);
+    let mut stream = server.core.generate(hello()).await.unwrap();
+    let id = stream.id();
+    assert_eq!(stream.next().await, Reply::Text("text".into()));
+    drop(stream);
+    assert_eq!(server.cancelled.recv().await, Some(id));
+}
+
+#[tokio::test]
+async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
+    let greedy: Vec<Act> = (0..200).map(|_| say("0123456789")).collect();
+    let mut server = scripted_with(vec![vec![say("small"), Act::Hold], greedy], 1000);
+    let modest = server.core.generate(hello()).await.unwrap();
+    let slow = server.core.generate(hello()).await.unwrap();
+    assert_eq!(server.cancelled.recv().await, Some(slow.id()));
+    let (text, end) = rest(slow).await;
+    assert_eq!(text, "");
+    assert!(matches!(end, Reply::Failed { kind: FailKind::SlowReader, .. }), "{end:?}");
+    assert_eq!(server.budget.unread_bytes(), "small".len());
+    drop(modest);
+    assert_eq!(server.budget.unread_bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_first_end_is_the_only_one() {
+    let budget = Arc::new(UnreadBudget::new(100));
+    let mailbox = Mailbox::new(Reading::Streamed, budget.clone());
+    mailbox.admit();
+    mailbox.text("a");
+    mailbox.fail(FailKind::WorkerLost, "rank 0".into());
+    mailbox.text("b");
+    mailbox.done(Finish::Stop, crate::sched::Usage::default());
+    mailbox.admitted().await.unwrap();
+    let mut text = String::new();
+    let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text)).await;
+    assert_eq!(text, "a");
+    assert!(matches!(end, Some(End::Failed { kind: FailKind::WorkerLost, .. })));
+    let again = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text));
+    assert!(tokio::time::timeout(Duration::from_millis(5), again).await.is_err());
+    assert!(!mailbox.close());
+    assert_eq!(budget.unread_bytes(), 0);
+}
+
+#[tokio::test]
+async fn fronts_turn_a_failed_finish_into_a_failure() {
+    let budget = Arc::new(UnreadBudget::new(100));
+    let mut fronts = Fronts::new(budget.clone());
+    for (cause, kind) in [
+        (FailCause::NonFinite, FailKind::NonFinite),
+        (FailCause::QueueTimeout, FailKind::QueueTimeout),
+    ] {
+        let (id, mailbox) = (RequestId(1), Arc::new(Mailbox::new(Reading::Whole, budget.clone())));
+        fronts.admit(id, mailbox.clone(), Ok(()));
+        fronts.done(id, Finish::Failed(cause), crate::sched::Usage::default());
+        assert!(fronts.is_empty());
+        let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut String::new())).await;
+        let expected = End::Failed { message: cause.to_string(), kind };
+        assert_eq!(end, Some(expected));
+    }
+}

@@ -11,6 +11,8 @@ mod stage;
 mod stop;
 mod template;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod tokenizer;
 mod vocab;

@@ -1,0 +1,56 @@
+//! A vocabulary of bytes, small enough to be written by hand: ids 0 to 2 are control tokens, byte
+//! `b` is token `3 + b`, and a few merges follow.
+
+use super::{TextData, TextModel, TokenKind};
+use binfer_proto::Token;
+
+/// The demo model's chat template.
+pub(crate) const CHATML: &str = "{% for message in messages %}{% if loop.first and \
+     messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe brief<|im_end|>\n' }}\
+     {% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + \
+     '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// Ends an answer.
+pub(crate) const END: Token = 2;
+
+/// The data of the small vocabulary.
+pub(crate) fn data() -> TextData {
+    let mut tokens: Vec<String> =
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).into();
+    tokens.extend((0..=255_u8).map(written));
+    let merges = ["h e", "l l", "he ll", "hell o", "Ġ w"];
+    tokens.extend(merges.map(|merge| merge.replace(' ', "")));
+    let mut kinds = vec![TokenKind::Normal; tokens.len()];
+    kinds[..3].fill(TokenKind::Control);
+    TextData {
+        family: "gpt2".into(),
+        pre: "smollm".into(),
+        tokens,
+        kinds,
+        merges: merges.map(str::to_owned).into(),
+        bos: Some(1),
+        eos: Some(END),
+        add_bos: false,
+        chat_template: Some(CHATML.into()),
+    }
+}
+
+/// The model with the small vocabulary.
+pub(crate) fn model() -> TextModel {
+    TextModel::new(&data()).unwrap()
+}
+
+/// Tokens that stand for these bytes, one each.
+pub(crate) fn byte_tokens(bytes: &[u8]) -> Vec<Token> {
+    bytes.iter().map(|byte| 3 + Token::from(*byte)).collect()
+}
+
+/// GPT-2's way to write a byte.
+fn written(byte: u8) -> String {
+    let plain = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    if plain(byte) {
+        return char::from(byte).to_string();
+    }
+    let before = (0..byte).filter(|other| !plain(*other)).count();
+    char::from_u32(256 + u32::try_from(before).unwrap()).unwrap().to_string()
+}
