@@ -113,7 +113,7 @@ async fn the_schedulers_refusals_keep_their_kind() {
     let too_long = Refused::TooLong { prompt: 1, context_max: 1 };
     let refusals = [queue_full, Refused::Draining, too_long];
     let server = scripted(refusals.map(|why| vec![Act::Refuse(why)]).into());
-    let mut next = async || server.core.generate(hello()).await.unwrap_err();
+    let next = async || server.core.generate(hello()).await.unwrap_err();
     assert!(matches!(next().await, SubmitError::Busy { .. }));
     assert!(matches!(next().await, SubmitError::Unavailable { .. }));
     assert!(matches!(next().await, SubmitError::Invalid { param: "prompt", .. }));

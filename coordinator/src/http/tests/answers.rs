@@ -1,0 +1,164 @@
+//! What a well-behaved client gets.
+
+use super::client::{read_answer, read_until, send, server};
+use crate::front::Readiness;
+use crate::front::testing::{Act, say};
+use crate::sched::Finish;
+use serde_json::json;
+
+fn two_words() -> Vec<Act> {
+    vec![say("two \"words\"\n"), say("é"), Act::Finish(Finish::Length)]
+}
+
+#[tokio::test]
+async fn a_whole_completion() {
+    let mut server = server(vec![two_words()]);
+    let body = json!({ "model": "tiny", "prompt": "hello", "seed": -1, "temperature": 0.5,
+        "top_p": 0.5, "top_k": 3, "max_tokens": 9, "ignore_eos": true, "stop": "X",
+        "user": "unknown fields are ignored" });
+    let answer = server.post("/v1/completions", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json = answer.json();
+    assert_eq!(json["choices"][0]["text"], "two \"words\"\né");
+    assert_eq!(json["choices"][0]["finish_reason"], "length");
+    assert_eq!(json["object"], "text_completion");
+    assert_eq!(json["usage"]["prompt_tokens"], 1);
+    assert_eq!(json["usage"]["completion_tokens"], 14);
+    assert_eq!(json["usage"]["total_tokens"], 15);
+    assert!(json["id"].as_str().unwrap().starts_with("cmpl-"));
+    let seen = server.scripted.seen.recv().await.unwrap();
+    let sampling = seen.request.sampling;
+    assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.5, 0.5, 3));
+    assert_eq!((seen.request.seed, seen.request.max_tokens), (u64::MAX, 9));
+    assert_eq!((seen.request.ignore_eos, seen.stop), (true, vec!["X".to_owned()]));
+}
+
+#[tokio::test]
+async fn defaults_are_those_of_openai() {
+    let script = vec![Act::Finish(Finish::Stop)];
+    let mut server = server(vec![script.clone(), script.clone(), script]);
+    server.post("/v1/completions", &json!({ "prompt": [5, 6], "model": null })).await;
+    server.post("/v1/completions", &json!({ "prompt": [[7]], "top_k": -1 })).await;
+    let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
+    let chat = json!({ "messages": [{ "role": "user", "content": parts }] });
+    server.post("/v1/chat/completions", &chat).await;
+    let first = server.scripted.seen.recv().await.unwrap().request;
+    assert_eq!((first.prompt, first.max_tokens), (vec![5, 6], 16));
+    assert_eq!((first.sampling.temperature, first.sampling.top_p), (1.0, 1.0));
+    let second = server.scripted.seen.recv().await.unwrap().request;
+    assert_eq!((second.prompt, second.sampling.top_k), (vec![7], 0));
+    let chat = server.scripted.seen.recv().await.unwrap().request;
+    assert_eq!(chat.max_tokens as usize, 256 - chat.prompt.len(), "the rest of the context");
+}
+
+#[tokio::test]
+async fn a_streamed_completion() {
+    let server = server(vec![two_words(), two_words()]);
+    let mut body = json!({ "prompt": "hello", "stream": true });
+    let answer = server.post("/v1/completions", &body).await;
+    assert!(answer.head.contains("content-type: text/event-stream"), "{}", answer.head);
+    assert_eq!(answer.events().last(), Some(&"[DONE]"));
+    let chunks = answer.chunks();
+    let texts = chunks.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap());
+    assert_eq!(texts.collect::<String>(), "two \"words\"\né");
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+    assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));
+    assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+
+    body["stream_options"] = json!({ "include_usage": true });
+    let chunks = server.post("/v1/completions", &body).await.chunks();
+    let (last, before) = chunks.split_last().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["completion_tokens"], 14);
+    assert!(before.iter().all(|chunk| chunk["usage"].is_null() && chunk["id"] == last["id"]));
+}
+
+#[tokio::test]
+async fn chats_whole_and_streamed() {
+    let server = server(vec![two_words(), two_words()]);
+    let mut body = json!({ "messages": [{ "role": "user", "content": "hello" }] });
+    let answer = server.post("/v1/chat/completions", &body).await.json();
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(answer["choices"][0]["message"]["content"], "two \"words\"\né");
+    assert_eq!(answer["choices"][0]["message"]["role"], "assistant");
+
+    body["stream"] = json!(true);
+    let answer = server.post("/v1/chat/completions", &body).await;
+    assert_eq!(answer.events().last(), Some(&"[DONE]"));
+    let chunks = answer.chunks();
+    assert!(chunks.iter().all(|chunk| chunk["object"] == "chat.completion.chunk"));
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let texts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    assert_eq!(texts.collect::<String>(), "two \"words\"\né");
+    let last = &chunks.last().unwrap()["choices"][0];
+    assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &json!("length")));
+}
+
+#[tokio::test]
+async fn a_character_split_over_tokens_arrives_whole() {
+    let smile = "😀".as_bytes();
+    let script = smile.iter().map(|byte| Act::Say(vec![*byte]));
+    let script = script.chain([Act::Finish(Finish::Stop)]).collect();
+    let server = server(vec![script]);
+    let answer = server.post("/v1/completions", &json!({ "prompt": "a", "stream": true })).await;
+    assert!(answer.body.contains("😀") && !answer.body.contains('\u{FFFD}'), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_stop_string_ends_the_answer_before_it() {
+    let script = vec![say("one\nU"), say("ser"), say(": two"), Act::Hold];
+    let server = server(vec![script.clone(), script]);
+    for stream in [false, true] {
+        let body = json!({ "prompt": "a", "stop": ["User:", "\n\n"], "stream": stream });
+        let answer = server.post("/v1/completions", &body).await;
+        let chunks = if stream { answer.chunks() } else { vec![answer.json()] };
+        let texts = chunks.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap());
+        assert_eq!(texts.collect::<String>(), "one\n");
+        assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "stop");
+    }
+}
+
+#[tokio::test]
+async fn models_and_health() {
+    let server = server(Vec::new());
+    let list = server.ask("GET", "/v1/models", "").await.json();
+    assert_eq!(list["data"][0]["id"], "tiny");
+    assert_eq!(server.ask("GET", "/v1/models/tiny", "").await.json(), list["data"][0]);
+    let unknown = server.ask("GET", "/v1/models/org/other", "").await;
+    assert_eq!(
+        (unknown.status, &unknown.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
+
+    assert_eq!(server.ask("GET", "/health", "").await.status, 200);
+    let lost = Readiness::Lost("rank 1 was killed".into());
+    for (state, message) in [
+        (Readiness::Starting("loading".into()), "the server is starting: loading"),
+        (Readiness::Draining, "the server is shutting down"),
+        (lost, "rank 1 was killed"),
+    ] {
+        server.scripted.readiness.send(state).unwrap();
+        for (method, path) in [("GET", "/health"), ("POST", "/v1/completions")] {
+            let answer = server.ask(method, path, "{\"prompt\": \"a\"}").await;
+            assert_eq!(answer.status, 503);
+            assert_eq!(answer.json()["error"]["message"], message);
+            assert!(answer.head.contains("retry-after: 1"), "{}", answer.head);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_serves_several_requests_and_requests_run_side_by_side() {
+    let quick = vec![say("quick"), Act::Finish(Finish::Stop)];
+    let server = server(vec![vec![say("slow"), Act::Hold], quick.clone(), quick]);
+    let mut waiting = server.connect().await;
+    let body = json!({ "prompt": "a", "stream": true }).to_string();
+    send(&mut waiting, "POST", "/v1/completions", &body).await;
+    read_until(&mut waiting, "slow").await;
+    let mut socket = server.connect().await;
+    for _ in 0..2 {
+        send(&mut socket, "POST", "/v1/completions", "{\"prompt\": \"a\"}").await;
+        let answer = read_answer(&mut socket).await;
+        assert_eq!(answer.json()["choices"][0]["text"], "quick");
+    }
+}

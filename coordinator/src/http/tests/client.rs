@@ -1,0 +1,142 @@
+//! A client written by hand over a real socket, so that it can be slow, rude and gone.
+
+use super::super::{Config, serve};
+use crate::front::testing::{Act, Scripted, scripted_with};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A server on a socket, in front of a scripted serve loop.
+pub(super) struct Server {
+    pub(super) scripted: Scripted,
+    pub(super) address: SocketAddr,
+    pub(super) shutdown: oneshot::Sender<()>,
+    pub(super) served: JoinHandle<std::io::Result<()>>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+pub(super) fn server(scripts: Vec<Vec<Act>>) -> Server {
+    server_with(scripts, Config::default(), usize::MAX)
+}
+
+pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: Config, unread_max: usize) -> Server {
+    let scripted = scripted_with(scripts, unread_max);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shutdown, stopped) = oneshot::channel();
+    let core = scripted.core.clone();
+    let served = tokio::spawn(serve(listener, core, config, async { drop(stopped.await) }));
+    Server { scripted, address, shutdown, served }
+}
+
+impl Server {
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// One request on a connection of its own.
+    pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut socket = self.connect().await;
+        send(&mut socket, method, path, body).await;
+        read_answer(&mut socket).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, &body.to_string()).await
+    }
+}
+
+pub(super) async fn send(socket: &mut TcpStream, method: &str, path: &str, body: &str) {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+}
+
+/// Reads until `end` or the end of the connection, for two seconds at most.
+pub(super) async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut bytes = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&bytes).contains(end) {
+            match socket.read_buf(&mut bytes).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+    };
+    let in_time = timeout(Duration::from_secs(2), reading).await;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    assert!(in_time.is_ok(), "{end:?} did not come: {text}");
+    text
+}
+
+pub(super) async fn read_answer(socket: &mut TcpStream) -> Answer {
+    let mut text = read_until(socket, "\r\n\r\n").await;
+    let at = text.find("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text}")) + 4;
+    let mut body = text.split_off(at);
+    let head = text.to_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    if head.contains("transfer-encoding: chunked") {
+        while !body.ends_with("0\r\n\r\n") {
+            body.push_str(&read_some(socket).await);
+        }
+        return Answer { status, head, body: unchunked(&body) };
+    }
+    let length = head
+        .split("content-length: ")
+        .nth(1)
+        .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+    while body.len() < length {
+        body.push_str(&read_some(socket).await);
+    }
+    Answer { status, head, body }
+}
+
+async fn read_some(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let reading = timeout(Duration::from_secs(2), socket.read_buf(&mut bytes)).await;
+    assert!(reading.unwrap().unwrap() > 0, "the connection ended within the body");
+    String::from_utf8(bytes).unwrap()
+}
+
+fn unchunked(body: &str) -> String {
+    let (mut out, mut rest) = (String::new(), body);
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        out.push_str(&after[..length]);
+        rest = &after[length + 2..];
+    }
+    out
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// The data of each event.
+    pub(super) fn events(&self) -> Vec<&str> {
+        let events = self.body.split("\n\n").filter(|event| !event.is_empty());
+        events.map(|event| event.strip_prefix("data: ").unwrap()).collect()
+    }
+
+    /// The events that are JSON.
+    pub(super) fn chunks(&self) -> Vec<Value> {
+        let json = self.events().into_iter().filter(|event| *event != "[DONE]");
+        json.map(|event| serde_json::from_str(event).unwrap()).collect()
+    }
+}

@@ -1,0 +1,6 @@
+//! The HTTP front over real sockets, in front of a scripted serve loop.
+
+mod answers;
+mod client;
+mod faults;
+mod refusals;
