@@ -89,7 +89,7 @@ impl Scheduler {
                 return;
             }
             let hit = self.look_up(key);
-            if !self.fits(key, Some(&hit)) {
+            if self.worth_waiting(key, &hit, draft) || !self.fits(key, Some(&hit)) {
                 return;
             }
             self.waiting.pop_front();

@@ -31,6 +31,7 @@ impl Scheduler {
             decode: Lane::default(),
             chunks: Lane::default(),
             chunk_max: self.config.tokens_per_step_max as usize - decodes,
+            filled: Vec::new(),
             preempted: false,
         };
         // Only those behind `place` lose their blocks, so no row of this plan is ever taken back.
@@ -133,6 +134,7 @@ impl Scheduler {
                 table.offered = usize::MAX;
             }
         }
+        self.note_filled(key, draft);
         if self.planted(Bug::SharedWithinPlan) {
             self.offer_blocks(key);
         }

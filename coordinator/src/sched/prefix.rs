@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::Scheduler;
 use super::planted::Bug;
 use super::pool::PrefixKey;
+use super::rows::Draft;
 use super::sequence::Key;
 
 /// Fills the place of blocks behind the window, which no row reads.
@@ -83,6 +84,26 @@ impl Scheduler {
             let start = keys.len() * block_tokens;
             keys.push(prefix_key(parent, &sequence.tokens[start..start + block_tokens], salt));
         }
+    }
+
+    /// Remembers which blocks a row fills, though nobody can share them before the next plan.
+    pub(super) fn note_filled(&mut self, key: Key, draft: &mut Draft) {
+        let sequence = &self.sequences[key];
+        let full = sequence.settled() / self.config.kv_groups[0].block_tokens as usize;
+        let offered = sequence.tables[0].offered;
+        if self.config.prefix_cache && full > offered {
+            self.make_keys(key, 0, full);
+            let keys = &self.sequences[key].tables[0].keys;
+            draft.filled.extend_from_slice(&keys[offered..full]);
+        }
+    }
+
+    /// Whether a longer hit is there in the next plan, because this one fills what is missing:
+    /// equal prompts that come together are computed once.
+    pub(super) fn worth_waiting(&self, key: Key, hit: &Hit, draft: &Draft) -> bool {
+        let missing = hit.tokens / self.config.kv_groups[0].block_tokens as usize;
+        let missing = self.sequences[key].tables[0].keys.get(missing);
+        missing.is_some_and(|key| draft.filled.contains(key))
     }
 
     /// The longest prefix of a waiting sequence that the cache can give.

@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) answer_max: usize,
     /// Of new texts; the rest continues an old one.
     pub(super) fresh_percent: usize,
+    /// Of requests that are one more choice of the request before.
+    pub(super) choice_percent: usize,
     pub(super) salts: u64,
     pub(super) arrival_percent: usize,
     pub(super) burst_max: usize,
@@ -102,6 +104,7 @@ impl Scenario {
             prompt_max,
             answer_max,
             fresh_percent: 100 - some(70, &[30, 60, 90]),
+            choice_percent: some(40, &[20, 70]),
             salts: 1 + some(50, &[1, 2]) as u64,
             arrival_percent: if heavy { 60 } else { some(100, &[5, 20, 60]) },
             burst_max: 1 + some(50, &[2, 10]),

@@ -38,7 +38,8 @@ pub(super) fn run_caught(seed: u64, options: Options) -> Result<Outcome, String>
 
 #[test]
 fn seeds() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let number = |name| text(name).map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("BINFER_SIM_SEED") {
         let outcome = run_caught(seed, Options { log: true, check: true, bug: None });
         println!("{outcome:#?}");
@@ -74,8 +75,5 @@ fn seeds() {
 }
 
 fn fail(seed: u64, cause: &str) -> ! {
-    panic!(
-        "seed {seed}: {cause}\nreplay it with its log:\n  BINFER_SIM_SEED={seed} \
-         cargo test -p binfer-coordinator sim::swarm -- --nocapture\n"
-    )
+    panic!("seed {seed}: {cause}\nreplay it with its log:\n  make sim SEED={seed}\n")
 }

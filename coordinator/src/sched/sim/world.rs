@@ -1,16 +1,16 @@
 //! One seed: a scheduler, a fleet and clients, turn by turn, with everything checked on the way.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
 
-use binfer_proto::{Epoch, Sampling};
+use binfer_proto::Epoch;
 
 use super::checker::Checker;
 use super::fleet::{Fleet, Ran};
 use super::prng::{Prng, mix};
 use super::scenario::{Pace, Scenario};
 use crate::sched::planted::Bug;
-use crate::sched::{Counters, Delivery, Finish, Refused, Request, RequestId, Scheduler, Tick};
+use crate::sched::{Counters, Delivery, Finish, RequestId, Scheduler, Tick};
 
 /// Plans of a run, at least; then arrivals stop.
 const STEPS_MIN: u64 = 200;
@@ -36,26 +36,18 @@ pub(super) struct Outcome {
 
 pub(super) struct World {
     options: Options,
-    scenario: Scenario,
-    dice: Prng,
-    scheduler: Scheduler,
-    fleet: Fleet,
-    checker: Checker,
+    pub(super) scenario: Scenario,
+    pub(super) dice: Prng,
+    pub(super) scheduler: Scheduler,
+    pub(super) fleet: Fleet,
+    pub(super) checker: Checker,
     /// Steps that ran and whose result has not arrived.
     ran: VecDeque<Ran>,
-    now: Tick,
-    next_id: u64,
+    pub(super) now: Tick,
+    pub(super) next_id: u64,
     /// Texts that are worth continuing.
-    texts: Vec<Vec<u32>>,
+    pub(super) texts: Vec<Vec<u32>>,
     outcome: Outcome,
-}
-
-macro_rules! log {
-    ($world:expr, $($text:tt)*) => {
-        if $world.options.log {
-            println!("{:>5} {}", $world.now.0, format_args!($($text)*));
-        }
-    };
 }
 
 pub(super) fn run(seed: u64, options: Options) -> Result<Outcome, String> {
@@ -81,7 +73,7 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Outcome, String> {
         texts: Vec::new(),
         outcome: Outcome { digest: seed, steps: 0, counters: Counters::default() },
     };
-    log!(world, "{:#?}", world.scenario);
+    world.log(format_args!("{:#?}", world.scenario));
     world.live()?;
     Ok(world.outcome)
 }
@@ -101,7 +93,7 @@ impl World {
         }
         if self.dice.chance(30) {
             self.scheduler.drain();
-            log!(self, "drain");
+            self.log(format_args!("drain"));
         }
         while !self.scheduler.is_idle() {
             turns += 1;
@@ -148,7 +140,7 @@ impl World {
         let plan = self.scheduler.plan(self.now);
         self.check("plan")?;
         for delivery in self.scheduler.take_expired() {
-            log!(self, "expired {delivery:?}");
+            self.log(format_args!("expired {delivery:?}"));
             self.receive(&delivery)?;
         }
         let Some(plan) = plan else {
@@ -157,7 +149,7 @@ impl World {
             }
             return Ok(false);
         };
-        log!(self, "{plan:?}");
+        self.log(format_args!("{plan:?}"));
         let ran = self.fleet.run(&plan).map_err(|cause| format!("step {}: {cause}", plan.step))?;
         if self.scheduler.plan_hash(plan.step) != Some(ran.result.plan_hash) {
             return Err(format!("step {}: the fleet ran another plan", plan.step));
@@ -181,7 +173,7 @@ impl World {
         }
         for delivery in deliveries {
             let id = delivery.id;
-            log!(self, "step {} {delivery:?}", ran.result.step);
+            self.log(format_args!("step {} {delivery:?}", ran.result.step));
             if delivery.finish.is_some() && self.texts.len() < 20 {
                 self.texts.push(self.checker.live[&id].text());
             }
@@ -210,90 +202,8 @@ impl World {
         self.checker.live.contains_key(&RequestId(seed))
     }
 
-    fn arrive(&mut self) -> Result<(), String> {
-        if !self.dice.chance(self.scenario.arrival_percent) {
-            return Ok(());
-        }
-        for _ in 0..self.dice.between(1, self.scenario.burst_max) {
-            let request = self.request();
-            log!(self, "submit {request:?}");
-            let answer = self.scheduler.submit(request.clone());
-            self.check("submit")?;
-            match answer {
-                Ok(()) => self.checker.expect(request),
-                Err(refused) if self.justified(&refused, &request) => log!(self, "{refused}"),
-                Err(refused) => return Err(format!("refused without reason: {refused}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn request(&mut self) -> Request {
-        let dice = &mut self.dice;
-        let scenario = &self.scenario;
-        let mut prompt = Vec::new();
-        if !self.texts.is_empty() && !dice.chance(scenario.fresh_percent) {
-            prompt.clone_from(&self.texts[dice.below(self.texts.len())]);
-            prompt.truncate(dice.between(1, prompt.len()));
-        }
-        let len = dice.between(1, scenario.prompt_max);
-        while prompt.len() < len {
-            prompt.push(u32::try_from(dice.below(97)).unwrap());
-        }
-        prompt.truncate(scenario.prompt_max);
-        self.next_id += 1;
-        let deadline =
-            dice.chance(scenario.deadline_percent).then(|| self.now.0 + dice.next() % 200);
-        let request = Request {
-            id: RequestId(self.next_id),
-            prompt,
-            max_tokens: u32::try_from(dice.between(1, scenario.answer_max)).unwrap(),
-            end_ids: (0..scenario.ends).collect::<Arc<[_]>>(),
-            ignore_eos: dice.chance(10),
-            sampling: Sampling::GREEDY,
-            seed: self.next_id,
-            choice: 0,
-            salt: dice.next() % scenario.salts,
-            queue_deadline: deadline.map(Tick),
-        };
-        self.fleet.salts.insert(request.seed, request.salt);
-        request
-    }
-
-    /// Whether a refusal is right, computed in another way than the scheduler does.
-    fn justified(&self, refused: &Refused, request: &Request) -> bool {
-        let config = &self.scenario.config;
-        let (prompt, context_max) = (request.prompt.len(), config.context_max as usize);
-        let len_max = context_max.min(prompt + request.max_tokens as usize);
-        match refused {
-            Refused::QueueFull { requests, tokens } => {
-                *requests >= config.queue_max || tokens + prompt > config.queue_tokens_max
-            }
-            Refused::TooLong { .. } => prompt >= context_max,
-            Refused::NeverFits { kv_group, .. } => {
-                let group = &config.kv_groups[*kv_group];
-                let most = (0..len_max - 1).map(|position| {
-                    let block_tokens = group.block_tokens as usize;
-                    let first = self.scenario.chain.first(*kv_group, position);
-                    position / block_tokens - first / block_tokens + 1
-                });
-                most.max().unwrap() > group.blocks as usize
-            }
-            _ => false,
-        }
-    }
-
-    fn leave(&mut self) -> Result<(), String> {
-        if self.checker.live.is_empty() || !self.dice.chance(self.scenario.cancel_percent) {
-            return Ok(());
-        }
-        let place = self.dice.below(self.checker.live.len());
-        let id = *self.checker.live.keys().nth(place).unwrap();
-        self.finish(id, Finish::Cancelled)
-    }
-
-    fn finish(&mut self, id: RequestId, why: Finish) -> Result<(), String> {
-        log!(self, "finish {} {why:?}", id.0);
+    pub(super) fn finish(&mut self, id: RequestId, why: Finish) -> Result<(), String> {
+        self.log(format_args!("finish {} {why:?}", id.0));
         let last = self.scheduler.finish(id, why);
         self.check("finish")?;
         let usage = last.ok_or(format!("request {} was over already", id.0))?;
@@ -307,7 +217,7 @@ impl World {
     fn lose_worker(&mut self) -> Result<(), String> {
         let ids = self.scheduler.abort_all();
         self.check("abort_all")?;
-        log!(self, "abort {ids:?}");
+        self.log(format_args!("abort {ids:?}"));
         if !ids.iter().eq(self.checker.live.keys()) {
             return Err(format!("{ids:?} were aborted"));
         }
@@ -321,7 +231,14 @@ impl World {
         Ok(())
     }
 
-    fn check(&self, call: &str) -> Result<(), String> {
+    /// Lazy: nothing is written unless asked for.
+    pub(super) fn log(&self, text: fmt::Arguments<'_>) {
+        if self.options.log {
+            println!("{:>5} {text}", self.now.0);
+        }
+    }
+
+    pub(super) fn check(&self, call: &str) -> Result<(), String> {
         if !self.options.check {
             return Ok(());
         }

@@ -1,0 +1,108 @@
+//! Who asks for what: requests arrive, are refused where that is right, and are given up.
+//!
+//! Deliberately absent: what a request gets; that is for `checker.rs`.
+
+use std::sync::Arc;
+
+use binfer_proto::Sampling;
+
+use super::world::World;
+use crate::sched::{Finish, Refused, Request, RequestId, Tick};
+
+impl World {
+    pub(super) fn arrive(&mut self) -> Result<(), String> {
+        if !self.dice.chance(self.scenario.arrival_percent) {
+            return Ok(());
+        }
+        for _ in 0..self.dice.between(1, self.scenario.burst_max) {
+            let request = self.request();
+            self.log(format_args!("submit {request:?}"));
+            let answer = self.scheduler.submit(request.clone());
+            self.check("submit")?;
+            match answer {
+                Ok(()) => self.checker.expect(request),
+                Err(refused) if self.justified(&refused, &request) => {
+                    self.log(format_args!("{refused}"))
+                }
+                Err(refused) => return Err(format!("refused without reason: {refused}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&mut self) -> Request {
+        let mut request = self.other_request();
+        if self.dice.chance(self.scenario.choice_percent) {
+            let before = request.id.0 - 1;
+            if let Some(before) = self.checker.live.get(&RequestId(before)) {
+                let before = &before.request;
+                request.prompt.clone_from(&before.prompt);
+                (request.salt, request.choice) = (before.salt, before.choice + 1);
+            }
+        }
+        self.fleet.salts.insert(request.seed, request.salt);
+        request
+    }
+
+    fn other_request(&mut self) -> Request {
+        let dice = &mut self.dice;
+        let scenario = &self.scenario;
+        let mut prompt = Vec::new();
+        if !self.texts.is_empty() && !dice.chance(scenario.fresh_percent) {
+            prompt.clone_from(&self.texts[dice.below(self.texts.len())]);
+            prompt.truncate(dice.between(1, prompt.len()));
+        }
+        let len = dice.between(1, scenario.prompt_max);
+        while prompt.len() < len {
+            prompt.push(u32::try_from(dice.below(97)).unwrap());
+        }
+        prompt.truncate(scenario.prompt_max);
+        self.next_id += 1;
+        let deadline =
+            dice.chance(scenario.deadline_percent).then(|| self.now.0 + dice.next() % 200);
+        Request {
+            id: RequestId(self.next_id),
+            prompt,
+            max_tokens: u32::try_from(dice.between(1, scenario.answer_max)).unwrap(),
+            end_ids: (0..scenario.ends).collect::<Arc<[_]>>(),
+            ignore_eos: dice.chance(10),
+            sampling: Sampling::GREEDY,
+            seed: self.next_id,
+            choice: 0,
+            salt: dice.next() % scenario.salts,
+            queue_deadline: deadline.map(Tick),
+        }
+    }
+
+    /// Whether a refusal is right, computed in another way than the scheduler does.
+    fn justified(&self, refused: &Refused, request: &Request) -> bool {
+        let config = &self.scenario.config;
+        let (prompt, context_max) = (request.prompt.len(), config.context_max as usize);
+        let len_max = context_max.min(prompt + request.max_tokens as usize);
+        match refused {
+            Refused::QueueFull { requests, tokens } => {
+                *requests >= config.queue_max || tokens + prompt > config.queue_tokens_max
+            }
+            Refused::TooLong { .. } => prompt >= context_max,
+            Refused::NeverFits { kv_group, .. } => {
+                let group = &config.kv_groups[*kv_group];
+                let most = (0..len_max - 1).map(|position| {
+                    let block_tokens = group.block_tokens as usize;
+                    let first = self.scenario.chain.first(*kv_group, position);
+                    position / block_tokens - first / block_tokens + 1
+                });
+                most.max().unwrap() > group.blocks as usize
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn leave(&mut self) -> Result<(), String> {
+        if self.checker.live.is_empty() || !self.dice.chance(self.scenario.cancel_percent) {
+            return Ok(());
+        }
+        let place = self.dice.below(self.checker.live.len());
+        let id = *self.checker.live.keys().nth(place).unwrap();
+        self.finish(id, Finish::Cancelled)
+    }
+}
