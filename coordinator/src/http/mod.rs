@@ -5,6 +5,7 @@
 //! HTTP/2, and logs of what is asked and answered.
 
 mod answer;
+mod bell;
 mod body;
 mod config;
 mod connection;
@@ -20,6 +21,7 @@ mod unsupported;
 pub use config::Config;
 
 use crate::front::Core;
+use bell::Bell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -46,9 +48,13 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let config = Arc::new(config);
-    let router = routes::router(Arc::new(routes::App { core, config: config.clone() }));
+    let bell = Arc::new(Bell::default());
+    let app = routes::App { core, config: config.clone(), bell: Arc::clone(&bell) };
+    let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let mut keeping = JoinSet::new();
+    keeping.spawn(async move { bell.keep().await });
     let mut shutdown = pin!(shutdown);
     loop {
         let full = connections.len() >= config.connections_max;

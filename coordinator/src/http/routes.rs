@@ -1,6 +1,7 @@
 //! The routes, each a function from a request to an answer or an [`ApiError`].
 
 use super::answer::{Events, Identity, Kind};
+use super::bell::{Bell, Belled};
 use super::body;
 use super::config::Config;
 use super::connection::Closing;
@@ -26,6 +27,7 @@ const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 pub(super) struct App {
     pub(super) core: Core,
     pub(super) config: Arc<Config>,
+    pub(super) bell: Arc<Bell>,
 }
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -64,6 +66,7 @@ async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, Api
         return whole(&identity, answer).await;
     }
     let events = Events::new(identity, include_usage);
+    let answer = Belled::new(answer, Arc::clone(&app.bell));
     let body = Sse::new(answer, events, closing, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();

@@ -4,9 +4,10 @@
 //! gets fewer, longer pieces. Dropping the body cancels the request.
 
 use super::answer::{Events, put_failure};
+use super::bell::Belled;
 use super::connection::Closing;
 use super::error::ApiError;
-use crate::front::{End, Stream};
+use crate::front::End;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// The body of one streamed answer.
 pub(super) struct Sse {
-    stream: Stream,
+    stream: Belled,
     events: Events,
     closing: Closing,
     progress: Progress,
@@ -37,7 +38,7 @@ enum Progress {
 
 impl Sse {
     pub(super) fn new(
-        stream: Stream,
+        stream: Belled,
         events: Events,
         closing: Closing,
         comment_interval: Duration,

@@ -71,7 +71,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
 
 /// Tokens that are whole characters, so that each one becomes an event.
 fn speakable(model: &Path) -> Result<Vec<Token>> {
-    let source = Source::open(model.to_owned())?;
+    let source = Source::open(model)?;
     let text = TextModel::from_gguf(&source.gguf().metadata)?;
     let whole = |token: &Token| {
         let piece = text.decode(&[*token]);
