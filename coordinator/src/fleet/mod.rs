@@ -28,7 +28,8 @@ use server::{Connection, Downlink, Incoming, SocketDir};
 use spawn::{Program, Worker};
 use watch::Watch;
 
-/// How long a closed stream waits for the news of how its process ended.
+/// How long a rank that fails is not blamed yet: a peer that was killed makes others fail, and the
+/// news of its end may come a moment later.
 const OBITUARY: Duration = Duration::from_millis(300);
 /// How long workers get to end by themselves.
 const FAREWELL: Duration = Duration::from_millis(1000);
@@ -50,10 +51,18 @@ pub struct Fleet {
     gather: Gather,
     watch: Watch,
     tick: Interval,
-    /// Ranks whose stream closed, since when.
-    closed: Vec<(usize, Instant)>,
+    suspects: Vec<Suspect>,
     /// Until all workers have dialled in: afterwards a kill leaves nothing behind.
     socket: Option<SocketDir>,
+}
+
+/// A rank that failed or fell silent, to be blamed unless a better reason turns up.
+#[derive(Debug)]
+struct Suspect {
+    rank: usize,
+    since: Instant,
+    /// What it said itself; none if its stream just closed.
+    said: Option<String>,
 }
 
 impl Fleet {
@@ -86,7 +95,7 @@ impl Fleet {
             instance,
             watch,
             tick,
-            closed: Vec::new(),
+            suspects: Vec::new(),
             socket: Some(dir),
         })
     }
@@ -177,14 +186,10 @@ impl Fleet {
                 Some(Incoming::Closed { connection }) => {
                     self.strangers.retain(|(stranger, _)| *stranger != connection);
                     if let Some(rank) = self.rank_of(connection) {
-                        self.closed.push((rank, Instant::now()));
+                        self.suspects.push(Suspect { rank, since: Instant::now(), said: None });
                     }
                 }
-                Some(Incoming::Exited { rank, status }) => {
-                    let cause =
-                        format!("{} ({})", spawn::describe(&status), self.whereabouts(rank));
-                    return Err(FleetError::worker(rank, cause));
-                }
+                Some(Incoming::Exited { rank, status }) => return Err(self.ended(rank, &status)),
                 None => return Err(FleetError::Local("the worker server has ended".into())),
             }
         }
@@ -202,9 +207,9 @@ impl Fleet {
         match message {
             up::Message::Beat(beat) => self.watch.beat(rank, beat, Instant::now()),
             up::Message::Failed(failed) => {
-                let cause =
+                let said =
                     format!("{} (in {}, step {})", failed.cause, failed.operation, failed.step);
-                return Err(FleetError::worker(rank, cause));
+                self.suspects.push(Suspect { rank, since: Instant::now(), said: Some(said) });
             }
             other => return Ok(Some((rank, other))),
         }
@@ -212,11 +217,11 @@ impl Fleet {
     }
 
     fn check_time(&mut self) -> Result<(), FleetError> {
-        if let Some((rank, since)) = self.closed.first()
+        if let Some(Suspect { rank, since, .. }) = self.suspects.first()
             && since.elapsed() >= OBITUARY
         {
             let cause = format!("closed its connection ({})", self.whereabouts(*rank));
-            return Err(FleetError::worker(*rank, cause));
+            return Err(self.who_spoke().unwrap_or(FleetError::worker(*rank, cause)));
         }
         if self.peers.iter().all(Option::is_some)
             && let Some(late) = self.watch.late(Instant::now())
@@ -224,6 +229,20 @@ impl Fleet {
             return Err(late);
         }
         Ok(())
+    }
+
+    /// A child ended. Killed, it is the reason for whatever the others say; otherwise those who
+    /// said something before know better.
+    fn ended(&self, rank: usize, status: &std::io::Result<std::process::ExitStatus>) -> FleetError {
+        let cause = format!("{} ({})", spawn::describe(status), self.whereabouts(rank));
+        let ended = FleetError::worker(rank, cause);
+        if spawn::was_killed(status) { ended } else { self.who_spoke().unwrap_or(ended) }
+    }
+
+    /// The first rank that said itself why it failed.
+    fn who_spoke(&self) -> Option<FleetError> {
+        let mut all = self.suspects.iter();
+        all.find_map(|one| Some(FleetError::worker(one.rank, one.said.clone()?)))
     }
 
     fn whereabouts(&self, rank: usize) -> String {

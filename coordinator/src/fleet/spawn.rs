@@ -74,6 +74,12 @@ async fn reap(mut child: Child, killed: oneshot::Receiver<()>) -> std::io::Resul
     child.wait().await
 }
 
+/// Whether a signal ended it.
+pub(super) fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.as_ref().is_ok_and(|status| status.signal().is_some())
+}
+
 /// "was killed by signal 9", "ended with status 70".
 pub(super) fn describe(status: &std::io::Result<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
