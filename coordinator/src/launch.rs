@@ -112,6 +112,11 @@ impl Launched {
         self,
         front: impl FnOnce(Cluster) -> T + Send + 'static,
     ) -> Result<T, LaunchError> {
+        let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
+        let starting = Readiness::Starting("weights are being loaded".into());
+        let (readiness, readiness_out) = watch::channel(starting);
+        // Before the first worker: from here on an end is an orderly one.
+        let stopped = watch_signals(commands_in.clone(), readiness.clone())?;
         let report = self.report.clone();
         let fleet =
             tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
@@ -121,9 +126,6 @@ impl Launched {
         let text = Arc::new(text?);
         self.report.phase("tokenizer built");
 
-        let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
-        let starting = Readiness::Starting("weights are being loaded".into());
-        let (readiness, readiness_out) = watch::channel(starting);
         let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
         let core = Core::new(Parts {
             commands: commands_in.clone(),
@@ -134,12 +136,8 @@ impl Launched {
             limits: Limits::default(),
         });
         let (close, closing) = oneshot::channel();
-        let front = start_front(
-            front,
-            Cluster { core, readiness: readiness_out, closing },
-            commands_in.clone(),
-        )?;
-        let stopped = watch_signals(commands_in, readiness.clone())?;
+        let cluster = Cluster { core, readiness: readiness_out, closing };
+        let front = start_front(front, cluster, commands_in)?;
         let ends = Ends { commands, readiness, budget, stopped };
         let outcome = self.serve(fleet, text, ends).await;
         let _ = close.send(());
@@ -174,7 +172,13 @@ impl Launched {
         let (commands, drain) = (ends.commands, self.drain);
         let meter = None;
         let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter };
-        ends.readiness.send_replace(Readiness::Ready);
+        ends.readiness.send_if_modified(|state| {
+            let starting = matches!(state, Readiness::Starting(_));
+            if starting {
+                *state = Readiness::Ready;
+            }
+            starting
+        });
         let outcome = serve.run().await;
         if let Err(error) = &outcome {
             ends.readiness.send_replace(Readiness::Lost(error.to_string()));

@@ -154,6 +154,9 @@ impl ModelArgs {
                 self.max_num_seqs
             )));
         }
+        if self.kv_cache_tokens == Some(0) {
+            return Err(ConfigError("--kv-cache-tokens: expected 1 or more".into()));
+        }
         if self.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
             return Err(ConfigError("--threads: expected 1 to 1024".into()));
         }

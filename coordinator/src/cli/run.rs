@@ -9,7 +9,7 @@ use binfer_proto::Sampling;
 use clap::Args;
 
 use crate::config::ConfigError;
-use crate::front::{Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
+use crate::front::{FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::{ModelArgs, Verbosity};
 use crate::sched::Usage;
@@ -44,13 +44,28 @@ pub struct RunArgs {
     pub use_template: bool,
 }
 
+/// As a shell has it for a command that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// How an answer ended, where nothing broke.
+enum Answered {
+    /// All of it was written.
+    Whole(Usage),
+    /// Whoever reads stdout has seen enough.
+    Unread,
+    /// By a signal. (Or by the loss of a worker: then the launcher has the last word.)
+    Interrupted,
+}
+
 /// Streams the answer. Status 70 if the cluster was lost.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let request = request(args)?;
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO };
-    launch(plan, move |cluster| front(cluster, request, quiet))??;
-    Ok(ExitCode::SUCCESS)
+    match launch(plan, move |cluster| front(cluster, request, quiet))?? {
+        Answered::Whole(_) | Answered::Unread => Ok(ExitCode::SUCCESS),
+        Answered::Interrupted => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    }
 }
 
 fn request(args: &RunArgs) -> Result<Generate> {
@@ -91,50 +106,55 @@ fn read_stdin() -> Result<String> {
     Ok(text)
 }
 
-fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<()> {
+fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Cluster { core, mut readiness, closing } = cluster;
         let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
         match settled.map(|state| state.clone()) {
             Ok(Readiness::Ready) => {}
-            // The launcher knows better why; it speaks.
-            Ok(_) | Err(_) => return Ok(()),
+            Ok(_) | Err(_) => return Ok(Answered::Interrupted),
         }
         let began = Instant::now();
         let answer = async {
-            let mut stream = core.generate(request).await?;
+            let mut stream = match core.generate(request).await {
+                Err(SubmitError::Unavailable { .. }) => return Ok(Answered::Interrupted),
+                answer => answer?,
+            };
             print(&mut stream).await
         };
-        let usage = tokio::select! {
-            usage = answer => usage?,
-            _ = closing => return Ok(()),
+        let answered = tokio::select! {
+            answered = answer => answered?,
+            _ = closing => return Ok(Answered::Interrupted),
         };
-        if let (Some(usage), false) = (usage, quiet) {
+        if let (Answered::Whole(usage), false) = (&answered, quiet) {
             let seconds = began.elapsed().as_secs_f64();
             let speed = f64::from(usage.generated) / seconds.max(1e-9);
             eprintln!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated);
         }
-        Ok(())
+        Ok(answered)
     })
 }
 
-/// Writes pieces as they come. No usage where the answer was cut by somebody else, who says why.
-async fn print(stream: &mut crate::front::Stream) -> Result<Option<Usage>> {
+/// Writes pieces as they come.
+async fn print(stream: &mut crate::front::Stream) -> Result<Answered> {
     let mut out = std::io::stdout();
     loop {
         match stream.next().await {
             Reply::Text(text) => {
                 if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-                    return Ok(None); // whoever reads has seen enough
+                    return Ok(Answered::Unread);
                 }
             }
             Reply::Done { usage, .. } => {
                 writeln!(out).map_err(|error| anyhow!("stdout: {error}"))?;
-                return Ok(Some(usage));
+                return Ok(Answered::Whole(usage));
             }
-            Reply::Failed { message, .. } => {
+            Reply::Failed { message, kind } => {
                 let _ = writeln!(out);
+                if kind == FailKind::Shutdown {
+                    return Ok(Answered::Interrupted);
+                }
                 bail!("{message}");
             }
         }
