@@ -8,9 +8,10 @@ use crate::rig::{Rig, TOKENS_PER_STEP};
 
 /// Of single precision with another order of summation, from 10 to 35 large logits.
 const F32_BOUND: f32 = 1e-3;
-/// Bounds on any logit where the cache is stored with 8 and 11 bits of mantissa.
-const BF16_BOUND: f32 = 1.0;
-const F16_BOUND: f32 = 0.1;
+/// Bounds on any logit where the cache is stored with 8 or 11 bits of mantissa: three times what
+/// was measured (0.086 and 0.009).
+const BF16_BOUND: f32 = 0.25;
+const F16_BOUND: f32 = 0.03;
 
 fn golden(name: &str) -> Golden {
     goldens().into_iter().find(|golden| golden.name == name).unwrap()

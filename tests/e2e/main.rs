@@ -18,14 +18,19 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod api;
+mod digests;
 mod hang;
 mod harness;
 mod kill;
+mod logits;
 mod parity;
 mod refusals;
+mod rig;
 mod run;
+mod scripted;
 mod signals;
 mod tokens;
+mod trace;
 
 #[path = "../../shard-tool/tests/support/gguf_writer.rs"]
 mod gguf_writer;

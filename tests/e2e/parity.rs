@@ -53,8 +53,17 @@ fn check_at(tp: usize, alone: &[&str], args: &[&str]) {
 }
 
 const ALL: [&str; 11] = [
-    "once", "prose", "code", "json", "french", "chinese", "emoji", "long", "chat-system",
-    "chat-stop", "chat-turns",
+    "once",
+    "prose",
+    "code",
+    "json",
+    "french",
+    "chinese",
+    "emoji",
+    "long",
+    "chat-system",
+    "chat-stop",
+    "chat-turns",
 ];
 
 #[test]
@@ -91,27 +100,44 @@ fn text_equals_transformers_when_prompts_are_split() {
     server.stop();
 }
 
-/// The pool holds all prompts but not all answers: each needs another block for its 64 tokens, and
-/// together they need more than there are.
+/// Three answers of 200 tokens in a pool that has room for two and a quarter.
 #[test]
 fn text_equals_transformers_across_preemption() {
+    const LONG: usize = 200;
     const BLOCK: usize = 64;
-    let short: Vec<Golden> =
-        goldens().into_iter().filter(|golden| golden.prompt_ids.len() < 1000).collect();
-    let blocks = |tokens: usize| tokens.div_ceil(BLOCK);
-    let prompts: usize = short.iter().map(|golden| blocks(golden.prompt_ids.len() + 1)).sum();
-    let answers: usize = short.iter().map(|golden| blocks(golden.prompt_ids.len() + TOKENS)).sum();
-    let pool = prompts + 1;
-    assert!(pool + 4 <= answers, "{pool} blocks would do for {answers}");
-    let tokens = (pool * BLOCK).to_string();
-    let args = ["--kv-cache-tokens", &tokens, "--max-model-len", "512", "-v"];
-    for tp in if full() { vec![1, 2, 3, 4] } else { vec![1, 2] } {
+    let goldens = goldens();
+    let named = |name: &str| goldens.iter().find(|golden| golden.name == name).unwrap();
+    let three = ["once", "prose", "code"].map(named);
+    let blocks = |golden: &Golden| (golden.prompt_ids.len() + LONG).div_ceil(BLOCK);
+    let needed: usize = three.iter().map(|golden| blocks(golden)).sum();
+    let pool = (9 * BLOCK).to_string();
+    assert!(needed >= 9 + 3, "nine blocks nearly do for {needed}");
+    let texts = |server: &Server| {
+        let client = server.client;
+        let ask = move |golden: &Golden| {
+            let (path, mut body) = golden.ask();
+            body["max_tokens"] = LONG.into();
+            client.post(path, &body).unwrap().text()
+        };
+        thread::scope(|scope| {
+            three.map(|golden| scope.spawn(move || ask(golden))).map(|text| text.join().unwrap())
+        })
+    };
+    for tp in if full() { vec![1, 2, 3, 4] } else { vec![2] } {
+        let roomy = Server::ready(Permit::one(), tp, &[]);
+        let undisturbed = texts(&roomy);
+        roomy.stop();
+        let args = ["--kv-cache-tokens", &pool, "--max-model-len", "512", "-v"];
         let server = Server::ready(Permit::one(), tp, &args);
-        check_together(server.client, &short);
+        let preempted = texts(&server);
         let log = server.stop();
-        let preemptions = log.split("preemptions ").nth(1).and_then(|rest| rest.split(',').next());
-        let preemptions: usize = preemptions.unwrap_or_else(|| panic!("{log}")).parse().unwrap();
-        assert!(preemptions > 0, "nobody was preempted: {log}");
+        for (golden, text) in three.iter().zip(&undisturbed) {
+            assert!(text.starts_with(&golden.whole), "{}: {text}", golden.name);
+        }
+        assert_eq!(preempted, undisturbed);
+        let count = log.split("preemptions ").nth(1).and_then(|rest| rest.split(',').next());
+        let count: usize = count.unwrap_or_else(|| panic!("{log}")).parse().unwrap();
+        assert!(count > 0, "nobody was preempted: {log}");
     }
 }
 

@@ -96,7 +96,10 @@ fn a_port_in_use_is_refused_before_anything_is_read() {
     let port = taken.local_addr().unwrap().port().to_string();
     let run = Run::of(&["serve", "demo", "--port", &port]);
     assert_eq!(run.status.code(), Some(SETTINGS), "{run:?}");
-    assert!(run.stderr.contains(&port) && run.stderr.contains("choose another with --port"), "{run:?}");
+    assert!(
+        run.stderr.contains(&port) && run.stderr.contains("choose another with --port"),
+        "{run:?}"
+    );
     assert!(run.took < LIMIT, "{run:?}");
 }
 

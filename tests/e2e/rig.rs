@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use binfer_proto::{
-    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row, Rows,
-    Sampling, SlotId, Start, StepId, Token,
+    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
+    Rows, Sampling, SlotId, Start, StepId, Token,
 };
 use binfer_shard::{Source, layouts};
 use binfer_worker::backend::Backend;
@@ -57,8 +57,7 @@ impl Rig {
         let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2) };
         let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings).unwrap());
         let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
-        let limits =
-            StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
+        let limits = StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
         let activations = Activations::plan(&model, limits);
         let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]);
         backend.allocate(&memory).unwrap();

@@ -19,7 +19,8 @@ fn the_answer_stands_alone_on_stdout_and_statistics_on_stderr() {
     let _permit = Permit::one();
     let golden = golden("once");
     let prompt = golden.text.as_deref().unwrap();
-    let run = Run::good(&["run", "demo", prompt, "--max-tokens", "64", "--dtype", "f32", "--tp", "2"]);
+    let run =
+        Run::good(&["run", "demo", prompt, "--max-tokens", "64", "--dtype", "f32", "--tp", "2"]);
     assert_eq!(run.stdout, golden.whole);
     let last = run.stderr.lines().last().unwrap();
     let (tokens, seconds, speed) = statistics(last).unwrap_or_else(|| panic!("{last}"));
@@ -58,7 +59,8 @@ fn a_template_makes_a_chat_of_it_and_an_end_token_ends_it() {
 fn a_seed_makes_a_drawn_answer_repeatable_at_any_rank_count() {
     let _permit = Permit::one();
     let drawn = |seed: &str, tp: &str| {
-        let args = ["run", "demo", "Once upon a time", "--max-tokens", "24", "--temperature", "1.0"];
+        let args =
+            ["run", "demo", "Once upon a time", "--max-tokens", "24", "--temperature", "1.0"];
         let more = ["--top-k", "40", "--top-p", "0.95", "--seed", seed, "--tp", tp, "-q"];
         Run::good(&[&args[..], &more[..]].concat()).stdout
     };

@@ -68,7 +68,8 @@ fn parse(golden: &Value, text: &TextModel) -> Golden {
     let all = ids(&golden["ids"]);
     assert_eq!((all.len(), gaps.len()), (TOKENS, TOKENS), "{name}");
     let top = golden["top"].as_array().unwrap().iter();
-    let top = top.map(|pair| (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap() as f32));
+    let top =
+        top.map(|pair| (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap() as f32));
     Golden {
         text: golden["text"].as_str().map(str::to_owned),
         messages: golden.get("messages").cloned(),
@@ -102,7 +103,10 @@ impl Golden {
         let messages = self.messages.iter().filter_map(Value::as_array).flatten();
         let field = |message: &Value, name: &str| message[name].as_str().unwrap().to_owned();
         messages
-            .map(|message| Message { role: field(message, "role"), content: field(message, "content") })
+            .map(|message| Message {
+                role: field(message, "role"),
+                content: field(message, "content"),
+            })
             .collect()
     }
 

@@ -176,7 +176,8 @@ impl Streamed {
             self.ended = Some(Instant::now());
             return;
         }
-        let event: Value = serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data}"));
+        let event: Value =
+            serde_json::from_str(data).unwrap_or_else(|_| panic!("not JSON: {data}"));
         if let Some(message) = event["error"]["message"].as_str() {
             self.error = Some(message.to_owned());
             self.ended = Some(Instant::now());

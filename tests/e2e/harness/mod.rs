@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Longest that anything which must succeed may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Whether the whole matrix is wanted (`make test-full`).
 pub(crate) fn full() -> bool {
@@ -36,7 +36,9 @@ pub(crate) fn full() -> bool {
 /// The demo model.
 pub(crate) fn model_path() -> PathBuf {
     let path = binfer_coordinator::config::model_path("demo");
-    path.unwrap_or_else(|_| panic!("the demo model is missing: run `make demo` or `make test` once"))
+    path.unwrap_or_else(|_| {
+        panic!("the demo model is missing: run `make demo` or `make test` once")
+    })
 }
 
 /// A path in the repository.

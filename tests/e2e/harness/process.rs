@@ -18,7 +18,8 @@ pub(crate) fn workers_of(parent: u32) -> Vec<(usize, u32)> {
 /// The rank of `pid` if it is a worker of `parent`. A process that ended has no command line.
 fn worker_rank(pid: u32, parent: &str) -> Option<usize> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words: Vec<&str> = line.split(|byte| *byte == 0).filter_map(|word| str::from_utf8(word).ok()).collect();
+    let words: Vec<&str> =
+        line.split(|byte| *byte == 0).filter_map(|word| str::from_utf8(word).ok()).collect();
     let after = |flag: &str| words.iter().skip_while(|word| **word != flag).nth(1).copied();
     (words.get(1) == Some(&"worker") && after("--parent") == Some(parent)).then_some(())?;
     after("--rank")?.parse().ok()

@@ -1,0 +1,292 @@
+//! A coordinator in this process, with a real socket on each side, over workers that compute
+//! nothing: they say what a test wants them to say.
+//!
+//! The workers dial in as real ones do (`Spawn::Elsewhere`); scheduler, serve loop, fleet and HTTP
+//! front are the product's. Deliberately absent: processes, and a model (only its vocabulary).
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Spawn};
+use binfer_coordinator::front::{
+    Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UNREAD_BYTES_MAX, UnreadBudget,
+};
+use binfer_coordinator::http;
+use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
+use binfer_coordinator::serve::Serve;
+use binfer_coordinator::text::{TextModel, TextStage};
+use binfer_proto::cluster::cluster_client::ClusterClient;
+use binfer_proto::cluster::{Beat, CommId, Hello, Loaded, Ready, Up, down, up};
+use binfer_proto::{
+    Epoch, GroupId, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
+    StepResult, VERSION, expand_rows,
+};
+use binfer_shard::Source;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Endpoint;
+
+use crate::harness::{Client, PATIENCE, model_path};
+
+const BLOCKS: u32 = 64;
+const BLOCK_TOKENS: u32 = 16;
+
+/// What a rank does to its honest result of a plan before it sends it; none for silence.
+pub(crate) type Script = fn(&Plan, StepResult) -> Option<StepResult>;
+
+/// How the cluster is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    /// One per rank.
+    pub(crate) scripts: &'a [Script],
+    /// Sequences at once.
+    pub(crate) slots_max: u32,
+    /// Requests that may wait.
+    pub(crate) queue_max: usize,
+}
+
+/// A cluster that runs until it is told to stop, or is lost.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    commands: mpsc::Sender<Command>,
+    served: JoinHandle<Result<(), FleetError>>,
+    close: oneshot::Sender<()>,
+    front: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Says what it should.
+pub(crate) fn honest(_: &Plan, result: StepResult) -> Option<StepResult> {
+    Some(result)
+}
+
+/// Never answers.
+pub(crate) fn silent(_: &Plan, _: StepResult) -> Option<StepResult> {
+    None
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until it is ready.
+    pub(crate) fn start(setup: Setup<'_>) -> Self {
+        let source = Source::open(model_path()).unwrap();
+        let text = Arc::new(TextModel::from_gguf(&source.gguf().metadata).unwrap());
+        let (commands, commands_out) = mpsc::channel(64);
+        let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
+        let budget = Arc::new(UnreadBudget::new(UNREAD_BYTES_MAX));
+        let core = Core::new(Parts {
+            commands: commands.clone(),
+            model: Arc::new(model_info(&text, source.spec().vocab)),
+            text: Arc::clone(&text),
+            readiness: readiness_out,
+            budget: Arc::clone(&budget),
+            limits: Limits::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client { address: listener.local_addr().unwrap(), timeout: PATIENCE };
+        let (close, closing) = oneshot::channel();
+        let front = std::thread::spawn(move || {
+            let closing = async { drop(closing.await) };
+            let serving = http::serve(listener, core, http::Config::default(), closing);
+            runtime().block_on(serving).unwrap();
+        });
+
+        let folder = std::env::temp_dir().join(format!("binfer-script-{:016x}", random()));
+        let fleet_config = fleet_config(setup.scripts.len(), folder.join("cluster.sock"));
+        let (attach, ready) = std_mpsc::channel();
+        let workers: Vec<JoinHandle<()>> = (0..)
+            .zip(setup.scripts)
+            .map(|(rank, script)| {
+                let (rank, script, config) = (Rank(rank), *script, fleet_config.clone());
+                std::thread::spawn(move || runtime().block_on(work(rank, script, config)))
+            })
+            .collect();
+        let sched = Scheduler::new(sched_config(setup)).unwrap();
+        let served = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let (fleet, _) = Fleet::start(fleet_config, |_| ()).await?;
+                let text = TextStage::new(text);
+                let fronts = Fronts::new(budget);
+                let (commands, drain) = (commands_out, Duration::from_secs(10));
+                let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter: None };
+                readiness.send_replace(Readiness::Ready);
+                attach.send(()).unwrap();
+                let outcome = serve.run().await;
+                if let Err(error) = &outcome {
+                    readiness.send_replace(Readiness::Lost(error.to_string()));
+                }
+                serve.fleet.stop("the test is over").await;
+                outcome
+            })
+        });
+        ready.recv_timeout(PATIENCE).expect("the scripted cluster does not come up");
+        Self { client, commands, served, close, front, workers }
+    }
+
+    /// Waits until the serve loop is lost.
+    pub(crate) fn lost(self) -> FleetError {
+        self.end().expect_err("the cluster is well")
+    }
+
+    /// Drains and ends it.
+    pub(crate) fn stop(self) {
+        self.commands.blocking_send(Command::Stop).unwrap();
+        self.end().unwrap();
+    }
+
+    fn end(self) -> Result<(), FleetError> {
+        let outcome = self.served.join().unwrap();
+        let _ = self.close.send(());
+        self.front.join().unwrap();
+        self.workers.into_iter().for_each(|worker| worker.join().unwrap());
+        outcome
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+fn model_info(text: &TextModel, vocab: u32) -> ModelInfo {
+    ModelInfo {
+        name: "script".into(),
+        context_max: 512,
+        vocab,
+        end_ids: text.end_ids().to_vec(),
+        salt: 0,
+        created: 0,
+    }
+}
+
+fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
+    FleetConfig {
+        group: GroupId(0),
+        epoch: Epoch(1),
+        world,
+        spawn: Spawn::Elsewhere { instance: "of the test".into(), socket },
+        step_deadline: Duration::from_secs(30),
+        attach_deadline: PATIENCE,
+        load: LoadConfig {
+            model: model_path(),
+            model_digest: 1,
+            dtype: "f32".into(),
+            threads: 1,
+            slots_max: 8,
+            tokens_per_step_max: 64,
+            context_max: 512,
+            kv_bytes_max: 1 << 30,
+        },
+    }
+}
+
+fn sched_config(setup: Setup<'_>) -> SchedConfig {
+    SchedConfig {
+        group: GroupId(0),
+        epoch: Epoch(1),
+        slots_max: setup.slots_max,
+        tokens_per_step_max: 64,
+        context_max: 512,
+        queue_max: setup.queue_max,
+        queue_tokens_max: 1 << 20,
+        kv_groups: vec![KvGroupConfig { block_tokens: BLOCK_TOKENS, blocks: BLOCKS, window: None }],
+        prefix_cache: true,
+    }
+}
+
+/// A worker's life: dial in, handshake, plans.
+async fn work(rank: Rank, script: Script, config: FleetConfig) {
+    let Spawn::Elsewhere { instance, socket } = config.spawn else { unreachable!() };
+    let (up, outgoing) = unbounded_channel();
+    send(&up, up::Message::Hello(hello(rank, instance)));
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+    let channel = loop {
+        match endpoint.connect().await {
+            Ok(channel) => break channel,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let outgoing = UnboundedReceiverStream::new(outgoing);
+    let mut down = ClusterClient::new(channel).attach(outgoing).await.unwrap().into_inner();
+    let mut beat = tokio::time::interval(Duration::from_millis(250));
+    let (mut rows, mut operations) = (Vec::new(), 0);
+    loop {
+        let message = tokio::select! {
+            message = down.message() => message,
+            _ = beat.tick() => {
+                operations += 1;
+                send(&up, up::Message::Beat(Beat { operations, ..Beat::default() }));
+                continue;
+            }
+        };
+        let Ok(Some(message)) = message else { return };
+        match message.message.unwrap() {
+            down::Message::Load(_) => loaded(rank, config.world, &up),
+            down::Message::Allocate(_) => send(&up, up::Message::Ready(Ready { rank: rank.0 })),
+            down::Message::Plan(plan) => {
+                let plan = Plan::try_from(plan).unwrap();
+                if let Some(result) = script(&plan, answer(rank, &plan, &mut rows)) {
+                    send(&up, up::Message::Result((&result).into()));
+                }
+            }
+            down::Message::Stop(_) => return,
+            _ => {}
+        }
+    }
+}
+
+fn send(up: &UnboundedSender<Up>, message: up::Message) {
+    let _ = up.send(Up { message: Some(message) });
+}
+
+fn hello(rank: Rank, instance: String) -> Hello {
+    Hello {
+        version: VERSION.into(),
+        build: PROTOCOL_DIGEST.into(),
+        host: "local".into(),
+        device: "script".into(),
+        bytes_free: 0,
+        pid: std::process::id(),
+        instance,
+        wanted_rank: Some(rank.0),
+    }
+}
+
+fn loaded(rank: Rank, world: usize, up: &UnboundedSender<Up>) {
+    send(up, up::Message::Loaded(Loaded { blocks_max: vec![BLOCKS], ..Loaded::default() }));
+    if rank == Rank(0) && world > 1 {
+        send(up, up::Message::CommId(CommId { id: b"none".to_vec() }));
+    }
+}
+
+/// An honest result. The tokens are letters, so that text comes of each.
+fn answer(rank: Rank, plan: &Plan, rows: &mut Vec<Row>) -> StepResult {
+    *rows = match &plan.rows {
+        Rows::Same => expand_rows(rows),
+        Rows::List(rows) => rows.clone(),
+    };
+    let letter = |row: &Row| 66 + u32::try_from(plan.step.0 % 20).unwrap() + row.slot.0;
+    let row_result = |row: &Row| RowResult {
+        status: RowStatus::Ok,
+        tokens: if row.outputs == Outputs::Last { vec![letter(row)] } else { Vec::new() },
+        logprobs: Vec::new(),
+    };
+    StepResult {
+        group: plan.group,
+        epoch: plan.epoch,
+        step: plan.step,
+        rank,
+        plan_hash: plan.hash(rows),
+        digest: 0xd1_9e57 + plan.step.0,
+        rows: if rank == Rank(0) { rows.iter().map(row_result).collect() } else { Vec::new() },
+        step_us: 1,
+    }
+}
