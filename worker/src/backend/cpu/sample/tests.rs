@@ -5,7 +5,9 @@ use std::time::Instant;
 use binfer_proto::{Sampling, Token};
 
 use super::allowed::exp;
-use super::{Draw, NOISE_MAX, Scratch, draw, gumbel, noise_bits, noise_bound, split_mix, stream};
+use super::{
+    Draw, NOISE_MAX, Race, Scratch, draw, gumbel, noise_bits, noise_bound, split_mix, stream,
+};
 use crate::backend::Sampled;
 
 fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
@@ -196,6 +198,21 @@ fn the_lowest_id_wins_among_equals() {
             draw(&[-0.0, 0.0, -1.0], &at(&sampling(1.0, 2, 0.3), 1, position), &mut scratch);
         assert_eq!(drawn.token, 0);
     }
+}
+
+#[test]
+fn the_lowest_id_wins_among_equal_scores() {
+    let row = [0.5; 9];
+    let sampling = sampling(1.0, 0, 1.0);
+    let mut race = Race::new(&at(&sampling, 1, 1), super::top(&row).unwrap());
+    // Scores as equal as they never are by chance.
+    race.score = 0.5 + gumbel(noise_bits(race.stream, 4));
+    race.winner = 5;
+    race.enter(4, 0.5);
+    assert_eq!(race.winner, 4);
+    race.winner = 3;
+    race.enter(4, 0.5);
+    assert_eq!(race.winner, 3);
 }
 
 #[test]
