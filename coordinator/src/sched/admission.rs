@@ -81,7 +81,8 @@ impl Scheduler {
             && !self.slots_free.is_empty()
             && let Some(key) = self.waiting.front().copied()
         {
-            // What is in flight decides how it goes on: it is not planned again before.
+            // What is in flight decides how it goes on: it is not planned again before. While two
+            // steps are the most, and nobody is admitted in a plan that preempts, this is so anyway.
             if self.sequences[key].flights > 0 {
                 return;
             }
