@@ -42,7 +42,7 @@ pub enum BackendError {
     },
     /// A weight could not be read.
     #[error(transparent)]
-    Load(#[from] binfer_shard::Error),
+    Load(Box<binfer_shard::Error>),
     /// The host refused a resource.
     #[error("{operation}: {source}")]
     Io {
@@ -51,6 +51,12 @@ pub enum BackendError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<binfer_shard::Error> for BackendError {
+    fn from(error: binfer_shard::Error) -> Self {
+        Self::Load(Box::new(error))
+    }
 }
 
 /// All memory that a backend takes before it is ready; nothing is allocated for steps later.

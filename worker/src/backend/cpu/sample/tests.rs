@@ -1,6 +1,5 @@
 //! Against a naive oracle that sorts, in f64; the frequencies against the softmax.
 
-use std::time::Instant;
 
 use binfer_proto::{Sampling, Token};
 
@@ -251,29 +250,4 @@ fn a_warm_scratch_does_not_grow() {
     let row: Vec<f32> = (0..4000_u16).map(f32::from).collect();
     draw(&row, &at(&sampling(1.0, 50, 0.9), 1, 1), &mut scratch);
     assert_eq!((scratch.kept.capacity(), scratch.best.capacity()), capacity);
-}
-
-/// `cargo test --release -p binfer-worker sample::tests::speed -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for (len, spread) in [(49_152, 2.5), (151_936, 2.5), (151_936, 0.5)] {
-        let mut row = logits(1, len, spread, None);
-        // A few likely tokens, as models have them.
-        (0..8).for_each(|i| row[len / 9 * i] = 18.0 - i as f32);
-        let mut scratch = Scratch::for_vocab(len);
-        let ways = [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 50, 1.0), (1.0, 0, 0.95), (1.0, 50, 0.95)];
-        for (temperature, top_k, top_p) in ways {
-            let sampling = sampling(temperature, top_k, top_p);
-            let once = |position| {
-                let began = Instant::now();
-                draw(&row, &at(&sampling, 1, position), &mut scratch);
-                began.elapsed()
-            };
-            let took = (0..200).map(once).min().unwrap();
-            println!(
-                "{len} logits, spread {spread}, temperature {temperature}, top-k {top_k}, top-p {top_p}: {took:?}"
-            );
-        }
-    }
 }

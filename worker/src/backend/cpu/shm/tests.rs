@@ -304,23 +304,3 @@ fn waiting_suits_the_cores() {
     assert_eq!(Wait::suiting(2, 1, 2), Wait::SpinThenSleep);
     assert_eq!(Wait::suiting(2, 2, 2), Wait::Sleep);
 }
-
-/// `cargo test --release -p binfer-worker shm::tests::speed -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for (wait, len) in
-        [Wait::SpinThenSleep, Wait::Sleep].into_iter().flat_map(|w| [(w, 576), (w, 512 << 10)])
-    {
-        let rounds = if len > 1000 { 200 } else { 20_000 };
-        let took = with_ranks(2, wait, 0, |mut comm| {
-            let mut x = vec![1e-30_f32; len];
-            (0..rounds / 10).for_each(|_| comm.all_reduce(&mut x).unwrap());
-            let began = Instant::now();
-            (0..rounds).for_each(|_| comm.all_reduce(&mut x).unwrap());
-            began.elapsed() / rounds
-        });
-        let gb_s = len as f64 * 4e-9 / took[0].as_secs_f64();
-        println!("2 ranks, {wait:?}, {} bytes: {:?}, {gb_s:.2} GB/s", len * 4, took[0]);
-    }
-}
