@@ -162,10 +162,15 @@ impl Core {
                 return Err(self.unavailable("the server has stopped"));
             }
         }
-        match mailbox.admitted().await {
-            Ok(()) => Ok(stream),
-            Err(why) => Err(self.refusal(&why, param)),
-        }
+        let answer = tokio::select! {
+            biased;
+            answer = mailbox.admitted() => answer,
+            // Nobody is left who could answer.
+            () = parts.commands.closed() => {
+                return Err(self.unavailable("the server has stopped"));
+            }
+        };
+        answer.map(|()| stream).map_err(|why| self.refusal(&why, param))
     }
 
     fn refusal(&self, why: &Refused, param: &'static str) -> SubmitError {

@@ -87,3 +87,10 @@ impl Fronts {
         self.open.is_empty()
     }
 }
+
+/// A serve loop that ends, however, leaves nobody waiting.
+impl Drop for Fronts {
+    fn drop(&mut self) {
+        self.fail_all(FailKind::Internal, "the server has stopped");
+    }
+}

@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Hold,
     /// Not admitted. Must come first.
     Refuse(Refused),
+    /// The serve loop ends without a word. Must come first.
+    Vanish,
 }
 
 /// A request as the serve loop saw it.
@@ -113,6 +115,7 @@ impl ServeLoop {
                 incoming.try_recv().ok()
             };
             match command {
+                Some(Command::Submit(_)) if self.vanishes() => return,
                 Some(Command::Submit(submit)) => self.submit(*submit),
                 Some(Command::Cancel(id)) => self.cancel(id),
                 Some(Command::Stop) => self.fronts.fail_all(FailKind::Shutdown, "stopped"),
@@ -124,6 +127,10 @@ impl ServeLoop {
                 self.cancel(id);
             }
         }
+    }
+
+    fn vanishes(&self) -> bool {
+        matches!(self.scripts.front().and_then(|acts| acts.first()), Some(Act::Vanish))
     }
 
     fn submit(&mut self, submit: super::Submit) {

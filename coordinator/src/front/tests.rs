@@ -185,3 +185,16 @@ async fn fronts_turn_a_failed_finish_into_a_failure() {
         assert_eq!(end, Some(expected));
     }
 }
+
+#[tokio::test]
+async fn a_serve_loop_that_ends_leaves_nobody_waiting() {
+    let server = scripted(vec![vec![say("text"), Act::Hold], vec![Act::Vanish]]);
+    let running = server.core.generate(hello()).await.unwrap();
+    let error = server.core.generate(hello()).await.unwrap_err();
+    assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
+    let (text, end) = rest(running).await;
+    assert_eq!(text, "text");
+    assert!(matches!(end, Reply::Failed { kind: FailKind::Internal, .. }), "{end:?}");
+    let error = server.core.generate(hello()).await.unwrap_err();
+    assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
+}

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Config {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bodies above 64 KiB that are read at the same time; more are refused.
+    pub large_bodies_max: usize,
     /// Bytes of a request's head.
     pub head_bytes_max: usize,
     /// Header lines of a request.
@@ -30,6 +32,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
+            large_bodies_max: 32,
             head_bytes_max: 32 << 10,
             headers_max: 100,
             connections_max: 4096,

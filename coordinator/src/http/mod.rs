@@ -28,7 +28,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -49,7 +49,8 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let config = Arc::new(config);
     let bell = Arc::new(Bell::default());
-    let app = routes::App { core, config: config.clone(), bell: Arc::clone(&bell) };
+    let large_bodies = Semaphore::new(config.large_bodies_max);
+    let app = routes::App { core, config: config.clone(), large_bodies, bell: Arc::clone(&bell) };
     let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Bodies above this are parsed on the core's pool, so that no stream waits for them.
 const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
@@ -27,6 +28,8 @@ const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 pub(super) struct App {
     pub(super) core: Core,
     pub(super) config: Arc<Config>,
+    /// A permit for each long body that may be held at a time.
+    pub(super) large_bodies: Semaphore,
     pub(super) bell: Arc<Bell>,
 }
 
@@ -52,7 +55,7 @@ async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Resp
 
 async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, ApiError> {
     let closing = request.extensions().get::<Closing>().cloned().unwrap_or_default();
-    let bytes = body::read(request.into_body(), &app.config).await?;
+    let bytes = body::read(request.into_body(), &app.config, &app.large_bodies).await?;
     let Parsed { ask, stream, include_usage, max_tokens_field } = parse(kind, app, bytes).await?;
     let answer = app.core.generate(ask).await.map_err(|error| {
         let error = ApiError::from(error);

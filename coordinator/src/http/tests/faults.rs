@@ -138,6 +138,22 @@ async fn heads_and_bodies_have_their_time() {
 }
 
 #[tokio::test]
+async fn long_bodies_are_counted_and_short_ones_are_not() {
+    let config = Config { large_bodies_max: 1, ..Config::default() };
+    let script = vec![Act::Finish(Finish::Stop)];
+    let server = server_with(vec![script], config, usize::MAX);
+    let mut holder = server.connect().await;
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    holder.write_all(format!("{head}{}", " ".repeat(90_000)).as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let long = format!("{{\"prompt\": \"a\"}}{}", " ".repeat(70_000));
+    let refused = server.ask("POST", PLAIN, &long).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.head.contains("retry-after: 1"), "{}", refused.head);
+    assert_eq!(server.ask("POST", PLAIN, "{\"prompt\": \"a\"}").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_silent_stream_shows_signs_of_life() {
     let comment_interval = Duration::from_millis(50);
     let config = Config { comment_interval, ..Config::default() };
