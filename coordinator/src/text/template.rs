@@ -59,6 +59,9 @@ impl ChatTemplate {
         let values = context! {
             messages => Value::from(Serde(messages)),
             add_generation_prompt => true,
+            // Defined and none, as in transformers: templates tell it from undefined.
+            tools => (),
+            documents => (),
             bos_token => &self.bos,
             eos_token => &self.eos,
         };

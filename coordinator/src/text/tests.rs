@@ -120,6 +120,8 @@ fn chats_are_rendered_as_transformers_does() {
     let source = "{{ bos_token }}\n  {% for m in messages %}\n{{ m.content.strip() }}\n  \
                   {%- endfor %}\n{{ eos_token }}";
     assert_eq!(rendered(source, " x ").unwrap(), "<s>\nx</s>");
+    let without_tools = "{% if tools is defined and tools is none %}none{% endif %}";
+    assert_eq!(rendered(without_tools, "").unwrap(), "none");
     let refusing = "{% if messages[0].role == 'user' %}\n{{ raise_exception('No users') }}\
                     {% endif %}";
     assert_eq!(rendered(refusing, "").unwrap_err(), "chat_template line 2: No users");
