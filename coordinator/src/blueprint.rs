@@ -58,12 +58,15 @@ impl Blueprint {
     /// For the scheduler: slots, budgets, and pools as large as the fleet's smallest.
     pub fn sched_config(&self, facts: &Facts) -> SchedConfig {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
+        // A pool below one full context shortens sequences, so that one always fits.
+        let fits = self.positions(facts).into_iter().min().unwrap_or(0);
+        let context_max = u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.context_max);
         SchedConfig {
             group: GroupId(0),
             epoch: Epoch(1),
             slots_max: self.options.slots_max,
             tokens_per_step_max: self.options.tokens_per_step_max,
-            context_max: self.options.context_max,
+            context_max,
             queue_max: QUEUE_MAX,
             queue_tokens_max: QUEUE_TOKENS_MAX,
             kv_groups: groups
@@ -93,16 +96,18 @@ impl Blueprint {
         }
     }
 
+    /// Positions that each KV group's pool holds.
+    fn positions(&self, facts: &Facts) -> Vec<u64> {
+        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
+        groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
+    }
+
     /// One line for the operator: what was loaded, in what time, with room for what.
     pub fn ledger(&self, facts: &Facts, elapsed_s: f64) -> String {
         let options = &self.options;
         let sum =
             |parts: Vec<u64>| parts.iter().map(u64::to_string).collect::<Vec<_>>().join(" + ");
         let weights = facts.weight_bytes.iter().map(|bytes| bytes >> 20).collect();
-        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
-        let tokens = groups
-            .map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks))
-            .collect();
         format!(
             "{}: ready in {elapsed_s:.2} s; {} rank(s) x {} thread(s), weights {} MiB, \
              KV cache {} tokens in {}",
@@ -110,7 +115,7 @@ impl Blueprint {
             options.world,
             options.threads,
             sum(weights),
-            sum(tokens),
+            sum(self.positions(facts)),
             options.dtype,
         )
     }

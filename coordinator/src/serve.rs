@@ -13,7 +13,7 @@ use tokio::time::Interval;
 use crate::fleet::{Fleet, FleetError};
 use crate::front::{Command, FailKind, Fronts, Submit};
 use crate::meter::StepMeter;
-use crate::sched::{AbsorbError, Delivery, Finish, RequestId, Scheduler, Tick};
+use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::TextStage;
 
 /// How often deadlines, readers that left and unread text are looked at.
@@ -132,11 +132,9 @@ impl Serve {
     }
 
     fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {
-        let deliveries =
-            self.sched.absorb(result).map_err(|error: AbsorbError| defect(&error.to_string()));
-        match deliveries {
+        match self.sched.absorb(result) {
             Ok(deliveries) => deliveries.iter().for_each(|delivery| self.deliver(delivery)),
-            Err(error) => return self.lost(error),
+            Err(error) => return self.lost(defect(&error.to_string())),
         }
         Ok(())
     }
@@ -149,13 +147,8 @@ impl Serve {
             let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);
             self.fronts.done(id, Finish::StopString, usage);
         } else {
-            match delivery.finish {
-                Some(Finish::Failed(cause)) => {
-                    self.fronts.fail(id, FailKind::NonFinite, &cause.to_string());
-                }
-                Some(finish) => self.fronts.done(id, finish, delivery.usage),
-                None => return,
-            }
+            let Some(finish) = delivery.finish else { return };
+            self.fronts.done(id, finish, delivery.usage);
         }
         self.text.close(id);
     }
