@@ -81,6 +81,7 @@ impl Serve {
                 }
             }
             self.send_plans(&time)?;
+            self.fronts.wake();
             if let Some(drained) = time.drained
                 && (self.sched.is_idle() || Instant::now() >= drained)
             {

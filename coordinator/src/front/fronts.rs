@@ -7,18 +7,21 @@ use super::mailbox::{FailKind, Mailbox};
 use crate::sched::{Finish, Refused, RequestId, Usage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Waker;
 
 /// Mailboxes of the requests that run.
 #[derive(Debug)]
 pub struct Fronts {
     open: BTreeMap<RequestId, Arc<Mailbox>>,
+    /// Readers to be woken.
+    due: Vec<Waker>,
     budget: Arc<UnreadBudget>,
 }
 
 impl Fronts {
     /// None open.
     pub fn new(budget: Arc<UnreadBudget>) -> Self {
-        Self { open: BTreeMap::new(), budget }
+        Self { open: BTreeMap::new(), due: Vec::new(), budget }
     }
 
     /// Tells the reader what the scheduler said to its request.
@@ -32,11 +35,17 @@ impl Fronts {
         }
     }
 
-    /// More text for a request.
-    pub fn text(&self, id: RequestId, text: &str) {
+    /// More text for a request; its reader learns of it with the next [`Fronts::wake`].
+    pub fn text(&mut self, id: RequestId, text: &str) {
         if let Some(mailbox) = self.open.get(&id) {
-            mailbox.text(text);
+            self.due.extend(mailbox.text(text));
         }
+    }
+
+    /// Wakes all readers that wait for text which came since the last call. Once a step, after the
+    /// next plan: a reader that wakes takes time from the serve loop.
+    pub fn wake(&mut self) {
+        self.due.drain(..).for_each(Waker::wake);
     }
 
     /// The end of a request as the scheduler saw it.

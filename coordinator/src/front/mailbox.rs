@@ -116,23 +116,20 @@ impl Mailbox {
         });
     }
 
-    /// Serve loop: more text.
-    pub fn text(&self, text: &str) {
+    /// Serve loop: more text. Returns the reader's waker if it waits: to be woken when nothing else
+    /// is urgent.
+    pub fn text(&self, text: &str) -> Option<Waker> {
         if text.is_empty() || self.is_closed() {
-            return;
+            return None;
         }
         let mut inner = self.lock();
         if inner.ended {
-            return;
+            return None;
         }
         inner.text.push_str(text);
         self.budget.add(text.len());
         self.unread_bytes.fetch_add(text.len(), Ordering::Relaxed);
-        let waker = if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None };
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None }
     }
 
     /// Serve loop: the ordinary end. Terminal.

@@ -122,6 +122,7 @@ impl ServeLoop {
                 None => {}
             }
             self.step();
+            self.fronts.wake();
             while let Some(id) = self.fronts.slowest() {
                 self.fronts.fail(id, FailKind::SlowReader, "read too slowly");
                 self.cancel(id);
