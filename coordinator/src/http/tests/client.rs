@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -46,6 +46,13 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
+    /// A connection that holds little that its client has not read.
+    pub(super) async fn connect_small(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
     /// One request on a connection of its own.
     pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         let mut socket = self.connect().await;
@@ -67,7 +74,10 @@ pub(super) async fn send(socket: &mut TcpStream, method: &str, path: &str, body:
     socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
 }
 
-/// Reads until `end` or the end of the connection, for two seconds at most.
+/// How long a test waits for what should come at once; a loaded machine is slow.
+pub(super) const SOON: Duration = Duration::from_secs(10);
+
+/// Reads until `end` or the end of the connection, within [`SOON`].
 pub(super) async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut bytes = Vec::new();
     let reading = async {
@@ -78,7 +88,7 @@ pub(super) async fn read_until(socket: &mut TcpStream, end: &str) -> String {
             }
         }
     };
-    let in_time = timeout(Duration::from_secs(2), reading).await;
+    let in_time = timeout(SOON, reading).await;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     assert!(in_time.is_ok(), "{end:?} did not come: {text}");
     text
@@ -108,7 +118,7 @@ pub(super) async fn read_answer(socket: &mut TcpStream) -> Answer {
 
 async fn read_some(socket: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let reading = timeout(Duration::from_secs(2), socket.read_buf(&mut bytes)).await;
+    let reading = timeout(SOON, socket.read_buf(&mut bytes)).await;
     assert!(reading.unwrap().unwrap() > 0, "the connection ended within the body");
     String::from_utf8(bytes).unwrap()
 }

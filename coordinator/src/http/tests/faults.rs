@@ -1,7 +1,7 @@
 //! Clients that leave, stall or never begin, and a server that fails under them.
 
 use super::super::Config;
-use super::client::{read_answer, read_until, send, server, server_with};
+use super::client::{SOON, read_answer, read_until, send, server, server_with};
 use crate::front::FailKind;
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 const PLAIN: &str = "/v1/completions";
-const SOON: Duration = Duration::from_secs(2);
 
 fn streamed() -> String {
     json!({ "prompt": "a", "stream": true }).to_string()
@@ -73,9 +72,9 @@ async fn a_client_that_leaves_is_cancelled() {
     assert!(second.is_some() && second != first, "a whole answer is given up too");
 }
 
-/// Says more than the buffers of a socket hold, and does not end.
+/// Says more than the server's side of a socket holds (4 MiB), and does not end.
 fn flood() -> Vec<Act> {
-    let mut acts = vec![Act::Say(vec![b'x'; 64 << 10]); 256];
+    let mut acts = vec![Act::Say(vec![b'x'; 64 << 10]); 96];
     acts.push(Act::Hold);
     acts
 }
@@ -85,8 +84,9 @@ async fn a_write_that_stalls_ends_the_connection() {
     let config = Config { write_timeout: Duration::from_millis(200), ..Config::default() };
     let good = vec![say("good"), Act::Finish(Finish::Stop)];
     let mut server = server_with(vec![flood(), good], config, usize::MAX);
-    let mut socket = server.connect().await;
+    let mut socket = server.connect_small().await;
     send(&mut socket, "POST", PLAIN, &streamed()).await;
+    server.scripted.seen.recv().await.unwrap();
     let answer = server.post(PLAIN, &json!({ "prompt": "a" })).await;
     assert_eq!(answer.json()["choices"][0]["text"], "good", "others are not held up");
     assert!(timeout(SOON, server.scripted.cancelled.recv()).await.unwrap().is_some());
@@ -96,7 +96,7 @@ async fn a_write_that_stalls_ends_the_connection() {
 #[tokio::test]
 async fn unread_text_over_the_cap_cancels_the_slow_reader() {
     let mut server = server_with(vec![flood()], Config::default(), 1 << 20);
-    let mut socket = server.connect().await;
+    let mut socket = server.connect_small().await;
     send(&mut socket, "POST", PLAIN, &streamed()).await;
     assert!(timeout(SOON, server.scripted.cancelled.recv()).await.unwrap().is_some());
     assert!(server.scripted.budget.unread_bytes() <= 1 << 20);
