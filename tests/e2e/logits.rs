@@ -4,7 +4,7 @@ use binfer_proto::Token;
 use binfer_worker::backend::cpu::KvDtype;
 
 use crate::harness::{Golden, Permit, goldens};
-use crate::rig::{Rig, TOKENS_PER_STEP};
+use crate::rig::{Rig, TOKENS_PER_STEP, on_ranks};
 
 /// Of single precision with another order of summation, from 10 to 35 large logits.
 const F32_BOUND: f32 = 1e-3;
@@ -96,6 +96,30 @@ fn a_batch_of_seven_gives_each_the_bits_that_it_has_alone() {
             assert_same_bits(logits, &alone[row][step], &format!("{}, step {step}", names[row]));
             assert_eq!(*token, all[row].ids[step], "{}, step {step}", names[row]);
         }
+    }
+}
+
+/// On three ranks sums go over ranks too, and heads lie elsewhere.
+#[test]
+fn chunks_and_company_give_the_same_bits_on_three_ranks() {
+    let _permit = Permit::one();
+    let (golden, other) = (golden("json"), golden("emoji"));
+    let (whole, split, beside, token) = on_ranks(3, |rig| {
+        let (whole, token) = rig.feed(0, &golden.prompt_ids, TOKENS_PER_STEP);
+        rig.close(0);
+        rig.shuffle();
+        let split = rig.feed(0, &golden.prompt_ids, 17).0;
+        rig.close(0);
+        let prompts = [(3, Some(&other.prompt_ids[..])), (1, Some(&golden.prompt_ids[..]))];
+        let beside = rig.step(&prompts).remove(1).0;
+        (whole, split, beside, token)
+    });
+    assert_eq!(token, golden.ids[0]);
+    assert_same_bits(&whole, &split, "chunks of 17");
+    assert_same_bits(&whole, &beside, "beside another");
+    for (id, expected) in &golden.top {
+        let difference = (whole[*id] - expected).abs();
+        assert!(difference <= F32_BOUND, "token {id} off by {difference}");
     }
 }
 

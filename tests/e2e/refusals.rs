@@ -66,18 +66,18 @@ fn flags_out_of_range_are_refused_by_name() {
     for (args, words) in settings {
         refused(args, SETTINGS, words);
     }
-    let usage: [(&[&str], &[&str]); 6] = [
+    let usage: [(&[&str], &[&str]); 5] = [
         (&["demo", "--no-such-flag"], &["--no-such-flag"]),
         (&["demo", "--dtype", "int4"], &["int4", "f32", "bf16", "f16"]),
         (&["demo", "--device", "tpu"], &["tpu", "cpu", "cuda"]),
         (&["demo", "--tp", "0"], &["--tp", "1 to 64", "auto"]),
-        (&["demo", "--port", "70000"], &["--port", "70000"]),
         (&[], &["MODEL"]),
     ];
     for (args, words) in usage {
         refused(args, USAGE, words);
     }
     for (args, words) in [
+        (["serve", "demo", "--port", "70000"], "70000"),
         (["run", "demo", "--max-tokens", "0"], "--max-tokens"),
         (["run", "demo", "--temperature", "-1"], "temperature"),
         (["run", "demo", "--top-p", "0"], "top_p"),

@@ -1,16 +1,17 @@
-//! One rank without a coordinator: plans by hand, logits to look at.
+//! Ranks without a coordinator: plans by hand, logits to look at.
 //!
 //! The same slot table, decoder loop and backend as a worker's engine, in the same order.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
     Rows, Sampling, SlotId, Start, StepId, Token,
 };
 use binfer_shard::{Source, layouts};
-use binfer_worker::backend::Backend;
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
+use binfer_worker::backend::{Abort, Backend};
 use binfer_worker::forward;
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model::{self, Model};
@@ -25,7 +26,7 @@ pub(crate) const TOKENS_PER_STEP: usize = 512;
 const BLOCKS: u32 = 40;
 const CONTEXT: u32 = 2048;
 
-/// The demo model on one rank.
+/// One rank of the demo model.
 pub(crate) struct Rig {
     backend: Box<dyn Backend>,
     model: Model,
@@ -37,6 +38,16 @@ pub(crate) struct Rig {
     free: Vec<BlockId>,
     sequences: Vec<Option<Sequence>>,
     closing: Vec<SlotId>,
+    abort: Option<Abort>,
+}
+
+/// A rank that fails must not leave the others waiting.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(abort) = self.abort.take_if(|_| thread::panicking()) {
+            abort();
+        }
+    }
 }
 
 /// What a slot holds.
@@ -49,13 +60,48 @@ struct Sequence {
 /// A row of a step: a slot, and its tokens or none for its last sample.
 pub(crate) type Feed<'a> = (u32, Option<&'a [Token]>);
 
+/// Gives a rank the name of its communicator; rank 0 makes it.
+type Join<'a> = &'a dyn Fn(&mut dyn Backend) -> Vec<u8>;
+
+/// Runs the same on each of `world` ranks, one a thread; what rank 0 comes to.
+pub(crate) fn on_ranks<T: Send>(world: usize, test: impl Fn(&mut Rig) -> T + Sync) -> T {
+    thread::scope(|scope| {
+        let (tell, hear): (Vec<_>, Vec<_>) = (1..world).map(|_| mpsc::channel()).unzip();
+        let test = &test;
+        let first = scope.spawn(move || {
+            let join = |backend: &mut dyn Backend| {
+                let id = backend.comm_id(world).unwrap();
+                tell.iter().for_each(|tell| tell.send(id.clone()).unwrap());
+                id
+            };
+            test(&mut Rig::of_rank(KvDtype::F32, (0, world), &join))
+        });
+        for (rank, hear) in (1..world).zip(hear) {
+            scope.spawn(move || {
+                let join = |_: &mut dyn Backend| hear.recv().unwrap();
+                test(&mut Rig::of_rank(KvDtype::F32, (rank, world), &join));
+            });
+        }
+        first.join().unwrap()
+    })
+}
+
 impl Rig {
+    /// The whole model on two threads.
     pub(crate) fn new(kv_dtype: KvDtype) -> Self {
+        Self::of_rank(kv_dtype, (0, 1), &|_| Vec::new())
+    }
+
+    fn of_rank(kv_dtype: KvDtype, (rank, world): (usize, usize), join: Join<'_>) -> Self {
         let source = Source::open(model_path()).unwrap();
         let spec = source.spec();
-        let layout = layouts(spec, 1).unwrap().remove(0);
-        let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2) };
+        let layout = layouts(spec, u32::try_from(world).unwrap()).unwrap().remove(rank);
+        let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2usize.div_ceil(world)) };
         let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings).unwrap());
+        let abort = (world > 1).then(|| {
+            let id = join(&mut *backend);
+            backend.join(&id, rank, world).unwrap()
+        });
         let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
         let limits = StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
         let activations = Activations::plan(&model, limits);
@@ -79,6 +125,7 @@ impl Rig {
             free: (0..BLOCKS).map(BlockId).collect(),
             sequences: (0..SLOTS).map(|_| None).collect(),
             closing: Vec::new(),
+            abort,
         }
     }
 

@@ -1,6 +1,14 @@
 //! `binfer run`: what stands on stdout and what on stderr.
 
-use crate::harness::{Golden, Permit, Run, TOKENS, goldens};
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Golden, Permit, Run, TOKENS, binfer, goldens, is_alive, poll, send_signal, workers_of,
+};
 
 fn golden(name: &str) -> Golden {
     goldens().into_iter().find(|golden| golden.name == name).unwrap()
@@ -53,6 +61,31 @@ fn a_template_makes_a_chat_of_it_and_an_end_token_ends_it() {
         let line = line.unwrap_or_else(|| panic!("no {phase}: {}", run.stderr));
         assert!(line.starts_with('[') && line.contains(" ms] "), "{line}");
     }
+}
+
+#[test]
+fn a_lost_rank_ends_the_command_with_its_name_and_status_70() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let _permit = Permit::one();
+    let args = ["run", "demo", "Once upon a time", "--max-tokens", "5000", "--tp", "2"];
+    let mut command = binfer();
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 8];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b", the ci");
+    let workers = workers_of(child.id());
+    assert_eq!(workers.len(), 2);
+    assert!(send_signal(workers[1].1, Signal::KILL));
+    let killed = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(killed.elapsed() < LIMIT, "{:?}", killed.elapsed());
+    assert_eq!(output.status.code(), Some(70), "{log}");
+    assert!(log.contains("binfer: rank 1: was killed by signal 9"), "{log}");
+    assert!(!log.contains(" tok/s]"), "{log}");
+    let gone = || workers.iter().all(|(_, pid)| !is_alive(*pid)).then_some(());
+    assert!(poll(LIMIT, gone).is_some(), "workers are left");
 }
 
 #[test]

@@ -89,6 +89,26 @@ fn draining_ends_at_its_limit_with_an_error_to_those_who_still_wait() {
     assert_eq!(server.survivors(LIMIT), []);
 }
 
+/// A stopped worker holds the start, so that it can be looked at.
+#[test]
+fn requests_that_come_during_the_start_are_told_to_come_back() {
+    let mut server = Server::start(Permit::one(), 2, &[]);
+    let held = server.worker(1);
+    assert!(send_signal(held, Signal::STOP));
+    let (path, body) = once().ask();
+    let health = server.client.get("/health").unwrap();
+    let early = server.client.post(path, &body).unwrap();
+    for reply in [&health, &early] {
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert!(reply.error().0.contains("starting"), "{reply:?}");
+        assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    }
+    assert!(send_signal(held, Signal::CONT));
+    server.wait_until_ready();
+    assert_eq!(server.client.post(path, &body).unwrap().text(), once().whole);
+    server.stop();
+}
+
 /// What a terminal does with Ctrl-C, and what `kill -INT` to everybody would.
 #[test]
 fn sigint_takes_all_of_it_down_whoever_gets_it() {
