@@ -9,11 +9,18 @@ use std::path::{Path, PathBuf};
 const RUST_LINES_MAX: usize = 300;
 const TEST_LINES_MAX: usize = 350;
 /// The doors behind which `unsafe` lives.
-const UNSAFE_DOORS: [&str; 2] =
-    ["worker/src/backend/cpu/simd.rs", "worker/src/backend/cpu/shm.rs"];
+const UNSAFE_DOORS: [&str; 2] = ["worker/src/backend/cpu/simd.rs", "worker/src/backend/cpu/shm.rs"];
 /// Words that have no place in the pure scheduler.
 const SCHED_BANNED: [&str; 9] = [
-    "tokio", "async ", "Instant", "SystemTime", "rand::", "HashMap", "std::fs", "std::env", "println!",
+    "tokio",
+    "async ",
+    "Instant",
+    "SystemTime",
+    "rand::",
+    "HashMap",
+    "std::fs",
+    "std::env",
+    "println!",
 ];
 /// Who may use whom: a package and the workspace packages in its manifest.
 const ARROWS: [(&str, &[&str]); 5] = [
@@ -33,7 +40,9 @@ struct File {
 impl File {
     fn is_test(&self) -> bool {
         self.path.starts_with("tests/")
-            || ["/tests/", "/tests.rs", "/sim/", "/testing.rs"].iter().any(|part| self.path.contains(part))
+            || ["/tests/", "/tests.rs", "/sim/", "/testing.rs"]
+                .iter()
+                .any(|part| self.path.contains(part))
     }
 }
 
@@ -53,7 +62,7 @@ fn files() -> Vec<File> {
 }
 
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap().flatten() {
+    for entry in fs::read_dir(dir).expect("a folder of the checkout").flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         let skipped = ["target", ".git", ".cache", "__pycache__"].contains(&&*name);
@@ -77,8 +86,10 @@ fn none(rule: &str, breaches: &[String]) {
 #[test]
 fn files_are_short() {
     let too_long = rust().filter_map(|file| {
-        let (lines, max) =
-            (file.text.lines().count(), if file.is_test() { TEST_LINES_MAX } else { RUST_LINES_MAX });
+        let (lines, max) = (
+            file.text.lines().count(),
+            if file.is_test() { TEST_LINES_MAX } else { RUST_LINES_MAX },
+        );
         (lines > max).then(|| format!("{}: {lines} lines, {max} at most", file.path))
     });
     none("split by responsibility", &too_long.collect::<Vec<_>>());
@@ -98,7 +109,10 @@ fn unsafe_stays_behind_its_doors() {
         .filter(|file| !UNSAFE_DOORS.contains(&file.path.as_str()) && file.path != "tests/tidy.rs")
         .filter(|file| {
             file.text.contains(allow)
-                || file.text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word))
+                || file
+                    .text
+                    .lines()
+                    .any(|line| !line.trim_start().starts_with("//") && line.contains(word))
         })
         .map(|file| file.path);
     none("unsafe code outside of its doors", &outside.collect::<Vec<_>>());
@@ -107,11 +121,14 @@ fn unsafe_stays_behind_its_doors() {
 #[test]
 fn the_scheduler_is_pure() {
     let impure = rust()
-        .filter(|file| file.path.starts_with("coordinator/src/sched/") && !file.path.contains("/sim"))
+        .filter(|file| {
+            file.path.starts_with("coordinator/src/sched/") && !file.path.contains("/sim")
+        })
         .flat_map(|file| {
             let code = file.text.lines().filter(|line| !line.trim_start().starts_with("//"));
             let code: Vec<&str> = code.collect();
-            let found = SCHED_BANNED.iter().filter(|word| code.iter().any(|line| line.contains(**word)));
+            let found =
+                SCHED_BANNED.iter().filter(|word| code.iter().any(|line| line.contains(**word)));
             found.map(|word| format!("{}: {word}", file.path)).collect::<Vec<_>>()
         });
     none("no clock, randomness or I/O in the scheduler", &impure.collect::<Vec<_>>());
@@ -133,7 +150,9 @@ fn packages_use_each_other_along_the_arrows() {
     for (dir, allowed) in ARROWS {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join("Cargo.toml");
         let text = fs::read_to_string(manifest).unwrap();
-        let uses = |package: &str| text.lines().any(|line| line.starts_with(&format!("{package}.workspace")));
+        let uses = |package: &str| {
+            text.lines().any(|line| line.starts_with(&format!("{package}.workspace")))
+        };
         wrong.extend(
             PACKAGES
                 .iter()
@@ -146,7 +165,8 @@ fn packages_use_each_other_along_the_arrows() {
 
 #[test]
 fn nothing_is_left_to_do() {
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[", "ignore")];
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[", "ignore")];
     let left = rust().flat_map(|file| {
         let found = words.iter().filter(|word| file.text.contains(**word));
         found.map(|word| format!("{}: {word}", file.path)).collect::<Vec<_>>()
@@ -156,13 +176,16 @@ fn nothing_is_left_to_do() {
 
 #[test]
 fn the_code_map_is_complete() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let missing = rust()
         .filter(|file| !file.is_test())
         .filter(|file| {
             let path = Path::new(&file.path);
-            let folder = path.parent().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
-            !readme.contains(&format!("`{}`", file.path)) && !readme.contains(&format!("`{folder}/`"))
+            let folder =
+                path.parent().map(|dir| dir.to_string_lossy().into_owned()).unwrap_or_default();
+            !readme.contains(&format!("`{}`", file.path))
+                && !readme.contains(&format!("`{folder}/`"))
         })
         .map(|file| file.path);
     none("add the file, or its folder, to README's code map", &missing.collect::<Vec<_>>());
@@ -181,6 +204,17 @@ fn every_source_file_is_a_module_of_its_crate() {
         })
         .map(|file| file.path.clone());
     none("dead files", &dead.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_architecture_has_a_golden_trace() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let without = rust()
+        .filter_map(|file| Some(file.path.strip_prefix("shard-tool/src/families/")?.to_owned()))
+        .filter(|name| !["mod.rs", "tests.rs", "gguf.rs"].contains(&name.as_str()))
+        .map(|name| format!("tests/goldens/{}", name.replace(".rs", ".trace")))
+        .filter(|trace| !root.join(trace).is_file());
+    none("make it with UPDATE_GOLDEN=1 cargo test", &without.collect::<Vec<_>>());
 }
 
 fn declares(text: &str, module: &str) -> bool {
