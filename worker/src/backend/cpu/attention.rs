@@ -140,18 +140,17 @@ fn score<I: Isa, E: Element, const N: usize>(
     first: usize,
     scores: &mut [Lanes],
 ) {
-    let mut sums = [[0.0; LANES]; N];
+    let mut sums = [I::splat(0.0); N];
     let block_tokens = keys.len() / query.len();
     for (query, keys) in query.iter().zip(keys.chunks_exact(block_tokens)) {
         let keys = &keys[first..][..N * LANES].as_chunks::<LANES>().0;
         for n in 0..N {
-            let keys = E::decode::<I>(&keys[n]);
-            for lane in 0..LANES {
-                sums[n][lane] = I::mul_add(*query, keys[lane], sums[n][lane]);
-            }
+            sums[n] = I::fma(I::splat(*query), E::decode::<I>(&keys[n]), sums[n]);
         }
     }
-    scores.copy_from_slice(&sums);
+    for (scores, sums) in scores.iter_mut().zip(sums) {
+        *scores = I::store(sums);
+    }
 }
 
 /// Turns scores into weights relative to the largest so far; returns by how much what was summed
@@ -164,19 +163,28 @@ fn weigh<I: Isa>(
     state: &mut Softmax,
 ) -> f32 {
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let mut largest = [state.largest; LANES];
-    for place in 0..TILE {
+    // One pass for each step, and lanes innermost: so the compiler vectorises.
+    for (place, score) in scores.iter_mut().enumerate() {
         let is_seen = place >= seen.start && place < seen.end;
-        scores[place] = if is_seen { scores[place] * scale } else { f32::NEG_INFINITY };
-        largest[place % LANES] = math::max(largest[place % LANES], scores[place]);
+        *score = if is_seen { *score * scale } else { f32::NEG_INFINITY };
     }
-    let largest = largest.into_iter().fold(state.largest, math::max);
-    let mut sums = [0.0; LANES];
-    for place in 0..TILE {
+    let mut maxima = [state.largest; LANES];
+    for scores in scores.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            maxima[lane] = math::max(maxima[lane], scores[lane]);
+        }
+    }
+    let largest = maxima.into_iter().fold(state.largest, math::max);
+    for (place, score) in scores.iter_mut().enumerate() {
         let is_seen = place >= seen.start && place < seen.end;
-        let weight = math::exp::<I>(scores[place] - largest);
-        scores[place] = if is_seen { weight } else { 0.0 };
-        sums[place % LANES] += scores[place];
+        let weight = math::exp::<I>(*score - largest);
+        *score = if is_seen { weight } else { 0.0 };
+    }
+    let mut sums = [0.0; LANES];
+    for weights in scores.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            sums[lane] += weights[lane];
+        }
     }
     let factor = math::exp::<I>(state.largest - largest);
     state.sum = I::mul_add(state.sum, factor, math::sum(sums));
@@ -207,15 +215,14 @@ fn add_elements<I: Isa, E: Element, const N: usize>(
     head_dim: usize,
     out: &mut [Lanes; N],
 ) {
-    let mut sums = *out;
+    let mut sums: [I::Vector; N] = std::array::from_fn(|n| I::load(&out[n]));
     for (weight, values) in weights.iter().zip(values.chunks(head_dim)) {
         let values = values[..N * LANES].as_chunks::<LANES>().0;
         for n in 0..N {
-            let values = E::decode::<I>(&values[n]);
-            for lane in 0..LANES {
-                sums[n][lane] = I::mul_add(*weight, values[lane], sums[n][lane]);
-            }
+            sums[n] = I::fma(I::splat(*weight), E::decode::<I>(&values[n]), sums[n]);
         }
     }
-    *out = sums;
+    for (out, sums) in out.iter_mut().zip(sums) {
+        *out = I::store(sums);
+    }
 }

@@ -6,7 +6,7 @@
 
 use half::{bf16, f16};
 
-use super::simd::{Isa, LANES, Lanes};
+use super::simd::{Isa, LANES};
 use crate::backend::KvLayerPlan;
 
 /// How keys and values are kept.
@@ -60,7 +60,7 @@ pub(super) struct F16Bits(u16);
 /// An element of a cache.
 pub(super) trait Element: Copy + Send + Sync {
     fn encode(x: f32) -> Self;
-    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes;
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> I::Vector;
 }
 
 impl Element for f32 {
@@ -69,8 +69,8 @@ impl Element for f32 {
         x
     }
     #[inline(always)]
-    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
-        *stored
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> I::Vector {
+        I::load(stored)
     }
 }
 
@@ -80,8 +80,8 @@ impl Element for Bf16Bits {
         Self(bf16::from_f32(x).to_bits())
     }
     #[inline(always)]
-    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
-        stored.map(|stored| f32::from_bits(u32::from(stored.0) << 16))
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> I::Vector {
+        I::bfloats(&stored.map(|stored| stored.0))
     }
 }
 
@@ -91,7 +91,7 @@ impl Element for F16Bits {
         Self(f16::from_f32(x).to_bits())
     }
     #[inline(always)]
-    fn decode<I: Isa>(stored: &[Self; LANES]) -> Lanes {
+    fn decode<I: Isa>(stored: &[Self; LANES]) -> I::Vector {
         I::halves(&stored.map(|stored| stored.0))
     }
 }

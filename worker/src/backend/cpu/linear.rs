@@ -2,13 +2,18 @@
 //!
 //! Per output: multiply-adds over the 32 inputs of a block in order, then the block's scale, then
 //! the next block. That order is the same for any number of tokens and threads, so a token's
-//! result never depends on its company. LLVM keeps a lane a row; tokens share the unpacking.
+//! result never depends on its company. A lane is a row; tokens share the unpacking.
 
 use std::ops::Range;
 
 use super::matrix::{BLOCK, BlockF16, BlockF32, BlockQ41, BlockQ80, Blocks, Matrix};
 use super::panel::{Inputs, Panel};
-use super::simd::{Isa, Kernel, LANES, Lanes};
+use super::simd::{Isa, Kernel, Lanes};
+
+/// How far ahead of use weights are asked for: a page, so that its translation is asked for too.
+const PREFETCH_BYTES: usize = 4096;
+/// Up to so many tokens, weights arrive more slowly than they are used.
+const FEW_TOKENS: usize = 2;
 
 /// Products of some bands with some tokens.
 pub(super) struct Cell<'a> {
@@ -72,43 +77,85 @@ fn tile<I: Isa, B: Block, const T: usize>(
     out: &mut [Lanes],
 ) -> usize {
     let inputs: [Inputs<'_>; T] = std::array::from_fn(|index| panel.inputs(token + index));
-    let mut sums = [[0.0; LANES]; T];
+    let mut sums = [I::splat(0.0); T];
     for (index, block) in band.iter().enumerate() {
-        block.add_to::<I, T>(&inputs, index, &mut sums);
+        if T <= FEW_TOKENS {
+            for line in (0..size_of::<B>()).step_by(64) {
+                I::prefetch(block, PREFETCH_BYTES + line);
+            }
+        }
+        sums = block.add_to::<I, T>(&inputs, index, sums);
     }
-    out[..T].copy_from_slice(&sums);
+    for (out, sum) in out[..T].iter_mut().zip(sums) {
+        *out = I::store(sum);
+    }
     T
 }
 
 /// A type of block.
 trait Block {
-    /// Adds the products of block `index` of the inputs.
+    /// `sums` with the products of block `index` of the inputs added.
     fn add_to<I: Isa, const T: usize>(
         &self,
         inputs: &[Inputs<'_>; T],
         index: usize,
-        sums: &mut [Lanes; T],
-    );
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T];
 }
 
-/// `sums += weights * input`, one input of each token.
+/// `sums + weights * inputs`, one input of each token.
 #[inline(always)]
-fn accumulate<I: Isa, const T: usize>(sums: &mut [Lanes; T], weights: &Lanes, x: [f32; T]) {
+fn accumulate<I: Isa, const T: usize>(
+    mut sums: [I::Vector; T],
+    weights: I::Vector,
+    inputs: [f32; T],
+) -> [I::Vector; T] {
     for token in 0..T {
-        for lane in 0..LANES {
-            sums[token][lane] = I::mul_add(weights[lane], x[token], sums[token][lane]);
-        }
+        sums[token] = I::fma(weights, I::splat(inputs[token]), sums[token]);
     }
+    sums
 }
 
-/// `sums += scale * products`, lane by lane.
+/// `sums + scale * products`.
 #[inline(always)]
-fn add_scaled<I: Isa, const T: usize>(sums: &mut [Lanes; T], scale: &Lanes, products: &[Lanes; T]) {
+fn add_scaled<I: Isa, const T: usize>(
+    mut sums: [I::Vector; T],
+    scale: I::Vector,
+    products: [I::Vector; T],
+) -> [I::Vector; T] {
     for token in 0..T {
-        for lane in 0..LANES {
-            sums[token][lane] = I::mul_add(scale[lane], products[token][lane], sums[token][lane]);
-        }
+        sums[token] = I::fma(scale, products[token], sums[token]);
     }
+    sums
+}
+
+/// Products of 32 inputs with weights that need no scale yet. `weights` gives those of one input:
+/// which eight of the block, and which of the eight.
+#[inline(always)]
+fn multiply<I: Isa, const T: usize>(
+    inputs: [&[f32; BLOCK]; T],
+    weights: impl Fn(usize, usize) -> I::Vector,
+) -> [I::Vector; T] {
+    let mut products = [I::splat(0.0); T];
+    for eight in 0..BLOCK / 8 {
+        let inputs: [&[f32; 8]; T] = inputs.map(|inputs| &inputs.as_chunks().0[eight]);
+        // Written out: left to itself, the compiler keeps a loop, and computes masks in it.
+        macro_rules! one {
+            ($place:literal) => {
+                let weights = weights(eight, $place);
+                products = accumulate::<I, T>(products, weights, inputs.map(|x| x[$place]));
+            };
+        }
+        one!(0);
+        one!(1);
+        one!(2);
+        one!(3);
+        one!(4);
+        one!(5);
+        one!(6);
+        one!(7);
+    }
+    products
 }
 
 impl Block for BlockF32 {
@@ -117,14 +164,11 @@ impl Block for BlockF32 {
         &self,
         inputs: &[Inputs<'_>; T],
         index: usize,
-        sums: &mut [Lanes; T],
-    ) {
-        let x = inputs.map(|inputs| &inputs.plain[index]);
-        let mut products = [[0.0; LANES]; T];
-        for k in 0..BLOCK {
-            accumulate::<I, T>(&mut products, &self.0[k], x.map(|x| x[k]));
-        }
-        add_scaled::<I, T>(sums, &[1.0; LANES], &products);
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T] {
+        let inputs = inputs.map(|inputs| &inputs.plain[index]);
+        let products = multiply::<I, T>(inputs, |eight, place| I::load(&self.0[8 * eight + place]));
+        add_scaled::<I, T>(sums, I::splat(1.0), products)
     }
 }
 
@@ -134,14 +178,12 @@ impl Block for BlockF16 {
         &self,
         inputs: &[Inputs<'_>; T],
         index: usize,
-        sums: &mut [Lanes; T],
-    ) {
-        let x = inputs.map(|inputs| &inputs.plain[index]);
-        let mut products = [[0.0; LANES]; T];
-        for k in 0..BLOCK {
-            accumulate::<I, T>(&mut products, &I::halves(&self.0[k]), x.map(|x| x[k]));
-        }
-        add_scaled::<I, T>(sums, &[1.0; LANES], &products);
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T] {
+        let inputs = inputs.map(|inputs| &inputs.plain[index]);
+        let products =
+            multiply::<I, T>(inputs, |eight, place| I::halves(&self.0[8 * eight + place]));
+        add_scaled::<I, T>(sums, I::splat(1.0), products)
     }
 }
 
@@ -151,14 +193,12 @@ impl Block for BlockQ80 {
         &self,
         inputs: &[Inputs<'_>; T],
         index: usize,
-        sums: &mut [Lanes; T],
-    ) {
-        let x = inputs.map(|inputs| &inputs.plain[index]);
-        let mut products = [[0.0; LANES]; T];
-        for k in 0..BLOCK {
-            accumulate::<I, T>(&mut products, &self.q[k].map(f32::from), x.map(|x| x[k]));
-        }
-        add_scaled::<I, T>(sums, &I::halves(&self.scale), &products);
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T] {
+        let inputs = inputs.map(|inputs| &inputs.plain[index]);
+        let products =
+            multiply::<I, T>(inputs, |eight, place| I::bytes(&self.q[8 * eight + place]));
+        add_scaled::<I, T>(sums, I::halves(&self.scale), products)
     }
 }
 
@@ -168,31 +208,17 @@ impl Block for BlockQ41 {
         &self,
         inputs: &[Inputs<'_>; T],
         index: usize,
-        sums: &mut [Lanes; T],
-    ) {
-        let x = inputs.map(|inputs| &inputs.scaled[index]);
-        let mut products = [[0.0; LANES]; T];
-        for (word, lanes) in self.q.iter().enumerate() {
-            for k in 0..8 {
-                let weights = nibbles(lanes, k);
-                accumulate::<I, T>(&mut products, &weights, x.map(|x| x[8 * word + k]));
-            }
-        }
-        add_scaled::<I, T>(sums, &I::halves(&self.scale), &products);
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T] {
+        let scaled = inputs.map(|inputs| &inputs.scaled[index]);
+        // A nibble where it stands is worth 2^(4 k) too much. The last one would look negative to
+        // the conversion, and unsigned conversions are slow before AVX-512: it is moved.
+        let products = multiply::<I, T>(scaled, |word, place| match place {
+            7 => I::highest_nibbles(&self.q[word]),
+            _ => I::masked(&self.q[word], 15 << (4 * place)),
+        });
+        let sums = add_scaled::<I, T>(sums, I::halves(&self.scale), products);
         let minimum = I::halves(&self.minimum);
-        accumulate::<I, T>(sums, &minimum, inputs.map(|inputs| inputs.sums[index]));
+        accumulate::<I, T>(sums, minimum, inputs.map(|inputs| inputs.sums[index]))
     }
-}
-
-/// Nibble `k` of each word, times `2^(4 k)`; the last one as it is, since there it would look
-/// negative to the conversion, and unsigned conversions are slow before AVX-512.
-#[inline(always)]
-fn nibbles(words: &[u32; LANES], k: usize) -> Lanes {
-    let mut weights = [0.0; LANES];
-    for lane in 0..LANES {
-        let word = words[lane];
-        let nibble = if k == 7 { word >> 28 } else { word & 15 << (4 * k) };
-        weights[lane] = nibble.cast_signed() as f32;
-    }
-    weights
 }

@@ -1,25 +1,44 @@
-//! The door to vector instructions: which set this machine has, and running a kernel under it.
+//! The door to vector instructions: which set this machine has, its registers, and running a
+//! kernel under it.
 //!
-//! Kernels are safe code over arrays of sixteen lanes, written once; [`Level::run`] compiles each
-//! of them under every instruction set that we know, and LLVM turns lanes into registers. Unsafe
-//! is only the promise that the machine has what the compiler was allowed to use. Deliberately
-//! absent: arithmetic, and any choice that would change the order of a sum.
+//! Kernels are safe code over registers of sixteen lanes, written once; [`Level::run`] compiles
+//! each of them under every instruction set that we know. Unsafe is only the promise that the
+//! machine has what the compiler was allowed to use. Deliberately absent: arithmetic that means
+//! something, and any choice that would change the order of a sum.
 #![allow(unsafe_code, reason = "calls of #[target_feature] functions, after detection")]
 
 /// Lanes of a register as kernels see it, whatever the machine's real width.
 pub(super) const LANES: usize = 16;
-/// One register's worth of numbers.
+/// One register's worth of numbers, in memory.
 pub(super) type Lanes = [f32; LANES];
 
-/// An instruction set. Its methods are inlined into kernels, so they compile for that set.
+/// An instruction set. Its functions are inlined into kernels, so they compile for that set.
 pub(super) trait Isa: Copy + Send + Sync {
+    /// Sixteen numbers in registers.
+    type Vector: Copy;
     /// Whether `a * b + c` is one instruction with one rounding.
     const FUSED: bool;
 
-    /// Half precision to single.
-    fn halves(bits: &[u16; LANES]) -> Lanes;
+    fn load(from: &Lanes) -> Self::Vector;
+    fn store(vector: Self::Vector) -> Lanes;
+    fn splat(x: f32) -> Self::Vector;
+    /// `a * b + c`, lane by lane.
+    fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// From half precision.
+    fn halves(bits: &[u16; LANES]) -> Self::Vector;
+    /// From bfloat16.
+    fn bfloats(bits: &[u16; LANES]) -> Self::Vector;
+    /// From signed bytes.
+    fn bytes(bytes: &[i8; LANES]) -> Self::Vector;
+    /// The bits under `mask`, as signed integers.
+    fn masked(words: &[u32; LANES], mask: u32) -> Self::Vector;
+    /// The highest four bits, as integers.
+    fn highest_nibbles(words: &[u32; LANES]) -> Self::Vector;
 
-    /// `a * b + c`.
+    /// Hints that the bytes at this distance behind `at` will be read soon.
+    fn prefetch<T>(at: &T, distance: usize);
+
+    /// `a * b + c` of single numbers, rounded as lanes are.
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
@@ -101,27 +120,54 @@ impl Level {
 struct Portable;
 
 impl Isa for Portable {
+    type Vector = Lanes;
     const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 
     #[inline(always)]
+    fn prefetch<T>(_at: &T, _distance: usize) {}
+    #[inline(always)]
+    fn load(from: &Lanes) -> Lanes {
+        *from
+    }
+    #[inline(always)]
+    fn store(vector: Lanes) -> Lanes {
+        vector
+    }
+    #[inline(always)]
+    fn splat(x: f32) -> Lanes {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        std::array::from_fn(|lane| Self::mul_add(a[lane], b[lane], c[lane]))
+    }
+    #[inline(always)]
     fn halves(bits: &[u16; LANES]) -> Lanes {
         bits.map(|bits| half::f16::from_bits(bits).to_f32_const())
+    }
+    #[inline(always)]
+    fn bfloats(bits: &[u16; LANES]) -> Lanes {
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+    #[inline(always)]
+    fn bytes(bytes: &[i8; LANES]) -> Lanes {
+        bytes.map(f32::from)
+    }
+    #[inline(always)]
+    fn masked(words: &[u32; LANES], mask: u32) -> Lanes {
+        words.map(|word| (word & mask).cast_signed() as f32)
+    }
+    #[inline(always)]
+    fn highest_nibbles(words: &[u32; LANES]) -> Lanes {
+        words.map(|word| (word >> 28).cast_signed() as f32)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{
-        __m128i, __m256, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_loadu_si256, _mm256_storeu_ps,
-        _mm512_cvtph_ps, _mm512_storeu_ps,
-    };
+    use std::arch::x86_64::*;
 
     use super::{Isa, Kernel, LANES, Lanes};
-
-    #[derive(Clone, Copy)]
-    struct Avx2;
-    #[derive(Clone, Copy)]
-    struct Avx512;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
@@ -133,51 +179,113 @@ mod x86 {
         kernel.run::<Avx512>()
     }
 
-    impl Isa for Avx2 {
-        const FUSED: bool = true;
+    #[derive(Clone, Copy)]
+    struct Avx2;
+    #[derive(Clone, Copy)]
+    struct Avx512;
 
-        #[inline(always)]
-        fn halves(bits: &[u16; LANES]) -> Lanes {
-            let mut lanes = [0.0; LANES];
-            let (low, high) = lanes.split_at_mut(8);
-            // SAFETY: `Avx2` is named only by `run_avx2`, whose caller proved f16c.
-            unsafe { halves8(&bits[..8], low) };
-            // SAFETY: as above.
-            unsafe { halves8(&bits[8..], high) };
-            lanes
-        }
+    /// Defines functions of [`Isa`] by expressions that need the type's features.
+    macro_rules! with_features {
+        ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty = $body:expr;)*) => {$(
+            #[inline(always)]
+            fn $name($($arg: $type),*) -> $out {
+                // SAFETY: the type is named only by its `run_` function, whose caller proved the
+                // features. Loads and stores take any alignment, and touch sixteen elements of
+                // arrays that have sixteen.
+                #[allow(clippy::multiple_unsafe_ops_per_block, reason = "one proof for all")]
+                unsafe { $body }
+            }
+        )*};
     }
 
     impl Isa for Avx512 {
+        type Vector = __m512;
         const FUSED: bool = true;
 
         #[inline(always)]
-        fn halves(bits: &[u16; LANES]) -> Lanes {
-            // SAFETY: `Avx512` is named only by `run_avx512`, whose caller proved avx512f.
-            unsafe { halves16(bits) }
+        fn prefetch<T>(at: &T, distance: usize) {
+            let at = std::ptr::from_ref(at).cast::<i8>().wrapping_add(distance);
+            // SAFETY: a hint; the address need not be valid.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+        }
+
+        with_features! {
+            load(from: &Lanes) -> __m512 = _mm512_loadu_ps(from.as_ptr());
+            store(vector: __m512) -> Lanes = {
+                let mut lanes = [0.0; LANES];
+                _mm512_storeu_ps(lanes.as_mut_ptr(), vector);
+                lanes
+            };
+            splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+            fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+            halves(bits: &[u16; LANES]) -> __m512 =
+                _mm512_cvtph_ps(_mm256_loadu_si256(bits.as_ptr().cast()));
+            bfloats(bits: &[u16; LANES]) -> __m512 = {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            };
+            bytes(bytes: &[i8; LANES]) -> __m512 =
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
+            masked(words: &[u32; LANES], mask: u32) -> __m512 = {
+                let words = _mm512_loadu_si512(words.as_ptr().cast());
+                let mask = _mm512_set1_epi32(mask.cast_signed());
+                _mm512_cvtepi32_ps(_mm512_and_si512(words, mask))
+            };
+            highest_nibbles(words: &[u32; LANES]) -> __m512 = {
+                let words = _mm512_loadu_si512(words.as_ptr().cast());
+                _mm512_cvtepi32_ps(_mm512_srli_epi32::<28>(words))
+            };
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    fn halves8(bits: &[u16], lanes: &mut [f32]) {
-        assert!(bits.len() == 8 && lanes.len() == 8, "eight lanes");
-        // SAFETY: reads 16 bytes at any alignment: eight halves, asserted above.
-        let packed: __m128i = unsafe { _mm_loadu_si128(bits.as_ptr().cast()) };
-        let wide: __m256 = _mm256_cvtph_ps(packed);
-        // SAFETY: writes 32 bytes at any alignment: eight floats, asserted above.
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), wide) };
-    }
+    impl Isa for Avx2 {
+        type Vector = [__m256; 2];
+        const FUSED: bool = true;
 
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn halves16(bits: &[u16; LANES]) -> Lanes {
-        let mut lanes = [0.0; LANES];
-        // SAFETY: reads 32 bytes at any alignment, and the array has them.
-        let packed = unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) };
-        let wide = _mm512_cvtph_ps(packed);
-        // SAFETY: writes 64 bytes at any alignment, and the array has them.
-        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), wide) };
-        lanes
+        #[inline(always)]
+        fn prefetch<T>(at: &T, distance: usize) {
+            let at = std::ptr::from_ref(at).cast::<i8>().wrapping_add(distance);
+            // SAFETY: a hint; the address need not be valid.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
+        }
+
+        with_features! {
+            load(from: &Lanes) -> [__m256; 2] =
+                [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from[8..].as_ptr())];
+            store(vector: [__m256; 2]) -> Lanes = {
+                let mut lanes = [0.0; LANES];
+                _mm256_storeu_ps(lanes.as_mut_ptr(), vector[0]);
+                _mm256_storeu_ps(lanes[8..].as_mut_ptr(), vector[1]);
+                lanes
+            };
+            splat(x: f32) -> [__m256; 2] = [_mm256_set1_ps(x); 2];
+            fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] =
+                [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])];
+            halves(bits: &[u16; LANES]) -> [__m256; 2] = [
+                _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(bits[8..].as_ptr().cast())),
+            ];
+            bfloats(bits: &[u16; LANES]) -> [__m256; 2] = {
+                let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits.as_ptr().cast()));
+                let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(bits[8..].as_ptr().cast()));
+                [low, high].map(|wide| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide)))
+            };
+            bytes(bytes: &[i8; LANES]) -> [__m256; 2] = {
+                let packed = _mm_loadu_si128(bytes.as_ptr().cast());
+                let halves = [packed, _mm_unpackhi_epi64(packed, packed)];
+                halves.map(|bytes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))
+            };
+            masked(words: &[u32; LANES], mask: u32) -> [__m256; 2] = {
+                let mask = _mm256_set1_epi32(mask.cast_signed());
+                let low = _mm256_loadu_si256(words.as_ptr().cast());
+                let high = _mm256_loadu_si256(words[8..].as_ptr().cast());
+                [low, high].map(|words| _mm256_cvtepi32_ps(_mm256_and_si256(words, mask)))
+            };
+            highest_nibbles(words: &[u32; LANES]) -> [__m256; 2] = {
+                let low = _mm256_loadu_si256(words.as_ptr().cast());
+                let high = _mm256_loadu_si256(words[8..].as_ptr().cast());
+                [low, high].map(|words| _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(words)))
+            };
+        }
     }
 }
