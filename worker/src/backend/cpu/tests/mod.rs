@@ -1,1 +1,216 @@
-//! Tests of the CPU backend.
+//! The CPU backend against short oracles in double precision, on random shapes, with memory that
+//! was poisoned before; and bits of a token's result in all kinds of company.
+
+mod attend;
+mod company;
+mod contracts;
+mod oracle;
+mod products;
+mod ranks;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use binfer_proto::{BlockId, Sampling, SlotId, Token};
+use binfer_shard::dequant::dequantize_row;
+use binfer_shard::spec::Cut;
+use binfer_shard::{DType, LocalPart, LocalTensor};
+use half::f16;
+
+use super::cache::{CacheData, Element, Pair};
+use super::{CpuBackend, CpuSettings, KvDtype, Level};
+use crate::backend::args::Tensor;
+use crate::backend::{Backend, KvLayerPlan, MemoryPlan, Weight};
+use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+
+/// Numbers that look random, the same in every run.
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.next() as usize % end
+    }
+
+    /// Between -1 and 1.
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1_u64 << 30) as f32 - 1.0
+    }
+
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+
+    /// A packed matrix of that type.
+    fn packed(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+        let blocks = rows * cols / dtype.block_elems() as usize;
+        let half = |x: f32| f16::from_f32(x).to_le_bytes();
+        let mut bytes = Vec::new();
+        for _ in 0..blocks {
+            match dtype {
+                DType::F32 => bytes.extend(self.float().to_le_bytes()),
+                DType::F16 => bytes.extend(half(self.float())),
+                DType::Q8_0 => {
+                    bytes.extend(half(self.float() / 127.0));
+                    bytes.extend((0..32).map(|_| self.next() as u8));
+                }
+                DType::Q4_1 => {
+                    bytes.extend(half(self.float() / 8.0));
+                    bytes.extend(half(self.float()));
+                    bytes.extend((0..16).map(|_| self.next() as u8));
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// A weight and its rows as the oracle sees them.
+struct Known {
+    weight: Weight,
+    /// `[rows][fed columns]`.
+    rows: Vec<Vec<f64>>,
+}
+
+/// A backend under test.
+struct Rig {
+    backend: CpuBackend,
+    random: Random,
+}
+
+impl Rig {
+    fn new(level: Level, threads: usize, kv_dtype: KvDtype) -> Self {
+        let settings = CpuSettings { threads, kv_dtype, level };
+        Self { backend: CpuBackend::new(settings).unwrap(), random: Random(7) }
+    }
+
+    /// Loads random parts, of which `inputs` columns are fed.
+    fn weight(&mut self, parts: &[(DType, usize)], cols: usize, inputs: Range<usize>) -> Known {
+        let packed: Vec<_> =
+            parts.iter().map(|(dtype, rows)| self.random.packed(*dtype, *rows, cols)).collect();
+        self.weight_of(parts, cols, inputs, &packed)
+    }
+
+    fn weight_of(
+        &mut self,
+        parts: &[(DType, usize)],
+        cols: usize,
+        inputs: Range<usize>,
+        packed: &[Vec<u8>],
+    ) -> Known {
+        let local = |(dtype, rows): &(DType, usize)| LocalPart {
+            source: String::new(),
+            dtype: *dtype,
+            rows: *rows as u32,
+            cols: cols as u32,
+            inputs: inputs.start as u32..inputs.end as u32,
+            ranges: Vec::new(),
+        };
+        let parts: Vec<_> = parts.iter().map(local).collect();
+        let mut known = Vec::new();
+        for (part, packed) in parts.iter().zip(packed) {
+            let mut row = vec![0.0; cols];
+            for packed in packed.chunks(part.row_bytes() as usize) {
+                dequantize_row(part.dtype, packed, &mut row).unwrap();
+                known.push(row[inputs.clone()].iter().map(|x| f64::from(*x)).collect());
+            }
+        }
+        let tensor = LocalTensor { name: "test".to_owned(), cut: Cut::Replicated, parts };
+        Known { weight: self.backend.adopt(&tensor, packed).unwrap(), rows: known }
+    }
+
+    /// A norm's scale.
+    fn norm(&mut self, cols: usize) -> Known {
+        self.weight(&[(DType::F32, 1)], cols, 0..cols)
+    }
+
+    /// Takes memory and fills it with NaN.
+    fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerPlan>) {
+        let plan = MemoryPlan { arena, slots_max: 16, outputs_max: 64, vocab, kv };
+        self.backend.allocate(&plan).unwrap();
+        self.backend.arena.fill(f32::NAN);
+        self.backend.work.scratch.as_flattened_mut().fill(f32::NAN);
+        self.backend.work.exchanged.fill(f32::NAN);
+        for cache in &mut self.backend.caches {
+            match &mut cache.data {
+                CacheData::F32(pair) => poison(pair),
+                CacheData::BF16(pair) => poison(pair),
+                CacheData::F16(pair) => poison(pair),
+            }
+        }
+    }
+
+    fn write(&mut self, tensor: Tensor, values: &[f32]) {
+        self.backend.arena[tensor.offset..][..tensor.len()].copy_from_slice(values);
+    }
+
+    fn read(&mut self, tensor: Tensor) -> Vec<f32> {
+        self.backend.read(tensor).unwrap()
+    }
+
+    /// A step of that many tokens without sequences that matter.
+    fn upload_tokens(&mut self, tokens: &[Token], outputs: &[usize]) {
+        let row = Piece { slot: 0, start: 0, tokens, table: &[] };
+        let mut batch = batch(&[row]);
+        batch.outputs = outputs.iter().map(|token| output(0, *token, 0)).collect();
+        self.backend.upload(Arc::new(batch)).unwrap();
+    }
+}
+
+fn poison<E: Element>(pair: &mut Pair<E>) {
+    pair.keys.fill(E::encode(f32::NAN));
+    pair.values.fill(E::encode(f32::NAN));
+}
+
+/// A sequence's part of a batch.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    slot: u32,
+    start: usize,
+    tokens: &'a [Token],
+    table: &'a [BlockId],
+}
+
+fn batch(pieces: &[Piece<'_>]) -> Batch {
+    let mut batch = Batch::default();
+    for piece in pieces {
+        let (first, count) = (batch.tokens.len(), piece.tokens.len());
+        batch.tokens.extend(piece.tokens.iter().map(|token| TokenInput::Known(*token)));
+        batch.positions.extend((piece.start..piece.start + count).map(|position| position as u32));
+        let (slot, start) = (SlotId(piece.slot), piece.start);
+        let block_tables = vec![piece.table.to_vec()];
+        batch.rows.push(BatchRow { slot, first, count, start, block_tables });
+    }
+    batch
+}
+
+fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
+    let (slot, sampling) = (SlotId(slot), Sampling::GREEDY);
+    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position }
+}
+
+/// Tensors one after the other.
+fn place(shapes: &[(usize, usize)]) -> (Vec<Tensor>, usize) {
+    let mut end = 0;
+    let mut next = |(rows, cols): &(usize, usize)| {
+        let tensor = Tensor { offset: end, rows: *rows, cols: *cols };
+        end += tensor.len() + 3;
+        tensor
+    };
+    (shapes.iter().map(&mut next).collect(), end)
+}
+
+/// Every number of `got` lies within `tolerance` of `want`, in units of what went into it.
+fn assert_near(got: &[f32], want: &[oracle::Sum], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (index, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want.value).abs() / want.size.max(1e-3);
+        assert!(error <= tolerance, "{what}: {index}: {got} instead of {want:?}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Attention over paged blocks in any order, with windows, grouped heads and dirty memory.
+
+use std::sync::Arc;
+
+use binfer_proto::BlockId;
+use binfer_shard::spec::{Rope, RopeScaling};
+
+use super::{KvDtype, Level, Piece, Random, Rig, assert_near, batch, oracle, place};
+use crate::backend::args::{AttendArgs, Tensor};
+use crate::backend::{Backend, KvLayerPlan};
+
+/// A shape of attention.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    rope_dims: usize,
+    window: Option<u32>,
+    block_tokens: usize,
+}
+
+impl Shape {
+    fn random(random: &mut Random) -> Self {
+        let kv_heads = 1 + random.below(3);
+        let head_dim = [16, 48, 64, 80, 128][random.below(5)];
+        Self {
+            heads: kv_heads * (1 + random.below(4)),
+            kv_heads,
+            head_dim,
+            rope_dims: head_dim - 2 * random.below(2) * random.below(8),
+            window: [None, Some(1), Some(30), Some(100)][random.below(4)],
+            block_tokens: [16, 32, 64, 128][random.below(4)],
+        }
+    }
+
+    fn qkv(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    fn args(&self, qkv: Tensor, out: Tensor) -> AttendArgs {
+        let rope =
+            Rope { theta: 10_000.0, dims: self.rope_dims as u32, scaling: RopeScaling::None };
+        let Self { heads, kv_heads, head_dim, window, .. } = *self;
+        AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer: 0, kv_group: 0, window, out }
+    }
+
+    /// Outputs of all tokens of a sequence.
+    fn oracle(&self, qkv: &[f32]) -> Vec<oracle::Sum> {
+        let (dim, tokens) = (self.head_dim, qkv.len() / self.qkv());
+        let head = |token: usize, head: usize| {
+            oracle::wide(&qkv[token * self.qkv() + head * dim..][..dim])
+        };
+        let rotated =
+            |token, index| oracle::rotate(&head(token, index), token, self.rope_dims, 10_000.0);
+        let mut out = Vec::new();
+        for token in 0..tokens {
+            let first = self.window.map_or(0, |window| (token + 1).saturating_sub(window as usize));
+            for query in 0..self.heads {
+                let kv = query / (self.heads / self.kv_heads);
+                let keys: Vec<_> = (first..=token).map(|t| rotated(t, self.heads + kv)).collect();
+                let values: Vec<_> =
+                    (first..=token).map(|t| head(t, self.heads + self.kv_heads + kv)).collect();
+                out.extend(oracle::attention(&rotated(token, query), &keys, &values));
+            }
+        }
+        out
+    }
+}
+
+/// Block tables for sequences of `tokens` positions each, ids dealt in random order.
+fn tables(random: &mut Random, sequences: usize, tokens: usize, size: usize) -> Vec<Vec<BlockId>> {
+    let each = tokens.div_ceil(size);
+    let mut ids: Vec<u32> = (0..(sequences * each) as u32).collect();
+    for index in (1..ids.len()).rev() {
+        ids.swap(index, random.below(index + 1));
+    }
+    ids.chunks(each).map(|ids| ids.iter().map(|id| BlockId(*id)).collect()).collect()
+}
+
+/// Two sequences, the second behind the first, fed in chunks; memory starts as NaN.
+fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
+    const TOKENS: usize = 150;
+    let mut rig = Rig::new(level, 1 + seed as usize % 2, kv_dtype);
+    rig.random = Random(seed);
+    let shape = Shape::random(&mut rig.random);
+    let tables = tables(&mut rig.random, 2, TOKENS, shape.block_tokens);
+    let blocks = 2 * tables[0].len();
+    let (block_tokens, width) = (shape.block_tokens, shape.heads * shape.head_dim);
+    let kv =
+        KvLayerPlan { blocks, kv_heads: shape.kv_heads, block_tokens, head_dim: shape.head_dim };
+    let (at, arena) = place(&[(TOKENS, shape.qkv()), (TOKENS, width)]);
+    rig.allocate(arena, 0, vec![kv]);
+    let qkv = [0, 1].map(|_| rig.random.floats(TOKENS * shape.qkv()));
+    let mut got = [Vec::new(), Vec::new()];
+    let mut done = [0, 0];
+    while done[1] < TOKENS {
+        let counts = [0, 1].map(|i| (1 + rig.random.below(40)).min(TOKENS - done[i]).min(75));
+        let tokens = counts.map(|count| vec![0; count]);
+        let pieces = [0, 1].map(|i| Piece {
+            slot: i as u32,
+            start: done[i],
+            tokens: &tokens[i],
+            table: &tables[i],
+        });
+        rig.backend.upload(Arc::new(batch(&pieces))).unwrap();
+        let fed = [0, 1].map(|i| &qkv[i][done[i] * shape.qkv()..][..counts[i] * shape.qkv()]);
+        let rows = counts[0] + counts[1];
+        rig.write(at[0].with_rows(rows), &fed.concat());
+        let out = at[1].with_rows(rows);
+        rig.backend.attend(&shape.args(at[0].with_rows(rows), out)).unwrap();
+        let out = rig.read(out);
+        let (first, second) = out.split_at(counts[0] * width);
+        got[0].extend(first);
+        got[1].extend(second);
+        done = [0, 1].map(|i| done[i] + counts[i]);
+    }
+    for (got, qkv) in got.iter().zip(&qkv) {
+        let want = shape.oracle(&qkv[..got.len() / width * shape.qkv()]);
+        assert_near(got, &want, tolerance, &format!("{seed} {shape:?} {level:?} {kv_dtype:?}"));
+    }
+}
+
+#[test]
+fn attend_equals_its_oracle() {
+    for level in Level::available() {
+        (0..8).for_each(|seed| check(level, KvDtype::F32, seed, 1e-5));
+    }
+}
+
+#[test]
+fn a_cache_in_half_precision_comes_near() {
+    for level in Level::available() {
+        (0..3).for_each(|seed| check(level, KvDtype::F16, seed, 3e-3));
+        (0..3).for_each(|seed| check(level, KvDtype::BF16, seed, 2e-2));
+    }
+}

@@ -1,0 +1,169 @@
+//! A token's logits have the same bits alone and in company, in chunks of any size, on any number
+//! of threads, in blocks of any size and place; and nothing of a neighbour's comes through.
+
+use std::sync::Arc;
+
+use binfer_proto::{BlockId, Token};
+use binfer_shard::DType;
+use binfer_shard::spec::{Act, Rope, RopeScaling};
+
+use super::{KvDtype, Level, Piece, Random, Rig, batch, output, place};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::{Backend, KvLayerPlan, StepOutput, Weight};
+
+const HIDDEN: usize = 64;
+const INNER: usize = 96;
+const VOCAB: usize = 160;
+const TOKENS_MAX: usize = 600;
+/// The embedding of this token is not a number.
+const POISON: Token = 159;
+const EPS: f32 = 1e-5;
+
+/// One layer between embedding and head, with weights of all types.
+struct Model {
+    rig: Rig,
+    embed: Weight,
+    norm: Weight,
+    qkv: Weight,
+    out: Weight,
+    gate_up: Weight,
+    down: Weight,
+    head: Weight,
+    block_tokens: usize,
+}
+
+impl Model {
+    fn new(level: Level, threads: usize, kv_dtype: KvDtype, block_tokens: usize) -> Self {
+        let mut rig = Rig::new(level, threads, kv_dtype);
+        let mut table = rig.random.packed(DType::F32, VOCAB, HIDDEN);
+        table[POISON as usize * HIDDEN * 4..].as_chunks_mut().0.fill(f32::NAN.to_le_bytes());
+        let embed = rig.weight_of(&[(DType::F32, VOCAB)], HIDDEN, 0..HIDDEN, &[table]).weight;
+        let mut weight = |parts: &[(DType, usize)], cols| rig.weight(parts, cols, 0..cols).weight;
+        let norm = weight(&[(DType::F32, 1)], HIDDEN);
+        let qkv = weight(&[(DType::Q4_1, 64), (DType::F16, 32), (DType::Q8_0, 32)], HIDDEN);
+        let out = weight(&[(DType::Q4_1, HIDDEN)], HIDDEN);
+        let gate_up = weight(&[(DType::Q4_1, INNER), (DType::Q4_1, INNER)], HIDDEN);
+        let down = weight(&[(DType::Q8_0, HIDDEN)], INNER);
+        let head = weight(&[(DType::Q8_0, VOCAB)], HIDDEN);
+        let kv =
+            KvLayerPlan { blocks: 4096 / block_tokens, kv_heads: 2, block_tokens, head_dim: 16 };
+        rig.allocate(TOKENS_MAX * (HIDDEN + 128 + HIDDEN + VOCAB), VOCAB, vec![kv]);
+        Self { rig, embed, norm, qkv, out, gate_up, down, head, block_tokens }
+    }
+
+    /// Runs a step with an output per sequence; returns logits of each and the outcome.
+    fn step(&mut self, pieces: &[Piece<'_>]) -> (Vec<Vec<u32>>, StepOutput) {
+        let mut batch = batch(pieces);
+        let tokens = batch.tokens.len();
+        for row in &batch.rows {
+            let position = (row.start + row.count) as u32;
+            batch.outputs.push(output(row.slot.0, row.first + row.count - 1, position));
+        }
+        self.rig.backend.upload(Arc::new(batch)).unwrap();
+        let shapes = [(tokens, HIDDEN), (tokens, 128), (tokens, HIDDEN), (pieces.len(), VOCAB)];
+        let (at, _) = place(&shapes);
+        let [x, wide, mixed, logits] = at[..] else { unreachable!() };
+        self.forward(x, wide, mixed, logits);
+        self.rig.backend.sample(&SampleArgs { logits }).unwrap();
+        let bits: Vec<u32> = self.rig.read(logits).iter().map(|x| x.to_bits()).collect();
+        (bits.chunks(VOCAB).map(<[u32]>::to_vec).collect(), self.rig.backend.collect().unwrap())
+    }
+
+    fn forward(&mut self, x: Tensor, wide: Tensor, mixed: Tensor, logits: Tensor) {
+        let (norm, eps, backend) = (self.norm, EPS, &mut self.rig.backend);
+        let rope = Rope { theta: 10_000.0, dims: 16, scaling: RopeScaling::None };
+        let inner = wide.with_cols(INNER);
+        let embed = EmbedArgs { table: self.embed, first_token: 0, out: x };
+        backend.embed(&embed).unwrap();
+        let args = NormLinearArgs { x, norm, eps, weight: self.qkv, glu: None, out: wide };
+        backend.norm_linear(&args).unwrap();
+        let (heads, kv_heads, head_dim) = (4, 2, 16);
+        let (layer, kv_group, window) = (0, 0, None);
+        let (qkv, out) = (wide, mixed);
+        let args =
+            AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out };
+        backend.attend(&args).unwrap();
+        let args = LinearOutArgs { x: mixed, weight: self.out, residual: x, out: x };
+        backend.linear_out(&args).unwrap();
+        let (weight, glu) = (self.gate_up, Some(Act::Silu));
+        backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, glu, out: inner }).unwrap();
+        let args = LinearOutArgs { x: inner, weight: self.down, residual: x, out: x };
+        backend.linear_out(&args).unwrap();
+        let args = HeadArgs { x, norm, eps, weight: self.head, first_token: 0, logits };
+        backend.head(&args).unwrap();
+    }
+
+    /// A table from `first` on, each block `stride` further.
+    fn table(&self, first: usize, stride: usize) -> Vec<BlockId> {
+        let blocks = 4096 / self.block_tokens;
+        let each = TOKENS_MAX.div_ceil(self.block_tokens);
+        (0..each).map(|i| BlockId(((first + i * stride) % blocks) as u32)).collect()
+    }
+
+    /// Logits after each prompt's last token, fed alone in chunks of `chunk`.
+    fn alone(&mut self, prompt: &[Token], chunk: usize) -> Vec<u32> {
+        let table = self.table(3, 5);
+        let mut logits = Vec::new();
+        for (index, tokens) in prompt.chunks(chunk).enumerate() {
+            let piece = Piece { slot: 1, start: index * chunk, tokens, table: &table };
+            logits = self.step(&[piece]).0.remove(0);
+        }
+        logits
+    }
+}
+
+fn prompt(seed: u64, length: usize) -> Vec<Token> {
+    let mut random = Random(seed);
+    (0..length).map(|_| random.below(POISON as usize) as Token).collect()
+}
+
+#[test]
+fn chunks_threads_and_block_sizes_do_not_show_in_the_bits() {
+    let prompt = prompt(3, 530);
+    for level in Level::available() {
+        for kv_dtype in [KvDtype::F32, KvDtype::F16, KvDtype::BF16] {
+            let whole = Model::new(level, 1, kv_dtype, 64).alone(&prompt, 530);
+            let cases = [(1, 64, 512), (2, 64, 17), (2, 16, 512), (1, 32, 100), (2, 128, 530)];
+            for (threads, block_tokens, chunk) in cases {
+                let mut model = Model::new(level, threads, kv_dtype, block_tokens);
+                let case = format!("{level:?} {kv_dtype:?} {threads} {block_tokens} {chunk}");
+                assert_eq!(model.alone(&prompt, chunk), whole, "{case}");
+            }
+        }
+        let whole = Model::new(level, 1, KvDtype::F32, 64).alone(&prompt[..150], 150);
+        let single = Model::new(level, 2, KvDtype::F32, 64).alone(&prompt[..150], 1);
+        assert_eq!(single, whole, "{level:?} one token a step");
+    }
+}
+
+/// The first sequence alone, then with six others, one of which is not a number.
+#[test]
+fn company_does_not_show_in_the_bits() {
+    for level in Level::available() {
+        let prompt_of = |index: usize| prompt(index as u64 + 10, 20 + 17 * index);
+        let first = prompt_of(0);
+        let alone = Model::new(level, 1, KvDtype::F32, 64).alone(&first, 13);
+        let mut model = Model::new(level, 2, KvDtype::F32, 64);
+        let mut prompts: Vec<_> = (0..7).map(prompt_of).collect();
+        prompts[3][2] = POISON;
+        // Seven tables of ten blocks that interleave.
+        let tables: Vec<_> = (0..7).map(|index| model.table(index, 7)[..9].to_vec()).collect();
+        let pieces: Vec<_> = (0..7)
+            .map(|index| Piece {
+                slot: index as u32,
+                start: 0,
+                tokens: &prompts[index],
+                table: &tables[index],
+            })
+            .collect();
+        let (logits, outcome) = model.step(&pieces);
+        assert_eq!(logits[0], alone, "{level:?}");
+        let finite: Vec<_> = outcome.sampled.iter().map(|sampled| sampled.finite).collect();
+        assert_eq!(finite, [true, true, true, false, true, true, true], "{level:?}");
+        // The blocks of the one that was not a number, given to the next sequence.
+        let piece = Piece { slot: 8, start: 0, tokens: &first, table: &tables[3] };
+        assert_eq!(model.step(&[piece]).0[0], alone, "{level:?} in a dead sequence's blocks");
+    }
+}

@@ -1,0 +1,86 @@
+//! Broken contracts are refused by name, before anything is touched.
+
+use std::sync::Arc;
+
+use binfer_proto::{BlockId, SlotId};
+use binfer_shard::DType;
+use binfer_shard::spec::{Rope, RopeScaling};
+
+use super::{KvDtype, Level, Piece, Rig, batch, output, place};
+use crate::backend::args::{AttendArgs, LinearOutArgs, NormLinearArgs, Tensor};
+use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
+use crate::batch::{Batch, TokenInput};
+
+fn cause<T: std::fmt::Debug>(result: Result<T, BackendError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+fn rig() -> (Rig, Weight, Weight, Vec<Tensor>) {
+    let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
+    let norm = rig.norm(32).weight;
+    let weight = rig.weight(&[(DType::Q8_0, 48)], 32, 0..32).weight;
+    let (at, arena) = place(&[(2, 32), (2, 48)]);
+    let kv = KvLayerPlan { blocks: 4, kv_heads: 1, block_tokens: 16, head_dim: 16 };
+    rig.allocate(arena, 10, vec![kv]);
+    rig.upload_tokens(&[0, 0], &[]);
+    (rig, norm, weight, at)
+}
+
+#[test]
+fn shapes_places_and_overlaps_are_checked() {
+    let (mut rig, norm, weight, at) = rig();
+    let good = NormLinearArgs { x: at[0], norm, eps: 1e-5, weight, glu: None, out: at[1] };
+    let mut refused = |args: NormLinearArgs| cause(rig.backend.norm_linear(&args));
+    let wide = Tensor { cols: 49, ..at[1] };
+    assert!(refused(NormLinearArgs { out: wide, ..good }).contains("weight is [48, 32]"));
+    let outside = Tensor { offset: 100, ..at[1] };
+    assert!(refused(NormLinearArgs { out: outside, ..good }).contains("arena"));
+    let over = Tensor { offset: 60, ..at[1] };
+    assert!(refused(NormLinearArgs { out: over, ..good }).contains("overlap"));
+    assert!(refused(NormLinearArgs { norm: weight, ..good }).contains("not a vector"));
+    assert!(refused(NormLinearArgs { weight: norm, ..good }).contains("not a matrix"));
+    assert!(refused(NormLinearArgs { weight: Weight(9), ..good }).contains("never loaded"));
+    let one_row = NormLinearArgs { x: at[0].with_rows(1), out: at[1].with_rows(1), ..good };
+    assert!(refused(one_row).contains("not [2, 32]"));
+    rig.backend.norm_linear(&good).unwrap();
+    let half = Tensor { offset: at[1].offset - 1, ..at[1] };
+    let args = LinearOutArgs { x: at[0], weight, residual: half, out: at[1] };
+    assert!(cause(rig.backend.linear_out(&args)).contains("overlap"));
+}
+
+#[test]
+fn block_tables_are_checked() {
+    let (mut rig, ..) = rig();
+    let rope = Rope { theta: 1e4, dims: 16, scaling: RopeScaling::None };
+    let qkv = Tensor { offset: 0, rows: 2, cols: 48 };
+    let out = Tensor { offset: 96, rows: 2, cols: 16 };
+    let (heads, kv_heads, head_dim, window) = (1, 1, 16, None);
+    let (layer, kv_group) = (0, 0);
+    let args = AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out };
+    for table in [&[][..], &[BlockId(0)], &[BlockId(0), BlockId(4)]] {
+        let piece = Piece { slot: 0, start: 15, tokens: &[0, 0], table };
+        rig.backend.upload(Arc::new(batch(&[piece]))).unwrap();
+        assert!(cause(rig.backend.attend(&args)).contains("table of KV group 0"), "{table:?}");
+    }
+    assert!(cause(rig.backend.attend(&AttendArgs { layer: 1, ..args })).contains("no cache"));
+    let odd = AttendArgs { rope: Rope { dims: 17, ..rope }, ..args };
+    assert!(cause(rig.backend.attend(&odd)).contains("17"));
+}
+
+#[test]
+fn batches_are_checked() {
+    let (mut rig, ..) = rig();
+    let good = batch(&[Piece { slot: 0, start: 0, tokens: &[1, 2], table: &[] }]);
+    let mut refused = |change: &dyn Fn(&mut Batch)| {
+        let mut batch = good.clone();
+        change(&mut batch);
+        cause(rig.backend.upload(Arc::new(batch)))
+    };
+    assert!(refused(&|batch| batch.positions[1] = 5).contains("row of slot 0"));
+    assert!(refused(&|batch| batch.positions.truncate(1)).contains("positions"));
+    assert!(refused(&|batch| batch.rows.clear()).contains("rows cover 0"));
+    assert!(refused(&|batch| batch.outputs.push(output(0, 2, 0))).contains("outputs"));
+    assert!(refused(&|batch| batch.outputs.push(output(16, 1, 0))).contains("slot"));
+    let slot = TokenInput::LastSample(SlotId(99));
+    assert!(refused(&|batch| batch.tokens[0] = slot).contains("slot"));
+}

@@ -1,0 +1,211 @@
+//! Embedding, products with norm and gate, products with residual, logits.
+
+use binfer_shard::DType;
+use binfer_shard::spec::Act;
+
+use super::{Known, KvDtype, Level, Random, Rig, assert_near, oracle, place};
+use crate::backend::Backend;
+use crate::backend::args::{
+    EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+
+const EPS: f32 = 1e-5;
+/// Roundings of one product, relative to the sum of its terms' magnitudes.
+const TOLERANCE: f64 = 3e-6;
+
+/// Random parts of a matrix: up to three of any types, rows of any number.
+fn parts(random: &mut Random) -> Vec<(DType, usize)> {
+    let part = |random: &mut Random| (DType::ALL[random.below(4)], 1 + random.below(70));
+    (0..1 + random.below(3)).map(|_| part(random)).chain([(DType::Q4_1, 33)]).collect()
+}
+
+/// Calls `test` with backends of all instruction sets and several shapes.
+fn for_random_shapes(test: impl Fn(&mut Rig, usize)) {
+    for level in Level::available() {
+        for round in 0..6 {
+            let threads = 1 + round % 2;
+            let mut rig = Rig::new(level, threads, KvDtype::F32);
+            rig.random = Random(round as u64 + 1);
+            let tokens = [1, 2, 3, 7, 41, 150][round];
+            test(&mut rig, tokens);
+        }
+    }
+}
+
+#[test]
+fn norm_linear_equals_its_oracle() {
+    for_random_shapes(|rig, tokens| {
+        let cols = 32 * (1 + rig.random.below(5));
+        let parts = parts(&mut rig.random);
+        let (norm, weight) = (rig.norm(cols), rig.weight(&parts, cols, 0..cols));
+        let outs = weight.rows.len();
+        let (at, arena) = place(&[(tokens, cols), (tokens, outs)]);
+        rig.allocate(arena, 0, Vec::new());
+        let x = rig.random.floats(tokens * cols);
+        rig.write(at[0], &x);
+        rig.upload_tokens(&vec![0; tokens], &[]);
+        let (norm_weight, eps, glu) = (norm.weight, EPS, None);
+        let args = NormLinearArgs {
+            x: at[0],
+            norm: norm_weight,
+            eps,
+            weight: weight.weight,
+            glu,
+            out: at[1],
+        };
+        rig.backend.norm_linear(&args).unwrap();
+        let want: Vec<_> = x
+            .chunks(cols)
+            .flat_map(|x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], EPS), &weight.rows))
+            .collect();
+        assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
+    });
+}
+
+#[test]
+fn gated_norm_linear_equals_its_oracle() {
+    for_random_shapes(|rig, tokens| {
+        let cols = 64;
+        let inner = 5 + rig.random.below(60);
+        // One part for both halves at times: then a band lies on the border.
+        let parts =
+            [vec![(DType::Q4_1, inner), (DType::Q8_0, inner)], vec![(DType::F16, 2 * inner)]];
+        let parts = &parts[rig.random.below(2)];
+        let (norm, weight) = (rig.norm(cols), rig.weight(parts, cols, 0..cols));
+        let (at, arena) = place(&[(tokens, cols), (tokens, inner)]);
+        rig.allocate(arena, 0, Vec::new());
+        let x = rig.random.floats(tokens * cols);
+        rig.write(at[0], &x);
+        rig.upload_tokens(&vec![0; tokens], &[]);
+        let (norm_weight, eps, glu) = (norm.weight, EPS, Some(Act::Silu));
+        let args = NormLinearArgs {
+            x: at[0],
+            norm: norm_weight,
+            eps,
+            weight: weight.weight,
+            glu,
+            out: at[1],
+        };
+        rig.backend.norm_linear(&args).unwrap();
+        let gated = |x: &[f32]| {
+            let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
+            oracle::silu_gate(&oracle::product(&normed, &weight.rows))
+        };
+        let want: Vec<_> = x.chunks(cols).flat_map(gated).collect();
+        assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
+    });
+}
+
+#[test]
+fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
+    for_random_shapes(|rig, tokens| {
+        let (outs, cols) = (40 + rig.random.below(50), 96);
+        let inputs = rig.random.below(32)..96 - rig.random.below(32);
+        let fed = inputs.len();
+        let dtype = DType::ALL[rig.random.below(4)];
+        let weight = rig.weight(&[(dtype, outs)], cols, inputs);
+        let (at, arena) = place(&[(tokens, fed), (tokens, outs), (tokens, outs)]);
+        rig.allocate(arena, 0, Vec::new());
+        let (x, residual) = (rig.random.floats(tokens * fed), rig.random.floats(tokens * outs));
+        rig.write(at[0], &x);
+        rig.write(at[1], &residual);
+        rig.upload_tokens(&vec![0; tokens], &[]);
+        let sums = x.chunks(fed).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows));
+        let add = |(sum, residual): (oracle::Sum, &f32)| {
+            let residual = f64::from(*residual);
+            oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
+        };
+        let want: Vec<_> = sums.zip(&residual).map(add).collect();
+        // Into another tensor first, then in place.
+        for out in [at[2], at[1]] {
+            let args = LinearOutArgs { x: at[0], weight: weight.weight, residual: at[1], out };
+            rig.backend.linear_out(&args).unwrap();
+            assert_near(&rig.read(out), &want, TOLERANCE, &format!("{tokens} x {dtype:?}"));
+        }
+    });
+}
+
+#[test]
+fn plain_types_take_any_number_of_columns() {
+    for dtype in [DType::F32, DType::F16] {
+        let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
+        let weight = rig.weight(&[(dtype, 21)], 77, 0..77);
+        let (at, arena) = place(&[(3, 77), (3, 21)]);
+        rig.allocate(arena, 0, Vec::new());
+        let x = rig.random.floats(3 * 77);
+        rig.write(at[0], &x);
+        rig.write(at[1], &[0.0; 63]);
+        rig.upload_tokens(&[0; 3], &[]);
+        let args = LinearOutArgs { x: at[0], weight: weight.weight, residual: at[1], out: at[1] };
+        rig.backend.linear_out(&args).unwrap();
+        let want: Vec<_> =
+            x.chunks(77).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();
+        assert_near(&rig.read(at[1]), &want, TOLERANCE, "77 columns");
+    }
+}
+
+#[test]
+fn embedding_is_a_row_of_the_table_or_zero() {
+    for dtype in DType::ALL {
+        let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
+        let table = rig.weight(&[(dtype, 50)], 64, 0..64);
+        let (at, arena) = place(&[(4, 64)]);
+        rig.allocate(arena, 200, Vec::new());
+        rig.upload_tokens(&[100, 149, 99, 150], &[]);
+        let args = EmbedArgs { table: table.weight, first_token: 100, out: at[0] };
+        rig.backend.embed(&args).unwrap();
+        let zero = vec![0.0; 64];
+        let want =
+            [&table.rows[0], &table.rows[49], &zero, &zero].map(|row| row.as_slice()).concat();
+        assert_eq!(oracle::wide(&rig.read(at[0])), want, "{dtype:?}");
+    }
+}
+
+/// Tensors and weights of a head's test.
+fn head(rig: &mut Rig, outputs: usize) -> (Known, Known, Tensor, Tensor) {
+    let (norm, weight) = (rig.norm(64), rig.weight(&[(DType::Q8_0, 300)], 64, 0..64));
+    let (at, arena) = place(&[(20, 64), (outputs, 300)]);
+    rig.allocate(arena, 300, Vec::new());
+    (norm, weight, at[0], at[1])
+}
+
+#[test]
+fn the_head_makes_logits_of_output_rows_only() {
+    for_random_shapes(|rig, tokens| {
+        let outputs: Vec<usize> = (0..tokens.min(19)).map(|output| (7 * output + 3) % 20).collect();
+        let (norm, weight, x, logits) = head(rig, outputs.len());
+        let hidden = rig.random.floats(20 * 64);
+        rig.write(x, &hidden);
+        rig.upload_tokens(&[0; 20], &outputs);
+        let (norm_weight, eps) = (norm.weight, EPS);
+        let args =
+            HeadArgs { x, norm: norm_weight, eps, weight: weight.weight, first_token: 0, logits };
+        rig.backend.head(&args).unwrap();
+        let row = |token: &usize| oracle::rms_norm(&hidden[token * 64..][..64], &norm.rows[0], EPS);
+        let want: Vec<_> =
+            outputs.iter().flat_map(|token| oracle::product(&row(token), &weight.rows)).collect();
+        assert_near(&rig.read(logits), &want, TOLERANCE, &format!("{outputs:?}"));
+    });
+}
+
+#[test]
+fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
+    let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
+    let (norm, weight, x, logits) = head(&mut rig, 3);
+    let mut hidden = rig.random.floats(20 * 64);
+    let mut step = |hidden: &[f32]| {
+        rig.write(x, hidden);
+        rig.upload_tokens(&[0; 20], &[0, 1, 2]);
+        let (norm, weight) = (norm.weight, weight.weight);
+        let head = HeadArgs { x, norm, eps: EPS, weight, first_token: 0, logits };
+        rig.backend.head(&head).unwrap();
+        rig.backend.sample(&SampleArgs { logits }).unwrap();
+        rig.backend.collect().unwrap()
+    };
+    let clean = step(&hidden);
+    hidden[64] = f32::INFINITY;
+    let dirty = step(&hidden);
+    assert_eq!(dirty.sampled.iter().map(|s| s.finite).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!((clean.sampled[0], clean.sampled[2]), (dirty.sampled[0], dirty.sampled[2]));
+    assert_ne!(clean.digest, dirty.digest);
+}
