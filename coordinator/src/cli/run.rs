@@ -28,13 +28,13 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub max_tokens: u32,
     /// 0 takes the most likely token
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from the N most likely tokens; 0 is all
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub top_k: u32,
     /// Draw from the smallest set of tokens that together are this likely
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Makes a drawn answer repeatable
     #[arg(long)]
