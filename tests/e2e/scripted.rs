@@ -111,7 +111,7 @@ impl Cluster {
                 let (fleet, _) = Fleet::start(fleet_config, |_| ()).await?;
                 let text = TextStage::new(text);
                 let fronts = Fronts::new(budget);
-                let (commands, drain) = (commands_out, Duration::from_secs(10));
+                let (commands, drain) = (commands_out, Duration::from_secs(1));
                 let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter: None };
                 readiness.send_replace(Readiness::Ready);
                 attach.send(()).unwrap();
