@@ -19,7 +19,7 @@ pub(super) struct Bell {
 
 #[derive(Debug, Default)]
 struct Rung {
-    readers: Vec<Waker>,
+    readers: Vec<Arc<Pull>>,
     keeper: Option<Waker>,
 }
 
@@ -32,15 +32,17 @@ impl Bell {
             std::mem::swap(&mut rung.readers, &mut readers);
             rung.keeper = Some(cx.waker().clone());
             drop(rung);
-            readers.drain(..).for_each(Waker::wake);
+            readers.drain(..).for_each(|pull: Arc<Pull>| pull.reader.wake_by_ref());
             Poll::Pending
         })
         .await
     }
 
-    fn ring(&self, reader: &Waker) {
+    /// Moves `pull` to the list. The reader's own waker stays untouched: it belongs to a task that
+    /// the other thread works on, and its memory would wander between the cores.
+    fn ring(&self, pull: Arc<Pull>) {
         let mut rung = self.lock();
-        rung.readers.push(reader.clone());
+        rung.readers.push(pull);
         let keeper = if rung.readers.len() == 1 { rung.keeper.take() } else { None };
         drop(rung);
         if let Some(keeper) = keeper {
@@ -83,6 +85,7 @@ impl Belled {
 }
 
 /// Rings for one reader.
+#[derive(Debug)]
 struct Pull {
     bell: Arc<Bell>,
     reader: Waker,
@@ -90,10 +93,6 @@ struct Pull {
 
 impl Wake for Pull {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.bell.ring(&self.reader);
+        Arc::clone(&self.bell).ring(self);
     }
 }

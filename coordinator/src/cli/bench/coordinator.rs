@@ -49,7 +49,7 @@ pub(super) struct CoordinatorBench {
     steps: u32,
     /// Length of a step in microseconds, several numbers for several rows; 0 is as fast as plans
     /// come
-    #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
+    #[arg(long, default_value = "500,2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
     step_us: Vec<u64>,
 }
 
