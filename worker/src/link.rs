@@ -88,13 +88,19 @@ fn hello(args: &WorkerArgs) -> Hello {
     Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
-        host: "local".into(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         device: "cpu".into(),
-        bytes_free: 0,
+        bytes_free: memory_free_bytes(),
         pid: std::process::id(),
         instance: args.instance.clone(),
         wanted_rank: Some(args.rank),
     }
+}
+
+/// Memory that nobody uses, as the kernel counts it.
+fn memory_free_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.freeram + info.bufferram).saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Forwards until the stream ends, the coordinator says stop, or the engine is over.
@@ -112,8 +118,10 @@ async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result
     std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup::run(&port)));
-            let _ = over.send(outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine panicked"))));
+            let outcome =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup::run(&port)));
+            let _ =
+                over.send(outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine panicked"))));
         })
         .context("worker: cannot start the engine thread")?;
     let mut beat = tokio::time::interval(BEAT);

@@ -11,6 +11,5 @@ mod fleet;
 mod prng;
 mod rules;
 mod scenario;
-mod speed;
 mod swarm;
 mod world;
