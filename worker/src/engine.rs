@@ -102,9 +102,8 @@ impl Engine {
     /// Waits for the step and reads its tokens and digest.
     pub fn collect(&mut self, step: InFlight) -> Result<StepResult, EngineError> {
         let EngineParts { identity, backend, progress, .. } = &mut self.0;
-        let output = backend
-            .collect()
-            .map_err(|source| EngineError::Backend { step: step.step, source })?;
+        let output =
+            backend.collect().map_err(|source| EngineError::Backend { step: step.step, source })?;
         progress.finished(step.step.0);
         let rows = if identity.rank == Rank(0) { rows(&step, &output) } else { Vec::new() };
         Ok(StepResult {

@@ -76,7 +76,9 @@ pub fn blocks_within(
     let position_bytes: u64 = spec
         .kv_groups
         .iter()
-        .map(|group| 2 * element_bytes * kv_heads * u64::from(group.head_dim) * u64::from(group.layers))
+        .map(|group| {
+            2 * element_bytes * kv_heads * u64::from(group.head_dim) * u64::from(group.layers)
+        })
         .sum();
     let positions = (bytes_max / position_bytes.max(1)).min(positions_max);
     let blocks = |block_tokens: u32| positions.div_ceil(u64::from(block_tokens.max(1)));

@@ -133,10 +133,14 @@ impl SlotTable {
         let count = u32::try_from(row.input.count()).map_err(|_| format!("slot {id}: too long"))?;
         let start = slot.start_of(row).map_err(|cause| format!("slot {id}: {cause}"))?;
         let end = start.checked_add(count).filter(|end| *end <= self.context_max);
-        let end = end.ok_or_else(|| format!("slot {id}: position {start} + {count} is past the context"))?;
+        let end = end
+            .ok_or_else(|| format!("slot {id}: position {start} + {count} is past the context"))?;
         for (table, block_tokens) in slot.block_tables.iter().zip(&self.block_tokens) {
             if (table.len() as u64) * u64::from(*block_tokens) < u64::from(end) {
-                return Err(format!("slot {id}: {} blocks do not hold {end} positions", table.len()));
+                return Err(format!(
+                    "slot {id}: {} blocks do not hold {end} positions",
+                    table.len()
+                ));
             }
         }
         let first = batch.tokens.len();

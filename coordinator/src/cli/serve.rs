@@ -56,5 +56,7 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
 fn front(listener: TcpListener, cluster: Cluster) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(cluster.closing.await) };
-    runtime.block_on(http::serve(listener, cluster.core, http::Config::default(), closing)).context("HTTP")
+    runtime
+        .block_on(http::serve(listener, cluster.core, http::Config::default(), closing))
+        .context("HTTP")
 }

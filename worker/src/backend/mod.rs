@@ -13,8 +13,8 @@ pub mod record;
 use std::sync::Arc;
 
 use binfer_proto::Token;
-use binfer_shard::Source;
 use binfer_shard::LocalTensor;
+use binfer_shard::Source;
 
 use crate::batch::Batch;
 use args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};

@@ -1,6 +1,5 @@
 //! Against a naive oracle that sorts, in f64; the frequencies against the softmax.
 
-
 use binfer_proto::{Sampling, Token};
 
 use super::allowed::exp;
