@@ -3,6 +3,7 @@
 //!
 //! 60 moments, spread by seed over ranks and phases. `BINFER_FAULT_SEED=N` tries others.
 
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Client, PATIENCE, Permit, Prng, Reply, Server, Streamed, full, goldens, is_waiting, maps,
-    newest_thread_named, poll, send_signal,
+    newest_thread_named, poll, send_signal, traces,
 };
 
 /// From the kill to the last trace of the cluster.
@@ -103,6 +104,7 @@ fn kill_in(phase: Phase, world: usize, rank: usize, prng: &mut Prng) {
     assert_eq!(status.code(), Some(70), "{phase:?}: {}", server.log.text());
     assert_eq!(server.survivors(LIMIT.saturating_sub(killed.elapsed())), [], "{phase:?}");
     assert!(killed.elapsed() < LIMIT, "{phase:?}: {:?}", killed.elapsed());
+    assert_eq!(traces(server.pid()), Vec::<PathBuf>::new(), "{phase:?}");
     let log = server.log.finish();
     let cause = format!("rank {rank}: was killed by signal 9");
     assert!(log.contains(&cause), "{phase:?}: not {cause:?} but {log}");

@@ -1,9 +1,8 @@
 //! Orderly ends: what a signal does to requests that run, to new ones, and to the traces of a
 //! cluster on its machine.
 
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
@@ -14,27 +13,13 @@ use serde_json::json;
 
 use crate::harness::{
     Golden, PATIENCE, Permit, Server, Streamed, binfer, goldens, is_alive, poll, send_signal,
-    workers_of,
+    traces, workers_of,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn once() -> Golden {
     goldens().into_iter().find(|golden| golden.name == "once").unwrap()
-}
-
-/// Names in the folders of sockets and of shared memory that the cluster of `pid` left.
-fn traces(pid: u32) -> Vec<String> {
-    let names = |folder: &str| {
-        let entries = fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-    };
-    let mine = format!("binfer-{pid}-");
-    let mut found = names("/tmp");
-    found.extend(std::env::var("XDG_RUNTIME_DIR").map(|dir| names(&dir)).unwrap_or_default());
-    found.retain(|name| name.starts_with(&mine));
-    found.extend(names("/dev/shm").into_iter().filter(|name| name.contains("binfer")));
-    found
 }
 
 #[test]
@@ -71,7 +56,7 @@ fn sigterm_lets_the_running_finish_and_refuses_the_new() {
     let status = server.exit(LIMIT);
     assert!(status.success(), "{status}");
     assert_eq!(server.survivors(LIMIT), []);
-    assert_eq!(traces(pid), Vec::<String>::new());
+    assert_eq!(traces(pid), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -123,7 +108,7 @@ fn sigint_takes_all_of_it_down_whoever_gets_it() {
     server.signal(Signal::INT);
     assert!(server.exit(LIMIT).success(), "{}", server.log.text());
     assert_eq!(server.survivors(LIMIT), []);
-    assert_eq!(traces(pid), Vec::<String>::new());
+    assert_eq!(traces(pid), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -133,7 +118,7 @@ fn a_signal_ends_a_start_at_once() {
     server.signal(Signal::INT);
     assert!(server.exit(LIMIT).success(), "{}", server.log.text());
     assert_eq!(server.survivors(LIMIT), []);
-    assert_eq!(traces(server.pid()), Vec::<String>::new());
+    assert_eq!(traces(server.pid()), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -160,7 +145,7 @@ fn a_killed_cluster_leaves_no_trace() {
     server.signal(Signal::KILL);
     assert_eq!(server.exit(LIMIT).signal(), Some(9));
     assert_eq!(server.survivors(LIMIT), []);
-    assert_eq!(traces(server.pid()), Vec::<String>::new());
+    assert_eq!(traces(server.pid()), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -184,5 +169,5 @@ fn ctrl_c_ends_a_command() {
     assert_eq!(status.code(), Some(130));
     let left = || workers.iter().all(|(_, worker)| !is_alive(*worker)).then_some(());
     assert!(poll(LIMIT, left).is_some(), "workers are left");
-    assert_eq!(traces(pid), Vec::<String>::new());
+    assert_eq!(traces(pid), Vec::<PathBuf>::new());
 }

@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them: a cluster's workers, their threads, whether they live.
 
 use std::fs;
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -48,6 +49,21 @@ pub(crate) fn newest_thread_named(pid: u32, name: &str) -> Option<u32> {
 /// Whether the process has a file mapped whose name contains `name`.
 pub(crate) fn maps(pid: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|maps| maps.contains(name))
+}
+
+/// What the cluster of `pid` left in the folders of sockets and of shared memory.
+pub(crate) fn traces(pid: u32) -> Vec<PathBuf> {
+    let within = |folder: &str, part: &str| {
+        let entries =
+            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let named = |path: &PathBuf| path.to_string_lossy().contains(part);
+        entries.filter(named).collect::<Vec<_>>()
+    };
+    let mine = format!("/binfer-{pid}-");
+    let mut found = within("/tmp", &mine);
+    found.extend(std::env::var("XDG_RUNTIME_DIR").map_or(Vec::new(), |dir| within(&dir, &mine)));
+    found.extend(within("/dev/shm", "binfer"));
+    found
 }
 
 /// Sends a signal; whether there was somebody to send it to.
