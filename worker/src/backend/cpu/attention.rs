@@ -51,6 +51,8 @@ struct Softmax {
 struct Span {
     /// First element of the head in its block.
     at: usize,
+    /// Elements of the head in its block.
+    len: usize,
     /// First token of the span in its block.
     first: usize,
     /// The span's places in the tile.
@@ -66,23 +68,32 @@ impl<E: Element> Kernel for Attention<'_, E> {
         let head_dim = place.shape.head_dim;
         let mut states = [Softmax { largest: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
         self.out.fill(0.0);
-        for tile in self.seen.start / TILE..self.seen.end.div_ceil(TILE) {
+        let tiles = self.seen.start / TILE..self.seen.end.div_ceil(TILE);
+        for tile in tiles.clone() {
             let first = tile * TILE;
             let seen = self.seen.start.max(first) - first..self.seen.end.min(first + TILE) - first;
             let heads =
                 self.queries.chunks_exact(head_dim).zip(self.out.chunks_exact_mut(head_dim));
-            for ((query, out), state) in heads.zip(&mut states) {
+            for (head, ((query, out), state)) in heads.zip(&mut states).enumerate() {
+                // The first head fetches ahead for all: values behind keys, then the next keys.
                 let mut scores = [0.0; TILE];
                 for span in place.spans(tile, &seen) {
-                    score_span::<I, E>(query, &cache.keys, &span, place.shape, &mut scores);
+                    let ahead = if head == 0 { &cache.values[span.at..] } else { &[] };
+                    score_span::<I, E>(query, &cache.keys, &span, ahead, &mut scores);
                 }
                 let factor = weigh::<I>(&mut scores, &seen, head_dim, state);
                 out.iter_mut().for_each(|out| *out *= factor);
+                let ahead = if head == 0 && tile + 1 < tiles.end {
+                    place.spans(tile + 1, &(0..1)).next().map(|next| &cache.keys[next.at..])
+                } else {
+                    None
+                };
+                let ahead = ahead.unwrap_or_default();
                 for span in place.spans(tile, &seen) {
                     let places = seen.start.max(span.places.start)..seen.end.min(span.places.end);
                     let skipped = span.first + places.start - span.places.start;
                     let values = &cache.values[span.at + skipped * head_dim..];
-                    add_values::<I, E>(&scores[places], values, out);
+                    add_values::<I, E>(&scores[places], values, ahead, out);
                 }
             }
         }
@@ -102,8 +113,10 @@ impl<'a> Place<'a> {
         (seen.start / length..seen.end.div_ceil(length)).map(move |index| {
             let position = tile * TILE + index * length;
             let block = self.table[position / block_tokens].index();
+            let len = block_tokens * head_dim;
             Span {
-                at: (block * kv_heads + self.kv_head) * block_tokens * head_dim,
+                at: (block * kv_heads + self.kv_head) * len,
+                len,
                 first: position % block_tokens,
                 places: index * length..(index + 1) * length,
             }
@@ -117,17 +130,17 @@ fn score_span<I: Isa, E: Element>(
     query: &[f32],
     keys: &[E],
     span: &Span,
-    shape: KvLayerPlan,
+    ahead: &[E],
     scores: &mut [f32; TILE],
 ) {
-    let keys = &keys[span.at..][..shape.block_tokens * shape.head_dim];
+    let keys = &keys[span.at..][..span.len];
     let scores = scores[span.places.clone()].as_chunks_mut::<LANES>().0;
     match scores.len() {
-        4 => score::<I, E, 4>(query, keys, span.first, scores),
-        2 => score::<I, E, 2>(query, keys, span.first, scores),
+        4 => score::<I, E, 4>(query, keys, span.first, ahead, scores),
+        2 => score::<I, E, 2>(query, keys, span.first, ahead, scores),
         _ => {
             for (index, scores) in scores.chunks_mut(1).enumerate() {
-                score::<I, E, 1>(query, keys, span.first + index * LANES, scores);
+                score::<I, E, 1>(query, keys, span.first + index * LANES, ahead, scores);
             }
         }
     }
@@ -138,11 +151,13 @@ fn score<I: Isa, E: Element, const N: usize>(
     query: &[f32],
     keys: &[E],
     first: usize,
+    ahead: &[E],
     scores: &mut [Lanes],
 ) {
     let mut sums = [I::splat(0.0); N];
     let block_tokens = keys.len() / query.len();
-    for (query, keys) in query.iter().zip(keys.chunks_exact(block_tokens)) {
+    for (element, (query, keys)) in query.iter().zip(keys.chunks_exact(block_tokens)).enumerate() {
+        fetch::<I, E, N>(ahead, element * N * LANES);
         let keys = &keys[first..][..N * LANES].as_chunks::<LANES>().0;
         for n in 0..N {
             sums[n] = I::fma(I::splat(*query), E::decode::<I>(&keys[n]), sums[n]);
@@ -150,6 +165,16 @@ fn score<I: Isa, E: Element, const N: usize>(
     }
     for (scores, sums) in scores.iter_mut().zip(sums) {
         *scores = I::store(sums);
+    }
+}
+
+/// Asks for `N` registers' worth of `ahead`, from element `at` on.
+#[inline(always)]
+fn fetch<I: Isa, E, const N: usize>(ahead: &[E], at: usize) {
+    if let Some(at) = ahead.get(at) {
+        for n in 0..N {
+            I::prefetch(at, n * LANES * size_of::<E>());
+        }
     }
 }
 
@@ -194,17 +219,19 @@ fn weigh<I: Isa>(
 
 /// `out += weights * values`, position by position.
 #[inline(always)]
-fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], out: &mut [f32]) {
+fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], ahead: &[E], out: &mut [f32]) {
     let head_dim = out.len();
     let out = out.as_chunks_mut::<LANES>().0;
     let (fours, ones) = out.as_chunks_mut::<4>();
     for (index, out) in fours.iter_mut().enumerate() {
-        add_elements::<I, E, 4>(weights, &values[index * 4 * LANES..], head_dim, out);
+        let first = index * 4 * LANES;
+        let ahead = ahead.get(first..).unwrap_or_default();
+        add_elements::<I, E, 4>(weights, &values[first..], ahead, head_dim, out);
     }
     let rest = &values[fours.len() * 4 * LANES..];
     for (index, out) in ones.iter_mut().enumerate() {
         let out = std::array::from_mut(out);
-        add_elements::<I, E, 1>(weights, &rest[index * LANES..], head_dim, out);
+        add_elements::<I, E, 1>(weights, &rest[index * LANES..], &[], head_dim, out);
     }
 }
 
@@ -212,11 +239,13 @@ fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], out: &mut [f32]
 fn add_elements<I: Isa, E: Element, const N: usize>(
     weights: &[f32],
     values: &[E],
+    ahead: &[E],
     head_dim: usize,
     out: &mut [Lanes; N],
 ) {
     let mut sums: [I::Vector; N] = std::array::from_fn(|n| I::load(&out[n]));
-    for (weight, values) in weights.iter().zip(values.chunks(head_dim)) {
+    for (index, (weight, values)) in weights.iter().zip(values.chunks(head_dim)).enumerate() {
+        fetch::<I, E, N>(ahead, index * head_dim);
         let values = values[..N * LANES].as_chunks::<LANES>().0;
         for n in 0..N {
             sums[n] = I::fma(I::splat(*weight), E::decode::<I>(&values[n]), sums[n]);

@@ -1,5 +1,6 @@
 //! The CPU backend against short oracles in double precision, on random shapes, with memory that
 //! was poisoned before; and bits of a token's result in all kinds of company.
+#![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 mod attend;
 mod company;
