@@ -11,7 +11,7 @@ use binfer_proto::Token;
 pub struct Vocab {
     bytes: Vec<u8>,
     /// Where token `i` begins; one entry more than tokens.
-    starts: Vec<usize>,
+    starts: Vec<u32>,
 }
 
 impl Vocab {
@@ -33,7 +33,7 @@ impl Vocab {
                     bytes.extend_from_slice(word.as_bytes());
                 }
             }
-            starts.push(bytes.len());
+            starts.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         }
         Self { bytes, starts }
     }
@@ -42,7 +42,7 @@ impl Vocab {
     pub fn bytes(&self, token: Token) -> &[u8] {
         let Ok(index) = usize::try_from(token) else { return &[] };
         match (self.starts.get(index), self.starts.get(index + 1)) {
-            (Some(start), Some(end)) => &self.bytes[*start..*end],
+            (Some(start), Some(end)) => &self.bytes[*start as usize..*end as usize],
             _ => &[],
         }
     }

@@ -51,6 +51,9 @@ pub(super) struct CoordinatorBench {
     /// come
     #[arg(long, default_value = "500,2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
     step_us: Vec<u64>,
+    /// Let cores without work sleep, as those of an idle machine do
+    #[arg(long)]
+    let_idle: bool,
 }
 
 /// Measures and prints.
@@ -63,8 +66,14 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     for (streams, step_us) in
         bench.streams.iter().flat_map(|streams| bench.step_us.iter().map(|us| (*streams, *us)))
     {
-        let setup =
-            Setup { path: path.clone(), vocab, streams, step_us, steps: bench.steps.max(1) };
+        let setup = Setup {
+            path: path.clone(),
+            vocab,
+            streams,
+            step_us,
+            steps: bench.steps.max(1),
+            let_idle: bench.let_idle,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         rows.push(runtime.block_on(setup.measure(Arc::clone(&text)))?);
     }
@@ -91,6 +100,7 @@ struct Setup {
     streams: u32,
     step_us: u64,
     steps: u32,
+    let_idle: bool,
 }
 
 impl Setup {
@@ -149,6 +159,9 @@ impl Setup {
         numbers.iter().for_each(|(flag, value)| {
             process.arg(flag).arg(value);
         });
+        if self.let_idle {
+            process.arg("--let-idle");
+        }
         process.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process.spawn().context("starting the bench's peer")
     }

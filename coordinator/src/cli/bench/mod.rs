@@ -16,12 +16,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use crate::options::ModelArgs;
+
 /// Arguments of `binfer bench`.
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct BenchArgs {
     #[command(flatten)]
-    model: Option<model::ModelBench>,
+    model: Option<ModelArgs>,
+    #[command(flatten)]
+    load: model::Load,
     #[command(subcommand)]
     command: Option<BenchCommand>,
 }
@@ -40,7 +44,31 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     match (&args.command, &args.model) {
         (Some(BenchCommand::Coordinator(bench)), _) => coordinator::run(bench),
         (Some(BenchCommand::Peer(peer)), _) => peer::run(peer),
-        (None, Some(bench)) => model::run(bench),
+        (None, Some(model)) => model::run(model, &args.load),
         (None, None) => anyhow::bail!("MODEL is missing"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Cli {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    #[test]
+    fn a_model_or_the_coordinator() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.bench);
+        assert!(parse("bench demo").unwrap().model.is_some());
+        assert!(parse("bench demo --batch 1 --tp 2 -q").unwrap().model.is_some());
+        let command = parse("bench coordinator demo --streams 64").unwrap().command;
+        assert!(matches!(command, Some(BenchCommand::Coordinator(_))));
+        assert!(parse("bench --batch 1").is_err());
+        assert!(parse("bench demo coordinator").is_err());
     }
 }

@@ -18,19 +18,9 @@ use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply}
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
 
-/// Arguments of `binfer bench MODEL`.
-#[derive(Args, Clone, Debug)]
-pub(super) struct ModelBench {
-    /// The model and how to run it.
-    #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    load: Load,
-}
-
 /// What is asked of the model.
 #[derive(Args, Clone, Debug)]
-struct Load {
+pub(super) struct Load {
     /// Tokens of each prompt
     #[arg(long, default_value_t = 512, value_name = "N")]
     prompt_tokens: u32,
@@ -46,14 +36,14 @@ struct Load {
 }
 
 /// Runs the cluster, measures, prints.
-pub(super) fn run(bench: &ModelBench) -> Result<ExitCode> {
-    let load = bench.load.clone();
+pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
+    let load = load.clone();
     let positive = [load.prompt_tokens, load.generate, load.repeat];
     if positive.iter().chain(&load.batch).any(|number| *number == 0) {
         let cause = "--prompt-tokens, --generate, --batch and --repeat: expected 1 or more";
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
-    let plan = LaunchPlan { args: &bench.model, drain: Duration::ZERO };
+    let plan = LaunchPlan { args: model, drain: Duration::ZERO };
     launch(plan, move |cluster| front(cluster, &load))??;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::clients;
 use super::script::Script;
+use crate::config;
 use crate::text::TextModel;
 
 /// The coordinator opens its socket about when this process starts.
@@ -51,12 +52,18 @@ pub(super) struct PeerArgs {
     /// How long a step takes
     #[arg(long)]
     pub(super) step_us: u64,
+    /// Let cores without work sleep
+    #[arg(long)]
+    pub(super) let_idle: bool,
 }
 
 /// Answers plans and reads streams until the coordinator says stop.
 pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     let die = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(die).context("parent-death signal")?;
+    if !args.let_idle {
+        (0..config::cores()).for_each(|_| drop(std::thread::spawn(keep_awake)));
+    }
     let tokens = speakable(&args.model)?;
     let script = Script::new(tokens, Duration::from_micros(args.step_us));
     let worker = {
@@ -67,6 +74,18 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     println!("{events}");
     worker.join().map_err(|_| anyhow!("the scripted worker panicked"))??;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps one core from sleeping, at the lowest priority, as a worker that computes would. A virtual
+/// core that sleeps is given to somebody else and comes back with cold caches; that time would be
+/// the coordinator's.
+fn keep_awake() {
+    // Without this the thread would take time from those that are measured.
+    if rustix::process::nice(19).is_ok() {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
 }
 
 /// Tokens that are whole characters, so that each one becomes an event.
