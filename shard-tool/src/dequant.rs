@@ -25,6 +25,7 @@ pub fn dequantize_row(dtype: DType, packed: &[u8], out: &mut [f32]) -> Result<()
             DType::F16 => out[0] = half_at(block, 0),
             DType::Q8_0 => q8_0(block, out),
             DType::Q4_1 => q4_1(block, out),
+            DType::BF16 => out[0] = f32::from_le_bytes([0, 0, block[0], block[1]]),
         }
     }
     Ok(())

@@ -15,17 +15,19 @@ pub enum DType {
     Q8_0,
     /// 32 elements: f16 scale, f16 minimum, 32 nibbles.
     Q4_1,
+    /// The upper half of an F32.
+    BF16,
 }
 
 impl DType {
     /// All of them, in the order in which messages list them.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Q8_0, Self::Q4_1];
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Q8_0, Self::Q4_1, Self::BF16];
 
     /// Consecutive elements of a row that are stored together; 1 for plain types.
     #[must_use]
     pub const fn block_elems(self) -> u32 {
         match self {
-            Self::F32 | Self::F16 => 1,
+            Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q8_0 | Self::Q4_1 => 32,
         }
     }
@@ -35,7 +37,7 @@ impl DType {
     pub const fn block_bytes(self) -> u32 {
         match self {
             Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F16 | Self::BF16 => 2,
             Self::Q8_0 => 34,
             Self::Q4_1 => 20,
         }
@@ -65,6 +67,7 @@ impl DType {
             Self::F16 => "F16",
             Self::Q8_0 => "Q8_0",
             Self::Q4_1 => "Q4_1",
+            Self::BF16 => "BF16",
         }
     }
 
@@ -76,6 +79,7 @@ impl DType {
             Self::F16 => 1,
             Self::Q8_0 => 8,
             Self::Q4_1 => 3,
+            Self::BF16 => 30,
         }
     }
 
@@ -121,7 +125,6 @@ const GGUF_NAMES: &[(u32, &str)] = &[
     (27, "I64"),
     (28, "F64"),
     (29, "IQ1_M"),
-    (30, "BF16"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
     (39, "MXFP4"),

@@ -27,7 +27,9 @@ pub struct ModelSpec {
     pub kv_groups: Vec<KvGroupSpec>,
     /// Every tensor, in load order: `embed`, per layer `layers.N.attn.norm`, `.attn.qkv`,
     /// `.attn.out`, `.ffn.norm`, `.ffn.gate_up`, `.ffn.down`, then `final.norm` and, unless
-    /// [`Self::tied_head`], `head`.
+    /// [`Self::tied_head`], `head`. A model that has them says so by their presence, each after
+    /// what it belongs to: `.attn.qkv.bias`, `.attn.q_norm` and `.attn.k_norm` (one row of
+    /// `head_dim`, for every head), `.attn.out.bias`, `.ffn.gate_up.bias`, `.ffn.down.bias`.
     pub tensors: Vec<TensorSpec>,
 }
 
@@ -95,11 +97,42 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
-/// Kinds of rope scaling.
+/// Kinds of rope scaling, with the numbers of the configuration. What they do to the frequencies
+/// `theta^(-2i / dims)` is what `transformers` does in `modeling_rope_utils.py`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Frequencies as they are.
     None,
+    /// All divided by one factor.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: long waves divided, short ones kept, a smooth way between.
+    Llama3 {
+        /// Divisor of the frequencies of long waves.
+        factor: f64,
+        /// Waves longer than `original_context / low_freq_factor` are long.
+        low_freq_factor: f64,
+        /// Waves shorter than `original_context / high_freq_factor` are short.
+        high_freq_factor: f64,
+        /// Positions before scaling.
+        original_context: u32,
+    },
+    /// `YaRN`: divided where a dimension turns seldom, kept where it turns often; the bounds of the
+    /// ramp between are rounded outwards to whole dimensions.
+    Yarn {
+        /// Divisor of the frequencies that turn seldom.
+        factor: f64,
+        /// Positions before scaling.
+        original_context: u32,
+        /// Turns within the original context above which a frequency is kept.
+        beta_fast: f64,
+        /// Turns below which it is divided.
+        beta_slow: f64,
+        /// Multiplies cosines and sines; already worked out, never to be derived again.
+        attention_factor: f64,
+    },
 }
 
 /// Kinds of feed-forward.
@@ -171,7 +204,7 @@ impl TensorSpec {
 }
 
 /// One checkpoint tensor, seen as a matrix `[rows, cols]` that maps `cols` inputs to `rows`
-/// outputs, row-major. A norm is one row; a bias will be one column.
+/// outputs, row-major. A norm is one row; a bias one column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Name in the checkpoint.

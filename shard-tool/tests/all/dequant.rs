@@ -34,6 +34,8 @@ fn plain_types() {
     let row = [f16::from_f32(1.5).to_le_bytes(), f16::from_f32(-0.125).to_le_bytes()].concat();
     dequantize_row(DType::F16, &row, &mut out).unwrap();
     assert_eq!(out, [1.5, -0.125]);
+    dequantize_row(DType::BF16, &[0xc0, 0x3f, 0x80, 0xc0], &mut out).unwrap();
+    assert_eq!(out, [1.5, -4.0]);
     let row = [3.25_f32.to_le_bytes(), f32::MIN_POSITIVE.to_le_bytes()].concat();
     dequantize_row(DType::F32, &row, &mut out).unwrap();
     assert_eq!(out, [3.25, f32::MIN_POSITIVE]);

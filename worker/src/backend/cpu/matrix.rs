@@ -183,6 +183,13 @@ fn repack(cols: usize, packed: &Packed<'_>) -> Result<Blocks, BackendError> {
                 to[lane] = f32::from_le_bytes(*from);
             }
         })),
+        DType::BF16 => {
+            Blocks::F32(bands.pack(BlockF32([[0.0; LANES]; BLOCK]), |to, lane, from| {
+                for (to, [low, high]) in to.0.iter_mut().zip(from.as_chunks().0) {
+                    to[lane] = f32::from_le_bytes([0, 0, *low, *high]);
+                }
+            }))
+        }
         DType::F16 => Blocks::F16(bands.pack(BlockF16([[0; LANES]; BLOCK]), |to, lane, from| {
             for (to, from) in to.0.iter_mut().zip(from.as_chunks().0) {
                 to[lane] = u16::from_le_bytes(*from);

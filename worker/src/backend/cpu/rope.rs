@@ -26,7 +26,7 @@ impl RopeTable {
         if self.made_for == Some(rope) {
             return;
         }
-        let RopeScaling::None = rope.scaling;
+        assert!(rope.scaling == RopeScaling::None, "no family asks for scaling yet");
         #[expect(clippy::cast_possible_truncation, reason = "transformers computes so")]
         let theta = rope.theta as f32;
         self.frequencies.clear();

@@ -57,6 +57,7 @@ impl Random {
             match dtype {
                 DType::F32 => bytes.extend(self.float().to_le_bytes()),
                 DType::F16 => bytes.extend(half(self.float())),
+                DType::BF16 => bytes.extend(&self.float().to_le_bytes()[2..]),
                 DType::Q8_0 => {
                     bytes.extend(half(self.float() / 127.0));
                     bytes.extend((0..32).map(|_| self.next() as u8));
