@@ -64,14 +64,9 @@ fn assemble(
     layout: &RankLayout,
     weights: &BTreeMap<String, Weight>,
 ) -> Result<Model, BackendError> {
-    let weight = |name: &str| {
-        weights.get(name).copied().ok_or_else(|| BackendError::Args {
-            operation: "load",
-            cause: format!("the model's description has no tensor {name}"),
-        })
-    };
+    let weight = |name: &str| required(weights, name);
     let layers = (0..spec.layers.len())
-        .map(|index| assemble_layer(spec, layout, index, &weight))
+        .map(|index| assemble_layer(spec, layout, index, weights))
         .collect::<Result<_, _>>()?;
     Ok(Model {
         hidden: spec.hidden as usize,
@@ -85,14 +80,22 @@ fn assemble(
     })
 }
 
+fn required(weights: &BTreeMap<String, Weight>, name: &str) -> Result<Weight, BackendError> {
+    weights.get(name).copied().ok_or_else(|| BackendError::Args {
+        operation: "load",
+        cause: format!("the model's description has no tensor {name}"),
+    })
+}
+
 fn assemble_layer(
     spec: &ModelSpec,
     layout: &RankLayout,
     index: usize,
-    weight: &impl Fn(&str) -> Result<Weight, BackendError>,
+    weights: &BTreeMap<String, Weight>,
 ) -> Result<Layer, BackendError> {
     let layer = &spec.layers[index];
-    let of = |name: &str| weight(&format!("layers.{index}.{name}"));
+    let of = |name: &str| required(weights, &format!("layers.{index}.{name}"));
+    let optional = |name: &str| weights.get(&format!("layers.{index}.{name}")).copied();
     let Mixer::Gqa(Gqa { head_dim, rope, .. }) = layer.mixer;
     let Ffn::Glu { act, .. } = layer.ffn;
     Ok(Layer {
@@ -109,7 +112,11 @@ fn assemble_layer(
             },
             norm: of("attn.norm")?,
             qkv: of("attn.qkv")?,
+            qkv_bias: optional("attn.qkv.bias"),
+            q_norm: optional("attn.q_norm"),
+            k_norm: optional("attn.k_norm"),
             out: of("attn.out")?,
+            out_bias: optional("attn.out.bias"),
         },
         ffn: Glu {
             layer: index,
@@ -117,7 +124,9 @@ fn assemble_layer(
             act,
             norm: of("ffn.norm")?,
             gate_up: of("ffn.gate_up")?,
+            gate_up_bias: optional("ffn.gate_up.bias"),
             down: of("ffn.down")?,
+            down_bias: optional("ffn.down.bias"),
         },
     })
 }

@@ -61,7 +61,7 @@ pub struct EmbedArgs {
     pub out: Tensor,
 }
 
-/// `out = glu(norm(x) * weight^T)`.
+/// `out = glu(norm(x) * weight^T + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct NormLinearArgs {
     /// `[tokens, hidden]`.
@@ -72,6 +72,8 @@ pub struct NormLinearArgs {
     pub eps: f32,
     /// `[columns of out, hidden]`, or twice as many rows, gate then up, where `glu` is set.
     pub weight: Weight,
+    /// `[rows of weight]`, added to the product.
+    pub bias: Option<Weight>,
     /// `act(gate) * up`.
     pub glu: Option<Act>,
     /// `[tokens, weight rows or half of them]`.
@@ -82,7 +84,7 @@ pub struct NormLinearArgs {
 #[derive(Clone, Copy, Debug)]
 pub struct AttendArgs {
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`: Q, K, V as this rank holds them. Q and K are
-    /// rotated on the way.
+    /// normed, where asked, and rotated on the way.
     pub qkv: Tensor,
     /// Query heads of this rank; `heads % kv_heads == 0`.
     pub heads: usize,
@@ -90,6 +92,12 @@ pub struct AttendArgs {
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
+    /// `[head_dim]`: RMSNorm's scale for each query head, before the rotation.
+    pub q_norm: Option<Weight>,
+    /// `[head_dim]`, the same for each key head.
+    pub k_norm: Option<Weight>,
+    /// Epsilon of both.
+    pub norm_eps: f32,
     /// Rotary embedding, halves rotated.
     pub rope: Rope,
     /// Index of the layer: its cache.
@@ -102,13 +110,15 @@ pub struct AttendArgs {
     pub out: Tensor,
 }
 
-/// `out = residual + sum over ranks (x * weight^T)`.
+/// `out = residual + (sum over ranks (x * weight^T) + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearOutArgs {
     /// `[tokens, columns of this rank]`.
     pub x: Tensor,
     /// `[hidden, columns of this rank]`.
     pub weight: Weight,
+    /// `[hidden]`, the same on all ranks: added once, after the sum.
+    pub bias: Option<Weight>,
     /// `[tokens, hidden]`; may be `out` itself.
     pub residual: Tensor,
     /// `[tokens, hidden]`.

@@ -24,10 +24,18 @@ pub struct StepShape {
 /// Outputs and fed inputs of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightShape {
-    /// Outputs; 1 for a norm's scale.
+    /// Outputs; 1 for a vector: the scale of a norm, or a bias.
     pub rows: usize,
     /// Inputs that are fed.
     pub cols: usize,
+}
+
+impl WeightShape {
+    /// That of a vector.
+    #[must_use]
+    pub fn of_vector(vector: &[f32]) -> Self {
+        Self { rows: 1, cols: vector.len() }
+    }
 }
 
 /// Collects what one operation demands.
@@ -81,6 +89,16 @@ impl Contract<'_> {
         }
         Ok(())
     }
+
+    /// `vector`, where there is one, has `len` elements.
+    fn vector(
+        &self,
+        name: &str,
+        vector: Option<WeightShape>,
+        len: usize,
+    ) -> Result<(), BackendError> {
+        vector.map_or(Ok(()), |vector| self.weight(name, vector, 1, len))
+    }
 }
 
 impl EmbedArgs {
@@ -98,12 +116,14 @@ impl NormLinearArgs {
         step: &StepShape,
         norm: WeightShape,
         weight: WeightShape,
+        bias: Option<WeightShape>,
     ) -> Result<(), BackendError> {
         let contract = Contract { operation: "norm_linear", step };
         let hidden = self.x.cols;
         let rows = if self.glu.is_some() { 2 * self.out.cols } else { self.out.cols };
         contract.weight("norm", norm, 1, hidden)?;
         contract.weight("weight", weight, rows, hidden)?;
+        contract.vector("bias", bias, rows)?;
         contract.tensor("x", &self.x, step.tokens, hidden)?;
         contract.tensor("out", &self.out, step.tokens, self.out.cols)?;
         contract.apart(&self.x, &self.out)
@@ -112,7 +132,12 @@ impl NormLinearArgs {
 
 impl AttendArgs {
     /// Refuses what breaks the contract.
-    pub fn check(&self, step: &StepShape) -> Result<(), BackendError> {
+    pub fn check(
+        &self,
+        step: &StepShape,
+        q_norm: Option<WeightShape>,
+        k_norm: Option<WeightShape>,
+    ) -> Result<(), BackendError> {
         let contract = Contract { operation: "attend", step };
         let Self { heads, kv_heads, head_dim, rope, .. } = *self;
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -123,6 +148,8 @@ impl AttendArgs {
             let cause = format!("{rope:?} and window {window:?} of heads of {head_dim}");
             return contract.refuse(cause);
         }
+        contract.vector("q_norm", q_norm, head_dim)?;
+        contract.vector("k_norm", k_norm, head_dim)?;
         contract.tensor("qkv", &self.qkv, step.tokens, (heads + 2 * kv_heads) * head_dim)?;
         contract.tensor("out", &self.out, step.tokens, heads * head_dim)?;
         contract.apart(&self.qkv, &self.out)
@@ -131,9 +158,15 @@ impl AttendArgs {
 
 impl LinearOutArgs {
     /// Refuses what breaks the contract. `out` may be `residual`, whole.
-    pub fn check(&self, step: &StepShape, weight: WeightShape) -> Result<(), BackendError> {
+    pub fn check(
+        &self,
+        step: &StepShape,
+        weight: WeightShape,
+        bias: Option<WeightShape>,
+    ) -> Result<(), BackendError> {
         let contract = Contract { operation: "linear_out", step };
         contract.weight("weight", weight, self.out.cols, self.x.cols)?;
+        contract.vector("bias", bias, self.out.cols)?;
         contract.tensor("x", &self.x, step.tokens, weight.cols)?;
         contract.tensor("residual", &self.residual, step.tokens, weight.rows)?;
         contract.tensor("out", &self.out, step.tokens, weight.rows)?;

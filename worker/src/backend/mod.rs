@@ -127,7 +127,7 @@ pub trait Backend: Send {
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError>;
     /// RMSNorm, product, bias, gated activation.
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError>;
-    /// Rotary embedding, cache write, attention over the cache.
+    /// Norms of heads, rotary embedding, cache write, attention over the cache.
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError>;
     /// Product, bias, sum over ranks, residual: `out = residual + sum over ranks`.
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError>;

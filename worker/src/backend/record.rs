@@ -67,6 +67,17 @@ impl Recorder {
             BackendError::Args { operation, cause }
         })
     }
+
+    /// A weight that a call may lack, with what it is called by.
+    fn option(
+        &self,
+        operation: &'static str,
+        before: &str,
+        weight: Option<Weight>,
+    ) -> Result<String, BackendError> {
+        let Some(weight) = weight else { return Ok(String::new()) };
+        Ok(format!("{before}{}", self.name(operation, weight)?))
+    }
 }
 
 /// A tensor as the trace shows it: `@offset[rows, cols]`.
@@ -137,31 +148,42 @@ impl Backend for Recorder {
     }
 
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
-        let NormLinearArgs { x, norm, eps, weight, glu, out } = *args;
+        let NormLinearArgs { x, norm, eps, weight, bias, glu, out } = *args;
+        let bias = self.option("norm_linear", " + ", bias)?;
         let (norm, weight) = (self.name("norm_linear", norm)?, self.name("norm_linear", weight)?);
         let (x, out) = (At(x), At(out));
         let glu = glu.map_or(String::new(), |act| format!(" glu {act:?}"));
-        self.line(format_args!("norm_linear {out} = {x} norm {norm} eps {eps:e} * {weight}{glu}"));
+        self.line(format_args!(
+            "norm_linear {out} = {x} norm {norm} eps {eps:e} * {weight}{bias}{glu}"
+        ));
         Ok(())
     }
 
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
-        let AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out } =
-            *args;
+        let AttendArgs { heads, kv_heads, head_dim, rope, layer, kv_group, window, .. } = *args;
+        let q_norm = self.option("attend", " q norm ", args.q_norm)?;
+        let k_norm = self.option("attend", " k norm ", args.k_norm)?;
+        let eps = match (args.q_norm, args.k_norm) {
+            (None, None) => String::new(),
+            _ => format!(" eps {:e}", args.norm_eps),
+        };
         let window = window.map_or(String::new(), |last| format!(" window {last}"));
         self.line(format_args!(
-            "attend {} = {} heads {heads}/{kv_heads} of {head_dim} layer {layer} group {kv_group}{window} {rope:?}",
-            At(out),
-            At(qkv)
+            "attend {} = {} heads {heads}/{kv_heads} of {head_dim} layer {layer} group {kv_group}{window}{q_norm}{k_norm}{eps} {rope:?}",
+            At(args.out),
+            At(args.qkv)
         ));
         Ok(())
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
-        let LinearOutArgs { x, weight, residual, out } = *args;
+        let LinearOutArgs { x, weight, bias, residual, out } = *args;
         let weight = self.name("linear_out", weight)?;
+        let bias = self.option("linear_out", " + ", bias)?;
         let (x, residual, out) = (At(x), At(residual), At(out));
-        self.line(format_args!("linear_out {out} = {residual} + sum over ranks {x} * {weight}"));
+        self.line(format_args!(
+            "linear_out {out} = {residual} + sum over ranks {x} * {weight}{bias}"
+        ));
         Ok(())
     }
 
@@ -237,7 +259,7 @@ mod tests {
         recorder.embed(&EmbedArgs { table: weight, first_token: 8, out: x }).unwrap();
         let glu = Some(Act::Silu);
         recorder
-            .norm_linear(&NormLinearArgs { x, norm, eps: 1e-5, weight, glu, out: wide })
+            .norm_linear(&NormLinearArgs { x, norm, eps: 1e-5, weight, bias: None, glu, out: wide })
             .unwrap();
         let (heads, kv_heads, head_dim, layer, kv_group) = (1, 1, 4, 3, 0);
         let (qkv, out, window) = (wide, x, Some(9));
@@ -247,6 +269,9 @@ mod tests {
                 heads,
                 kv_heads,
                 head_dim,
+                q_norm: Some(norm),
+                k_norm: None,
+                norm_eps: 1e-6,
                 rope,
                 layer,
                 kv_group,
@@ -254,17 +279,18 @@ mod tests {
                 out,
             })
             .unwrap();
-        recorder.linear_out(&LinearOutArgs { x: wide, weight, residual: x, out: x }).unwrap();
+        let (residual, bias) = (x, Some(norm));
+        recorder.linear_out(&LinearOutArgs { x: wide, weight, bias, residual, out: x }).unwrap();
         let expected = "\
 load norm FfnRows = blk.norm[1, 4] F16
 load up FfnRows = blk.up[8, 8] F16 fed 0..6
 embed @0[2, 4] = up from token 8
 norm_linear @16[2, 8] = @0[2, 4] norm norm eps 1e-5 * up glu Silu
-attend @0[2, 4] = @16[2, 8] heads 1/1 of 4 layer 3 group 0 window 9 Rope { theta: 10000.0, dims: 4, scaling: None }
-linear_out @0[2, 4] = @0[2, 4] + sum over ranks @16[2, 8] * up
+attend @0[2, 4] = @16[2, 8] heads 1/1 of 4 layer 3 group 0 window 9 q norm norm eps 1e-6 Rope { theta: 10000.0, dims: 4, scaling: None }
+linear_out @0[2, 4] = @0[2, 4] + sum over ranks @16[2, 8] * up + norm
 ";
         assert_eq!(recorder.trace(), expected);
-        let unknown = LinearOutArgs { x: wide, weight: Weight(7), residual: x, out: x };
+        let unknown = LinearOutArgs { x: wide, weight, bias: Some(Weight(7)), residual, out: x };
         assert!(recorder.linear_out(&unknown).is_err());
     }
 }

@@ -20,8 +20,12 @@ pub struct Glu {
     pub norm: Weight,
     /// `[2 inner, hidden]`, gate rows then up rows.
     pub gate_up: Weight,
+    /// `[2 inner]`, likewise.
+    pub gate_up_bias: Option<Weight>,
     /// `[hidden, inner]`.
     pub down: Weight,
+    /// `[hidden]`, the same on all ranks.
+    pub down_bias: Option<Weight>,
 }
 
 impl Glu {
@@ -30,11 +34,13 @@ impl Glu {
         let (x, eps) = (step.x, step.norm_eps);
         let inner = step.wide.with_cols(self.inner);
         step.run(Operation::GateUp, self.layer, |backend| {
-            let (norm, weight, glu) = (self.norm, self.gate_up, Some(self.act));
-            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, glu, out: inner })
+            let (norm, glu, out) = (self.norm, Some(self.act), inner);
+            let (weight, bias) = (self.gate_up, self.gate_up_bias);
+            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out })
         })?;
         step.run(Operation::Down, self.layer, |backend| {
-            backend.linear_out(&LinearOutArgs { x: inner, weight: self.down, residual: x, out: x })
+            let (weight, bias) = (self.down, self.down_bias);
+            backend.linear_out(&LinearOutArgs { x: inner, weight, bias, residual: x, out: x })
         })
     }
 }

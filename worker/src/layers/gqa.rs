@@ -28,8 +28,16 @@ pub struct GqaLayer {
     pub norm: Weight,
     /// `[(heads + 2 kv_heads) * head_dim, hidden]`.
     pub qkv: Weight,
+    /// `[(heads + 2 kv_heads) * head_dim]`.
+    pub qkv_bias: Option<Weight>,
+    /// `[head_dim]`.
+    pub q_norm: Option<Weight>,
+    /// `[head_dim]`.
+    pub k_norm: Option<Weight>,
     /// `[hidden, heads * head_dim]`.
     pub out: Weight,
+    /// `[hidden]`, the same on all ranks.
+    pub out_bias: Option<Weight>,
 }
 
 impl GqaLayer {
@@ -49,8 +57,9 @@ impl GqaLayer {
         let qkv = step.wide.with_cols(self.qkv_cols());
         let mixed = step.mixed.with_cols(self.mixed_cols());
         step.run(Operation::Qkv, self.layer, |backend| {
-            let (norm, weight) = (self.norm, self.qkv);
-            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, glu: None, out: qkv })
+            let (norm, weight, bias) = (self.norm, self.qkv, self.qkv_bias);
+            let (glu, out) = (None, qkv);
+            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out })
         })?;
         step.run(Operation::Attend, self.layer, |backend| {
             backend.attend(&AttendArgs {
@@ -58,6 +67,9 @@ impl GqaLayer {
                 heads: self.heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
+                q_norm: self.q_norm,
+                k_norm: self.k_norm,
+                norm_eps: eps,
                 rope: self.rope,
                 layer: self.layer,
                 kv_group: self.kv_group,
@@ -66,7 +78,8 @@ impl GqaLayer {
             })
         })?;
         step.run(Operation::AttendOut, self.layer, |backend| {
-            backend.linear_out(&LinearOutArgs { x: mixed, weight: self.out, residual: x, out: x })
+            let (weight, bias) = (self.out, self.out_bias);
+            backend.linear_out(&LinearOutArgs { x: mixed, weight, bias, residual: x, out: x })
         })
     }
 }

@@ -221,7 +221,7 @@ fn weigh<I: Isa>(
 #[inline(always)]
 fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], ahead: &[E], out: &mut [f32]) {
     let head_dim = out.len();
-    let out = out.as_chunks_mut::<LANES>().0;
+    let (out, tail) = out.as_chunks_mut::<LANES>();
     let (fours, ones) = out.as_chunks_mut::<4>();
     for (index, out) in fours.iter_mut().enumerate() {
         let first = index * 4 * LANES;
@@ -233,6 +233,23 @@ fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], ahead: &[E], ou
         let out = std::array::from_mut(out);
         add_elements::<I, E, 1>(weights, &rest[index * LANES..], &[], head_dim, out);
     }
+    if !tail.is_empty() {
+        add_tail::<I, E>(weights, &rest[ones.len() * LANES..], head_dim, tail);
+    }
+}
+
+/// The last elements of a head that do not fill a register.
+#[inline(always)]
+fn add_tail<I: Isa, E: Element>(weights: &[f32], values: &[E], head_dim: usize, out: &mut [f32]) {
+    let mut lanes = [0.0; LANES];
+    lanes[..out.len()].copy_from_slice(out);
+    let mut sums = I::load(&lanes);
+    for (weight, values) in weights.iter().zip(values.chunks(head_dim)) {
+        let mut padded = [E::encode(0.0); LANES];
+        padded[..out.len()].copy_from_slice(&values[..out.len()]);
+        sums = I::fma(I::splat(*weight), E::decode::<I>(&padded), sums);
+    }
+    out.copy_from_slice(&I::store(sums)[..out.len()]);
 }
 
 #[inline(always)]

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::matrix::{BLOCK, BlockF16, BlockF32, BlockQ41, BlockQ80, Blocks, Matrix};
+use super::matrix::{BLOCK, BlockBF16, BlockF16, BlockF32, BlockQ41, BlockQ80, Blocks, Matrix};
 use super::panel::{Inputs, Panel};
 use super::simd::{Isa, Kernel, Lanes};
 
@@ -41,6 +41,7 @@ impl Kernel for Cell<'_> {
                 match &part.blocks {
                     Blocks::F32(all) => band_times_tokens::<I, _>(&all[range], panel, tokens, out),
                     Blocks::F16(all) => band_times_tokens::<I, _>(&all[range], panel, tokens, out),
+                    Blocks::BF16(all) => band_times_tokens::<I, _>(&all[range], panel, tokens, out),
                     Blocks::Q80(all) => band_times_tokens::<I, _>(&all[range], panel, tokens, out),
                     Blocks::Q41(all) => band_times_tokens::<I, _>(&all[range], panel, tokens, out),
                 }
@@ -183,6 +184,21 @@ impl Block for BlockF16 {
         let inputs = inputs.map(|inputs| &inputs.plain[index]);
         let products =
             multiply::<I, T>(inputs, |eight, place| I::halves(&self.0[8 * eight + place]));
+        add_scaled::<I, T>(sums, I::splat(1.0), products)
+    }
+}
+
+impl Block for BlockBF16 {
+    #[inline(always)]
+    fn add_to<I: Isa, const T: usize>(
+        &self,
+        inputs: &[Inputs<'_>; T],
+        index: usize,
+        sums: [I::Vector; T],
+    ) -> [I::Vector; T] {
+        let inputs = inputs.map(|inputs| &inputs.plain[index]);
+        let products =
+            multiply::<I, T>(inputs, |eight, place| I::bfloats(&self.0[8 * eight + place]));
         add_scaled::<I, T>(sums, I::splat(1.0), products)
     }
 }

@@ -38,6 +38,11 @@ pub(super) struct BlockQ80 {
 #[derive(Clone)]
 pub(super) struct BlockF16(pub(super) [[u16; LANES]; BLOCK]);
 
+/// 32 inputs by 16 rows of bfloat16.
+#[repr(C, align(64))]
+#[derive(Clone)]
+pub(super) struct BlockBF16(pub(super) [[u16; LANES]; BLOCK]);
+
 /// 32 inputs by 16 rows of single precision.
 #[repr(C, align(64))]
 #[derive(Clone)]
@@ -47,6 +52,7 @@ pub(super) struct BlockF32(pub(super) [[f32; LANES]; BLOCK]);
 pub(super) enum Blocks {
     F32(Vec<BlockF32>),
     F16(Vec<BlockF16>),
+    BF16(Vec<BlockBF16>),
     Q80(Vec<BlockQ80>),
     Q41(Vec<BlockQ41>),
 }
@@ -150,6 +156,7 @@ impl Blocks {
             *out = match self {
                 Self::F32(blocks) => blocks[block].0[k][lane],
                 Self::F16(blocks) => half(blocks[block].0[k][lane]),
+                Self::BF16(blocks) => f32::from_bits(u32::from(blocks[block].0[k][lane]) << 16),
                 Self::Q80(blocks) => {
                     let block = &blocks[block];
                     half(block.scale[lane]) * f32::from(block.q[k][lane])
@@ -183,18 +190,14 @@ fn repack(cols: usize, packed: &Packed<'_>) -> Result<Blocks, BackendError> {
                 to[lane] = f32::from_le_bytes(*from);
             }
         })),
+        DType::F16 => Blocks::F16(bands.pack(BlockF16([[0; LANES]; BLOCK]), |to, lane, from| {
+            pack_u16(&mut to.0, lane, from);
+        })),
         DType::BF16 => {
-            Blocks::F32(bands.pack(BlockF32([[0.0; LANES]; BLOCK]), |to, lane, from| {
-                for (to, [low, high]) in to.0.iter_mut().zip(from.as_chunks().0) {
-                    to[lane] = f32::from_le_bytes([0, 0, *low, *high]);
-                }
+            Blocks::BF16(bands.pack(BlockBF16([[0; LANES]; BLOCK]), |to, lane, from| {
+                pack_u16(&mut to.0, lane, from);
             }))
         }
-        DType::F16 => Blocks::F16(bands.pack(BlockF16([[0; LANES]; BLOCK]), |to, lane, from| {
-            for (to, from) in to.0.iter_mut().zip(from.as_chunks().0) {
-                to[lane] = u16::from_le_bytes(*from);
-            }
-        })),
         DType::Q8_0 => {
             let zero = BlockQ80 { scale: [0; LANES], q: [[0; LANES]; BLOCK] };
             Blocks::Q80(bands.pack(zero, |to, lane, from| {
@@ -210,6 +213,12 @@ fn repack(cols: usize, packed: &Packed<'_>) -> Result<Blocks, BackendError> {
             Blocks::Q41(bands.pack(zero, pack_q4_1))
         }
     })
+}
+
+fn pack_u16(to: &mut [[u16; LANES]; BLOCK], lane: usize, from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from.as_chunks().0) {
+        to[lane] = u16::from_le_bytes(*from);
+    }
 }
 
 /// The checkpoint's block has input `k` in the low nibble of byte `k`, input `16 + k` in the high.

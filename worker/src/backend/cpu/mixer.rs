@@ -1,12 +1,14 @@
 //! The `attend` operation: writes the step's keys and values, then attends, token by token.
 //!
 //! Keys and values of the whole step are in the cache before the first token attends, since a
-//! chunk's later tokens see its earlier ones. Queries are rotated once, into memory of this file.
+//! chunk's later tokens see its earlier ones. Queries are normed, where asked, and rotated once,
+//! into memory of this file.
 
 use super::attention::{Attention, GROUP_MAX, Place};
 use super::cache::{CacheData, Element, LayerCache, Pair};
+use super::panel::Norm;
 use super::rope::RopeTable;
-use super::simd::Level;
+use super::simd::{Isa, Kernel, Level};
 use super::threads::Team;
 use crate::backend::BackendError;
 use crate::backend::args::AttendArgs;
@@ -25,6 +27,10 @@ pub(super) struct Mixer {
 /// What `attend` works on.
 pub(super) struct Attend<'a> {
     pub(super) args: &'a AttendArgs,
+    /// For each query head.
+    pub(super) q_norm: Option<Norm<'a>>,
+    /// For each key head.
+    pub(super) k_norm: Option<Norm<'a>>,
     pub(super) batch: &'a Batch,
     pub(super) cache: &'a mut LayerCache,
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`.
@@ -48,13 +54,13 @@ impl Mixer {
         &mut self,
         team: &Team,
         level: Level,
-        attend: Attend<'_>,
+        mut attend: Attend<'_>,
     ) -> Result<(), BackendError> {
-        let Attend { args, batch, cache, qkv, out } = attend;
-        check(args, batch, cache)?;
-        self.rope.prepare(args.rope, &batch.positions);
-        self.write_cache(args, batch, cache, qkv);
-        self.rotate_queries(team, args, qkv);
+        check(attend.args, attend.batch, attend.cache)?;
+        self.rope.prepare(attend.args.rope, &attend.batch.positions);
+        self.write_cache(level, &mut attend);
+        self.rotate_queries(team, level, &attend);
+        let Attend { args, batch, cache, out, .. } = attend;
         let read = Read { args, batch, team, level };
         match &cache.data {
             CacheData::F32(pair) => self.read_cache(&read, cache, pair, out),
@@ -64,13 +70,8 @@ impl Mixer {
         Ok(())
     }
 
-    fn write_cache(
-        &mut self,
-        args: &AttendArgs,
-        batch: &Batch,
-        cache: &mut LayerCache,
-        qkv: &[f32],
-    ) {
+    fn write_cache(&mut self, level: Level, attend: &mut Attend<'_>) {
+        let Attend { args, batch, cache, qkv, k_norm, .. } = attend;
         let (dim, block_tokens) = (args.head_dim, cache.shape.block_tokens);
         self.head.resize(dim, 0.0);
         for (token, qkv) in qkv.chunks_exact(args.qkv.cols).enumerate() {
@@ -80,21 +81,22 @@ impl Mixer {
             let block = table[position / block_tokens].index();
             let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
             for (head, (key, value)) in heads.enumerate() {
-                self.rope.rotate(token, key, &mut self.head);
+                turn(&self.rope, level, *k_norm, token, (key, &mut self.head));
                 cache.write(block, head, position % block_tokens, (&self.head, value));
             }
         }
     }
 
-    fn rotate_queries(&mut self, team: &Team, args: &AttendArgs, qkv: &[f32]) {
+    fn rotate_queries(&mut self, team: &Team, level: Level, attend: &Attend<'_>) {
+        let Attend { args, q_norm, qkv, .. } = *attend;
         let (dim, width) = (args.head_dim, args.heads * args.head_dim);
         let floats = args.qkv.rows * width;
         self.queries.resize(floats.max(self.queries.len()), 0.0);
         let rope = &self.rope;
         team.pieces(floats, &mut self.queries[..floats], width, |token, out| {
             let queries = &qkv[token * args.qkv.cols..][..width];
-            for (query, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-                rope.rotate(token, query, out);
+            for heads in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+                turn(rope, level, q_norm, token, heads);
             }
         });
     }
@@ -122,6 +124,34 @@ impl Mixer {
                 out,
             });
         });
+    }
+}
+
+/// `out = head` as attention wants it: normed, where asked, and rotated to the token's position.
+fn turn(
+    rope: &RopeTable,
+    level: Level,
+    norm: Option<Norm<'_>>,
+    token: usize,
+    (head, out): (&[f32], &mut [f32]),
+) {
+    let Some(norm) = norm else { return rope.rotate(token, head, out) };
+    out.copy_from_slice(head);
+    level.run(NormHead { norm, head: &mut *out });
+    rope.rotate_in_place(token, out);
+}
+
+struct NormHead<'a> {
+    norm: Norm<'a>,
+    head: &'a mut [f32],
+}
+
+impl Kernel for NormHead<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        self.norm.apply::<I>(self.head);
     }
 }
 

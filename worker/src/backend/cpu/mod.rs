@@ -84,7 +84,7 @@ pub struct CpuBackend {
 
 /// A weight as the operations want it.
 enum Loaded {
-    /// One row: the scale of a norm.
+    /// One row, or one column: the scale of a norm, a bias.
     Vector(Vec<f32>),
     Matrix(Matrix),
 }
@@ -177,17 +177,19 @@ impl CpuBackend {
 
 impl Loaded {
     fn new(matrix: Matrix) -> Self {
-        if matrix.rows() != 1 {
+        if matrix.rows() != 1 && matrix.cols() != 1 {
             return Self::Matrix(matrix);
         }
-        let mut vector = vec![0.0; matrix.cols()];
-        matrix.read_row(0, &mut vector);
+        let mut vector = vec![0.0; matrix.rows() * matrix.cols()];
+        for (row, out) in vector.chunks_mut(matrix.cols().max(1)).enumerate() {
+            matrix.read_row(row, out);
+        }
         Self::Vector(vector)
     }
 
     fn shape(&self) -> WeightShape {
         match self {
-            Self::Vector(vector) => WeightShape { rows: 1, cols: vector.len() },
+            Self::Vector(vector) => WeightShape::of_vector(vector),
             Self::Matrix(matrix) => {
                 WeightShape { rows: matrix.rows(), cols: matrix.inputs().len() }
             }
@@ -233,4 +235,13 @@ fn vector<'a>(
             Err(BackendError::Args { operation, cause })
         }
     }
+}
+
+/// The vector behind a handle that an operation may lack.
+fn optional<'a>(
+    weights: &'a [Loaded],
+    operation: &'static str,
+    weight: Option<Weight>,
+) -> Result<Option<&'a [f32]>, BackendError> {
+    weight.map(|weight| vector(weights, operation, weight)).transpose()
 }

@@ -11,10 +11,11 @@ use super::panel::{Feed, Norm, Panel};
 use super::product::{Product, Then, pass_tokens, scratch_lanes};
 use super::sample::{Draw, Scratch, draw};
 use super::simd::LANES;
-use super::{CpuBackend, Loaded, loaded, matrix, vector};
+use super::{CpuBackend, Loaded, loaded, matrix, optional, vector};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
+use crate::backend::check::WeightShape;
 use crate::backend::{Abort, Backend, BackendError, MemoryPlan, StepOutput, Weight};
 use crate::batch::{Batch, TokenInput};
 
@@ -37,8 +38,9 @@ impl Backend for CpuBackend {
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
         for kv in &plan.kv {
             let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
-            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim % LANES != 0 {
-                let cause = format!("{kv:?}: blocks of 16, 32, n x 64 tokens, heads of n x 16");
+            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
+                let cause =
+                    format!("{kv:?}: blocks of 16, 32 or n x 64 tokens, heads of any width");
                 return Err(BackendError::Args { operation: "allocate", cause });
             }
         }
@@ -93,8 +95,10 @@ impl Backend for CpuBackend {
         let operation = "norm_linear";
         let weight = matrix(&self.weights, operation, args.weight)?;
         let scale = vector(&self.weights, operation, args.norm)?;
-        let [norm, shape] = [args.norm, args.weight].map(|w| loaded(&self.weights, operation, w));
-        args.check(&self.step_shape(), norm?.shape(), shape?.shape())?;
+        let bias = optional(&self.weights, operation, args.bias)?;
+        let shape = loaded(&self.weights, operation, args.weight)?.shape();
+        let (norm, added) = (WeightShape::of_vector(scale), bias.map(WeightShape::of_vector));
+        args.check(&self.step_shape(), norm, shape, added)?;
         let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
         let (x, out) = apart(&mut self.arena, &args.x, &args.out);
         let (hidden, cols) = (args.x.cols, args.out.cols);
@@ -106,20 +110,25 @@ impl Backend for CpuBackend {
             let feed = Feed { tokens: x.len() / hidden, row, norm };
             work.panel.fill(team, level, weight, feed);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
-            Product { matrix: weight, panel, scratch, then }.run(team, level, out, cols);
+            Product { matrix: weight, bias, panel, scratch, then }.run(team, level, out, cols);
         }
         Ok(())
     }
 
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
-        args.check(&self.step_shape())?;
+        let q_norm = optional(&self.weights, "attend", args.q_norm)?;
+        let k_norm = optional(&self.weights, "attend", args.k_norm)?;
+        let [q_shape, k_shape] = [q_norm, k_norm].map(|v| v.map(WeightShape::of_vector));
+        args.check(&self.step_shape(), q_shape, k_shape)?;
         let refuse = || BackendError::Args {
             operation: "attend",
             cause: format!("layer {} has no cache", args.layer),
         };
         let cache = self.caches.get_mut(args.layer).ok_or_else(refuse)?;
         let (qkv, out) = apart(&mut self.arena, &args.qkv, &args.out);
-        let attend = Attend { args, batch: &self.step.batch, cache, qkv, out };
+        let [q_norm, k_norm] =
+            [q_norm, k_norm].map(|v| v.map(|scale| Norm { scale, eps: args.norm_eps }));
+        let attend = Attend { args, q_norm, k_norm, batch: &self.step.batch, cache, qkv, out };
         self.work.mixer.attend(&self.team, self.settings.level, attend)
     }
 
@@ -127,7 +136,8 @@ impl Backend for CpuBackend {
         let operation = "linear_out";
         let weight = matrix(&self.weights, operation, args.weight)?;
         let shape = loaded(&self.weights, operation, args.weight)?.shape();
-        args.check(&self.step_shape(), shape)?;
+        let bias = optional(&self.weights, operation, args.bias)?;
+        args.check(&self.step_shape(), shape, bias.map(WeightShape::of_vector))?;
         if args.residual != args.out {
             self.arena.copy_within(range(&args.residual), args.out.offset);
         }
@@ -140,15 +150,19 @@ impl Backend for CpuBackend {
             work.panel.fill(team, level, weight, feed);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             if !self.ranks.are_several() {
-                let product = Product { matrix: weight, panel, scratch, then: Then::Add };
+                let product = Product { matrix: weight, bias, panel, scratch, then: Then::Add };
                 product.run(team, level, out, cols);
                 continue;
             }
             let sums = &mut work.exchanged[..out.len()];
-            let product = Product { matrix: weight, panel, scratch, then: Then::Store };
+            let then = Then::Store;
+            let product = Product { matrix: weight, bias: None, panel, scratch, then };
             product.run(team, level, sums, cols);
             self.ranks.sum(operation, sums)?;
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
+            if let Some(bias) = bias {
+                sums.chunks_exact_mut(cols).for_each(|sums| add(sums, bias));
+            }
+            add(out, sums);
         }
         Ok(())
     }
@@ -170,7 +184,8 @@ impl Backend for CpuBackend {
             work.panel.fill(team, level, weight, Feed { tokens: outputs.len(), row, norm });
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             (0..outputs.len()).for_each(|output| self.step.hash_hidden(panel.plain(output)));
-            let product = Product { matrix: weight, panel, scratch, then: Then::Store };
+            let (bias, then) = (None, Then::Store);
+            let product = Product { matrix: weight, bias, panel, scratch, then };
             if !self.ranks.are_several() {
                 product.run(team, level, logits, vocab);
                 continue;
@@ -220,6 +235,10 @@ impl Backend for CpuBackend {
         })?;
         Ok(x.to_vec())
     }
+}
+
+fn add(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
 fn range(tensor: &Tensor) -> std::ops::Range<usize> {

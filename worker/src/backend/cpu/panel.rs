@@ -36,6 +36,17 @@ pub(super) struct Norm<'a> {
     pub(super) eps: f32,
 }
 
+impl Norm<'_> {
+    /// `x`, normed.
+    #[inline(always)]
+    pub(super) fn apply<I: Isa>(self, x: &mut [f32]) {
+        let factor = 1.0 / (math::sum_of_squares::<I>(x) / x.len() as f32 + self.eps).sqrt();
+        for (x, scale) in x.iter_mut().zip(self.scale) {
+            *x = *scale * (*x * factor);
+        }
+    }
+}
+
 /// Where a panel comes from.
 pub(super) struct Feed<'a, R> {
     /// Tokens of the panel.
@@ -121,12 +132,8 @@ impl Kernel for Prepare<'_> {
         plain[self.inputs.end..].fill(0.0);
         let fed = &mut plain[self.inputs];
         fed.copy_from_slice(self.x);
-        if let Some(Norm { scale, eps }) = self.norm {
-            let factor =
-                1.0 / (math::sum_of_squares::<I>(self.x) / self.x.len() as f32 + eps).sqrt();
-            for (x, scale) in fed.iter_mut().zip(scale) {
-                *x = *scale * (*x * factor);
-            }
+        if let Some(norm) = self.norm {
+            norm.apply::<I>(fed);
         }
         let plain = plain.as_chunks::<BLOCK>().0;
         for ((plain, scaled), sum) in plain.iter().zip(scaled.as_chunks_mut::<BLOCK>().0).zip(sums)

@@ -39,6 +39,8 @@ pub(super) fn pass_tokens(matrix: &Matrix) -> usize {
 /// `rows` of `cols` columns become, or take up, the products of `matrix` with `panel`.
 pub(super) struct Product<'a> {
     pub(super) matrix: &'a Matrix,
+    /// Added before anything else becomes of the product.
+    pub(super) bias: Option<&'a [f32]>,
     pub(super) panel: &'a Panel,
     /// At least as many as [`scratch_lanes`] says.
     pub(super) scratch: &'a mut [Lanes],
@@ -55,7 +57,7 @@ pub(super) fn scratch_lanes(matrix: &Matrix, threads: usize) -> usize {
 impl Product<'_> {
     /// Runs it into the rows of `out`, each `cols` wide, one per token of the panel.
     pub(super) fn run(self, team: &Team, level: Level, out: &mut [f32], cols: usize) {
-        let Product { matrix, panel, scratch, then } = self;
+        let Product { matrix, bias, panel, scratch, then } = self;
         let (bands, tokens) = (matrix.bands(), panel.tokens());
         let grid = Grid::new(bands, tokens, team.count());
         let multiply_adds = bands * LANES * tokens * matrix.cols();
@@ -71,7 +73,7 @@ impl Product<'_> {
         });
         let scratch = &*scratch;
         team.pieces(out.len(), out, cols, |token, out| {
-            level.run(Finish { matrix, scratch, grid, tokens, token, then, out });
+            level.run(Finish { matrix, bias, scratch, grid, tokens, token, then, out });
         });
     }
 }
@@ -97,6 +99,7 @@ impl Grid {
 /// One token's row out of scratch.
 struct Finish<'a> {
     matrix: &'a Matrix,
+    bias: Option<&'a [f32]>,
     scratch: &'a [Lanes],
     grid: Grid,
     /// Tokens of the panel.
@@ -127,7 +130,10 @@ impl Kernel for Finish<'_> {
             for band in part.bands.clone() {
                 let row = part.rows.start + (band - part.bands.start) * LANES;
                 let count = LANES.min(part.rows.end - row);
-                let lanes = self.lanes(band);
+                let mut lanes = self.lanes(band);
+                if let Some(bias) = self.bias {
+                    put::<I>(&bias[row..][..count], &mut lanes[..count], Then::Add);
+                }
                 // A band may lie on both sides of the border between gate and up.
                 let before = count.min(cols.saturating_sub(row));
                 if before > 0 {

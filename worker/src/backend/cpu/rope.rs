@@ -3,6 +3,8 @@
 //! Frequencies and angles are computed in single precision, as transformers does: at large
 //! positions the rounding shows, and must be the same.
 
+use std::f32::consts::TAU;
+
 use binfer_shard::spec::{Rope, RopeScaling};
 
 /// Cosines and sines of the tokens of a step.
@@ -26,33 +28,192 @@ impl RopeTable {
         if self.made_for == Some(rope) {
             return;
         }
-        assert!(rope.scaling == RopeScaling::None, "no family asks for scaling yet");
-        #[expect(clippy::cast_possible_truncation, reason = "transformers computes so")]
-        let theta = rope.theta as f32;
         self.frequencies.clear();
-        self.frequencies.extend((0..rope.dims / 2).map(|pair| {
-            let exponent = (2 * pair) as f32 / rope.dims as f32;
-            1.0 / theta.powf(exponent)
-        }));
+        self.frequencies.extend(frequencies(rope));
+        let size = attention_factor(rope.scaling);
         self.data.clear();
         for position in positions {
             let angles = self.frequencies.iter().map(|frequency| *position as f32 * frequency);
-            self.data.extend(angles.clone().map(f32::cos));
-            self.data.extend(angles.map(f32::sin));
+            self.data.extend(angles.clone().map(|angle| angle.cos() * size));
+            self.data.extend(angles.map(|angle| angle.sin() * size));
         }
         self.made_for = Some(rope);
     }
 
     /// `out = head`, rotated to the token's position.
     pub(super) fn rotate(&self, token: usize, head: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(head);
+        self.rotate_in_place(token, out);
+    }
+
+    /// Rotates a head to the token's position.
+    pub(super) fn rotate_in_place(&self, token: usize, head: &mut [f32]) {
         let half = self.frequencies.len();
         let (cos, sin) = self.data[2 * half * token..][..2 * half].split_at(half);
-        out.copy_from_slice(head);
-        let (first, second) = head[..2 * half].split_at(half);
-        let (out_first, out_second) = out[..2 * half].split_at_mut(half);
+        let (first, second) = head[..2 * half].split_at_mut(half);
         for pair in 0..half {
-            out_first[pair] = first[pair] * cos[pair] - second[pair] * sin[pair];
-            out_second[pair] = second[pair] * cos[pair] + first[pair] * sin[pair];
+            let (x, y) = (first[pair], second[pair]);
+            first[pair] = x * cos[pair] - y * sin[pair];
+            second[pair] = y * cos[pair] + x * sin[pair];
         }
+    }
+}
+
+/// What cosines and sines are multiplied by.
+fn attention_factor(scaling: RopeScaling) -> f32 {
+    match scaling {
+        RopeScaling::Yarn { attention_factor, .. } => single(attention_factor),
+        RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
+    }
+}
+
+/// Angle per position of each pair of elements.
+fn frequencies(rope: Rope) -> impl Iterator<Item = f32> {
+    let theta = single(rope.theta);
+    let ramp = yarn_ramp(rope);
+    (0..rope.dims / 2).map(move |pair| {
+        let wave = theta.powf((2 * pair) as f32 / rope.dims as f32);
+        match rope.scaling {
+            RopeScaling::None => 1.0 / wave,
+            RopeScaling::Linear { factor } => 1.0 / wave / single(factor),
+            RopeScaling::Llama3 { .. } => llama3(1.0 / wave, rope.scaling),
+            RopeScaling::Yarn { factor, .. } => {
+                let [low, high] = ramp;
+                let kept = 1.0 - ((pair as f32 - low) / (high - low)).clamp(0.0, 1.0);
+                1.0 / (single(factor) * wave) * (1.0 - kept) + 1.0 / wave * kept
+            }
+        }
+    })
+}
+
+/// Long waves are stretched, short ones kept, and those between get a share of both.
+fn llama3(frequency: f32, scaling: RopeScaling) -> f32 {
+    let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } =
+        scaling
+    else {
+        return frequency;
+    };
+    let (factor, context) = (single(factor), original_context as f32);
+    let [low, high] = [low_freq_factor, high_freq_factor].map(single);
+    let length = TAU / frequency;
+    if length > context / low {
+        return frequency / factor;
+    }
+    if length < context / high {
+        return frequency;
+    }
+    let share = (context / length - low) / (high - low);
+    (1.0 - share) * frequency / factor + share * frequency
+}
+
+/// Between which pairs `YaRN` goes over from frequencies as they are to divided ones.
+fn yarn_ramp(rope: Rope) -> [f32; 2] {
+    let RopeScaling::Yarn { original_context, beta_fast, beta_slow, .. } = rope.scaling else {
+        return [0.0; 2];
+    };
+    let dims = f64::from(rope.dims);
+    // The pair that turns so many times within the original context; not a whole number.
+    let pair_of = |turns: f64| {
+        let wave = f64::from(original_context) / (turns * std::f64::consts::TAU);
+        dims * wave.ln() / (2.0 * rope.theta.ln())
+    };
+    let low = single(pair_of(beta_fast).floor().max(0.0));
+    let high = single(pair_of(beta_slow).ceil().min(dims - 1.0));
+    // No ramp at all would divide zero by zero.
+    if low == high { [low, high + 0.001] } else { [low, high] }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "transformers computes so")]
+fn single(x: f64) -> f32 {
+    x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which pairs the tables below show.
+    const PAIRS: [usize; 9] = [0, 1, 20, 25, 29, 32, 35, 40, 63];
+
+    /// Numbers of transformers 5.23.0, with `kind`, `theta` and `scaling` from each case:
+    /// `config = LlamaConfig(head_dim=128, max_position_embeddings=131072,
+    ///      rope_parameters={"rope_type": kind, "rope_theta": theta, **scaling})`
+    /// `ROPE_INIT_FUNCTIONS[kind](config)[0][[0, 1, 20, 25, 29, 32, 35, 40, 63]]`
+    fn check(theta: f64, scaling: RopeScaling, expected: [f64; 9]) {
+        let found: Vec<f32> = frequencies(Rope { theta, dims: 128, scaling }).collect();
+        assert_eq!(found.len(), 64);
+        for (pair, expected) in PAIRS.into_iter().zip(expected) {
+            let found = f64::from(found[pair]);
+            assert!((found / expected - 1.0).abs() < 1e-6, "{pair}: {found}, {expected}");
+        }
+    }
+
+    /// `{"factor": 4.0}`
+    #[test]
+    fn linear_frequencies() {
+        let expected = [
+            0.25,
+            0.216_491_088,
+            0.014_058_532_2,
+            0.006_846_048_87,
+            0.003_849_816_28,
+            0.002_499_999_94,
+            0.001_623_454_15,
+            0.000_790_569_466,
+            2.886_954_83e-5,
+        ];
+        check(1e4, RopeScaling::Linear { factor: 4.0 }, expected);
+    }
+
+    /// `{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    /// "original_max_position_embeddings": 8192}`
+    #[test]
+    fn llama3_frequencies() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192,
+        };
+        let expected = [
+            1.0,
+            0.814_617_217,
+            0.016_560_440_9,
+            0.005_940_730_68,
+            0.002_166_570_63,
+            0.000_524_846_022,
+            9.556_212_17e-5,
+            3.428_102_35e-5,
+            3.068_925_88e-7,
+        ];
+        check(5e5, scaling, expected);
+    }
+
+    /// `{"factor": 4.0, "original_max_position_embeddings": 32768}`, whose second result is
+    /// 1.138629436111989.
+    #[test]
+    fn yarn_frequencies_and_size() {
+        let scaling = RopeScaling::Yarn {
+            factor: 4.0,
+            original_context: 32768,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor: 1.138_629_436_111_989,
+        };
+        let expected = [
+            1.0,
+            0.805_842_221,
+            0.013_335_214_9,
+            0.004_131_738_1,
+            0.001_405_112_45,
+            0.000_602_941_145,
+            0.000_246_258_394,
+            4.445_698_51e-5,
+            3.102_344_41e-7,
+        ];
+        check(1e6, scaling, expected);
+        let mut table = RopeTable::default();
+        table.prepare(Rope { theta: 1e6, dims: 2, scaling }, &[0]);
+        assert_eq!(table.data, [1.138_629_4, 0.0]);
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use binfer_proto::BlockId;
 use binfer_shard::spec::{Rope, RopeScaling};
 
-use super::{KvDtype, Level, Piece, Random, Rig, assert_near, batch, oracle, place};
+use super::{Known, KvDtype, Level, Piece, Random, Rig, assert_near, batch, oracle, place};
 use crate::backend::args::{AttendArgs, Tensor};
 use crate::backend::{Backend, KvLayerPlan};
+
+const EPS: f32 = 1e-6;
 
 /// A shape of attention.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +25,7 @@ struct Shape {
 impl Shape {
     fn random(random: &mut Random) -> Self {
         let kv_heads = 1 + random.below(3);
-        let head_dim = [16, 48, 64, 80, 128][random.below(5)];
+        let head_dim = [16, 24, 48, 64, 70, 128][random.below(6)];
         Self {
             heads: kv_heads * (1 + random.below(4)),
             kv_heads,
@@ -38,33 +40,65 @@ impl Shape {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn args(&self, qkv: Tensor, out: Tensor) -> AttendArgs {
+    fn args(&self, qkv: Tensor, out: Tensor, norms: &Norms) -> AttendArgs {
         let rope =
             Rope { theta: 10_000.0, dims: self.rope_dims as u32, scaling: RopeScaling::None };
         let Self { heads, kv_heads, head_dim, window, .. } = *self;
-        AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer: 0, kv_group: 0, window, out }
+        let [q_norm, k_norm] = [&norms.q, &norms.k].map(|norm| norm.as_ref().map(|n| n.weight));
+        AttendArgs {
+            qkv,
+            heads,
+            kv_heads,
+            head_dim,
+            q_norm,
+            k_norm,
+            norm_eps: EPS,
+            rope,
+            layer: 0,
+            kv_group: 0,
+            window,
+            out,
+        }
     }
 
     /// Outputs of all tokens of a sequence.
-    fn oracle(&self, qkv: &[f32]) -> Vec<oracle::Sum> {
+    fn oracle(&self, qkv: &[f32], norms: &Norms) -> Vec<oracle::Sum> {
         let (dim, tokens) = (self.head_dim, qkv.len() / self.qkv());
-        let head = |token: usize, head: usize| {
-            oracle::wide(&qkv[token * self.qkv() + head * dim..][..dim])
+        let stored = |token: usize, head: usize| &qkv[token * self.qkv() + head * dim..][..dim];
+        let rotated = |token, index| {
+            let norm = if index < self.heads { &norms.q } else { &norms.k };
+            let head = match norm {
+                Some(norm) => oracle::rms_norm(stored(token, index), &norm.rows[0], EPS),
+                None => oracle::wide(stored(token, index)),
+            };
+            oracle::rotate(&head, token, self.rope_dims, 10_000.0)
         };
-        let rotated =
-            |token, index| oracle::rotate(&head(token, index), token, self.rope_dims, 10_000.0);
         let mut out = Vec::new();
         for token in 0..tokens {
             let first = self.window.map_or(0, |window| (token + 1).saturating_sub(window as usize));
             for query in 0..self.heads {
                 let kv = query / (self.heads / self.kv_heads);
                 let keys: Vec<_> = (first..=token).map(|t| rotated(t, self.heads + kv)).collect();
-                let values: Vec<_> =
-                    (first..=token).map(|t| head(t, self.heads + self.kv_heads + kv)).collect();
+                let value = |t| oracle::wide(stored(t, self.heads + self.kv_heads + kv));
+                let values: Vec<_> = (first..=token).map(value).collect();
                 out.extend(oracle::attention(&rotated(token, query), &keys, &values));
             }
         }
         out
+    }
+}
+
+/// Scales for query and key heads.
+struct Norms {
+    q: Option<Known>,
+    k: Option<Known>,
+}
+
+impl Norms {
+    /// Both, one or none.
+    fn random(rig: &mut Rig, head_dim: usize) -> Self {
+        let mut norm = || (rig.random.below(2) == 0).then(|| rig.norm(head_dim));
+        Self { q: norm(), k: norm() }
     }
 }
 
@@ -84,6 +118,7 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
     let mut rig = Rig::new(level, 1 + seed as usize % 2, kv_dtype);
     rig.random = Random(seed);
     let shape = Shape::random(&mut rig.random);
+    let norms = Norms::random(&mut rig, shape.head_dim);
     let tables = tables(&mut rig.random, 2, TOKENS, shape.block_tokens);
     let blocks = 2 * tables[0].len();
     let (block_tokens, width) = (shape.block_tokens, shape.heads * shape.head_dim);
@@ -108,7 +143,7 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
         let rows = counts[0] + counts[1];
         rig.write(at[0].with_rows(rows), &fed.concat());
         let out = at[1].with_rows(rows);
-        rig.backend.attend(&shape.args(at[0].with_rows(rows), out)).unwrap();
+        rig.backend.attend(&shape.args(at[0].with_rows(rows), out, &norms)).unwrap();
         let out = rig.read(out);
         let (first, second) = out.split_at(counts[0] * width);
         got[0].extend(first);
@@ -116,7 +151,7 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
         done = [0, 1].map(|i| done[i] + counts[i]);
     }
     for (got, qkv) in got.iter().zip(&qkv) {
-        let want = shape.oracle(&qkv[..got.len() / width * shape.qkv()]);
+        let want = shape.oracle(&qkv[..got.len() / width * shape.qkv()], &norms);
         assert_near(got, &want, tolerance, &format!("{seed} {shape:?} {level:?} {kv_dtype:?}"));
     }
 }

@@ -27,9 +27,12 @@ struct Model {
     embed: Weight,
     norm: Weight,
     qkv: Weight,
+    qkv_bias: Weight,
+    q_norm: Weight,
     out: Weight,
     gate_up: Weight,
     down: Weight,
+    down_bias: Weight,
     head: Weight,
     block_tokens: usize,
 }
@@ -42,15 +45,31 @@ impl Model {
         let embed = rig.weight_of(&[(DType::F32, VOCAB)], HIDDEN, 0..HIDDEN, &[table]).weight;
         let mut weight = |parts: &[(DType, usize)], cols| rig.weight(parts, cols, 0..cols).weight;
         let norm = weight(&[(DType::F32, 1)], HIDDEN);
-        let qkv = weight(&[(DType::Q4_1, 64), (DType::F16, 32), (DType::Q8_0, 32)], HIDDEN);
+        let qkv = weight(&[(DType::Q4_1, 64), (DType::F16, 32), (DType::BF16, 32)], HIDDEN);
+        let qkv_bias = weight(&[(DType::F32, 96), (DType::F16, 32)], 1);
+        let q_norm = weight(&[(DType::F32, 1)], 16);
         let out = weight(&[(DType::Q4_1, HIDDEN)], HIDDEN);
         let gate_up = weight(&[(DType::Q4_1, INNER), (DType::Q4_1, INNER)], HIDDEN);
         let down = weight(&[(DType::Q8_0, HIDDEN)], INNER);
+        let down_bias = weight(&[(DType::F16, HIDDEN)], 1);
         let head = weight(&[(DType::Q8_0, VOCAB)], HIDDEN);
         let kv =
             KvLayerPlan { blocks: 4096 / block_tokens, kv_heads: 2, block_tokens, head_dim: 16 };
         rig.allocate(TOKENS_MAX * (HIDDEN + 128 + HIDDEN + VOCAB), VOCAB, vec![kv]);
-        Self { rig, embed, norm, qkv, out, gate_up, down, head, block_tokens }
+        Self {
+            rig,
+            embed,
+            norm,
+            qkv,
+            qkv_bias,
+            q_norm,
+            out,
+            gate_up,
+            down,
+            down_bias,
+            head,
+            block_tokens,
+        }
     }
 
     /// Runs a step with an output per sequence; returns logits of each and the outcome.
@@ -77,20 +96,30 @@ impl Model {
         let inner = wide.with_cols(INNER);
         let embed = EmbedArgs { table: self.embed, first_token: 0, out: x };
         backend.embed(&embed).unwrap();
-        let args = NormLinearArgs { x, norm, eps, weight: self.qkv, glu: None, out: wide };
+        let (weight, bias) = (self.qkv, Some(self.qkv_bias));
+        let args = NormLinearArgs { x, norm, eps, weight, bias, glu: None, out: wide };
         backend.norm_linear(&args).unwrap();
-        let (heads, kv_heads, head_dim) = (4, 2, 16);
-        let (layer, kv_group, window) = (0, 0, None);
-        let (qkv, out) = (wide, mixed);
-        let args =
-            AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out };
+        let args = AttendArgs {
+            qkv: wide,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 16,
+            q_norm: Some(self.q_norm),
+            k_norm: Some(self.q_norm),
+            norm_eps: eps,
+            rope,
+            layer: 0,
+            kv_group: 0,
+            window: None,
+            out: mixed,
+        };
         backend.attend(&args).unwrap();
-        let args = LinearOutArgs { x: mixed, weight: self.out, residual: x, out: x };
-        backend.linear_out(&args).unwrap();
-        let (weight, glu) = (self.gate_up, Some(Act::Silu));
-        backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, glu, out: inner }).unwrap();
-        let args = LinearOutArgs { x: inner, weight: self.down, residual: x, out: x };
-        backend.linear_out(&args).unwrap();
+        let (weight, bias, residual, out) = (self.out, None, x, x);
+        backend.linear_out(&LinearOutArgs { x: mixed, weight, bias, residual, out }).unwrap();
+        let (weight, glu, out) = (self.gate_up, Some(Act::Silu), inner);
+        backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out }).unwrap();
+        let (weight, bias, out) = (self.down, Some(self.down_bias), x);
+        backend.linear_out(&LinearOutArgs { x: inner, weight, bias, residual, out }).unwrap();
         let args = HeadArgs { x, norm, eps, weight: self.head, first_token: 0, logits };
         backend.head(&args).unwrap();
     }

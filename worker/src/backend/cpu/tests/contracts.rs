@@ -29,7 +29,8 @@ fn rig() -> (Rig, Weight, Weight, Vec<Tensor>) {
 #[test]
 fn shapes_places_and_overlaps_are_checked() {
     let (mut rig, norm, weight, at) = rig();
-    let good = NormLinearArgs { x: at[0], norm, eps: 1e-5, weight, glu: None, out: at[1] };
+    let (x, eps, bias, glu) = (at[0], 1e-5, None, None);
+    let good = NormLinearArgs { x, norm, eps, weight, bias, glu, out: at[1] };
     let mut refused = |args: NormLinearArgs| cause(rig.backend.norm_linear(&args));
     let wide = Tensor { cols: 49, ..at[1] };
     assert!(refused(NormLinearArgs { out: wide, ..good }).contains("weight is [48, 32]"));
@@ -39,24 +40,42 @@ fn shapes_places_and_overlaps_are_checked() {
     assert!(refused(NormLinearArgs { out: over, ..good }).contains("overlap"));
     assert!(refused(NormLinearArgs { norm: weight, ..good }).contains("not a vector"));
     assert!(refused(NormLinearArgs { weight: norm, ..good }).contains("not a matrix"));
+    assert!(refused(NormLinearArgs { bias: Some(norm), ..good }).contains("bias is [1, 32]"));
+    assert!(refused(NormLinearArgs { bias: Some(weight), ..good }).contains("not a vector"));
     assert!(refused(NormLinearArgs { weight: Weight(9), ..good }).contains("never loaded"));
     let one_row = NormLinearArgs { x: at[0].with_rows(1), out: at[1].with_rows(1), ..good };
     assert!(refused(one_row).contains("not [2, 32]"));
     rig.backend.norm_linear(&good).unwrap();
     let half = Tensor { offset: at[1].offset - 1, ..at[1] };
-    let args = LinearOutArgs { x: at[0], weight, residual: half, out: at[1] };
+    let args = LinearOutArgs { x, weight, bias, residual: half, out: at[1] };
     assert!(cause(rig.backend.linear_out(&args)).contains("overlap"));
+    let args = LinearOutArgs { bias: Some(norm), residual: at[1], ..args };
+    assert!(cause(rig.backend.linear_out(&args)).contains("bias is [1, 32], not [1, 48]"));
 }
 
 #[test]
 fn block_tables_are_checked() {
-    let (mut rig, ..) = rig();
+    let (mut rig, norm, ..) = rig();
     let rope = Rope { theta: 1e4, dims: 16, scaling: RopeScaling::None };
     let qkv = Tensor { offset: 0, rows: 2, cols: 48 };
     let out = Tensor { offset: 96, rows: 2, cols: 16 };
     let (heads, kv_heads, head_dim, window) = (1, 1, 16, None);
     let (layer, kv_group) = (0, 0);
-    let args = AttendArgs { qkv, heads, kv_heads, head_dim, rope, layer, kv_group, window, out };
+    let (q_norm, k_norm, norm_eps) = (None, None, 1e-5);
+    let args = AttendArgs {
+        qkv,
+        heads,
+        kv_heads,
+        head_dim,
+        q_norm,
+        k_norm,
+        norm_eps,
+        rope,
+        layer,
+        kv_group,
+        window,
+        out,
+    };
     for table in [&[][..], &[BlockId(0)], &[BlockId(0), BlockId(4)]] {
         let piece = Piece { slot: 0, start: 15, tokens: &[0, 0], table };
         rig.backend.upload(Arc::new(batch(&[piece]))).unwrap();
@@ -65,6 +84,8 @@ fn block_tables_are_checked() {
     assert!(cause(rig.backend.attend(&AttendArgs { layer: 1, ..args })).contains("no cache"));
     let odd = AttendArgs { rope: Rope { dims: 17, ..rope }, ..args };
     assert!(cause(rig.backend.attend(&odd)).contains("17"));
+    let wide = AttendArgs { k_norm: Some(norm), ..args };
+    assert!(cause(rig.backend.attend(&wide)).contains("k_norm is [1, 32], not [1, 16]"));
 }
 
 #[test]

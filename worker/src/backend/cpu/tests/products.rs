@@ -4,10 +4,10 @@ use binfer_shard::DType;
 use binfer_shard::spec::Act;
 
 use super::{Known, KvDtype, Level, Random, Rig, assert_near, oracle, place};
-use crate::backend::Backend;
 use crate::backend::args::{
     EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
+use crate::backend::{Backend, Weight};
 
 const EPS: f32 = 1e-5;
 /// Roundings of one product, relative to the sum of its terms' magnitudes.
@@ -15,8 +15,36 @@ const TOLERANCE: f64 = 3e-6;
 
 /// Random parts of a matrix: up to three of any types, rows of any number.
 fn parts(random: &mut Random) -> Vec<(DType, usize)> {
-    let part = |random: &mut Random| (DType::ALL[random.below(4)], 1 + random.below(70));
+    let part =
+        |random: &mut Random| (DType::ALL[random.below(DType::ALL.len())], 1 + random.below(70));
     (0..1 + random.below(3)).map(|_| part(random)).chain([(DType::Q4_1, 33)]).collect()
+}
+
+/// What is added to products, at times.
+struct Bias {
+    weight: Option<Weight>,
+    /// `[outputs]`.
+    values: Vec<f64>,
+}
+
+impl Bias {
+    /// None in half of the cases, else of two parts.
+    fn random(rig: &mut Rig, outs: usize) -> Self {
+        if rig.random.below(2) == 0 {
+            return Self { weight: None, values: vec![0.0; outs] };
+        }
+        let first = 1 + rig.random.below(outs - 1);
+        let known = rig.weight(&[(DType::F32, first), (DType::F16, outs - first)], 1, 0..1);
+        Self { weight: Some(known.weight), values: known.rows.concat() }
+    }
+
+    fn add_to(&self, sums: Vec<oracle::Sum>) -> Vec<oracle::Sum> {
+        let add = |(sum, bias): (oracle::Sum, &f64)| oracle::Sum {
+            value: sum.value + bias,
+            size: sum.size + bias.abs(),
+        };
+        sums.into_iter().zip(&self.values).map(add).collect()
+    }
 }
 
 /// Calls `test` with backends of all instruction sets and several shapes.
@@ -39,24 +67,26 @@ fn norm_linear_equals_its_oracle() {
         let parts = parts(&mut rig.random);
         let (norm, weight) = (rig.norm(cols), rig.weight(&parts, cols, 0..cols));
         let outs = weight.rows.len();
+        let bias = Bias::random(rig, outs);
         let (at, arena) = place(&[(tokens, cols), (tokens, outs)]);
         rig.allocate(arena, 0, Vec::new());
         let x = rig.random.floats(tokens * cols);
         rig.write(at[0], &x);
         rig.upload_tokens(&vec![0; tokens], &[]);
-        let (norm_weight, eps, glu) = (norm.weight, EPS, None);
         let args = NormLinearArgs {
             x: at[0],
-            norm: norm_weight,
-            eps,
+            norm: norm.weight,
+            eps: EPS,
             weight: weight.weight,
-            glu,
+            bias: bias.weight,
+            glu: None,
             out: at[1],
         };
         rig.backend.norm_linear(&args).unwrap();
         let want: Vec<_> = x
             .chunks(cols)
-            .flat_map(|x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], EPS), &weight.rows))
+            .map(|x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], EPS), &weight.rows))
+            .flat_map(|sums| bias.add_to(sums))
             .collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
     });
@@ -72,24 +102,25 @@ fn gated_norm_linear_equals_its_oracle() {
             [vec![(DType::Q4_1, inner), (DType::Q8_0, inner)], vec![(DType::F16, 2 * inner)]];
         let parts = &parts[rig.random.below(2)];
         let (norm, weight) = (rig.norm(cols), rig.weight(parts, cols, 0..cols));
+        let bias = Bias::random(rig, 2 * inner);
         let (at, arena) = place(&[(tokens, cols), (tokens, inner)]);
         rig.allocate(arena, 0, Vec::new());
         let x = rig.random.floats(tokens * cols);
         rig.write(at[0], &x);
         rig.upload_tokens(&vec![0; tokens], &[]);
-        let (norm_weight, eps, glu) = (norm.weight, EPS, Some(Act::Silu));
         let args = NormLinearArgs {
             x: at[0],
-            norm: norm_weight,
-            eps,
+            norm: norm.weight,
+            eps: EPS,
             weight: weight.weight,
-            glu,
+            bias: bias.weight,
+            glu: Some(Act::Silu),
             out: at[1],
         };
         rig.backend.norm_linear(&args).unwrap();
         let gated = |x: &[f32]| {
             let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
-            oracle::silu_gate(&oracle::product(&normed, &weight.rows))
+            oracle::silu_gate(&bias.add_to(oracle::product(&normed, &weight.rows)))
         };
         let want: Vec<_> = x.chunks(cols).flat_map(gated).collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
@@ -102,15 +133,17 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         let (outs, cols) = (40 + rig.random.below(50), 96);
         let inputs = rig.random.below(32)..96 - rig.random.below(32);
         let fed = inputs.len();
-        let dtype = DType::ALL[rig.random.below(4)];
+        let dtype = DType::ALL[rig.random.below(DType::ALL.len())];
         let weight = rig.weight(&[(dtype, outs)], cols, inputs);
+        let bias = Bias::random(rig, outs);
         let (at, arena) = place(&[(tokens, fed), (tokens, outs), (tokens, outs)]);
         rig.allocate(arena, 0, Vec::new());
         let (x, residual) = (rig.random.floats(tokens * fed), rig.random.floats(tokens * outs));
         rig.write(at[0], &x);
         rig.write(at[1], &residual);
         rig.upload_tokens(&vec![0; tokens], &[]);
-        let sums = x.chunks(fed).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows));
+        let product = |x| bias.add_to(oracle::product(&oracle::wide(x), &weight.rows));
+        let sums = x.chunks(fed).flat_map(product);
         let add = |(sum, residual): (oracle::Sum, &f32)| {
             let residual = f64::from(*residual);
             oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
@@ -118,7 +151,8 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         let want: Vec<_> = sums.zip(&residual).map(add).collect();
         // Into another tensor first, then in place.
         for out in [at[2], at[1]] {
-            let args = LinearOutArgs { x: at[0], weight: weight.weight, residual: at[1], out };
+            let (weight, bias) = (weight.weight, bias.weight);
+            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out };
             rig.backend.linear_out(&args).unwrap();
             assert_near(&rig.read(out), &want, TOLERANCE, &format!("{tokens} x {dtype:?}"));
         }
@@ -127,7 +161,7 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
 
 #[test]
 fn plain_types_take_any_number_of_columns() {
-    for dtype in [DType::F32, DType::F16] {
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
         let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
         let weight = rig.weight(&[(dtype, 21)], 77, 0..77);
         let (at, arena) = place(&[(3, 77), (3, 21)]);
@@ -136,7 +170,8 @@ fn plain_types_take_any_number_of_columns() {
         rig.write(at[0], &x);
         rig.write(at[1], &[0.0; 63]);
         rig.upload_tokens(&[0; 3], &[]);
-        let args = LinearOutArgs { x: at[0], weight: weight.weight, residual: at[1], out: at[1] };
+        let (residual, out) = (at[1], at[1]);
+        let args = LinearOutArgs { x: at[0], weight: weight.weight, bias: None, residual, out };
         rig.backend.linear_out(&args).unwrap();
         let want: Vec<_> =
             x.chunks(77).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();

@@ -24,6 +24,11 @@ struct Outcome {
     step: StepOutput,
 }
 
+/// Ones: if every rank added it, there would be two.
+fn bias() -> Vec<u8> {
+    1_f32.to_le_bytes().repeat(HIDDEN)
+}
+
 fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let norm = rig.norm(HIDDEN).weight;
     rig.random.0 += rank as u64;
@@ -39,7 +44,8 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let embedded = rig.read(x);
     let inputs = rig.random.floats(3 * fed);
     rig.write(at[1], &inputs);
-    let args = LinearOutArgs { x: at[1], weight: linear.weight, residual: x, out: x };
+    let bias = Some(rig.weight_of(&[(DType::F32, HIDDEN)], 1, 0..1, &[bias()]).weight);
+    let args = LinearOutArgs { x: at[1], weight: linear.weight, bias, residual: x, out: x };
     rig.backend.linear_out(&args).unwrap();
     let sums =
         inputs.chunks(fed).map(|x| oracle::product(&oracle::wide(x), &linear.rows)).collect();
@@ -74,8 +80,8 @@ fn ranks_agree_to_the_bit() {
     let pairs = one.sums.iter().flatten().zip(other.sums.iter().flatten()).zip(&one.embedded);
     let want: Vec<_> = pairs
         .map(|((a, b), residual)| oracle::Sum {
-            value: a.value + b.value + f64::from(*residual),
-            size: a.size + b.size + f64::from(residual.abs()),
+            value: a.value + b.value + f64::from(*residual) + 1.0,
+            size: a.size + b.size + f64::from(residual.abs()) + 1.0,
         })
         .collect();
     assert_near(&one.summed, &want, 3e-6, "sum over ranks");
