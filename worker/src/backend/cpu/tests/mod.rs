@@ -19,6 +19,8 @@ use binfer_shard::{DType, LocalPart, LocalTensor};
 use half::f16;
 
 use super::cache::{CacheData, Element, Pair};
+use super::matrix::Matrix;
+use super::panel::{Feed, Panel};
 use super::{CpuBackend, CpuSettings, KvDtype, Level};
 use crate::backend::args::Tensor;
 use crate::backend::{Backend, KvLayerPlan, MemoryPlan, Weight};
@@ -139,6 +141,7 @@ impl Rig {
         self.backend.arena.fill(f32::NAN);
         self.backend.work.scratch.as_flattened_mut().fill(f32::NAN);
         self.backend.work.exchanged.fill(f32::NAN);
+        self.poison_panel();
         for cache in &mut self.backend.caches {
             match &mut cache.data {
                 CacheData::F32(pair) => poison(pair),
@@ -146,6 +149,17 @@ impl Rig {
                 CacheData::F16(pair) => poison(pair),
             }
         }
+    }
+
+    /// Leaves the inputs of one wide product behind, none of them a number.
+    fn poison_panel(&mut self) {
+        const COLS: usize = 1 << 15;
+        let CpuBackend { team, settings, work, .. } = &mut self.backend;
+        let wide = Matrix::from_packed(COLS, 0..COLS, &[]).unwrap();
+        let x = vec![f32::NAN; COLS];
+        work.panel.reserve(Panel::floats(1, &wide));
+        let feed = Feed { tokens: 1, row: |_| x.as_slice(), norm: None };
+        work.panel.fill(team, settings.level, &wide, feed);
     }
 
     fn write(&mut self, tensor: Tensor, values: &[f32]) {
