@@ -75,6 +75,12 @@ impl TextData {
         index.and_then(|index| self.tokens.get(index)).map_or("", String::as_str)
     }
 
+    /// The written tokens by id, `None` for those that are not part of a text.
+    pub(super) fn visible(&self) -> impl Iterator<Item = Option<&str>> {
+        let all = self.tokens.iter().zip(&self.kinds);
+        all.map(|(word, kind)| (*kind != TokenKind::Control).then_some(word.as_str()))
+    }
+
     /// Tokens that end an answer: the one that the file names, and those known by their names.
     pub fn end_ids(&self) -> Vec<Token> {
         let by_name = self.tokens.iter().zip(&self.kinds).enumerate();

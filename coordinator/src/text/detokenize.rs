@@ -7,17 +7,26 @@
 use super::vocab::Vocab;
 use binfer_proto::Token;
 
-/// What is held back: the first bytes of a character.
+/// What is held back: the first bytes of a character. And whether the text has begun, because
+/// SentencePiece puts a space before it that is not part of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Detokenizer {
     held: [u8; 4],
     held_len: usize,
+    /// Some token had bytes.
+    begun: bool,
 }
 
 impl Detokenizer {
     /// Appends to `text` what is certain after `token`.
     pub fn push(&mut self, vocab: &Vocab, token: Token, text: &mut String) {
         let mut bytes = vocab.bytes(token);
+        if !self.begun && !bytes.is_empty() {
+            self.begun = true;
+            if vocab.drops_first_space() {
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
+        }
         while self.held_len > 0 {
             let Some((first, rest)) = bytes.split_first() else { return };
             self.held[self.held_len] = *first;

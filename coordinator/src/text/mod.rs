@@ -7,6 +7,7 @@
 mod clock;
 mod data;
 mod detokenize;
+mod hf;
 mod stage;
 mod stop;
 mod template;
@@ -23,10 +24,11 @@ pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{ControlTokens, build as build_tokenizer};
-pub use vocab::Vocab;
+pub use vocab::{Spelling, Vocab};
 
-use binfer_proto::Token;
+use binfer_proto::{Sampling, Token};
 use binfer_shard::gguf::Metadata;
+use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 /// What can be wrong with a model's text files, or a conversation.
@@ -35,6 +37,14 @@ pub enum TextError {
     /// The file's metadata are not as they should be.
     #[error(transparent)]
     Metadata(#[from] binfer_shard::Error),
+    /// A file of the model's folder is not as it should be.
+    #[error("{}: {cause}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A kind that this version does not have.
     #[error("{key} {found:?} is not supported; supported: {supported}")]
     Unsupported {
@@ -61,13 +71,25 @@ pub struct TextModel {
     template: Option<ChatTemplate>,
     /// Begins every plain prompt.
     bos: Option<Token>,
+    /// Whether the tokenizer adds what its post-processor says to plain prompts.
+    add_special: bool,
     end_ids: Vec<Token>,
+    sampling: Sampling,
+    notes: Vec<String>,
 }
+
+/// What a model draws with whose files say nothing.
+pub const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
 
 impl TextModel {
     /// Out of a GGUF file's metadata.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         Self::new(&TextData::from_gguf(metadata)?)
+    }
+
+    /// Out of a Hugging Face folder: tokenizer.json and what stands beside it.
+    pub fn from_folder(dir: &Path) -> Result<Self, TextError> {
+        hf::open(dir)
     }
 
     /// Out of `data`.
@@ -76,24 +98,27 @@ impl TextModel {
         let template = data.chat_template.as_deref();
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
-            vocab: Vocab::byte_level(data),
+            vocab: Vocab::new(data.visible(), Spelling::ByteLevel),
             template: template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?,
             bos: data.bos.filter(|_| data.add_bos),
+            add_special: true,
             end_ids: data.end_ids(),
+            sampling: SAMPLING_DEFAULT,
+            notes: Vec::new(),
         })
     }
 
     /// Tokens of a plain prompt; control tokens in it are recognised.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<Token>, TextError> {
         let mut tokens: Vec<Token> = self.bos.into_iter().collect();
-        tokens.extend_from_slice(self.encode(text)?.get_ids());
+        tokens.extend_from_slice(self.encode(text, self.add_special)?.get_ids());
         Ok(tokens)
     }
 
     /// Tokens that ask for the answer to a conversation. The template writes the first token
     /// itself where the model wants one, so none is added.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
-        Ok(self.encode(&self.render_chat(messages)?)?.get_ids().to_vec())
+        Ok(self.encode(&self.render_chat(messages)?, false)?.get_ids().to_vec())
     }
 
     /// The text that asks for the answer to a conversation.
@@ -122,9 +147,19 @@ impl TextModel {
         &self.end_ids
     }
 
-    fn encode(&self, text: &str) -> Result<tokenizers::Encoding, TextError> {
+    /// How tokens are drawn where a request does not say it.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// For the operator: what the model's files ask for and is not done.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn encode(&self, text: &str, add_special: bool) -> Result<tokenizers::Encoding, TextError> {
         self.tokenizer
-            .encode_fast(text, true)
+            .encode_fast(text, add_special)
             .map_err(|error| TextError::Data(format!("a prompt cannot be encoded: {error}")))
     }
 }

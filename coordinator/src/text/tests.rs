@@ -154,6 +154,8 @@ fn what_is_not_supported_is_refused_by_name() {
     assert!(no_space.contains("without a space"), "{no_space}");
     let unknown = error(&TextData { merges: vec!["he zz".into()], ..data() });
     assert!(unknown.contains("zz"), "{unknown}");
+    let long = error(&TextData { merges: vec!["<|im_start|> <|im_start|>".into()], ..data() });
+    assert_eq!(long, "tokenizer: its data contradict themselves");
     let silent = TextModel::new(&TextData { chat_template: None, ..data() }).unwrap();
     let error = silent.encode_chat(&[message("user", "hello")]).unwrap_err().to_string();
     assert_eq!(error, "the model has no chat template");

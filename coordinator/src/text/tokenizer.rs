@@ -5,6 +5,7 @@
 
 use super::TextError;
 use super::data::{TextData, TokenKind};
+use std::panic::AssertUnwindSafe;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -59,7 +60,15 @@ fn bpe(data: &TextData) -> Result<BPE, TextError> {
     let Some(merges) = merges else {
         return Err(TextError::Data("tokenizer.ggml.merges has an entry without a space".into()));
     };
-    BPE::builder().vocab_and_merges(vocab, merges).build().map_err(wrong)
+    guarded(|| BPE::builder().vocab_and_merges(vocab, merges).build()).map_err(TextError::Data)
+}
+
+/// Runs the library over data from outside: some that contradict themselves make it panic.
+pub(super) fn guarded<T>(build: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(build)) {
+        Ok(built) => built.map_err(|error| error.to_string()),
+        Err(_) => Err("its data contradict themselves".into()),
+    }
 }
 
 fn pair(merge: &str) -> Option<(String, String)> {

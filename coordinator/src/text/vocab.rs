@@ -1,41 +1,48 @@
 //! The bytes of each token, side by side in one buffer: what detokenising reads.
 //!
-//! Byte-level vocabularies write each byte as one printable character (GPT-2's table). A token
-//! with a character outside the table stands for itself, as in tokenizers' ByteLevel decoder.
+//! A token that its spelling does not cover stands for itself, as in tokenizers' decoders.
 
-use super::data::{TextData, TokenKind};
 use binfer_proto::Token;
 
-/// Bytes of every token. Control tokens and ids that do not exist have none.
+/// Bytes of every token. Hidden tokens and ids that do not exist have none.
 #[derive(Debug)]
 pub struct Vocab {
     bytes: Vec<u8>,
     /// Where token `i` begins; one entry more than tokens.
     starts: Vec<u32>,
+    drops_first_space: bool,
+}
+
+/// How a vocabulary writes bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// Each byte as one printable character: GPT-2's table.
+    ByteLevel,
+    /// Spaces as U+2581, single bytes as `<0xNN>`: SentencePiece.
+    SentencePiece {
+        /// A text begins with a space that is not part of it.
+        drops_first_space: bool,
+    },
 }
 
 impl Vocab {
-    /// Of a byte-level vocabulary.
-    pub(super) fn byte_level(data: &TextData) -> Self {
+    /// Of written tokens by id; `None` for those that are not part of a text.
+    pub(super) fn new<'a>(
+        words: impl Iterator<Item = Option<&'a str>>,
+        spelling: Spelling,
+    ) -> Self {
         let table = byte_table();
-        let mut bytes = Vec::with_capacity(data.tokens.iter().map(String::len).sum());
-        let mut starts = Vec::with_capacity(data.tokens.len() + 1);
-        starts.push(0);
-        for (word, kind) in data.tokens.iter().zip(&data.kinds) {
-            if *kind != TokenKind::Control {
-                let before = bytes.len();
-                let known = word.chars().try_for_each(|c| {
-                    bytes.push((*table.get(c as usize)?)?);
-                    Some(())
-                });
-                if known.is_none() {
-                    bytes.truncate(before);
-                    bytes.extend_from_slice(word.as_bytes());
-                }
+        let (mut bytes, mut starts) = (Vec::new(), vec![0]);
+        for word in words {
+            let word = word.unwrap_or_default();
+            match spelling {
+                Spelling::ByteLevel => byte_level(word, &table, &mut bytes),
+                Spelling::SentencePiece { .. } => sentence_piece(word, &mut bytes),
             }
             starts.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         }
-        Self { bytes, starts }
+        let drops_first_space = spelling == Spelling::SentencePiece { drops_first_space: true };
+        Self { bytes, starts, drops_first_space }
     }
 
     /// The bytes that `token` adds to a text.
@@ -46,6 +53,37 @@ impl Vocab {
             _ => &[],
         }
     }
+
+    /// Whether a text begins with a space that is not part of it.
+    pub(super) fn drops_first_space(&self) -> bool {
+        self.drops_first_space
+    }
+}
+
+fn byte_level(word: &str, table: &[Option<u8>], bytes: &mut Vec<u8>) {
+    let before = bytes.len();
+    let known = word.chars().try_for_each(|c| {
+        bytes.push((*table.get(c as usize)?)?);
+        Some(())
+    });
+    if known.is_none() {
+        bytes.truncate(before);
+        bytes.extend_from_slice(word.as_bytes());
+    }
+}
+
+fn sentence_piece(word: &str, bytes: &mut Vec<u8>) {
+    match single_byte(word) {
+        Some(byte) => bytes.push(byte),
+        None => bytes.extend_from_slice(word.replace('\u{2581}', " ").as_bytes()),
+    }
+}
+
+/// The byte that a token of the form `<0xNN>` stands for.
+fn single_byte(word: &str) -> Option<u8> {
+    let digits = word.strip_prefix("<0x")?.strip_suffix('>')?;
+    let two = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u8::from_str_radix(digits, 16).ok().filter(|_| two)
 }
 
 /// GPT-2's table from characters to bytes: printable Latin-1 stands for itself, the other bytes

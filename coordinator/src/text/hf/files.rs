@@ -1,0 +1,103 @@
+//! Files of a model's folder, read within bounds; every error begins with the file's name.
+
+use crate::text::TextError;
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+/// The largest known tokenizer.json has 35 MB.
+const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
+/// Other files; tokenizer_config.json lists added tokens, thousands in some models.
+const OTHER_BYTES_MAX: u64 = 16 << 20;
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+
+/// A model's folder.
+#[derive(Clone, Copy)]
+pub(super) struct Folder<'a>(pub(super) &'a Path);
+
+impl<'a> Folder<'a> {
+    /// A file's content; `None` if there is no such file.
+    pub(super) fn bytes(self, name: &str) -> Result<Option<Vec<u8>>, TextError> {
+        let path = self.0.join(name);
+        let failed = |error: std::io::Error| self.wrong(name, error.to_string());
+        // Asked before opening: opening a pipe would wait for its writer.
+        let kind = match std::fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            kind => kind.map_err(failed)?,
+        };
+        if !kind.is_file() {
+            return Err(self.wrong(name, "not a regular file"));
+        }
+        let bytes_max = if name == TOKENIZER { TOKENIZER_BYTES_MAX } else { OTHER_BYTES_MAX };
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(failed)?;
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
+            return Err(self.wrong(name, format!("longer than {bytes_max} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A file that holds text.
+    pub(super) fn text(self, name: &str) -> Result<Option<String>, TextError> {
+        let Some(bytes) = self.bytes(name)? else { return Ok(None) };
+        String::from_utf8(bytes).map(Some).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            self.wrong(name, format!("not UTF-8 at byte {at}"))
+        })
+    }
+
+    /// A file that holds a JSON object; an empty one if there is no such file.
+    pub(super) fn object(self, name: &'static str) -> Result<Object<'a>, TextError> {
+        let Some(bytes) = self.bytes(name)? else {
+            return Ok(Object { folder: self, name, fields: Map::new() });
+        };
+        let fields = serde_json::from_slice(&bytes)
+            .map_err(|error| self.wrong(name, format!("not a JSON object: {error}")))?;
+        Ok(Object { folder: self, name, fields })
+    }
+
+    /// An error about a file.
+    pub(super) fn wrong(self, name: &str, cause: impl Into<String>) -> TextError {
+        TextError::File { file: self.0.join(name), cause: cause.into() }
+    }
+}
+
+/// A JSON file; `null` is as good as absent.
+pub(super) struct Object<'a> {
+    folder: Folder<'a>,
+    name: &'static str,
+    fields: Map<String, Value>,
+}
+
+impl Object<'_> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, TextError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f32>, TextError> {
+        #[expect(clippy::cast_possible_truncation, reason = "too large is inf, refused later")]
+        self.typed(key, "a number", |value| value.as_f64().map(|wide| wide as f32))
+    }
+
+    /// Converts a field; `wanted` is what it should be.
+    pub(super) fn typed<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        convert: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, TextError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| self.wrong(format!("{key} is not {wanted}")))
+    }
+
+    /// An error about this file.
+    pub(super) fn wrong(&self, cause: impl Into<String>) -> TextError {
+        self.folder.wrong(self.name, cause)
+    }
+}

@@ -1,0 +1,132 @@
+//! What stands beside tokenizer.json: special tokens, chat template, end tokens, sampling.
+
+use super::files::Folder;
+use super::files::Object;
+use crate::text::TextError;
+use binfer_proto::{Sampling, Token};
+use serde_json::Value;
+use tokenizers::AddedToken;
+
+/// Everything that the other files say about text.
+pub(super) struct Settings {
+    pub(super) bos: Option<String>,
+    pub(super) eos: Option<String>,
+    /// Whether a plain prompt begins with `bos`; `None` leaves it to tokenizer.json.
+    pub(super) add_bos: Option<bool>,
+    /// Tokens that tokenizer.json may lack, by id.
+    pub(super) added: Vec<(Token, AddedToken)>,
+    pub(super) template: Option<String>,
+    /// Of generation_config.json, or else of config.json.
+    pub(super) end_ids: Vec<Token>,
+    pub(super) sampling: Sampling,
+    /// What generation_config.json asks for and this version does not do.
+    pub(super) not_applied: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn read(folder: Folder<'_>) -> Result<Self, TextError> {
+        let tokenizer = folder.object("tokenizer_config.json")?;
+        let generation = folder.object("generation_config.json")?;
+        if tokenizer.bool("add_eos_token")? == Some(true) {
+            return Err(tokenizer.wrong("add_eos_token true is not supported"));
+        }
+        let end_ids = match end_ids(&generation)? {
+            ids if ids.is_empty() => end_ids(&folder.object("config.json")?)?,
+            ids => ids,
+        };
+        let (sampling, not_applied) = sampling(&generation)?;
+        Ok(Self {
+            bos: special(&tokenizer, "bos_token")?,
+            eos: special(&tokenizer, "eos_token")?,
+            add_bos: tokenizer.bool("add_bos_token")?,
+            added: added(&tokenizer)?,
+            template: template(folder, &tokenizer)?,
+            end_ids,
+            sampling,
+            not_applied,
+        })
+    }
+}
+
+/// A token written as a string, or as an object with its `content`.
+fn special(config: &Object<'_>, key: &str) -> Result<Option<String>, TextError> {
+    config.typed(key, "a token", |value| {
+        value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+    })
+}
+
+fn added(config: &Object<'_>) -> Result<Vec<(Token, AddedToken)>, TextError> {
+    let key = "added_tokens_decoder";
+    let tokens = config.typed(key, "an object of tokens by id", |value| {
+        let entries = value.as_object()?.iter();
+        entries.map(|(id, token)| Some((id.parse().ok()?, added_token(token)?))).collect()
+    });
+    let mut tokens: Vec<(Token, AddedToken)> = tokens?.unwrap_or_default();
+    tokens.sort_by_key(|(id, _)| *id);
+    Ok(tokens)
+}
+
+fn added_token(value: &Value) -> Option<AddedToken> {
+    let flag = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let token = AddedToken::from(value.get("content")?.as_str()?, flag("special"));
+    let token = token.single_word(flag("single_word")).normalized(flag("normalized"));
+    Some(token.lstrip(flag("lstrip")).rstrip(flag("rstrip")))
+}
+
+/// A file of its own wins, as in transformers.
+fn template(folder: Folder<'_>, config: &Object<'_>) -> Result<Option<String>, TextError> {
+    if let Some(source) = folder.text("chat_template.jinja")? {
+        return Ok(Some(source));
+    }
+    let key = "chat_template";
+    match config.get(key) {
+        Some(Value::Array(named)) => {
+            let entry = |name: &str| {
+                let found = named.iter().find(|entry| entry.get("name") == Some(&name.into()));
+                found.and_then(|entry| entry.get("template")?.as_str())
+            };
+            let only = || named.first().filter(|_| named.len() == 1)?.get("template")?.as_str();
+            let chosen = entry("default").or_else(only).map(str::to_owned);
+            let missing = || config.wrong("chat_template has no template named \"default\"");
+            chosen.ok_or_else(missing).map(Some)
+        }
+        Some(_) => config.typed(key, "a string or named templates", owned),
+        None => folder.object("chat_template.json")?.typed(key, "a string", owned),
+    }
+}
+
+fn owned(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// One id, or several.
+fn end_ids(config: &Object<'_>) -> Result<Vec<Token>, TextError> {
+    let id = |value: &Value| Token::try_from(value.as_u64()?).ok();
+    let ids = config.typed("eos_token_id", "a token id or several", |value| match value {
+        Value::Array(ids) => ids.iter().map(id).collect(),
+        one => id(one).map(|id| vec![id]),
+    });
+    Ok(ids?.unwrap_or_default())
+}
+
+/// As vLLM reads it: `do_sample` does not matter, and what is absent is neutral.
+fn sampling(config: &Object<'_>) -> Result<(Sampling, Vec<String>), TextError> {
+    let top_k = config.typed("top_k", "a whole number", |value| match value.as_i64()? {
+        -1 => Some(0),
+        count => u32::try_from(count).ok(),
+    });
+    let sampling = Sampling {
+        temperature: config.number("temperature")?.unwrap_or(1.0),
+        top_k: top_k?.unwrap_or(0),
+        top_p: config.number("top_p")?.unwrap_or(1.0),
+        ..Sampling::GREEDY
+    };
+    sampling.check().map_err(|cause| config.wrong(cause))?;
+    let mut not_applied = Vec::new();
+    for (key, neutral) in [("min_p", 0.0), ("repetition_penalty", 1.0)] {
+        if let Some(value) = config.number(key)?.filter(|value| *value != neutral) {
+            not_applied.push(format!("generation_config.json: {key} {value} is not applied"));
+        }
+    }
+    Ok((sampling, not_applied))
+}

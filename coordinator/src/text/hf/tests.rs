@@ -1,0 +1,274 @@
+//! Folders against their goldens, against the tokenizers library, and broken in every way.
+
+use crate::text::{Detokenizer, Message, TextError, TextModel};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const NAMES: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"];
+
+static QWEN3: LazyLock<TextModel> = LazyLock::new(|| TextModel::from_folder(&qwen3()).unwrap());
+static PIECES: LazyLock<TextModel> =
+    LazyLock::new(|| Copy::of(&[(NAMES[0], pieces().to_string()), special()]).open().unwrap());
+
+fn qwen3() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/qwen3")
+}
+
+/// A folder for one test, removed with it.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of<C: AsRef<[u8]>>(files: &[(&str, C)]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let copy = Self(PathBuf::from(format!("/tmp/binfer-text-{}-{count}", std::process::id())));
+        std::fs::create_dir(&copy.0).unwrap();
+        files.iter().for_each(|(name, content)| copy.write(name, content.as_ref()));
+        copy
+    }
+
+    fn qwen3() -> Self {
+        Self::of(&NAMES.map(|name| (name, std::fs::read(qwen3().join(name)).unwrap())))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.0.join(name), content).unwrap();
+    }
+
+    /// Writes a JSON file after a change.
+    fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut value = serde_json::from_slice(&std::fs::read(self.0.join(name)).unwrap()).unwrap();
+        change(&mut value);
+        self.write(name, value.to_string().as_bytes());
+    }
+
+    fn open(&self) -> Result<TextModel, TextError> {
+        TextModel::from_folder(&self.0)
+    }
+
+    fn error(&self) -> String {
+        self.open().unwrap_err().to_string()
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn message(role: &str, content: &str) -> Message {
+    Message { role: role.into(), content: content.into() }
+}
+
+fn special() -> (&'static str, String) {
+    let template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let config = json!({ "bos_token": { "content": "<s>" }, "eos_token": "</s>",
+                         "chat_template": template });
+    (NAMES[1], config.to_string())
+}
+
+/// A tokenizer as Llama 2 has it: ids 0 to 2 are special, byte `b` is token `3 + b`.
+fn pieces() -> Value {
+    let mut vocab: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).into();
+    vocab.extend((0..=255_u8).map(|byte| format!("<0x{byte:02X}>")));
+    vocab.extend(["▁", "h", "e", "l", "o", "é", "he", "ll", "▁he", "llo", "▁▁"].map(str::to_owned));
+    let added = |id: u32, content: &str| {
+        json!({ "id": id, "content": content, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false })
+    };
+    let vocab: serde_json::Map<String, Value> =
+        vocab.into_iter().zip(0..).map(|(word, id): (String, u32)| (word, id.into())).collect();
+    json!({
+        "version": "1.0",
+        "truncation": { "direction": "Right", "max_length": 2, "strategy": "LongestFirst",
+                        "stride": 0 },
+        "added_tokens": [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "Prepend", "prepend": "▁" },
+            { "type": "Replace", "pattern": { "String": " " }, "content": "▁" } ] },
+        "post_processor": { "type": "TemplateProcessing",
+            "single": [{ "SpecialToken": { "id": "<s>", "type_id": 0 } },
+                       { "Sequence": { "id": "A", "type_id": 0 } }],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } },
+                     { "Sequence": { "id": "B", "type_id": 0 } }],
+            "special_tokens": { "<s>": { "id": "<s>", "ids": [1], "tokens": ["<s>"] } } },
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+            { "type": "ByteFallback" }, { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 } ] },
+        "model": { "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+                   "vocab": vocab,
+                   "merges": ["h e", "l l", "▁ he", "ll o", "▁ ▁"] },
+    })
+}
+
+fn streamed(model: &TextModel, ids: &[u32]) -> String {
+    let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
+    for id in ids {
+        let mut piece = String::new();
+        detokenizer.push(&model.vocab, *id, &mut piece);
+        text.push_str(&piece);
+    }
+    detokenizer.finish(&mut text);
+    text
+}
+
+#[test]
+fn a_chat_is_that_of_the_golden() {
+    let golden = std::fs::read(qwen3().join("golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let chat = &golden["chat"];
+    let messages: Vec<Message> = chat["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| message(one["role"].as_str().unwrap(), one["content"].as_str().unwrap()))
+        .collect();
+    let ids = |key: &str| serde_json::from_value::<Vec<u32>>(chat[key].clone()).unwrap();
+    assert_eq!(QWEN3.render_chat(&messages).unwrap(), chat["rendered"].as_str().unwrap());
+    assert_eq!(QWEN3.encode_chat(&messages).unwrap(), ids("prompt_ids"));
+    assert_eq!(QWEN3.decode(&ids("ids")), chat["generated"].as_str().unwrap());
+    assert_eq!(QWEN3.end_ids(), [349, 351]);
+    let sampling = QWEN3.sampling();
+    assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.6, 20, 0.95));
+    assert!(QWEN3.notes().is_empty());
+}
+
+proptest! {
+    #[test]
+    fn byte_level_text_is_that_of_the_library(ids in prop::collection::vec(0_u32..356, 0..40)) {
+        let at_once = QWEN3.tokenizer.decode(&ids, true).unwrap();
+        prop_assert_eq!(streamed(&QWEN3, &ids), at_once.clone());
+        prop_assert_eq!(QWEN3.decode(&ids), at_once);
+    }
+
+    #[test]
+    fn sentence_piece_text_is_that_of_the_library(ids in prop::collection::vec(0_u32..272, 0..40)) {
+        let at_once = PIECES.tokenizer.decode(&ids, true).unwrap();
+        prop_assert_eq!(streamed(&PIECES, &ids), PIECES.decode(&ids));
+        // The library replaces each byte of a run that is broken anywhere.
+        if !at_once.contains(char::REPLACEMENT_CHARACTER) {
+            prop_assert_eq!(PIECES.decode(&ids), at_once);
+        }
+    }
+
+    #[test]
+    fn text_survives_the_way_there_and_back(text in "[hello é<>▁☃\\n]{0,24}") {
+        let ids = PIECES.encode_prompt(&text).unwrap();
+        prop_assert_eq!(ids[0], 1);
+        prop_assert_eq!(streamed(&PIECES, &ids), text.replace('▁', " "));
+    }
+}
+
+#[test]
+fn a_prompt_begins_with_bos_once() {
+    assert_eq!(PIECES.encode_prompt("hello").unwrap(), [1, 267, 268]);
+    let chat = PIECES.encode_chat(&[message("user", "hello")]).unwrap();
+    assert_eq!(chat, [1, 267, 268], "written by the template");
+    let with = |add_bos: bool, post_processor: bool| {
+        let copy = Copy::of(&[(NAMES[0], pieces().to_string()), special()]);
+        copy.edit(NAMES[1], |config| config["add_bos_token"] = add_bos.into());
+        if !post_processor {
+            copy.edit(NAMES[0], |tokenizer| tokenizer["post_processor"] = Value::Null);
+        }
+        copy.open().unwrap().encode_prompt("he").unwrap()
+    };
+    assert_eq!(with(true, true), [1, 267]);
+    assert_eq!(with(true, false), [1, 267]);
+    assert_eq!(with(false, true), [267]);
+    assert_eq!(with(false, false), [267]);
+}
+
+#[test]
+fn templates_stand_in_several_places() {
+    let copy = Copy::qwen3();
+    let rendered = |copy: &Copy| copy.open().unwrap().render_chat(&[message("user", "x")]).unwrap();
+    copy.edit(NAMES[1], |config| config["chat_template"] = Value::Null);
+    assert!(!copy.open().unwrap().has_template());
+    copy.write("chat_template.json", br#"{"chat_template": "of json"}"#);
+    assert_eq!(rendered(&copy), "of json");
+    let named = |name: &str| json!([{ "name": name, "template": "named {{ eos_token }}" }]);
+    copy.edit(NAMES[1], |config| config["chat_template"] = named("default"));
+    assert_eq!(rendered(&copy), "named <|im_end|>");
+    copy.edit(NAMES[1], |config| config["chat_template"] = named("tool_use"));
+    assert_eq!(rendered(&copy), "named <|im_end|>");
+    copy.write("chat_template.jinja", b"a file of its own");
+    assert_eq!(rendered(&copy), "a file of its own");
+}
+
+#[test]
+fn end_tokens_come_from_the_first_file_that_has_them() {
+    let copy = Copy::qwen3();
+    copy.edit(NAMES[2], |config| config["eos_token_id"] = 7.into());
+    assert_eq!(copy.open().unwrap().end_ids(), [7, 351]);
+    copy.edit(NAMES[2], |config| {
+        *config = json!({ "repetition_penalty": 1.05, "top_k": -1, "min_p": 0.0 });
+    });
+    let model = copy.open().unwrap();
+    assert_eq!(model.end_ids(), [351]);
+    assert_eq!((model.sampling().temperature, model.sampling().top_k), (1.0, 0));
+    assert_eq!(model.notes(), ["generation_config.json: repetition_penalty 1.05 is not applied"]);
+    for name in &NAMES[1..] {
+        std::fs::remove_file(copy.0.join(name)).unwrap();
+    }
+    assert!(copy.error().ends_with("names a token that ends an answer (eos_token_id)"));
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    let refused = |name: &str, change: &dyn Fn(&mut Value), expected: &str| {
+        let copy = Copy::qwen3();
+        copy.edit(name, change);
+        let error = copy.error();
+        let place = copy.0.join(name).display().to_string();
+        assert!(error.starts_with(&place) && error.contains(expected), "{error}");
+    };
+    refused(NAMES[0], &|file| file["decoder"] = json!({ "type": "WordPiece" }), "WordPiece");
+    refused(NAMES[0], &|file| file["decoder"] = Value::Null, "without a decoder");
+    refused(NAMES[0], &|file| file["model"]["dropout"] = 0.5.into(), "model.dropout");
+    refused(NAMES[0], &|file| file["model"]["vocab"]["!"] = 9_999_999.into(), "9999999");
+    refused(NAMES[0], &|file| file["added_tokens"][0]["id"] = 7.into(), "has id 349 here, and 7");
+    refused(NAMES[1], &|file| file["add_eos_token"] = true.into(), "add_eos_token");
+    refused(NAMES[1], &|file| file["add_bos_token"] = "yes".into(), "add_bos_token is not true or");
+    refused(NAMES[2], &|file| file["top_p"] = 2.into(), "top_p 2");
+    refused(NAMES[2], &|file| file["eos_token_id"] = "x".into(), "eos_token_id is not a token id");
+    let copy = Copy::qwen3();
+    copy.edit(NAMES[1], |file| file["added_tokens_decoder"]["7"] = json!({ "content": "<x>" }));
+    assert!(copy.error().contains("\"<x>\" has id 352 here, and 7 where it is added"));
+    std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
+    assert!(copy.error().ends_with("tokenizer.json: there is no such file"));
+}
+
+/// Opens a folder and uses what it gives: nothing may panic.
+fn exercise(copy: &Copy) {
+    if let Ok(model) = copy.open() {
+        let _ = model.encode_prompt("How many 12 ships<|im_end|>\n");
+        let _ = model.encode_chat(&[message("user", "x")]);
+        model.decode(&[0, 108, 60, 242, 349, 350, 351, 400]);
+    }
+}
+
+#[test]
+fn broken_files_are_errors() {
+    for name in [NAMES[0], NAMES[1], NAMES[2]] {
+        let copy = Copy::qwen3();
+        let whole = std::fs::read(copy.0.join(name)).unwrap();
+        for at in 0..whole.len() {
+            copy.write(name, &whole[..at]);
+            // A file that ends in a line break is whole without it.
+            assert!(copy.open().is_err() || whole[at..].trim_ascii().is_empty(), "{name} {at}");
+        }
+        // Every byte of the small files, a sample of the large one.
+        for at in (0..whole.len()).step_by(whole.len().div_ceil(800)) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            copy.write(name, &flipped);
+            exercise(&copy);
+        }
+    }
+}
