@@ -107,7 +107,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
             load.kv_bytes_max,
             u64::from(load.slots_max) * u64::from(load.context_max),
         ),
-        kv_layout: "[block][kv_head][token][head_dim]".into(),
+        kv_layout: "k [block][kv_head][element][token], v [block][kv_head][token][element]".into(),
         shard_digest: source.digest().to_le_bytes().to_vec(),
         load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     }));

@@ -74,7 +74,8 @@ pub struct MemoryPlan {
     pub kv: Vec<KvLayerPlan>,
 }
 
-/// Shape of one layer's cache: K and V each `[blocks][kv_heads][block_tokens][head_dim]`.
+/// Shape of one layer's cache: K and V each hold `blocks * kv_heads * block_tokens * head_dim`
+/// elements; in which order is the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayerPlan {
     /// Blocks of the layer's KV group.
