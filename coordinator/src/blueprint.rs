@@ -91,6 +91,7 @@ impl Blueprint {
             context_max: self.options.context_max,
             vocab: self.source.spec().vocab,
             end_ids: text.end_ids().to_vec(),
+            sampling: text.sampling(),
             salt: self.source.digest(),
             created: now.as_secs(),
         }

@@ -24,7 +24,7 @@ pub fn cache_dir() -> Option<PathBuf> {
         .or_else(|| var("HOME").map(|dir| dir.join(".cache/binfer")))
 }
 
-/// The file that MODEL names: a GGUF file, or `demo`.
+/// What MODEL names: a GGUF file, a Hugging Face folder, or `demo`.
 pub fn model_path(model: &str) -> Result<PathBuf, ConfigError> {
     if model == "demo" {
         let path = cache_dir().map(|dir| dir.join(DEMO_FILE));
@@ -35,11 +35,18 @@ pub fn model_path(model: &str) -> Result<PathBuf, ConfigError> {
     let path = PathBuf::from(model);
     match fs::metadata(&path) {
         Ok(meta) if meta.is_file() => Ok(path.canonicalize().unwrap_or(path)),
+        Ok(meta) if meta.is_dir() && path.join("config.json").is_file() => {
+            Ok(path.canonicalize().unwrap_or(path))
+        }
+        Ok(meta) if meta.is_dir() => Err(ConfigError(format!(
+            "{model}: the folder has no config.json; MODEL is a GGUF file or a Hugging Face folder"
+        ))),
         Ok(_) => Err(ConfigError(format!(
-            "{model}: not a file; this version reads GGUF files, Hugging Face folders come later"
+            "{model}: not a file; MODEL is a GGUF file or a Hugging Face folder"
         ))),
         Err(error) => Err(ConfigError(format!(
-            "{model}: {error}; MODEL is a GGUF file, or `demo` (Hugging Face ids come later)"
+            "{model}: {error}; MODEL is a GGUF file, a Hugging Face folder, or `demo` \
+             (Hugging Face ids come later)"
         ))),
     }
 }

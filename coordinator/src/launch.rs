@@ -121,9 +121,10 @@ impl Launched {
         let fleet =
             tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
         let source = Arc::clone(&self.blueprint.source);
-        let build = move || TextModel::from_gguf(&source.gguf().metadata);
+        let build = move || TextModel::from_source(&source);
         let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
         let text = Arc::new(text?);
+        text.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
 
         let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));

@@ -11,7 +11,7 @@ use crate::config::{self, ConfigError};
 /// Flags of every command that runs a model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A GGUF file, or `demo`
+    /// A GGUF file, a Hugging Face folder, or `demo`
     pub model: String,
     /// Ranks that share the model: a number, or `auto`
     #[arg(long, default_value = "auto", value_name = "N|auto")]
@@ -99,7 +99,7 @@ pub enum Device {
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The checkpoint's file.
+    /// The checkpoint's file or folder.
     pub path: PathBuf,
     /// Name under which clients ask for it.
     pub name: String,
@@ -211,7 +211,10 @@ impl ModelArgs {
     }
 
     fn name(&self, source: &Source) -> String {
-        let stem = source.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let path = source.path();
+        // A folder's name may have dots.
+        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
         if self.model == "demo" {
             "demo".into()
         } else {

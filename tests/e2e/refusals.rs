@@ -109,7 +109,7 @@ fn a_model_that_is_not_there_is_refused_with_what_to_do() {
     let folder = Folder::new("missing");
     let path = folder.file("nothing.gguf");
     refused(&[path.to_str().unwrap()], SETTINGS, &["nothing.gguf", "No such file", "`demo`"]);
-    refused(&[folder.0.to_str().unwrap()], SETTINGS, &["not a file", "GGUF"]);
+    refused(&[folder.0.to_str().unwrap()], SETTINGS, &["no config.json", "GGUF"]);
     // A cache without the demo model.
     let empty = crate::harness::binfer()
         .env("BINFER_CACHE", &folder.0)

@@ -74,7 +74,7 @@ impl Cluster {
     /// Starts a cluster and waits until it is ready.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
         let source = Source::open(model_path()).unwrap();
-        let text = Arc::new(TextModel::from_gguf(&source.gguf().metadata).unwrap());
+        let text = Arc::new(TextModel::from_source(&source).unwrap());
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
         let budget = Arc::new(UnreadBudget::new(UNREAD_BYTES_MAX));
@@ -162,6 +162,7 @@ fn model_info(text: &TextModel, vocab: u32) -> ModelInfo {
         context_max: 512,
         vocab,
         end_ids: text.end_ids().to_vec(),
+        sampling: text.sampling(),
         salt: 0,
         created: 0,
     }

@@ -8,7 +8,7 @@ use crate::harness::{goldens, model_path, tokenizer_lines};
 #[test]
 fn every_line_has_the_tokens_of_the_golden() {
     let source = Source::open(model_path()).unwrap();
-    let text = TextModel::from_gguf(&source.gguf().metadata).unwrap();
+    let text = TextModel::from_source(&source).unwrap();
     let data = TextData::from_gguf(&source.gguf().metadata).unwrap();
     let plain = build_tokenizer(&data, ControlTokens::Text).unwrap();
     let lines = tokenizer_lines();
@@ -24,7 +24,7 @@ fn every_line_has_the_tokens_of_the_golden() {
 #[test]
 fn every_prompt_and_chat_has_the_tokens_of_the_golden() {
     let source = Source::open(model_path()).unwrap();
-    let text = TextModel::from_gguf(&source.gguf().metadata).unwrap();
+    let text = TextModel::from_source(&source).unwrap();
     for golden in goldens() {
         let ids = match &golden.text {
             Some(prompt) => text.encode_prompt(prompt).unwrap(),

@@ -3,7 +3,7 @@
 use super::core::{MaxTokens, Prompt};
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo};
-use binfer_proto::Sampling;
+use binfer_proto::{Sampling, Token};
 
 /// Fields of [`Sampling`], by which an error of its check begins.
 const SAMPLING_FIELDS: [&str; 7] = [
@@ -52,12 +52,7 @@ pub(super) fn prompt(
     let bytes = match prompt {
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(tokens) => {
-            if let Some(token) = tokens.iter().find(|token| **token >= model.vocab) {
-                let message =
-                    format!("prompt: token {token} is not below the vocabulary of {}", model.vocab);
-                return Err(SubmitError::invalid("prompt", message));
-            }
-            return Ok(());
+            return self::tokens(tokens, model, "prompt");
         }
         Prompt::Chat(messages) => {
             if messages.is_empty() {
@@ -85,6 +80,22 @@ pub(super) fn prompt(
         return Err(SubmitError::invalid(prompt.param(), message));
     }
     Ok(())
+}
+
+/// A tokenizer may know more tokens than the model has rows for.
+pub(super) fn tokens(
+    tokens: &[Token],
+    model: &ModelInfo,
+    param: &'static str,
+) -> Result<(), SubmitError> {
+    match tokens.iter().find(|token| **token >= model.vocab) {
+        None => Ok(()),
+        Some(token) => {
+            let vocab = model.vocab;
+            let message = format!("{param}: token {token} is not below the vocabulary of {vocab}");
+            Err(SubmitError::invalid(param, message))
+        }
+    }
 }
 
 /// How many tokens the answer may have.

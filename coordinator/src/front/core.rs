@@ -200,7 +200,10 @@ impl Core {
             other => other,
         };
         let text = self.shared.parts.text.clone();
-        self.on_pool(move || tokenize(&text, prompt)).await?
+        let param = prompt.param();
+        let tokens = self.on_pool(move || tokenize(&text, prompt)).await??;
+        checks::tokens(&tokens, self.model(), param)?;
+        Ok(tokens)
     }
 
     /// Runs `work` on the pool that tokenises, or refuses it when too much waits there.

@@ -1,6 +1,6 @@
 //! What fronts know about the model, the server's state and their own limits.
 
-use binfer_proto::Token;
+use binfer_proto::{Sampling, Token};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub struct ModelInfo {
     pub vocab: u32,
     /// Tokens that end an answer.
     pub end_ids: Vec<Token>,
+    /// How tokens are drawn where a request does not say it.
+    pub sampling: Sampling,
     /// Keeps cached blocks of different weights apart.
     pub salt: u64,
     /// When the server started, in Unix seconds.

@@ -66,6 +66,7 @@ pub(crate) fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: usize) -> 
             context_max: 256,
             vocab: 264,
             end_ids: vec![END],
+            sampling: text.sampling(),
             salt: 7,
             created: 0x1234,
         }),

@@ -29,7 +29,7 @@ pub(super) fn completion(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
     check_model(fields, core)?;
     refuse_completion(fields)?;
     let prompt = prompt(fields)?;
-    parsed(fields, prompt, MaxTokens::AtMost(COMPLETION_TOKENS))
+    parsed(fields, prompt, MaxTokens::AtMost(COMPLETION_TOKENS), core.model().sampling)
 }
 
 pub(super) fn chat(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
@@ -42,7 +42,7 @@ pub(super) fn chat(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
     };
     let messages = messages.iter().enumerate().map(|(index, value)| message(index, value));
     let messages = messages.collect::<Result<_, _>>()?;
-    parsed(fields, Prompt::Chat(messages), MaxTokens::Rest)
+    parsed(fields, Prompt::Chat(messages), MaxTokens::Rest, core.model().sampling)
 }
 
 fn object(body: &[u8]) -> Result<Value, ApiError> {
@@ -81,7 +81,13 @@ pub(super) fn unknown_model(core: &Core) -> ApiError {
     }
 }
 
-fn parsed(fields: Fields<'_>, prompt: Prompt, length: MaxTokens) -> Result<Parsed, ApiError> {
+/// `length` and `sampling` are what holds for fields that are absent.
+fn parsed(
+    fields: Fields<'_>,
+    prompt: Prompt,
+    length: MaxTokens,
+    sampling: Sampling,
+) -> Result<Parsed, ApiError> {
     let (max_tokens, max_tokens_field) = match fields.count("max_completion_tokens")? {
         Some(tokens) => (Some(tokens), "max_completion_tokens"),
         None => (fields.count("max_tokens")?, "max_tokens"),
@@ -97,10 +103,10 @@ fn parsed(fields: Fields<'_>, prompt: Prompt, length: MaxTokens) -> Result<Parse
         prompt,
         max_tokens: max_tokens.map_or(length, MaxTokens::Asked),
         sampling: Sampling {
-            temperature: fields.number("temperature")?.unwrap_or(1.0),
-            top_k: top_k(fields)?,
-            top_p: fields.number("top_p")?.unwrap_or(1.0),
-            ..Sampling::GREEDY
+            temperature: fields.number("temperature")?.unwrap_or(sampling.temperature),
+            top_k: top_k(fields)?.unwrap_or(sampling.top_k),
+            top_p: fields.number("top_p")?.unwrap_or(sampling.top_p),
+            ..sampling
         },
         seed: fields.seed("seed")?,
         stop: stop(fields)?,
@@ -112,11 +118,11 @@ fn parsed(fields: Fields<'_>, prompt: Prompt, length: MaxTokens) -> Result<Parse
 }
 
 /// vLLM's clients write -1 for all.
-fn top_k(fields: Fields<'_>) -> Result<u32, ApiError> {
+fn top_k(fields: Fields<'_>) -> Result<Option<u32>, ApiError> {
     if fields.get("top_k").and_then(Value::as_i64) == Some(-1) {
-        return Ok(0);
+        return Ok(Some(0));
     }
-    Ok(fields.count("top_k")?.unwrap_or(0))
+    fields.count("top_k")
 }
 
 fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {

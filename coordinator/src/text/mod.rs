@@ -27,6 +27,7 @@ pub use tokenizer::{ControlTokens, build as build_tokenizer};
 pub use vocab::{Spelling, Vocab};
 
 use binfer_proto::{Sampling, Token};
+use binfer_shard::Source;
 use binfer_shard::gguf::Metadata;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -79,9 +80,17 @@ pub struct TextModel {
 }
 
 /// What a model draws with whose files say nothing.
-pub const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
+pub(crate) const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
 
 impl TextModel {
+    /// Out of an opened model.
+    pub fn from_source(source: &Source) -> Result<Self, TextError> {
+        match source.gguf() {
+            Some(gguf) => Self::from_gguf(&gguf.metadata),
+            None => Self::from_folder(source.path()),
+        }
+    }
+
     /// Out of a GGUF file's metadata.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         Self::new(&TextData::from_gguf(metadata)?)

@@ -35,7 +35,7 @@ pub(crate) struct Golden {
 /// All goldens. No step of any is so close that another order of summation may decide it.
 pub(crate) fn goldens() -> Vec<Golden> {
     let source = binfer_shard::Source::open(model_path()).unwrap();
-    let text = TextModel::from_gguf(&source.gguf().metadata).unwrap();
+    let text = TextModel::from_source(&source).unwrap();
     let all = read("tests/goldens/smollm2.json");
     all["prompts"].as_array().unwrap().iter().map(|golden| parse(golden, &text)).collect()
 }

@@ -28,7 +28,7 @@ use crate::launch::LaunchError;
 use crate::meter::{StepCost, StepMeter};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::Serve;
-use crate::text::{TextModel, TextStage};
+use crate::text::{SAMPLING_DEFAULT, TextModel, TextStage};
 
 /// Steps before the measured ones: streams begin, memory settles.
 const WARM_UP: u32 = 1000;
@@ -60,7 +60,7 @@ pub(super) struct CoordinatorBench {
 pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     let path = config::model_path(&bench.model).map_err(LaunchError::Config)?;
     let source = Source::open(path.clone())?;
-    let text = Arc::new(TextModel::from_gguf(&source.gguf().metadata)?);
+    let text = Arc::new(TextModel::from_source(&source)?);
     let vocab = source.spec().vocab;
     let mut rows = Vec::new();
     for (streams, step_us) in
@@ -242,6 +242,7 @@ impl Setup {
             context_max: CONTEXT_MAX,
             vocab: self.vocab,
             end_ids: Vec::new(),
+            sampling: SAMPLING_DEFAULT,
             salt: 0,
             created: 0,
         }

@@ -91,7 +91,7 @@ fn keep_awake() {
 /// Tokens that are whole characters, so that each one becomes an event.
 fn speakable(model: &Path) -> Result<Vec<Token>> {
     let source = Source::open(model)?;
-    let text = TextModel::from_gguf(&source.gguf().metadata)?;
+    let text = TextModel::from_source(&source)?;
     let whole = |token: &Token| {
         let piece = text.decode(&[*token]);
         !piece.is_empty() && !piece.contains(char::REPLACEMENT_CHARACTER)
