@@ -83,6 +83,19 @@ impl DType {
         }
     }
 
+    /// The type of that name in a safetensors header.
+    ///
+    /// # Errors
+    /// A sentence that names the type and those that are supported.
+    pub fn from_safetensors(name: &str) -> Result<Self, String> {
+        match name {
+            "F32" => Ok(Self::F32),
+            "F16" => Ok(Self::F16),
+            "BF16" => Ok(Self::BF16),
+            _ => Err(format!("{name} is not supported yet; supported: F32, F16, BF16")),
+        }
+    }
+
     /// The type of a GGUF id.
     ///
     /// # Errors

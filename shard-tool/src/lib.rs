@@ -7,19 +7,26 @@
 //! | [`layout`] | pure: which heads, FFN columns and vocabulary rows each rank holds |
 //! | [`mod@slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
 //! | [`gguf`] | bounded reader of the GGUF container |
-//! | `families` | the registry: metadata -> spec, one file an architecture |
+//! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
+//! | `catalog`, `pieces` | where tensors lie in files; positional reads |
+//! | `families` | the registry: settings -> spec, one table an architecture |
+//! | `dense` | what the tables of dense decoders share |
 //! | [`dtype`], [`dequant`] | element types, their blocks, their meaning |
 //! | [`Error`] | file, tensor, offset, cause, way out |
 //!
 //! Deliberately absent: devices, memory maps (a file that changes would tear them), threads, and
 //! any arithmetic on weights except the reference in [`dequant`].
 
+mod catalog;
+mod dense;
 pub mod dequant;
 pub mod dtype;
 mod error;
 mod families;
 pub mod gguf;
+mod hf;
 pub mod layout;
+mod pieces;
 pub mod slice;
 mod source;
 pub mod spec;

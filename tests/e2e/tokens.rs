@@ -9,7 +9,7 @@ use crate::harness::{goldens, model_path, tokenizer_lines};
 fn every_line_has_the_tokens_of_the_golden() {
     let source = Source::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
-    let data = TextData::from_gguf(&source.gguf().metadata).unwrap();
+    let data = TextData::from_gguf(&source.gguf().unwrap().metadata).unwrap();
     let plain = build_tokenizer(&data, ControlTokens::Text).unwrap();
     let lines = tokenizer_lines();
     assert!(lines.len() >= 80, "{} lines", lines.len());

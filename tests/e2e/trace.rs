@@ -1,4 +1,4 @@
-//! What the decoder asks of a backend, call by call, against `tests/goldens/llama.trace`.
+//! What the decoder asks of a backend, call by call, against `tests/goldens/FAMILY.trace`.
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p binfer --test e2e -- trace` writes it anew.
 
@@ -16,8 +16,6 @@ use binfer_worker::progress::Progress;
 
 use crate::gguf_writer::{Llama, TINY};
 use crate::harness::repository;
-
-const GOLDEN: &str = "tests/goldens/llama.trace";
 
 /// A decode row and a chunk of a prompt, which is not its last.
 fn batch() -> Batch {
@@ -59,19 +57,16 @@ fn trace_of(source: &Source, layout: &RankLayout) -> String {
     recorder.trace().to_owned()
 }
 
-#[test]
-fn trace_of_llama_equals_its_golden() {
-    let path = std::env::temp_dir().join(format!("binfer-trace-{}.gguf", std::process::id()));
-    Llama { layers: 2, ..TINY }.writer().write_sparse(&path);
-    let source = Source::open(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
+/// Compares the traces of a checkpoint with the golden of its family.
+fn check(family: &str, source: &Source) {
     let mut trace = String::new();
     // Four ranks and two KV heads: a KV head is shared, and query heads are divided.
     for (world, rank) in [(1, 0), (4, 3)] {
         let layout = &layouts(source.spec(), world).unwrap()[rank];
-        trace += &format!("# rank {rank} of {world}\n{}", trace_of(&source, layout));
+        trace += &format!("# rank {rank} of {world}\n{}", trace_of(source, layout));
     }
-    let golden = repository(GOLDEN);
+    let name = format!("tests/goldens/{family}.trace");
+    let golden = repository(&name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &trace).unwrap();
     }
@@ -79,6 +74,23 @@ fn trace_of_llama_equals_its_golden() {
     let differ = expected.lines().zip(trace.lines()).find(|(one, other)| one != other);
     assert!(
         expected == trace,
-        "the trace differs from {GOLDEN} at {differ:?}; if that is meant, run with UPDATE_GOLDEN=1"
+        "the trace differs from {name} at {differ:?}; if that is meant, run with UPDATE_GOLDEN=1"
     );
+}
+
+#[test]
+fn trace_of_llama_equals_its_golden() {
+    let path = std::env::temp_dir().join(format!("binfer-trace-{}.gguf", std::process::id()));
+    Llama { layers: 2, ..TINY }.writer().write_sparse(&path);
+    let source = Source::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    check("llama", &source);
+}
+
+#[test]
+fn traces_of_the_families_equal_their_goldens() {
+    for family in ["mistral", "qwen2", "qwen3"] {
+        let folder = repository(&format!("tests/fixtures/tiny/{family}"));
+        check(family, &Source::open(folder).unwrap());
+    }
 }

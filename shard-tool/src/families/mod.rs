@@ -1,39 +1,113 @@
-//! The registry: which architectures are known, and the table-making that they share.
+//! The registry: which architectures are known, and what sets each apart.
 //!
-//! A family turns metadata into a [`ModelSpec`]; adding one is a file here and a line in
-//! `REGISTRY`. What a family does not understand is refused by name, never ignored: a key of its
-//! own namespace, a tensor without a use, a tensor of another shape.
+//! A family is a table of what it has that others lack; adding one is a file here and a line in
+//! `REGISTRY`. What a family does not understand is refused by name, never ignored: a setting, a
+//! tensor without a use, a tensor of another shape.
 
 mod llama;
-mod tensors;
+mod mistral;
+mod qwen2;
+mod qwen3;
 
 use std::path::Path;
 
-use crate::error::listed;
-use crate::gguf::{Metadata, Value};
+use crate::catalog::Catalog;
+use crate::dense::{self, Features};
+use crate::gguf::Metadata;
+use crate::hf::Config;
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
 
-/// A family's way from an opened GGUF file to a spec; the path is for messages.
-type FromGguf = fn(&Gguf, &Path) -> Result<ModelSpec, Error>;
+/// An architecture.
+pub(crate) struct Family {
+    /// `model_type` of config.json, and `general.architecture` of GGUF.
+    pub(crate) name: &'static str,
+    /// `architectures[0]` of config.json.
+    class: &'static str,
+    /// Keys of config.json that `features` reads.
+    pub(crate) keys: &'static [&'static str],
+    /// No `num_key_value_heads` means as many as query heads.
+    pub(crate) multi_head_default: bool,
+    /// What config.json says the model has.
+    pub(crate) features: fn(&Config) -> Result<Features, Error>,
+    /// `None`: llama.cpp has no such architecture, or counts it among llama.
+    gguf: Option<GgufForm>,
+}
 
-/// `general.architecture` and what reads it.
-const REGISTRY: &[(&str, FromGguf)] = &[("llama", llama::from_gguf)];
+/// How llama.cpp's converter writes a family.
+pub(crate) struct GgufForm {
+    /// Rows of q and k are interleaved, see [`crate::spec::RowOrder`].
+    pub(crate) interleaved: bool,
+    /// What the model has; of optional tensors the metadata say nothing.
+    pub(crate) features: fn(&Catalog) -> Features,
+}
+
+const REGISTRY: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 /// The spec of the model in an opened GGUF file.
-pub(crate) fn spec(gguf: &Gguf, path: &Path) -> Result<ModelSpec, Error> {
+pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<ModelSpec, Error> {
     let metadata = &gguf.metadata;
     let key = "general.architecture";
     let architecture = metadata.required(key, metadata.string(key))?;
-    let Some((_, from_gguf)) = REGISTRY.iter().find(|(name, _)| *name == architecture) else {
-        let known: Vec<&str> = REGISTRY.iter().map(|(name, _)| *name).collect();
+    let known = || REGISTRY.iter().filter_map(|family| Some((*family, family.gguf.as_ref()?)));
+    let Some((family, form)) = known().find(|(family, _)| family.name == architecture) else {
+        let known: Vec<&str> = known().map(|(family, _)| family.name).collect();
         let cause = format!("architecture {architecture} is not supported yet");
         let error = Error::new(ErrorKind::Unsupported, cause).file(path);
         return Err(error.way_out(format!("supported: {}", known.join(", "))));
     };
     check_container(metadata, path)?;
-    let spec = from_gguf(gguf, path)?;
+    let spec = dense::from_gguf(family, form, gguf, (catalog, path))?;
     check_vocabulary(metadata, path, &spec)?;
     Ok(spec)
+}
+
+/// The family that config.json names.
+pub(crate) fn of_class(config: &Config) -> Result<&'static Family, Error> {
+    let class = config.strings("architectures")?.and_then(|classes| classes.first().copied());
+    let model_type = config.string("model_type")?;
+    let Some(named) = class.or(model_type) else {
+        let cause = "neither architectures nor model_type says what it is";
+        return Err(config.error(ErrorKind::Format, cause));
+    };
+    let is = |family: &&&Family| {
+        class.is_none_or(|class| class == family.class)
+            && model_type.is_none_or(|name| name == family.name)
+    };
+    if let Some(family) = REGISTRY.iter().find(is) {
+        return Ok(family);
+    }
+    let known: Vec<&str> = REGISTRY.iter().map(|family| family.class).collect();
+    let of_type = model_type.map(|name| format!(" (model_type {name})")).unwrap_or_default();
+    let cause = format!("architecture {named}{of_type} is not supported yet");
+    let error = config.error(ErrorKind::Unsupported, cause);
+    Err(error.way_out(format!("supported: {}", known.join(", "))))
+}
+
+/// The spec of the model in a Hugging Face folder.
+pub(crate) fn of_config(
+    family: &Family,
+    config: &Config,
+    catalog: &Catalog,
+) -> Result<ModelSpec, Error> {
+    dense::from_config(family, config, catalog)
+}
+
+/// Qwen's way to say a window: it counts only where it is switched on.
+fn switched_window(config: &Config) -> Result<Option<dense::Window>, Error> {
+    let (positions, first) = (config.u32("sliding_window")?, config.u32("max_window_layers")?);
+    if !config.bool("use_sliding_window")?.unwrap_or(false) {
+        return Ok(None);
+    }
+    let positions = config.required("sliding_window", Ok(positions))?;
+    let first_layer = config.required("max_window_layers", Ok(first))?;
+    window(config, positions, first_layer).map(Some)
+}
+
+fn window(config: &Config, positions: u32, first_layer: u32) -> Result<dense::Window, Error> {
+    if positions == 0 {
+        return Err(config.error(ErrorKind::Mismatch, "sliding_window is 0"));
+    }
+    Ok(dense::Window { positions, first_layer })
 }
 
 /// Keys outside a family's namespace that change what the file is.
@@ -65,42 +139,4 @@ fn check_vocabulary(metadata: &Metadata, path: &Path, spec: &ModelSpec) -> Resul
     }
     let cause = format!("{tokens} tokens, but the embedding has {} rows", spec.vocab);
     Err(Error::new(ErrorKind::Mismatch, cause).file(path))
-}
-
-/// Refuses keys `{architecture}.*` that are neither in `understood` nor at a value without effect.
-fn refuse_unknown_keys(
-    metadata: &Metadata,
-    path: &Path,
-    architecture: &str,
-    understood: &[&str],
-) -> Result<(), Error> {
-    let refused: Vec<String> = metadata
-        .iter()
-        .filter_map(|(key, value)| {
-            let name = key.strip_prefix(architecture)?.strip_prefix('.')?;
-            let fine = understood.contains(&name) || without_effect(name, value);
-            (!fine).then(|| format!("{key} = {}", value.describe()))
-        })
-        .collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let cause = format!("settings that are not supported yet: {}", listed(&refused));
-    Err(Error::new(ErrorKind::Unsupported, cause).file(path))
-}
-
-/// Whether a setting says "as usual", so that ignoring it changes nothing.
-fn without_effect(name: &str, value: &Value) -> bool {
-    match name {
-        "expert_count" | "expert_used_count" | "attention.sliding_window" => {
-            matches!(value, Value::Unsigned(0))
-        }
-        "rope.scaling.type" => matches!(value, Value::String(kind) if kind == "none"),
-        "rope.scaling.factor" | "rope.scale_linear" => matches!(value, Value::Float(1.0)),
-        "rope.scaling.finetuned" => matches!(value, Value::Bool(false)),
-        "attention.causal" | "use_parallel_residual" => {
-            *value == Value::Bool(name == "attention.causal")
-        }
-        _ => false,
-    }
 }

@@ -68,7 +68,7 @@ fn refusals() {
         (
             "other",
             |w| _ = w.string("general.architecture", "qwen3moe"),
-            "architecture qwen3moe is not supported yet; supported: llama",
+            "architecture qwen3moe is not supported yet; supported: llama, qwen2, qwen3",
         ),
         (
             "architecture",
@@ -78,7 +78,7 @@ fn refusals() {
         (
             "scaling",
             |w| _ = w.string("llama.rope.scaling.type", "yarn"),
-            "settings that are not supported yet: llama.rope.scaling.type = \"yarn\"",
+            "metadata key llama.rope.scaling.factor is missing",
         ),
         ("experts", |w| _ = w.u32("llama.expert_count", 8), "llama.expert_count = 8"),
         ("window", |w| _ = w.u32("llama.attention.sliding_window", 9), "sliding_window = 9"),
@@ -98,12 +98,12 @@ fn refusals() {
         (
             "bias",
             |w| _ = w.tensor("blk.0.attn_q.bias", &[64], F32),
-            "has tensors without a use in this architecture: blk.0.attn_q.bias",
+            "lacks tensors: blk.0.attn_k.bias, blk.0.attn_v.bias",
         ),
         (
             "rope",
             |w| _ = w.tensor("rope_freqs.weight", &[8], F32),
-            "use in this architecture: rope_freqs",
+            "rope_freqs.weight: not the divisors of Llama 3's rope scaling",
         ),
         (
             "shape",

@@ -5,15 +5,21 @@
     reason = "sizes are ours, a panic is a failed test"
 )]
 
+#[path = "../support/folder_writer.rs"]
+mod folder_writer;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
 
+mod configs;
 mod damage;
 mod dequant;
 mod families;
+mod folder;
+mod gguf_families;
 mod layout;
 mod model;
 mod reader;
+mod safetensors;
 mod slicer;
 mod source;
 

@@ -129,7 +129,8 @@ fn digests_tell_checkpoints_apart() {
     assert_eq!(digest(), first);
 
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let norm = Source::open(&path).unwrap().gguf().tensor("token_embd.weight").unwrap().clone();
+    let norm =
+        Source::open(&path).unwrap().gguf().unwrap().tensor("token_embd.weight").unwrap().clone();
     let at = norm.offset + norm.bytes / 2;
     file.write_all_at(&[byte_of(&norm.name, norm.bytes / 2) ^ 1], at).unwrap();
     assert_ne!(digest(), first, "a weight");
@@ -146,7 +147,7 @@ fn what_is_no_checkpoint() {
     std::fs::create_dir_all(&folder).unwrap();
     for (path, kind, says) in [
         (scratch("source-absent.gguf"), ErrorKind::Io, "cannot open: No such file"),
-        (folder, ErrorKind::Unsupported, "folders are not supported yet"),
+        (folder, ErrorKind::Format, "it has no config.json; give a folder"),
         ("/dev/zero".into(), ErrorKind::Unsupported, "not a regular file"),
     ] {
         let error = Source::open(&path).unwrap_err();

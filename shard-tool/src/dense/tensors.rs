@@ -1,13 +1,14 @@
-//! Binds a family's table of tensors to those of a file, and collects all that does not fit.
+//! Binds a family's table of tensors to those of a checkpoint, and collects all that does not fit.
 //!
 //! Complaints are gathered and given at once: a reader of the message wants the whole list.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::catalog::Catalog;
 use crate::error::listed;
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
-use crate::{DType, Error, ErrorKind, Gguf};
+use crate::{DType, Error, ErrorKind};
 
 /// A line of a family's table: a checkpoint tensor `[rows, cols]` that is part of another.
 pub(super) struct Line {
@@ -18,18 +19,19 @@ pub(super) struct Line {
 }
 
 /// The tensors of a spec, as they are added.
-pub(super) struct Tensors<'g> {
-    gguf: &'g Gguf,
+pub(super) struct Tensors<'c> {
+    catalog: &'c Catalog,
     specs: Vec<TensorSpec>,
     used: BTreeSet<String>,
     missing: Vec<String>,
     misshapen: Vec<String>,
 }
 
-impl<'g> Tensors<'g> {
-    pub(super) fn new(gguf: &'g Gguf) -> Self {
+impl<'c> Tensors<'c> {
+    pub(super) fn new(catalog: &'c Catalog, besides: &[&str]) -> Self {
+        let used = besides.iter().map(|name| (*name).to_owned()).collect();
         let (specs, missing, misshapen) = (Vec::new(), Vec::new(), Vec::new());
-        Self { gguf, specs, used: BTreeSet::new(), missing, misshapen }
+        Self { catalog, specs, used, missing, misshapen }
     }
 
     /// Adds the run-time tensor `name`, made of `lines`.
@@ -38,12 +40,12 @@ impl<'g> Tensors<'g> {
         self.specs.push(TensorSpec { name, parts, cut });
     }
 
-    /// Gives a line the type that the file says. One that does not fit is noted and gets any: the
-    /// spec it is in will not leave [`Self::finish`].
+    /// Gives a line the type that the checkpoint says. One that does not fit is noted and gets any:
+    /// the spec it is in will not leave [`Self::finish`].
     fn bind(&mut self, line: Line) -> Part {
         let Line { source, rows, cols, row_order } = line;
         let mut dtype = DType::F32;
-        if let Some(info) = self.gguf.tensor(&source) {
+        if let Some(info) = self.catalog.tensor(&source) {
             dtype = info.dtype;
             let wanted = [u64::from(cols), u64::from(rows)];
             // A vector is a matrix of one row or of one column.
@@ -58,10 +60,10 @@ impl<'g> Tensors<'g> {
         Part { source, dtype, rows, cols, row_order }
     }
 
-    /// The specs, if the file has these tensors, of these shapes, and no others.
+    /// The specs, if the checkpoint has these tensors, of these shapes, and no others.
     pub(super) fn finish(self, path: &Path) -> Result<Vec<TensorSpec>, Error> {
-        let names = self.gguf.tensors().map(|tensor| tensor.name.clone());
-        let unused: Vec<String> = names.filter(|name| !self.used.contains(name)).collect();
+        let unused = self.catalog.names().filter(|name| !self.used.contains(*name) && !stray(name));
+        let unused: Vec<String> = unused.map(str::to_owned).collect();
         let complaints: Vec<String> = [
             ("lacks tensors", self.missing),
             ("has tensors without a use in this architecture", unused),
@@ -74,7 +76,12 @@ impl<'g> Tensors<'g> {
         if complaints.is_empty() {
             return Ok(self.specs);
         }
-        let cause = format!("the file {}", complaints.join("; it "));
+        let cause = format!("the checkpoint {}", complaints.join("; it "));
         Err(Error::new(ErrorKind::Mismatch, cause).file(path))
     }
+}
+
+/// Tensors that old versions of transformers saved although they follow from the settings.
+fn stray(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
 }

@@ -1,0 +1,115 @@
+//! Where a checkpoint's tensors lie: in which file, at which byte, of which type and shape.
+//!
+//! Every container fills one in; binding, reading and the digest know nothing of containers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::gguf::TensorInfo;
+use crate::{Error, ErrorKind};
+
+/// How many tensors the digest looks into, and how far.
+const SAMPLES_MAX: usize = 16;
+const SAMPLE_BYTES_MAX: usize = 4096;
+
+/// A file of weights, open for reading.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+    pub(crate) bytes: u64,
+}
+
+impl DataFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::io(path, "open", &error);
+        // Asked before opening: opening a pipe would wait for its writer.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(Error::new(ErrorKind::Unsupported, "not a regular file").file(path));
+        }
+        let file = File::open(path).map_err(failed)?;
+        let bytes = file.metadata().map_err(failed)?.len();
+        Ok(Self { path: path.to_path_buf(), file, bytes })
+    }
+}
+
+#[derive(Debug)]
+struct Stored {
+    file: usize,
+    info: TensorInfo,
+}
+
+/// All tensors of a checkpoint, by name, with the files that hold them.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    files: Vec<DataFile>,
+    tensors: BTreeMap<String, Stored>,
+    /// Of each file the digest of its header, and its length.
+    identity: Vec<u8>,
+}
+
+impl Catalog {
+    /// Adds a file and what its header, of that digest, says it holds.
+    pub(crate) fn add(
+        &mut self,
+        file: DataFile,
+        header_digest: u64,
+        tensors: impl IntoIterator<Item = TensorInfo>,
+    ) -> Result<(), Error> {
+        let index = self.files.len();
+        for info in tensors {
+            let (name, place) = (info.name.clone(), info.offset);
+            if let Some(other) = self.tensors.insert(name.clone(), Stored { file: index, info }) {
+                let other = self.files.get(other.file).unwrap_or(&file).path.display();
+                let cause = format!("{other} has a tensor of this name too");
+                let error = Error::new(ErrorKind::Format, cause).file(&file.path);
+                return Err(error.tensor(&name).at(place));
+            }
+        }
+        self.identity.extend(header_digest.to_le_bytes());
+        self.identity.extend(file.bytes.to_le_bytes());
+        self.files.push(file);
+        Ok(())
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|stored| &stored.info)
+    }
+
+    /// A tensor and the file it lies in.
+    pub(crate) fn place(&self, name: &str) -> Option<(&DataFile, &TensorInfo)> {
+        let stored = self.tensors.get(name)?;
+        Some((self.files.get(stored.file)?, &stored.info))
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// XXH3-64 over `settings`, all headers, lengths, and 4 KiB out of each of 16 tensors.
+    pub(crate) fn digest(&self, settings: &[u8]) -> Result<u64, Error> {
+        let mut hash = Xxh3::new();
+        hash.update(&self.identity);
+        hash.update(settings);
+        let mut sample = [0; SAMPLE_BYTES_MAX];
+        for name in self.names().step_by(self.len().div_ceil(SAMPLES_MAX).max(1)) {
+            let Some((file, tensor)) = self.place(name) else { continue };
+            let bytes = usize::try_from(tensor.bytes).unwrap_or(usize::MAX).min(SAMPLE_BYTES_MAX);
+            let middle = tensor.offset + (tensor.bytes - bytes as u64) / 2;
+            file.file
+                .read_exact_at(&mut sample[..bytes], middle)
+                .map_err(|error| Error::io(&file.path, "read weights", &error).tensor(name))?;
+            hash.update(&sample[..bytes]);
+        }
+        Ok(hash.digest())
+    }
+}

@@ -1,0 +1,207 @@
+//! GGUF metadata of a dense decoder, read and checked.
+
+use std::path::Path;
+
+use super::names::{LLAMA_CPP, Names};
+use super::{Dense, check_heads, kept, mismatch, norm_eps, rope, rope_freqs};
+use crate::catalog::Catalog;
+use crate::error::listed;
+use crate::families::{Family, GgufForm};
+use crate::gguf::{Metadata, Value};
+use crate::spec::{Gqa, Rope, RopeScaling};
+use crate::{Error, ErrorKind, Gguf, ModelSpec};
+
+/// Keys after the architecture's name that are read here.
+const UNDERSTOOD: &[&str] = &[
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "rope.dimension_count",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+];
+
+/// Reads the spec out of GGUF metadata and binds it to the tensors.
+pub(crate) fn from_gguf(
+    family: &Family,
+    form: &GgufForm,
+    gguf: &Gguf,
+    (catalog, path): (&Catalog, &Path),
+) -> Result<ModelSpec, Error> {
+    let keys = Keys { metadata: &gguf.metadata, architecture: family.name, path };
+    keys.refuse_unknown()?;
+    let refuse = mismatch(path);
+    let features = (form.features)(catalog);
+    let kept = kept(keys.positive("block_count")?, features.window, catalog).map_err(&refuse)?;
+    let (hidden, heads) =
+        (keys.positive("embedding_length")?, keys.positive("attention.head_count")?);
+    let (mut rope, head_dim, context_max) = keys.rope(hidden / heads)?;
+    if let Some(scaling) = rope_freqs::read(catalog, path, (rope.theta, rope.dims))? {
+        if rope.scaling != RopeScaling::None {
+            return Err(refuse("two kinds of rope scaling".to_owned()));
+        }
+        rope.scaling = scaling;
+    }
+    let kv_heads = keys.u32("attention.head_count_kv")?.unwrap_or(heads);
+    let gqa = check_heads(Gqa { heads, kv_heads, head_dim, rope }).map_err(&refuse)?;
+    let (eps_key, eps) = keys.required_float("attention.layer_norm_rms_epsilon")?;
+    let dense = Dense {
+        architecture: family.name,
+        hidden,
+        inner: keys.positive("feed_forward_length")?,
+        vocab: keys.vocab(catalog)?,
+        context_max,
+        norm_eps: norm_eps(&eps_key, eps).map_err(&refuse)?,
+        tied_head: catalog.tensor("output.weight").is_none(),
+        gqa,
+        kept,
+        features,
+    };
+    let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };
+    dense.spec(&names, catalog, path)
+}
+
+/// The metadata in one architecture's namespace.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'static str,
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn refuse(&self, cause: String) -> Error {
+        mismatch(self.path)(cause)
+    }
+
+    fn u32(&self, name: &str) -> Result<Option<u32>, Error> {
+        self.metadata.u32(&self.key(name))
+    }
+
+    fn positive(&self, name: &str) -> Result<u32, Error> {
+        let key = self.key(name);
+        match self.metadata.required(&key, self.metadata.u32(&key))? {
+            0 => Err(self.refuse(format!("metadata key {key} is 0"))),
+            value => Ok(value),
+        }
+    }
+
+    fn required_float(&self, name: &str) -> Result<(String, f64), Error> {
+        let key = self.key(name);
+        let value = self.metadata.required(&key, self.metadata.float(&key))?;
+        Ok((key, value))
+    }
+
+    /// Rows of the embedding, as the file says in two places.
+    fn vocab(&self, catalog: &Catalog) -> Result<u32, Error> {
+        let rows = catalog.tensor("token_embd.weight").map_or(0, |tensor| tensor.rows());
+        let vocab = u32::try_from(rows).map_err(|_| self.refuse(format!("{rows} embeddings")))?;
+        match self.u32("vocab_size")? {
+            Some(said) if said != vocab => {
+                let key = self.key("vocab_size");
+                Err(self.refuse(format!("{key} is {said}, but {vocab} embeddings")))
+            }
+            _ => Ok(vocab),
+        }
+    }
+
+    /// Rope, the width of a head, and the positions that they reach.
+    fn rope(&self, head_dim: u32) -> Result<(Rope, u32, u32), Error> {
+        let head_dim = self.u32("attention.key_length")?.unwrap_or(head_dim);
+        let value_dim = self.u32("attention.value_length")?.unwrap_or(head_dim);
+        if value_dim != head_dim {
+            let cause = format!("keys of width {head_dim} and values of {value_dim} differ");
+            return Err(self.refuse(cause));
+        }
+        let dims = self.u32("rope.dimension_count")?.unwrap_or(head_dim);
+        if dims != head_dim {
+            let cause = format!("rope over {dims} of {head_dim} elements is not supported yet");
+            return Err(self.refuse(cause));
+        }
+        let key = self.key("rope.freq_base");
+        let theta = self.metadata.float(&key)?.unwrap_or(rope::THETA_DEFAULT);
+        if theta <= 1.0 {
+            return Err(self.refuse(format!("{key} is {theta}")));
+        }
+        let (scaling, context_max) = self.scaling(self.positive("context_length")?)?;
+        Ok((Rope { theta, dims, scaling }, head_dim, context_max))
+    }
+
+    fn scaling(&self, positions: u32) -> Result<(RopeScaling, u32), Error> {
+        let key = self.key("rope.scaling.type");
+        let kind = self.metadata.string(&key)?.unwrap_or("none");
+        if kind == "none" {
+            return Ok((RopeScaling::None, positions));
+        }
+        let (factor_key, factor) = self.required_float("rope.scaling.factor")?;
+        if factor <= 0.0 {
+            return Err(self.refuse(format!("{factor_key} is {factor}")));
+        }
+        match kind {
+            "linear" => Ok((RopeScaling::Linear { factor }, rope::stretched(positions, factor))),
+            "yarn" => {
+                let original_context = self.u32("rope.scaling.original_context_length")?;
+                let original_context = original_context.unwrap_or(positions).max(1);
+                let [beta_fast, beta_slow] = rope::YARN_BETAS;
+                let attention_factor = rope::yarn_attention_factor(factor);
+                let scaling = RopeScaling::Yarn {
+                    factor,
+                    original_context,
+                    beta_fast,
+                    beta_slow,
+                    attention_factor,
+                };
+                Ok((scaling, positions.max(rope::stretched(original_context, factor))))
+            }
+            other => {
+                let cause = format!("{key} {other:?} is not supported yet");
+                Err(Error::new(ErrorKind::Unsupported, cause).file(self.path))
+            }
+        }
+    }
+
+    /// Refuses keys that are neither understood nor at a value without effect.
+    fn refuse_unknown(&self) -> Result<(), Error> {
+        let refused: Vec<String> = self
+            .metadata
+            .iter()
+            .filter_map(|(key, value)| {
+                let name = key.strip_prefix(self.architecture)?.strip_prefix('.')?;
+                let fine = UNDERSTOOD.contains(&name) || without_effect(name, value);
+                (!fine).then(|| format!("{key} = {}", value.describe()))
+            })
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let cause = format!("settings that are not supported yet: {}", listed(&refused));
+        Err(Error::new(ErrorKind::Unsupported, cause).file(self.path))
+    }
+}
+
+/// Whether a setting says "as usual", so that ignoring it changes nothing.
+fn without_effect(name: &str, value: &Value) -> bool {
+    match name {
+        "expert_count" | "expert_used_count" | "attention.sliding_window" => {
+            matches!(value, Value::Unsigned(0))
+        }
+        "rope.scale_linear" => matches!(value, Value::Float(1.0)),
+        "attention.causal" | "use_parallel_residual" => {
+            *value == Value::Bool(name == "attention.causal")
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,220 @@
+//! What dense decoders share: RMS norm, grouped-query attention with rope, SiLU-gated FFN.
+//!
+//! Settings of either container become a [`Dense`], and that a [`ModelSpec`]. What sets families
+//! apart is said by their tables as [`Features`]; nothing here asks which family it is.
+
+mod config;
+mod metadata;
+mod names;
+mod rope;
+mod rope_freqs;
+mod tensors;
+
+use std::path::Path;
+
+pub(crate) use config::from_config;
+pub(crate) use metadata::from_gguf;
+
+use crate::catalog::Catalog;
+use crate::spec::{
+    Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, LayerSpec, Mixer, RowOrder,
+};
+use crate::{Error, ErrorKind, ModelSpec};
+use names::{Names, Role};
+use tensors::{Line, Tensors};
+
+/// What a family has that others lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Biases of q, k and v.
+    pub(crate) qkv_bias: bool,
+    /// Bias of attention's output.
+    pub(crate) out_bias: bool,
+    /// Biases of gate, up and down.
+    pub(crate) mlp_bias: bool,
+    /// RMS norm of each q and k head.
+    pub(crate) qk_norm: bool,
+    /// Layers that see only the last positions.
+    pub(crate) window: Option<Window>,
+}
+
+/// A sliding window, on all layers from `first_layer` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) positions: u32,
+    pub(crate) first_layer: u32,
+}
+
+/// The numbers of a model, checked against each other.
+struct Dense {
+    architecture: &'static str,
+    hidden: u32,
+    inner: u32,
+    vocab: u32,
+    context_max: u32,
+    norm_eps: f32,
+    tied_head: bool,
+    gqa: Gqa,
+    /// What each layer keeps of the past.
+    kept: Vec<KvKind>,
+    features: Features,
+}
+
+impl Dense {
+    /// The spec, bound to the tensors of a checkpoint.
+    fn spec(self, names: &Names, catalog: &Catalog, path: &Path) -> Result<ModelSpec, Error> {
+        let mut table =
+            Table { dense: &self, names, tensors: Tensors::new(catalog, names.besides) };
+        table.vocab_rows("embed", names.embed);
+        for layer in 0..self.kept.len() {
+            table.attention(layer);
+            table.ffn(layer);
+        }
+        let norm = table.line(format!("{}.weight", names.final_norm), 1, self.hidden);
+        table.tensors.add("final.norm".into(), Cut::Replicated, vec![norm]);
+        if !self.tied_head {
+            table.vocab_rows("head", names.head);
+        }
+        let tensors = table.tensors.finish(path)?;
+        let (layers, kv_groups) = self.layers();
+        Ok(ModelSpec {
+            architecture: self.architecture.into(),
+            hidden: self.hidden,
+            vocab: self.vocab,
+            context_max: self.context_max,
+            norm_eps: self.norm_eps,
+            tied_head: self.tied_head,
+            layers,
+            kv_groups,
+            tensors,
+        })
+    }
+
+    /// Layers, and a group for each kind of cache in the order of their first layers.
+    fn layers(&self) -> (Vec<LayerSpec>, Vec<KvGroupSpec>) {
+        let mut groups: Vec<KvGroupSpec> = Vec::new();
+        let mut layers = Vec::new();
+        for kind in &self.kept {
+            let found = groups.iter().position(|group| group.kind == *kind);
+            let kv_group = found.unwrap_or(groups.len());
+            if found.is_none() {
+                groups.push(KvGroupSpec {
+                    kind: *kind,
+                    kv_heads: self.gqa.kv_heads,
+                    head_dim: self.gqa.head_dim,
+                    block_tokens: BLOCK_TOKENS,
+                    layers: 0,
+                });
+            }
+            groups[kv_group].layers += 1;
+            let (mixer, ffn) = (Mixer::Gqa(self.gqa), self.glu());
+            layers.push(LayerSpec { mixer, ffn, kv_group });
+        }
+        (layers, groups)
+    }
+
+    fn glu(&self) -> Ffn {
+        Ffn::Glu { inner: self.inner, act: Act::Silu }
+    }
+}
+
+/// The tensors of a model in load order, under the names of its container.
+struct Table<'a> {
+    dense: &'a Dense,
+    names: &'a Names,
+    tensors: Tensors<'a>,
+}
+
+impl Table<'_> {
+    fn line(&self, source: String, rows: u32, cols: u32) -> Line {
+        Line { source, rows, cols, row_order: RowOrder::AsIs }
+    }
+
+    fn vocab_rows(&mut self, name: &str, source: &str) {
+        let line = self.line(format!("{source}.weight"), self.dense.vocab, self.dense.hidden);
+        self.tensors.add(name.into(), Cut::VocabRows, vec![line]);
+    }
+
+    /// Adds a run-time tensor of a layer; each part is a role, its rows and columns.
+    fn add(&mut self, layer: usize, name: &str, cut: Cut, parts: &[(Role, u32, u32)]) {
+        let kind = if name.ends_with(".bias") { "bias" } else { "weight" };
+        let lines = parts.iter().map(|(role, rows, cols)| Line {
+            row_order: self.names.row_order(*role, self.dense.gqa.head_dim),
+            ..self.line(self.names.of(layer, *role, kind), *rows, *cols)
+        });
+        let lines = lines.collect();
+        self.tensors.add(format!("layers.{layer}.{name}"), cut, lines);
+    }
+
+    fn attention(&mut self, layer: usize) {
+        let (hidden, features, gqa) = (self.dense.hidden, self.dense.features, self.dense.gqa);
+        // No overflow: the numbers were checked.
+        let (q, kv) = (gqa.heads * gqa.head_dim, gqa.kv_heads * gqa.head_dim);
+        let qkv = |cols| [(Role::Q, q, cols), (Role::K, kv, cols), (Role::V, kv, cols)];
+        self.add(layer, "attn.norm", Cut::Replicated, &[(Role::AttnNorm, 1, hidden)]);
+        self.add(layer, "attn.qkv", Cut::QkvHeads, &qkv(hidden));
+        if features.qkv_bias {
+            self.add(layer, "attn.qkv.bias", Cut::QkvHeads, &qkv(1));
+        }
+        if features.qk_norm {
+            let norm = |role| [(role, 1, gqa.head_dim)];
+            self.add(layer, "attn.q_norm", Cut::Replicated, &norm(Role::QNorm));
+            self.add(layer, "attn.k_norm", Cut::Replicated, &norm(Role::KNorm));
+        }
+        self.add(layer, "attn.out", Cut::HeadColumns, &[(Role::Out, hidden, q)]);
+        if features.out_bias {
+            self.add(layer, "attn.out.bias", Cut::Replicated, &[(Role::Out, hidden, 1)]);
+        }
+    }
+
+    fn ffn(&mut self, layer: usize) {
+        let (hidden, inner) = (self.dense.hidden, self.dense.inner);
+        let gate_up = |cols| [(Role::Gate, inner, cols), (Role::Up, inner, cols)];
+        self.add(layer, "ffn.norm", Cut::Replicated, &[(Role::FfnNorm, 1, hidden)]);
+        self.add(layer, "ffn.gate_up", Cut::FfnRows, &gate_up(hidden));
+        if self.dense.features.mlp_bias {
+            self.add(layer, "ffn.gate_up.bias", Cut::FfnRows, &gate_up(1));
+        }
+        self.add(layer, "ffn.down", Cut::FfnColumns, &[(Role::Down, hidden, inner)]);
+        if self.dense.features.mlp_bias {
+            self.add(layer, "ffn.down.bias", Cut::Replicated, &[(Role::Down, hidden, 1)]);
+        }
+    }
+}
+
+/// Checks numbers of heads; a sentence when they do not fit each other.
+fn check_heads(gqa: Gqa) -> Result<Gqa, String> {
+    let Gqa { heads, kv_heads, head_dim, .. } = gqa;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(format!("{heads} query heads cannot share {kv_heads} KV heads"));
+    }
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        return Err(format!("a head width of {head_dim} cannot be rotated in pairs"));
+    }
+    if heads.checked_mul(head_dim).is_none() {
+        return Err(format!("{heads} heads of {head_dim} are too many"));
+    }
+    Ok(gqa)
+}
+
+/// What each layer keeps; a sentence when there are more layers than tensors.
+fn kept(layers: u32, window: Option<Window>, catalog: &Catalog) -> Result<Vec<KvKind>, String> {
+    if layers as usize > catalog.len() {
+        return Err(format!("{layers} layers, but fewer tensors than that"));
+    }
+    let kind = |layer| match window {
+        Some(window) if layer >= window.first_layer => KvKind::Window(window.positions),
+        _ => KvKind::Full,
+    };
+    Ok((0..layers).map(kind).collect())
+}
+
+/// Epsilon of a norm; a sentence when it is none.
+#[expect(clippy::cast_possible_truncation, reason = "single precision is what it is used in")]
+fn norm_eps(key: &str, eps: f64) -> Result<f32, String> {
+    if (0.0..1.0).contains(&eps) { Ok(eps as f32) } else { Err(format!("{key} is {eps}")) }
+}
+
+fn mismatch(path: &Path) -> impl Fn(String) -> Error {
+    move |cause| Error::new(ErrorKind::Mismatch, cause).file(path)
+}

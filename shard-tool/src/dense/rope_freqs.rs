@@ -1,0 +1,73 @@
+//! llama.cpp's table of frequency divisors, recognised.
+//!
+//! Its converter works Llama 3's rope scaling out into a tensor and drops the numbers. The engine
+//! wants the numbers: the factor is the last divisor, the others are those of every published
+//! model, and the whole table must be what they give.
+
+use std::f64::consts::TAU;
+use std::path::Path;
+
+use crate::catalog::Catalog;
+use crate::spec::RopeScaling;
+use crate::{DType, Error, ErrorKind, pieces};
+
+/// The tensor.
+pub(super) const NAME: &str = "rope_freqs.weight";
+/// Llama 3.1 to 3.3.
+const LOW: f64 = 1.0;
+const HIGH: f64 = 4.0;
+const ORIGINAL_CONTEXT: u32 = 8192;
+/// The converter computes in single precision.
+const RELATIVE: f64 = 1e-4;
+/// More pairs than any head has.
+const PAIRS_MAX: u64 = 1 << 16;
+
+/// The scaling that the tensor says, if the file has it.
+pub(super) fn read(
+    catalog: &Catalog,
+    path: &Path,
+    (theta, dims): (f64, u32),
+) -> Result<Option<RopeScaling>, Error> {
+    let Some((file, tensor)) = catalog.place(NAME) else { return Ok(None) };
+    let refuse = |cause: &str| {
+        let error = Error::new(ErrorKind::Unsupported, cause).file(path).tensor(NAME);
+        error.at(tensor.offset)
+    };
+    let pairs = u64::from(dims / 2);
+    if tensor.dtype != DType::F32 || tensor.shape != [pairs] || pairs > PAIRS_MAX {
+        return Err(refuse("not one F32 for each pair of elements that rotates"));
+    }
+    let mut bytes = vec![0; dims as usize / 2 * 4];
+    let whole = 0..tensor.bytes;
+    pieces::read(&file.file, tensor.offset, std::slice::from_ref(&whole), &mut bytes)
+        .map_err(|(_, error)| Error::io(path, "read weights", &error).tensor(NAME))?;
+    let found: Vec<f64> =
+        bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect();
+    let factor = found.last().copied().unwrap_or(0.0);
+    let fits = found.iter().enumerate().all(|(pair, found)| {
+        let wave = TAU * theta.powf(2.0 * pair as f64 / f64::from(dims));
+        (divisor(wave, factor) - found).abs() <= RELATIVE * found.abs()
+    });
+    if factor < 1.0 || !fits {
+        return Err(refuse("not the divisors of Llama 3's rope scaling; no other is known"));
+    }
+    Ok(Some(RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: LOW,
+        high_freq_factor: HIGH,
+        original_context: ORIGINAL_CONTEXT,
+    }))
+}
+
+/// What the frequency of a wave of that length is divided by.
+fn divisor(wave: f64, factor: f64) -> f64 {
+    let context = f64::from(ORIGINAL_CONTEXT);
+    if wave < context / HIGH {
+        1.0
+    } else if wave > context / LOW {
+        factor
+    } else {
+        let share = (context / wave - LOW) / (HIGH - LOW);
+        1.0 / ((1.0 - share) / factor + share)
+    }
+}

@@ -1,0 +1,76 @@
+//! `model.safetensors.index.json`: which file holds which tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::not_json;
+use crate::catalog::Catalog;
+use crate::error::listed;
+use crate::{Error, ErrorKind};
+
+#[derive(Deserialize)]
+struct Text {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// An index, its file names checked to be names.
+pub(super) struct Index {
+    path: PathBuf,
+    files: BTreeSet<String>,
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
+        let text: Text = serde_json::from_slice(text).map_err(|error| not_json(path, &error))?;
+        let weight_map = text.weight_map;
+        let files: BTreeSet<String> = weight_map.values().cloned().collect();
+        let refuse = |cause: String| Err(Error::new(ErrorKind::Format, cause).file(path));
+        if files.is_empty() {
+            return refuse("it names no files".to_owned());
+        }
+        let plain = |name: &str| {
+            name.ends_with(".safetensors") && !name.starts_with('.') && !name.contains(['/', '\\'])
+        };
+        if let Some(name) = files.iter().find(|name| !plain(name)) {
+            return refuse(format!("{name:?} is not the name of a safetensors file beside it"));
+        }
+        Ok(Self { path: path.to_path_buf(), files, weight_map })
+    }
+
+    /// Names of files, each once.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(String::as_str)
+    }
+
+    /// Refuses a folder that lacks files, with the list.
+    pub(super) fn check_files(&self, folder: &Path) -> Result<(), Error> {
+        let missing: Vec<&str> = self.files().filter(|file| !folder.join(file).is_file()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let count = format!("{} of {} files", missing.len(), self.files.len());
+        let cause = format!("it names {count} that are missing: {}", listed(&missing));
+        let error = Error::new(ErrorKind::Format, cause).file(&self.path);
+        Err(error.way_out("download the rest of the model"))
+    }
+
+    /// Refuses files that lack tensors which the index says they have.
+    pub(super) fn check_tensors(&self, catalog: &Catalog) -> Result<(), Error> {
+        let elsewhere = |(tensor, file): &(&String, &String)| {
+            let place = catalog.place(tensor).map(|(place, _)| place.path.file_name());
+            place.flatten() != Some(file.as_ref())
+        };
+        let wrong = self.weight_map.iter().filter(elsewhere);
+        let wrong: Vec<String> =
+            wrong.map(|(tensor, file)| format!("{tensor} in {file}")).collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let cause = format!("tensors are not where it says: {}", listed(&wrong));
+        let error = Error::new(ErrorKind::Mismatch, cause).file(&self.path);
+        Err(error.way_out("index and files are of different models: download it again"))
+    }
+}

@@ -1,0 +1,85 @@
+//! Hugging Face folders: `config.json`, and weights in one or several safetensors files.
+//!
+//! Nothing in a file is believed before it is checked, and every file has a bound on what is read
+//! of it. Text files (tokenizer, chat template, generation settings) are not read here; pickles are
+//! never read.
+
+mod config;
+mod index;
+mod safetensors;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub(crate) use config::Config;
+
+use crate::catalog::{Catalog, DataFile};
+use crate::{Error, ErrorKind};
+
+/// Longest `config.json`: the largest published ones have some tens of kilobytes.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// Longest index: a line a tensor, a hundred thousand of them at most.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The settings of the model in a folder, and their text.
+pub(crate) fn config(folder: &Path) -> Result<(Config, Vec<u8>), Error> {
+    let path = folder.join("config.json");
+    if !path.is_file() {
+        let error = Error::new(ErrorKind::Format, "it has no config.json").file(folder);
+        return Err(error.way_out("give a folder as downloaded from the hub, or a .gguf file"));
+    }
+    let text = bounded(&path, CONFIG_BYTES_MAX)?;
+    Ok((Config::parse(&path, &text)?, text))
+}
+
+/// The weights in a folder: one file, or those that an index names.
+pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
+    let mut catalog = Catalog::default();
+    let single = folder.join(WEIGHTS);
+    if single.is_file() {
+        add(&mut catalog, &single)?;
+        return Ok(catalog);
+    }
+    let path = folder.join(INDEX);
+    if !path.is_file() {
+        let error = Error::new(ErrorKind::Format, format!("it has neither {WEIGHTS} nor {INDEX}"));
+        let way_out = "give a folder with weights as safetensors (pickles are not read)";
+        return Err(error.file(folder).way_out(way_out));
+    }
+    let index = index::Index::parse(&path, &bounded(&path, INDEX_BYTES_MAX)?)?;
+    index.check_files(folder)?;
+    for file in index.files() {
+        add(&mut catalog, &folder.join(file))?;
+    }
+    index.check_tensors(&catalog)?;
+    Ok(catalog)
+}
+
+fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
+    let file = DataFile::open(path)?;
+    let header = safetensors::header(&file)?;
+    catalog.add(file, header.digest, header.tensors)
+}
+
+/// A whole small file.
+fn bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
+    let failed = |error: std::io::Error| Error::io(path, "read", &error);
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(bytes_max + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > bytes_max {
+        let cause = format!("it is longer than {bytes_max} bytes");
+        return Err(Error::new(ErrorKind::Format, cause).file(path));
+    }
+    Ok(text)
+}
+
+/// What the parser says of a file that is not JSON.
+fn not_json(path: &Path, error: &serde_json::Error) -> Error {
+    let error = Error::new(ErrorKind::Format, format!("not as it should be: {error}")).file(path);
+    error.way_out("download it again")
+}
