@@ -85,7 +85,10 @@ pub(crate) const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sam
 impl TextModel {
     /// Out of an opened model.
     pub fn from_source(source: &Source) -> Result<Self, TextError> {
-        Self::from_gguf(&source.gguf().metadata)
+        match source.gguf() {
+            Some(gguf) => Self::from_gguf(&gguf.metadata),
+            None => Self::from_folder(source.path()),
+        }
     }
 
     /// Out of a GGUF file's metadata.
