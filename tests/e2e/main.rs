@@ -6,6 +6,7 @@
 //! | `run` | `binfer run` |
 //! | `tokens` | tokenizer and chat template against the goldens |
 //! | `logits` | logits against the goldens; their bits in any company |
+//! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `api` | the HTTP API, by hand and with OpenAI's client |
 //! | `kill` | ranks killed at any moment |
@@ -29,6 +30,7 @@ mod rig;
 mod run;
 mod scripted;
 mod signals;
+mod tiny;
 mod tokens;
 mod trace;
 

@@ -2,6 +2,7 @@
 //!
 //! The same slot table, decoder loop and backend as a worker's engine, in the same order.
 
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -26,7 +27,7 @@ pub(crate) const TOKENS_PER_STEP: usize = 512;
 const BLOCKS: u32 = 40;
 const CONTEXT: u32 = 2048;
 
-/// One rank of the demo model.
+/// One rank of a model.
 pub(crate) struct Rig {
     backend: Box<dyn Backend>,
     model: Model,
@@ -63,8 +64,17 @@ pub(crate) type Feed<'a> = (u32, Option<&'a [Token]>);
 /// Gives a rank the name of its communicator; rank 0 makes it.
 type Join<'a> = &'a dyn Fn(&mut dyn Backend) -> Vec<u8>;
 
-/// Runs the same on each of `world` ranks, one a thread; what rank 0 comes to.
+/// Runs the same on each of `world` ranks of the demo model.
 pub(crate) fn on_ranks<T: Send>(world: usize, test: impl Fn(&mut Rig) -> T + Sync) -> T {
+    on_ranks_of(&model_path(), world, test)
+}
+
+/// Runs the same on each of `world` ranks, one a thread; what rank 0 comes to.
+pub(crate) fn on_ranks_of<T: Send>(
+    path: &Path,
+    world: usize,
+    test: impl Fn(&mut Rig) -> T + Sync,
+) -> T {
     thread::scope(|scope| {
         let (tell, hear): (Vec<_>, Vec<_>) = (1..world).map(|_| mpsc::channel()).unzip();
         let test = &test;
@@ -74,12 +84,12 @@ pub(crate) fn on_ranks<T: Send>(world: usize, test: impl Fn(&mut Rig) -> T + Syn
                 tell.iter().for_each(|tell| tell.send(id.clone()).unwrap());
                 id
             };
-            test(&mut Rig::of_rank(KvDtype::F32, (0, world), &join))
+            test(&mut Rig::of_rank(path, KvDtype::F32, (0, world), &join))
         });
         for (rank, hear) in (1..world).zip(hear) {
             scope.spawn(move || {
                 let join = |_: &mut dyn Backend| hear.recv().unwrap();
-                test(&mut Rig::of_rank(KvDtype::F32, (rank, world), &join));
+                test(&mut Rig::of_rank(path, KvDtype::F32, (rank, world), &join));
             });
         }
         first.join().unwrap()
@@ -87,13 +97,18 @@ pub(crate) fn on_ranks<T: Send>(world: usize, test: impl Fn(&mut Rig) -> T + Syn
 }
 
 impl Rig {
-    /// The whole model on two threads.
+    /// The whole demo model on two threads.
     pub(crate) fn new(kv_dtype: KvDtype) -> Self {
-        Self::of_rank(kv_dtype, (0, 1), &|_| Vec::new())
+        Self::of_rank(&model_path(), kv_dtype, (0, 1), &|_| Vec::new())
     }
 
-    fn of_rank(kv_dtype: KvDtype, (rank, world): (usize, usize), join: Join<'_>) -> Self {
-        let source = Source::open(model_path()).unwrap();
+    fn of_rank(
+        path: &Path,
+        kv_dtype: KvDtype,
+        (rank, world): (usize, usize),
+        join: Join<'_>,
+    ) -> Self {
+        let source = Source::open(path).unwrap();
         let spec = source.spec();
         let layout = layouts(spec, u32::try_from(world).unwrap()).unwrap().remove(rank);
         let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2usize.div_ceil(world)) };

@@ -1,0 +1,99 @@
+//! The tiny checkpoints in `tests/fixtures/tiny` against transformers, at every rank count.
+//!
+//! Each stands for a family or a feature; `make_tiny.py` there made sure that its golden notices
+//! when the feature is missing. Prompts are longer than windows and than original rope lengths.
+
+use std::path::{Path, PathBuf};
+
+use binfer_proto::Token;
+use serde_json::Value;
+
+use crate::harness::{Permit, repository};
+use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
+
+/// Largest difference of a logit, relative to the largest logit. Measured: 1.5e-6.
+const BOUND: f32 = 1e-5;
+/// Divides no long prompt, no window and no block.
+const CHUNK: usize = 7;
+
+/// A prompt, the logits after its last token, and the greedy tokens that follow.
+struct Case {
+    prompt_ids: Vec<Token>,
+    logits: Vec<f32>,
+    ids: Vec<Token>,
+}
+
+fn folders() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(repository("tests/fixtures/tiny")).unwrap();
+    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    assert!(folders.len() >= 8, "{folders:?}");
+    folders
+}
+
+fn cases(folder: &Path) -> Vec<Case> {
+    let text = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let list = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+    let case = |prompt: &Value| Case {
+        prompt_ids: list(&prompt["prompt_ids"]),
+        logits: serde_json::from_value(prompt["logits"].clone()).unwrap(),
+        ids: list(&prompt["ids"]),
+    };
+    let cases: Vec<_> = golden["prompts"].as_array().unwrap().iter().map(case).collect();
+    let lengths: Vec<_> = cases.iter().map(|case| case.prompt_ids.len()).collect();
+    assert_eq!(lengths, [1, 17, 200], "{}", folder.display());
+    cases
+}
+
+/// What one rank count makes of a case.
+struct Outcome {
+    logits: Vec<f32>,
+    /// Of the same prompt in chunks.
+    chunked: Vec<f32>,
+    ids: Vec<Token>,
+}
+
+fn outcomes(folder: &Path, world: usize, cases: &[Case]) -> Vec<Outcome> {
+    on_ranks_of(folder, world, |rig| {
+        let outcome = |case: &Case| {
+            let (chunked, _) = rig.feed(0, &case.prompt_ids, CHUNK);
+            rig.close(0);
+            rig.shuffle();
+            let (logits, first) = rig.feed(1, &case.prompt_ids, TOKENS_PER_STEP);
+            let mut ids = vec![first];
+            ids.extend((1..case.ids.len()).map(|_| rig.step(&[(1, None)]).remove(0).1));
+            rig.close(1);
+            Outcome { logits, chunked, ids }
+        };
+        cases.iter().map(outcome).collect()
+    })
+}
+
+fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
+    numbers.map(f32::abs).fold(0.0, f32::max)
+}
+
+#[test]
+fn every_family_equals_transformers_at_every_rank_count() {
+    let _permit = Permit::one();
+    for folder in folders() {
+        let cases = cases(&folder);
+        let name = folder.file_name().unwrap().display();
+        for world in 1..=4 {
+            for (case, outcome) in cases.iter().zip(outcomes(&folder, world, &cases)) {
+                let what = format!("{name}, {} tokens, TP {world}", case.prompt_ids.len());
+                let Outcome { logits, chunked, ids } = outcome;
+                assert_eq!(logits.len(), case.logits.len(), "{what}");
+                let pairs = logits.iter().zip(&case.logits);
+                let difference = largest(pairs.map(|(one, other)| one - other));
+                let relative = difference / largest(case.logits.iter().copied());
+                // Not `>`: a NaN must fail.
+                assert!(relative <= BOUND, "{what}: logits off by {relative}");
+                assert!(logits == chunked, "{what}: other bits in chunks of {CHUNK}");
+                assert_eq!(ids, case.ids, "{what}");
+            }
+        }
+    }
+}
