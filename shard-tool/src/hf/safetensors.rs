@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::unix::fs::FileExt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::catalog::DataFile;
 use crate::gguf::TensorInfo;
@@ -16,6 +16,8 @@ use crate::{DType, Error, ErrorKind};
 
 /// The format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// More than any weight has.
+const DIMS_MAX: usize = 8;
 /// Bytes of the length before the header.
 const LENGTH_BYTES: u64 = 8;
 
@@ -114,9 +116,34 @@ fn check_places(file: &DataFile, tensors: &[TensorInfo], data_start: u64) -> Res
 struct Entry {
     dtype: String,
     /// Slowest first.
+    #[serde(deserialize_with = "dims")]
     shape: Vec<u64>,
     /// First byte and end, counted from the start of the data.
     data_offsets: [u64; 2],
+}
+
+/// A shape; more dimensions than any tensor has are refused before they take memory.
+fn dims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct Dims;
+    impl<'de> Visitor<'de> for Dims {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {DIMS_MAX} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u64>, A::Error> {
+            let mut dims = Vec::new();
+            while let Some(dim) = seq.next_element()? {
+                if dims.len() == DIMS_MAX {
+                    return Err(A::Error::invalid_length(dims.len() + 1, &self));
+                }
+                dims.push(dim);
+            }
+            Ok(dims)
+        }
+    }
+    deserializer.deserialize_seq(Dims)
 }
 
 impl Entry {

@@ -3,7 +3,7 @@
 use binfer_shard::spec::{Mixer, RopeScaling, RowOrder};
 use binfer_shard::{Error, Source};
 
-use crate::gguf_writer::{F32, GgufWriter, TINY};
+use crate::gguf_writer::{F32, GgufWriter, Q8_0, TINY};
 use crate::scratch;
 
 fn open(name: &str, bytes: &[u8]) -> Result<Source, Error> {
@@ -42,6 +42,12 @@ fn qwen2_has_biases_and_plain_rows() {
     let mut qwen2 = writer("qwen2");
     let error = open("qwen2-without", &qwen2.bytes()).unwrap_err().to_string();
     assert!(error.contains("lacks tensors: blk.0.attn_q.bias"), "{error}");
+    let mut packed = qwen2.clone();
+    for (name, elements) in QKV_BIAS {
+        packed.tensor(&format!("blk.0.{name}"), &[elements], Q8_0);
+    }
+    let error = open("qwen2-packed", &packed.bytes()).unwrap_err().to_string();
+    assert!(error.contains("attn_q.bias is Q8_0, which needs rows of whole blocks"), "{error}");
     add(&mut qwen2, &QKV_BIAS);
     let source = open("qwen2", &qwen2.bytes()).unwrap();
     let bias = source.spec().tensor("layers.0.attn.qkv.bias").unwrap();

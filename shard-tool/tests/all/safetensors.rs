@@ -61,6 +61,11 @@ fn what_cannot_be_is_refused_with_its_place() {
         ("after", entry("F32", "[1]", "[0,4]"), "4 bytes after the last tensor"),
         ("short", two("[8,16]"), "b: 8 bytes short: the file has"),
         ("twice", twice.to_owned(), "a tensor of this name too"),
+        (
+            "dims",
+            entry("F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]"),
+            "invalid length 9, expected at most 8 dimensions",
+        ),
         ("array", "[]".to_owned(), "expected an object of tensors"),
         ("two", "{} {}".to_owned(), "trailing characters"),
     ];
