@@ -6,7 +6,7 @@ use binfer_coordinator::cli;
 use binfer_coordinator::launch::LaunchError;
 use clap::{Parser, Subcommand};
 
-/// Serves large language models from GGUF checkpoints.
+/// Serves large language models from Hugging Face folders and GGUF files
 #[derive(Parser, Debug)]
 #[command(name = "binfer", version)]
 struct Cli {
