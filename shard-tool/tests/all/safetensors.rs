@@ -73,6 +73,10 @@ fn what_cannot_be_is_refused_with_its_place() {
         let message = refused(name, &with_header(&header, &[0; 8])).to_string();
         assert!(message.contains("model.safetensors: ") && message.contains(says), "{message}");
     }
+}
+
+#[test]
+fn lengths_of_headers_are_checked_before_memory_is_taken() {
     for (name, length, kind) in [
         ("long", 100_000_001, ErrorKind::Format),
         ("max", u64::MAX, ErrorKind::Format),
