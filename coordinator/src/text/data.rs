@@ -1,6 +1,7 @@
 //! What a model's files say about text, before anything is built from it.
 
 use super::TextError;
+use super::pre::Pre;
 use binfer_proto::Token;
 use binfer_shard::gguf::Metadata;
 
@@ -8,15 +9,21 @@ use binfer_shard::gguf::Metadata;
 #[derive(Clone, Debug)]
 pub struct TextData {
     /// Family of tokenizers, GGUF's `tokenizer.ggml.model`.
-    pub family: String,
+    pub family: Family,
     /// How text is split before merging, GGUF's `tokenizer.ggml.pre`.
     pub pre: String,
     /// The vocabulary in its written form, by id.
     pub tokens: Vec<String>,
     /// What each token is.
     pub kinds: Vec<TokenKind>,
-    /// Pairs to merge, `"left right"`, the first ones first.
+    /// Byte-level: pairs to merge, `"left right"`, the first ones first.
     pub merges: Vec<String>,
+    /// SentencePiece: scores by id, the better ones merged first.
+    pub scores: Vec<f64>,
+    /// SentencePiece: a text is encoded with one more space before it.
+    pub add_space_prefix: bool,
+    /// SentencePiece: stands for what neither pieces nor bytes spell.
+    pub unknown: Option<Token>,
     /// Begins a sequence.
     pub bos: Option<Token>,
     /// Ends an answer.
@@ -25,6 +32,15 @@ pub struct TextData {
     pub add_bos: bool,
     /// Jinja source of the chat template.
     pub chat_template: Option<String>,
+}
+
+/// A family of tokenizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// "gpt2".
+    ByteLevel,
+    /// "llama".
+    SentencePiece,
 }
 
 /// What a token is.
@@ -44,7 +60,7 @@ impl TextData {
         let string = |key| metadata.string(key).map(|found| found.map(str::to_owned));
         let strings = |key| metadata.strings(key);
         let (tokens, kinds) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
-        let family = "tokenizer.ggml.model";
+        let family = Family::named(metadata)?;
         let words = metadata.required(tokens, strings(tokens))?.to_vec();
         let kinds = match metadata.integers(kinds)? {
             None => vec![TokenKind::Normal; words.len()],
@@ -56,15 +72,25 @@ impl TextData {
                 "tokenizer.ggml.token_type has {kinds} entries for {words} tokens"
             )));
         }
+        let pre = string("tokenizer.ggml.pre")?.unwrap_or_else(|| "default".into());
+        let add_bos = match (metadata.bool("tokenizer.ggml.add_bos_token")?, family) {
+            (Some(add_bos), _) => add_bos,
+            (None, Family::SentencePiece) => true,
+            (None, Family::ByteLevel) => Pre::named(&pre)?.adds_bos(),
+        };
+        let unknown = metadata.u32("tokenizer.ggml.unknown_token_id")?;
         Ok(Self {
-            family: metadata.required(family, string(family))?,
-            pre: string("tokenizer.ggml.pre")?.unwrap_or_else(|| "default".into()),
+            family,
+            pre,
             tokens: words,
             kinds,
             merges: strings("tokenizer.ggml.merges")?.unwrap_or_default().to_vec(),
+            scores: metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default().to_vec(),
+            add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
+            unknown: unknown.or((family == Family::SentencePiece).then_some(0)),
             bos: metadata.u32("tokenizer.ggml.bos_token_id")?,
             eos: metadata.u32("tokenizer.ggml.eos_token_id")?,
-            add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(false),
+            add_bos,
             chat_template: string("tokenizer.chat_template")?,
         })
     }
@@ -100,10 +126,25 @@ impl TextData {
 const END_NAMES: [&str; 6] =
     ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<EOT>"];
 
+impl Family {
+    fn named(metadata: &Metadata) -> Result<Self, TextError> {
+        let key = "tokenizer.ggml.model";
+        match metadata.required(key, metadata.string(key))? {
+            "gpt2" => Ok(Self::ByteLevel),
+            "llama" => Ok(Self::SentencePiece),
+            other => {
+                let found = other.to_owned();
+                Err(TextError::Unsupported { key, found, supported: "gpt2, llama" })
+            }
+        }
+    }
+}
+
 impl TokenKind {
-    fn from_gguf(number: i64) -> Self {
+    pub(super) fn from_gguf(number: i64) -> Self {
         match number {
-            3 => Self::Control,
+            // 2 is the unknown token.
+            2 | 3 => Self::Control,
             4 => Self::Added,
             _ => Self::Normal,
         }

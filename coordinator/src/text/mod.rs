@@ -8,6 +8,10 @@ mod clock;
 mod data;
 mod detokenize;
 mod hf;
+mod pieces;
+mod pre;
+#[cfg(test)]
+mod reference;
 mod stage;
 mod stop;
 mod template;
@@ -18,7 +22,7 @@ mod tests;
 mod tokenizer;
 mod vocab;
 
-pub use data::{TextData, TokenKind};
+pub use data::{Family, TextData, TokenKind};
 pub use detokenize::Detokenizer;
 pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
@@ -105,9 +109,14 @@ impl TextModel {
     pub fn new(data: &TextData) -> Result<Self, TextError> {
         let (bos, eos) = (data.written(data.bos), data.written(data.eos));
         let template = data.chat_template.as_deref();
+        let drops_first_space = data.add_space_prefix;
+        let spelling = match data.family {
+            Family::ByteLevel => Spelling::ByteLevel,
+            Family::SentencePiece => Spelling::SentencePiece { drops_first_space },
+        };
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
-            vocab: Vocab::new(data.visible(), Spelling::ByteLevel),
+            vocab: Vocab::new(data.visible(), spelling),
             template: template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?,
             bos: data.bos.filter(|_| data.add_bos),
             add_special: true,

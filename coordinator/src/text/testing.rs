@@ -1,7 +1,7 @@
 //! A vocabulary of bytes, small enough to be written by hand: ids 0 to 2 are control tokens, byte
 //! `b` is token `3 + b`, and a few merges follow.
 
-use super::{TextData, TextModel, TokenKind};
+use super::{Family, TextData, TextModel, TokenKind};
 use binfer_proto::Token;
 
 /// The demo model's chat template.
@@ -23,11 +23,14 @@ pub(crate) fn data() -> TextData {
     let mut kinds = vec![TokenKind::Normal; tokens.len()];
     kinds[..3].fill(TokenKind::Control);
     TextData {
-        family: "gpt2".into(),
+        family: Family::ByteLevel,
         pre: "smollm".into(),
         tokens,
         kinds,
         merges: merges.map(str::to_owned).into(),
+        scores: Vec::new(),
+        add_space_prefix: false,
+        unknown: None,
         bos: Some(1),
         eos: Some(END),
         add_bos: false,

@@ -143,12 +143,8 @@ fn long_chats_have_fuel() {
 fn what_is_not_supported_is_refused_by_name() {
     let error = |data: &TextData| TextModel::new(data).unwrap_err().to_string();
     assert_eq!(
-        error(&TextData { family: "bert".into(), ..data() }),
-        "tokenizer.ggml.model \"bert\" is not supported; supported: gpt2"
-    );
-    assert_eq!(
-        error(&TextData { pre: "llama-bpe".into(), ..data() }),
-        "tokenizer.ggml.pre \"llama-bpe\" is not supported; supported: smollm"
+        error(&TextData { pre: "viking".into(), ..data() }),
+        "tokenizer.ggml.pre \"viking\" is not supported; supported: gpt-2, smollm, llama-bpe, qwen2"
     );
     let no_space = error(&TextData { merges: vec!["he".into()], ..data() });
     assert!(no_space.contains("without a space"), "{no_space}");

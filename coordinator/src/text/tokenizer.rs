@@ -4,13 +4,13 @@
 //! supported is refused by name, because a wrong split gives a model that seems to work.
 
 use super::TextError;
-use super::data::{TextData, TokenKind};
+use super::data::{Family, TextData, TokenKind};
+use super::pieces;
+use super::pre::Pre;
 use std::panic::AssertUnwindSafe;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 /// How control tokens in a text are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,24 +21,39 @@ pub enum ControlTokens {
     Text,
 }
 
-const FAMILIES: &str = "gpt2";
-const PRE_TOKENIZERS: &str = "smollm";
-
 /// Builds the tokenizer.
 pub fn build(data: &TextData, control: ControlTokens) -> Result<Tokenizer, TextError> {
-    if data.family != "gpt2" {
-        return Err(TextError::Unsupported {
-            key: "tokenizer.ggml.model",
-            found: data.family.clone(),
-            supported: FAMILIES,
-        });
+    let mut vocab = Vocab::default();
+    vocab.reserve(data.tokens.len());
+    for (id, word) in (0_u32..).zip(&data.tokens) {
+        vocab.insert(word.clone(), id);
     }
-    let mut tokenizer = Tokenizer::new(bpe(data)?);
-    tokenizer.with_pre_tokenizer(Some(pre_tokenizer(&data.pre)?));
-    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    let mut tokenizer = match data.family {
+        Family::ByteLevel => byte_level(data, vocab)?,
+        Family::SentencePiece => {
+            let mut tokenizer = Tokenizer::new(pieces::bpe(data, vocab)?);
+            tokenizer.with_normalizer(Some(pieces::normalizer(data)?)).map_err(wrong)?;
+            tokenizer
+        }
+    };
     tokenizer.add_special_tokens(added(data, TokenKind::Control)).map_err(wrong)?;
     tokenizer.add_tokens(added(data, TokenKind::Added)).map_err(wrong)?;
     tokenizer.set_encode_special_tokens(control == ControlTokens::Text);
+    Ok(tokenizer)
+}
+
+fn byte_level(data: &TextData, vocab: Vocab) -> Result<Tokenizer, TextError> {
+    let pre = Pre::named(&data.pre)?;
+    let merges: Option<Merges> = data.merges.iter().map(|merge| pair(merge)).collect();
+    let Some(merges) = merges else {
+        return Err(TextError::Data("tokenizer.ggml.merges has an entry without a space".into()));
+    };
+    let bpe = BPE::builder().vocab_and_merges(vocab, merges);
+    let bpe = bpe.ignore_merges(pre.whole_pieces_first());
+    let mut tokenizer = Tokenizer::new(guarded(|| bpe.build()).map_err(TextError::Data)?);
+    tokenizer.with_normalizer(pre.normalizer()).map_err(wrong)?;
+    tokenizer.with_pre_tokenizer(Some(pre.splitter()?));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     Ok(tokenizer)
 }
 
@@ -48,19 +63,6 @@ fn added(data: &TextData, kind: TokenKind) -> impl Iterator<Item = AddedToken> {
     all.filter(move |(_, other)| **other == kind).map(move |(word, _)| {
         AddedToken::from(word.clone(), kind == TokenKind::Control).normalized(false)
     })
-}
-
-fn bpe(data: &TextData) -> Result<BPE, TextError> {
-    let mut vocab = Vocab::default();
-    vocab.reserve(data.tokens.len());
-    for (id, word) in (0_u32..).zip(&data.tokens) {
-        vocab.insert(word.clone(), id);
-    }
-    let merges: Option<Merges> = data.merges.iter().map(|merge| pair(merge)).collect();
-    let Some(merges) = merges else {
-        return Err(TextError::Data("tokenizer.ggml.merges has an entry without a space".into()));
-    };
-    guarded(|| BPE::builder().vocab_and_merges(vocab, merges).build()).map_err(TextError::Data)
 }
 
 /// Runs the library over data from outside: some that contradict themselves make it panic.
@@ -74,22 +76,6 @@ pub(super) fn guarded<T>(build: impl FnOnce() -> tokenizers::Result<T>) -> Resul
 fn pair(merge: &str) -> Option<(String, String)> {
     let (left, right) = merge.split_once(' ')?;
     Some((left.to_owned(), right.to_owned()))
-}
-
-fn pre_tokenizer(name: &str) -> Result<PreTokenizerWrapper, TextError> {
-    match name {
-        // Each digit alone, then GPT-2's pattern.
-        "smollm" => Ok(Sequence::new(vec![
-            Digits::new(true).into(),
-            ByteLevel::new(false, true, true).into(),
-        ])
-        .into()),
-        other => Err(TextError::Unsupported {
-            key: "tokenizer.ggml.pre",
-            found: other.to_owned(),
-            supported: PRE_TOKENIZERS,
-        }),
-    }
 }
 
 fn wrong(error: tokenizers::Error) -> TextError {

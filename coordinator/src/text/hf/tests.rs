@@ -263,8 +263,8 @@ fn broken_files_are_errors() {
             // A file that ends in a line break is whole without it.
             assert!(copy.open().is_err() || whole[at..].trim_ascii().is_empty(), "{name} {at}");
         }
-        // Every byte of the small files, a sample of the large one.
-        for at in (0..whole.len()).step_by(whole.len().div_ceil(800)) {
+        // A sample: each one that is still JSON costs a whole tokenizer.
+        for at in (0..whole.len()).step_by(whole.len().div_ceil(300)) {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
             copy.write(name, &flipped);
