@@ -5,6 +5,7 @@
 //! | `parity` | served text equals transformers', at every rank count, in any company |
 //! | `run` | `binfer run` |
 //! | `tokens` | tokenizer and chat template against the goldens |
+//! | `folder` | a Hugging Face folder, served |
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `trace` | what the decoder asks of a backend |
@@ -20,6 +21,7 @@
 
 mod api;
 mod digests;
+mod folder;
 mod hang;
 mod harness;
 mod kill;

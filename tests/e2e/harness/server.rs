@@ -24,8 +24,13 @@ impl Server {
     /// Starts `binfer serve demo --dtype f32 --port 0 --tp TP ARGS` and waits until it listens,
     /// which is before anything is loaded.
     pub(crate) fn start(permit: Permit, tp: usize, args: &[&str]) -> Self {
+        Self::of("demo", permit, tp, args)
+    }
+
+    /// The same with another model.
+    pub(crate) fn of(model: &str, permit: Permit, tp: usize, args: &[&str]) -> Self {
         let mut coordinator = binfer()
-            .args(["serve", "demo", "--dtype", "f32", "--port", "0", "--tp", &tp.to_string()])
+            .args(["serve", model, "--dtype", "f32", "--port", "0", "--tp", &tp.to_string()])
             .args(args)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
