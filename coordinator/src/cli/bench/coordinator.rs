@@ -49,11 +49,11 @@ pub(super) struct CoordinatorBench {
     steps: u32,
     /// Length of a step in microseconds, several numbers for several rows; 0 is as fast as plans
     /// come
-    #[arg(long, default_value = "500,2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
+    #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
     step_us: Vec<u64>,
-    /// Let cores without work sleep, as those of an idle machine do
+    /// Keep cores without work from sleeping, by threads of the lowest priority in the other process
     #[arg(long)]
-    let_idle: bool,
+    keep_awake: bool,
 }
 
 /// Measures and prints.
@@ -72,7 +72,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
             streams,
             step_us,
             steps: bench.steps.max(1),
-            let_idle: bench.let_idle,
+            keep_awake: bench.keep_awake,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         rows.push(runtime.block_on(setup.measure(Arc::clone(&text)))?);
@@ -100,7 +100,7 @@ struct Setup {
     streams: u32,
     step_us: u64,
     steps: u32,
-    let_idle: bool,
+    keep_awake: bool,
 }
 
 impl Setup {
@@ -159,16 +159,16 @@ impl Setup {
         numbers.iter().for_each(|(flag, value)| {
             process.arg(flag).arg(value);
         });
-        if self.let_idle {
-            process.arg("--let-idle");
+        if self.keep_awake {
+            process.arg("--keep-awake");
         }
         process.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         process.spawn().context("starting the bench's peer")
     }
 
-    /// Of each answer.
+    /// Of each answer; the first streams run for a while before the last one has joined.
     fn tokens(&self) -> u32 {
-        self.steps.saturating_add(2 * WARM_UP)
+        self.steps.saturating_add(2 * WARM_UP + 8 * self.streams)
     }
 
     /// The slice of steps in which all streams ran, in numbers.

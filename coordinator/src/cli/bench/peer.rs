@@ -52,16 +52,16 @@ pub(super) struct PeerArgs {
     /// How long a step takes
     #[arg(long)]
     pub(super) step_us: u64,
-    /// Let cores without work sleep
+    /// Keep cores without work from sleeping
     #[arg(long)]
-    pub(super) let_idle: bool,
+    pub(super) keep_awake: bool,
 }
 
 /// Answers plans and reads streams until the coordinator says stop.
 pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     let die = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(die).context("parent-death signal")?;
-    if !args.let_idle {
+    if args.keep_awake {
         (0..config::cores()).for_each(|_| drop(std::thread::spawn(keep_awake)));
     }
     let tokens = speakable(&args.model)?;
@@ -81,7 +81,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
 /// the coordinator's.
 fn keep_awake() {
     // Without this the thread would take time from those that are measured.
-    if rustix::process::nice(19).is_ok() {
+    if rustix::process::setpriority_process(None, 19).is_ok() {
         loop {
             std::hint::spin_loop();
         }
