@@ -65,7 +65,8 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
         (0..config::cores()).for_each(|_| drop(std::thread::spawn(keep_awake)));
     }
     let tokens = speakable(&args.model)?;
-    let script = Script::new(tokens, Duration::from_micros(args.step_us));
+    let step = Duration::from_micros(args.step_us);
+    let script = Script::new(tokens, step, args.streams as usize);
     let worker = {
         let args = args.clone();
         std::thread::spawn(move || work(&args, script))

@@ -37,14 +37,20 @@ pub(super) struct Script {
     dice: Dice,
     rows: Vec<Row>,
     step: Duration,
+    /// Rows that are still to be seen in one step.
+    awaited: usize,
     /// When the step before ends.
     free: Instant,
 }
 
+/// Least length of a step until all streams have joined: they could not if steps took no time.
+const JOINING_STEP: Duration = Duration::from_millis(5);
+
 impl Script {
-    /// Says `tokens` and takes `step` for each step.
-    pub(super) fn new(tokens: Vec<Token>, step: Duration) -> Self {
-        Self { tokens, dice: Dice::new(7), rows: Vec::new(), step, free: Instant::now() }
+    /// Says `tokens` and takes `step` for each step once `streams` have joined.
+    pub(super) fn new(tokens: Vec<Token>, step: Duration, streams: usize) -> Self {
+        let (dice, free) = (Dice::new(7), Instant::now());
+        Self { tokens, dice, rows: Vec::new(), step, awaited: streams, free }
     }
 
     /// The result of `plan`, and when a device would have it: it runs one step after the other.
@@ -71,7 +77,11 @@ impl Script {
             rows: rows.collect(),
             step_us: u32::try_from(self.step.as_micros()).unwrap_or(u32::MAX),
         };
-        self.free = self.free.max(Instant::now()) + self.step;
+        if self.rows.len() >= self.awaited {
+            self.awaited = 0;
+        }
+        let step = if self.awaited > 0 { self.step.max(JOINING_STEP) } else { self.step };
+        self.free = self.free.max(Instant::now()) + step;
         (result, self.free)
     }
 }
