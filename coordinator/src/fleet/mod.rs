@@ -142,11 +142,6 @@ impl Fleet {
         let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
     }
 
-    /// Process ids by rank, for tests and logs; empty where somebody else started the workers.
-    pub fn pids(&self) -> Vec<u32> {
-        self.workers.iter().map(|worker| worker.pid).collect()
-    }
-
     async fn exits(&mut self, left: &mut usize) {
         while *left > 0 {
             match self.events.recv().await {
