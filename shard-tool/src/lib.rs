@@ -9,13 +9,14 @@
 //! | [`gguf`] | bounded reader of the GGUF container |
 //! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
 //! | `catalog`, `pieces` | where tensors lie in files; positional reads |
+//! | [`read_ahead`] | tensors read in parallel, handed over in order |
 //! | `families` | the registry: settings -> spec, one table an architecture |
 //! | `dense` | what the tables of dense decoders share |
 //! | [`dtype`], [`dequant`] | element types, their blocks, their meaning |
 //! | [`Error`] | file, tensor, offset, cause, way out |
 //!
-//! Deliberately absent: devices, memory maps (a file that changes would tear them), threads, and
-//! any arithmetic on weights except the reference in [`dequant`].
+//! Deliberately absent: devices, memory maps (a file that changes would tear them), and any
+//! arithmetic on weights except the reference in [`dequant`].
 
 mod catalog;
 mod dense;
@@ -27,6 +28,7 @@ pub mod gguf;
 mod hf;
 pub mod layout;
 mod pieces;
+mod read_ahead;
 pub mod slice;
 mod source;
 pub mod spec;
@@ -35,6 +37,7 @@ pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use gguf::Gguf;
 pub use layout::{RankLayout, layouts};
+pub use read_ahead::{PartBytes, read_ahead};
 pub use slice::{LocalPart, LocalTensor, local_tensor, local_tensors};
 pub use source::Source;
 pub use spec::ModelSpec;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
-use binfer_shard::{ModelSpec, RankLayout, Source, local_tensors};
+use binfer_shard::{ModelSpec, RankLayout, Source, local_tensors, read_ahead};
 
 use crate::backend::{Backend, BackendError, Weight};
 use crate::layers::glu::Glu;
@@ -51,11 +51,12 @@ pub fn load(
     let spec = source.spec();
     let mut weights = BTreeMap::new();
     let mut bytes = 0;
-    for tensor in local_tensors(spec, layout)? {
-        weights.insert(tensor.name.clone(), backend.load(source, &tensor)?);
+    read_ahead(source, &local_tensors(spec, layout)?, |tensor, parts| {
+        weights.insert(tensor.name.clone(), backend.load(tensor, &parts)?);
         bytes += tensor.bytes();
         done(bytes);
-    }
+        Ok::<_, BackendError>(())
+    })?;
     assemble(spec, layout, &weights)
 }
 

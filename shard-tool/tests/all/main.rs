@@ -18,6 +18,7 @@ mod folder;
 mod gguf_families;
 mod layout;
 mod model;
+mod read_ahead;
 mod reader;
 mod safetensors;
 mod slicer;

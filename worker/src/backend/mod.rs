@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use binfer_proto::Token;
 use binfer_shard::LocalTensor;
-use binfer_shard::Source;
 
 use crate::batch::Batch;
 use args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
@@ -112,8 +111,9 @@ pub type Abort = Box<dyn Fn() + Send>;
 
 /// A device. One thread calls it, in the order of steps.
 pub trait Backend: Send {
-    /// Reads one rank's slice of a tensor and keeps it in the layout that the kernels want.
-    fn load(&mut self, source: &Source, tensor: &LocalTensor) -> Result<Weight, BackendError>;
+    /// Keeps a tensor, given the bytes of its parts as the checkpoint has them, in the layout that
+    /// the kernels want.
+    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError>;
     /// Makes a new communicator for `world` ranks; rank 0 alone, its id goes to all through the
     /// coordinator.
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use binfer_shard::{LocalTensor, Source};
+use binfer_shard::LocalTensor;
 
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
@@ -39,7 +39,7 @@ impl Recorder {
         self.trace.clear();
     }
 
-    /// What `load` does; needs no source.
+    /// What `load` does; needs no bytes.
     pub fn declare(&mut self, tensor: &LocalTensor) -> Weight {
         let parts = tensor.parts.iter().map(|part| {
             let (rows, cols, dtype) = (part.rows, part.cols, part.dtype.name());
@@ -90,7 +90,7 @@ impl fmt::Display for At {
 }
 
 impl Backend for Recorder {
-    fn load(&mut self, _source: &Source, tensor: &LocalTensor) -> Result<Weight, BackendError> {
+    fn load(&mut self, tensor: &LocalTensor, _parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
         Ok(self.declare(tensor))
     }
 

@@ -33,7 +33,7 @@ mod tests;
 mod threads;
 
 use binfer_proto::Token;
-use binfer_shard::{LocalPart, LocalTensor, Source};
+use binfer_shard::{LocalPart, LocalTensor};
 
 use super::check::{StepShape, WeightShape};
 use super::{BackendError, MemoryPlan, Weight};
@@ -156,22 +156,6 @@ impl CpuBackend {
         let inputs = first.inputs.start as usize..first.inputs.end as usize;
         let matrix = Matrix::from_packed(first.cols as usize, inputs, &packed)?;
         self.keep(Loaded::new(matrix))
-    }
-
-    /// Reads and repacks a tensor.
-    fn load_tensor(
-        &mut self,
-        source: &Source,
-        tensor: &LocalTensor,
-    ) -> Result<Weight, BackendError> {
-        let mut bytes = Vec::with_capacity(tensor.parts.len());
-        for part in &tensor.parts {
-            let length = usize::try_from(part.bytes()).unwrap_or(usize::MAX);
-            let mut packed = vec![0; length];
-            source.read_into(part, &mut packed)?;
-            bytes.push(packed);
-        }
-        self.adopt(tensor, &bytes)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binfer_shard::{LocalTensor, Source};
+use binfer_shard::LocalTensor;
 
 use super::attention::TILE;
 use super::cache::LayerCache;
@@ -23,8 +23,8 @@ use crate::batch::{Batch, TokenInput};
 const HEAD_TOKENS: usize = 8;
 
 impl Backend for CpuBackend {
-    fn load(&mut self, source: &Source, tensor: &LocalTensor) -> Result<Weight, BackendError> {
-        self.load_tensor(source, tensor)
+    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
+        self.adopt(tensor, parts)
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
