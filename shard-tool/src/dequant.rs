@@ -1,11 +1,16 @@
 //! Reference meaning of the packed types: what the bits of a row are worth in f32.
 //!
-//! For embedding look-ups, oracles and tests. Simple on purpose: products over packed weights have
-//! their own kernels, which are compared with this. Formats as in ggml-common.h.
+//! For oracles and tests, equal in bits to the Python package `gguf`. Simple on purpose: products
+//! over packed weights have their own kernels, which are compared with this. Formats as in
+//! ggml-common.h.
 
 use half::f16;
 
+use crate::quant::{codes, k_scales};
 use crate::{DType, Error, ErrorKind};
+
+/// Elements of the longest block.
+const BLOCK_ELEMS_MAX: usize = 256;
 
 /// Unpacks `packed`, whole blocks of `dtype`, into `out`.
 ///
@@ -18,36 +23,53 @@ pub fn dequantize_row(dtype: DType, packed: &[u8], out: &mut [f32]) -> Result<()
         let cause = format!("{} bytes of {name} are not {} elements", packed.len(), out.len());
         return Err(Error::new(ErrorKind::Mismatch, cause));
     }
+    let elems = dtype.block_elems() as usize;
+    let mut held = [0; BLOCK_ELEMS_MAX];
+    let q = &mut held[..elems];
     let blocks = packed.chunks_exact(dtype.block_bytes() as usize);
-    for (block, out) in blocks.zip(out.chunks_exact_mut(dtype.block_elems() as usize)) {
+    for (block, out) in blocks.zip(out.chunks_exact_mut(elems)) {
+        codes(dtype, block, q);
         match dtype {
             DType::F32 => out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
             DType::F16 => out[0] = half_at(block, 0),
-            DType::Q8_0 => q8_0(block, out),
-            DType::Q4_1 => q4_1(block, out),
             DType::BF16 => out[0] = f32::from_le_bytes([0, 0, block[0], block[1]]),
+            DType::Q4_0 => scaled(half_at(block, 0), q, 8.0, out),
+            DType::Q5_0 => scaled(half_at(block, 0), q, 16.0, out),
+            DType::Q4_1 | DType::Q5_1 => affine(half_at(block, 0), q, half_at(block, 2), out),
+            DType::Q8_0 => {
+                let scale = half_at(block, 0);
+                for (out, q) in out.iter_mut().zip(&*q) {
+                    *out = scale * f32::from(q.cast_signed());
+                }
+            }
+            DType::Q4_K | DType::Q5_K => {
+                let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
+                let (scales, minimums) = k_scales(block);
+                for (part, (q, out)) in q.chunks(32).zip(out.chunks_mut(32)).enumerate() {
+                    let minimum = -(minimum * f32::from(minimums[part]));
+                    affine(scale * f32::from(scales[part]), q, minimum, out);
+                }
+            }
+            DType::Q6_K => {
+                let scale = half_at(block, 208);
+                let parts = block[192..208].iter().zip(q.chunks(16)).zip(out.chunks_mut(16));
+                for ((factor, q), out) in parts {
+                    scaled(scale * f32::from(factor.cast_signed()), q, 32.0, out);
+                }
+            }
         }
     }
     Ok(())
 }
 
-/// f16 scale, 32 signed bytes: `scale * q`.
-fn q8_0(block: &[u8], out: &mut [f32]) {
-    let scale = half_at(block, 0);
-    for (out, q) in out.iter_mut().zip(&block[2..]) {
-        *out = scale * f32::from(q.cast_signed());
-    }
+/// `scale * (q - offset)`.
+fn scaled(scale: f32, q: &[u8], offset: f32, out: &mut [f32]) {
+    out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * (f32::from(*q) - offset));
 }
 
-/// f16 scale, f16 minimum, 16 bytes: `scale * q + minimum`; low nibbles are elements 0..16, high
-/// nibbles 16..32.
-fn q4_1(block: &[u8], out: &mut [f32]) {
-    let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), q) in low.iter_mut().zip(high).zip(&block[4..]) {
-        *low = scale * f32::from(q & 15) + minimum;
-        *high = scale * f32::from(q >> 4) + minimum;
-    }
+/// `scale * q + minimum`.
+fn affine(scale: f32, q: &[u8], minimum: f32, out: &mut [f32]) {
+    out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * f32::from(*q) + minimum);
 }
 
 fn half_at(block: &[u8], at: usize) -> f32 {

@@ -2,33 +2,59 @@
 //!
 //! Quantised types stay packed from the file to the kernel, so a type is described by its block:
 //! how many consecutive elements of a row share a scale, and in how many bytes. What the bits mean
-//! is in [`crate::dequant`]. Types are added here, there, and nowhere else.
+//! is in [`crate::quant`] and [`crate::dequant`].
 
 /// A type that binfer can serve. Others are refused by name, see [`DType::from_gguf`].
+#[allow(non_camel_case_types, reason = "as GGUF tools spell them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DType {
     /// IEEE single precision.
     F32,
     /// IEEE half precision.
     F16,
-    /// 32 elements: f16 scale, 32 signed bytes.
-    Q8_0,
+    /// 32 elements: f16 scale, 32 nibbles, less 8.
+    Q4_0,
     /// 32 elements: f16 scale, f16 minimum, 32 nibbles.
     Q4_1,
+    /// 32 elements: f16 scale, 32 times five bits, less 16.
+    Q5_0,
+    /// 32 elements: f16 scale, f16 minimum, 32 times five bits.
+    Q5_1,
+    /// 32 elements: f16 scale, 32 signed bytes.
+    Q8_0,
+    /// 256 elements: f16 scale and minimum, each times six bits for every 32, 256 nibbles.
+    Q4_K,
+    /// 256 elements: f16 scale and minimum, each times six bits for every 32, 256 times five bits.
+    Q5_K,
+    /// 256 elements: f16 scale times a signed byte for every 16, 256 times six bits, less 32.
+    Q6_K,
     /// The upper half of an F32.
     BF16,
 }
 
 impl DType {
     /// All of them, in the order in which messages list them.
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Q8_0, Self::Q4_1, Self::BF16];
+    pub const ALL: [Self; 11] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q4_K,
+        Self::Q5_K,
+        Self::Q6_K,
+    ];
 
     /// Consecutive elements of a row that are stored together; 1 for plain types.
     #[must_use]
     pub const fn block_elems(self) -> u32 {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q8_0 | Self::Q4_1 => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
         }
     }
 
@@ -38,8 +64,14 @@ impl DType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q8_0 => 34,
+            Self::Q4_K => 144,
+            Self::Q5_K => 176,
+            Self::Q6_K => 210,
         }
     }
 
@@ -65,9 +97,15 @@ impl DType {
         match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_1 => "Q4_1",
             Self::BF16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_K => "Q4_K",
+            Self::Q5_K => "Q5_K",
+            Self::Q6_K => "Q6_K",
         }
     }
 
@@ -77,8 +115,14 @@ impl DType {
         match self {
             Self::F32 => 0,
             Self::F16 => 1,
-            Self::Q8_0 => 8,
+            Self::Q4_0 => 2,
             Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q4_K => 12,
+            Self::Q5_K => 13,
+            Self::Q6_K => 14,
             Self::BF16 => 30,
         }
     }
@@ -114,15 +158,9 @@ impl DType {
 
 /// `ggml_type` ids that exist but are not served, so that they can be refused by name (ggml.h).
 const GGUF_NAMES: &[(u32, &str)] = &[
-    (2, "Q4_0"),
-    (6, "Q5_0"),
-    (7, "Q5_1"),
     (9, "Q8_1"),
     (10, "Q2_K"),
     (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
-    (14, "Q6_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
@@ -141,4 +179,6 @@ const GGUF_NAMES: &[(u32, &str)] = &[
     (34, "TQ1_0"),
     (35, "TQ2_0"),
     (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
 ];

@@ -12,7 +12,7 @@
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
 //! | `families` | the registry: settings -> spec, one table an architecture |
 //! | `dense` | what the tables of dense decoders share |
-//! | [`dtype`], [`dequant`] | element types, their blocks, their meaning |
+//! | [`dtype`], [`quant`], [`dequant`] | element types, where their blocks keep what, its meaning |
 //! | [`Error`] | file, tensor, offset, cause, way out |
 //!
 //! Deliberately absent: devices, memory maps (a file that changes would tear them), and any
@@ -28,6 +28,7 @@ pub mod gguf;
 mod hf;
 pub mod layout;
 mod pieces;
+pub mod quant;
 mod read_ahead;
 pub mod slice;
 mod source;

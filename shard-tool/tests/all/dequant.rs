@@ -1,4 +1,4 @@
-//! The reference meaning of packed types, against values worked out by hand.
+//! The reference meaning of packed types, against values worked out by hand and by `gguf`.
 
 use binfer_shard::DType;
 use binfer_shard::dequant::dequantize_row;
@@ -42,8 +42,25 @@ fn plain_types() {
 }
 
 #[test]
+fn packed_types_equal_the_python_package_in_bits() {
+    const ELEMS: usize = 1024;
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.block_elems() > 1) {
+        let name = dtype.name();
+        let path = format!("{}/../tests/fixtures/quants/{name}.bin", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(path).unwrap();
+        let (packed, values) = bytes.split_at(bytes.len() - 4 * ELEMS);
+        let mut out = [0.0; ELEMS];
+        dequantize_row(dtype, packed, &mut out).unwrap();
+        let bits = |value: &f32| value.to_bits();
+        let want: Vec<u32> = values.as_chunks().0.iter().map(|v| u32::from_le_bytes(*v)).collect();
+        assert_eq!(out.iter().map(bits).collect::<Vec<_>>(), want, "{name}");
+    }
+}
+
+#[test]
 fn lengths_must_agree() {
-    for (dtype, bytes, elems) in [(DType::Q4_1, 20, 31), (DType::Q8_0, 33, 32), (DType::F16, 3, 1)]
+    for (dtype, bytes, elems) in
+        [(DType::Q4_1, 20, 31), (DType::Q8_0, 33, 32), (DType::F16, 3, 1), (DType::Q6_K, 210, 32)]
     {
         let error = dequantize_row(dtype, &vec![0; bytes], &mut vec![0.0; elems]).unwrap_err();
         assert!(error.to_string().contains("are not"), "{error}");

@@ -83,17 +83,26 @@ fn dtype_for(cols: u32, wish: DType) -> DType {
 /// Any of them, with up to nine query heads.
 pub(crate) fn models() -> impl Strategy<Value = Model> {
     let dtype = || prop::sample::select(DType::ALL.to_vec());
-    let shape = (1_u32..4, 1_u32..4, prop::sample::select(vec![2_u32, 16, 32, 48, 64, 80]));
-    let sizes = (1_u32..4, 9_u32..14, 0_u32..32, 300_u32..400);
+    let head_dims = prop::sample::select(vec![2_u32, 16, 32, 48, 64, 80, 128]);
+    let hidden = prop::sample::select(vec![32_u32, 64, 96, 256, 512]);
+    let inner = prop_oneof![288_u32..480, (9_u32..12).prop_map(|blocks| blocks * 256)];
+    let sizes = (1_u32..4, 1_u32..4, head_dims, hidden, inner, 300_u32..400);
     let types = ([dtype(), dtype(), dtype()], dtype(), [dtype(), dtype(), dtype()], dtype());
-    (shape, sizes, types).prop_map(|((kv_heads, group, head_dim), sizes, types)| {
-        let (hidden, blocks, tail, vocab) = sizes;
-        let (qkv, out, mut ffn, embed) = types;
+    (sizes, types).prop_map(|(sizes, (qkv, out, [gate, up, down], embed))| {
+        let (kv_heads, group, head_dim, hidden, inner, vocab) = sizes;
         let heads = kv_heads * group;
-        let inner = blocks * 32 + tail;
-        ffn[2] = dtype_for(inner, ffn[2]);
-        let out = dtype_for(heads * head_dim, out);
-        let hidden = hidden * 32;
-        Model { heads, kv_heads, head_dim, inner, hidden, vocab, qkv, out, ffn, embed }
+        let of_hidden = |wish| dtype_for(hidden, wish);
+        Model {
+            heads,
+            kv_heads,
+            head_dim,
+            inner,
+            hidden,
+            vocab,
+            qkv: qkv.map(of_hidden),
+            out: dtype_for(heads * head_dim, out),
+            ffn: [of_hidden(gate), of_hidden(up), dtype_for(inner, down)],
+            embed: of_hidden(embed),
+        }
     })
 }

@@ -101,8 +101,10 @@ fn alignment_is_honoured() {
 #[test]
 fn other_types_are_refused_by_name() {
     for (id, says) in [
-        (12, "Q4_K is not supported yet; supported: F32, F16, Q8_0, Q4_1, BF16"),
-        (77, "element type 77 is unknown; supported: F32, F16, Q8_0, Q4_1, BF16"),
+        (10, "Q2_K is not supported yet; supported: F32, F16, BF16, Q4_0, Q4_1,"),
+        (11, "Q3_K is not supported yet; "),
+        (20, "IQ4_NL is not supported yet; "),
+        (77, "element type 77 is unknown; supported: F32, F16, BF16, Q4_0, Q4_1,"),
     ] {
         let mut writer = TINY.writer();
         writer.tensor_mut("blk.0.attn_q.weight").type_id = id;

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::{Cut, Part, RowOrder, TensorSpec};
 use binfer_shard::{DType, LocalPart, RankLayout, layouts, local_tensor, local_tensors};
 use proptest::prelude::*;
 
+use crate::gguf_writer::byte_of;
 use crate::model::{Model, models};
 
 /// Rows and real columns of a part that a rank should have, in the engine's numbering.
@@ -37,6 +39,14 @@ fn converted(rows: u32, head_dim: u32) -> Vec<u32> {
     order
 }
 
+/// The checkpoint's order of a part's rows.
+fn order(part: &Part) -> Vec<u32> {
+    match part.row_order {
+        RowOrder::AsIs => (0..part.rows).collect(),
+        RowOrder::LlamaCppInterleaved { head_dim } => converted(part.rows, head_dim),
+    }
+}
+
 /// Source offset of each block of the slice, in order.
 fn blocks(part: &LocalPart) -> Vec<u64> {
     let block = u64::from(part.dtype.block_bytes());
@@ -49,8 +59,8 @@ fn blocks(part: &LocalPart) -> Vec<u64> {
 }
 
 /// Checks one rank's slice block by block, and counts the blocks that it used.
-fn check_slice(part: &Part, local: &LocalPart, want: (Range<u32>, Range<u32>), used: &mut [u32]) {
-    let (rows, own) = want;
+fn check_slice(part: &Part, local: &LocalPart, want: &(Range<u32>, Range<u32>), used: &mut [u32]) {
+    let (rows, own) = want.clone();
     let block = part.dtype.block_elems();
     let cover = own.start / block..own.end.div_ceil(block);
     assert_eq!((local.dtype, &local.source), (part.dtype, &part.source));
@@ -62,13 +72,13 @@ fn check_slice(part: &Part, local: &LocalPart, want: (Range<u32>, Range<u32>), u
     assert_eq!(local.inputs.end - local.inputs.start, own.end - own.start);
     assert!(local.inputs.start < block && local.cols - local.inputs.end < block);
 
-    let order = match part.row_order {
-        RowOrder::AsIs => (0..part.rows).collect(),
-        RowOrder::LlamaCppInterleaved { head_dim } => converted(part.rows, head_dim),
-    };
+    let mut sources = vec![0; part.rows as usize];
+    for (source, held) in (0..).zip(order(part)) {
+        sources[held as usize] = source;
+    }
     let mut offsets = blocks(local).into_iter();
     for row in rows {
-        let source = order.iter().position(|held| *held == row).unwrap() as u64;
+        let source: u64 = sources[row as usize];
         for column in cover.clone() {
             let index = source * u64::from(part.cols / block) + u64::from(column);
             assert_eq!(offsets.next(), Some(index * u64::from(part.dtype.block_bytes())));
@@ -80,21 +90,19 @@ fn check_slice(part: &Part, local: &LocalPart, want: (Range<u32>, Range<u32>), u
     assert_eq!(bytes, local.bytes());
 }
 
-/// How many ranks should hold a block: those whose rows and columns meet it.
-fn holders(part: &Part, index: u32, wants: &[(Range<u32>, Range<u32>)]) -> u32 {
+/// How many ranks should hold each block: those whose rows and columns meet it.
+fn holders(part: &Part, wants: &[(Range<u32>, Range<u32>)]) -> Vec<u32> {
     let block = part.dtype.block_elems();
-    let per_row = part.cols / block;
-    let (source, first) = (index / per_row, index % per_row * block);
-    let row = match part.row_order {
-        RowOrder::AsIs => source,
-        RowOrder::LlamaCppInterleaved { head_dim } => {
-            converted(part.rows, head_dim)[source as usize]
+    let mut counts = Vec::new();
+    for row in order(part) {
+        for first in (0..part.cols).step_by(block as usize) {
+            let meets = |(rows, own): &&(Range<u32>, Range<u32>)| {
+                rows.contains(&row) && own.start < first + block && first < own.end
+            };
+            counts.push(wants.iter().filter(meets).count() as u32);
         }
-    };
-    let meets = |(rows, own): &&(Range<u32>, Range<u32>)| {
-        rows.contains(&row) && own.start < first + block && first < own.end
-    };
-    wants.iter().filter(meets).count() as u32
+    }
+    counts
 }
 
 /// Whether the cut declares that blocks of this part may be held by several ranks.
@@ -128,13 +136,11 @@ proptest! {
                 let count = part.bytes() / u64::from(part.dtype.block_bytes());
                 let mut used = vec![0; count as usize];
                 for (local, want) in locals.iter().zip(&wants) {
-                    check_slice(part, &local.parts[index], want.clone(), &mut used);
+                    check_slice(part, &local.parts[index], want, &mut used);
                 }
-                for (block, used) in (0..).zip(used) {
-                    prop_assert!(used >= 1);
-                    prop_assert!(used == 1 || may_repeat(tensor, index, &model, world));
-                    prop_assert_eq!(used, holders(part, block, &wants));
-                }
+                let once = !may_repeat(tensor, index, &model, world);
+                prop_assert!(used.iter().all(|used| *used == 1 || !once && *used > 1));
+                prop_assert_eq!(used, holders(part, &wants));
             }
         }
     }
@@ -155,8 +161,11 @@ proptest! {
             let tensor = spec.tensor(name).unwrap();
             tensor.parts.iter().map(|part| part.row_bytes() * 32).sum::<u64>()
         };
+        // Columns of `down` are cut between blocks, so rows of gate and up go with them.
         let down = &spec.tensor("down").unwrap().parts[0];
-        let ffn_unit = unit("gate_up") + down.bytes() * 32 / u64::from(model.inner) + 1;
+        let cols = u64::from(down.dtype.block_elems().max(32));
+        let ffn_unit =
+            unit("gate_up") * cols / 32 + down.bytes() * cols / u64::from(model.inner) + 1;
         let head = (spec.tensor("qkv").unwrap().bytes() + spec.tensor("out").unwrap().bytes())
             / u64::from(model.kv_heads);
         let bound = unit("embed") + ffn_unit + head;
@@ -194,6 +203,54 @@ fn a_head_border_inside_a_block() {
     let layout = &layouts(&spec, 2).unwrap()[1];
     let part = local_tensor(spec.tensor("out").unwrap(), layout).unwrap().parts.remove(0);
     assert_eq!((part.cols, part.inputs), (48, 0..48));
+}
+
+#[test]
+fn a_head_border_inside_a_super_block() {
+    let model = Model {
+        heads: 6,
+        kv_heads: 3,
+        head_dim: 128,
+        inner: 1024,
+        hidden: 256,
+        vocab: 128,
+        qkv: [DType::Q4_K, DType::Q4_K, DType::Q6_K],
+        out: DType::Q4_K,
+        ffn: [DType::Q4_K, DType::Q4_K, DType::Q6_K],
+        embed: DType::Q6_K,
+    };
+    let spec = model.spec();
+    let out = &spec.tensor("out").unwrap().parts[0];
+    let checkpoint: Vec<u8> = (0..out.bytes()).map(|at| byte_of("out", at) & 0x3f).collect();
+    let whole = dequantized(DType::Q4_K, &checkpoint, out.rows, out.cols);
+    for world in 1..=4 {
+        let mut columns = vec![Vec::<f32>::new(); out.rows as usize];
+        let mut blocks_of_a_row = 0;
+        for layout in layouts(&spec, world).unwrap() {
+            let part = local_tensor(spec.tensor("out").unwrap(), &layout).unwrap().parts.remove(0);
+            let bytes = |range: &Range<u64>| &checkpoint[range.start as usize..range.end as usize];
+            let packed: Vec<u8> = part.ranges.iter().flat_map(bytes).copied().collect();
+            let rows = dequantized(part.dtype, &packed, part.rows, part.cols);
+            for (columns, row) in columns.iter_mut().zip(rows) {
+                columns.extend(&row[part.inputs.start as usize..part.inputs.end as usize]);
+            }
+            blocks_of_a_row += part.cols / 256;
+        }
+        // What the ranks feed is the tensor, each column once.
+        assert_eq!(columns, whole, "{world} ranks");
+        // Two heads are a super-block; four ranks divide one of the three pairs.
+        assert_eq!(blocks_of_a_row, [3, 3, 3, 4][world as usize - 1], "{world} ranks");
+    }
+}
+
+/// Rows of numbers.
+fn dequantized(dtype: DType, packed: &[u8], rows: u32, cols: u32) -> Vec<Vec<f32>> {
+    let row = |packed: &[u8]| {
+        let mut row = vec![0.0; cols as usize];
+        dequantize_row(dtype, packed, &mut row).unwrap();
+        row
+    };
+    packed.chunks(packed.len() / rows as usize).map(row).collect()
 }
 
 #[test]

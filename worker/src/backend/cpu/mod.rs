@@ -3,7 +3,8 @@
 //! | file | is |
 //! |---|---|
 //! | `ops.rs` | the operations of the trait, in terms of what follows |
-//! | `product.rs`, `linear.rs`, `panel.rs`, `matrix.rs` | products: cut, kernel, inputs, weights |
+//! | `product.rs`, `linear.rs`, `panel.rs` | products: cut, kernel, inputs |
+//! | `matrix.rs`, `blocks/` | weights: where they lie, what they are multiplied by |
 //! | `mixer.rs`, `attention.rs`, `cache.rs`, `rope.rs` | attention |
 //! | `sample.rs` | drawing tokens |
 //! | `ranks.rs`, `shm.rs` | collectives over shared memory |
@@ -14,6 +15,7 @@
 //! on threads or on block size, so a token's result has the same bits in any company.
 
 mod attention;
+mod blocks;
 mod cache;
 mod linear;
 mod math;

@@ -1,14 +1,15 @@
 //! A product's inputs, prepared once for all rows of the weight.
 //!
-//! Per token: the inputs, normed where asked, in blocks of 32 with zeros where the weight has
-//! columns that are not fed; the same inputs scaled for nibbles; and the sum of each block.
+//! Per token: the inputs, normed where asked, in groups of 32 with zeros where the weight has
+//! columns that are not fed; the same inputs scaled for nibbles; and the sum of each half group.
 //! A nibble is used where it stands in its word, worth `2^(4 k)` too much, so its input is divided
 //! by that beforehand: both are exact, and save a shift per weight.
 
 use std::ops::Range;
 
+use super::blocks::GROUP;
 use super::math;
-use super::matrix::{BLOCK, Matrix};
+use super::matrix::Matrix;
 use super::simd::{Isa, Kernel, LANES, Level};
 use super::threads::Team;
 
@@ -17,16 +18,26 @@ use super::threads::Team;
 pub(super) struct Panel {
     data: Vec<f32>,
     tokens: usize,
-    blocks: usize,
+    groups: usize,
 }
 
-/// Prepared inputs of one token, in blocks.
+/// Prepared inputs of one token, in groups.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
-    pub(super) plain: &'a [[f32; BLOCK]],
-    /// Input `k` divided by `2^(4 (k % 8))`, but by 1 for the last of eight, see `linear.rs`.
-    pub(super) scaled: &'a [[f32; BLOCK]],
-    pub(super) sums: &'a [f32],
+    pub(super) plain: &'a [[f32; GROUP]],
+    /// Input `k` divided by `2^(4 (k % 8))`, but by 1 for the last of eight, see `blocks/codes.rs`.
+    pub(super) scaled: &'a [[f32; GROUP]],
+    /// Of the first and the last sixteen inputs.
+    pub(super) sums: &'a [[f32; 2]],
+}
+
+impl Inputs<'_> {
+    /// Sum of a group.
+    #[inline(always)]
+    pub(super) fn sum(&self, index: usize) -> f32 {
+        let [first, last] = self.sums[index];
+        first + last
+    }
 }
 
 /// RMSNorm before a product.
@@ -59,7 +70,7 @@ pub(super) struct Feed<'a, R> {
 impl Panel {
     /// Room for so many tokens of `matrix`.
     pub(super) fn floats(tokens: usize, matrix: &Matrix) -> usize {
-        tokens * stride(matrix.blocks_per_band())
+        tokens * stride(matrix.groups())
     }
 
     /// Takes memory for so many numbers.
@@ -83,8 +94,8 @@ impl Panel {
         R: Fn(usize) -> &'a [f32] + Sync + Send,
     {
         self.tokens = feed.tokens;
-        self.blocks = matrix.blocks_per_band();
-        let (stride, inputs) = (stride(self.blocks), matrix.inputs());
+        self.groups = matrix.groups();
+        let (stride, inputs) = (stride(self.groups), matrix.inputs());
         let data = &mut self.data[..feed.tokens * stride];
         team.pieces(data.len(), data, stride, |token, to| {
             let (x, norm, inputs) = ((feed.row)(token), feed.norm, inputs.clone());
@@ -95,11 +106,12 @@ impl Panel {
     /// One token's inputs.
     #[inline(always)]
     pub(super) fn inputs(&self, token: usize) -> Inputs<'_> {
-        let stride = stride(self.blocks);
+        let stride = stride(self.groups);
         let row = &self.data[token * stride..][..stride];
-        let (plain, rest) = row.split_at(self.blocks * BLOCK);
-        let (scaled, sums) = rest.split_at(self.blocks * BLOCK);
-        Inputs { plain: plain.as_chunks().0, scaled: scaled.as_chunks().0, sums }
+        let (plain, rest) = row.split_at(self.groups * GROUP);
+        let (scaled, sums) = rest.split_at(self.groups * GROUP);
+        let (plain, scaled) = (plain.as_chunks().0, scaled.as_chunks().0);
+        Inputs { plain, scaled, sums: sums.as_chunks().0 }
     }
 
     /// One token's inputs in a row, as the weight's columns see them.
@@ -108,8 +120,8 @@ impl Panel {
     }
 }
 
-fn stride(blocks: usize) -> usize {
-    blocks * (2 * BLOCK + 1)
+fn stride(groups: usize) -> usize {
+    groups * (2 * GROUP + 2)
 }
 
 /// Prepares one token.
@@ -125,9 +137,9 @@ impl Kernel for Prepare<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let blocks = self.to.len() / (2 * BLOCK + 1);
-        let (plain, rest) = self.to.split_at_mut(blocks * BLOCK);
-        let (scaled, sums) = rest.split_at_mut(blocks * BLOCK);
+        let groups = self.to.len() / (2 * GROUP + 2);
+        let (plain, rest) = self.to.split_at_mut(groups * GROUP);
+        let (scaled, sums) = rest.split_at_mut(groups * GROUP);
         plain[..self.inputs.start].fill(0.0);
         plain[self.inputs.end..].fill(0.0);
         let fed = &mut plain[self.inputs];
@@ -135,13 +147,15 @@ impl Kernel for Prepare<'_> {
         if let Some(norm) = self.norm {
             norm.apply::<I>(fed);
         }
-        let plain = plain.as_chunks::<BLOCK>().0;
-        for ((plain, scaled), sum) in plain.iter().zip(scaled.as_chunks_mut::<BLOCK>().0).zip(sums)
-        {
-            for k in 0..BLOCK {
+        let plain = plain.as_chunks::<GROUP>().0;
+        let scaled = scaled.as_chunks_mut::<GROUP>().0.iter_mut();
+        let sums = sums.as_chunks_mut::<2>().0.iter_mut();
+        for ((plain, scaled), sums) in plain.iter().zip(scaled).zip(sums) {
+            for k in 0..GROUP {
                 scaled[k] = plain[k] * NIBBLE_SCALES[k % 8];
             }
-            *sum = math::sum(std::array::from_fn(|lane| plain[lane] + plain[LANES + lane]));
+            *sums =
+                [0, LANES].map(|first| math::sum(std::array::from_fn(|lane| plain[first + lane])));
         }
     }
 }

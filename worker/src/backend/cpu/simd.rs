@@ -7,6 +7,10 @@
 //! something, and any choice that would change the order of a sum.
 #![allow(unsafe_code, reason = "calls of #[target_feature] functions, after detection")]
 
+mod portable;
+
+use portable::Portable;
+
 /// Lanes of a register as kernels see it, whatever the machine's real width.
 pub(super) const LANES: usize = 16;
 /// One register's worth of numbers, in memory.
@@ -16,6 +20,8 @@ pub(super) type Lanes = [f32; LANES];
 pub(super) trait Isa: Copy + Send + Sync {
     /// Sixteen numbers in registers.
     type Vector: Copy;
+    /// Sixteen times 32 bits in registers.
+    type Words: Copy;
     /// Whether `a * b + c` is one instruction with one rounding.
     const FUSED: bool;
 
@@ -30,10 +36,15 @@ pub(super) trait Isa: Copy + Send + Sync {
     fn bfloats(bits: &[u16; LANES]) -> Self::Vector;
     /// From signed bytes.
     fn bytes(bytes: &[i8; LANES]) -> Self::Vector;
-    /// The bits under `mask`, as signed integers.
-    fn masked(words: &[u32; LANES], mask: u32) -> Self::Vector;
-    /// The highest four bits, as integers.
-    fn highest_nibbles(words: &[u32; LANES]) -> Self::Vector;
+    fn words(from: &[u32; LANES]) -> Self::Words;
+    /// The bits under `mask`.
+    fn and(words: Self::Words, mask: u32) -> Self::Words;
+    fn or(a: Self::Words, b: Self::Words) -> Self::Words;
+    /// By `count` below 32, as the next.
+    fn shift_left(words: Self::Words, count: u32) -> Self::Words;
+    fn shift_right(words: Self::Words, count: u32) -> Self::Words;
+    /// From signed integers.
+    fn integers(words: Self::Words) -> Self::Vector;
 
     /// Hints that the bytes at this distance behind `at` will be read soon.
     fn prefetch<T>(at: &T, distance: usize);
@@ -115,54 +126,6 @@ impl Level {
     }
 }
 
-/// What every machine of the target has.
-#[derive(Clone, Copy)]
-struct Portable;
-
-impl Isa for Portable {
-    type Vector = Lanes;
-    const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-
-    #[inline(always)]
-    fn prefetch<T>(_at: &T, _distance: usize) {}
-    #[inline(always)]
-    fn load(from: &Lanes) -> Lanes {
-        *from
-    }
-    #[inline(always)]
-    fn store(vector: Lanes) -> Lanes {
-        vector
-    }
-    #[inline(always)]
-    fn splat(x: f32) -> Lanes {
-        [x; LANES]
-    }
-    #[inline(always)]
-    fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        std::array::from_fn(|lane| Self::mul_add(a[lane], b[lane], c[lane]))
-    }
-    #[inline(always)]
-    fn halves(bits: &[u16; LANES]) -> Lanes {
-        bits.map(|bits| half::f16::from_bits(bits).to_f32_const())
-    }
-    #[inline(always)]
-    fn bfloats(bits: &[u16; LANES]) -> Lanes {
-        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
-    }
-    #[inline(always)]
-    fn bytes(bytes: &[i8; LANES]) -> Lanes {
-        bytes.map(f32::from)
-    }
-    #[inline(always)]
-    fn masked(words: &[u32; LANES], mask: u32) -> Lanes {
-        words.map(|word| (word & mask).cast_signed() as f32)
-    }
-    #[inline(always)]
-    fn highest_nibbles(words: &[u32; LANES]) -> Lanes {
-        words.map(|word| (word >> 28).cast_signed() as f32)
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -200,6 +163,7 @@ mod x86 {
 
     impl Isa for Avx512 {
         type Vector = __m512;
+        type Words = __m512i;
         const FUSED: bool = true;
 
         #[inline(always)]
@@ -226,20 +190,21 @@ mod x86 {
             };
             bytes(bytes: &[i8; LANES]) -> __m512 =
                 _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
-            masked(words: &[u32; LANES], mask: u32) -> __m512 = {
-                let words = _mm512_loadu_si512(words.as_ptr().cast());
-                let mask = _mm512_set1_epi32(mask.cast_signed());
-                _mm512_cvtepi32_ps(_mm512_and_si512(words, mask))
-            };
-            highest_nibbles(words: &[u32; LANES]) -> __m512 = {
-                let words = _mm512_loadu_si512(words.as_ptr().cast());
-                _mm512_cvtepi32_ps(_mm512_srli_epi32::<28>(words))
-            };
+            words(from: &[u32; LANES]) -> __m512i = _mm512_loadu_si512(from.as_ptr().cast());
+            and(words: __m512i, mask: u32) -> __m512i =
+                _mm512_and_si512(words, _mm512_set1_epi32(mask.cast_signed()));
+            or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+            shift_left(words: __m512i, count: u32) -> __m512i =
+                _mm512_sll_epi32(words, _mm_cvtsi32_si128(count.cast_signed()));
+            shift_right(words: __m512i, count: u32) -> __m512i =
+                _mm512_srl_epi32(words, _mm_cvtsi32_si128(count.cast_signed()));
+            integers(words: __m512i) -> __m512 = _mm512_cvtepi32_ps(words);
         }
     }
 
     impl Isa for Avx2 {
         type Vector = [__m256; 2];
+        type Words = [__m256i; 2];
         const FUSED: bool = true;
 
         #[inline(always)]
@@ -275,17 +240,26 @@ mod x86 {
                 let halves = [packed, _mm_unpackhi_epi64(packed, packed)];
                 halves.map(|bytes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))
             };
-            masked(words: &[u32; LANES], mask: u32) -> [__m256; 2] = {
+            words(from: &[u32; LANES]) -> [__m256i; 2] = [
+                _mm256_loadu_si256(from.as_ptr().cast()),
+                _mm256_loadu_si256(from[8..].as_ptr().cast()),
+            ];
+            and(words: [__m256i; 2], mask: u32) -> [__m256i; 2] = {
                 let mask = _mm256_set1_epi32(mask.cast_signed());
-                let low = _mm256_loadu_si256(words.as_ptr().cast());
-                let high = _mm256_loadu_si256(words[8..].as_ptr().cast());
-                [low, high].map(|words| _mm256_cvtepi32_ps(_mm256_and_si256(words, mask)))
+                words.map(|words| _mm256_and_si256(words, mask))
             };
-            highest_nibbles(words: &[u32; LANES]) -> [__m256; 2] = {
-                let low = _mm256_loadu_si256(words.as_ptr().cast());
-                let high = _mm256_loadu_si256(words[8..].as_ptr().cast());
-                [low, high].map(|words| _mm256_cvtepi32_ps(_mm256_srli_epi32::<28>(words)))
+            or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] =
+                [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])];
+            shift_left(words: [__m256i; 2], count: u32) -> [__m256i; 2] = {
+                let count = _mm_cvtsi32_si128(count.cast_signed());
+                words.map(|words| _mm256_sll_epi32(words, count))
             };
+            shift_right(words: [__m256i; 2], count: u32) -> [__m256i; 2] = {
+                let count = _mm_cvtsi32_si128(count.cast_signed());
+                words.map(|words| _mm256_srl_epi32(words, count))
+            };
+            integers(words: [__m256i; 2]) -> [__m256; 2] =
+                words.map(|words| _mm256_cvtepi32_ps(words));
         }
     }
 }

@@ -50,28 +50,40 @@ impl Random {
         (0..count).map(|_| self.float()).collect()
     }
 
-    /// A packed matrix of that type.
+    /// A packed matrix of that type, its weights between about -1 and 1.
     fn packed(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
         let blocks = rows * cols / dtype.block_elems() as usize;
-        let half = |x: f32| f16::from_f32(x).to_le_bytes();
-        let mut bytes = Vec::new();
-        for _ in 0..blocks {
-            match dtype {
-                DType::F32 => bytes.extend(self.float().to_le_bytes()),
-                DType::F16 => bytes.extend(half(self.float())),
-                DType::BF16 => bytes.extend(&self.float().to_le_bytes()[2..]),
-                DType::Q8_0 => {
-                    bytes.extend(half(self.float() / 127.0));
-                    bytes.extend((0..32).map(|_| self.next() as u8));
-                }
-                DType::Q4_1 => {
-                    bytes.extend(half(self.float() / 8.0));
-                    bytes.extend(half(self.float()));
-                    bytes.extend((0..16).map(|_| self.next() as u8));
-                }
-            }
+        (0..blocks).flat_map(|_| self.block(dtype)).collect()
+    }
+
+    fn block(&mut self, dtype: DType) -> Vec<u8> {
+        // Where the scale is, what its integers reach; where the minimum is, and its factors.
+        let (scale, minimum) = match dtype {
+            DType::F32 => return self.float().to_le_bytes().to_vec(),
+            DType::F16 => return f16::from_f32(self.float()).to_le_bytes().to_vec(),
+            DType::BF16 => return self.float().to_le_bytes()[2..].to_vec(),
+            DType::Q4_0 => ((0, 8.0), None),
+            DType::Q4_1 => ((0, 8.0), Some((2, 1.0))),
+            DType::Q5_0 => ((0, 16.0), None),
+            DType::Q5_1 => ((0, 16.0), Some((2, 1.0))),
+            DType::Q8_0 => ((0, 127.0), None),
+            DType::Q4_K => ((0, 63.0 * 8.0), Some((2, 63.0))),
+            DType::Q5_K => ((0, 63.0 * 16.0), Some((2, 63.0))),
+            DType::Q6_K => ((208, 127.0 * 32.0), None),
+        };
+        let mut block: Vec<u8> = (0..dtype.block_bytes()).map(|_| self.next() as u8).collect();
+        for (at, reach) in std::iter::once(scale).chain(minimum) {
+            let half = f16::from_f32(self.float() / reach).to_le_bytes();
+            block[at..at + 2].copy_from_slice(&half);
         }
-        bytes
+        block
+    }
+
+    /// A type whose blocks rows of `cols` consist of.
+    fn dtype(&mut self, cols: usize) -> DType {
+        let fits = |dtype: &DType| cols.is_multiple_of(dtype.block_elems() as usize);
+        let fitting: Vec<DType> = DType::ALL.into_iter().filter(fits).collect();
+        fitting[self.below(fitting.len())]
     }
 }
 

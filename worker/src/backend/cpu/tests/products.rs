@@ -14,9 +14,8 @@ const EPS: f32 = 1e-5;
 const TOLERANCE: f64 = 3e-6;
 
 /// Random parts of a matrix: up to three of any types, rows of any number.
-fn parts(random: &mut Random) -> Vec<(DType, usize)> {
-    let part =
-        |random: &mut Random| (DType::ALL[random.below(DType::ALL.len())], 1 + random.below(70));
+fn parts(random: &mut Random, cols: usize) -> Vec<(DType, usize)> {
+    let part = |random: &mut Random| (random.dtype(cols), 1 + random.below(70));
     (0..1 + random.below(3)).map(|_| part(random)).chain([(DType::Q4_1, 33)]).collect()
 }
 
@@ -63,8 +62,8 @@ fn for_random_shapes(test: impl Fn(&mut Rig, usize)) {
 #[test]
 fn norm_linear_equals_its_oracle() {
     for_random_shapes(|rig, tokens| {
-        let cols = 32 * (1 + rig.random.below(5));
-        let parts = parts(&mut rig.random);
+        let cols = [32, 64, 160, 256, 512][rig.random.below(5)];
+        let parts = parts(&mut rig.random, cols);
         let (norm, weight) = (rig.norm(cols), rig.weight(&parts, cols, 0..cols));
         let outs = weight.rows.len();
         let bias = Bias::random(rig, outs);
@@ -130,10 +129,11 @@ fn gated_norm_linear_equals_its_oracle() {
 #[test]
 fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
     for_random_shapes(|rig, tokens| {
-        let (outs, cols) = (40 + rig.random.below(50), 96);
-        let inputs = rig.random.below(32)..96 - rig.random.below(32);
-        let fed = inputs.len();
         let dtype = DType::ALL[rig.random.below(DType::ALL.len())];
+        let block = dtype.block_elems().max(32) as usize;
+        let (outs, cols) = (40 + rig.random.below(50), 3 * block);
+        let inputs = rig.random.below(block)..cols - rig.random.below(block);
+        let fed = inputs.len();
         let weight = rig.weight(&[(dtype, outs)], cols, inputs);
         let bias = Bias::random(rig, outs);
         let (at, arena) = place(&[(tokens, fed), (tokens, outs), (tokens, outs)]);
@@ -160,6 +160,38 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
 }
 
 #[test]
+fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
+    const COLS: usize = 512;
+    const ROWS: usize = 37;
+    const TOKENS: usize = 15;
+    for (level, dtype) in
+        Level::available().into_iter().flat_map(|level| DType::ALL.map(|dtype| (level, dtype)))
+    {
+        let mut rig = Rig::new(level, 1, KvDtype::F32);
+        let weight = rig.weight(&[(dtype, ROWS)], COLS, 0..COLS);
+        let (at, arena) = place(&[(TOKENS, COLS), (TOKENS, ROWS), (1, COLS), (1, ROWS)]);
+        rig.allocate(arena, 0, Vec::new());
+        let x = rig.random.floats(TOKENS * COLS);
+        let mut product = |x: &[f32], from: Tensor, to: Tensor| {
+            rig.write(from, x);
+            rig.write(to, &vec![0.0; to.len()]);
+            rig.upload_tokens(&vec![0; from.rows], &[]);
+            let weight = weight.weight;
+            let args = LinearOutArgs { x: from, weight, bias: None, residual: to, out: to };
+            rig.backend.linear_out(&args).unwrap();
+            rig.read(to)
+        };
+        let together = product(&x, at[0], at[1]);
+        let want: Vec<_> =
+            x.chunks(COLS).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();
+        assert_near(&together, &want, TOLERANCE, &format!("{level:?} {dtype:?}"));
+        for (x, together) in x.chunks(COLS).zip(together.chunks(ROWS)) {
+            assert_eq!(product(x, at[2], at[3]), together, "{level:?} {dtype:?}");
+        }
+    }
+}
+
+#[test]
 fn plain_types_take_any_number_of_columns() {
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
@@ -183,13 +215,13 @@ fn plain_types_take_any_number_of_columns() {
 fn embedding_is_a_row_of_the_table_or_zero() {
     for dtype in DType::ALL {
         let mut rig = Rig::new(Level::best(), 1, KvDtype::F32);
-        let table = rig.weight(&[(dtype, 50)], 64, 0..64);
-        let (at, arena) = place(&[(4, 64)]);
+        let table = rig.weight(&[(dtype, 50)], 256, 0..256);
+        let (at, arena) = place(&[(4, 256)]);
         rig.allocate(arena, 200, Vec::new());
         rig.upload_tokens(&[100, 149, 99, 150], &[]);
         let args = EmbedArgs { table: table.weight, first_token: 100, out: at[0] };
         rig.backend.embed(&args).unwrap();
-        let zero = vec![0.0; 64];
+        let zero = vec![0.0; 256];
         let want =
             [&table.rows[0], &table.rows[49], &zero, &zero].map(|row| row.as_slice()).concat();
         assert_eq!(oracle::wide(&rig.read(at[0])), want, "{dtype:?}");

@@ -1,0 +1,74 @@
+//! Where a quantised block keeps its parts: the one place that knows GGUF's order of bits.
+//!
+//! [`codes`] lays a block's integers out in order of elements, whatever nibbles and high bits they
+//! were scattered into; [`k_scales`] does it for the six-bit scales of a super-block. What the
+//! integers are worth is in [`crate::dequant`], and in the kernels that multiply with them.
+//! Formats as in ggml-common.h and ggml-quants.c.
+
+use crate::DType;
+
+/// Writes the integers of one block, as stored, without sign or offset: `0..16` of four bits and
+/// so on. `block` and `out` have the lengths that `dtype` says; a plain type has no integers, and
+/// leaves `out` as it is.
+pub fn codes(dtype: DType, block: &[u8], out: &mut [u8]) {
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => {}
+        DType::Q4_0 => nibbles(&block[2..], 16, out),
+        DType::Q4_1 => nibbles(&block[4..], 16, out),
+        DType::Q5_0 => {
+            nibbles(&block[6..], 16, out);
+            fifth_bits(out, |index| block[2 + index / 8] >> (index % 8));
+        }
+        DType::Q5_1 => {
+            nibbles(&block[8..], 16, out);
+            fifth_bits(out, |index| block[4 + index / 8] >> (index % 8));
+        }
+        DType::Q8_0 => out.copy_from_slice(&block[2..]),
+        DType::Q4_K => nibbles(&block[16..], 32, out),
+        DType::Q5_K => {
+            nibbles(&block[48..], 32, out);
+            fifth_bits(out, |index| block[16 + index % 32] >> (index / 32));
+        }
+        DType::Q6_K => {
+            nibbles(&block[..128], 64, out);
+            for (out, high) in out.chunks_exact_mut(128).zip(block[128..192].chunks_exact(32)) {
+                for (index, out) in out.iter_mut().enumerate() {
+                    *out |= (high[index % 32] >> (2 * (index / 32)) & 3) << 4;
+                }
+            }
+        }
+    }
+}
+
+/// Scales and minimums of the eight times 32 elements of a Q4_K or Q5_K block, six bits each: the
+/// first four of both in whole bytes, whose upper two bits belong to the last four.
+#[must_use]
+pub fn k_scales(block: &[u8]) -> ([u8; 8], [u8; 8]) {
+    let packed = &block[4..16];
+    let (mut scales, mut minimums) = ([0; 8], [0; 8]);
+    for index in 0..4 {
+        let (scale, minimum, both) = (packed[index], packed[4 + index], packed[8 + index]);
+        scales[index] = scale & 63;
+        minimums[index] = minimum & 63;
+        scales[4 + index] = both & 15 | scale >> 6 << 4;
+        minimums[4 + index] = both >> 4 | minimum >> 6 << 4;
+    }
+    (scales, minimums)
+}
+
+/// Of each `width` bytes the low nibbles, then the high ones.
+fn nibbles(bytes: &[u8], width: usize, out: &mut [u8]) {
+    for (bytes, out) in bytes.chunks_exact(width).zip(out.chunks_exact_mut(2 * width)) {
+        let (low, high) = out.split_at_mut(width);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+            (*low, *high) = (byte & 15, byte >> 4);
+        }
+    }
+}
+
+/// Adds the fifth bit of each element, the lowest of what `bit` gives.
+fn fifth_bits(out: &mut [u8], bit: impl Fn(usize) -> u8) {
+    for (index, out) in out.iter_mut().enumerate() {
+        *out |= (bit(index) & 1) << 4;
+    }
+}
