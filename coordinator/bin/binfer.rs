@@ -20,6 +20,8 @@ enum Command {
     Run(cli::run::RunArgs),
     /// Serve the OpenAI API
     Serve(cli::serve::ServeArgs),
+    /// Fetch a model from the Hugging Face hub
+    Pull(cli::pull::PullArgs),
     /// Measure how fast a model runs, or what the coordinator costs
     Bench(Box<cli::bench::BenchArgs>),
     /// Run one rank; the other commands start it
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => cli::run::run(&args),
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Pull(args) => cli::pull::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),
     };

@@ -7,6 +7,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use binfer_shard::hub::{self, HubSettings};
+
+/// Where models come from unless `HF_ENDPOINT` says otherwise.
+const HUB: &str = "https://huggingface.co";
 /// File name of the demo model in the cache folder.
 pub const DEMO_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -17,38 +21,60 @@ pub struct ConfigError(pub String);
 
 /// Folder for what binfer downloads: `BINFER_CACHE`, or `binfer` in the user's cache folder.
 pub fn cache_dir() -> Option<PathBuf> {
-    let var =
-        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    var("BINFER_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("binfer")))
-        .or_else(|| var("HOME").map(|dir| dir.join(".cache/binfer")))
+    path_var("BINFER_CACHE")
+        .or_else(|| path_var("XDG_CACHE_HOME").map(|dir| dir.join("binfer")))
+        .or_else(|| home(".cache/binfer"))
 }
 
-/// What MODEL names: a GGUF file, a Hugging Face folder, or `demo`.
-pub fn model_path(model: &str) -> Result<PathBuf, ConfigError> {
-    if model == "demo" {
-        let path = cache_dir().map(|dir| dir.join(DEMO_FILE));
-        return path.filter(|path| path.is_file()).ok_or_else(|| {
-            ConfigError("the demo model is not there yet: run `make demo` once".into())
-        });
+/// Where the demo model is.
+pub fn demo_path() -> Result<PathBuf, ConfigError> {
+    let path = cache_dir().map(|dir| dir.join(DEMO_FILE));
+    path.filter(|path| path.is_file())
+        .ok_or_else(|| ConfigError("the demo model is not there yet: run `make demo` once".into()))
+}
+
+/// How to reach the Hugging Face hub, by the variables that its own library reads.
+pub fn hub_settings() -> Result<HubSettings, ConfigError> {
+    let cache_home = path_var("XDG_CACHE_HOME").or_else(|| home(".cache"));
+    let hf_home = path_var("HF_HOME").or_else(|| cache_home.map(|dir| dir.join("huggingface")));
+    let cache = path_var("HF_HUB_CACHE")
+        .or_else(|| path_var("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| hf_home.as_ref().map(|dir| dir.join("hub")))
+        .ok_or_else(|| ConfigError("no folder for models: set HF_HOME".into()))?;
+    let token_path = path_var("HF_TOKEN_PATH").or_else(|| hf_home.map(|dir| dir.join("token")));
+    let token = text_var("HF_TOKEN")
+        .or_else(|| text_var("HUGGING_FACE_HUB_TOKEN"))
+        .or_else(|| fs::read_to_string(token_path?).ok())
+        .map(|token| token.trim().to_owned())
+        .filter(|token| !token.is_empty());
+    if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        return Err(ConfigError("HF_TOKEN has characters that no token has".into()));
     }
-    let path = PathBuf::from(model);
-    match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => Ok(path.canonicalize().unwrap_or(path)),
-        Ok(meta) if meta.is_dir() && path.join("config.json").is_file() => {
-            Ok(path.canonicalize().unwrap_or(path))
-        }
-        Ok(meta) if meta.is_dir() => Err(ConfigError(format!(
-            "{model}: the folder has no config.json; MODEL is a GGUF file or a Hugging Face folder"
-        ))),
-        Ok(_) => Err(ConfigError(format!(
-            "{model}: not a file; MODEL is a GGUF file or a Hugging Face folder"
-        ))),
-        Err(error) => Err(ConfigError(format!(
-            "{model}: {error}; MODEL is a GGUF file, a Hugging Face folder, or `demo` \
-             (Hugging Face ids come later)"
-        ))),
-    }
+    let roots_pem = path_var("SSL_CERT_FILE").map(|path| {
+        fs::read(&path).map_err(|error| ConfigError(format!("SSL_CERT_FILE {path:?}: {error}")))
+    });
+    let yes =
+        |text: String| matches!(text.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
+    Ok(HubSettings {
+        endpoint: text_var("HF_ENDPOINT").unwrap_or_else(|| HUB.to_owned()),
+        cache,
+        token,
+        offline: text_var("HF_HUB_OFFLINE").is_some_and(yes),
+        roots_pem: roots_pem.transpose()?,
+        proxy: hub::Proxy::try_from_env(),
+    })
+}
+
+fn path_var(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn text_var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn home(below: &str) -> Option<PathBuf> {
+    path_var("HOME").map(|dir| dir.join(below))
 }
 
 /// Name of the socket for this cluster's workers, in a fresh folder, and the token that they show.

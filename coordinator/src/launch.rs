@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binfer_shard::Source;
+use binfer_shard::hub::HubError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -16,6 +17,7 @@ use crate::blueprint::Blueprint;
 use crate::config::ConfigError;
 use crate::fleet::{Facts, Fleet, FleetError};
 use crate::front::{Command, Core, Fronts, Limits, Parts, Readiness, UnreadBudget};
+use crate::locate::locate;
 use crate::options::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
@@ -33,6 +35,9 @@ pub enum LaunchError {
     /// Settings are wrong; nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The model cannot be had from the hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The model's file is.
     #[error(transparent)]
     Model(#[from] binfer_shard::Error),
@@ -48,10 +53,13 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
-    /// Exit status: 78 for settings and files, 70 for what broke while running.
+    /// Exit status: 78 for settings and files, 69 for a hub that may work later, 70 for what broke
+    /// while running.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Model(_) | Self::Text(_) => 78,
+            Self::Hub(HubError::Unreachable(_) | HubError::Answer(_) | HubError::Damaged(_)) => 69,
+            Self::Hub(HubError::Cache { .. }) => 70,
+            Self::Config(_) | Self::Hub(_) | Self::Model(_) | Self::Text(_) => 78,
             Self::Fleet(_) | Self::Io(_) => 70,
         }
     }
@@ -84,8 +92,10 @@ pub fn launch<T: Send + 'static>(
     front: impl FnOnce(Cluster) -> T + Send + 'static,
 ) -> Result<T, LaunchError> {
     let report = Report::new(plan.args.verbosity());
-    let source = Source::open(plan.args.path()?)?;
-    let options = plan.args.check(&source)?;
+    plan.args.check_alone()?;
+    let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
+    let source = Source::open(&located.path)?;
+    let options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let blueprint = Blueprint { options, source: Arc::new(source) };

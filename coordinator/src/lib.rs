@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod front;
 pub mod http;
 pub mod launch;
+pub mod locate;
 pub mod meter;
 pub mod options;
 pub mod report;

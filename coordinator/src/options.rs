@@ -11,8 +11,11 @@ use crate::config::{self, ConfigError};
 /// Flags of every command that runs a model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A GGUF file, a Hugging Face folder, or `demo`
+    /// A GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME), or `demo`
     pub model: String,
+    /// Branch, tag or commit of an id on the hub [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
     /// Ranks that share the model: a number, or `auto`
     #[arg(long, default_value = "auto", value_name = "N|auto")]
     pub tp: TensorParallel,
@@ -134,9 +137,20 @@ pub enum Verbosity {
     Verbose,
 }
 
+impl Verbosity {
+    /// What `--quiet` and `--verbose` leave to say.
+    pub fn of(quiet: bool, verbose: bool) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Verbose,
+            (false, false) => Self::Normal,
+        }
+    }
+}
+
 impl ModelArgs {
     /// Checks everything that needs no model.
-    pub fn path(&self) -> Result<PathBuf, ConfigError> {
+    pub fn check_alone(&self) -> Result<(), ConfigError> {
         if self.device == Device::Cuda {
             return Err(ConfigError(
                 "--device cuda: this version has no CUDA backend; use --device cpu".into(),
@@ -160,11 +174,11 @@ impl ModelArgs {
         if self.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
             return Err(ConfigError("--threads: expected 1 to 1024".into()));
         }
-        config::model_path(&self.model)
+        Ok(())
     }
 
-    /// Checks the rest against the opened model.
-    pub fn check(&self, source: &Source) -> Result<Options, ConfigError> {
+    /// Checks the rest against the opened model, which clients will know by `name`.
+    pub fn check(&self, name: String, source: &Source) -> Result<Options, ConfigError> {
         let spec = source.spec();
         let world = match self.tp {
             TensorParallel::Auto => 1,
@@ -187,7 +201,7 @@ impl ModelArgs {
             Dtype::F16 => "f16",
         };
         Ok(Options {
-            name: self.name(source),
+            name,
             path: source.path().to_owned(),
             world,
             dtype,
@@ -203,23 +217,7 @@ impl ModelArgs {
 
     /// How much to say.
     pub fn verbosity(&self) -> Verbosity {
-        match (self.quiet, self.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (false, true) => Verbosity::Verbose,
-            (false, false) => Verbosity::Normal,
-        }
-    }
-
-    fn name(&self, source: &Source) -> String {
-        let path = source.path();
-        // A folder's name may have dots.
-        let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
-        let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
-        if self.model == "demo" {
-            "demo".into()
-        } else {
-            stem.unwrap_or_else(|| self.model.clone())
-        }
+        Verbosity::of(self.quiet, self.verbose)
     }
 
     /// Bytes of KV cache on one rank. Ranks hold about the same share of the heads; the one with

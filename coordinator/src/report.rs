@@ -5,6 +5,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use binfer_shard::hub::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::fleet::LoadProgress;
@@ -25,10 +26,6 @@ impl Report {
         if verbosity != Verbosity::Quiet && std::io::stderr().is_terminal() {
             bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
         }
-        let template = "loading {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
         Self { verbosity, start: Instant::now(), bar }
     }
 
@@ -42,13 +39,38 @@ impl Report {
 
     /// How far loading is.
     pub fn loading(&self, at: LoadProgress) {
-        self.bar.set_length(at.bytes_total);
-        self.bar.set_position(at.bytes_done);
+        let template = "loading {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
+        self.advance(template, (at.bytes_done, at.bytes_total));
     }
 
-    /// Loading is over, well or not.
+    /// How far a download is.
+    pub fn downloading(&self, event: Event) {
+        match event {
+            Event::Waiting => {
+                self.line("another process is downloading this model: waiting for it")
+            }
+            Event::Progress { bytes_done, bytes_total } => {
+                let template =
+                    "downloading {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+                self.advance(template, (bytes_done, bytes_total));
+            }
+        }
+    }
+
+    fn advance(&self, template: &str, (done, total): (u64, u64)) {
+        if self.bar.length() != Some(total)
+            && let Ok(style) = ProgressStyle::with_template(template)
+        {
+            self.bar.set_style(style);
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+
+    /// Loading or a download is over, well or not.
     pub fn loaded(&self) {
         self.bar.finish_and_clear();
+        self.bar.reset();
     }
 
     /// Unless quiet: a line for the operator.

@@ -8,6 +8,7 @@
 //! | [`mod@slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
 //! | [`gguf`] | bounded reader of the GGUF container |
 //! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
+//! | [`hub`] | models by id from the Hugging Face hub, through its cache |
 //! | `catalog`, `pieces` | where tensors lie in files; positional reads |
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
 //! | `families` | the registry: settings -> spec, one table an architecture |
@@ -26,6 +27,7 @@ mod error;
 mod families;
 pub mod gguf;
 mod hf;
+pub mod hub;
 pub mod layout;
 mod pieces;
 pub mod quant;

@@ -6,6 +6,7 @@
 //! | `run` | `binfer run` |
 //! | `tokens` | tokenizer and chat template against the goldens |
 //! | `folder` | a Hugging Face folder, served |
+//! | `hub` | models by their id on the hub |
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `trace` | what the decoder asks of a backend |
@@ -24,6 +25,7 @@ mod digests;
 mod folder;
 mod hang;
 mod harness;
+mod hub;
 mod kill;
 mod logits;
 mod parity;
@@ -38,3 +40,6 @@ mod trace;
 
 #[path = "../../shard-tool/tests/support/gguf_writer.rs"]
 mod gguf_writer;
+#[allow(dead_code, reason = "the tests of the shard tool use more of it")]
+#[path = "../../shard-tool/tests/support/hub_server.rs"]
+mod hub_server;

@@ -108,7 +108,7 @@ fn a_model_that_is_not_there_is_refused_with_what_to_do() {
     let _permit = Permit::alone();
     let folder = Folder::new("missing");
     let path = folder.file("nothing.gguf");
-    refused(&[path.to_str().unwrap()], SETTINGS, &["nothing.gguf", "No such file", "`demo`"]);
+    refused(&[path.to_str().unwrap()], SETTINGS, &["nothing.gguf", "no such file", "`demo`"]);
     refused(&[folder.0.to_str().unwrap()], SETTINGS, &["no config.json", "GGUF"]);
     // A cache without the demo model.
     let empty = crate::harness::binfer()

@@ -1,5 +1,6 @@
 //! Commands, one file each. Flags become requests and options here; nothing is served here.
 
 pub mod bench;
+pub mod pull;
 pub mod run;
 pub mod serve;

@@ -22,8 +22,10 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Longest index: a line a tensor, a hundred thousand of them at most.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// Weights in one file.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// Names the files of weights where there are several.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The settings of the model in a folder, and their text.
 pub(crate) fn config(folder: &Path) -> Result<(Config, Vec<u8>), Error> {
@@ -57,6 +59,12 @@ pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
     }
     index.check_tensors(&catalog)?;
     Ok(catalog)
+}
+
+/// Names of the files that an index at `path` names, each once.
+pub(crate) fn index_files(path: &Path) -> Result<Vec<String>, Error> {
+    let index = index::Index::parse(path, &bounded(path, INDEX_BYTES_MAX)?)?;
+    Ok(index.files().map(str::to_owned).collect())
 }
 
 fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {

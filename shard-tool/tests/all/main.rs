@@ -9,6 +9,8 @@
 mod folder_writer;
 #[path = "../support/gguf_writer.rs"]
 mod gguf_writer;
+#[path = "../support/hub_server.rs"]
+mod hub_server;
 
 mod configs;
 mod damage;
@@ -16,6 +18,7 @@ mod dequant;
 mod families;
 mod folder;
 mod gguf_families;
+mod hub;
 mod layout;
 mod model;
 mod read_ahead;

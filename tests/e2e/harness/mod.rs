@@ -35,7 +35,7 @@ pub(crate) fn full() -> bool {
 
 /// The demo model.
 pub(crate) fn model_path() -> PathBuf {
-    let path = binfer_coordinator::config::model_path("demo");
+    let path = binfer_coordinator::config::demo_path();
     path.unwrap_or_else(|_| {
         panic!("the demo model is missing: run `make demo` or `make test` once")
     })

@@ -24,8 +24,10 @@ use crate::config;
 use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn};
 use crate::front::{Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UnreadBudget};
 use crate::http;
-use crate::launch::LaunchError;
+use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
+use crate::options::Verbosity;
+use crate::report::Report;
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::Serve;
 use crate::text::{SAMPLING_DEFAULT, TextModel, TextStage};
@@ -58,7 +60,7 @@ pub(super) struct CoordinatorBench {
 
 /// Measures and prints.
 pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
-    let path = config::model_path(&bench.model).map_err(LaunchError::Config)?;
+    let path = locate(&bench.model, None, &Report::new(Verbosity::Normal))?.path;
     let source = Source::open(path.clone())?;
     let text = Arc::new(TextModel::from_source(&source)?);
     let vocab = source.spec().vocab;

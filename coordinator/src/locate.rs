@@ -1,0 +1,87 @@
+//! What MODEL names, and where it lies: `demo`, a path, or an id on the Hugging Face hub.
+//!
+//! What exists here wins over an id of the same letters. An id is fetched if the cache lacks it;
+//! only `binfer pull` asks the hub for something newer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use binfer_shard::hub::{Hub, HubError, ModelId};
+
+use crate::config::{self, ConfigError};
+use crate::launch::LaunchError;
+use crate::report::Report;
+
+/// A model that is on this machine.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// A GGUF file or a folder.
+    pub path: PathBuf,
+    /// Under which clients ask for it.
+    pub name: String,
+}
+
+/// What MODEL can be, for messages.
+const FORMS: &str =
+    "MODEL is a GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME) or `demo`";
+
+/// Finds MODEL, and fetches it if need be.
+pub fn locate(
+    model: &str,
+    revision: Option<&str>,
+    report: &Report,
+) -> Result<Located, LaunchError> {
+    let path = if model == "demo" { Some(config::demo_path()?) } else { local(model)? };
+    if let Some(path) = path {
+        if revision.is_some() {
+            return Err(ConfigError("--revision is for ids on the Hugging Face hub".into()).into());
+        }
+        let name = if model == "demo" { model.to_owned() } else { file_name(&path, model) };
+        return Ok(Located { path, name });
+    }
+    let id = hub_id(model, revision)?;
+    let hub = Hub::new(&config::hub_settings()?)?;
+    let path = hub.model(&id, &|event| report.downloading(event));
+    report.loaded();
+    let path = path.map_err(|error| match error {
+        HubError::Absent(cause) => {
+            HubError::Absent(format!("{cause}, and no such file or folder here"))
+        }
+        other => other,
+    });
+    Ok(Located { path: path?, name: model.to_owned() })
+}
+
+/// The id that MODEL, which is nothing local, must be.
+pub fn hub_id(model: &str, revision: Option<&str>) -> Result<ModelId, LaunchError> {
+    let neither =
+        || ConfigError(format!("{model}: no such file or folder, and no id on the hub; {FORMS}"));
+    let id = ModelId::parse(model).ok_or_else(neither)?;
+    Ok(match revision {
+        Some(revision) => id.at_revision(revision)?,
+        None => id,
+    })
+}
+
+/// The file or folder of that name; `None` if there is none.
+fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let path = Path::new(model);
+    let wrong = |cause: &str| Err(ConfigError(format!("{model}: {cause}; {FORMS}")));
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() => {
+            wrong("the folder has no config.json")
+        }
+        Ok(meta) if meta.is_file() || meta.is_dir() => {
+            Ok(Some(path.canonicalize().unwrap_or_else(|_| path.to_owned())))
+        }
+        Ok(_) => wrong("not a file"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => wrong(&error.to_string()),
+    }
+}
+
+fn file_name(path: &Path, model: &str) -> String {
+    // A folder's name may have dots.
+    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    stem.map_or_else(|| model.to_owned(), |stem| stem.to_string_lossy().into_owned())
+}

@@ -1,0 +1,318 @@
+//! Models by id, from a hub that a test runs: what lies in the cache, and what faults come to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use binfer_shard::Source;
+use binfer_shard::hub::{Event, Hub, HubError, HubSettings, ModelId};
+
+use crate::hub_server::{COMMIT, Fault, HubServer, REPOSITORY, etag};
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// A cache of its own, and a client of the server.
+struct Client {
+    cache: PathBuf,
+    settings: HubSettings,
+}
+
+impl Client {
+    fn new(server: &HubServer, test: &str) -> Self {
+        let cache = crate::scratch(&format!("hub-{test}"));
+        let _ = fs::remove_dir_all(&cache);
+        let settings = HubSettings {
+            endpoint: server.endpoint.clone(),
+            cache: cache.clone(),
+            token: Some("secret".into()),
+            offline: false,
+            roots_pem: None,
+            proxy: None,
+        };
+        Self { cache, settings }
+    }
+
+    fn hub(&self) -> Hub {
+        Hub::new(&self.settings).unwrap()
+    }
+
+    fn pull(&self) -> Result<PathBuf, HubError> {
+        self.hub().pull(&id(), &|_| {})
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.cache.join("models--some-org--tiny.model")
+    }
+
+    /// Names in `blobs`.
+    fn blobs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.repository().join("blobs")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+}
+
+fn id() -> ModelId {
+    ModelId::parse(REPOSITORY).unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
+}
+
+/// What a fault says of requests to the storage that begin there.
+fn storage_asked_from(start: usize) -> String {
+    format!("GET /m.gguf HTTP/1.1 bytes={start}-")
+}
+
+fn ranges(server: &HubServer) -> Vec<String> {
+    let from_storage = server.seen().into_iter().filter(|seen| seen.by_storage);
+    from_storage.filter_map(|seen| seen.range).collect()
+}
+
+#[test]
+fn a_model_lies_in_the_cache_as_the_hubs_own_library_puts_it() {
+    let folder = fixture("qwen3");
+    let server = HubServer::of_folder(&folder);
+    let client = Client::new(&server, "layout");
+    let path = client.pull().unwrap();
+    assert_eq!(path, client.repository().join("snapshots").join(COMMIT));
+    let wanted = [
+        "config.json",
+        "generation_config.json",
+        WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    let mut found: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+    found.sort();
+    assert_eq!(found, wanted);
+    let mut etags = Vec::new();
+    for name in wanted {
+        let bytes = fs::read(folder.join(name)).unwrap();
+        let etag = etag(name, &bytes);
+        let link = fs::read_link(path.join(name)).unwrap();
+        assert_eq!(link, Path::new("../../blobs").join(&etag));
+        assert!(fs::read(path.join(name)).unwrap() == bytes, "{name}");
+        etags.push(etag);
+    }
+    etags.sort();
+    assert_eq!(client.blobs(), etags);
+    assert_eq!(fs::read_to_string(client.repository().join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(Source::open(&path).unwrap().spec().architecture, "qwen3");
+}
+
+#[test]
+fn the_token_is_shown_to_the_hub_and_to_nobody_else() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    Client::new(&server, "token").pull().unwrap();
+    let seen = server.seen();
+    assert!(seen.iter().any(|seen| seen.by_storage));
+    for seen in seen {
+        let shown = seen.authorization.is_some_and(|text| text == "Bearer secret");
+        assert_eq!(shown, !seen.by_storage, "{}", seen.line);
+    }
+}
+
+#[test]
+fn what_the_cache_has_is_not_fetched_again() {
+    let server = HubServer::of_folder(&fixture("llama31"));
+    let client = Client::new(&server, "again");
+    // No tokenizer: never whole, so it is asked for, but nothing is fetched twice.
+    client.hub().model(&id(), &|_| {}).unwrap();
+    assert!(client.hub().cached(&id()).is_none());
+    server.seen();
+    client.hub().model(&id(), &|_| {}).unwrap();
+    let seen = server.seen();
+    let fetched = seen.iter().filter(|seen| seen.line.starts_with("GET /some"));
+    assert_eq!(fetched.count(), 0, "{seen:?}");
+
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "whole");
+    let path = client.pull().unwrap();
+    server.seen();
+    assert_eq!(client.hub().model(&id(), &|_| {}).unwrap(), path);
+    let pinned = || id().at_revision(COMMIT).unwrap();
+    assert_eq!(client.hub().model(&pinned(), &|_| {}).unwrap(), path);
+    assert!(server.seen().is_empty());
+    let offline = Hub::new(&HubSettings { offline: true, ..client.settings.clone() }).unwrap();
+    assert_eq!(offline.model(&id(), &|_| {}).unwrap(), path);
+    fs::remove_file(path.join(WEIGHTS)).unwrap();
+    let error = offline.model(&id(), &|_| {}).unwrap_err();
+    assert!(matches!(&error, HubError::Offline(cause) if cause.contains("HF_HUB_OFFLINE")));
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn a_broken_connection_goes_on_where_it_broke() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "broken");
+    server.fault("GET /model.safetensors", Fault::BreakAfter(1000));
+    server.fault("GET /model.safetensors", Fault::BreakAfter(500));
+    let last = fs::metadata(fixture("qwen3").join(WEIGHTS)).unwrap().len() - 1;
+    client.pull().unwrap();
+    let wanted = [0, 1000, 1500].map(|start| format!("bytes={start}-{last}"));
+    assert_eq!(ranges(&server), wanted);
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_was_with_every_piece() {
+    // Two pieces.
+    let bytes: Vec<u8> = (0..70_u32 << 20).map(|at| (at % 251) as u8).collect();
+    let (length, piece) = (bytes.len(), 64 << 20);
+    let server = HubServer::of(BTreeMap::from([("m.gguf".to_owned(), bytes)]));
+    let client = Client::new(&server, "pieces");
+    let [first, second] = [0, piece].map(storage_asked_from);
+    let [first_again, second_again] = [1000, piece + 2000].map(storage_asked_from);
+    server.fault(&first, Fault::BreakAfter(1000));
+    server.fault(&second, Fault::BreakAfter(2000));
+    for range in [&first_again, &second_again] {
+        server.fault(range, Fault::Answer("403 Forbidden", String::new()));
+    }
+    assert!(matches!(client.pull(), Err(HubError::Refused(_))));
+    assert!(client.blobs()[0].ends_with(".binfer.incomplete"), "{:?}", client.blobs());
+    server.mend();
+    server.seen();
+    let path = client.pull().unwrap();
+    // One piece failed for good, which may have stopped the other before it began.
+    let (mut asked, mut resumed) = (ranges(&server), 0);
+    asked.sort();
+    for (range, [start, again]) in
+        asked.iter().zip([[&first, &first_again], [&second, &second_again]])
+    {
+        let is = |line: &str| line.ends_with(range.split_inclusive('-').next().unwrap());
+        assert!(is(start) || is(again), "{asked:?}");
+        resumed += usize::from(is(again));
+    }
+    assert!(asked.len() == 2 && resumed > 0, "{asked:?}");
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(bytes.len(), length);
+    assert_eq!(client.blobs(), [etag("m.gguf", &bytes)]);
+    fs::remove_dir_all(&client.cache).unwrap();
+}
+
+#[test]
+fn an_overloaded_hub_is_given_the_time_it_asks_for() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "overloaded");
+    let wait = "Retry-After: 1\r\n".to_owned();
+    server.fault("/api/models", Fault::Answer("429 Too Many Requests", wait));
+    server.fault("GET /model.safetensors", Fault::Answer("503 Unavailable", String::new()));
+    let began = Instant::now();
+    client.pull().unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_arrives_wrong_is_thrown_away() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "wrong");
+    for part in [
+        "GET /some-org/tiny.model/resolve/0123456789abcdef0123456789abcdef01234567/config",
+        "GET /model.saf",
+    ] {
+        server.fault(part, Fault::WrongByte);
+        let error = client.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Damaged(cause) if cause.contains("digest")), "{error}");
+        assert!(client.hub().cached(&id()).is_none());
+    }
+    let incomplete = client.blobs().into_iter().find(|name| name.ends_with(".incomplete"));
+    assert_eq!(incomplete, None);
+    client.pull().unwrap();
+}
+
+#[test]
+fn an_answer_of_other_bytes_than_were_asked_for_is_refused() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "ranges");
+    let part = "GET /model.safetensors";
+    server.fault(part, Fault::Header("Content-Range", "Content-Range: bytes 1-9/99\r\n".into()));
+    server.fault(part, Fault::Header("Content-Range", String::new()));
+    server.fault(part, Fault::Header("Content-Length", "Content-Length: 12\r\n".into()));
+    for _ in 0..3 {
+        let error = client.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Answer(cause) if cause.contains("the server sends")));
+    }
+    // The whole file in place of its first and only piece will do; not in place of its rest.
+    server.fault(part, Fault::BreakAfter(1000));
+    server.fault(part, Fault::Whole);
+    let error = client.pull().unwrap_err();
+    assert!(matches!(&error, HubError::Answer(cause) if cause.contains("ranges")), "{error}");
+    fs::remove_dir_all(&client.cache).unwrap();
+    server.fault(part, Fault::Whole);
+    client.pull().unwrap();
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let mut client = Client::new(&server, "refusals");
+    let gated =
+        || "X-Error-Code: GatedRepo\r\nX-Error-Message: Access is restricted.\r\n".to_owned();
+    let cases = [
+        (Fault::Answer("401 Unauthorized", String::new()), "the token may not see it"),
+        (Fault::Answer("401 Unauthorized", gated()), "ask for it on http"),
+        (Fault::Answer("403 Forbidden", gated()), "Access is restricted."),
+    ];
+    for (fault, words) in cases {
+        server.fault("/api/models", fault);
+        let error = client.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Refused(cause) if cause.contains(words)), "{error}");
+        assert!(!error.to_string().contains("secret"));
+    }
+    client.settings.token = None;
+    server.fault("/api/models", Fault::Answer("401 Unauthorized", String::new()));
+    assert!(client.pull().unwrap_err().to_string().contains("set HF_TOKEN"));
+    let absent = |id: ModelId| client.hub().pull(&id, &|_| {}).unwrap_err();
+    let error = absent(ModelId::parse("some-org/other").unwrap());
+    assert!(matches!(&error, HubError::Absent(cause) if cause.contains("some-org/other")));
+    let error = absent(id().at_revision("v9").unwrap());
+    assert!(matches!(&error, HubError::Absent(cause) if cause.contains("no such revision")));
+    assert!(!client.repository().exists(), "refused before anything is written");
+}
+
+#[test]
+fn names_from_the_hub_do_not_leave_the_cache() {
+    for evil in ["../../evil.json", "/etc/evil.json", "a/../b.json", "a\\b.json", ""] {
+        let files = ["config.json", WEIGHTS, evil].map(|name| (name.to_owned(), b"{}".to_vec()));
+        let server = HubServer::of(files.into());
+        let client = Client::new(&server, "evil");
+        let error = client.pull().unwrap_err();
+        assert!(
+            matches!(&error, HubError::Answer(cause) if cause.contains("not the path")),
+            "{error}"
+        );
+        assert!(!client.cache.exists());
+    }
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "etag");
+    server.fault("/config.json", Fault::Header("ETag", "ETag: \"../../x\"\r\n".into()));
+    let error = client.pull().unwrap_err();
+    assert!(matches!(&error, HubError::Answer(cause) if cause.contains("etag")), "{error}");
+    let around = format!("Location: {}/api/models/x\r\n", server.endpoint);
+    (0..7).for_each(|_| server.fault("/api/models", Fault::Answer("302 Found", around.clone())));
+    let error = client.pull().unwrap_err();
+    assert!(matches!(&error, HubError::Answer(cause) if cause.contains("redirects")), "{error}");
+}
+
+#[test]
+fn one_process_at_a_time_writes_to_a_repository() {
+    let server = HubServer::of_folder(&fixture("qwen3"));
+    let client = Client::new(&server, "lock");
+    let path = client.cache.join(".locks/models--some-org--tiny.model/binfer.lock");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let other = fs::File::create(path).unwrap();
+    other.lock().unwrap();
+    let (tell, told) = mpsc::channel();
+    let hub = client.hub();
+    let pull =
+        std::thread::spawn(move || hub.pull(&id(), &|event| tell.send(event).unwrap_or_default()));
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), Event::Waiting);
+    assert!(server.seen().iter().all(|seen| seen.line.starts_with("GET /api")));
+    drop(other);
+    assert!(pull.join().unwrap().unwrap().join(WEIGHTS).is_file());
+}

@@ -1,0 +1,94 @@
+//! Models by their id on the hub: fetched by the commands, found again offline.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::harness::{Permit, binfer, repository};
+use crate::hub_server::{COMMIT, Fault, HubServer, REPOSITORY};
+
+/// The hub as the program's environment describes it.
+struct Hub {
+    server: HubServer,
+    home: PathBuf,
+}
+
+impl Hub {
+    fn new(test: &str) -> Self {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hub-{test}"));
+        let _ = std::fs::remove_dir_all(&home);
+        Self { server: HubServer::of_folder(&repository("tests/fixtures/tiny/qwen3")), home }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = binfer();
+        command.env("HF_HOME", &self.home).env("HF_ENDPOINT", &self.server.endpoint);
+        for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "SSL_CERT_FILE"] {
+            command.env_remove(name);
+        }
+        command.env("NO_PROXY", "127.0.0.1").args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+}
+
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn an_id_is_fetched_once_and_answers_as_the_folder_does_with_and_without_the_hub() {
+    let _permit = Permit::one();
+    let hub = Hub::new("run");
+    let folder = repository("tests/fixtures/tiny/qwen3");
+    let args = |model| ["run", model, "some words", "--use-template", "--max-tokens", "24", "-q"];
+    let expected = good(&hub.run(&args(folder.to_str().unwrap())));
+    assert!(expected.len() > 24, "{expected}");
+    assert!(hub.server.seen().is_empty());
+    assert_eq!(good(&hub.run(&args(REPOSITORY))), expected);
+    assert!(!hub.server.seen().is_empty());
+    let mut offline = hub.command(&args(REPOSITORY));
+    assert_eq!(good(&offline.env("HF_HUB_OFFLINE", "1").output().unwrap()), expected);
+    assert_eq!(good(&hub.run(&args(REPOSITORY))), expected);
+    assert!(hub.server.seen().is_empty());
+}
+
+#[test]
+fn pull_prints_the_folder_and_says_nothing_else_without_a_terminal() {
+    let hub = Hub::new("pull");
+    std::fs::create_dir_all(&hub.home).unwrap();
+    std::fs::write(hub.home.join("token"), "of-the-file\n").unwrap();
+    let output = hub.run(&["pull", REPOSITORY]);
+    let folder = hub.home.join("hub/models--some-org--tiny.model/snapshots").join(COMMIT);
+    assert_eq!(good(&output), format!("{}\n", folder.display()));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let seen = hub.server.seen();
+    let shown = |token: &str| seen.iter().any(|s| s.authorization.as_deref() == Some(token));
+    assert!(shown("Bearer of-the-file") && folder.join("tokenizer.json").is_file());
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_with_both_readings_of_the_name() {
+    let hub = Hub::new("refused");
+    let refused = |output: Output, status: i32, words: &str| {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    };
+    refused(hub.run(&["run", "no-org/no-model"]), 78, "and no such file or folder here");
+    refused(hub.run(&["run", "./no-model"]), 78, "no such file or folder, and no id on the hub");
+    refused(hub.run(&["pull", "tests"]), 78, "an id on the hub (ORG/NAME)");
+    refused(hub.run(&["run", REPOSITORY, "--revision", "v9"]), 78, "no such revision");
+    refused(hub.run(&["run", REPOSITORY, "--revision", "../.."]), 78, "cannot be a revision");
+    refused(hub.run(&["run", "demo", "--revision", "main"]), 78, "--revision is for ids");
+    let mut offline = hub.command(&["run", REPOSITORY]);
+    refused(offline.env("HF_HUB_OFFLINE", "1").output().unwrap(), 78, "HF_HUB_OFFLINE is set");
+    hub.server.fault("GET /model.safetensors", Fault::WrongByte);
+    refused(hub.run(&["pull", REPOSITORY]), 69, "it was deleted, try again");
+    let mut wrong = hub.command(&["pull", REPOSITORY]);
+    refused(wrong.env("HF_ENDPOINT", "nonsense").output().unwrap(), 78, "HF_ENDPOINT");
+}
