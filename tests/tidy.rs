@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const RUST_LINES_MAX: usize = 300;
 const TEST_LINES_MAX: usize = 350;
+const KERNEL_LINES_MAX: usize = 350;
 /// The doors behind which `unsafe` lives.
 const UNSAFE_DOORS: [&str; 2] = ["worker/src/backend/cpu/simd.rs", "worker/src/backend/cpu/shm.rs"];
 /// Words that have no place in the pure scheduler.
@@ -23,14 +24,16 @@ const SCHED_BANNED: [&str; 9] = [
     "println!",
 ];
 /// Who may use whom: a package and the workspace packages in its manifest.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("proto", &[]),
+    ("kernels", &[]),
     ("shard-tool", &[]),
-    ("worker", &["binfer-proto", "binfer-shard"]),
+    ("worker", &["binfer-kernels", "binfer-proto", "binfer-shard"]),
     ("coordinator", &["binfer-proto", "binfer-shard"]),
     (".", &["binfer-coordinator", "binfer-proto", "binfer-shard", "binfer-worker"]),
 ];
-const PACKAGES: [&str; 4] = ["binfer-proto", "binfer-shard", "binfer-worker", "binfer-coordinator"];
+const PACKAGES: [&str; 5] =
+    ["binfer-kernels", "binfer-proto", "binfer-shard", "binfer-worker", "binfer-coordinator"];
 
 struct File {
     path: String,
@@ -93,6 +96,17 @@ fn files_are_short() {
         (lines > max).then(|| format!("{}: {lines} lines, {max} at most", file.path))
     });
     none("split by responsibility", &too_long.collect::<Vec<_>>());
+}
+
+#[test]
+fn kernel_files_are_short_and_open_with_their_contract() {
+    let cuda = files().into_iter().filter(|file| file.path.starts_with("kernels/cuda/"));
+    let wrong = cuda.filter_map(|file| {
+        let lines = file.text.lines().count();
+        let mute = !file.text.starts_with("// ");
+        (mute || lines > KERNEL_LINES_MAX).then(|| format!("{}: {lines} lines", file.path))
+    });
+    none("a contract comment, then at most 350 lines", &wrong.collect::<Vec<_>>());
 }
 
 #[test]

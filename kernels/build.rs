@@ -1,0 +1,184 @@
+//! Compiles `cuda/*.cu` for each target with nvcc and writes the table of images.
+//!
+//! nvcc is looked for in `CUDA_HOME`, in `PATH`, and in `target/cuda`, which `make cuda-toolchain`
+//! fills. Without it the table is empty, and `--device cuda` says so at run time. A file is compiled
+//! again only when it, a header, the compiler or a flag changed. Deliberately absent: linking; each
+//! file is a module of its own.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Name of a target, nvcc's `-gencode` for it, suffix of the output.
+const TARGETS: [(&str, &str, &str); 3] = [
+    ("sm_90a", "arch=compute_90a,code=sm_90a", "cubin"),
+    ("sm_80", "arch=compute_80,code=sm_80", "cubin"),
+    ("compute_80", "arch=compute_80,code=compute_80", "ptx"),
+];
+const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas=-v", "--diag-suppress=177"];
+
+/// One file for one target.
+struct Job {
+    source: PathBuf,
+    file: String,
+    target: usize,
+}
+
+fn main() {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    println!("cargo::rerun-if-changed=cuda");
+    println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    let nvcc = find_nvcc();
+    let text = match &nvcc {
+        Some(nvcc) => table(&compile_all(nvcc, &out)),
+        None => "/// nvcc was not found when this was built.\n\
+                 pub static MODULES: &[Module] = &[];\n"
+            .to_owned(),
+    };
+    fs::write(out.join("images.rs"), text).expect("writing OUT_DIR");
+}
+
+/// The compiler, if there is one.
+fn find_nvcc() -> Option<PathBuf> {
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
+    let fetched = root.parent()?.join("target/cuda");
+    // Appears when the toolchain is fetched.
+    println!("cargo::rerun-if-changed={}", fetched.join("bin/nvcc").display());
+    let home = std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = home.into_iter().chain(std::env::split_paths(&path)).chain([fetched.join("bin")]);
+    dirs.map(|dir| dir.join("nvcc")).find(|nvcc| nvcc.is_file())
+}
+
+/// Compiles what changed, two files at a time or more. Fails with nvcc's words.
+fn compile_all(nvcc: &Path, out: &Path) -> Vec<(Job, Outcome)> {
+    let sources = |suffix: &str| {
+        let mut found: Vec<PathBuf> = fs::read_dir("cuda")
+            .expect("the folder cuda")
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|has| has == suffix))
+            .collect();
+        found.sort();
+        found
+    };
+    let mut shared = DefaultHasher::new();
+    let version = Command::new(nvcc).arg("--version").output().expect("running nvcc").stdout;
+    (FLAGS, TARGETS, version).hash(&mut shared);
+    for header in sources("h").into_iter().chain(sources("cuh")) {
+        fs::read(header).expect("a header").hash(&mut shared);
+    }
+    let shared = shared.finish();
+    let jobs = Mutex::new(sources("cu").iter().flat_map(|source| jobs(source)).collect::<Vec<_>>());
+    let done = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(job) = jobs.lock().expect("no panics").pop() {
+                    let outcome = compile(nvcc, out, &job, shared);
+                    done.lock().expect("no panics").push((job, outcome));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no panics");
+    done.sort_by(|(a, _), (b, _)| (a.target, &a.file).cmp(&(b.target, &b.file)));
+    done
+}
+
+/// A file's targets: all, or those of its first line, `// targets: sm_90a`.
+fn jobs(source: &Path) -> Vec<Job> {
+    let text = fs::read_to_string(source).expect("a kernel's source");
+    let only = text.lines().next().and_then(|line| line.strip_prefix("// targets: "));
+    let wanted = |name: &str| only.is_none_or(|only| only.split_whitespace().any(|t| t == name));
+    let file = source.file_stem().expect("a file").to_string_lossy().into_owned();
+    (0..TARGETS.len())
+        .filter(|target| wanted(TARGETS[*target].0))
+        .map(|target| Job { source: source.to_path_buf(), file: file.clone(), target })
+        .collect()
+}
+
+/// A compiled file.
+struct Outcome {
+    image: PathBuf,
+    /// What ptxas said.
+    report: String,
+}
+
+fn compile(nvcc: &Path, out: &Path, job: &Job, shared: u64) -> Outcome {
+    let (target, gencode, suffix) = TARGETS[job.target];
+    let image = out.join(format!("{}.{target}.{suffix}", job.file));
+    let (report_path, key_path) = (image.with_extension("log"), image.with_extension("key"));
+    let mut key = DefaultHasher::new();
+    (shared, fs::read(&job.source).expect("a kernel's source")).hash(&mut key);
+    let key = key.finish().to_string();
+    let fresh = image.is_file() && fs::read_to_string(&key_path).is_ok_and(|old| old == key);
+    if !fresh {
+        let mut command = Command::new(nvcc);
+        command.args(FLAGS).arg(format!("-{suffix}")).args(["-gencode", gencode, "-o"]);
+        let output = command.arg(&image).arg(&job.source).output().expect("running nvcc");
+        let report = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "nvcc {} for {target}:\n{said}{report}", job.file);
+        fs::write(&report_path, report).expect("writing OUT_DIR");
+        fs::write(&key_path, key).expect("writing OUT_DIR");
+    }
+    Outcome { report: fs::read_to_string(report_path).unwrap_or_default(), image }
+}
+
+/// The generated Rust table.
+fn table(done: &[(Job, Outcome)]) -> String {
+    let mut text = String::from("/// One compiled file for one target each.\n");
+    text.push_str("pub static MODULES: &[Module] = &[\n");
+    for (job, outcome) in done {
+        let suffix = TARGETS[job.target].2;
+        let entries = if suffix == "ptx" {
+            entries_of_ptx(&fs::read_to_string(&outcome.image).expect("the output"))
+        } else {
+            entries_of_report(&outcome.report)
+        };
+        let warnings: Vec<&str> =
+            outcome.report.lines().filter(|line| line.contains("warning")).collect();
+        let _ = writeln!(
+            text,
+            "    Module {{ file: {:?}, target: Target::{}, image: include_bytes!({:?}), \
+             warnings: &{warnings:?}, entries: &[",
+            job.file,
+            ["Sm90a", "Sm80", "Compute80"][job.target],
+            outcome.image
+        );
+        for (name, spill_bytes) in entries {
+            let _ =
+                writeln!(text, "        Entry {{ name: {name:?}, spill_bytes: {spill_bytes} }},");
+        }
+        text.push_str("    ] },\n");
+    }
+    text.push_str("];\n");
+    text
+}
+
+/// Kernels and bytes of spills out of `-Xptxas -v`.
+fn entries_of_report(report: &str) -> BTreeMap<String, u64> {
+    let mut entries = BTreeMap::new();
+    let mut current = None;
+    for line in report.lines() {
+        if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+            current = rest.split('\'').next().map(str::to_owned);
+        } else if let (Some(name), Some(at)) = (&current, line.find(" bytes spill stores")) {
+            let bytes = line[..at].rsplit(' ').next().and_then(|number| number.parse().ok());
+            entries.insert(name.clone(), bytes.expect("a number of bytes"));
+            current = None;
+        }
+    }
+    entries
+}
+
+/// Kernels of PTX, which the driver compiles at start.
+fn entries_of_ptx(ptx: &str) -> BTreeMap<String, u64> {
+    let name = |line: &str| line.split(".entry ").nth(1)?.split('(').next().map(str::to_owned);
+    ptx.lines().filter_map(name).map(|name| (name, 0)).collect()
+}

@@ -1,0 +1,103 @@
+//! Every kernel that the backend launches, with the shape of its blocks.
+//!
+//! A [`Kernel`] knows the type of its parameters, so none can be launched with another's. Grids
+//! follow from the arguments of an operation and are the worker's.
+
+use std::marker::PhantomData;
+
+use crate::params::{
+    ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
+    ProductParams, RopeParams, SampleParams,
+};
+
+/// For which element types a kernel exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    /// It knows none.
+    None,
+    /// `name_bf16` and `name_f16`.
+    Halves,
+}
+
+/// What is known of a kernel without its parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelInfo {
+    /// Stem of its source.
+    pub file: &'static str,
+    /// Its name, without the type.
+    pub name: &'static str,
+    /// For which types it exists.
+    pub types: Types,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of shared memory asked for at launch.
+    pub shared_bytes: u32,
+}
+
+impl KernelInfo {
+    /// Exported names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match self.types {
+            Types::None => vec![self.name.to_owned()],
+            Types::Halves => ["bf16", "f16"].map(|t| format!("{}_{t}", self.name)).to_vec(),
+        }
+    }
+}
+
+/// A kernel that takes `P`.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<P> {
+    /// Its place in [`ALL`].
+    pub index: usize,
+    params: PhantomData<fn(P)>,
+}
+
+/// Declares the kernels and [`ALL`], which has them in the same order.
+macro_rules! kernels {
+    ($($konst:ident: $params:ty = $file:literal, $name:literal, $types:ident, $threads:literal, $shared:expr;)*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "indices only")]
+        enum Index { $($konst),* }
+        $(
+            #[doc = concat!("See `cuda/", $file, ".cu`.")]
+            pub const $konst: Kernel<$params> =
+                Kernel { index: Index::$konst as usize, params: PhantomData };
+        )*
+        /// All kernels, each at its index.
+        pub const ALL: &[KernelInfo] = &[$(KernelInfo {
+            file: $file,
+            name: $name,
+            types: Types::$types,
+            threads: $threads,
+            shared_bytes: $shared,
+        }),*];
+    };
+}
+
+kernels! {
+    APPLY: ApplyParams = "step", "apply", None, 128, 0;
+    FINISH: FinishParams = "step", "finish", None, 128, 0;
+    EMBED: EmbedParams = "rows", "embed", Halves, 256, 0;
+    RMS_NORM: NormParams = "rows", "rms_norm", Halves, 256, 0;
+    ROPE_TABLE: RopeParams = "rows", "rope_table", None, 128, 0;
+    FILL: FillParams = "rows", "fill", Halves, 256, 0;
+    FILL_F32: FillParams = "rows", "fill_f32", None, 256, 0;
+    PRODUCT: ProductParams = "product", "product", Halves, 256, 0;
+    PRODUCT_GLU: ProductParams = "product", "product_glu", Halves, 256, 0;
+    PRODUCT_RESIDUAL: ProductParams = "product", "product_residual", Halves, 256, 0;
+    PRODUCT_LOGITS: ProductParams = "product", "product_logits", Halves, 256, 0;
+    BIAS: EpilogueParams = "product", "bias", Halves, 256, 0;
+    GLU: EpilogueParams = "product", "glu", Halves, 256, 0;
+    BIAS_RESIDUAL: EpilogueParams = "product", "bias_residual", None, 256, 0;
+    QKV_PREPARE: AttendParams = "attend", "qkv_prepare", Halves, 128, 0;
+    ATTEND: AttendParams = "attend", "attend", Halves, 128, 0;
+    SAMPLE_TILES: SampleParams = "sample", "sample_tiles", None, 256, 0;
+    SAMPLE_ROWS: SampleParams = "sample", "sample_rows", None, 512, 0;
+}
+
+/// Logits of one tile of `sample_tiles`.
+pub const SAMPLE_TILE_LOGITS: u32 = 4096;
+/// Elements of a head that `attend` and `qkv_prepare` take at most.
+pub const PLAIN_HEAD_DIM_MAX: usize = 256;
+/// Tokens and outputs of a tile of the plain products.
+pub const PRODUCT_TILE: u32 = 64;

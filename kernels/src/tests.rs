@@ -1,0 +1,53 @@
+//! What the compiler said of the kernels, and whether the list and the files agree.
+
+use super::list::{self, Types};
+use super::*;
+
+#[test]
+fn kernels_are_there_where_they_must_be() {
+    let required = std::env::var("BINFER_REQUIRE_KERNELS").is_ok_and(|value| value == "1");
+    assert!(!required || !MODULES.is_empty(), "no nvcc: run `make cuda-toolchain`");
+}
+
+#[test]
+fn nothing_spills_and_nobody_warns() {
+    for module in MODULES {
+        let (file, target) = (module.file, module.target);
+        assert!(module.warnings.is_empty(), "{file} for {target:?}: {:?}", module.warnings);
+        for entry in module.entries {
+            assert_eq!(entry.spill_bytes, 0, "{} for {target:?} spills", entry.name);
+        }
+    }
+}
+
+#[test]
+fn the_list_names_every_kernel_once() {
+    if MODULES.is_empty() {
+        return;
+    }
+    for target in Target::ALL {
+        let mut listed = Vec::new();
+        for kernel in list::ALL {
+            let Some(module) = modules(target).find(|module| module.file == kernel.file) else {
+                continue; // a file for other targets
+            };
+            for name in kernel.names() {
+                let known = module.entries.iter().any(|entry| entry.name == name);
+                assert!(known, "{}.cu has no kernel {name} for {target:?}", kernel.file);
+                listed.push(name);
+            }
+        }
+        let entries: usize = modules(target).map(|module| module.entries.len()).sum();
+        assert_eq!(entries, listed.len(), "kernels for {target:?} that nobody launches");
+    }
+    assert!(list::ALL.iter().any(|kernel| kernel.types == Types::None));
+}
+
+#[test]
+fn a_device_gets_the_best_that_it_can_run() {
+    assert_eq!(Target::of_capability(9, 0), Some(Target::Sm90a));
+    assert_eq!(Target::of_capability(8, 0), Some(Target::Sm80));
+    assert_eq!(Target::of_capability(8, 9), Some(Target::Compute80));
+    assert_eq!(Target::of_capability(12, 0), Some(Target::Compute80));
+    assert_eq!(Target::of_capability(7, 5), None);
+}
