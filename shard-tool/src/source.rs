@@ -1,6 +1,6 @@
 //! An opened checkpoint: spec, settings, and positional reads of just the slices that are wanted.
 //!
-//! A single GGUF file, or a Hugging Face folder. Opening reads the headers and checks everything
+//! A GGUF file, whole or in parts, or a Hugging Face folder. Opening reads the headers and checks everything
 //! that can be checked without reading weights, so a bad file fails in milliseconds, before memory
 //! is taken. Reads take `&self` and share no position: many threads may read at once. No memory
 //! map: one would turn a file that is cut while being served into a signal.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::{Catalog, DataFile};
 use crate::gguf::TensorInfo;
-use crate::{Error, ErrorKind, Gguf, LocalPart, ModelSpec, families, hf, pieces};
+use crate::{Error, ErrorKind, Gguf, LocalPart, ModelSpec, families, gguf, hf, pieces};
 
 /// A checkpoint, open for reading.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens and checks a checkpoint: a `.gguf` file or a Hugging Face folder.
+    /// Opens and checks a checkpoint: a `.gguf` file, or any part of a split one, or a Hugging Face
+    /// folder.
     ///
     /// # Errors
     /// Every kind but `Layout`: no such file, not a model, truncated, not supported.
@@ -34,10 +35,7 @@ impl Source {
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let file = DataFile::open(path)?;
-        let gguf = Gguf::read(&file.file, path, file.bytes)?;
-        let mut catalog = Catalog::default();
-        catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+        let (gguf, catalog) = gguf::split::open(path)?;
         let spec = families::of_gguf(&gguf, &catalog, path)?;
         let digest = catalog.digest(&[])?;
         Ok(Self { path: path.to_path_buf(), catalog, gguf: Some(gguf), spec, digest })

@@ -9,6 +9,7 @@
 //! | `hub` | models by their id on the hub |
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
+//! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `api` | the HTTP API, by hand and with OpenAI's client |
 //! | `kill` | ranks killed at any moment |
@@ -28,6 +29,7 @@ mod harness;
 mod hub;
 mod kill;
 mod logits;
+mod packed;
 mod parity;
 mod refusals;
 mod rig;
@@ -38,6 +40,8 @@ mod tiny;
 mod tokens;
 mod trace;
 
+#[path = "../../shard-tool/tests/support/blocks.rs"]
+mod blocks;
 #[path = "../../shard-tool/tests/support/gguf_writer.rs"]
 mod gguf_writer;
 #[allow(dead_code, reason = "the tests of the shard tool use more of it")]

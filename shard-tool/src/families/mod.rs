@@ -118,11 +118,6 @@ fn check_container(metadata: &Metadata, path: &Path) -> Result<(), Error> {
     {
         return refuse(format!("it holds a {kind:?}, not a model"));
     }
-    if let Some(parts) = metadata.u32("split.count")?
-        && parts > 1
-    {
-        return refuse(format!("it is one of {parts} parts; split files are not supported yet"));
-    }
     if let Some(version) = metadata.u32("general.quantization_version")?
         && version != 2
     {

@@ -3,11 +3,12 @@
 //! After the GGUF specification (ggml/docs/gguf.md). The header is never trusted: every count,
 //! length, offset and type is checked against the bytes that are really there before memory is
 //! taken, so a damaged file gives an error that names the place, in milliseconds. Tensor data are
-//! not read here; [`crate::Source`] does that. Split files and writing are absent.
+//! not read here; [`crate::Source`] does that. Writing is absent.
 
 mod bytes;
 mod metadata;
 mod parse;
+pub(crate) mod split;
 mod table;
 
 use std::collections::BTreeMap;

@@ -83,7 +83,6 @@ fn refusals() {
         ("experts", |w| _ = w.u32("llama.expert_count", 8), "llama.expert_count = 8"),
         ("window", |w| _ = w.u32("llama.attention.sliding_window", 9), "sliding_window = 9"),
         ("unheard", |w| _ = w.f32("llama.logit_scale", 0.5), "llama.logit_scale = 0.5"),
-        ("split", |w| _ = w.u32("split.count", 3), "it is one of 3 parts"),
         (
             "adapter",
             |w| _ = w.string("general.type", "adapter"),

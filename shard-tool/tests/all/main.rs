@@ -26,6 +26,7 @@ mod reader;
 mod safetensors;
 mod slicer;
 mod source;
+mod split;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Writes small GGUF files, right and wrong, for tests of this crate and of the whole program.
 //!
-//! Tensor data are pseudo-random bytes ([`byte_of`]); the writer checks nothing, so that tests can
+//! Tensor data are pseudo-random bytes ([`byte_of`]) unless given; the writer checks nothing, so that tests can
 //! say what no honest writer would. Other packages include this file by `#[path]`.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 #![allow(
@@ -12,6 +12,8 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+
+use binfer_shard::DType;
 
 pub const F32: u32 = 0;
 pub const F16: u32 = 1;
@@ -28,6 +30,16 @@ pub struct Tensor {
     pub bytes: u64,
     /// `None`: after the last one, aligned.
     pub offset: Option<u64>,
+    /// `None`: those of [`byte_of`].
+    pub data: Option<Vec<u8>>,
+}
+
+impl Tensor {
+    /// Other data, of that type.
+    pub fn set(&mut self, dtype: DType, data: Vec<u8>) {
+        (self.type_id, self.bytes) = (dtype.gguf_id(), data.len() as u64);
+        self.data = Some(data);
+    }
 }
 
 /// A GGUF file in the making.
@@ -90,16 +102,27 @@ impl GgufWriter {
     }
 
     pub fn tensor(&mut self, name: &str, shape: &[u64], type_id: u32) -> &mut Self {
-        let (block, block_bytes) = match type_id {
-            F32 => (1, 4),
-            F16 => (1, 2),
-            Q4_1 => (32, 20),
-            _ => (32, 34),
-        };
-        let bytes = shape.iter().product::<u64>() / block * block_bytes;
+        let dtype = DType::from_gguf(type_id).unwrap();
+        let bytes = dtype.bytes_of(shape.iter().product()).unwrap();
         let (name, shape) = (name.to_owned(), shape.to_vec());
-        self.tensors.push(Tensor { name, shape, type_id, bytes, offset: None });
+        self.tensors.push(Tensor { name, shape, type_id, bytes, offset: None, data: None });
         self
+    }
+
+    /// The same model in `count` files, dealt tensor by tensor.
+    pub fn split(&self, count: usize) -> Vec<Self> {
+        let mut parts =
+            vec![Self { pairs: Vec::new(), tensors: Vec::new(), ..self.clone() }; count];
+        parts[0].pairs = self.pairs.clone();
+        for (index, tensor) in self.tensors.iter().enumerate() {
+            parts[index % count].tensors.push(tensor.clone());
+        }
+        for (number, part) in parts.iter_mut().enumerate() {
+            part.raw("split.no", 2, &(number as u16).to_le_bytes());
+            part.raw("split.count", 2, &(count as u16).to_le_bytes());
+            part.raw("split.tensors.count", 5, &(self.tensors.len() as i32).to_le_bytes());
+        }
+        parts
     }
 
     pub fn tensor_mut(&mut self, name: &str) -> &mut Tensor {
@@ -146,6 +169,10 @@ impl GgufWriter {
         let (places, end) = self.places();
         out.resize(data_start + end as usize, 0);
         for (tensor, offset) in self.tensors.iter().zip(places) {
+            if let Some(data) = &tensor.data {
+                out[data_start + offset as usize..][..data.len()].copy_from_slice(data);
+                continue;
+            }
             for (index, byte) in
                 out[data_start + offset as usize..][..tensor.bytes as usize].iter_mut().enumerate()
             {

@@ -3,6 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 mod attend;
+#[path = "../../../../../shard-tool/tests/support/blocks.rs"]
+mod blocks;
 mod company;
 mod contracts;
 mod oracle;
@@ -16,7 +18,8 @@ use binfer_proto::{BlockId, Sampling, SlotId, Token};
 use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
-use half::f16;
+
+use blocks::block;
 
 use super::cache::{CacheData, Element, Pair};
 use super::matrix::Matrix;
@@ -53,30 +56,7 @@ impl Random {
     /// A packed matrix of that type, its weights between about -1 and 1.
     fn packed(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
         let blocks = rows * cols / dtype.block_elems() as usize;
-        (0..blocks).flat_map(|_| self.block(dtype)).collect()
-    }
-
-    fn block(&mut self, dtype: DType) -> Vec<u8> {
-        // Where the scale is, what its integers reach; where the minimum is, and its factors.
-        let (scale, minimum) = match dtype {
-            DType::F32 => return self.float().to_le_bytes().to_vec(),
-            DType::F16 => return f16::from_f32(self.float()).to_le_bytes().to_vec(),
-            DType::BF16 => return self.float().to_le_bytes()[2..].to_vec(),
-            DType::Q4_0 => ((0, 8.0), None),
-            DType::Q4_1 => ((0, 8.0), Some((2, 1.0))),
-            DType::Q5_0 => ((0, 16.0), None),
-            DType::Q5_1 => ((0, 16.0), Some((2, 1.0))),
-            DType::Q8_0 => ((0, 127.0), None),
-            DType::Q4_K => ((0, 63.0 * 8.0), Some((2, 63.0))),
-            DType::Q5_K => ((0, 63.0 * 16.0), Some((2, 63.0))),
-            DType::Q6_K => ((208, 127.0 * 32.0), None),
-        };
-        let mut block: Vec<u8> = (0..dtype.block_bytes()).map(|_| self.next() as u8).collect();
-        for (at, reach) in std::iter::once(scale).chain(minimum) {
-            let half = f16::from_f32(self.float() / reach).to_le_bytes();
-            block[at..at + 2].copy_from_slice(&half);
-        }
-        block
+        (0..blocks).flat_map(|_| block(dtype, 1.0, &mut || self.next())).collect()
     }
 
     /// A type whose blocks rows of `cols` consist of.

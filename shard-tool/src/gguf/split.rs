@@ -1,0 +1,124 @@
+//! Models in several GGUF files: `NAME-00001-of-00003.gguf` and so on, as llama.cpp's gguf-split
+//! and gguf's Python writer make them.
+//!
+//! Each part is a GGUF file with tensors of its own and three keys that say which part it is; the
+//! first has all other metadata. Whichever part is named, all are opened, and each must be what its
+//! name says. Deliberately absent: parts under other names, since nothing tells where they are.
+
+use std::path::{Path, PathBuf};
+
+use super::Gguf;
+use crate::catalog::{Catalog, DataFile};
+use crate::error::listed;
+use crate::{Error, ErrorKind};
+
+/// Number of this part, from 0.
+const NUMBER: &str = "split.no";
+/// How many parts there are.
+const COUNT: &str = "split.count";
+/// Tensors of all parts.
+const TENSORS: &str = "split.tensors.count";
+/// Parts at most: each is an open file.
+const PARTS_MAX: u32 = 512;
+
+const WAY_OUT: &str = "put all parts of one model, under their own names, into one folder";
+
+/// Opens a GGUF file, and all its other parts where it is one of several. The header is that of
+/// the file, or of the first part.
+pub(crate) fn open(path: &Path) -> Result<(Gguf, Catalog), Error> {
+    let (file, gguf) = read(path)?;
+    let mut catalog = Catalog::default();
+    let Some(split) = Split::of(&gguf, path)? else {
+        catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+        return Ok((gguf, catalog));
+    };
+    split.check_files(path)?;
+    let first = split.add(0, &mut catalog)?;
+    for number in 1..split.count {
+        split.add(number, &mut catalog)?;
+    }
+    if catalog.len() as u64 != u64::from(split.tensors) {
+        let (found, count, said) = (catalog.len(), split.count, split.tensors);
+        let cause = format!("{count} parts have {found} tensors, but {TENSORS} is {said}");
+        return Err(Error::new(ErrorKind::Mismatch, cause).file(path).way_out(WAY_OUT));
+    }
+    Ok((first, catalog))
+}
+
+fn read(path: &Path) -> Result<(DataFile, Gguf), Error> {
+    let file = DataFile::open(path)?;
+    let gguf = Gguf::read(&file.file, path, file.bytes)?;
+    Ok((file, gguf))
+}
+
+/// What the parts of a model have in common.
+struct Split {
+    folder: PathBuf,
+    /// Beginning of the parts' names.
+    name: String,
+    count: u32,
+    tensors: u32,
+}
+
+impl Split {
+    /// That of a file which is one of several parts.
+    fn of(gguf: &Gguf, path: &Path) -> Result<Option<Self>, Error> {
+        let metadata = &gguf.metadata;
+        let count = metadata.u32(COUNT)?.unwrap_or(1);
+        if count <= 1 {
+            return Ok(None);
+        }
+        let refuse = |cause: String| Error::new(ErrorKind::Mismatch, cause).file(path);
+        let number = metadata.required(NUMBER, metadata.u32(NUMBER))?;
+        let tensors = metadata.required(TENSORS, metadata.u32(TENSORS))?;
+        if count > PARTS_MAX || number >= count {
+            let cause = format!("{NUMBER} is {number} and {COUNT} {count}, of {PARTS_MAX} at most");
+            return Err(refuse(cause));
+        }
+        let ending = ending(number, count);
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(&ending)) else {
+            let cause = format!("part {} of {count}, but its name has not the", number + 1);
+            return Err(refuse(format!("{cause} ending {ending:?}")).way_out(WAY_OUT));
+        };
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        Ok(Some(Self { folder, name: name.to_owned(), count, tensors }))
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        self.folder.join(format!("{}{}", self.name, ending(number, self.count)))
+    }
+
+    /// Refuses a folder that lacks parts, with the list.
+    fn check_files(&self, path: &Path) -> Result<(), Error> {
+        let paths = (0..self.count).map(|number| self.path(number));
+        let missing = paths.filter(|path| !path.is_file());
+        let missing: Vec<String> = missing.map(|path| path.display().to_string()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let count = format!("{} of {}", missing.len(), self.count);
+        let cause = format!("{count} parts of the model are missing: {}", listed(&missing));
+        Err(Error::new(ErrorKind::Format, cause).file(path).way_out(WAY_OUT))
+    }
+
+    /// Adds a part's tensors, if it is the part that its name says.
+    fn add(&self, number: u32, catalog: &mut Catalog) -> Result<Gguf, Error> {
+        let path = self.path(number);
+        let (file, gguf) = read(&path)?;
+        for (key, wanted) in [(NUMBER, number), (COUNT, self.count), (TENSORS, self.tensors)] {
+            let said = gguf.metadata.u32(key)?;
+            if said != Some(wanted) {
+                let said = said.map_or("missing".to_owned(), |said| said.to_string());
+                let cause = format!("not a part of this model: {key} is {said}, not {wanted}");
+                return Err(Error::new(ErrorKind::Mismatch, cause).file(&path).way_out(WAY_OUT));
+            }
+        }
+        catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+        Ok(gguf)
+    }
+}
+
+fn ending(number: u32, count: u32) -> String {
+    format!("-{:05}-of-{count:05}.gguf", number + 1)
+}
