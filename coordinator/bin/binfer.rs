@@ -24,6 +24,8 @@ enum Command {
     Pull(cli::pull::PullArgs),
     /// Measure how fast a model runs, or what the coordinator costs
     Bench(Box<cli::bench::BenchArgs>),
+    /// Cut a checkpoint into one file a rank, which `serve` and `run` then load
+    Shard(cli::shard::ShardArgs),
     /// Run one rank; the other commands start it
     #[command(hide = true)]
     Worker(binfer_worker::args::WorkerArgs),
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => cli::serve::run(&args),
         Command::Pull(args) => cli::pull::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
+        Command::Shard(args) => cli::shard::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),
     };
     outcome.unwrap_or_else(|error| {

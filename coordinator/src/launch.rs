@@ -22,6 +22,7 @@ use crate::options::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
+use crate::shard_cache;
 use crate::text::{TextError, TextModel, TextStage};
 
 /// Commands that may wait for the serve loop.
@@ -95,8 +96,13 @@ pub fn launch<T: Send + 'static>(
     plan.args.check_alone()?;
     let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
     let source = Source::open(&located.path)?;
-    let options = plan.args.check(located.name, &source)?;
+    let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
+    let source = match &plan.args.shard_cache {
+        Some(dir) => shard_cache::source(dir, source, options.world, &report),
+        None => source,
+    };
+    source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let blueprint = Blueprint { options, source: Arc::new(source) };
     let launched = Launched { blueprint, report, drain: plan.drain };

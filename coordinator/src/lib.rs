@@ -17,4 +17,5 @@ pub mod options;
 pub mod report;
 pub mod sched;
 pub mod serve;
+pub mod shard_cache;
 pub mod text;

@@ -41,6 +41,9 @@ pub struct ModelArgs {
     /// --max-num-seqs need]
     #[arg(long, value_name = "TOKENS")]
     pub kv_cache_tokens: Option<u64>,
+    /// Keep the model's shards in this folder, and load from them when they are there
+    #[arg(long, value_name = "DIR")]
+    pub shard_cache: Option<PathBuf>,
     /// A rank that stands still for so long counts as lost
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     pub step_deadline: f32,
@@ -181,10 +184,11 @@ impl ModelArgs {
     pub fn check(&self, name: String, source: &Source) -> Result<Options, ConfigError> {
         let spec = source.spec();
         let world = match self.tp {
-            TensorParallel::Auto => 1,
+            TensorParallel::Auto => source.shards_world().map_or(1, |world| world as usize),
             TensorParallel::Ranks(ranks) => ranks,
         };
         let ranks = u32::try_from(world).unwrap_or(u32::MAX);
+        self.check_shards(source, ranks)?;
         layouts(spec, ranks).map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
         if !(1..=spec.context_max).contains(&context_max) {
@@ -213,6 +217,24 @@ impl ModelArgs {
             step_deadline: Duration::from_secs_f32(self.step_deadline),
             verbosity: self.verbosity(),
         })
+    }
+
+    /// Shards are for one number of ranks, and are cached once.
+    fn check_shards(&self, source: &Source, ranks: u32) -> Result<(), ConfigError> {
+        let Some(world) = source.shards_world() else { return Ok(()) };
+        let path = source.path().display();
+        if world != ranks {
+            return Err(ConfigError(format!(
+                "--tp {ranks}: {path} holds shards for --tp {world}; use that, or cut the \
+                 checkpoint again: binfer shard MODEL -o NEW_DIR --tp {ranks}"
+            )));
+        }
+        if self.shard_cache.is_some() {
+            return Err(ConfigError(format!(
+                "--shard-cache: {path} holds shards already; leave the flag away"
+            )));
+        }
+        Ok(())
     }
 
     /// How much to say.

@@ -1,4 +1,5 @@
-//! What a start tells the person who waits for it: a progress bar, phases, a line when ready.
+//! What a start, or sharding, tells the person who waits for it: a progress bar, phases, a line
+//! when ready.
 //!
 //! Goes to stderr, so that stdout holds answers alone. Prompts and answers never come here.
 
@@ -11,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::fleet::LoadProgress;
 use crate::options::Verbosity;
 
-/// Tells about one start.
+/// Tells about one start, or about something else that takes time.
 #[derive(Clone, Debug)]
 pub struct Report {
     verbosity: Verbosity,
@@ -43,6 +44,12 @@ impl Report {
         self.advance(template, (at.bytes_done, at.bytes_total));
     }
 
+    /// How far the cutting of a checkpoint is.
+    pub fn sharding(&self, done: u64, total: u64) {
+        let template = "sharding {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
+        self.advance(template, (done, total));
+    }
+
     /// How far a download is.
     pub fn downloading(&self, event: Event) {
         match event {
@@ -67,10 +74,11 @@ impl Report {
         self.bar.set_position(done);
     }
 
-    /// Loading or a download is over, well or not.
+    /// Whatever it was is over, well or not.
     pub fn loaded(&self) {
         self.bar.finish_and_clear();
         self.bar.reset();
+        self.bar.set_length(0);
     }
 
     /// Unless quiet: a line for the operator.

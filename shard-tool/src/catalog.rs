@@ -13,8 +13,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::gguf::TensorInfo;
 use crate::{Error, ErrorKind};
 
-/// How many tensors the digest looks into, and how far.
-const SAMPLES_MAX: usize = 16;
+/// How many tensors the digest looks into, and how far: into all but those of giant models, so that
+/// two trainings of one model differ even where only some layers were trained.
+const SAMPLES_MAX: usize = 2048;
 const SAMPLE_BYTES_MAX: usize = 4096;
 
 /// A file of weights, open for reading.
@@ -40,7 +41,8 @@ impl DataFile {
 
 #[derive(Debug)]
 struct Stored {
-    file: usize,
+    /// `None`: only described, its data are not here.
+    file: Option<usize>,
     info: TensorInfo,
 }
 
@@ -49,8 +51,8 @@ struct Stored {
 pub(crate) struct Catalog {
     files: Vec<DataFile>,
     tensors: BTreeMap<String, Stored>,
-    /// Of each file the digest of its header, and its length.
-    identity: Vec<u8>,
+    /// Of each file the digest of its header.
+    header_digests: Vec<u64>,
 }
 
 impl Catalog {
@@ -64,17 +66,29 @@ impl Catalog {
         let index = self.files.len();
         for info in tensors {
             let (name, place) = (info.name.clone(), info.offset);
-            if let Some(other) = self.tensors.insert(name.clone(), Stored { file: index, info }) {
-                let other = self.files.get(other.file).unwrap_or(&file).path.display();
+            if let Some(other) =
+                self.tensors.insert(name.clone(), Stored { file: Some(index), info })
+            {
+                let other = other.file.and_then(|other| self.files.get(other));
+                let other = other.unwrap_or(&file).path.display();
                 let cause = format!("{other} has a tensor of this name too");
                 let error = Error::new(ErrorKind::Format, cause).file(&file.path);
                 return Err(error.tensor(&name).at(place));
             }
         }
-        self.identity.extend(header_digest.to_le_bytes());
-        self.identity.extend(file.bytes.to_le_bytes());
+        self.header_digests.push(header_digest);
         self.files.push(file);
         Ok(())
+    }
+
+    /// Adds a tensor whose data are not here.
+    pub(crate) fn describe(&mut self, info: TensorInfo) {
+        self.tensors.insert(info.name.clone(), Stored { file: None, info });
+    }
+
+    /// The files, each with the digest of its header.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&DataFile, u64)> {
+        self.files.iter().zip(self.header_digests.iter().copied())
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
@@ -84,7 +98,7 @@ impl Catalog {
     /// A tensor and the file it lies in.
     pub(crate) fn place(&self, name: &str) -> Option<(&DataFile, &TensorInfo)> {
         let stored = self.tensors.get(name)?;
-        Some((self.files.get(stored.file)?, &stored.info))
+        Some((self.files.get(stored.file?)?, &stored.info))
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -95,10 +109,13 @@ impl Catalog {
         self.tensors.len()
     }
 
-    /// XXH3-64 over `settings`, all headers, lengths, and 4 KiB out of each of 16 tensors.
+    /// XXH3-64 over `settings`, all headers, lengths, and 4 KiB out of each tensor.
     pub(crate) fn digest(&self, settings: &[u8]) -> Result<u64, Error> {
         let mut hash = Xxh3::new();
-        hash.update(&self.identity);
+        for (file, header_digest) in self.files() {
+            hash.update(&header_digest.to_le_bytes());
+            hash.update(&file.bytes.to_le_bytes());
+        }
         hash.update(settings);
         let mut sample = [0; SAMPLE_BYTES_MAX];
         for name in self.names().step_by(self.len().div_ceil(SAMPLES_MAX).max(1)) {

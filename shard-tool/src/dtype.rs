@@ -140,6 +140,12 @@ impl DType {
         }
     }
 
+    /// Its name in a safetensors header; `None` for packed types, which that format lacks.
+    #[must_use]
+    pub const fn safetensors_name(self) -> Option<&'static str> {
+        if self.block_elems() == 1 { Some(self.name()) } else { None }
+    }
+
     /// The type of a GGUF id.
     ///
     /// # Errors
@@ -153,6 +159,12 @@ impl DType {
             Some((_, name)) => Err(format!("{name} is not supported yet; supported: {supported}")),
             None => Err(format!("element type {id} is unknown; supported: {supported}")),
         }
+    }
+}
+
+impl serde::Serialize for DType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -11,6 +11,8 @@
 //! | [`hub`] | models by id from the Hugging Face hub, through its cache |
 //! | `catalog`, `pieces` | where tensors lie in files; positional reads |
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
+//! | [`command`] | what `binfer shard` and `shard-tool` do |
+//! | [`shards`] | a checkpoint cut for a number of ranks: written, opened, verified |
 //! | `families` | the registry: settings -> spec, one table an architecture |
 //! | `dense` | what the tables of dense decoders share |
 //! | [`dtype`], [`quant`], [`dequant`] | element types, where their blocks keep what, its meaning |
@@ -20,6 +22,7 @@
 //! arithmetic on weights except the reference in [`dequant`].
 
 mod catalog;
+pub mod command;
 mod dense;
 pub mod dequant;
 pub mod dtype;
@@ -32,6 +35,7 @@ pub mod layout;
 mod pieces;
 pub mod quant;
 mod read_ahead;
+pub mod shards;
 pub mod slice;
 mod source;
 pub mod spec;

@@ -5,6 +5,7 @@
 //! rows only); columns are cut between quantisation blocks only. Where a head border falls inside
 //! a block, both neighbours keep the block, and [`LocalPart::inputs`] says which inputs are real.
 
+use std::iter;
 use std::ops::Range;
 
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
@@ -85,6 +86,20 @@ pub fn local_tensor(tensor: &TensorSpec, layout: &RankLayout) -> Result<LocalTen
         .map(|(index, part)| Ok(local_part(part, &select(tensor, index, layout)?)))
         .collect::<Result<_, Error>>()?;
     Ok(LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts })
+}
+
+/// All of a tensor, as the checkpoint has it.
+pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
+    let part = |part: &Part| LocalPart {
+        source: part.source.clone(),
+        dtype: part.dtype,
+        rows: part.rows,
+        cols: part.cols,
+        inputs: 0..part.cols,
+        ranges: iter::once(0..part.bytes()).collect(),
+    };
+    let parts = tensor.parts.iter().map(part).collect();
+    LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts }
 }
 
 /// The shares of all tensors, in load order.

@@ -1,44 +1,70 @@
 //! An opened checkpoint: spec, settings, and positional reads of just the slices that are wanted.
 //!
-//! A GGUF file, whole or in parts, or a Hugging Face folder. Opening reads the headers and checks everything
-//! that can be checked without reading weights, so a bad file fails in milliseconds, before memory
+//! A GGUF file, whole or in parts, a Hugging Face folder, or a folder of shards. Opening reads the
+//! headers and checks everything that can be checked without reading weights, so a bad file fails in milliseconds, before memory
 //! is taken. Reads take `&self` and share no position: many threads may read at once. No memory
 //! map: one would turn a file that is cut while being served into a signal.
 
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::catalog::{Catalog, DataFile};
 use crate::gguf::TensorInfo;
-use crate::{Error, ErrorKind, Gguf, LocalPart, ModelSpec, families, gguf, hf, pieces};
+use crate::shards::open::{self, Shards, part_name};
+use crate::{
+    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, RankLayout, families, gguf, hf,
+    pieces, shards, slice,
+};
 
 /// A checkpoint, open for reading.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     catalog: Catalog,
-    /// `None`: a folder.
-    gguf: Option<Gguf>,
+    container: Container,
     spec: ModelSpec,
     digest: u64,
 }
 
+/// What the tensors came in.
+#[derive(Debug)]
+enum Container {
+    Gguf(Gguf),
+    Folder,
+    Shards(Shards),
+}
+
 impl Source {
-    /// Opens and checks a checkpoint: a `.gguf` file, or any part of a split one, or a Hugging Face
-    /// folder.
+    /// Opens and checks a checkpoint: a `.gguf` file, or any part of a split one, a Hugging Face
+    /// folder, or one of shards.
     ///
     /// # Errors
     /// Every kind but `Layout`: no such file, not a model, truncated, not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        if path.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path) }
+        if !path.is_dir() {
+            Self::open_gguf(path)
+        } else if shards::is_shards(path) {
+            Self::open_shards(path)
+        } else {
+            Self::open_folder(path)
+        }
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
         let (gguf, catalog) = gguf::split::open(path)?;
         let spec = families::of_gguf(&gguf, &catalog, path)?;
         let digest = catalog.digest(&[])?;
-        Ok(Self { path: path.to_path_buf(), catalog, gguf: Some(gguf), spec, digest })
+        Ok(Self {
+            path: path.to_path_buf(),
+            catalog,
+            container: Container::Gguf(gguf),
+            spec,
+            digest,
+        })
     }
 
     fn open_folder(path: &Path) -> Result<Self, Error> {
@@ -47,7 +73,13 @@ impl Source {
         let catalog = hf::weights(path)?;
         let spec = families::of_config(family, &config, &catalog)?;
         let digest = catalog.digest(&text)?;
-        Ok(Self { path: path.to_path_buf(), catalog, gguf: None, spec, digest })
+        Ok(Self { path: path.to_path_buf(), catalog, container: Container::Folder, spec, digest })
+    }
+
+    fn open_shards(path: &Path) -> Result<Self, Error> {
+        let open::Opened { catalog, spec, digest, shards } = open::open(path)?;
+        let container = Container::Shards(shards);
+        Ok(Self { path: path.to_path_buf(), catalog, container, spec, digest })
     }
 
     /// What the model is made of.
@@ -56,16 +88,64 @@ impl Source {
         &self.spec
     }
 
-    /// Header of the GGUF file: the tokenizer is in its metadata. `None` for a folder.
+    /// Header of the GGUF file, or of that which shards were cut from: the tokenizer is in its
+    /// metadata. `None`: it is in the files of [`Self::folder`].
     #[must_use]
     pub fn gguf(&self) -> Option<&Gguf> {
-        self.gguf.as_ref()
+        match &self.container {
+            Container::Gguf(gguf) => Some(gguf),
+            Container::Folder => None,
+            Container::Shards(shards) => shards.gguf.as_ref(),
+        }
     }
 
-    /// The Hugging Face folder: the tokenizer is in its files. `None` for a GGUF file.
+    /// The folder whose files hold the tokenizer. `None`: it is in the metadata of [`Self::gguf`].
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        self.gguf.is_none().then_some(&self.path)
+        self.gguf().is_none().then_some(&self.path)
+    }
+
+    /// How many ranks the shards are for; `None` for a checkpoint, which serves any number.
+    #[must_use]
+    pub fn shards_world(&self) -> Option<u32> {
+        self.shards().map(|shards| shards.world)
+    }
+
+    /// The checkpoint that the shards were cut from, as its own [`Self::digest`] said it.
+    #[must_use]
+    pub fn shards_source_digest(&self) -> Option<u64> {
+        self.shards().map(|shards| shards.source_digest)
+    }
+
+    fn shards(&self) -> Option<&Shards> {
+        match &self.container {
+            Container::Shards(shards) => Some(shards),
+            Container::Gguf(_) | Container::Folder => None,
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What the rank of `layout` loads, in load order: slices of a checkpoint's tensors, or whole
+    /// parts of its shard.
+    ///
+    /// # Errors
+    /// `Layout` when the layout is not for this model, or the shards are for another number of
+    /// ranks.
+    pub fn local_tensors(&self, layout: &RankLayout) -> Result<Vec<LocalTensor>, Error> {
+        let mut tensors = slice::local_tensors(&self.spec, layout)?;
+        let Some(shards) = self.shards() else { return Ok(tensors) };
+        if layout.world != shards.world {
+            let cause = format!("shards for {} ranks, not for {}", shards.world, layout.world);
+            return Err(Error::new(ErrorKind::Layout, cause).file(&self.path));
+        }
+        for part in tensors.iter_mut().flat_map(|tensor| &mut tensor.parts) {
+            part.source = part_name(&part.source, layout.rank);
+            part.ranges = iter::once(0..part.bytes()).collect();
+        }
+        Ok(tensors)
     }
 
     /// As given to [`Self::open`].
@@ -75,9 +155,8 @@ impl Source {
     }
 
     /// Tells whether two processes opened the same checkpoint: XXH3-64 over `config.json`, whole
-    /// headers, lengths of files, and 4 KiB out of each of 16 tensors. Not a checksum of all
-    /// weights, which would cost a pass over them; two trainings of one model differ in every
-    /// tensor.
+    /// headers, lengths of files, and 4 KiB out of each tensor. Not a checksum of all weights, which
+    /// would cost a pass over them. Of shards: over settings and manifest, which has checksums.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
@@ -87,11 +166,20 @@ impl Source {
     ///
     /// # Errors
     /// `Io` or `Truncated` when the file changed since it was opened; `Mismatch` when the part is
-    /// not one of this checkpoint or `out` has another length.
+    /// not one of this checkpoint, `out` has another length, or a shard's bytes are not those that
+    /// were written.
     pub fn read_into(&self, part: &LocalPart, out: &mut [u8]) -> Result<(), Error> {
         let (file, tensor) = self.check_part(part, out.len())?;
         pieces::read(&file.file, tensor.offset, &part.ranges, out)
-            .map_err(|(at, error)| read_error(file, &error).tensor(&tensor.name).at(at))
+            .map_err(|(at, error)| read_error(file, &error).tensor(&tensor.name).at(at))?;
+        let written = self.shards().and_then(|shards| shards.digests.get(&tensor.name));
+        if written.is_some_and(|written| *written != xxh3_64(out)) {
+            let cause = "its bytes are not those that were written: the file is damaged";
+            let error = Error::new(ErrorKind::Mismatch, cause).file(&file.path);
+            let error = error.tensor(&tensor.name).at(tensor.offset);
+            return Err(error.way_out("copy it again, or shard the model again"));
+        }
+        Ok(())
     }
 
     /// The tensor that `part` is cut from, if part, file and buffer agree.

@@ -4,10 +4,12 @@
 //! of devices. An architecture is a table that fills it in (`families`); nobody downstream asks
 //! which architecture it was.
 
+use serde::Serialize;
+
 use crate::DType;
 
 /// A whole model. Sizes are in elements.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSpec {
     /// For people only ("llama"): code that branches on it is a bug.
     pub architecture: String,
@@ -54,7 +56,7 @@ impl ModelSpec {
 }
 
 /// One decoder layer: norm, mixer, residual; norm, ffn, residual.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerSpec {
     /// How positions are mixed.
     pub mixer: Mixer,
@@ -65,7 +67,7 @@ pub struct LayerSpec {
 }
 
 /// Kinds of mixer. Each has at most five knobs; a sixth means a new kind.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Mixer {
     /// Grouped-query attention; plain multi-head attention has `kv_heads == heads`.
     Gqa(Gqa),
@@ -73,7 +75,7 @@ pub enum Mixer {
 
 /// Grouped-query attention. Its window, if any, is that of its KV group ([`KvKind::Window`]): said
 /// once. Scores are scaled by `1 / sqrt(head_dim)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Gqa {
     /// Query heads.
     pub heads: u32,
@@ -87,7 +89,7 @@ pub struct Gqa {
 
 /// Rotary position embedding in half-split order ("rotate half"): element `i` pairs with
 /// `i + dims / 2`, at angle `position * theta^(-2i / dims)`. The slicer undoes other orders.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
@@ -99,7 +101,7 @@ pub struct Rope {
 
 /// Kinds of rope scaling, with the numbers of the configuration. What they do to the frequencies
 /// `theta^(-2i / dims)` is what `transformers` does in `modeling_rope_utils.py`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum RopeScaling {
     /// Frequencies as they are.
     None,
@@ -136,7 +138,7 @@ pub enum RopeScaling {
 }
 
 /// Kinds of feed-forward.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Ffn {
     /// `down(act(gate(x)) * up(x))`.
     Glu {
@@ -148,14 +150,14 @@ pub enum Ffn {
 }
 
 /// Activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Act {
     /// `x * sigmoid(x)`.
     Silu,
 }
 
 /// Layers that share a block table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KvGroupSpec {
     /// What is kept of the past.
     pub kind: KvKind,
@@ -170,7 +172,7 @@ pub struct KvGroupSpec {
 }
 
 /// Kinds of KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum KvKind {
     /// Every position.
     Full,
@@ -185,7 +187,7 @@ pub enum KvKind {
 pub const BLOCK_TOKENS: u32 = 64;
 
 /// A tensor of the running model, fused out of one or more tensors of the checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TensorSpec {
     /// Run-time name: `layers.3.attn.qkv`.
     pub name: String,
@@ -205,7 +207,7 @@ impl TensorSpec {
 
 /// One checkpoint tensor, seen as a matrix `[rows, cols]` that maps `cols` inputs to `rows`
 /// outputs, row-major. A norm is one row; a bias one column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// Name in the checkpoint.
     pub source: String,
@@ -234,7 +236,7 @@ impl Part {
 }
 
 /// Order of a part's rows in the checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum RowOrder {
     /// As the engine wants them.
     AsIs,
@@ -262,7 +264,7 @@ impl RowOrder {
 }
 
 /// How ranks divide a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Cut {
     /// Every rank has all of it.
     Replicated,

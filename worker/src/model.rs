@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
-use binfer_shard::{ModelSpec, RankLayout, Source, local_tensors, read_ahead};
+use binfer_shard::{ModelSpec, RankLayout, Source, read_ahead};
 
 use crate::backend::{Backend, BackendError, Weight};
 use crate::layers::glu::Glu;
@@ -51,7 +51,7 @@ pub fn load(
     let spec = source.spec();
     let mut weights = BTreeMap::new();
     let mut bytes = 0;
-    read_ahead(source, &local_tensors(spec, layout)?, |tensor, parts| {
+    read_ahead(source, &source.local_tensors(layout)?, |tensor, parts| {
         weights.insert(tensor.name.clone(), backend.load(tensor, &parts)?);
         bytes += tensor.bytes();
         done(bytes);

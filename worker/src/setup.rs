@@ -12,6 +12,7 @@ use binfer_proto::cluster::{
     Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Ready, Welcome, down, up,
 };
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
+use binfer_shard::layout::weight_bytes;
 use binfer_shard::{RankLayout, Source, layouts};
 
 use crate::backend::Backend;
@@ -90,7 +91,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
     let kv_dtype = kv_dtype(&load.dtype)?;
     let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
     let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings)?);
-    let bytes_total = layout_bytes(&source, &layout)?;
+    let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
     let model = model::load(&source, &layout, &mut *backend, |bytes_done| {
         if told.elapsed() >= PROGRESS || bytes_done == bytes_total {
@@ -112,11 +113,6 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     }));
     Ok(LoadedRank { welcome, load, source, layout, backend, model })
-}
-
-fn layout_bytes(source: &Source, layout: &RankLayout) -> Result<u64> {
-    let tensors = binfer_shard::local_tensors(source.spec(), layout)?;
-    Ok(tensors.iter().map(binfer_shard::LocalTensor::bytes).sum())
 }
 
 fn kv_dtype(name: &str) -> Result<KvDtype> {

@@ -4,3 +4,4 @@ pub mod bench;
 pub mod pull;
 pub mod run;
 pub mod serve;
+pub mod shard;

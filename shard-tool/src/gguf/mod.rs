@@ -3,9 +3,11 @@
 //! After the GGUF specification (ggml/docs/gguf.md). The header is never trusted: every count,
 //! length, offset and type is checked against the bytes that are really there before memory is
 //! taken, so a damaged file gives an error that names the place, in milliseconds. Tensor data are
-//! not read here; [`crate::Source`] does that. Writing is absent.
+//! not read here; [`crate::Source`] does that. Written are settings alone (`encode`), for shards.
 
 mod bytes;
+mod encode;
+mod kind;
 mod metadata;
 mod parse;
 pub(crate) mod split;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
+pub(crate) use encode::encode;
 pub use metadata::{Array, Metadata, Value};
 pub use table::TensorInfo;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::bytes::HeaderBytes;
 use super::metadata::{Array, Metadata, Value};
 use super::table::{RawTensor, Table};
-use super::{Gguf, table};
+use super::{Gguf, kind, table};
 use crate::{Error, ErrorKind};
 
 /// Least bytes of a pair: key length, an empty key, type, one byte of value.
@@ -15,7 +15,7 @@ const TENSOR_BYTES_MIN: u64 = 8 + 4 + 4 + 8;
 /// ggml's limit.
 const DIMS_MAX: u32 = 4;
 /// When `general.alignment` is absent.
-const ALIGNMENT_DEFAULT: u64 = 32;
+pub(super) const ALIGNMENT_DEFAULT: u64 = 32;
 /// Larger ones would only make files of holes.
 const ALIGNMENT_MAX: u64 = 1 << 20;
 
@@ -93,23 +93,6 @@ fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<Value, Error> {
         }
     }
     Ok(Value::Array(values))
-}
-
-/// `gguf_metadata_value_type`.
-mod kind {
-    pub(super) const U8: u32 = 0;
-    pub(super) const I8: u32 = 1;
-    pub(super) const U16: u32 = 2;
-    pub(super) const I16: u32 = 3;
-    pub(super) const U32: u32 = 4;
-    pub(super) const I32: u32 = 5;
-    pub(super) const F32: u32 = 6;
-    pub(super) const BOOL: u32 = 7;
-    pub(super) const STRING: u32 = 8;
-    pub(super) const ARRAY: u32 = 9;
-    pub(super) const U64: u32 = 10;
-    pub(super) const I64: u32 = 11;
-    pub(super) const F64: u32 = 12;
 }
 
 fn scalar(bytes: &mut HeaderBytes<'_>, kind: u32, key: &str) -> Result<Value, Error> {

@@ -67,6 +67,11 @@ pub(crate) fn index_files(path: &Path) -> Result<Vec<String>, Error> {
     Ok(index.files().map(str::to_owned).collect())
 }
 
+/// Whether a folder has weights as the hub has them.
+pub(crate) fn has_weights(folder: &Path) -> bool {
+    [WEIGHTS, INDEX].iter().any(|name| folder.join(name).exists())
+}
+
 fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
     let file = DataFile::open(path)?;
     let header = safetensors::header(&file)?;
@@ -74,7 +79,7 @@ fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
 }
 
 /// A whole small file.
-fn bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::io(path, "read", &error);
     let mut text = Vec::new();
     let file = File::open(path).map_err(failed)?;
@@ -87,7 +92,7 @@ fn bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
 }
 
 /// What the parser says of a file that is not JSON.
-fn not_json(path: &Path, error: &serde_json::Error) -> Error {
+pub(crate) fn not_json(path: &Path, error: &serde_json::Error) -> Error {
     let error = Error::new(ErrorKind::Format, format!("not as it should be: {error}")).file(path);
     error.way_out("download it again")
 }

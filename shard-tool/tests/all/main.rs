@@ -24,6 +24,8 @@ mod model;
 mod read_ahead;
 mod reader;
 mod safetensors;
+mod shard_faults;
+mod shards;
 mod slicer;
 mod source;
 mod split;

@@ -1,0 +1,77 @@
+//! What `binfer shard` and `shard-tool` do, said once.
+//!
+//! Deliberately absent: what MODEL may be besides a path, and how progress is shown.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::{Error, LocalTensor, ModelSpec, Source, layouts, local_tensors, shards};
+
+/// Flags of the command.
+#[derive(Args, Clone, Debug)]
+pub struct Shard {
+    /// Folder of the shards; it must not be there yet, unless to verify it
+    #[arg(short, long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub output: Option<PathBuf>,
+    /// Ranks to cut for
+    #[arg(long, value_name = "N", required_unless_present = "verify")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub tp: Option<u32>,
+    /// Write nothing: print what each rank would hold, out of headers and settings
+    #[arg(long, conflicts_with = "verify")]
+    pub dry_run: bool,
+    /// Write nothing: compare the shards in DIR with MODEL, every byte of both
+    #[arg(long, conflicts_with = "tp")]
+    pub verify: bool,
+}
+
+impl Shard {
+    /// Does it. `progress` hears of bytes read, and of how many there are. What is returned is for
+    /// stdout.
+    ///
+    /// # Errors
+    /// Of opening, cutting and writing.
+    pub fn run(&self, model: &Path, mut progress: impl FnMut(u64, u64)) -> Result<String, Error> {
+        let source = Source::open(model)?;
+        // The parser saw to it that what is needed is there.
+        let (world, out) = (self.tp.unwrap_or(1), self.output.as_deref().unwrap_or(model));
+        if self.dry_run {
+            return listing(source.spec(), world);
+        }
+        let (began, bytes) = (Instant::now(), source.spec().weight_bytes());
+        let progress = |done| progress(done, bytes);
+        let (world, done) = if self.verify {
+            (shards::verify(&source, out, progress)?, "verified")
+        } else {
+            shards::write(&source, world, out, progress)?;
+            (world, "written")
+        };
+        let (seconds, megabytes) = (began.elapsed().as_secs_f64(), bytes as f64 / 1e6);
+        let (speed, out) = (megabytes / seconds.max(1e-9), out.display());
+        Ok(format!(
+            "{out}: {world} rank(s) {done}, {megabytes:.0} MB in {seconds:.2} s, {speed:.0} MB/s\n"
+        ))
+    }
+}
+
+/// What each rank would hold: a line a tensor, part by part.
+fn listing(spec: &ModelSpec, world: u32) -> Result<String, Error> {
+    let mut text = String::new();
+    for layout in layouts(spec, world)? {
+        let tensors = local_tensors(spec, &layout)?;
+        let bytes: u64 = tensors.iter().map(LocalTensor::bytes).sum();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "rank {} of {world}: {bytes} bytes", layout.rank);
+        for tensor in &tensors {
+            for part in &tensor.parts {
+                let (rows, cols, bytes) = (part.rows, part.cols, part.bytes());
+                let (name, dtype) = (&part.source, part.dtype.name());
+                let _ = writeln!(text, "  {name} {dtype} [{rows}, {cols}] {bytes} bytes");
+            }
+        }
+    }
+    Ok(text)
+}

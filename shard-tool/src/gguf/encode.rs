@@ -1,0 +1,102 @@
+//! Settings as a GGUF file of their own: metadata, and the few tensors that are settings too.
+//!
+//! What the reader of this crate reads back as the same [`Metadata`]. Numbers are written in their
+//! widest type, as they were read. Keys about the file that they came from are left out.
+
+use super::kind;
+use super::metadata::{Array, Metadata, Value};
+use super::parse::ALIGNMENT_DEFAULT;
+use super::table::TensorInfo;
+
+const VERSION: u32 = 3;
+
+/// A whole file; `tensors` with their bytes.
+pub(crate) fn encode(metadata: &Metadata, tensors: &[(&TensorInfo, Vec<u8>)]) -> Vec<u8> {
+    let of_the_file = |key: &str| key == "general.alignment" || key.starts_with("split.");
+    let pairs: Vec<_> = metadata.iter().filter(|(key, _)| !of_the_file(key)).collect();
+    let mut out = b"GGUF".to_vec();
+    out.extend(VERSION.to_le_bytes());
+    out.extend((tensors.len() as u64).to_le_bytes());
+    out.extend((pairs.len() as u64).to_le_bytes());
+    for (key, value) in pairs {
+        string(&mut out, key);
+        pair(&mut out, value);
+    }
+    let mut offset = 0_u64;
+    for (info, bytes) in tensors {
+        string(&mut out, &info.name);
+        out.extend(u32::try_from(info.shape.len()).unwrap_or(u32::MAX).to_le_bytes());
+        info.shape.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
+        out.extend(info.dtype.gguf_id().to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset = (offset + bytes.len() as u64).next_multiple_of(ALIGNMENT_DEFAULT);
+    }
+    for (_, bytes) in tensors {
+        align(&mut out);
+        out.extend(bytes);
+    }
+    out
+}
+
+fn align(out: &mut Vec<u8>) {
+    while !(out.len() as u64).is_multiple_of(ALIGNMENT_DEFAULT) {
+        out.push(0);
+    }
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+/// Type and value.
+fn pair(out: &mut Vec<u8>, value: &Value) {
+    let mut scalar = |kind: u32, bytes: &[u8]| {
+        out.extend(kind.to_le_bytes());
+        out.extend(bytes);
+    };
+    match value {
+        Value::Unsigned(value) => scalar(kind::U64, &value.to_le_bytes()),
+        Value::Signed(value) => scalar(kind::I64, &value.to_le_bytes()),
+        Value::Float(value) => scalar(kind::F64, &value.to_le_bytes()),
+        Value::Bool(value) => scalar(kind::BOOL, &[u8::from(*value)]),
+        Value::String(text) => {
+            scalar(kind::STRING, &[]);
+            string(out, text);
+        }
+        Value::Array(values) => {
+            scalar(kind::ARRAY, &[]);
+            array(out, values);
+        }
+    }
+}
+
+/// Type of the elements, their count, they.
+fn array(out: &mut Vec<u8>, values: &Array) {
+    let mut head = |kind: u32, count: usize| {
+        out.extend(kind.to_le_bytes());
+        out.extend((count as u64).to_le_bytes());
+    };
+    match values {
+        Array::Unsigned(values) => {
+            head(kind::U64, values.len());
+            values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+        }
+        Array::Signed(values) => {
+            head(kind::I64, values.len());
+            values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+        }
+        Array::Float(values) => {
+            head(kind::F64, values.len());
+            values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+        }
+        Array::Bool(values) => {
+            head(kind::BOOL, values.len());
+            out.extend(values.iter().map(|value| u8::from(*value)));
+        }
+        Array::String(values) => {
+            head(kind::STRING, values.len());
+            values.iter().for_each(|value| string(out, value));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Cuts tensors as they are read: each source tensor is read once and cut in memory for all ranks.
+//!
+//! Writing and verifying do the same, and differ in what becomes of a slice. Digests and the proof
+//! of coverage are taken on the way, from the bytes and ranges that were really used.
+
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::coverage::{Repeated, prove};
+use super::manifest::{
+    Covered, Digest, LayoutRecord, Manifest, RankRecord, SourceFile, SourceRecord, SourceTensor,
+};
+use super::table::RankTable;
+use super::{settings, spec_value};
+use crate::slice::{local_tensor, whole_tensor};
+use crate::spec::TensorSpec;
+use crate::{Error, ErrorKind, LocalPart, LocalTensor, RankLayout, Source, layouts, read_ahead};
+
+/// A checkpoint, and how it is to be cut.
+pub(super) struct Job<'a> {
+    pub(super) source: &'a Source,
+    pub(super) layouts: Vec<RankLayout>,
+    /// What every rank's file holds.
+    pub(super) tables: Vec<RankTable>,
+}
+
+/// A rank's share of a part, cut.
+pub(super) struct Slice<'a> {
+    pub(super) rank: usize,
+    /// Number of the part in the rank's table.
+    pub(super) index: usize,
+    pub(super) part: &'a LocalPart,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(source: &'a Source, world: u32) -> Result<Self, Error> {
+        if source.shards_world().is_some() {
+            let error = Error::new(ErrorKind::Unsupported, "it is made of shards already");
+            let way_out = "give the checkpoint that they were cut from";
+            return Err(error.file(source.path()).way_out(way_out));
+        }
+        let layouts = layouts(source.spec(), world)?;
+        let table = |layout| RankTable::new(source.spec(), layout, source.digest());
+        let tables = layouts.iter().map(table).collect::<Result<_, _>>()?;
+        Ok(Self { source, layouts, tables })
+    }
+
+    /// Cuts everything and hands the slices to `take`; the manifest of what was cut. `progress`
+    /// hears of bytes read so far.
+    pub(super) fn run(
+        &self,
+        mut progress: impl FnMut(u64),
+        take: impl FnMut(Slice<'_>) -> Result<(), Error>,
+    ) -> Result<Manifest, Error> {
+        let specs = &self.source.spec().tensors;
+        let whole: Vec<LocalTensor> = specs.iter().map(whole_tensor).collect();
+        let (digests, covered) = (vec![Vec::new(); self.layouts.len()], Vec::new());
+        let mut cutter = Cutter { layouts: &self.layouts, take, digests, covered };
+        let (mut specs, mut done) = (specs.iter(), 0);
+        read_ahead(self.source, &whole, |tensor, parts| {
+            // A spec a tensor, in the same order.
+            let Some(spec) = specs.next() else { return Ok(()) };
+            cutter.cut(spec, &parts)?;
+            done += tensor.bytes();
+            progress(done);
+            Ok::<_, Error>(())
+        })?;
+        let records = self.tables.iter().zip(&cutter.digests);
+        let records = records.map(|(table, digests)| RankRecord::new(table, digests)).collect();
+        let spec = spec_value(self.source.spec())?;
+        let source = source_record(self.source, cutter.covered);
+        Ok(Manifest::new(source, spec, LayoutRecord::new(&self.layouts), records))
+    }
+}
+
+struct Cutter<'a, F> {
+    layouts: &'a [RankLayout],
+    take: F,
+    /// Of every part of each rank so far.
+    digests: Vec<Vec<u64>>,
+    /// Of every tensor of the checkpoint so far, by name.
+    covered: Vec<(String, Covered)>,
+}
+
+impl<F: FnMut(Slice<'_>) -> Result<(), Error>> Cutter<'_, F> {
+    /// Cuts a tensor for all ranks.
+    fn cut(&mut self, spec: &TensorSpec, parts: &[Vec<u8>]) -> Result<(), Error> {
+        let local = |layout| local_tensor(spec, layout);
+        let locals: Vec<LocalTensor> = self.layouts.iter().map(local).collect::<Result<_, _>>()?;
+        for (number, (part, bytes)) in spec.parts.iter().zip(parts).enumerate() {
+            let mut kept = Vec::new();
+            for (rank, local) in locals.iter().enumerate() {
+                let local = &local.parts[number];
+                let bytes = gather(bytes, &local.ranges);
+                let index = self.digests[rank].len();
+                self.digests[rank].push(xxh3_64(&bytes));
+                kept.extend_from_slice(&local.ranges);
+                (self.take)(Slice { rank, index, part: local, bytes })?;
+            }
+            let repeated = Repeated::of(spec, number);
+            let repeated_bytes = prove(&part.source, part.bytes(), kept, repeated)?;
+            let xxh3 = Digest(xxh3_64(bytes));
+            let covered = Covered::ByRanks { xxh3, repeated, repeated_bytes };
+            self.covered.push((part.source.clone(), covered));
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of `ranges`, one after the other.
+fn gather(bytes: &[u8], ranges: &[Range<u64>]) -> Vec<u8> {
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    let length = ranges.iter().map(|range| at(range.end - range.start)).sum();
+    let mut gathered = Vec::with_capacity(length);
+    ranges.iter().for_each(|range| gathered.extend(&bytes[at(range.start)..at(range.end)]));
+    gathered
+}
+
+/// What was cut, and what became of each tensor of it.
+fn source_record(source: &Source, covered: Vec<(String, Covered)>) -> SourceRecord {
+    let catalog = source.catalog();
+    let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let files = catalog.files().map(|(file, header_digest)| SourceFile {
+        name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        bytes: file.bytes,
+        header_xxh3: Digest(header_digest),
+    });
+    let kept = || if source.gguf().is_some() { Covered::BySettings } else { Covered::Unused };
+    let unused = settings::unused(source).into_iter().map(|name| (name.to_owned(), kept()));
+    let tensors = covered.into_iter().chain(unused).filter_map(|(name, covered)| {
+        let info = catalog.tensor(&name)?;
+        let (dtype, shape) = (info.dtype.name().to_owned(), info.shape.clone());
+        Some(SourceTensor { name, dtype, shape, bytes: info.bytes, covered })
+    });
+    let (files, tensors) = (files.collect(), tensors.collect());
+    SourceRecord { name, digest: Digest(source.digest()), files, tensors }
+}

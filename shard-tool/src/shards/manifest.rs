@@ -1,0 +1,237 @@
+//! `manifest.json`: what a folder of shards holds, and what it was cut from.
+//!
+//! Digests are XXH3-64 as sixteen hexadecimal digits: they notice damage and mistakes, not malice.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::coverage::Repeated;
+use super::table::RankTable;
+use super::{FORMAT, LAYOUT_VERSION, MANIFEST};
+use crate::hf::{bounded, not_json};
+use crate::{Error, ErrorKind, RankLayout};
+
+/// Longest manifest: some 300 bytes a tensor and rank.
+const MANIFEST_BYTES_MAX: u64 = 512 << 20;
+
+/// The whole file.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    format: String,
+    layout_version: u32,
+    /// Version of binfer that wrote it.
+    written_by: String,
+    pub(super) source: SourceRecord,
+    /// The model as the settings beside the manifest describe it.
+    pub(super) spec: Value,
+    pub(super) layout: LayoutRecord,
+    pub(super) ranks: Vec<RankRecord>,
+}
+
+/// The checkpoint that was cut.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SourceRecord {
+    /// Name of its file or folder.
+    pub(super) name: String,
+    /// [`crate::Source::digest`] of it.
+    pub(super) digest: Digest,
+    pub(super) files: Vec<SourceFile>,
+    /// By name.
+    pub(super) tensors: Vec<SourceTensor>,
+}
+
+/// A file of weights.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SourceFile {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) header_xxh3: Digest,
+}
+
+/// A tensor of the checkpoint, and what became of its bytes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SourceTensor {
+    pub(super) name: String,
+    pub(super) dtype: String,
+    /// Fastest first.
+    pub(super) shape: Vec<u64>,
+    pub(super) bytes: u64,
+    pub(super) covered: Covered,
+}
+
+/// What became of a tensor's bytes.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Covered {
+    /// Ranks keep every byte; so many more than once, for a declared reason.
+    ByRanks { xxh3: Digest, repeated: Repeated, repeated_bytes: u64 },
+    /// A setting in the form of a tensor: kept with the other settings.
+    BySettings,
+    /// Follows from the settings; the model does without.
+    Unused,
+}
+
+/// Who holds what.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayoutRecord {
+    pub(super) tensor_parallel: u32,
+    /// Whether a rank's experts are whole; no model here has any.
+    experts: String,
+    ranks: Vec<HeldRanges>,
+}
+
+/// Of [`RankLayout`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HeldRanges {
+    q_heads: [u32; 2],
+    kv_heads: [u32; 2],
+    ffn: [u32; 2],
+    vocab: [u32; 2],
+}
+
+/// A rank's file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RankRecord {
+    pub(super) file: String,
+    pub(super) bytes: u64,
+    pub(super) tensors: Vec<PartRecord>,
+    pub(super) fills: Vec<FillRecord>,
+}
+
+/// A part in a rank's file: logical type and shape, place, digest.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct PartRecord {
+    pub(super) name: String,
+    /// Run-time tensor that it is part of.
+    pub(super) tensor: String,
+    pub(super) dtype: String,
+    /// Rows, columns.
+    pub(super) shape: [u32; 2],
+    /// Columns that the rank feeds; the others of a shared block are fed zero.
+    pub(super) inputs: [u32; 2],
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) xxh3: Digest,
+}
+
+/// A gap in a rank's file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FillRecord {
+    pub(super) name: String,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+/// XXH3-64, written as hexadecimal digits: JSON's numbers are not exact above 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Digest(pub(super) u64);
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        format!("{:016x}", digest.0)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = Some(&text).filter(|text| text.len() == 16);
+        let digest = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        digest.map(Self).ok_or_else(|| format!("{text:?} is not 16 hexadecimal digits"))
+    }
+}
+
+impl LayoutRecord {
+    pub(super) fn new(layouts: &[RankLayout]) -> Self {
+        let ends = |range: &std::ops::Range<u32>| [range.start, range.end];
+        let held = |layout: &RankLayout| HeldRanges {
+            q_heads: ends(&layout.q_heads),
+            kv_heads: ends(&layout.kv_heads),
+            ffn: ends(&layout.ffn),
+            vocab: ends(&layout.vocab),
+        };
+        Self {
+            tensor_parallel: u32::try_from(layouts.len()).unwrap_or(u32::MAX),
+            experts: "whole".into(),
+            ranks: layouts.iter().map(held).collect(),
+        }
+    }
+}
+
+impl RankRecord {
+    /// The record of a file whose parts have these digests.
+    pub(super) fn new(table: &RankTable, digests: &[u64]) -> Self {
+        let tensors = table.parts.iter().zip(digests).map(|(part, digest)| PartRecord {
+            name: part.name.clone(),
+            tensor: part.tensor.clone(),
+            dtype: part.dtype.name().into(),
+            shape: [part.rows, part.cols],
+            inputs: part.inputs,
+            offset: part.offset,
+            bytes: part.bytes,
+            xxh3: Digest(*digest),
+        });
+        let fills = table.fills.iter().map(|fill| FillRecord {
+            name: fill.name.clone(),
+            offset: fill.offset,
+            bytes: fill.bytes,
+        });
+        Self {
+            file: table.file.clone(),
+            bytes: table.file_bytes,
+            tensors: tensors.collect(),
+            fills: fills.collect(),
+        }
+    }
+}
+
+impl Manifest {
+    pub(super) fn new(
+        source: SourceRecord,
+        spec: Value,
+        layout: LayoutRecord,
+        ranks: Vec<RankRecord>,
+    ) -> Self {
+        let written_by = format!("binfer {}", env!("CARGO_PKG_VERSION"));
+        let layout_version = LAYOUT_VERSION;
+        Self { format: FORMAT.into(), layout_version, written_by, source, spec, layout, ranks }
+    }
+
+    /// Reads the manifest of a folder, and its text.
+    pub(super) fn read(folder: &Path) -> Result<(Self, Vec<u8>), Error> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            layout_version: u32,
+        }
+        let path = folder.join(MANIFEST);
+        let text = bounded(&path, MANIFEST_BYTES_MAX)?;
+        let head: Head = serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
+        if head.format != FORMAT {
+            let cause = format!("its format is {:?}, not {FORMAT:?}", head.format);
+            return Err(Error::new(ErrorKind::Unsupported, cause).file(&path));
+        }
+        if head.layout_version != LAYOUT_VERSION {
+            let version = head.layout_version;
+            let cause = format!("shards of layout version {version}; this is {LAYOUT_VERSION}");
+            let error = Error::new(ErrorKind::Unsupported, cause).file(&path);
+            return Err(error.way_out(super::SHARD_AGAIN));
+        }
+        let manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
+        Ok((manifest, text))
+    }
+
+    /// As it is written.
+    pub(super) fn text(&self) -> Result<Vec<u8>, Error> {
+        let failed = |error: serde_json::Error| Error::new(ErrorKind::Format, error.to_string());
+        serde_json::to_vec(self).map_err(failed)
+    }
+}
+
+fn damaged(path: &Path, error: &serde_json::Error) -> Error {
+    not_json(path, error).way_out(super::SHARD_AGAIN)
+}

@@ -1,0 +1,180 @@
+//! Opens a folder of shards: everything that can be checked without reading weights is.
+//!
+//! The model is described by the settings, as that of a checkpoint is; what each file must hold
+//! follows from the description, and manifest and files must say the same. So shards that are
+//! missing, cut short, swapped, of another model or of another version are refused before memory
+//! is taken. Bytes of weights are compared with their digests when they are read.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::manifest::{Covered, LayoutRecord, Manifest, RankRecord};
+use super::settings::{self, METADATA};
+use super::table::RankTable;
+use super::{MANIFEST, SHARD_AGAIN, spec_value};
+use crate::catalog::{Catalog, DataFile};
+use crate::gguf::TensorInfo;
+use crate::{DType, Error, ErrorKind, Gguf, ModelSpec, RankLayout, families, hf, layouts};
+
+/// An opened folder of shards.
+pub(crate) struct Opened {
+    /// The ranks' parts, by [`part_name`].
+    pub(crate) catalog: Catalog,
+    pub(crate) spec: ModelSpec,
+    pub(crate) digest: u64,
+    pub(crate) shards: Shards,
+}
+
+/// What sets shards apart from a checkpoint.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    /// Metadata of the GGUF file that was cut, if it was one.
+    pub(crate) gguf: Option<Gguf>,
+    pub(crate) world: u32,
+    /// Digest of the checkpoint that was cut.
+    pub(crate) source_digest: u64,
+    /// XXH3-64 of each part, by [`part_name`].
+    pub(crate) digests: BTreeMap<String, u64>,
+}
+
+/// What a rank's part is called where those of all ranks lie together.
+pub(crate) fn part_name(name: &str, rank: u32) -> String {
+    format!("{name} of rank {rank}")
+}
+
+pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
+    let (manifest, text) = Manifest::read(folder)?;
+    let (gguf, spec, settings_digest) = describe(folder, &manifest)?;
+    let refuse = |cause: &str| {
+        let error = Error::new(ErrorKind::Mismatch, cause).file(&folder.join(MANIFEST));
+        Err(error.way_out(SHARD_AGAIN))
+    };
+    if spec_value(&spec)? != manifest.spec {
+        return refuse("the settings beside it describe another model, or are read differently");
+    }
+    let world = manifest.layout.tensor_parallel;
+    let layouts = layouts(&spec, world)?;
+    if LayoutRecord::new(&layouts) != manifest.layout || layouts.len() != manifest.ranks.len() {
+        return refuse("its layout is not how this version shares the model");
+    }
+    let source_digest = manifest.source.digest.0;
+    let (mut catalog, mut digests) = (Catalog::default(), BTreeMap::new());
+    for (layout, record) in layouts.iter().zip(&manifest.ranks) {
+        let table = RankTable::new(&spec, layout, source_digest)?;
+        let of_parts: Vec<u64> = record.tensors.iter().map(|part| part.xxh3.0).collect();
+        if RankRecord::new(&table, &of_parts) != *record {
+            return refuse(&format!("its list of {} is not what the model needs", table.file));
+        }
+        let file = rank_file(folder, &table, layout)?;
+        catalog.add(file, 0, infos(&table, layout.rank))?;
+        let names = table.parts.iter().map(|part| part_name(&part.name, layout.rank));
+        digests.extend(names.zip(of_parts));
+    }
+    let mut hash = Xxh3::new();
+    hash.update(&text);
+    hash.update(&settings_digest.to_le_bytes());
+    let shards = Shards { gguf, world, source_digest, digests };
+    Ok(Opened { catalog, spec, digest: hash.digest(), shards })
+}
+
+/// The model, out of the settings and the list of the checkpoint's tensors.
+fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, ModelSpec, u64), Error> {
+    let mut catalog = Catalog::default();
+    let gguf = settings::metadata(folder, &mut catalog)?;
+    for tensor in &manifest.source.tensors {
+        let named = DType::ALL.into_iter().find(|dtype| dtype.name() == tensor.dtype);
+        let dtype = named.ok_or_else(|| {
+            let cause = format!("its type {:?} is not known", tensor.dtype);
+            Error::new(ErrorKind::Unsupported, cause)
+                .file(&folder.join(MANIFEST))
+                .tensor(&tensor.name)
+        })?;
+        if tensor.covered != Covered::BySettings {
+            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+            catalog.describe(TensorInfo { name, dtype, shape, offset: 0, bytes: tensor.bytes });
+        }
+    }
+    match gguf {
+        Some(gguf) => {
+            let spec = families::of_gguf(&gguf, &catalog, &folder.join(METADATA))?;
+            let digest = gguf.header_digest();
+            Ok((Some(gguf), spec, digest))
+        }
+        None if !folder.join("config.json").is_file() => {
+            let cause = format!("its settings are missing: neither config.json nor {METADATA}");
+            Err(Error::new(ErrorKind::Format, cause).file(folder).way_out(SHARD_AGAIN))
+        }
+        None => {
+            let (config, text) = hf::config(folder)?;
+            let spec = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+            Ok((None, spec, xxhash_rust::xxh3::xxh3_64(&text)))
+        }
+    }
+}
+
+/// Opens a rank's file; its header and length must be those that it was given.
+fn rank_file(folder: &Path, table: &RankTable, layout: &RankLayout) -> Result<DataFile, Error> {
+    let path = folder.join(&table.file);
+    let refuse = |kind, cause: String| Error::new(kind, cause).file(&path);
+    if !path.exists() {
+        let error = refuse(ErrorKind::Truncated, "it is missing".to_owned());
+        return Err(error.way_out("copy it here, or shard the model again"));
+    }
+    let file = DataFile::open(&path)?;
+    let there = usize::try_from(file.bytes).unwrap_or(usize::MAX).min(table.header.len());
+    let mut header = vec![0; there];
+    file.file
+        .read_exact_at(&mut header, 0)
+        .map_err(|error| Error::io(&path, "read the header", &error))?;
+    if header != table.header[..there] {
+        let error = refuse(ErrorKind::Mismatch, other_file(&header, table, layout));
+        return Err(error.way_out("copy the right one here, or shard the model again"));
+    }
+    if file.bytes > table.file_bytes {
+        let cause = format!("{} bytes after the last tensor", file.bytes - table.file_bytes);
+        return Err(refuse(ErrorKind::Mismatch, cause).way_out(SHARD_AGAIN));
+    }
+    if file.bytes < table.file_bytes {
+        let short = table.file_bytes - file.bytes;
+        let cause = format!("{short} bytes short: it has {} of {}", file.bytes, table.file_bytes);
+        let mut error = refuse(ErrorKind::Truncated, cause);
+        if let Some(part) = table.parts.iter().find(|part| part.offset + part.bytes > file.bytes) {
+            error = error.tensor(&part.name).at(part.offset);
+        }
+        return Err(error.way_out("copy it again, or shard the model again"));
+    }
+    Ok(file)
+}
+
+/// How a file whose header is not the one that belongs here differs from it.
+fn other_file(header: &[u8], table: &RankTable, layout: &RankLayout) -> String {
+    // As `RankTable` writes it, near the beginning.
+    let said = |key: &str, header: &[u8]| {
+        let text = String::from_utf8_lossy(&header[..header.len().min(1024)]).into_owned();
+        let (_, rest) = text.split_once(&format!("\"{key}\":\""))?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    let differs = |key| said(key, header) != said(key, &table.header);
+    match (said("rank", header), said("world", header)) {
+        (Some(rank), Some(world)) if differs("rank") || differs("world") => {
+            format!("it holds rank {rank} of {world}, not rank {} of {}", layout.rank, layout.world)
+        }
+        (Some(_), Some(_)) if differs("source_digest") => {
+            "it was cut from another checkpoint than the manifest says".to_owned()
+        }
+        _ => "its header is damaged".to_owned(),
+    }
+}
+
+fn infos(table: &RankTable, rank: u32) -> impl Iterator<Item = TensorInfo> {
+    table.parts.iter().map(move |part| TensorInfo {
+        name: part_name(&part.name, rank),
+        dtype: part.dtype,
+        shape: vec![part.cols.into(), part.rows.into()],
+        offset: part.offset,
+        bytes: part.bytes,
+    })
+}

@@ -1,0 +1,71 @@
+//! What a folder of shards holds besides weights: all that serving needs, so that the checkpoint
+//! may go.
+//!
+//! Of a Hugging Face folder the text files that binfer reads; of a GGUF file its metadata (tokenizer,
+//! chat template, hyperparameters), as a GGUF file without weights.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::catalog::{Catalog, DataFile};
+use crate::gguf::{Gguf, encode};
+use crate::hf::bounded;
+use crate::{Error, Source, pieces};
+
+/// The metadata of a GGUF file.
+pub(super) const METADATA: &str = "metadata.gguf";
+
+/// Files of a Hugging Face folder that are read when it is served; all but the first may lack.
+const TEXT_FILES: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+/// Longer than any that the readers take.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
+
+/// The settings' files: name and content.
+pub(super) fn contents(source: &Source) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let Some(gguf) = source.gguf() else {
+        return text_files(source.path());
+    };
+    let catalog = source.catalog();
+    let names = unused(source);
+    let read = |name: &&str| {
+        let (file, info) = catalog.place(name)?;
+        let mut bytes = vec![0; usize::try_from(info.bytes).ok()?];
+        let whole = 0..info.bytes;
+        let read = pieces::read(&file.file, info.offset, std::slice::from_ref(&whole), &mut bytes);
+        let failed = |(_, error)| Error::io(&file.path, "read weights", &error).tensor(name);
+        Some(read.map_err(failed).map(|()| (info, bytes)))
+    };
+    let tensors: Vec<_> = names.iter().filter_map(read).collect::<Result<_, Error>>()?;
+    Ok(vec![(METADATA, encode(&gguf.metadata, &tensors))])
+}
+
+fn text_files(folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+    let there = TEXT_FILES.into_iter().filter(|name| folder.join(name).is_file());
+    there.map(|name| Ok((name, bounded(&folder.join(name), TEXT_BYTES_MAX)?))).collect()
+}
+
+/// Tensors of the checkpoint that are no weights of the model.
+pub(super) fn unused(source: &Source) -> Vec<&str> {
+    let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
+    let used: BTreeSet<&str> = parts.map(|part| part.source.as_str()).collect();
+    source.catalog().names().filter(|name| !used.contains(name)).collect()
+}
+
+/// Opens the metadata of a GGUF file, if the folder has them, and adds their tensors to `catalog`.
+pub(super) fn metadata(folder: &Path, catalog: &mut Catalog) -> Result<Option<Gguf>, Error> {
+    let path = folder.join(METADATA);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let file = DataFile::open(&path)?;
+    let gguf = Gguf::read(&file.file, &path, file.bytes)?;
+    catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+    Ok(Some(gguf))
+}

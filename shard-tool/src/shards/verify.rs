@@ -1,0 +1,57 @@
+//! Compares a folder of shards with the checkpoint that it was cut from, byte by byte.
+
+use std::path::Path;
+
+use super::cut::Job;
+use super::manifest::Manifest;
+use super::{MANIFEST, SHARD_AGAIN, settings};
+use crate::shards::open::part_name;
+use crate::{Error, ErrorKind, LocalPart, Source};
+
+/// Cuts `source` again, in memory, and compares slices, digests, coverage, manifest and settings
+/// with those in `folder`; `progress` hears of bytes read so far. How many ranks it is for.
+///
+/// # Errors
+/// `Mismatch` with file and tensor at the first difference, and all of opening and reading.
+pub fn verify(source: &Source, folder: &Path, progress: impl FnMut(u64)) -> Result<u32, Error> {
+    let refuse = |file: &str, cause: &str| {
+        let error = Error::new(ErrorKind::Mismatch, cause).file(&folder.join(file));
+        error.way_out(SHARD_AGAIN)
+    };
+    let shards = Source::open(folder)?;
+    let Some(world) = shards.shards_world() else {
+        let cause = "it holds a checkpoint, no shards";
+        return Err(Error::new(ErrorKind::Mismatch, cause).file(folder));
+    };
+    let job = Job::new(source, world)?;
+    let (found, _) = Manifest::read(folder)?;
+    if found.source.digest.0 != source.digest() {
+        let cause = format!("it was cut from another checkpoint, {:?}", found.source.name);
+        return Err(refuse(MANIFEST, &cause));
+    }
+    for (name, content) in settings::contents(source)? {
+        let path = folder.join(name);
+        let there = std::fs::read(&path).map_err(|error| Error::io(&path, "read", &error))?;
+        if there != content {
+            return Err(refuse(name, "it differs from that of the checkpoint"));
+        }
+    }
+    let manifest = job.run(progress, |slice| {
+        let source = part_name(&slice.part.source, job.layouts[slice.rank].rank);
+        let bytes = slice.bytes.len();
+        let part = LocalPart { source, ranges: vec![0..bytes as u64], ..slice.part.clone() };
+        let mut there = vec![0; bytes];
+        shards.read_into(&part, &mut there)?;
+        if there == slice.bytes {
+            return Ok(());
+        }
+        let placed = &job.tables[slice.rank].parts[slice.index];
+        let error =
+            refuse(&job.tables[slice.rank].file, "its bytes are not those of the checkpoint");
+        Err(error.tensor(&placed.name).at(placed.offset))
+    })?;
+    if manifest != found {
+        return Err(refuse(MANIFEST, "it does not say what was cut"));
+    }
+    Ok(world)
+}
