@@ -213,7 +213,8 @@ fn every_source_file_is_a_module_of_its_crate() {
         .filter(|file| {
             let path = Path::new(&file.path);
             let stem = path.file_stem().unwrap().to_string_lossy();
-            let root = ["lib", "main", "mod", "build", "binfer", "tidy"].contains(&&*stem);
+            let root =
+                ["lib", "main", "mod", "build", "binfer", "shard-tool", "tidy"].contains(&&*stem);
             !root && !all.iter().any(|other| declares(&other.text, &stem))
         })
         .map(|file| file.path.clone());

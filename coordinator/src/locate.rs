@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::hub::{Hub, HubError, ModelId};
+use binfer_shard::shards::is_shards;
 
 use crate::config::{self, ConfigError};
 use crate::launch::LaunchError;
@@ -68,7 +69,7 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
     let path = Path::new(model);
     let wrong = |cause: &str| Err(ConfigError(format!("{model}: {cause}; {FORMS}")));
     match fs::metadata(path) {
-        Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() => {
+        Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() && !is_shards(path) => {
             wrong("the folder has no config.json")
         }
         Ok(meta) if meta.is_file() || meta.is_dir() => {

@@ -72,6 +72,12 @@ impl LocalPart {
     pub fn bytes(&self) -> u64 {
         self.row_bytes() * u64::from(self.rows)
     }
+
+    /// The same out of a tensor that holds just this, packed.
+    pub(crate) fn packed(mut self) -> Self {
+        self.ranges = iter::once(0..self.bytes()).collect();
+        self
+    }
 }
 
 /// The share of `tensor` that the rank of `layout` keeps.
@@ -96,9 +102,9 @@ pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
         rows: part.rows,
         cols: part.cols,
         inputs: 0..part.cols,
-        ranges: iter::once(0..part.bytes()).collect(),
+        ranges: Vec::new(),
     };
-    let parts = tensor.parts.iter().map(part).collect();
+    let parts = tensor.parts.iter().map(|whole| part(whole).packed()).collect();
     LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts }
 }
 

@@ -6,7 +6,6 @@
 //! map: one would turn a file that is cut while being served into a signal.
 
 use std::io;
-use std::iter;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -143,7 +142,7 @@ impl Source {
         }
         for part in tensors.iter_mut().flat_map(|tensor| &mut tensor.parts) {
             part.source = part_name(&part.source, layout.rank);
-            part.ranges = iter::once(0..part.bytes()).collect();
+            *part = part.clone().packed();
         }
         Ok(tensors)
     }

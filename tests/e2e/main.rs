@@ -16,6 +16,7 @@
 //! | `hang` | ranks that stop, and the coordinator's own end |
 //! | `signals` | orderly ends |
 //! | `refusals` | settings and files that cannot be served |
+//! | `shards` | shards: the same answers, the checkpoint gone; what is refused; the cache |
 //! | `digests` | ranks that lie, with scripted workers |
 //!
 //! One binary, because each links the whole program. `BINFER_TEST_FULL=1` runs the whole matrix.
@@ -35,6 +36,7 @@ mod refusals;
 mod rig;
 mod run;
 mod scripted;
+mod shards;
 mod signals;
 mod tiny;
 mod tokens;

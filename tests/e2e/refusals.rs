@@ -4,37 +4,16 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::gguf_writer::{F32, GgufWriter, TINY};
-use crate::harness::{Permit, Run, model_path};
+use crate::harness::{Permit, Run, Scratch, model_path};
 
 const LIMIT: Duration = Duration::from_secs(1);
 /// Status for settings and files, and the argument parser's.
 const SETTINGS: i32 = 78;
 const USAGE: i32 = 2;
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("binfer-e2e-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Runs `binfer serve ARGS --port 0` and checks how it refuses.
 fn refused(args: &[&str], status: i32, words: &[&str]) {
@@ -106,13 +85,13 @@ fn a_port_in_use_is_refused_before_anything_is_read() {
 #[test]
 fn a_model_that_is_not_there_is_refused_with_what_to_do() {
     let _permit = Permit::alone();
-    let folder = Folder::new("missing");
+    let folder = Scratch::new("missing");
     let path = folder.file("nothing.gguf");
     refused(&[path.to_str().unwrap()], SETTINGS, &["nothing.gguf", "no such file", "`demo`"]);
-    refused(&[folder.0.to_str().unwrap()], SETTINGS, &["no config.json", "GGUF"]);
+    refused(&[folder.path().to_str().unwrap()], SETTINGS, &["no config.json", "GGUF"]);
     // A cache without the demo model.
     let empty = crate::harness::binfer()
-        .env("BINFER_CACHE", &folder.0)
+        .env("BINFER_CACHE", folder.path())
         .args(["run", "demo", "Once"])
         .output()
         .unwrap();
@@ -132,7 +111,7 @@ fn cut(to: &Path, keep: u64, bytes: u64) {
 #[test]
 fn a_truncated_model_is_refused_wherever_it_ends() {
     let _permit = Permit::alone();
-    let folder = Folder::new("truncated");
+    let folder = Scratch::new("truncated");
     let path = folder.file("cut.gguf");
     let whole = fs::metadata(model_path()).unwrap().len();
     // In the magic, the counts, a key, the vocabulary, the merges, the tensor table.
@@ -150,7 +129,7 @@ fn a_truncated_model_is_refused_wherever_it_ends() {
 #[test]
 fn a_model_of_another_sort_is_refused_by_name() {
     let _permit = Permit::alone();
-    let folder = Folder::new("sorts");
+    let folder = Scratch::new("sorts");
     let write = |name: &str, change: &dyn Fn(&mut GgufWriter)| {
         let mut writer = TINY.writer();
         change(&mut writer);
@@ -167,11 +146,11 @@ fn a_model_of_another_sort_is_refused_by_name() {
         writer.string("general.architecture", "mamba");
     });
     refused(&[&family], SETTINGS, &["family.gguf", "mamba", "llama"]);
-    const Q4_K: u32 = 12;
+    const Q2_K: u32 = 10;
     let quantised = write("type.gguf", &|writer| {
-        writer.tensor_mut("blk.0.attn_q.weight").type_id = Q4_K;
+        writer.tensor_mut("blk.0.attn_q.weight").type_id = Q2_K;
     });
-    refused(&[&quantised], SETTINGS, &["blk.0.attn_q.weight", "Q4_K", "Q8_0", "Q4_1"]);
+    refused(&[&quantised], SETTINGS, &["blk.0.attn_q.weight", "Q2_K", "Q8_0", "Q4_1"]);
     let missing = write("tensor.gguf", &|writer| {
         writer.tensors.retain(|tensor| tensor.name != "output_norm.weight");
     });

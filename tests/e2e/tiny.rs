@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use binfer_proto::Token;
+use binfer_shard::Source;
 use serde_json::Value;
 
-use crate::harness::{Permit, repository};
+use crate::harness::{Permit, Scratch, repository};
 use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
 
 /// Largest difference of a logit, relative to the largest logit. Measured: 1.5e-6.
@@ -71,6 +72,23 @@ fn outcomes(folder: &Path, world: usize, cases: &[Case]) -> Vec<Outcome> {
     })
 }
 
+/// Checks that the checkpoint's shards give the same bits.
+fn check_shards(
+    folder: &Path,
+    world: usize,
+    scratch: &Scratch,
+    (cases, plain): (&[Case], &[Outcome]),
+) {
+    let shards = scratch.file("shards");
+    let source = Source::open(folder).unwrap();
+    binfer_shard::shards::write(&source, u32::try_from(world).unwrap(), &shards, |_| ()).unwrap();
+    for (sharded, plain) in outcomes(&shards, world, cases).iter().zip(plain) {
+        let what = format!("shards of {}, TP {world}", folder.display());
+        assert!(sharded.logits == plain.logits && sharded.ids == plain.ids, "{what}");
+    }
+    std::fs::remove_dir_all(shards).unwrap();
+}
+
 fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
     numbers.map(f32::abs).fold(0.0, f32::max)
 }
@@ -78,11 +96,14 @@ fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
 #[test]
 fn every_family_equals_transformers_at_every_rank_count() {
     let _permit = Permit::one();
+    let scratch = Scratch::new("tiny");
     for folder in folders() {
         let cases = cases(&folder);
         let name = folder.file_name().unwrap().display();
         for world in 1..=4 {
-            for (case, outcome) in cases.iter().zip(outcomes(&folder, world, &cases)) {
+            let outcomes = outcomes(&folder, world, &cases);
+            check_shards(&folder, world, &scratch, (&cases[..2], &outcomes[..2]));
+            for (case, outcome) in cases.iter().zip(outcomes) {
                 let what = format!("{name}, {} tokens, TP {world}", case.prompt_ids.len());
                 let Outcome { logits, chunked, ids } = outcome;
                 assert_eq!(logits.len(), case.logits.len(), "{what}");

@@ -6,16 +6,19 @@ use anyhow::Result;
 use binfer_shard::command::Shard;
 use clap::Args;
 
-use crate::config;
 use crate::launch::LaunchError;
+use crate::locate::locate;
 use crate::options::Verbosity;
 use crate::report::Report;
 
 /// Arguments of `binfer shard`.
 #[derive(Args, Clone, Debug)]
 pub struct ShardArgs {
-    /// A GGUF file, a Hugging Face folder, or `demo`
+    /// A GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME), or `demo`
     pub model: String,
+    /// Branch, tag or commit of an id on the hub [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
     /// How to cut it.
     #[command(flatten)]
     pub shard: Shard,
@@ -26,11 +29,10 @@ pub struct ShardArgs {
 
 /// Cuts, or says what it would cut. Status 78 for settings, files and disks that cannot work.
 pub fn run(args: &ShardArgs) -> Result<ExitCode> {
-    let verbosity = if args.quiet { Verbosity::Quiet } else { Verbosity::Normal };
-    let report = Report::new(verbosity, "sharding");
-    let path = config::model_path(&args.model).map_err(LaunchError::from)?;
-    let outcome = args.shard.run(&path, |done, total| report.bytes(done, total));
-    report.finished();
+    let report = Report::new(Verbosity::of(args.quiet, false));
+    let located = locate(&args.model, args.revision.as_deref(), &report)?;
+    let outcome = args.shard.run(&located.path, |done, total| report.sharding(done, total));
+    report.loaded();
     print!("{}", outcome.map_err(LaunchError::from)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -81,10 +81,10 @@ mod tests {
         assert_eq!(prove(&[0..6, 4..10, 5..6], Repeated::SharedBlocks).unwrap(), 3);
         for (kept, repeated, says) in [
             (vec![0..4, 5..10], Repeated::Replicated, "t: no rank keeps its bytes 4..5 (byte 4)"),
-            (vec![1..10], Repeated::Never, "no rank keeps its bytes 0..1"),
+            (vec![1..5, 5..10], Repeated::Never, "no rank keeps its bytes 0..1"),
             (vec![0..6, 4..10], Repeated::Never, "two ranks keep 2 bytes of it (byte 4)"),
-            (vec![0..9], Repeated::Never, "ranks keep 9 of its 10 bytes"),
-            (vec![0..11], Repeated::Never, "ranks keep 11 of its 10 bytes"),
+            (vec![0..5, 5..9], Repeated::Never, "ranks keep 9 of its 10 bytes"),
+            (vec![0..5, 5..11], Repeated::Never, "ranks keep 11 of its 10 bytes"),
             (vec![], Repeated::Never, "ranks keep 0 of its 10 bytes"),
         ] {
             let error = prove(&kept, repeated).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use crate::slice::local_tensor;
 use crate::{DType, Error, ErrorKind, ModelSpec, RankLayout};
 
 /// Where data and parts begin: a multiple of this.
-pub(super) const ALIGN_BYTES: u64 = 4096;
+pub(super) const ALIGN_BYTES: usize = 4096;
 
 /// A rank's file.
 pub(super) struct RankTable {
@@ -67,7 +67,7 @@ impl RankTable {
         // Offsets count from the start of the data, as the header does, until its length is known.
         let mut end = 0_u64;
         for part in &mut parts {
-            part.offset = end.next_multiple_of(ALIGN_BYTES);
+            part.offset = end.next_multiple_of(ALIGN_BYTES as u64);
             if part.offset > end {
                 let name = format!("_fill.{}", fills.len());
                 fills.push(Fill { name, offset: end, bytes: part.offset - end });
@@ -134,7 +134,7 @@ fn header(parts: &[Placed], fills: &[Fill], metadata: &str) -> Vec<u8> {
     }
     text.push('}');
     let length_bytes = size_of::<u64>();
-    let padded = (length_bytes + text.len()).next_multiple_of(ALIGN_BYTES as usize);
+    let padded = (length_bytes + text.len()).next_multiple_of(ALIGN_BYTES);
     let mut header = ((padded - length_bytes) as u64).to_le_bytes().to_vec();
     header.extend(text.as_bytes());
     header.resize(padded, b' ');

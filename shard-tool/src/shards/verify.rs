@@ -38,9 +38,8 @@ pub fn verify(source: &Source, folder: &Path, progress: impl FnMut(u64)) -> Resu
     }
     let manifest = job.run(progress, |slice| {
         let source = part_name(&slice.part.source, job.layouts[slice.rank].rank);
-        let bytes = slice.bytes.len();
-        let part = LocalPart { source, ranges: vec![0..bytes as u64], ..slice.part.clone() };
-        let mut there = vec![0; bytes];
+        let part = LocalPart { source, ..slice.part.clone() }.packed();
+        let mut there = vec![0; slice.bytes.len()];
         shards.read_into(&part, &mut there)?;
         if there == slice.bytes {
             return Ok(());

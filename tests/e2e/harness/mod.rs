@@ -10,6 +10,7 @@ mod log;
 mod permits;
 mod prng;
 mod process;
+mod scratch;
 mod server;
 
 pub(crate) use command::{Run, binfer};
@@ -20,6 +21,7 @@ pub(crate) use prng::Prng;
 pub(crate) use process::{
     is_alive, is_waiting, maps, newest_thread_named, send_signal, traces, workers_of,
 };
+pub(crate) use scratch::Scratch;
 pub(crate) use server::Server;
 
 use std::path::PathBuf;
