@@ -1,9 +1,10 @@
 //! An opened checkpoint: spec, settings, and positional reads of just the slices that are wanted.
 //!
 //! A GGUF file, whole or in parts, a Hugging Face folder, or a folder of shards. Opening reads the
-//! headers and checks everything that can be checked without reading weights, so a bad file fails in milliseconds, before memory
-//! is taken. Reads take `&self` and share no position: many threads may read at once. No memory
-//! map: one would turn a file that is cut while being served into a signal.
+//! headers and checks everything that can be checked without reading weights, so a bad file fails
+//! in milliseconds, before memory is taken. Reads take `&self` and share no position: many threads
+//! may read at once. No memory map: one would turn a file that is cut while being served into a
+//! signal.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -62,6 +62,9 @@ fn shards_hold_what_ranks_load_from_the_checkpoint() {
     let path = scratch("shards-odd.gguf");
     ODD.writer().write(&path);
     check(&path, "gguf");
+    let parts = ["shards-odd-00001-of-00002.gguf", "shards-odd-00002-of-00002.gguf"].map(scratch);
+    ODD.writer().split(2).iter().zip(&parts).for_each(|(part, path)| part.write(path));
+    check(&parts[0], "split");
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny");
     // Stray tensors; two files and tied embeddings; biases.
     for name in ["llama2", "llama31", "llama-bias"] {
