@@ -44,6 +44,8 @@ mod trace;
 
 #[path = "../../shard-tool/tests/support/blocks.rs"]
 mod blocks;
+#[path = "../../coordinator/tests/support/corpus.rs"]
+mod corpus;
 #[path = "../../shard-tool/tests/support/gguf_writer.rs"]
 mod gguf_writer;
 #[allow(dead_code, reason = "the tests of the shard tool use more of it")]

@@ -3,7 +3,8 @@
 use binfer_coordinator::text::{ControlTokens, TextData, TextModel, build_tokenizer};
 use binfer_shard::Source;
 
-use crate::harness::{goldens, model_path, tokenizer_lines};
+use crate::corpus::Corpus;
+use crate::harness::{goldens, model_path, repository, tokenizer_lines};
 
 #[test]
 fn every_line_has_the_tokens_of_the_golden() {
@@ -19,6 +20,19 @@ fn every_line_has_the_tokens_of_the_golden() {
         assert_eq!(encoded.get_ids(), ids, "{line:?}, control tokens as text");
         assert_eq!(text.decode(&ids), decoded, "{line:?}, back again");
     }
+}
+
+#[test]
+fn two_thousand_lines_in_many_scripts_have_the_tokens_of_the_golden() {
+    let source = Source::open(model_path()).unwrap();
+    let text = TextModel::from_source(&source).unwrap();
+    let data = TextData::from_gguf(&source.gguf().unwrap().metadata).unwrap();
+    let plain = build_tokenizer(&data, ControlTokens::Text).unwrap();
+    let ids = |line: &str| plain.encode(line, true).unwrap().get_ids().to_vec();
+    let corpus = Corpus::read(&repository(""));
+    corpus.check("demo", ids);
+    corpus.check("demo_special", |line| text.encode_prompt(line).unwrap());
+    corpus.check("demo_text", |line| text.decode(&ids(line)));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! guessed.
 
 mod clock;
+#[cfg(test)]
+mod corpus;
 mod data;
 mod detokenize;
 mod hf;

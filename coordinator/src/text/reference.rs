@@ -13,13 +13,16 @@ use std::path::Path;
 use std::sync::LazyLock;
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    PreTokenizerWrapper,
 };
 
+/// A SentencePiece vocabulary as a GGUF file has it, and what becomes of lines.
 #[derive(Deserialize)]
-struct Pieces {
+pub(super) struct Pieces {
     tokens: Vec<String>,
     scores: Vec<f64>,
     kinds: Vec<i64>,
+    #[serde(default)]
     lines: Vec<Line>,
 }
 
@@ -35,7 +38,8 @@ fn fixture<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn sentence_piece(pieces: &Pieces) -> TextData {
+/// What a GGUF file with that vocabulary says.
+pub(super) fn sentence_piece(pieces: &Pieces) -> TextData {
     TextData {
         family: Family::SentencePiece,
         pre: "default".into(),
@@ -107,6 +111,14 @@ fn scores_that_do_not_fit_are_refused() {
     assert!(error(long).contains("a piece of 2000 bytes"));
 }
 
+/// A line, cut.
+pub(super) fn pieces_of(splitter: &PreTokenizerWrapper, line: &str) -> Vec<String> {
+    let mut text = PreTokenizedString::from(line);
+    splitter.pre_tokenize(&mut text).unwrap();
+    let found = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    found.into_iter().map(|(piece, ..)| piece.to_owned()).collect()
+}
+
 #[test]
 fn splits_are_those_of_python() {
     let splits: BTreeMap<String, serde_json::Value> = fixture("splits.json");
@@ -115,11 +127,7 @@ fn splits_are_those_of_python() {
         let expected: Vec<Vec<String>> = serde_json::from_value(splits[name].clone()).unwrap();
         let splitter = Pre::named(name).unwrap().splitter().unwrap();
         for (line, expected) in lines.iter().zip(expected) {
-            let mut text = PreTokenizedString::from(line.as_str());
-            splitter.pre_tokenize(&mut text).unwrap();
-            let found = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
-            let found: Vec<&str> = found.into_iter().map(|(piece, ..)| piece).collect();
-            assert_eq!(found, expected, "{name}: {line:?}");
+            assert_eq!(pieces_of(&splitter, line), expected, "{name}: {line:?}");
         }
     }
 }

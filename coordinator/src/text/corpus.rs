@@ -1,0 +1,86 @@
+//! 2,000 lines in many scripts: tokenizers out of GGUF metadata make of them what Python's do, and
+//! streamed text equals text decoded at once.
+
+use super::data::TextData;
+use super::pre::Pre;
+use super::reference::{Pieces, pieces_of, sentence_piece};
+use super::{TextModel, TextStage};
+use crate::sched::{Delivery, Finish, RequestId, Usage};
+use binfer_proto::Token;
+use lines::Corpus;
+use std::path::Path;
+use std::sync::Arc;
+
+#[path = "../../tests/support/corpus.rs"]
+mod lines;
+
+fn corpus() -> Corpus {
+    Corpus::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+}
+
+/// The vocabulary of Mistral 7B, as much of it as the lines can use.
+fn mistral(corpus: &Corpus) -> TextModel {
+    let pieces: Pieces = serde_json::from_value(corpus.json("spm.json")).unwrap();
+    let data: TextData = sentence_piece(&pieces);
+    assert!(data.tokens.len() > 2000);
+    TextModel::new(&data).unwrap()
+}
+
+/// Ids of a line without the first token.
+fn ids(model: &TextModel, line: &str) -> Vec<Token> {
+    model.encode_prompt(line).unwrap().split_off(1)
+}
+
+#[test]
+fn sentence_pieces_are_those_of_transformers_and_sentencepiece() {
+    let corpus = corpus();
+    let model = mistral(&corpus);
+    corpus.check("spm", |line| ids(&model, line));
+    corpus.check("spm_text", |line| model.decode(&ids(&model, line)));
+}
+
+#[test]
+fn pieces_before_merging_are_those_of_python() {
+    let corpus = corpus();
+    for name in ["gpt-2", "llama-bpe", "qwen2"] {
+        let splitter = Pre::named(name).unwrap().splitter().unwrap();
+        corpus.check(name, |line| pieces_of(&splitter, line));
+    }
+}
+
+#[test]
+fn text_in_random_pieces_is_the_text_at_once() {
+    let corpus = corpus();
+    let model = Arc::new(mistral(&corpus));
+    let all: Vec<Token> = corpus.lines.iter().flat_map(|line| ids(&model, line)).collect();
+    let mut random = 1_u64;
+    let mut below = |end: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(random >> 33).unwrap() % end
+    };
+    let mut stage = TextStage::new(Arc::clone(&model));
+    // Answers from any token to any other: many begin and end within a character.
+    for _ in 0..2000 {
+        let start = below(all.len() - 60);
+        let tokens = &all[start..start + 1 + below(60)];
+        let (mut piecewise, mut rest) = (String::new(), tokens);
+        let id = RequestId(1);
+        stage.open(id, &[]);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(1 + below(rest.len().min(5)));
+            let finish = later.is_empty().then_some(Finish::Length);
+            let usage = Usage::default();
+            let delivery = Delivery { id, tokens: now.to_vec(), finish, usage };
+            piecewise.push_str(stage.push(&delivery).text);
+            rest = later;
+        }
+        stage.close(id);
+        let mut bytes: Vec<u8> =
+            tokens.iter().flat_map(|id| model.vocab.bytes(*id)).copied().collect();
+        if bytes.first() == Some(&b' ') {
+            bytes.remove(0);
+        }
+        assert_eq!(piecewise, String::from_utf8_lossy(&bytes), "{tokens:?}");
+        assert_eq!(piecewise, model.decode(tokens), "{tokens:?}");
+    }
+}
