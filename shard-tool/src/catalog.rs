@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::gguf::TensorInfo;
-use crate::{Error, ErrorKind};
+use crate::{DType, Error, ErrorKind};
 
 /// How many tensors the digest looks into, and how far: into all but those of giant models, so that
 /// two trainings of one model differ even where only some layers were trained.
 const SAMPLES_MAX: usize = 2048;
 const SAMPLE_BYTES_MAX: usize = 4096;
+/// Tensors that a model may want of a catalog that has none; more than any model has layers.
+const ASSUMED_MAX: usize = 1 << 16;
 
 /// A file of weights, open for reading.
 #[derive(Debug)]
@@ -53,9 +55,26 @@ pub(crate) struct Catalog {
     tensors: BTreeMap<String, Stored>,
     /// Of each file the digest of its header.
     header_digests: Vec<u64>,
+    /// No headers are here: whatever tensor a model wants is taken to be there, of this type.
+    assumed: Option<DType>,
 }
 
 impl Catalog {
+    /// The catalog of a checkpoint that is not here, with weights of that type.
+    pub(crate) fn assumed(dtype: DType) -> Self {
+        Self { assumed: Some(dtype), ..Self::default() }
+    }
+
+    /// The type of tensors that are taken to be there.
+    pub(crate) fn assumed_dtype(&self) -> Option<DType> {
+        self.assumed
+    }
+
+    /// Whether it may have so many tensors.
+    pub(crate) fn may_hold(&self, count: usize) -> bool {
+        count <= self.assumed.map_or(self.len(), |_| ASSUMED_MAX)
+    }
+
     /// Adds a file and what its header, of that digest, says it holds.
     pub(crate) fn add(
         &mut self,

@@ -20,7 +20,7 @@ pub struct Shard {
     #[arg(long, value_name = "N", required_unless_present = "verify")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     pub tp: Option<u32>,
-    /// Write nothing: print what each rank would hold, out of headers and settings
+    /// Write nothing: print what each rank would hold, out of headers, or config.json alone
     #[arg(long, conflicts_with = "verify")]
     pub dry_run: bool,
     /// Write nothing: compare the shards in DIR with MODEL, every byte of both
@@ -35,12 +35,12 @@ impl Shard {
     /// # Errors
     /// Of opening, cutting and writing.
     pub fn run(&self, model: &Path, mut progress: impl FnMut(u64, u64)) -> Result<String, Error> {
-        let source = Source::open(model)?;
         // The parser saw to it that what is needed is there.
         let (world, out) = (self.tp.unwrap_or(1), self.output.as_deref().unwrap_or(model));
         if self.dry_run {
-            return listing(source.spec(), world);
+            return listing(&Source::describe(model)?, world);
         }
+        let source = Source::open(model)?;
         let (began, bytes) = (Instant::now(), source.spec().weight_bytes());
         let progress = |done| progress(done, bytes);
         let (world, done) = if self.verify {

@@ -199,7 +199,7 @@ fn check_heads(gqa: Gqa) -> Result<Gqa, String> {
 
 /// What each layer keeps; a sentence when there are more layers than tensors.
 fn kept(layers: u32, window: Option<Window>, catalog: &Catalog) -> Result<Vec<KvKind>, String> {
-    if layers as usize > catalog.len() {
+    if !catalog.may_hold(layers as usize) {
         return Err(format!("{layers} layers, but fewer tensors than that"));
     }
     let kind = |layer| match window {

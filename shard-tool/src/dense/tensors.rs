@@ -57,6 +57,8 @@ impl<'c> Tensors<'c> {
                     format!("{source} is {}, which needs rows of whole blocks", dtype.name());
                 self.misshapen.push(cause);
             }
+        } else if let Some(assumed) = self.catalog.assumed_dtype() {
+            dtype = assumed;
         } else {
             self.missing.push(source.clone());
         }

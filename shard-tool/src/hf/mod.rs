@@ -15,7 +15,7 @@ use std::path::Path;
 pub(crate) use config::Config;
 
 use crate::catalog::{Catalog, DataFile};
-use crate::{Error, ErrorKind};
+use crate::{DType, Error, ErrorKind};
 
 /// Longest `config.json`: the largest published ones have some tens of kilobytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -36,6 +36,25 @@ pub(crate) fn config(folder: &Path) -> Result<(Config, Vec<u8>), Error> {
     }
     let text = bounded(&path, CONFIG_BYTES_MAX)?;
     Ok((Config::parse(&path, &text)?, text))
+}
+
+/// The type of the weights, as the settings say it.
+pub(crate) fn weights_dtype(config: &Config) -> Result<DType, Error> {
+    let named = config.string("dtype")?.or(config.string("torch_dtype")?);
+    match named {
+        Some("bfloat16") => Ok(DType::BF16),
+        Some("float16") => Ok(DType::F16),
+        Some("float32") => Ok(DType::F32),
+        Some(other) => {
+            let cause = format!("dtype {other:?} is not supported yet");
+            let supported = "supported: bfloat16, float16, float32";
+            Err(config.error(ErrorKind::Unsupported, cause).way_out(supported))
+        }
+        None => {
+            let cause = "neither dtype nor torch_dtype says how weights are stored";
+            Err(config.error(ErrorKind::Format, cause))
+        }
+    }
 }
 
 /// The weights in a folder: one file, or those that an index names.

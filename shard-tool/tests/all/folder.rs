@@ -72,6 +72,31 @@ fn models_that_transformers_wrote() {
     }
 }
 
+/// What config.json says is what the weights' headers say, where all are of one type.
+#[test]
+fn a_folder_without_weights_is_described_by_its_settings() {
+    for name in ["llama2", "llama-bias", "mistral", "qwen2", "qwen3", "qwen3-yarn"] {
+        let path = scratch("folder-described");
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::copy(tiny(name).join("config.json"), path.join("config.json")).unwrap();
+        assert_eq!(Source::describe(&path).unwrap(), *Source::open(tiny(name)).unwrap().spec());
+        assert_eq!(Source::describe(tiny(name)).unwrap(), Source::describe(&path).unwrap());
+    }
+    let path = scratch("folder-undescribed");
+    let mut folder = Folder::new("LlamaForCausalLM", "llama");
+    for (key, value, says) in [
+        ("torch_dtype", json!("float8_e4m3fn"), "config.json: dtype \"float8_e4m3fn\" is not"),
+        ("torch_dtype", json!(null), "neither dtype nor torch_dtype says how weights are stored"),
+        ("num_hidden_layers", json!(u32::MAX), "4294967295 layers"),
+    ] {
+        folder.set("torch_dtype", json!("float16")).set(key, value).write(&path);
+        std::fs::remove_file(path.join("model.safetensors")).unwrap();
+        let error = Source::describe(&path).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
 #[test]
 fn slices_come_out_of_the_right_file() {
     let folder = Folder::new("Qwen2ForCausalLM", "qwen2");
