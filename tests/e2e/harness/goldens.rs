@@ -34,9 +34,18 @@ pub(crate) struct Golden {
 
 /// All goldens. No step of any is so close that another order of summation may decide it.
 pub(crate) fn goldens() -> Vec<Golden> {
+    goldens_in("tests/goldens/smollm2.json")
+}
+
+/// Those of the model whose weights were rounded to bfloat16.
+pub(crate) fn bf16_goldens() -> Vec<Golden> {
+    goldens_in("tests/goldens/smollm2_bf16.json")
+}
+
+fn goldens_in(path: &str) -> Vec<Golden> {
     let source = binfer_shard::Source::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
-    let all = read("tests/goldens/smollm2.json");
+    let all = read(path);
     all["prompts"].as_array().unwrap().iter().map(|golden| parse(golden, &text)).collect()
 }
 

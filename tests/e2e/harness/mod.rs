@@ -14,7 +14,7 @@ mod scratch;
 mod server;
 
 pub(crate) use command::{Run, binfer};
-pub(crate) use goldens::{Golden, TOKENS, goldens, tokenizer_lines};
+pub(crate) use goldens::{Golden, TOKENS, bf16_goldens, goldens, tokenizer_lines};
 pub(crate) use http::{Client, Reply, Streamed};
 pub(crate) use permits::Permit;
 pub(crate) use prng::Prng;
