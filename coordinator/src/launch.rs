@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::blueprint::Blueprint;
 use crate::config::ConfigError;
 use crate::fleet::{Facts, Fleet, FleetError};
-use crate::front::{Command, Core, Fronts, Limits, Parts, Readiness, UnreadBudget};
+use crate::front::{Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
 use crate::locate::locate;
 use crate::options::ModelArgs;
 use crate::report::Report;
@@ -119,7 +119,7 @@ struct Launched {
 struct Ends {
     commands: mpsc::Receiver<Command>,
     readiness: watch::Sender<Readiness>,
-    budget: Arc<UnreadBudget>,
+    post: Arc<Post>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -143,19 +143,19 @@ impl Launched {
         text.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
 
-        let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
+        let post = Arc::new(Post::default());
         let core = Core::new(Parts {
             commands: commands_in.clone(),
             model: Arc::new(self.blueprint.model_info(&text)),
             text: Arc::clone(&text),
             readiness: readiness_out.clone(),
-            budget: Arc::clone(&budget),
+            post: Arc::clone(&post),
             limits: Limits::default(),
         });
         let (close, closing) = oneshot::channel();
         let cluster = Cluster { core, readiness: readiness_out, closing };
         let front = start_front(front, cluster, commands_in)?;
-        let ends = Ends { commands, readiness, budget, stopped };
+        let ends = Ends { commands, readiness, post, stopped };
         let outcome = self.serve(fleet, text, ends).await;
         let _ = close.send(());
         match (outcome, tokio::time::timeout(FAREWELL, front).await) {
@@ -185,7 +185,7 @@ impl Launched {
         let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
-        let fronts = Fronts::new(ends.budget);
+        let fronts = Fronts::new(ends.post, UNREAD_BYTES_MAX);
         let (commands, drain) = (ends.commands, self.drain);
         let meter = None;
         let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter };

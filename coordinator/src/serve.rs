@@ -81,7 +81,7 @@ impl Serve {
                 }
             }
             self.send_plans(&time)?;
-            self.fronts.wake();
+            self.fronts.send();
             if let Some(drained) = time.drained
                 && (self.sched.is_idle() || Instant::now() >= drained)
             {
@@ -123,13 +123,13 @@ impl Serve {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { request, stop, mailbox } = submit;
+        let Submit { request, stop, receipt } = submit;
         let id = request.id;
         let answer = self.sched.submit(request);
         if answer.is_ok() {
             self.text.open(id, &stop);
         }
-        self.fronts.admit(id, mailbox, answer);
+        self.fronts.admit(id, receipt, answer);
     }
 
     fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {

@@ -14,7 +14,7 @@ pub mod wire;
 pub use check::{PlanError, PlanLimits};
 pub use ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId, Token};
 pub use plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start, expand_rows};
-pub use result::{RowResult, RowStatus, StepResult};
+pub use result::{RowResult, RowStatus, StepResult, Tokens};
 
 /// Generated from `cluster.proto`; use [`wire`] to get in and out.
 #[allow(missing_docs, clippy::all, clippy::disallowed_types, unreachable_pub)]

@@ -1,5 +1,7 @@
 //! What a rank answers to a plan.
 
+use smallvec::SmallVec;
+
 use crate::ids::{Epoch, GroupId, Rank, StepId, Token};
 
 /// The outcome of one step on one rank.
@@ -23,13 +25,17 @@ pub struct StepResult {
     pub step_us: u32,
 }
 
+/// What one row gave: a token, or a few where drafts were accepted. Kept in the row itself, because
+/// hundreds of rows a step pass through the serve loop.
+pub type Tokens = SmallVec<[Token; 4]>;
+
 /// The outcome of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowResult {
     /// Whether the numbers are usable.
     pub status: RowStatus,
     /// Sampled tokens; none for a row without outputs.
-    pub tokens: Vec<Token>,
+    pub tokens: Tokens,
     /// Of the raw distribution, where asked for.
     pub logprobs: Vec<f32>,
 }

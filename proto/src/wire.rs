@@ -6,7 +6,7 @@
 use crate::cluster as pb;
 use crate::ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId};
 use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start};
-use crate::result::{RowResult, RowStatus, StepResult};
+use crate::result::{RowResult, RowStatus, StepResult, Tokens};
 
 impl From<&Plan> for pb::Plan {
     fn from(plan: &Plan) -> Self {
@@ -185,43 +185,75 @@ impl From<&StepResult> for pb::StepResult {
             rank: result.rank.0,
             plan_hash: result.plan_hash,
             digest: result.digest,
-            rows: result.rows.iter().map(pb::RowResult::from).collect(),
+            rows: Some(columns(&result.rows)),
             step_us: result.step_us,
         }
     }
 }
 
-impl From<pb::StepResult> for StepResult {
-    fn from(result: pb::StepResult) -> Self {
-        Self {
+impl TryFrom<pb::StepResult> for StepResult {
+    type Error = String;
+
+    fn try_from(result: pb::StepResult) -> Result<Self, String> {
+        let rows = result.rows.unwrap_or_default();
+        Ok(Self {
             group: GroupId(result.group),
             epoch: Epoch(result.epoch),
             step: StepId(result.step),
             rank: Rank(result.rank),
             plan_hash: result.plan_hash,
             digest: result.digest,
-            rows: result.rows.into_iter().map(RowResult::from).collect(),
+            rows: row_results(&rows).map_err(|cause| format!("step {}: {cause}", result.step))?,
             step_us: result.step_us,
-        }
+        })
     }
 }
 
-impl From<&RowResult> for pb::RowResult {
-    fn from(row: &RowResult) -> Self {
-        let status = match row.status {
-            RowStatus::Ok => pb::RowStatus::Ok,
-            RowStatus::NonFinite => pb::RowStatus::NonFinite,
-        };
-        Self { status: status.into(), tokens: row.tokens.clone(), logprobs: row.logprobs.clone() }
+fn columns(rows: &[RowResult]) -> pb::RowResults {
+    // A row's lists are bounded by drafts and logprobs, both of which are bytes in a plan.
+    let len = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+    let status = |row: &RowResult| match row.status {
+        RowStatus::Ok => pb::RowStatus::Ok.into(),
+        RowStatus::NonFinite => pb::RowStatus::NonFinite.into(),
+    };
+    pb::RowResults {
+        status: rows.iter().map(status).collect(),
+        tokens_len: rows.iter().map(|row| len(row.tokens.len())).collect(),
+        tokens: rows.iter().flat_map(|row| row.tokens.iter().copied()).collect(),
+        logprobs_len: rows.iter().map(|row| len(row.logprobs.len())).collect(),
+        logprobs: rows.iter().flat_map(|row| row.logprobs.iter().copied()).collect(),
     }
 }
 
-impl From<pb::RowResult> for RowResult {
-    fn from(row: pb::RowResult) -> Self {
-        let status = match row.status() {
-            pb::RowStatus::Ok => RowStatus::Ok,
-            pb::RowStatus::NonFinite => RowStatus::NonFinite,
-        };
-        Self { status, tokens: row.tokens, logprobs: row.logprobs }
+fn row_results(columns: &pb::RowResults) -> Result<Vec<RowResult>, String> {
+    let rows = columns.status.len();
+    if columns.tokens_len.len() != rows || columns.logprobs_len.len() != rows {
+        let (tokens, logprobs) = (columns.tokens_len.len(), columns.logprobs_len.len());
+        return Err(format!("{rows} rows, token counts of {tokens}, logprob counts of {logprobs}"));
     }
+    let (mut tokens, mut logprobs) = (&columns.tokens[..], &columns.logprobs[..]);
+    let lens = columns.tokens_len.iter().zip(&columns.logprobs_len);
+    let results = columns.status.iter().zip(lens).map(|(status, (tokens_len, logprobs_len))| {
+        let status = match pb::RowStatus::try_from(*status) {
+            Ok(pb::RowStatus::Ok) => RowStatus::Ok,
+            Ok(pb::RowStatus::NonFinite) => RowStatus::NonFinite,
+            Err(_) => return Err(format!("row status {status} unknown")),
+        };
+        let tokens = Tokens::from_slice(take(&mut tokens, *tokens_len)?);
+        Ok(RowResult { status, tokens, logprobs: take(&mut logprobs, *logprobs_len)?.to_vec() })
+    });
+    let results = results.collect::<Result<_, _>>()?;
+    if !tokens.is_empty() || !logprobs.is_empty() {
+        return Err(format!("{} tokens of no row", tokens.len().max(logprobs.len())));
+    }
+    Ok(results)
+}
+
+/// The next `len` values of a column.
+fn take<'a, T>(column: &mut &'a [T], len: u32) -> Result<&'a [T], String> {
+    let (head, rest) = column
+        .split_at_checked(len as usize)
+        .ok_or_else(|| format!("a row of {len} values where {} are left", column.len()))?;
+    *column = rest;
+    Ok(head)
 }

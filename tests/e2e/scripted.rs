@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Spawn};
 use binfer_coordinator::front::{
-    Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UNREAD_BYTES_MAX, UnreadBudget,
+    Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };
 use binfer_coordinator::http;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
@@ -77,13 +77,13 @@ impl Cluster {
         let text = Arc::new(TextModel::from_source(&source).unwrap());
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
-        let budget = Arc::new(UnreadBudget::new(UNREAD_BYTES_MAX));
+        let post = Arc::new(Post::default());
         let core = Core::new(Parts {
             commands: commands.clone(),
             model: Arc::new(model_info(&text, source.spec().vocab)),
             text: Arc::clone(&text),
             readiness: readiness_out,
-            budget: Arc::clone(&budget),
+            post: Arc::clone(&post),
             limits: Limits::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,7 +110,7 @@ impl Cluster {
             runtime().block_on(async {
                 let (fleet, _) = Fleet::start(fleet_config, |_| ()).await?;
                 let text = TextStage::new(text);
-                let fronts = Fronts::new(budget);
+                let fronts = Fronts::new(post, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
                 let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter: None };
                 readiness.send_replace(Readiness::Ready);
@@ -277,7 +277,7 @@ fn answer(rank: Rank, plan: &Plan, rows: &mut Vec<Row>) -> StepResult {
     let letter = |row: &Row| 66 + u32::try_from(plan.step.0 % 20).unwrap() + row.slot.0;
     let row_result = |row: &Row| RowResult {
         status: RowStatus::Ok,
-        tokens: if row.outputs == Outputs::Last { vec![letter(row)] } else { Vec::new() },
+        tokens: (row.outputs == Outputs::Last).then(|| letter(row)).into_iter().collect(),
         logprobs: Vec::new(),
     };
     StepResult {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use binfer_proto::{
-    Epoch, GroupId, Plan, PlanError, Rank, RowResult, RowStatus, StepId, StepResult,
+    Epoch, GroupId, Plan, PlanError, Rank, RowResult, RowStatus, StepId, StepResult, Tokens,
 };
 
 use crate::backend::{Backend, BackendError, StepOutput};
@@ -123,9 +123,9 @@ impl Engine {
 fn rows(step: &InFlight, output: &StepOutput) -> Vec<RowResult> {
     let mut sampled = output.sampled.iter();
     let mut row = |draws: &bool| match draws.then(|| sampled.next()).flatten() {
-        Some(sample) if sample.finite => (RowStatus::Ok, vec![sample.token]),
-        Some(_) => (RowStatus::NonFinite, Vec::new()),
-        None => (RowStatus::Ok, Vec::new()),
+        Some(sample) if sample.finite => (RowStatus::Ok, Tokens::from_slice(&[sample.token])),
+        Some(_) => (RowStatus::NonFinite, Tokens::new()),
+        None => (RowStatus::Ok, Tokens::new()),
     };
     step.draws
         .iter()

@@ -125,6 +125,7 @@ fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
         };
         let answered = tokio::select! {
             answered = answer => answered?,
+            never = core.deliver() => match never {},
             _ = closing => return Ok(Answered::Interrupted),
         };
         if let (Answered::Whole(usage), false) = (&answered, quiet) {

@@ -119,7 +119,8 @@ impl Fleet {
             let up::Message::Result(result) = message else {
                 return Err(FleetError::worker(rank, "sent something that is not a result"));
             };
-            let result = StepResult::from(result);
+            let result =
+                StepResult::try_from(result).map_err(|cause| FleetError::worker(rank, cause))?;
             if result.rank != rank_id(rank) {
                 return Err(FleetError::worker(rank, format!("calls itself rank {}", result.rank)));
             }

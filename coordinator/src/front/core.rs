@@ -7,12 +7,14 @@
 use super::checks;
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo, Readiness};
-use super::mailbox::{Mailbox, Reading};
+use super::mailbox::{Mailbox, Reading, Receipt};
+use super::post::Post;
 use super::stream::Stream;
-use super::{Command, Submit, UnreadBudget};
+use super::{Command, Submit};
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::{Message, TextModel};
 use binfer_proto::{Sampling, Token};
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +32,7 @@ pub struct Parts {
     /// Set by whoever supervises the workers.
     pub readiness: watch::Receiver<Readiness>,
     /// Shared with the serve loop's `Fronts`.
-    pub budget: Arc<UnreadBudget>,
+    pub post: Arc<Post>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -118,6 +120,12 @@ impl Core {
         &self.shared.parts.limits
     }
 
+    /// Brings answers to their streams, for ever. A front runs it beside whatever reads them: without
+    /// it no stream hears anything.
+    pub async fn deliver(&self) -> Infallible {
+        self.shared.parts.post.deliver().await
+    }
+
     /// Submits a request and waits until the scheduler took it. Dropping the stream cancels it.
     pub async fn generate(&self, ask: Generate) -> Result<Stream, SubmitError> {
         self.check_ready()?;
@@ -150,9 +158,10 @@ impl Core {
         param: &'static str,
     ) -> Result<Stream, SubmitError> {
         let parts = &self.shared.parts;
-        let mailbox = Arc::new(Mailbox::new(reading, parts.budget.clone()));
-        let stream = Stream::new(request.id, mailbox.clone(), parts.commands.clone());
-        let submit = Submit { request, stop, mailbox: mailbox.clone() };
+        let receipt = Arc::new(Receipt::default());
+        let mailbox = Arc::new(Mailbox::new(reading, Arc::clone(&receipt)));
+        let stream = Stream::open(request.id, Arc::clone(&mailbox), &self.shared.parts);
+        let submit = Submit { request, stop, receipt };
         match parts.commands.try_send(Command::Submit(Box::new(submit))) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {

@@ -1,92 +1,130 @@
-//! The serve loop's side of all open mailboxes: one call per thing that can happen to a request.
+//! The serve loop's side of all readers: one call per thing that can happen to a request.
 //!
-//! It never waits and never allocates per token; a request that ended is forgotten at once.
+//! It never waits and never allocates per token. What is said reaches readers with the next
+//! [`Fronts::send`]. Unread text is kept under one cap for all: over it, the reader with the most
+//! pays. A request that ended counts until its text is read.
 
-use super::budget::UnreadBudget;
-use super::mailbox::{FailKind, Mailbox};
+use super::mailbox::{End, FailKind, Receipt};
+use super::post::{Bag, Letter, News, Post};
 use crate::sched::{Finish, Refused, RequestId, Usage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::Waker;
 
-/// Mailboxes of the requests that run.
+/// Readers of the requests that run.
 #[derive(Debug)]
 pub struct Fronts {
-    open: BTreeMap<RequestId, Arc<Mailbox>>,
-    /// Readers to be woken.
-    due: Vec<Waker>,
-    budget: Arc<UnreadBudget>,
+    open: BTreeMap<RequestId, Reader>,
+    /// Of requests that are over.
+    ended: Vec<Reader>,
+    bag: Bag,
+    post: Arc<Post>,
+    unread_bytes_max: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    receipt: Arc<Receipt>,
+    sent_bytes: u64,
+}
+
+impl Reader {
+    fn unread_bytes(&self) -> u64 {
+        match self.receipt.is_closed() {
+            true => 0,
+            false => self.sent_bytes.saturating_sub(self.receipt.read_bytes()),
+        }
+    }
 }
 
 impl Fronts {
-    /// None open.
-    pub fn new(budget: Arc<UnreadBudget>) -> Self {
-        Self { open: BTreeMap::new(), due: Vec::new(), budget }
+    /// None open; readers may leave `unread_bytes_max` bytes unread together.
+    pub fn new(post: Arc<Post>, unread_bytes_max: u64) -> Self {
+        let (open, ended, bag) = (BTreeMap::new(), Vec::new(), Bag::default());
+        Self { open, ended, bag, post, unread_bytes_max }
     }
 
     /// Tells the reader what the scheduler said to its request.
-    pub fn admit(&mut self, id: RequestId, mailbox: Arc<Mailbox>, answer: Result<(), Refused>) {
-        match answer {
-            Ok(()) => {
-                mailbox.admit();
-                self.open.insert(id, mailbox);
-            }
-            Err(why) => mailbox.refuse(why),
+    pub fn admit(&mut self, id: RequestId, receipt: Arc<Receipt>, answer: Result<(), Refused>) {
+        if answer.is_ok() {
+            self.open.insert(id, Reader { receipt, sent_bytes: 0 });
         }
+        self.bag.letters.push(Letter { id, news: News::Admission(answer) });
     }
 
-    /// More text for a request; its reader learns of it with the next [`Fronts::wake`].
+    /// More text for a request.
     pub fn text(&mut self, id: RequestId, text: &str) {
-        if let Some(mailbox) = self.open.get(&id) {
-            self.due.extend(mailbox.text(text));
+        if text.is_empty() {
+            return;
+        }
+        if let Some(reader) = self.open.get_mut(&id) {
+            reader.sent_bytes += text.len() as u64;
+            self.bag.text.push_str(text);
+            self.bag.letters.push(Letter { id, news: News::Text(text.len()) });
         }
     }
 
-    /// Wakes all readers that wait for text which came since the last call. Once a step, after the
-    /// next plan: a reader that wakes takes time from the serve loop.
-    pub fn wake(&mut self) {
-        self.due.drain(..).for_each(Waker::wake);
+    /// Hands over what was said since the last call. Once a step, after the next plan: a reader
+    /// that wakes takes time from the serve loop.
+    pub fn send(&mut self) {
+        self.post.hand_over(&mut self.bag);
     }
 
     /// The end of a request as the scheduler saw it.
     pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage) {
-        let Some(mailbox) = self.open.remove(&id) else { return };
-        match finish {
-            Finish::Stop | Finish::Length | Finish::StopString => mailbox.done(finish, usage),
-            Finish::Failed(cause) => mailbox.fail(cause.into(), cause.to_string()),
-            Finish::Cancelled => mailbox.fail(FailKind::Internal, "cancelled".to_owned()),
-        }
+        let end = match finish {
+            Finish::Stop | Finish::Length | Finish::StopString => End::Done { finish, usage },
+            Finish::Failed(cause) => End::Failed { message: cause.to_string(), kind: cause.into() },
+            Finish::Cancelled => {
+                End::Failed { message: "cancelled".to_owned(), kind: FailKind::Internal }
+            }
+        };
+        self.end(id, end);
     }
 
     /// The end of one request by failure.
     pub fn fail(&mut self, id: RequestId, kind: FailKind, message: &str) {
-        if let Some(mailbox) = self.open.remove(&id) {
-            mailbox.fail(kind, message.to_owned());
-        }
+        self.end(id, End::Failed { message: message.to_owned(), kind });
     }
 
-    /// The end of every request by failure.
+    /// The end of every request by failure, at once.
     pub fn fail_all(&mut self, kind: FailKind, message: &str) {
-        for mailbox in std::mem::take(&mut self.open).into_values() {
-            mailbox.fail(kind, message.to_owned());
+        while let Some((id, _)) = self.open.first_key_value() {
+            self.fail(*id, kind, message);
         }
+        self.send();
+    }
+
+    fn end(&mut self, id: RequestId, end: End) {
+        let Some(reader) = self.open.remove(&id) else { return };
+        // What a slow reader has not read is dropped with this end.
+        if !matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
+            self.ended.push(reader);
+        }
+        self.bag.letters.push(Letter { id, news: News::End(end) });
     }
 
     /// A request that nobody reads any more, to be cancelled. (A `Cancel` command may be lost when
     /// the channel is full; this is not.)
     pub fn abandoned(&self) -> Option<RequestId> {
-        self.open.iter().find(|(_, mailbox)| mailbox.is_closed()).map(|(id, _)| *id)
+        self.open.iter().find(|(_, reader)| reader.receipt.is_closed()).map(|(id, _)| *id)
     }
 
-    /// While more text is unread than allowed: the request with the most, to be cancelled.
-    pub fn slowest(&self) -> Option<RequestId> {
-        if !self.budget.is_over() {
+    /// While more text is unread than allowed: the request with the most, to be failed.
+    pub fn slowest(&mut self) -> Option<RequestId> {
+        if self.unread_bytes() <= self.unread_bytes_max {
             return None;
         }
-        self.open.iter().max_by_key(|(_, mailbox)| mailbox.unread_bytes()).map(|(id, _)| *id)
+        let unread = self.open.iter().map(|(id, reader)| (reader.unread_bytes(), *id));
+        unread.max().filter(|(bytes, _)| *bytes > 0).map(|(_, id)| id)
     }
 
-    /// Number of requests with a reader.
+    /// Text that was sent and not read yet, over all requests.
+    pub fn unread_bytes(&mut self) -> u64 {
+        self.ended.retain(|reader| reader.unread_bytes() > 0);
+        self.open.values().chain(&self.ended).map(Reader::unread_bytes).sum()
+    }
+
+    /// Number of requests that run and have a reader.
     pub fn len(&self) -> usize {
         self.open.len()
     }

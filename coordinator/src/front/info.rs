@@ -81,4 +81,4 @@ impl Default for Limits {
 }
 
 /// Default cap on unread text over all requests.
-pub const UNREAD_BYTES_MAX: usize = 64 << 20;
+pub const UNREAD_BYTES_MAX: u64 = 64 << 20;

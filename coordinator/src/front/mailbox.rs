@@ -1,13 +1,13 @@
-//! Where the serve loop leaves a request's text and its reader takes it.
+//! Where a request's text lies until its reader takes it.
 //!
-//! The serve loop appends and never waits; the reader takes everything pending at once, so a slow
-//! reader costs memory (accounted in [`UnreadBudget`]) but never time. The first terminal event
-//! wins and whatever comes after it is dropped: a reader sees exactly one end.
+//! The courier appends and never waits ([`super::Post`]); the reader takes everything pending at
+//! once, so a slow reader costs memory (which the serve loop learns of by a [`Receipt`]) but never
+//! time. The first terminal event wins and whatever comes after it is dropped: a reader sees
+//! exactly one end.
 
-use super::budget::UnreadBudget;
 use crate::sched::{FailCause, Finish, Refused, Usage};
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -68,14 +68,35 @@ pub enum Reading {
 /// Pending bytes at which a reader of whole answers is woken.
 const WHOLE_WAKE_BYTES: usize = 4096;
 
-/// Pending text and end of one request, between the serve loop and one reader.
-#[derive(Debug)]
-pub struct Mailbox {
-    inner: Mutex<Inner>,
+/// What the serve loop may know of a reader.
+#[derive(Debug, Default)]
+pub struct Receipt {
+    read_bytes: AtomicU64,
     closed: AtomicBool,
-    unread_bytes: AtomicUsize,
+}
+
+impl Receipt {
+    /// Bytes of text that the reader took, or will never take.
+    pub(super) fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the reader has left: nothing more will be read, the request may be cancelled.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn read(&self, bytes: usize) {
+        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Pending text and end of one request.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    inner: Mutex<Inner>,
     wake_bytes: usize,
-    budget: Arc<UnreadBudget>,
+    receipt: Arc<Receipt>,
 }
 
 #[derive(Debug, Default)]
@@ -88,81 +109,52 @@ struct Inner {
 }
 
 impl Mailbox {
-    /// An empty mailbox whose unread text counts against `budget`.
-    pub fn new(reading: Reading, budget: Arc<UnreadBudget>) -> Self {
+    /// An empty mailbox.
+    pub(super) fn new(reading: Reading, receipt: Arc<Receipt>) -> Self {
         let wake_bytes = match reading {
             Reading::Streamed => 1,
             Reading::Whole => WHOLE_WAKE_BYTES,
         };
-        Self {
-            inner: Mutex::default(),
-            closed: AtomicBool::new(false),
-            unread_bytes: AtomicUsize::new(0),
-            wake_bytes,
-            budget,
-        }
+        Self { inner: Mutex::default(), wake_bytes, receipt }
     }
 
-    /// Serve loop: the scheduler took the request.
-    pub fn admit(&self) {
-        self.write(|inner| inner.admission = Some(Ok(())));
-    }
-
-    /// Serve loop: the scheduler did not take the request. Terminal.
-    pub fn refuse(&self, why: Refused) {
+    /// Courier: whether the scheduler took the request. If not, this is the end.
+    pub(super) fn admission(&self, answer: Result<(), Refused>) {
         self.write(|inner| {
-            inner.admission = Some(Err(why));
-            inner.ended = true;
+            inner.ended = answer.is_err();
+            inner.admission = Some(answer);
         });
     }
 
-    /// Serve loop: more text. Returns the reader's waker if it waits: to be woken when nothing else
-    /// is urgent.
-    pub fn text(&self, text: &str) -> Option<Waker> {
-        if text.is_empty() || self.is_closed() {
-            return None;
-        }
+    /// Courier: more text.
+    pub(super) fn text(&self, text: &str) {
         let mut inner = self.lock();
         if inner.ended {
-            return None;
+            self.receipt.read(text.len());
+            return;
         }
         inner.text.push_str(text);
-        self.budget.add(text.len());
-        self.unread_bytes.fetch_add(text.len(), Ordering::Relaxed);
-        if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None }
+        if inner.text.len() >= self.wake_bytes
+            && let Some(waker) = inner.waker.take()
+        {
+            drop(inner);
+            waker.wake();
+        }
     }
 
-    /// Serve loop: the ordinary end. Terminal.
-    pub fn done(&self, finish: Finish, usage: Usage) {
+    /// Courier: the end. What a slow reader has not read is dropped.
+    pub(super) fn end(&self, end: End) {
         self.write(|inner| {
-            inner.ended = true;
-            inner.end = Some(End::Done { finish, usage });
-        });
-    }
-
-    /// Serve loop: the end by failure. Terminal. What a slow reader has not read is dropped.
-    pub fn fail(&self, kind: FailKind, message: String) {
-        self.write(|inner| {
-            if kind == FailKind::SlowReader {
+            if matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
                 self.forget(inner);
             }
             inner.ended = true;
-            inner.end = Some(End::Failed { message, kind });
+            inner.end = Some(end);
         });
     }
 
-    /// Whether the reader has left: nothing more will be read, the request may be cancelled.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that the reader has not taken yet.
-    pub fn unread_bytes(&self) -> usize {
-        self.unread_bytes.load(Ordering::Relaxed)
-    }
-
     /// Reader: waits until the scheduler took or refused the request.
-    pub async fn admitted(&self) -> Result<(), Refused> {
+    pub(super) async fn admitted(&self) -> Result<(), Refused> {
         poll_fn(|cx| {
             let mut inner = self.lock();
             if let Some(answer) = inner.admission.take() {
@@ -180,14 +172,13 @@ impl Mailbox {
 
     /// Reader: appends all pending text to `text` and returns the end if it was reached. Ready
     /// means that there was text, or the end, or both; pending that there was neither.
-    pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
+    pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         let mut inner = self.lock();
         let bytes = inner.text.len();
         if bytes > 0 {
             text.push_str(&inner.text);
             inner.text.clear();
-            self.budget.subtract(bytes);
-            self.unread_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.receipt.read(bytes);
         }
         let end = inner.end.take();
         if bytes == 0 && end.is_none() {
@@ -198,18 +189,17 @@ impl Mailbox {
     }
 
     /// Reader: leaves. Returns whether the request still runs, as far as the mailbox knows.
-    pub fn close(&self) -> bool {
-        self.closed.store(true, Ordering::Relaxed);
+    pub(super) fn close(&self) -> bool {
+        self.receipt.closed.store(true, Ordering::Relaxed);
         let mut inner = self.lock();
         self.forget(&mut inner);
         !std::mem::replace(&mut inner.ended, true)
     }
 
-    /// Drops pending text and gives its bytes back.
+    /// Drops pending text.
     fn forget(&self, inner: &mut Inner) {
         let bytes = std::mem::take(&mut inner.text).len();
-        self.budget.subtract(bytes);
-        self.unread_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.receipt.read(bytes);
     }
 
     /// Applies `change` unless the request has ended, and wakes the reader.

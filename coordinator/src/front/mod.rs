@@ -1,16 +1,15 @@
 //! The request core: what every front (HTTP, gRPC, command line) hands in and gets back.
 //!
 //! A front calls [`Core::generate`] and reads a [`Stream`]. The serve loop takes [`Command`]s from
-//! the core's channel and answers through [`Fronts`]; between the two lies one [`Mailbox`] per
-//! request. Nothing here schedules, and nothing here knows a protocol.
+//! the core's channel and answers through [`Fronts`]; between the two lies one [`Post`]. Nothing here schedules, and nothing here knows a protocol.
 
-mod budget;
 mod checks;
 mod core;
 mod error;
 mod fronts;
 mod info;
 mod mailbox;
+mod post;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,11 +17,11 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::core::{Core, Generate, MaxTokens, Parts, Prompt};
-pub use budget::UnreadBudget;
 pub use error::SubmitError;
 pub use fronts::Fronts;
 pub use info::{Limits, ModelInfo, Readiness, UNREAD_BYTES_MAX};
-pub use mailbox::{End, FailKind, Mailbox, Reading};
+pub use mailbox::{End, FailKind, Reading, Receipt};
+pub use post::Post;
 pub use stream::{Reply, Stream};
 
 use crate::sched::{Request, RequestId};
@@ -31,7 +30,7 @@ use std::sync::Arc;
 /// What fronts ask of the serve loop.
 #[derive(Debug)]
 pub enum Command {
-    /// Run a request. Answered by `Mailbox::admit` or `Mailbox::refuse`.
+    /// Run a request. Answered by `Fronts::admit`.
     Submit(Box<Submit>),
     /// The reader has left.
     Cancel(RequestId),
@@ -39,13 +38,13 @@ pub enum Command {
     Stop,
 }
 
-/// A request and where its answer goes.
+/// A request, and what its reader lets the serve loop know.
 #[derive(Debug)]
 pub struct Submit {
     /// For the scheduler.
     pub request: Request,
     /// Texts at which the answer ends; they are not part of it.
     pub stop: Vec<String>,
-    /// Where the answer goes.
-    pub mailbox: Arc<Mailbox>,
+    /// What the reader has read.
+    pub receipt: Arc<Receipt>,
 }

@@ -4,7 +4,9 @@
 //! its blocks.
 
 use super::Command;
+use super::core::Parts;
 use super::mailbox::{End, FailKind, Mailbox};
+use super::post::Post;
 use crate::sched::{Finish, RequestId, Usage};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -37,17 +39,17 @@ pub enum Reply {
 pub struct Stream {
     id: RequestId,
     mailbox: Arc<Mailbox>,
+    post: Arc<Post>,
     commands: mpsc::Sender<Command>,
     end: Option<End>,
 }
 
 impl Stream {
-    pub(super) fn new(
-        id: RequestId,
-        mailbox: Arc<Mailbox>,
-        commands: mpsc::Sender<Command>,
-    ) -> Self {
-        Self { id, mailbox, commands, end: None }
+    /// From here on letters for the request go to `mailbox`.
+    pub(super) fn open(id: RequestId, mailbox: Arc<Mailbox>, parts: &Parts) -> Self {
+        let (post, commands) = (Arc::clone(&parts.post), parts.commands.clone());
+        post.open(id, Arc::clone(&mailbox));
+        Self { id, mailbox, post, commands, end: None }
     }
 
     /// The request.
@@ -55,8 +57,8 @@ impl Stream {
         self.id
     }
 
-    /// Appends all pending text to `text`; ready with the end once that is reached. See
-    /// [`Mailbox::poll_take`].
+    /// Appends all pending text to `text` and returns the end if it was reached. Ready means that
+    /// there was text, or the end, or both; pending that there was neither.
     pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         self.mailbox.poll_take(cx, text)
     }
@@ -89,6 +91,7 @@ impl From<End> for Reply {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.post.close(self.id);
         if self.mailbox.close() {
             // A full channel is no loss: the serve loop also asks `Fronts::abandoned`.
             let _ = self.commands.try_send(Command::Cancel(self.id));

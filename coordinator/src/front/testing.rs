@@ -1,9 +1,6 @@
 //! A scripted serve loop: what the real one does with commands, without scheduler and workers.
 
-use super::{
-    Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Readiness, UNREAD_BYTES_MAX,
-    UnreadBudget,
-};
+use super::{Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Post, Readiness};
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::TextStage;
 use crate::text::testing::{END, byte_tokens, model};
@@ -39,25 +36,22 @@ pub(crate) struct Seen {
 pub(crate) struct Scripted {
     pub(crate) core: Core,
     pub(crate) readiness: watch::Sender<Readiness>,
-    pub(crate) budget: Arc<UnreadBudget>,
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
-    /// Requests that were cancelled, by the reader or for want of memory.
-    pub(crate) cancelled: mpsc::UnboundedReceiver<RequestId>,
+    /// Requests that were cancelled, by the reader or for want of memory, and the bytes that were
+    /// unread then.
+    pub(crate) cancelled: mpsc::UnboundedReceiver<(RequestId, u64)>,
 }
 
 pub(crate) fn say(text: &str) -> Act {
     Act::Say(text.as_bytes().to_vec())
 }
 
-/// Starts a serve loop on the current runtime; each request follows the next script.
-pub(crate) fn scripted(scripts: Vec<Vec<Act>>) -> Scripted {
-    scripted_with(scripts, UNREAD_BYTES_MAX)
-}
-
-pub(crate) fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: usize) -> Scripted {
+/// Starts a serve loop on the current runtime; each request follows the next script. Somebody must
+/// run [`Core::deliver`].
+pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
     let (commands, incoming) = mpsc::channel(64);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
-    let budget = Arc::new(UnreadBudget::new(unread_bytes_max));
+    let post = Arc::new(Post::default());
     let text = Arc::new(model());
     let core = Core::new(Parts {
         commands,
@@ -72,21 +66,21 @@ pub(crate) fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: usize) -> 
         }),
         text: text.clone(),
         readiness: readiness_out,
-        budget: budget.clone(),
+        post: post.clone(),
         limits: Limits::default(),
     });
     let (seen_in, seen) = mpsc::unbounded_channel();
     let (cancelled_in, cancelled) = mpsc::unbounded_channel();
     let serve_loop = ServeLoop {
         scripts: scripts.into(),
-        fronts: Fronts::new(budget.clone()),
+        fronts: Fronts::new(post, unread_bytes_max),
         text: TextStage::new(text),
         running: Vec::new(),
         seen: seen_in,
         cancelled: cancelled_in,
     };
     tokio::spawn(serve_loop.run(incoming));
-    Scripted { core, readiness, budget, seen, cancelled }
+    Scripted { core, readiness, seen, cancelled }
 }
 
 struct ServeLoop {
@@ -95,7 +89,7 @@ struct ServeLoop {
     text: TextStage,
     running: Vec<Running>,
     seen: mpsc::UnboundedSender<Seen>,
-    cancelled: mpsc::UnboundedSender<RequestId>,
+    cancelled: mpsc::UnboundedSender<(RequestId, u64)>,
 }
 
 struct Running {
@@ -123,11 +117,11 @@ impl ServeLoop {
                 None => {}
             }
             self.step();
-            self.fronts.wake();
             while let Some(id) = self.fronts.slowest() {
                 self.fronts.fail(id, FailKind::SlowReader, "read too slowly");
                 self.cancel(id);
             }
+            self.fronts.send();
         }
     }
 
@@ -136,16 +130,16 @@ impl ServeLoop {
     }
 
     fn submit(&mut self, submit: super::Submit) {
-        let super::Submit { request, stop, mailbox } = submit;
+        let super::Submit { request, stop, receipt } = submit;
         let id = request.id;
         let prompt = u32::try_from(request.prompt.len()).unwrap();
         let _ = self.seen.send(Seen { request, stop: stop.clone() });
         let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
         if let Some(Act::Refuse(why)) = acts.front() {
-            self.fronts.admit(id, mailbox, Err(why.clone()));
+            self.fronts.admit(id, receipt, Err(why.clone()));
             return;
         }
-        self.fronts.admit(id, mailbox, Ok(()));
+        self.fronts.admit(id, receipt, Ok(()));
         self.text.open(id, &stop);
         acts.push_back(Act::Hold);
         self.running.push(Running { id, acts, usage: Usage { prompt, ..Usage::default() } });
@@ -155,7 +149,7 @@ impl ServeLoop {
         self.running.retain(|one| one.id != id);
         self.fronts.fail(id, FailKind::Internal, "the reader left");
         self.text.close(id);
-        let _ = self.cancelled.send(id);
+        let _ = self.cancelled.send((id, self.fronts.unread_bytes()));
     }
 
     /// One act of each request.
@@ -174,7 +168,7 @@ impl ServeLoop {
             one.acts.pop_front();
             let tokens = byte_tokens(&bytes);
             one.usage.generated += u32::try_from(tokens.len()).unwrap();
-            let delivery = Delivery { id: one.id, tokens, finish, usage: one.usage };
+            let delivery = Delivery { id: one.id, tokens: tokens.into(), finish, usage: one.usage };
             let pushed = self.text.push(&delivery);
             self.fronts.text(one.id, pushed.text);
             let finish = if pushed.stop { Some(Finish::StopString) } else { finish };

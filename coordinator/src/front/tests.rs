@@ -1,6 +1,7 @@
 //! The core and its mailboxes against a scripted serve loop.
 
-use super::testing::{Act, say, scripted, scripted_with};
+use super::mailbox::Mailbox;
+use super::testing::{self, Act, Scripted, say};
 use super::*;
 use crate::sched::{FailCause, Finish, Refused};
 use crate::text::Message;
@@ -21,6 +22,18 @@ fn ask(prompt: Prompt) -> Generate {
 
 fn hello() -> Generate {
     ask(Prompt::Text("hello".into()))
+}
+
+/// A scripted server whose answers are delivered.
+fn scripted(scripts: Vec<Vec<Act>>) -> Scripted {
+    scripted_with(scripts, UNREAD_BYTES_MAX)
+}
+
+fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
+    let server = testing::scripted(scripts, unread_bytes_max);
+    let courier = server.core.clone();
+    tokio::spawn(async move { courier.deliver().await });
+    server
 }
 
 async fn rest(mut stream: Stream) -> (String, Reply) {
@@ -49,7 +62,6 @@ async fn a_request_goes_through_and_gives_its_text_back() {
         assert_eq!(seen.request.prompt, [262]);
         assert_eq!((seen.request.max_tokens, seen.request.salt), (255, 7));
     }
-    assert_eq!(server.budget.unread_bytes(), 0);
     assert!(server.cancelled.try_recv().is_err(), "an ended request is not cancelled");
 }
 
@@ -130,7 +142,7 @@ async fn dropping_a_stream_cancels_its_request() {
     let id = stream.id();
     assert_eq!(stream.next().await, Reply::Text("text".into()));
     drop(stream);
-    assert_eq!(server.cancelled.recv().await, Some(id));
+    assert_eq!(server.cancelled.recv().await, Some((id, 0)));
 }
 
 #[tokio::test]
@@ -139,50 +151,109 @@ async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
     let mut server = scripted_with(vec![vec![say("small"), Act::Hold], greedy], 1000);
     let modest = server.core.generate(hello()).await.unwrap();
     let slow = server.core.generate(hello()).await.unwrap();
-    assert_eq!(server.cancelled.recv().await, Some(slow.id()));
+    assert_eq!(server.cancelled.recv().await, Some((slow.id(), "small".len() as u64)));
     let (text, end) = rest(slow).await;
     assert_eq!(text, "");
     assert!(matches!(end, Reply::Failed { kind: FailKind::SlowReader, .. }), "{end:?}");
-    assert_eq!(server.budget.unread_bytes(), "small".len());
+    let id = modest.id();
     drop(modest);
-    assert_eq!(server.budget.unread_bytes(), 0);
+    assert_eq!(server.cancelled.recv().await, Some((id, 0)));
+}
+
+/// A reader without a core: its mailbox is open at `post`, and `fronts` admitted it.
+fn admitted(id: RequestId, post: &Post, fronts: &mut Fronts) -> Arc<Mailbox> {
+    let receipt = Arc::new(Receipt::default());
+    let mailbox = Arc::new(Mailbox::new(Reading::Streamed, Arc::clone(&receipt)));
+    post.open(id, Arc::clone(&mailbox));
+    fronts.admit(id, receipt, Ok(()));
+    mailbox
+}
+
+async fn take(mailbox: &Mailbox) -> (String, Option<End>) {
+    let mut text = String::new();
+    let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text)).await;
+    (text, end)
+}
+
+/// Sends what `fronts` said and deals it out.
+async fn deliver(fronts: &mut Fronts, post: &Post) {
+    fronts.send();
+    let Err(_) = tokio::time::timeout(Duration::ZERO, post.deliver()).await;
 }
 
 #[tokio::test]
 async fn the_first_end_is_the_only_one() {
-    let budget = Arc::new(UnreadBudget::new(100));
-    let mailbox = Mailbox::new(Reading::Streamed, budget.clone());
-    mailbox.admit();
+    let mailbox = Mailbox::new(Reading::Streamed, Arc::default());
+    mailbox.admission(Ok(()));
     mailbox.text("a");
-    mailbox.fail(FailKind::WorkerLost, "rank 0".into());
+    mailbox.end(End::Failed { message: "rank 0".into(), kind: FailKind::WorkerLost });
     mailbox.text("b");
-    mailbox.done(Finish::Stop, crate::sched::Usage::default());
+    mailbox.end(End::Done { finish: Finish::Stop, usage: crate::sched::Usage::default() });
     mailbox.admitted().await.unwrap();
-    let mut text = String::new();
-    let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text)).await;
+    let (text, end) = take(&mailbox).await;
     assert_eq!(text, "a");
     assert!(matches!(end, Some(End::Failed { kind: FailKind::WorkerLost, .. })));
-    let again = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text));
+    let again = take(&mailbox);
     assert!(tokio::time::timeout(Duration::from_millis(5), again).await.is_err());
     assert!(!mailbox.close());
-    assert_eq!(budget.unread_bytes(), 0);
+}
+
+#[tokio::test]
+async fn letters_keep_their_order_however_late_they_are_dealt_out() {
+    let post = Arc::new(Post::default());
+    let mut fronts = Fronts::new(Arc::clone(&post), 100);
+    let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &post, &mut fronts));
+    for piece in ["a", "é", "", "c"] {
+        fronts.text(RequestId(1), piece);
+        fronts.text(RequestId(2), "x");
+        fronts.send();
+    }
+    fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
+    fronts.text(RequestId(1), "past the end");
+    deliver(&mut fronts, &post).await;
+    let (text, end) = take(&one).await;
+    assert_eq!(text, "aéc");
+    assert!(matches!(end, Some(End::Done { finish: Finish::Stop, .. })));
+    assert_eq!(take(&two).await, ("xxxx".to_owned(), None));
+}
+
+#[tokio::test]
+async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
+    let post = Arc::new(Post::default());
+    let mut fronts = Fronts::new(Arc::clone(&post), 7);
+    let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &post, &mut fronts));
+    for (id, text) in [(1, "one"), (2, "four"), (3, "gone away")] {
+        fronts.text(RequestId(id), text);
+    }
+    deliver(&mut fronts, &post).await;
+    assert_eq!(fronts.unread_bytes(), 16);
+    gone.close();
+    assert_eq!((fronts.unread_bytes(), fronts.slowest()), (7, None));
+    fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
+    fronts.text(RequestId(2), "!");
+    deliver(&mut fronts, &post).await;
+    assert_eq!(fronts.slowest(), Some(RequestId(2)), "an answer that ended counts, but cannot pay");
+    fronts.fail(RequestId(2), FailKind::SlowReader, "read too slowly");
+    assert_eq!((fronts.unread_bytes(), fronts.slowest()), (3, None), "before the letter is there");
+    deliver(&mut fronts, &post).await;
+    assert_eq!(take(&slow).await.0, "");
+    assert_eq!(take(&over).await.0, "one");
+    assert_eq!(fronts.unread_bytes(), 0);
 }
 
 #[tokio::test]
 async fn fronts_turn_a_failed_finish_into_a_failure() {
-    let budget = Arc::new(UnreadBudget::new(100));
-    let mut fronts = Fronts::new(budget.clone());
+    let post = Arc::new(Post::default());
+    let mut fronts = Fronts::new(Arc::clone(&post), 100);
     for (cause, kind) in [
         (FailCause::NonFinite, FailKind::NonFinite),
         (FailCause::QueueTimeout, FailKind::QueueTimeout),
     ] {
-        let (id, mailbox) = (RequestId(1), Arc::new(Mailbox::new(Reading::Whole, budget.clone())));
-        fronts.admit(id, mailbox.clone(), Ok(()));
-        fronts.done(id, Finish::Failed(cause), crate::sched::Usage::default());
+        let mailbox = admitted(RequestId(1), &post, &mut fronts);
+        fronts.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default());
         assert!(fronts.is_empty());
-        let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut String::new())).await;
-        let expected = End::Failed { message: cause.to_string(), kind };
-        assert_eq!(end, Some(expected));
+        deliver(&mut fronts, &post).await;
+        assert_eq!(take(&mailbox).await.1, Some(End::Failed { message: cause.to_string(), kind }));
     }
 }
 

@@ -5,7 +5,6 @@
 //! HTTP/2, and logs of what is asked and answered.
 
 mod answer;
-mod bell;
 mod body;
 mod config;
 mod connection;
@@ -21,7 +20,6 @@ mod unsupported;
 pub use config::Config;
 
 use crate::front::Core;
-use bell::Bell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -48,14 +46,14 @@ pub async fn serve(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let config = Arc::new(config);
-    let bell = Arc::new(Bell::default());
     let large_bodies = Semaphore::new(config.large_bodies_max);
-    let app = routes::App { core, config: config.clone(), large_bodies, bell: Arc::clone(&bell) };
+    let courier = core.clone();
+    let app = routes::App { core, config: config.clone(), large_bodies };
     let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut keeping = JoinSet::new();
-    keeping.spawn(async move { bell.keep().await });
+    let mut delivering = JoinSet::new();
+    delivering.spawn(async move { courier.deliver().await });
     let mut shutdown = pin!(shutdown);
     loop {
         let full = connections.len() >= config.connections_max;

@@ -1,7 +1,6 @@
 //! The routes, each a function from a request to an answer or an [`ApiError`].
 
 use super::answer::{Events, Identity, Kind};
-use super::bell::{Bell, Belled};
 use super::body;
 use super::config::Config;
 use super::connection::Closing;
@@ -30,7 +29,6 @@ pub(super) struct App {
     pub(super) config: Arc<Config>,
     /// A permit for each long body that may be held at a time.
     pub(super) large_bodies: Semaphore,
-    pub(super) bell: Arc<Bell>,
 }
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -69,7 +67,6 @@ async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, Api
         return whole(&identity, answer).await;
     }
     let events = Events::new(identity, include_usage);
-    let answer = Belled::new(answer, Arc::clone(&app.bell));
     let body = Sse::new(answer, events, closing, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();

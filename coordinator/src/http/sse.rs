@@ -4,10 +4,9 @@
 //! gets fewer, longer pieces. Dropping the body cancels the request.
 
 use super::answer::{Events, put_failure};
-use super::bell::Belled;
 use super::connection::Closing;
 use super::error::ApiError;
-use crate::front::End;
+use crate::front::{End, Stream};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
@@ -18,14 +17,15 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// The body of one streamed answer.
 pub(super) struct Sse {
-    stream: Belled,
+    stream: Stream,
     events: Events,
     closing: Closing,
     progress: Progress,
     text: String,
     out: BytesMut,
     comment_interval: Duration,
-    sent: Instant,
+    /// Something was sent since `silence` was set.
+    lively: bool,
     silence: Pin<Box<Sleep>>,
 }
 
@@ -38,7 +38,7 @@ enum Progress {
 
 impl Sse {
     pub(super) fn new(
-        stream: Belled,
+        stream: Stream,
         events: Events,
         closing: Closing,
         comment_interval: Duration,
@@ -51,7 +51,7 @@ impl Sse {
             text: String::new(),
             out: BytesMut::new(),
             comment_interval,
-            sent: Instant::now(),
+            lively: false,
             silence: Box::pin(sleep(comment_interval)),
         }
     }
@@ -78,17 +78,15 @@ impl Sse {
         self.progress = Progress::Ended;
     }
 
-    /// Puts a comment into `out` when nothing was sent for long; otherwise sees to being woken.
+    /// Puts a comment into `out` when nothing was sent for one to two intervals; otherwise sees to
+    /// being woken. (To say it exactly, every event would have to look at a clock.)
     fn comment(&mut self, cx: &mut Context<'_>) {
         while self.silence.as_mut().poll(cx).is_ready() {
-            let due = self.sent + self.comment_interval;
-            let now = Instant::now();
-            if now >= due {
+            self.silence.as_mut().reset(Instant::now() + self.comment_interval);
+            if !std::mem::take(&mut self.lively) {
                 self.out.extend_from_slice(b": still here\n\n");
-                self.silence.as_mut().reset(now + self.comment_interval);
                 return;
             }
-            self.silence.as_mut().reset(due);
         }
     }
 }
@@ -112,7 +110,7 @@ impl Body for Sse {
         if this.out.is_empty() {
             return Poll::Pending;
         }
-        this.sent = Instant::now();
+        this.lively = true;
         Poll::Ready(Some(Ok(Frame::data(this.out.split().freeze()))))
     }
 

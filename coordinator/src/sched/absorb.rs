@@ -3,7 +3,7 @@
 //! Deliberately absent: comparing ranks, which is the fleet's, and stop strings, which are the text
 //! stage's.
 
-use binfer_proto::{RowResult, RowStatus, StepResult};
+use binfer_proto::{RowResult, RowStatus, StepResult, Tokens};
 
 use super::Scheduler;
 use super::planted::Bug;
@@ -56,7 +56,7 @@ impl Scheduler {
         sequence.pending -= usize::from(row.samples);
         if outcome.status == RowStatus::NonFinite {
             self.forget_blocks(key);
-            return Some(self.conclude(row, Vec::new(), Finish::Failed(FailCause::NonFinite)));
+            return Some(self.conclude(row, Tokens::new(), Finish::Failed(FailCause::NonFinite)));
         }
         let token = *outcome.tokens.first()?;
         if loses_token && sequence.slot.is_none() {
@@ -64,16 +64,21 @@ impl Scheduler {
         }
         sequence.tokens.push(token);
         if sequence.is_end(token) {
-            return Some(self.conclude(row, Vec::new(), Finish::Stop));
+            return Some(self.conclude(row, Tokens::new(), Finish::Stop));
         }
         if sequence.tokens.len() >= sequence.len_max {
-            return Some(self.conclude(row, vec![token], Finish::Length));
+            return Some(self.conclude(row, Tokens::from_slice(&[token]), Finish::Length));
         }
         let usage = sequence.usage();
-        Some(Delivery { id: sequence.id, tokens: vec![token], finish: None, usage })
+        Some(Delivery {
+            id: sequence.id,
+            tokens: Tokens::from_slice(&[token]),
+            finish: None,
+            usage,
+        })
     }
 
-    fn conclude(&mut self, row: &SentRow, tokens: Vec<u32>, finish: Finish) -> Delivery {
+    fn conclude(&mut self, row: &SentRow, tokens: Tokens, finish: Finish) -> Delivery {
         let sequence = self.end(row.key);
         self.counters.overruns_dropped += sequence.pending as u64;
         Delivery { id: sequence.id, tokens, finish: Some(finish), usage: sequence.usage() }

@@ -3,7 +3,7 @@
 //! A request that could never run is refused at once; from then on everything in the queue gets its
 //! turn, in order. Nobody overtakes.
 
-use binfer_proto::{Open, Sampling};
+use binfer_proto::{Open, Sampling, Tokens};
 
 use super::planted::Bug;
 use super::prefix::Hit;
@@ -68,7 +68,7 @@ impl Scheduler {
             let sequence = self.end(key);
             self.expired.push(Delivery {
                 id: sequence.id,
-                tokens: Vec::new(),
+                tokens: Tokens::new(),
                 finish: Some(Finish::Failed(FailCause::QueueTimeout)),
                 usage: sequence.usage(),
             });

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use binfer_proto::{Epoch, Sampling, StepId, Token};
+use binfer_proto::{Epoch, Sampling, StepId, Token, Tokens};
 
 /// A request, or one of its `n` choices; chosen by the caller, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,7 +124,7 @@ pub struct Delivery {
     /// The request.
     pub id: RequestId,
     /// Tokens newly in its journal, without an end token.
-    pub tokens: Vec<Token>,
+    pub tokens: Tokens,
     /// Set on its last delivery.
     pub finish: Option<Finish>,
     /// Counts so far.

@@ -160,7 +160,12 @@ fn what_is_not_supported_is_refused_by_name() {
 const ID: RequestId = RequestId(1);
 
 fn delivery(text: &str, finish: Option<Finish>) -> Delivery {
-    Delivery { id: ID, tokens: byte_tokens(text.as_bytes()), finish, usage: Usage::default() }
+    Delivery {
+        id: ID,
+        tokens: byte_tokens(text.as_bytes()).into(),
+        finish,
+        usage: Usage::default(),
+    }
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
 fn the_stage_flushes_a_broken_character_at_the_end_only() {
     let mut stage = TextStage::new(Arc::new(model()));
     stage.open(ID, &["\u{FFFD}!".into()]);
-    let half = Delivery { tokens: byte_tokens(&[0xF0, 0x9F]), ..delivery("", None) };
+    let half = Delivery { tokens: byte_tokens(&[0xF0, 0x9F]).into(), ..delivery("", None) };
     assert_eq!(stage.push(&half).text, "");
     assert_eq!(stage.push(&delivery("", Some(Finish::Stop))).text, "\u{FFFD}");
 }

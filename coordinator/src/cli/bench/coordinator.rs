@@ -22,7 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::samples::{Samples, print_table};
 use crate::config;
 use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn};
-use crate::front::{Command, Core, Fronts, Limits, ModelInfo, Parts, Readiness, UnreadBudget};
+use crate::front::{
+    Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
+};
 use crate::http;
 use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
@@ -115,14 +117,14 @@ impl Setup {
         let counts = tokio::spawn(hear(peer.stdout.take(), commands_in.clone()));
         let spawn = Spawn::Elsewhere { instance, socket };
         let (fleet, facts) = Fleet::start(self.fleet_config(spawn), |_| {}).await?;
-        let budget = Arc::new(UnreadBudget::new(crate::front::UNREAD_BYTES_MAX));
+        let post = Arc::new(Post::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let core = Core::new(Parts {
             commands: commands_in,
             model: Arc::new(self.model_info()),
             text: Arc::clone(&text),
             readiness,
-            budget: Arc::clone(&budget),
+            post: Arc::clone(&post),
             limits: Limits::default(),
         });
         let (close, closing) = oneshot::channel();
@@ -130,7 +132,7 @@ impl Setup {
         let mut serve = Serve {
             sched: Scheduler::new(self.sched_config(&facts))?,
             text: TextStage::new(text),
-            fronts: Fronts::new(budget),
+            fronts: Fronts::new(post, UNREAD_BYTES_MAX),
             fleet,
             commands,
             drain: Duration::ZERO,

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use binfer_proto::{
-    Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, StepResult, Token, expand_rows,
+    Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, StepResult, Token, Tokens, expand_rows,
 };
 
 /// Repeatable numbers (xorshift, 64 bit).
@@ -62,8 +62,10 @@ impl Script {
         let rows = self.rows.iter().map(|row| RowResult {
             status: RowStatus::Ok,
             tokens: match row.outputs {
-                Outputs::None => Vec::new(),
-                Outputs::Last | Outputs::All => vec![draw(&self.tokens, &mut self.dice)],
+                Outputs::None => Tokens::new(),
+                Outputs::Last | Outputs::All => {
+                    Tokens::from_slice(&[draw(&self.tokens, &mut self.dice)])
+                }
             },
             logprobs: Vec::new(),
         });

@@ -1,7 +1,7 @@
 //! A client written by hand over a real socket, so that it can be slow, rude and gone.
 
 use super::super::{Config, serve};
-use crate::front::testing::{Act, Scripted, scripted_with};
+use crate::front::testing::{Act, Scripted, scripted};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,11 +28,11 @@ pub(super) struct Answer {
 }
 
 pub(super) fn server(scripts: Vec<Vec<Act>>) -> Server {
-    server_with(scripts, Config::default(), usize::MAX)
+    server_with(scripts, Config::default(), u64::MAX)
 }
 
-pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: Config, unread_max: usize) -> Server {
-    let scripted = scripted_with(scripts, unread_max);
+pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: Config, unread_max: u64) -> Server {
+    let scripted = scripted(scripts, unread_max);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, stopped) = oneshot::channel();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use binfer_proto::{
     Epoch, Input, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows, Start, StepId,
-    StepResult, Token, expand_rows,
+    StepResult, Token, Tokens, expand_rows,
 };
 
 use super::chain::{Cell, Chain, Draw};
@@ -204,7 +204,7 @@ impl Fleet {
             }
         }
         let broken = self.dice.chance(self.broken_percent);
-        let mut tokens = Vec::new();
+        let mut tokens = Tokens::new();
         if row.outputs == Outputs::Last {
             let read = |group: usize, position| self.cell(group, &slot.tables[group], position);
             let token = self.chain.sample(slot.draw, end, read)?;

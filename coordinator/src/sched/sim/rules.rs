@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use binfer_proto::{
     Epoch, GroupId, Input, Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, Sampling, SlotId,
-    Start, StepResult, Token,
+    Start, StepResult, Token, Tokens,
 };
 
 use crate::sched::*;
@@ -51,7 +51,7 @@ fn scheduler(requests: &[(u64, u32, u32)]) -> Scheduler {
 fn result(scheduler: &Scheduler, plan: &Plan, rows: &[&[Token]]) -> StepResult {
     let row = |tokens: &&[Token]| RowResult {
         status: RowStatus::Ok,
-        tokens: tokens.to_vec(),
+        tokens: Tokens::from_slice(tokens),
         logprobs: Vec::new(),
     };
     StepResult {
@@ -111,7 +111,7 @@ fn a_result_must_be_of_the_plan_that_is_due() {
     assert_eq!(error, Err(AbsorbError::Group { got: 9, want: 0 }));
     let error = scheduler.absorb(&refused(&|bad| bad.epoch = Epoch(2)));
     assert_eq!(error, Err(AbsorbError::Epoch { got: Epoch(2), now: Epoch(1) }));
-    assert_eq!(scheduler.absorb(&good).unwrap()[0].tokens, [5]);
+    assert_eq!(scheduler.absorb(&good).unwrap()[0].tokens[..], [5]);
 }
 
 #[test]
@@ -123,7 +123,10 @@ fn an_end_by_count_does_not_overrun() {
     let last = scheduler.absorb(&result(&scheduler, &plans[1], &[&[6]])).unwrap();
     let usage = Usage { prompt: 3, generated: 2, cached: 0 };
     let finish = Some(Finish::Length);
-    assert_eq!(last, [Delivery { id: RequestId(1), tokens: vec![6], finish, usage }]);
+    assert_eq!(
+        last,
+        [Delivery { id: RequestId(1), tokens: Tokens::from_slice(&[6]), finish, usage }]
+    );
     assert!(scheduler.is_idle());
 }
 
@@ -134,7 +137,7 @@ fn what_follows_an_end_token_is_dropped() {
     let last = scheduler.absorb(&result(&scheduler, &plans[0], &[&[END]])).unwrap();
     let usage = Usage { prompt: 3, generated: 1, cached: 0 };
     let finish = Some(Finish::Stop);
-    assert_eq!(last, [Delivery { id: RequestId(1), tokens: vec![], finish, usage }]);
+    assert_eq!(last, [Delivery { id: RequestId(1), tokens: Tokens::new(), finish, usage }]);
     assert!(!scheduler.is_idle(), "a step is in flight");
     assert_eq!(scheduler.absorb(&result(&scheduler, &plans[1], &[&[7]])), Ok(vec![]));
     assert!(scheduler.is_idle());

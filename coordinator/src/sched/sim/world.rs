@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use binfer_proto::Epoch;
+use binfer_proto::{Epoch, Tokens};
 
 use super::checker::Checker;
 use super::fleet::{Fleet, Ran};
@@ -210,7 +210,7 @@ impl World {
         if self.scheduler.finish(id, why).is_some() {
             return Err(format!("request {} ends twice", id.0));
         }
-        self.receive(&Delivery { id, tokens: Vec::new(), finish: Some(why), usage })
+        self.receive(&Delivery { id, tokens: Tokens::new(), finish: Some(why), usage })
     }
 
     /// All requests end, and what is still on its way is of no use.

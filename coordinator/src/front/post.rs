@@ -1,0 +1,132 @@
+//! What the serve loop tells readers, a whole step in one bag.
+//!
+//! The serve loop fills a bag of its own and hands it over once a step: one lock and one wake-up of
+//! the front's thread, however many streams there are. On that thread a courier deals the letters
+//! out to mailboxes, so that a mailbox's memory stays with the core that reads it. Letters keep
+//! their order. Deliberately absent: any limit; the serve loop knows what was read
+//! ([`super::Fronts`]).
+
+use super::mailbox::{End, Mailbox};
+use crate::sched::{Refused, RequestId};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// News of one request.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) id: RequestId,
+    pub(super) news: News,
+}
+
+#[derive(Debug)]
+pub(super) enum News {
+    /// The scheduler's answer.
+    Admission(Result<(), Refused>),
+    /// So many of the bag's next bytes.
+    Text(usize),
+    /// The one end.
+    End(End),
+}
+
+/// Letters, and the text that they bring, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Bag {
+    pub(super) letters: Vec<Letter>,
+    pub(super) text: String,
+}
+
+impl Bag {
+    fn append(&mut self, later: &mut Self) {
+        self.letters.append(&mut later.letters);
+        self.text.push_str(&later.text);
+        later.text.clear();
+    }
+}
+
+/// Between one serve loop and the front of its readers.
+#[derive(Debug, Default)]
+pub struct Post {
+    handed: Mutex<Handed>,
+    /// Only the front's thread comes here.
+    mailboxes: Mutex<BTreeMap<RequestId, Arc<Mailbox>>>,
+}
+
+#[derive(Debug, Default)]
+struct Handed {
+    bag: Bag,
+    courier: Option<Waker>,
+}
+
+impl Post {
+    /// Serve loop: hands over what is in `bag` and leaves it empty.
+    pub(super) fn hand_over(&self, bag: &mut Bag) {
+        if bag.letters.is_empty() {
+            return;
+        }
+        let mut handed = lock(&self.handed);
+        if handed.bag.letters.is_empty() {
+            std::mem::swap(&mut handed.bag, bag);
+        } else {
+            handed.bag.append(bag);
+        }
+        let courier = handed.courier.take();
+        drop(handed);
+        if let Some(courier) = courier {
+            courier.wake();
+        }
+    }
+
+    /// Front: letters for `id` go to `mailbox` until it is closed.
+    pub(super) fn open(&self, id: RequestId, mailbox: Arc<Mailbox>) {
+        lock(&self.mailboxes).insert(id, mailbox);
+    }
+
+    /// Front: letters for `id` are thrown away.
+    pub(super) fn close(&self, id: RequestId) {
+        lock(&self.mailboxes).remove(&id);
+    }
+
+    /// Front: deals out letters on the thread that calls this, for ever. Without it no reader hears
+    /// anything.
+    pub async fn deliver(&self) -> Infallible {
+        let mut bag = Bag::default();
+        poll_fn(|cx| {
+            let mut handed = lock(&self.handed);
+            std::mem::swap(&mut handed.bag, &mut bag);
+            handed.courier = Some(cx.waker().clone());
+            drop(handed);
+            self.deal_out(&mut bag);
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn deal_out(&self, bag: &mut Bag) {
+        let mailboxes = lock(&self.mailboxes);
+        let mut text = bag.text.as_str();
+        for Letter { id, news } in bag.letters.drain(..) {
+            let mailbox = mailboxes.get(&id);
+            match news {
+                News::Text(len) => {
+                    let (piece, rest) = text.split_at(len);
+                    text = rest;
+                    mailbox.inspect(|mailbox| mailbox.text(piece));
+                }
+                News::Admission(answer) => {
+                    mailbox.inspect(|mailbox| mailbox.admission(answer));
+                }
+                News::End(end) => {
+                    mailbox.inspect(|mailbox| mailbox.end(end));
+                }
+            }
+        }
+        bag.text.clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
