@@ -1,11 +1,13 @@
-//! Cuts tensors as they are read: each source tensor is read once and cut in memory for all ranks.
+//! Cuts tensors as they are read: each source tensor is read once, for all ranks.
 //!
-//! Writing and verifying do the same, and differ in what becomes of a slice. Digests and the proof
+//! Writing and verifying do the same, and differ in what becomes of a slice. Nothing is copied to
+//! be cut: a slice is ranges of the tensor, which lives as long as somebody needs it. Digests and the proof
 //! of coverage are taken on the way, from the bytes and ranges that were really used.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::coverage::{Repeated, prove};
 use super::manifest::{
@@ -15,7 +17,9 @@ use super::table::RankTable;
 use super::{settings, spec_value};
 use crate::slice::{local_tensor, whole_tensor};
 use crate::spec::TensorSpec;
-use crate::{Error, ErrorKind, LocalPart, LocalTensor, RankLayout, Source, layouts, read_ahead};
+use crate::{
+    Error, ErrorKind, LocalPart, LocalTensor, PartBytes, RankLayout, Source, layouts, read_ahead,
+};
 
 /// A checkpoint, and how it is to be cut.
 pub(super) struct Job<'a> {
@@ -25,13 +29,21 @@ pub(super) struct Job<'a> {
     pub(super) tables: Vec<RankTable>,
 }
 
-/// A rank's share of a part, cut.
-pub(super) struct Slice<'a> {
+/// A rank's share of a part.
+pub(super) struct Slice {
     pub(super) rank: usize,
     /// Number of the part in the rank's table.
     pub(super) index: usize,
-    pub(super) part: &'a LocalPart,
-    pub(super) bytes: Vec<u8>,
+    pub(super) part: LocalPart,
+    /// All bytes of the checkpoint's tensor, of which the part's ranges are the slice.
+    pub(super) whole: Arc<Vec<u8>>,
+}
+
+impl Slice {
+    /// The slice, piece by piece.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        pieces(&self.whole, &self.part.ranges)
+    }
 }
 
 impl<'a> Job<'a> {
@@ -52,7 +64,7 @@ impl<'a> Job<'a> {
     pub(super) fn run(
         &self,
         mut progress: impl FnMut(u64),
-        take: impl FnMut(Slice<'_>) -> Result<(), Error>,
+        take: impl FnMut(Slice) -> Result<(), Error>,
     ) -> Result<Manifest, Error> {
         let specs = &self.source.spec().tensors;
         let whole: Vec<LocalTensor> = specs.iter().map(whole_tensor).collect();
@@ -62,7 +74,7 @@ impl<'a> Job<'a> {
         read_ahead(self.source, &whole, |tensor, parts| {
             // A spec a tensor, in the same order.
             let Some(spec) = specs.next() else { return Ok(()) };
-            cutter.cut(spec, &parts)?;
+            cutter.cut(spec, parts)?;
             done += tensor.bytes();
             progress(done);
             Ok::<_, Error>(())
@@ -84,25 +96,24 @@ struct Cutter<'a, F> {
     covered: Vec<(String, Covered)>,
 }
 
-impl<F: FnMut(Slice<'_>) -> Result<(), Error>> Cutter<'_, F> {
+impl<F: FnMut(Slice) -> Result<(), Error>> Cutter<'_, F> {
     /// Cuts a tensor for all ranks.
-    fn cut(&mut self, spec: &TensorSpec, parts: &[Vec<u8>]) -> Result<(), Error> {
+    fn cut(&mut self, spec: &TensorSpec, parts: PartBytes) -> Result<(), Error> {
         let local = |layout| local_tensor(spec, layout);
         let locals: Vec<LocalTensor> = self.layouts.iter().map(local).collect::<Result<_, _>>()?;
         for (number, (part, bytes)) in spec.parts.iter().zip(parts).enumerate() {
+            let (digest, whole) = (xxh3_64(&bytes), Arc::new(bytes));
             let mut kept = Vec::new();
             for (rank, local) in locals.iter().enumerate() {
-                let local = &local.parts[number];
-                let bytes = gather(bytes, &local.ranges);
-                let index = self.digests[rank].len();
-                self.digests[rank].push(xxh3_64(&bytes));
-                kept.extend_from_slice(&local.ranges);
-                (self.take)(Slice { rank, index, part: local, bytes })?;
+                let (part, index) = (local.parts[number].clone(), self.digests[rank].len());
+                kept.extend_from_slice(&part.ranges);
+                let slice = Slice { rank, index, part, whole: Arc::clone(&whole) };
+                self.digests[rank].push(slice_digest(&slice, digest));
+                (self.take)(slice)?;
             }
             let repeated = Repeated::of(spec, number);
             let repeated_bytes = prove(&part.source, part.bytes(), kept, repeated)?;
-            let xxh3 = Digest(xxh3_64(bytes));
-            let covered = Covered::ByRanks { xxh3, repeated, repeated_bytes };
+            let covered = Covered::ByRanks { xxh3: Digest(digest), repeated, repeated_bytes };
             self.covered.push((part.source.clone(), covered));
         }
         Ok(())
@@ -110,12 +121,19 @@ impl<F: FnMut(Slice<'_>) -> Result<(), Error>> Cutter<'_, F> {
 }
 
 /// The bytes of `ranges`, one after the other.
-fn gather(bytes: &[u8], ranges: &[Range<u64>]) -> Vec<u8> {
+fn pieces<'w>(whole: &'w [u8], ranges: &'w [Range<u64>]) -> impl Iterator<Item = &'w [u8]> {
     let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
-    let length = ranges.iter().map(|range| at(range.end - range.start)).sum();
-    let mut gathered = Vec::with_capacity(length);
-    ranges.iter().for_each(|range| gathered.extend(&bytes[at(range.start)..at(range.end)]));
-    gathered
+    ranges.iter().map(move |range| &whole[at(range.start)..at(range.end)])
+}
+
+/// Digest of a slice of a tensor whose own digest is known.
+fn slice_digest(slice: &Slice, of_whole: u64) -> u64 {
+    let mut hash = Xxh3::new();
+    match slice.part.ranges[..] {
+        [Range { start: 0, end }] if end == slice.whole.len() as u64 => return of_whole,
+        _ => slice.pieces().for_each(|piece| hash.update(piece)),
+    }
+    hash.digest()
 }
 
 /// What was cut, and what became of each tensor of it.

@@ -39,9 +39,15 @@ pub fn verify(source: &Source, folder: &Path, progress: impl FnMut(u64)) -> Resu
     let manifest = job.run(progress, |slice| {
         let source = part_name(&slice.part.source, job.layouts[slice.rank].rank);
         let part = LocalPart { source, ..slice.part.clone() }.packed();
-        let mut there = vec![0; slice.bytes.len()];
+        let mut there = vec![0; usize::try_from(part.bytes()).unwrap_or(usize::MAX)];
         shards.read_into(&part, &mut there)?;
-        if there == slice.bytes {
+        let mut rest = &there[..];
+        let same = slice.pieces().all(|piece| {
+            let (now, later) = rest.split_at(piece.len());
+            rest = later;
+            now == piece
+        });
+        if same {
             return Ok(());
         }
         let placed = &job.tables[slice.rank].parts[slice.index];

@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind, Source};
 
 /// Slices that wait for the disk.
 const WAITING: usize = 4;
+/// Pieces shorter than this are gathered before they are written.
+const GATHER_BYTES: usize = 1 << 20;
 
 /// Cuts `source` for `world` ranks into the folder `out`; `progress` hears of bytes read so far.
 ///
@@ -39,9 +41,7 @@ pub fn write(
         let (slices, waiting) = sync_channel(WAITING);
         let writer = scope.spawn(|| write_slices(&job.tables, &files, waiting));
         let gone = |_| Error::new(ErrorKind::Io, "the writer gave up");
-        let cut = job.run(progress, |Slice { rank, index, bytes, .. }| {
-            slices.send((rank, index, bytes)).map_err(gone)
-        });
+        let cut = job.run(progress, |slice| slices.send(slice).map_err(gone));
         drop(slices);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // First, because it is why nothing more could be sent.
@@ -54,22 +54,50 @@ pub fn write(
     staging.commit(&manifest.text()?)
 }
 
-/// Writes headers, then slices (rank, part, bytes) as they come, then waits for the disk. An error
-/// comes with the rank whose file it is.
+/// Writes headers, then slices as they come, then waits for the disk. An error comes with the rank
+/// whose file it is.
 fn write_slices(
     tables: &[RankTable],
     files: &[File],
-    slices: Receiver<(usize, usize, Vec<u8>)>,
+    slices: Receiver<Slice>,
 ) -> Result<(), (usize, std::io::Error)> {
     for (rank, (table, file)) in tables.iter().zip(files).enumerate() {
         file.write_all_at(&table.header, 0).map_err(|error| (rank, error))?;
     }
-    for (rank, part, bytes) in slices {
-        let offset = tables[rank].parts[part].offset;
-        files[rank].write_all_at(&bytes, offset).map_err(|error| (rank, error))?;
+    let mut buffer = Vec::with_capacity(GATHER_BYTES);
+    for slice in slices {
+        let (rank, offset) = (slice.rank, tables[slice.rank].parts[slice.index].offset);
+        write_slice(&files[rank], offset, &slice, &mut buffer).map_err(|error| (rank, error))?;
     }
     for (rank, file) in files.iter().enumerate() {
         file.sync_all().map_err(|error| (rank, error))?;
     }
     Ok(())
+}
+
+/// Writes a slice to its place: long pieces as they are, short ones together.
+fn write_slice(
+    file: &File,
+    mut offset: u64,
+    slice: &Slice,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    let mut write = |bytes: &[u8]| {
+        file.write_all_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        Ok::<_, std::io::Error>(())
+    };
+    buffer.clear();
+    for piece in slice.pieces() {
+        if buffer.len() + piece.len() > GATHER_BYTES {
+            write(buffer)?;
+            buffer.clear();
+        }
+        if piece.len() < GATHER_BYTES {
+            buffer.extend_from_slice(piece);
+        } else {
+            write(piece)?;
+        }
+    }
+    write(buffer)
 }
