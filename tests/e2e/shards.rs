@@ -165,18 +165,27 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     let scratch = Scratch::new("shards-cache");
     let cache = scratch.arg("cache");
     let tiny = repository("tests/fixtures/tiny/qwen3");
-    let run = |tp: &str| {
-        let model = tiny.to_str().unwrap();
+    let run = |model: &Path, tp: &str| {
+        let model = model.to_str().unwrap();
         let sizes = ["--max-tokens", "8", "--tp", tp, "-v", "--shard-cache", &cache];
         Run::good(&[&["run", model, "How many ships?"], &sizes[..]].concat())
     };
-    let first = run("2");
+    let first = run(&tiny, "2");
     assert!(first.stderr.contains("shards written"), "{first:?}");
     let entries = names(Path::new(&cache));
     assert_eq!(entries.len(), 1, "{entries:?}");
-    let second = run("2");
+    let second = run(&tiny, "2");
     assert!(!second.stderr.contains("shards written"), "{second:?}");
     assert_eq!((second.stdout, names(Path::new(&cache))), (first.stdout.clone(), entries.clone()));
+    // What counts is what is cut, not where it lies.
+    let elsewhere = scratch.file("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    names(&tiny).iter().for_each(|name| {
+        fs::copy(tiny.join(name), elsewhere.join(name)).unwrap();
+    });
+    let third = run(&elsewhere, "2");
+    assert!(!third.stderr.contains("shards written"), "{third:?}");
+    assert_eq!((third.stdout, names(Path::new(&cache))), (first.stdout.clone(), entries.clone()));
 
     // Damage in the weights is noticed by whoever loads them: so they were loaded from there.
     let entry = Path::new(&cache).join(&entries[0]);
@@ -192,18 +201,18 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     assert!(damaged.stderr.contains(says), "{damaged:?}");
 
     fs::write(&shard, &good[..good.len() - 1]).unwrap();
-    let third = run("2");
-    assert!(third.stderr.contains("--shard-cache: ignored: "), "{third:?}");
-    assert!(third.stderr.contains("1 bytes short"), "{third:?}");
-    assert_eq!(third.stdout, first.stdout);
+    let cut_short = run(&tiny, "2");
+    assert!(cut_short.stderr.contains("--shard-cache: ignored: "), "{cut_short:?}");
+    assert!(cut_short.stderr.contains("1 bytes short"), "{cut_short:?}");
+    assert_eq!(cut_short.stdout, first.stdout);
     assert_eq!(fs::metadata(&shard).unwrap().len(), good.len() as u64 - 1, "overwritten");
 
     // The place of an entry, but shards for other ranks in it.
-    run("1");
+    run(&tiny, "1");
     let one = names(Path::new(&cache)).into_iter().find(|name| *name != entries[0]).unwrap();
     fs::remove_dir_all(&entry).unwrap();
     fs::rename(Path::new(&cache).join(one), &entry).unwrap();
-    let fourth = run("2");
+    let fourth = run(&tiny, "2");
     assert!(fourth.stderr.contains("is for other ranks: ignored"), "{fourth:?}");
     assert_eq!(fourth.stdout, first.stdout);
 }
