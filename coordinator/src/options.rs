@@ -28,7 +28,8 @@ pub struct ModelArgs {
     /// Compute threads over all ranks [default: one a core]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
-    /// Positions of a sequence, prompt and answer [default: what the model was trained for]
+    /// Positions of a sequence, prompt and answer [default: what the model was trained for]; with
+    /// dynamic rope scaling more may be given, and changes what short sequences give
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<u32>,
     /// Sequences that run at once
@@ -191,10 +192,10 @@ impl ModelArgs {
         self.check_shards(source, ranks)?;
         layouts(spec, ranks).map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
-        if !(1..=spec.context_max).contains(&context_max) {
+        if !(1..=spec.context_limit()).contains(&context_max) {
             return Err(ConfigError(format!(
-                "--max-model-len {context_max}: expected 1 to {}, which the model was trained for",
-                spec.context_max
+                "--max-model-len {context_max}: expected 1 to {}, which the model was made for",
+                spec.context_limit()
             )));
         }
         let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);

@@ -35,6 +35,7 @@ pub mod layout;
 mod pieces;
 pub mod quant;
 mod read_ahead;
+mod rope;
 pub mod shards;
 pub mod slice;
 mod source;

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::DType;
+pub use crate::rope::{Rope, RopeScaling};
 
 /// A whole model. Sizes are in elements.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,6 +54,18 @@ impl ModelSpec {
     pub fn weight_bytes(&self) -> u64 {
         self.tensors.iter().map(TensorSpec::bytes).sum()
     }
+
+    /// Positions that sequences may be allowed: [`Self::context_max`], or more where rope scaling
+    /// follows from what is allowed.
+    #[must_use]
+    pub fn context_limit(&self) -> u32 {
+        let scalings = self.layers.iter().map(|layer| {
+            let Mixer::Gqa(gqa) = layer.mixer;
+            gqa.rope.scaling
+        });
+        let stretched = scalings.filter_map(RopeScaling::positions_max).min();
+        stretched.map_or(self.context_max, |limit| limit.max(self.context_max))
+    }
 }
 
 /// One decoder layer: norm, mixer, residual; norm, ffn, residual.
@@ -85,56 +98,6 @@ pub struct Gqa {
     pub head_dim: u32,
     /// Rotation of queries and keys.
     pub rope: Rope,
-}
-
-/// Rotary position embedding in half-split order ("rotate half"): element `i` pairs with
-/// `i + dims / 2`, at angle `position * theta^(-2i / dims)`. The slicer undoes other orders.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// How many leading elements of a head rotate; even, at most `head_dim`.
-    pub dims: u32,
-    /// How frequencies are stretched for long contexts.
-    pub scaling: RopeScaling,
-}
-
-/// Kinds of rope scaling, with the numbers of the configuration. What they do to the frequencies
-/// `theta^(-2i / dims)` is what `transformers` does in `modeling_rope_utils.py`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub enum RopeScaling {
-    /// Frequencies as they are.
-    None,
-    /// All divided by one factor.
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1: long waves divided, short ones kept, a smooth way between.
-    Llama3 {
-        /// Divisor of the frequencies of long waves.
-        factor: f64,
-        /// Waves longer than `original_context / low_freq_factor` are long.
-        low_freq_factor: f64,
-        /// Waves shorter than `original_context / high_freq_factor` are short.
-        high_freq_factor: f64,
-        /// Positions before scaling.
-        original_context: u32,
-    },
-    /// `YaRN`: divided where a dimension turns seldom, kept where it turns often; the bounds of the
-    /// ramp between are rounded outwards to whole dimensions.
-    Yarn {
-        /// Divisor of the frequencies that turn seldom.
-        factor: f64,
-        /// Positions before scaling.
-        original_context: u32,
-        /// Turns within the original context above which a frequency is kept.
-        beta_fast: f64,
-        /// Turns below which it is divided.
-        beta_slow: f64,
-        /// Multiplies cosines and sines; already worked out, never to be derived again.
-        attention_factor: f64,
-    },
 }
 
 /// Kinds of feed-forward.

@@ -102,6 +102,11 @@ impl Rig {
         Self::of_rank(&model_path(), kv_dtype, (0, 1), &|_| Vec::new())
     }
 
+    /// Makes it the rank of a server whose sequences have up to so many positions.
+    pub(crate) fn limit_positions(&mut self, positions: Option<u32>) {
+        self.model.limit_positions(positions.unwrap_or(CONTEXT));
+    }
+
     fn of_rank(
         path: &Path,
         kv_dtype: KvDtype,

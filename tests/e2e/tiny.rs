@@ -22,6 +22,8 @@ struct Case {
     prompt_ids: Vec<Token>,
     logits: Vec<f32>,
     ids: Vec<Token>,
+    /// Positions of a sequence, where its rope scaling follows from that.
+    longest: Option<u32>,
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -29,7 +31,7 @@ fn folders() -> Vec<PathBuf> {
     let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     folders.retain(|path| path.is_dir());
     folders.sort();
-    assert!(folders.len() >= 8, "{folders:?}");
+    assert!(folders.len() >= 9, "{folders:?}");
     folders
 }
 
@@ -41,6 +43,7 @@ fn cases(folder: &Path) -> Vec<Case> {
         prompt_ids: list(&prompt["prompt_ids"]),
         logits: serde_json::from_value(prompt["logits"].clone()).unwrap(),
         ids: list(&prompt["ids"]),
+        longest: prompt["longest"].as_u64().map(|longest| u32::try_from(longest).unwrap()),
     };
     let cases: Vec<_> = golden["prompts"].as_array().unwrap().iter().map(case).collect();
     let lengths: Vec<_> = cases.iter().map(|case| case.prompt_ids.len()).collect();
@@ -59,6 +62,7 @@ struct Outcome {
 fn outcomes(folder: &Path, world: usize, cases: &[Case]) -> Vec<Outcome> {
     on_ranks_of(folder, world, |rig| {
         let outcome = |case: &Case| {
+            rig.limit_positions(case.longest);
             let (chunked, _) = rig.feed(0, &case.prompt_ids, CHUNK);
             rig.close(0);
             rig.shuffle();

@@ -41,6 +41,16 @@ pub struct Layer {
     pub ffn: Glu,
 }
 
+impl Model {
+    /// Settles what follows from the longest sequence: rope scaling of some kinds.
+    pub fn limit_positions(&mut self, positions_max: u32) {
+        for layer in &mut self.layers {
+            let rope = &mut layer.mixer.rope;
+            rope.scaling = rope.scaling.for_sequences_of(positions_max);
+        }
+    }
+}
+
 /// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
 pub fn load(
     source: &Source,

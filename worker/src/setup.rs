@@ -93,12 +93,13 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
     let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings)?);
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
-    let model = model::load(&source, &layout, &mut *backend, |bytes_done| {
+    let mut model = model::load(&source, &layout, &mut *backend, |bytes_done| {
         if told.elapsed() >= PROGRESS || bytes_done == bytes_total {
             told = Instant::now();
             port.send(up::Message::Progress(LoadProgress { bytes_done, bytes_total }));
         }
     })?;
+    model.limit_positions(load.context_max);
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
         blocks_max: memory::blocks_within(

@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::error::listed;
 use crate::families::{Family, GgufForm};
 use crate::gguf::{Metadata, Value};
+use crate::rope::stretched;
 use crate::spec::{Gqa, Rope, RopeScaling};
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
 
@@ -151,7 +152,7 @@ impl Keys<'_> {
             return Err(self.refuse(format!("{factor_key} is {factor}")));
         }
         match kind {
-            "linear" => Ok((RopeScaling::Linear { factor }, rope::stretched(positions, factor))),
+            "linear" => Ok((RopeScaling::Linear { factor }, stretched(positions, factor))),
             "yarn" => {
                 let original_context = self.u32("rope.scaling.original_context_length")?;
                 let original_context = original_context.unwrap_or(positions).max(1);
@@ -164,7 +165,7 @@ impl Keys<'_> {
                     beta_slow,
                     attention_factor,
                 };
-                Ok((scaling, positions.max(rope::stretched(original_context, factor))))
+                Ok((scaling, positions.max(stretched(original_context, factor))))
             }
             other => {
                 let cause = format!("{key} {other:?} is not supported yet");

@@ -1,10 +1,10 @@
 //! Rope settings of `config.json`, in the spellings of all versions of transformers.
 //!
 //! `rope_scaling` or `rope_parameters`, `type` or `rope_type`, the base within or beside. The
-//! numbers are worked out here as `modeling_rope_utils.py` does; the kinds `dynamic` and `longrope`
-//! are absent.
+//! numbers are worked out here as `modeling_rope_utils.py` does; the kind `longrope` is absent.
 
 use crate::hf::Config;
+use crate::rope::stretched;
 use crate::spec::{Rope, RopeScaling};
 use crate::{Error, ErrorKind};
 
@@ -29,6 +29,10 @@ pub(super) fn read(config: &Config, head_dim: u32) -> Result<(Rope, u32), Error>
     let said = within.float("rope_theta")?.or(config.float("rope_theta")?);
     let theta = theta(config, said)?;
     let (scaling, context_max) = kind(config, within)?;
+    if matches!(scaling, RopeScaling::Dynamic { .. }) && head_dim <= 2 {
+        let cause = format!("dynamic rope scaling of heads of {head_dim}");
+        return Err(config.error(ErrorKind::Mismatch, cause));
+    }
     Ok((Rope { theta, dims: head_dim, scaling }, context_max))
 }
 
@@ -65,6 +69,12 @@ fn kind(config: &Config, within: &Config) -> Result<(RopeScaling, u32), Error> {
             let factor = number("factor")?;
             Ok((RopeScaling::Linear { factor }, stretched(positions, factor)))
         }
+        "dynamic" => {
+            only(&["factor"])?;
+            let (factor, original_context) = (number("factor")?, positions);
+            let longest = original_context;
+            Ok((RopeScaling::Dynamic { factor, original_context, longest }, positions))
+        }
         "llama3" => {
             let key = "original_max_position_embeddings";
             only(&["factor", "low_freq_factor", "high_freq_factor", key])?;
@@ -87,7 +97,7 @@ fn kind(config: &Config, within: &Config) -> Result<(RopeScaling, u32), Error> {
         other => {
             let cause = format!("rope scaling {other:?} is not supported yet");
             let error = config.error(ErrorKind::Unsupported, cause);
-            Err(error.way_out("supported: default, linear, llama3, yarn"))
+            Err(error.way_out("supported: default, linear, dynamic, llama3, yarn"))
         }
     }
 }
@@ -116,10 +126,4 @@ fn positive(within: &Config, key: &str, value: f64) -> Result<f64, Error> {
         return Ok(value);
     }
     Err(within.error(ErrorKind::Mismatch, format!("{key} of the rope scaling is {value}")))
-}
-
-/// `positions * factor`, at least one and no more than a number can hold.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-pub(super) fn stretched(positions: u32, factor: f64) -> u32 {
-    ((f64::from(positions) * factor) as u32).max(1)
 }

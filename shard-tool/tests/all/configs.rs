@@ -54,6 +54,14 @@ fn both_spellings_of_rope() {
     assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 4.0 });
     assert_eq!((gqa.rope.theta, spec.context_max), (10_000.0, 512));
 
+    let settings = json!({ "rope_scaling": { "rope_type": "dynamic", "factor": 2.5 } });
+    let spec = spec_of("dynamic", LLAMA, settings);
+    let Mixer::Gqa(gqa) = spec.layers[0].mixer;
+    let scaling = RopeScaling::Dynamic { factor: 2.5, original_context: 128, longest: 128 };
+    assert_eq!(gqa.rope.scaling, scaling);
+    // Longer sequences only where they are asked for: they change the result of short ones.
+    assert_eq!((spec.context_max, spec.context_limit()), (128, 320));
+
     let yarn = json!({ "rope_type": "yarn", "factor": 4.0, "beta_fast": 16, "attention_factor": 1.5,
         "original_max_position_embeddings": 100 });
     let spec = spec_of("yarn", QWEN3, json!({ "rope_scaling": yarn }));
@@ -66,6 +74,7 @@ fn both_spellings_of_rope() {
         attention_factor: 1.5,
     };
     assert_eq!((gqa.rope.scaling, spec.context_max), (scaling, 400));
+    assert_eq!(spec.context_limit(), 400);
 }
 
 #[test]
@@ -158,7 +167,7 @@ fn refuse(what: &str, cases: impl IntoIterator<Item = Case>) {
 fn refused_ropes() {
     let rope = |kind: &str| json!({ "rope_type": kind, "factor": 2.0 });
     let cases = [
-        (LLAMA, "rope_scaling", rope("dynamic"), "rope scaling \"dynamic\" is not supported yet"),
+        (LLAMA, "rope_scaling", rope("longrope"), "rope scaling \"longrope\" is not supported yet"),
         (LLAMA, "rope_scaling", rope("llama3"), "rope_scaling.low_freq_factor is missing"),
         (LLAMA, "rope_scaling", json!({ "type": "linear" }), "rope_scaling.factor is missing"),
         (

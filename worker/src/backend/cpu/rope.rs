@@ -63,18 +63,21 @@ impl RopeTable {
 fn attention_factor(scaling: RopeScaling) -> f32 {
     match scaling {
         RopeScaling::Yarn { attention_factor, .. } => single(attention_factor),
-        RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
+        RopeScaling::None
+        | RopeScaling::Linear { .. }
+        | RopeScaling::Dynamic { .. }
+        | RopeScaling::Llama3 { .. } => 1.0,
     }
 }
 
 /// Angle per position of each pair of elements.
 fn frequencies(rope: Rope) -> impl Iterator<Item = f32> {
-    let theta = single(rope.theta);
+    let theta = single(base(rope));
     let ramp = yarn_ramp(rope);
     (0..rope.dims / 2).map(move |pair| {
         let wave = theta.powf((2 * pair) as f32 / rope.dims as f32);
         match rope.scaling {
-            RopeScaling::None => 1.0 / wave,
+            RopeScaling::None | RopeScaling::Dynamic { .. } => 1.0 / wave,
             RopeScaling::Linear { factor } => 1.0 / wave / single(factor),
             RopeScaling::Llama3 { .. } => llama3(1.0 / wave, rope.scaling),
             RopeScaling::Yarn { factor, .. } => {
@@ -84,6 +87,17 @@ fn frequencies(rope: Rope) -> impl Iterator<Item = f32> {
             }
         }
     })
+}
+
+/// Base of the frequencies.
+fn base(rope: Rope) -> f64 {
+    let RopeScaling::Dynamic { factor, original_context, longest } = rope.scaling else {
+        return rope.theta;
+    };
+    let (longest, original) = (longest.max(original_context), f64::from(original_context));
+    let stretch = factor * f64::from(longest) / original - (factor - 1.0);
+    let dims = f64::from(rope.dims);
+    rope.theta * stretch.powf(dims / (dims - 2.0))
 }
 
 /// Long waves are stretched, short ones kept, and those between get a share of both.
@@ -163,6 +177,38 @@ mod tests {
             2.886_954_83e-5,
         ];
         check(1e4, RopeScaling::Linear { factor: 4.0 }, expected);
+    }
+
+    /// `{"factor": 2.0}`, with `max_position_embeddings=4096` and `seq_len=torch.tensor(longest)`.
+    #[test]
+    fn dynamic_frequencies_follow_from_the_longest_sequence() {
+        let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 4096, longest: 4096 };
+        let plain = [
+            1.0,
+            0.865_964_353,
+            0.056_234_128_8,
+            0.027_384_195_5,
+            0.015_399_265_1,
+            0.009_999_999_78,
+            0.006_493_816_62,
+            0.003_162_277_86,
+            0.000_115_478_193,
+        ];
+        for longest in [1, 100, 4096] {
+            check(1e4, scaling.for_sequences_of(longest), plain);
+        }
+        let stretched = [
+            1.0,
+            0.844_504_356,
+            0.034_043_796_4,
+            0.014_623_37,
+            0.007_437_980_27,
+            0.004_479_821_77,
+            0.002_698_152_09,
+            0.001_158_979_95,
+            2.376_399_97e-5,
+        ];
+        check(1e4, scaling.for_sequences_of(12_000), stretched);
     }
 
     /// `{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
