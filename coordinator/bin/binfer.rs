@@ -20,6 +20,8 @@ enum Command {
     Run(cli::run::RunArgs),
     /// Serve the OpenAI API
     Serve(cli::serve::ServeArgs),
+    /// Say what a model takes on given cards, before anything is loaded or downloaded
+    Plan(cli::plan::PlanArgs),
     /// Fetch a model from the Hugging Face hub
     Pull(cli::pull::PullArgs),
     /// Measure how fast a model runs, or what the coordinator costs
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => cli::run::run(&args),
         Command::Serve(args) => cli::serve::run(&args),
+        Command::Plan(args) => cli::plan::run(&args),
         Command::Pull(args) => cli::pull::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
         Command::Shard(args) => cli::shard::run(&args),

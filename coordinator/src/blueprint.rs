@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Source;
+use binfer_shard::fit::{Ledger, RankLedger};
 use binfer_shard::spec::KvKind;
 
 use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
@@ -47,10 +48,10 @@ impl Blueprint {
                 model_digest: self.source.digest(),
                 dtype: options.dtype.into(),
                 threads: options.threads,
-                slots_max: options.slots_max,
-                tokens_per_step_max: options.tokens_per_step_max,
-                context_max: options.context_max,
-                kv_bytes_max: options.kv_bytes_max,
+                slots_max: options.limits.sequences_max,
+                tokens_per_step_max: options.limits.tokens_per_step_max,
+                context_max: options.limits.context_max,
+                kv_bytes_max: options.limits.memory.kv_bytes_max(self.world(), 0),
             },
         }
     }
@@ -60,12 +61,13 @@ impl Blueprint {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         // A pool below one full context shortens sequences, so that one always fits.
         let fits = self.positions(facts).into_iter().min().unwrap_or(0);
-        let context_max = u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.context_max);
+        let context_max =
+            u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.limits.context_max);
         SchedConfig {
             group: GroupId(0),
             epoch: Epoch(1),
-            slots_max: self.options.slots_max,
-            tokens_per_step_max: self.options.tokens_per_step_max,
+            slots_max: self.options.limits.sequences_max,
+            tokens_per_step_max: self.options.limits.tokens_per_step_max,
             context_max,
             queue_max: QUEUE_MAX,
             queue_tokens_max: QUEUE_TOKENS_MAX,
@@ -88,7 +90,7 @@ impl Blueprint {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ModelInfo {
             name: self.options.name.clone(),
-            context_max: self.options.context_max,
+            context_max: self.options.limits.context_max,
             vocab: self.source.spec().vocab,
             end_ids: text.end_ids().to_vec(),
             sampling: text.sampling(),
@@ -103,21 +105,38 @@ impl Blueprint {
         groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
     }
 
-    /// One line for the operator: what was loaded, in what time, with room for what.
-    pub fn ledger(&self, facts: &Facts, elapsed_s: f64) -> String {
+    fn world(&self) -> u32 {
+        u32::try_from(self.options.world).unwrap_or(u32::MAX)
+    }
+
+    /// What every rank is going to hold: workers come to the same numbers.
+    ///
+    /// # Errors
+    /// When the model cannot be cut for so many ranks, which the options' check would have found.
+    pub fn ledger(&self) -> Result<Ledger, binfer_shard::Error> {
+        Ledger::new(self.source.spec(), self.world(), &self.options.limits)
+    }
+
+    /// The ledger in a line, for the operator.
+    pub fn summary(&self, ledger: &Ledger) -> String {
         let options = &self.options;
-        let sum =
-            |parts: Vec<u64>| parts.iter().map(u64::to_string).collect::<Vec<_>>().join(" + ");
-        let weights = facts.weight_bytes.iter().map(|bytes| bytes >> 20).collect();
+        let ranks = &ledger.ranks;
+        let weights: Vec<String> =
+            ranks.iter().map(|rank| (rank.weight_bytes >> 20).to_string()).collect();
+        let mebibytes =
+            |of: fn(&RankLedger) -> u64| ranks.iter().map(of).sum::<u64>().div_ceil(1 << 20);
+        let reason = options.tp_reason.iter().map(|reason| format!(" (--tp auto: {reason})"));
         format!(
-            "{}: ready in {elapsed_s:.2} s; {} rank(s) x {} thread(s), weights {} MiB, \
-             KV cache {} tokens in {}",
-            options.name,
+            "{} rank(s) x {} thread(s){}, weights {} MiB, activations {} MiB, \
+             KV cache {} tokens in {}, {} MiB",
             options.world,
             options.threads,
-            sum(weights),
-            sum(self.positions(facts)),
+            reason.collect::<String>(),
+            weights.join(" + "),
+            mebibytes(|rank| rank.activation_bytes),
+            ledger.kv_tokens,
             options.dtype,
+            mebibytes(|rank| rank.kv_bytes),
         )
     }
 }

@@ -105,6 +105,12 @@ pub fn launch<T: Send + 'static>(
     source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let blueprint = Blueprint { options, source: Arc::new(source) };
+    let ledger = blueprint.ledger()?;
+    report.line(&format!("{}: {}", blueprint.options.name, blueprint.summary(&ledger)));
+    if ledger.missing_bytes > 0 {
+        let missing = ledger.missing_bytes.div_ceil(1 << 20);
+        report.line(&format!("more than is free: {missing} MiB short (see `binfer plan`)"));
+    }
     let launched = Launched { blueprint, report, drain: plan.drain };
     runtime.block_on(launched.supervise(front))
 }
@@ -181,7 +187,8 @@ impl Launched {
             ends.readiness.send_replace(Readiness::Lost(error.to_string()));
         })?;
         self.report.phase("workers ready");
-        self.report.line(&self.blueprint.ledger(&facts, self.report.elapsed_s()));
+        let name = &self.blueprint.options.name;
+        self.report.line(&format!("{name}: ready in {:.2} s", self.report.elapsed_s()));
         let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);

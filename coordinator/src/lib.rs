@@ -14,6 +14,7 @@ pub mod launch;
 pub mod locate;
 pub mod meter;
 pub mod options;
+pub mod parallel;
 pub mod report;
 pub mod sched;
 pub mod serve;

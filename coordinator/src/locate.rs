@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use binfer_shard::Description;
 use binfer_shard::hub::{Hub, HubError, ModelId};
 use binfer_shard::shards::is_shards;
 
@@ -34,9 +35,7 @@ pub fn locate(
 ) -> Result<Located, LaunchError> {
     let path = if model == "demo" { Some(config::demo_path()?) } else { local(model)? };
     if let Some(path) = path {
-        if revision.is_some() {
-            return Err(ConfigError("--revision is for ids on the Hugging Face hub".into()).into());
-        }
+        refuse_revision(revision)?;
         let name = if model == "demo" { model.to_owned() } else { file_name(&path, model) };
         return Ok(Located { path, name });
     }
@@ -44,13 +43,41 @@ pub fn locate(
     let hub = Hub::new(&config::hub_settings()?)?;
     let path = hub.model(&id, &|event| report.downloading(event));
     report.loaded();
-    let path = path.map_err(|error| match error {
+    Ok(Located { path: path.map_err(nor_here)?, name: model.to_owned() })
+}
+
+/// What MODEL is made of; nothing is downloaded but settings and headers, and `config.json` alone
+/// will do.
+pub fn describe(model: &str, revision: Option<&str>) -> Result<Description, LaunchError> {
+    let path = if model == "demo" { Some(config::demo_path()?) } else { local(model)? };
+    if let Some(path) = path {
+        refuse_revision(revision)?;
+        return Ok(binfer_shard::describe(&path)?);
+    }
+    let id = hub_id(model, revision)?;
+    let hub = Hub::new(&config::hub_settings()?)?;
+    if let Some(path) = hub.cached(&id) {
+        return Ok(binfer_shard::describe(&path)?);
+    }
+    let spec = hub.describe(&id).map_err(nor_here)?;
+    Ok(Description { spec, assumed: false })
+}
+
+fn refuse_revision(revision: Option<&str>) -> Result<(), ConfigError> {
+    match revision {
+        Some(_) => Err(ConfigError("--revision is for ids on the Hugging Face hub".into())),
+        None => Ok(()),
+    }
+}
+
+/// What the hub does not have could have been a path with a slip in it.
+fn nor_here(error: HubError) -> HubError {
+    match error {
         HubError::Absent(cause) => {
             HubError::Absent(format!("{cause}, and no such file or folder here"))
         }
         other => other,
-    });
-    Ok(Located { path: path?, name: model.to_owned() })
+    }
 }
 
 /// The id that MODEL, which is nothing local, must be.

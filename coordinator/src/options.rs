@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use binfer_shard::fit::{self, Limits, Memory};
 use binfer_shard::{Source, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
+use crate::parallel::TensorParallel;
 
 /// Flags of every command that runs a model.
 #[derive(Args, Clone, Debug)]
@@ -16,8 +18,9 @@ pub struct ModelArgs {
     /// Branch, tag or commit of an id on the hub [default: main]
     #[arg(long)]
     pub revision: Option<String>,
-    /// Ranks that share the model: a number, or `auto`
-    #[arg(long, default_value = "auto", value_name = "N|auto")]
+    /// Ranks that share the model: a number; `auto`, the fewest GPUs that hold it, 1 on the CPU;
+    /// `all` GPUs
+    #[arg(long, default_value = "auto", value_name = "N|auto|all")]
     pub tp: TensorParallel,
     /// How the KV cache is stored; `auto` is f32 on the CPU. Arithmetic is f32 there
     #[arg(long, value_enum, default_value = "auto")]
@@ -56,29 +59,6 @@ pub struct ModelArgs {
     pub verbose: bool,
 }
 
-/// `--tp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TensorParallel {
-    /// What fits: one rank on the CPU.
-    Auto,
-    /// So many ranks.
-    Ranks(usize),
-}
-
-impl std::str::FromStr for TensorParallel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            number => match number.parse() {
-                Ok(ranks @ 1..=64) => Ok(Self::Ranks(ranks)),
-                _ => Err("expected a number from 1 to 64, or `auto`".into()),
-            },
-        }
-    }
-}
-
 /// `--dtype`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
@@ -90,6 +70,22 @@ pub enum Dtype {
     Bf16,
     /// IEEE half.
     F16,
+}
+
+impl Dtype {
+    /// The type that the KV cache has on the CPU: "f32", "bf16" or "f16".
+    pub fn stored(self) -> &'static str {
+        match self {
+            Self::Auto | Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Bytes of an element of it.
+    pub fn element_bytes(self) -> u64 {
+        if self.stored() == "f32" { 4 } else { 2 }
+    }
 }
 
 /// `--device`.
@@ -112,18 +108,14 @@ pub struct Options {
     pub name: String,
     /// Ranks.
     pub world: usize,
+    /// Why so many, where `--tp auto` chose.
+    pub tp_reason: Option<String>,
     /// "f32", "bf16" or "f16".
     pub dtype: &'static str,
     /// Compute threads of a rank.
     pub threads: u32,
-    /// Positions of a sequence.
-    pub context_max: u32,
-    /// Sequences at once.
-    pub slots_max: u32,
-    /// Input tokens of a step.
-    pub tokens_per_step_max: u32,
-    /// Bytes of KV cache on one rank.
-    pub kv_bytes_max: u64,
+    /// What the ranks are to hold room for.
+    pub limits: Limits,
     /// A rank that stands still for so long counts as lost.
     pub step_deadline: Duration,
     /// How much to say on stderr.
@@ -184,13 +176,6 @@ impl ModelArgs {
     /// Checks the rest against the opened model, which clients will know by `name`.
     pub fn check(&self, name: String, source: &Source) -> Result<Options, ConfigError> {
         let spec = source.spec();
-        let world = match self.tp {
-            TensorParallel::Auto => source.shards_world().map_or(1, |world| world as usize),
-            TensorParallel::Ranks(ranks) => ranks,
-        };
-        let ranks = u32::try_from(world).unwrap_or(u32::MAX);
-        self.check_shards(source, ranks)?;
-        layouts(spec, ranks).map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
         if !(1..=spec.context_limit()).contains(&context_max) {
             return Err(ConfigError(format!(
@@ -198,23 +183,32 @@ impl ModelArgs {
                 spec.context_limit()
             )));
         }
-        let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
-        let threads = (all_threads / world).max(1);
-        let dtype = match self.dtype {
-            Dtype::Auto | Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-            Dtype::F16 => "f16",
+        let limits = self.limits(context_max);
+        let (world, tp_reason) = match (self.tp, source.shards_world()) {
+            (TensorParallel::Auto, Some(world)) => (world, Some("shards are for so many".into())),
+            (tp, _) => tp.ranks(spec, &limits)?,
         };
+        self.check_shards(source, world)?;
+        let layouts = layouts(spec, world);
+        let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
+        let positions = layouts.iter().map(|layout| {
+            // The rank with most heads decides how many blocks there are.
+            fit::kv_position_bytes(spec, layout, limits.kv_element_bytes)
+        });
+        let position_bytes = positions.max().unwrap_or(0);
+        let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
+        let memory = Memory::Host { kv_bytes: asked, free_bytes: config::memory_available_bytes() };
+        let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
+        let world = world as usize;
+        let threads = (all_threads / world).max(1);
         Ok(Options {
             name,
             path: source.path().to_owned(),
             world,
-            dtype,
+            tp_reason,
+            dtype: self.dtype.stored(),
             threads: u32::try_from(threads).unwrap_or(u32::MAX),
-            context_max,
-            slots_max: self.max_num_seqs,
-            tokens_per_step_max: self.max_num_batched_tokens,
-            kv_bytes_max: self.kv_bytes_max(source, world, dtype),
+            limits: Limits { memory, ..limits },
             step_deadline: Duration::from_secs_f32(self.step_deadline),
             verbosity: self.verbosity(),
         })
@@ -238,27 +232,20 @@ impl ModelArgs {
         Ok(())
     }
 
+    /// What the ranks of a cluster on this host are to hold room for.
+    fn limits(&self, context_max: u32) -> Limits {
+        Limits {
+            memory: Memory::Host { free_bytes: 0, kv_bytes: None },
+            kv_element_bytes: self.dtype.element_bytes(),
+            context_max,
+            sequences_max: self.max_num_seqs,
+            kv_tokens_max: u64::from(self.max_num_seqs) * u64::from(context_max),
+            tokens_per_step_max: self.max_num_batched_tokens,
+        }
+    }
+
     /// How much to say.
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::of(self.quiet, self.verbose)
-    }
-
-    /// Bytes of KV cache on one rank. Ranks hold about the same share of the heads; the one with
-    /// most decides how many blocks there are.
-    fn kv_bytes_max(&self, source: &Source, world: usize, dtype: &str) -> u64 {
-        let groups = &source.spec().kv_groups;
-        let element_bytes = if dtype == "f32" { 4 } else { 2 };
-        let heads_of_rank = |kv_heads: u32| u64::from(kv_heads).div_ceil(world as u64);
-        let position_bytes: u64 = groups
-            .iter()
-            .map(|group| {
-                let head = 2 * element_bytes * u64::from(group.head_dim) * u64::from(group.layers);
-                heads_of_rank(group.kv_heads) * head
-            })
-            .sum();
-        match self.kv_cache_tokens {
-            Some(tokens) => tokens.saturating_mul(position_bytes),
-            None => config::memory_available_bytes() / 4 / world as u64,
-        }
     }
 }

@@ -3,11 +3,13 @@
 //! | module | is |
 //! |---|---|
 //! | [`Source`] | an opened checkpoint: its spec, its metadata, positional reads of slices |
+//! | [`describe()`] | the spec alone, also where there are no weights |
 //! | [`spec`] | [`ModelSpec`]: layers, KV groups, tensors and where their parts come from |
 //! | [`layout`] | pure: which heads, FFN columns and vocabulary rows each rank holds |
 //! | [`mod@slice`] | pure: tensor x layout -> byte ranges of the checkpoint |
 //! | [`gguf`] | bounded reader of the GGUF container |
 //! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
+//! | [`fit`] | pure: what ranks hold, whether it fits, how fast it can be |
 //! | [`hub`] | models by id from the Hugging Face hub, through its cache |
 //! | `catalog`, `pieces` | where tensors lie in files; positional reads |
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
@@ -25,9 +27,11 @@ mod catalog;
 pub mod command;
 mod dense;
 pub mod dequant;
+mod describe;
 pub mod dtype;
 mod error;
 mod families;
+pub mod fit;
 pub mod gguf;
 mod hf;
 pub mod hub;
@@ -41,6 +45,7 @@ pub mod slice;
 mod source;
 pub mod spec;
 
+pub use describe::{Description, describe};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
 pub use gguf::Gguf;

@@ -5,6 +5,18 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+/// Something whose bytes can be had by their places: a file here, or one on the hub.
+pub(crate) trait ReadAt: Sync {
+    /// Fills `out` with the bytes that begin at `at`; an end before that is an error.
+    fn fill(&self, out: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn fill(&self, out: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(out, at)
+    }
+}
+
 /// Pieces closer together than a page are fetched by one read, the gap with them: the page would
 /// be read anyway.
 const GAP_BYTES_MAX: u64 = 4096;

@@ -82,21 +82,6 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), catalog, container, spec, digest })
     }
 
-    /// What the model at `path` is made of, when no weights are wanted: of a folder that has none,
-    /// what its `config.json` alone says, all weights taken to be of the type that it names.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn describe(path: impl AsRef<Path>) -> Result<ModelSpec, Error> {
-        let path = path.as_ref();
-        if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
-            return Ok(Self::open(path)?.spec);
-        }
-        let (config, _) = hf::config(path)?;
-        let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
-        families::of_config(families::of_class(&config)?, &config, &catalog)
-    }
-
     /// What the model is made of.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {

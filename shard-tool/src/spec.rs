@@ -49,6 +49,13 @@ impl ModelSpec {
         if self.tied_head { "embed" } else { "head" }
     }
 
+    /// Weights, as people count them: elements of all tensors.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let parts = self.tensors.iter().flat_map(|tensor| &tensor.parts);
+        parts.map(|part| u64::from(part.rows) * u64::from(part.cols)).sum()
+    }
+
     /// Bytes of all weights, uncut.
     #[must_use]
     pub fn weight_bytes(&self) -> u64 {

@@ -12,6 +12,7 @@
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
+//! | `plan` | what a model takes, planned and reported |
 //! | `api` | the HTTP API, by hand and with OpenAI's client |
 //! | `kill` | ranks killed at any moment |
 //! | `hang` | ranks that stop, and the coordinator's own end |
@@ -34,6 +35,7 @@ mod kill;
 mod logits;
 mod packed;
 mod parity;
+mod plan;
 mod refusals;
 mod rig;
 mod run;

@@ -10,7 +10,7 @@ use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
     Rows, Sampling, SlotId, Start, StepId, Token,
 };
-use binfer_shard::{Source, layouts};
+use binfer_shard::{Source, fit, layouts};
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use binfer_worker::backend::{Abort, Backend};
 use binfer_worker::forward;
@@ -125,6 +125,9 @@ impl Rig {
         let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
         let limits = StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
         let activations = Activations::plan(&model, limits);
+        let tokens = u32::try_from(TOKENS_PER_STEP).unwrap();
+        let planned = fit::activation_elements(spec, &layout, tokens, SLOTS);
+        assert_eq!(activations.elements() as u64, planned, "what `binfer plan` counts");
         let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]);
         backend.allocate(&memory).unwrap();
         let plan_limits = PlanLimits {

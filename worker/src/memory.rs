@@ -1,4 +1,4 @@
-//! All memory of a rank, planned before it is ready: activations by name, KV blocks by budget.
+//! All memory of a rank, planned before it is ready: activations by name, KV blocks by number.
 //!
 //! Pure arithmetic over spec and layout; the backend takes what the plan says, once.
 
@@ -61,31 +61,6 @@ impl Activations {
             .max()
             .unwrap_or(0)
     }
-}
-
-/// Blocks per KV group that fit into `bytes_max` on this rank, shared out so that every group
-/// covers the same number of positions, and never more than `positions_max` need.
-pub fn blocks_within(
-    spec: &ModelSpec,
-    layout: &RankLayout,
-    element_bytes: u64,
-    bytes_max: u64,
-    positions_max: u64,
-) -> Vec<u32> {
-    let kv_heads = layout.kv_heads.len() as u64;
-    let position_bytes: u64 = spec
-        .kv_groups
-        .iter()
-        .map(|group| {
-            2 * element_bytes * kv_heads * u64::from(group.head_dim) * u64::from(group.layers)
-        })
-        .sum();
-    let positions = (bytes_max / position_bytes.max(1)).min(positions_max);
-    let blocks = |block_tokens: u32| positions.div_ceil(u64::from(block_tokens.max(1)));
-    spec.kv_groups
-        .iter()
-        .map(|group| u32::try_from(blocks(group.block_tokens)).unwrap_or(u32::MAX))
-        .collect()
 }
 
 /// What the backend takes for steps within `limits` with `blocks` per KV group.

@@ -13,7 +13,7 @@ use binfer_proto::cluster::{
 };
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
 use binfer_shard::layout::weight_bytes;
-use binfer_shard::{RankLayout, Source, layouts};
+use binfer_shard::{RankLayout, Source, fit, layouts};
 
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
@@ -102,7 +102,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
     model.limit_positions(load.context_max);
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
-        blocks_max: memory::blocks_within(
+        blocks_max: fit::blocks_within(
             source.spec(),
             &layout,
             kv_dtype.bytes(),

@@ -1,7 +1,9 @@
 //! Commands, one file each. Flags become requests and options here; nothing is served here.
 
 pub mod bench;
+pub mod plan;
 pub mod pull;
 pub mod run;
 pub mod serve;
 pub mod shard;
+mod table;

@@ -3,10 +3,9 @@
 //! Bytes are fetched by positional reads, a chunk at a time and only as far as the file goes, and
 //! kept: the digest covers them all. So memory is bounded by what is really there.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::pieces::ReadAt;
 use crate::{Error, ErrorKind};
 
 /// Longest header: the largest known (260,000 tokens, 500,000 merges) have some 15 MB.
@@ -21,7 +20,7 @@ const DAMAGED: &str = "the file is truncated or damaged: download or copy it aga
 
 /// A position in the header of a file. It moves only over bytes that exist; nothing panics.
 pub(super) struct HeaderBytes<'f> {
-    file: &'f File,
+    file: &'f dyn ReadAt,
     path: &'f Path,
     file_bytes: u64,
     held: Vec<u8>,
@@ -29,7 +28,7 @@ pub(super) struct HeaderBytes<'f> {
 }
 
 impl<'f> HeaderBytes<'f> {
-    pub(super) fn new(file: &'f File, path: &'f Path, file_bytes: u64) -> Self {
+    pub(super) fn new(file: &'f dyn ReadAt, path: &'f Path, file_bytes: u64) -> Self {
         Self { file, path, file_bytes, held: Vec::new(), at: 0 }
     }
 
@@ -83,7 +82,7 @@ impl<'f> HeaderBytes<'f> {
         let until = end.max(held as u64 + CHUNK_BYTES).min(self.file_bytes);
         self.held.resize(usize::try_from(until).unwrap_or(usize::MAX), 0);
         self.file
-            .read_exact_at(&mut self.held[held..], held as u64)
+            .fill(&mut self.held[held..], held as u64)
             .map_err(|error| Error::io(self.path, "read the header", &error))
     }
 

@@ -22,6 +22,7 @@ pub use metadata::{Array, Metadata, Value};
 pub use table::TensorInfo;
 
 use crate::Error;
+use crate::pieces::ReadAt;
 
 /// What the header of a GGUF file says, checked against the file's length.
 #[derive(Clone, Debug)]
@@ -38,6 +39,15 @@ impl Gguf {
     /// # Errors
     /// Any kind but `Layout`, with file, tensor or key, and offset.
     pub fn read(file: &File, path: &Path, file_bytes: u64) -> Result<Self, Error> {
+        Self::read_from(file, path, file_bytes)
+    }
+
+    /// The same, of bytes that need not be here.
+    pub(crate) fn read_from(
+        file: &dyn ReadAt,
+        path: &Path,
+        file_bytes: u64,
+    ) -> Result<Self, Error> {
         parse::header(bytes::HeaderBytes::new(file, path, file_bytes))
     }
 

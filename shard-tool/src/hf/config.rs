@@ -21,7 +21,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
         let entries = serde_json::from_slice(text).map_err(|error| not_json(path, &error))?;
         Ok(Self { file: path.to_path_buf(), within: String::new(), entries })
     }

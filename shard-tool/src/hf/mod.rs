@@ -6,7 +6,7 @@
 
 mod config;
 mod index;
-mod safetensors;
+pub(crate) mod safetensors;
 
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +16,7 @@ pub(crate) use config::Config;
 
 use crate::catalog::{Catalog, DataFile};
 use crate::{DType, Error, ErrorKind};
+use safetensors::Input;
 
 /// Longest `config.json`: the largest published ones have some tens of kilobytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -82,7 +83,12 @@ pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
 
 /// Names of the files that an index at `path` names, each once.
 pub(crate) fn index_files(path: &Path) -> Result<Vec<String>, Error> {
-    let index = index::Index::parse(path, &bounded(path, INDEX_BYTES_MAX)?)?;
+    named_files(path, &bounded(path, INDEX_BYTES_MAX)?)
+}
+
+/// Names of the files that the text of an index names, each once; `path` is for messages.
+pub(crate) fn named_files(path: &Path, text: &[u8]) -> Result<Vec<String>, Error> {
+    let index = index::Index::parse(path, text)?;
     Ok(index.files().map(str::to_owned).collect())
 }
 
@@ -93,7 +99,8 @@ pub(crate) fn has_weights(folder: &Path) -> bool {
 
 fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
     let file = DataFile::open(path)?;
-    let header = safetensors::header(&file)?;
+    let input = Input { path, reader: &file.file, bytes: file.bytes };
+    let header = safetensors::header(&input)?;
     catalog.add(file, header.digest, header.tensors)
 }
 

@@ -5,13 +5,13 @@
 //! the first byte to the last of the file.
 
 use std::fmt;
-use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::catalog::DataFile;
 use crate::gguf::TensorInfo;
+use crate::pieces::ReadAt;
 use crate::{DType, Error, ErrorKind};
 
 /// The format's own limit.
@@ -24,15 +24,25 @@ const LENGTH_BYTES: u64 = 8;
 /// What to do about a file that cannot be.
 const DAMAGED: &str = "the file is truncated or damaged: download or copy it again";
 
+/// A file to read the header of, which need not be here.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// For messages.
+    pub(crate) path: &'a Path,
+    pub(crate) reader: &'a dyn ReadAt,
+    /// Its length.
+    pub(crate) bytes: u64,
+}
+
 /// What a file says it holds, checked against its length.
-pub(super) struct Header {
-    pub(super) tensors: Vec<TensorInfo>,
+pub(crate) struct Header {
+    pub(crate) tensors: Vec<TensorInfo>,
     /// XXH3-64 of the JSON.
-    pub(super) digest: u64,
+    pub(crate) digest: u64,
 }
 
 /// Reads the header of a file.
-pub(super) fn header(file: &DataFile) -> Result<Header, Error> {
+pub(crate) fn header(file: &Input<'_>) -> Result<Header, Error> {
     let text = text(file)?;
     let entries: Entries = serde_json::from_slice(&text).map_err(|error| {
         let at = LENGTH_BYTES + (error.column() as u64).saturating_sub(1);
@@ -52,19 +62,19 @@ pub(super) fn header(file: &DataFile) -> Result<Header, Error> {
     Ok(Header { tensors, digest: xxhash_rust::xxh3::xxh3_64(&text) })
 }
 
-fn refuse(file: &DataFile, kind: ErrorKind, cause: impl Into<String>) -> Error {
-    Error::new(kind, cause).file(&file.path)
+fn refuse(file: &Input<'_>, kind: ErrorKind, cause: impl Into<String>) -> Error {
+    Error::new(kind, cause).file(file.path)
 }
 
 /// The JSON of the header, its length checked before it is read.
-fn text(file: &DataFile) -> Result<Vec<u8>, Error> {
-    let failed = |error: std::io::Error| Error::io(&file.path, "read the header", &error);
+fn text(file: &Input<'_>) -> Result<Vec<u8>, Error> {
+    let failed = |error: std::io::Error| Error::io(file.path, "read the header", &error);
     if file.bytes < LENGTH_BYTES {
         let cause = format!("{} bytes are too few for a safetensors file", file.bytes);
         return Err(refuse(file, ErrorKind::Truncated, cause).at(0).way_out(DAMAGED));
     }
     let mut length = [0; size_of::<u64>()];
-    file.file.read_exact_at(&mut length, 0).map_err(failed)?;
+    file.reader.fill(&mut length, 0).map_err(failed)?;
     let length = u64::from_le_bytes(length);
     if length > HEADER_BYTES_MAX {
         let cause = format!("a header of {length} bytes; {HEADER_BYTES_MAX} are allowed");
@@ -77,12 +87,12 @@ fn text(file: &DataFile) -> Result<Vec<u8>, Error> {
         return Err(refuse(file, ErrorKind::Truncated, cause).at(file.bytes).way_out(DAMAGED));
     }
     let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.file.read_exact_at(&mut text, LENGTH_BYTES).map_err(failed)?;
+    file.reader.fill(&mut text, LENGTH_BYTES).map_err(failed)?;
     Ok(text)
 }
 
 /// Sorted tensors must follow each other without overlap or hole, and fill the file.
-fn check_places(file: &DataFile, tensors: &[TensorInfo], data_start: u64) -> Result<(), Error> {
+fn check_places(file: &Input<'_>, tensors: &[TensorInfo], data_start: u64) -> Result<(), Error> {
     let mut end = data_start;
     for (index, tensor) in tensors.iter().enumerate() {
         if tensor.offset != end {

@@ -27,6 +27,9 @@ pub enum HubError {
     /// What arrived is not what the hub announced.
     #[error("{0}")]
     Damaged(String),
+    /// The model's settings or headers are wrong, or not supported.
+    #[error(transparent)]
+    Model(#[from] crate::Error),
     /// The cache cannot be read or written.
     #[error("{path}: {error}", path = .path.display())]
     Cache {

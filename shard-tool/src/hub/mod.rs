@@ -9,6 +9,7 @@
 //! | `retry` | what is tried again, and when |
 //! | `cache` | the cache's layout on disk |
 //! | `download`, `partial` | pieces of files over several connections; files on their way |
+//! | `remote` | settings and headers alone, before anything is downloaded |
 //!
 //! Plain threads, a handful a download. Deliberately absent: uploads, data sets, the Xet protocol
 //! (the hub serves the same bytes over HTTP), and the environment: settings are arguments.
@@ -20,6 +21,7 @@ mod error;
 mod id;
 mod listing;
 mod partial;
+mod remote;
 mod retry;
 mod select;
 
@@ -131,11 +133,7 @@ impl Hub {
     /// # Errors
     /// Every kind; see [`HubError`].
     pub fn pull(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<PathBuf, HubError> {
-        if self.offline {
-            let cache = self.cache.display();
-            let cause = format!("{id}: not, or not whole, in {cache}, and HF_HUB_OFFLINE is set");
-            return Err(HubError::Offline(cause));
-        }
+        self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
         let repository = Repository::new(&self.cache, id);
         let _lock = repository.lock(|| watch(Event::Waiting))?;
@@ -150,6 +148,15 @@ impl Hub {
         repository.set_commit(&id.revision, &found.commit)?;
         let snapshot = repository.snapshot(&found.commit);
         Ok(if texts.is_empty() { snapshot.join(&weights[0].name) } else { snapshot })
+    }
+
+    fn refuse_offline(&self, id: &ModelId) -> Result<(), HubError> {
+        if !self.offline {
+            return Ok(());
+        }
+        let cache = self.cache.display();
+        let cause = format!("{id}: not, or not whole, in {cache}, and HF_HUB_OFFLINE is set");
+        Err(HubError::Offline(cause))
     }
 
     /// The files that serving needs: small ones, then weights. A GGUF model has the latter only.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use binfer_shard::spec::{Cut, KvKind, Mixer, RopeScaling};
-use binfer_shard::{DType, ErrorKind, Source, layouts, local_tensor};
+use binfer_shard::{DType, ErrorKind, Source, describe, layouts, local_tensor};
 use serde_json::json;
 
 use crate::folder_writer::{Folder, tensor};
@@ -80,8 +80,10 @@ fn a_folder_without_weights_is_described_by_its_settings() {
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
         std::fs::copy(tiny(name).join("config.json"), path.join("config.json")).unwrap();
-        assert_eq!(Source::describe(&path).unwrap(), *Source::open(tiny(name)).unwrap().spec());
-        assert_eq!(Source::describe(tiny(name)).unwrap(), Source::describe(&path).unwrap());
+        let (alone, whole) = (describe(&path).unwrap(), describe(&tiny(name)).unwrap());
+        assert_eq!((alone.assumed, whole.assumed), (true, false));
+        assert_eq!(alone.spec, whole.spec);
+        assert_eq!(whole.spec, *Source::open(tiny(name)).unwrap().spec());
     }
     let path = scratch("folder-undescribed");
     let mut folder = Folder::new("LlamaForCausalLM", "llama");
@@ -92,7 +94,7 @@ fn a_folder_without_weights_is_described_by_its_settings() {
     ] {
         folder.set("torch_dtype", json!("float16")).set(key, value).write(&path);
         std::fs::remove_file(path.join("model.safetensors")).unwrap();
-        let error = Source::describe(&path).unwrap_err().to_string();
+        let error = describe(&path).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

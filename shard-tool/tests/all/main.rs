@@ -16,6 +16,7 @@ mod configs;
 mod damage;
 mod dequant;
 mod families;
+mod fit;
 mod folder;
 mod gguf_families;
 mod hub;

@@ -19,7 +19,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command as Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::samples::{Samples, print_table};
+use super::samples::Samples;
+use crate::cli::table::print_table;
 use crate::config;
 use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn};
 use crate::front::{

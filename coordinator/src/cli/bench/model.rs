@@ -11,8 +11,9 @@ use anyhow::{Result, bail};
 use binfer_proto::Sampling;
 use clap::Args;
 
-use super::samples::{Samples, print_table};
+use super::samples::Samples;
 use super::script::Dice;
+use crate::cli::table::print_table;
 use crate::config::ConfigError;
 use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};

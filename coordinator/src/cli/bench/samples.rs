@@ -1,4 +1,4 @@
-//! Medians and extremes of repeated measurements, and how they are printed.
+//! Medians and extremes of repeated measurements.
 
 /// Measurements of one quantity.
 #[derive(Clone, Debug, Default)]
@@ -26,23 +26,6 @@ impl Samples {
     pub(super) fn spread(&self) -> String {
         let (min, max) = (self.quantile(0), self.quantile(1000));
         format!("{:.1} ({min:.1} to {max:.1})", self.median())
-    }
-}
-
-/// Prints rows under a head, columns aligned to the right.
-pub(super) fn print_table(head: &[&str], rows: &[Vec<String>]) {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);
-        cells.chain([head[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells = cells.zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
-        cells.collect::<Vec<_>>().join("  ")
-    };
-    println!("{}", line(&mut head.iter().copied()));
-    for row in rows {
-        println!("{}", line(&mut row.iter().map(String::as_str)));
     }
 }
 

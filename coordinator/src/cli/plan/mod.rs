@@ -1,0 +1,190 @@
+//! `binfer plan`: what a model takes at each rank count on given memory, and how fast it can be.
+//!
+//! Out of settings and headers alone, here or on the hub; nothing is loaded or downloaded. The
+//! numbers are those of the ledger that `serve` prints. Deliberately absent: measuring.
+
+mod show;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use binfer_shard::ModelSpec;
+use binfer_shard::fit::{self, CARDS, Card, Choice, Ledger, Limits, Memory};
+use clap::Args;
+
+use crate::config::{self, ConfigError};
+use crate::launch::LaunchError;
+use crate::locate::describe;
+use crate::options::Dtype;
+
+/// Rank counts worth a row.
+const WORLDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+/// Cards, and ranks on the host, unless told.
+const CARDS_DEFAULT: u32 = 8;
+const HOST_RANKS_DEFAULT: u32 = 4;
+
+/// Arguments of `binfer plan`.
+#[derive(Args, Clone, Debug)]
+pub struct PlanArgs {
+    /// As for `serve`, or a folder of which only config.json is there
+    pub model: String,
+    /// Branch, tag or commit of an id on the hub [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Memory of a card, as 80GB or 80GiB, or its name: H200, H100, A100, A100-40GB, L40S, L4, 4090
+    /// [default: this host's free memory]
+    #[arg(long, value_parser = parse_card)]
+    pub gpu: Option<Card>,
+    /// Cards that there are [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub gpus: Option<u32>,
+    /// Positions of a sequence [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<u32>,
+    /// Sequences of a step
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_num_seqs: u32,
+    /// Input tokens of a step
+    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_num_batched_tokens: u32,
+    /// How the KV cache is stored; `auto` is bf16 on cards, f32 on the host
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: Dtype,
+    /// Bandwidth of a card's, or the host's, memory in GB/s [default: that of a card by name]
+    #[arg(long, value_name = "GB/s")]
+    pub bandwidth: Option<f64>,
+    /// JSON in place of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A card by its name, or by its memory alone.
+fn parse_card(text: &str) -> Result<Card, String> {
+    if let Some(card) = Card::named(text) {
+        return Ok(card);
+    }
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "gb" => 1e9,
+        "gib" => f64::from(1 << 30),
+        "mib" => f64::from(1 << 20),
+        _ => 0.0,
+    };
+    let bytes = number.parse::<f64>().unwrap_or(0.0) * unit;
+    if (1e6..1e15).contains(&bytes) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in bounds")]
+        let bytes = bytes as u64;
+        return Ok(Card { name: "", bytes, bytes_per_s: 0.0 });
+    }
+    let names: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
+    Err(format!("expected memory as 80GB or 80GiB, or one of {}", names.join(", ")))
+}
+
+/// What is planned for.
+struct Plan<'a> {
+    spec: &'a ModelSpec,
+    limits: Limits,
+    /// As it is stored.
+    kv_dtype: &'static str,
+    worlds: Vec<u32>,
+    /// Bytes a second; of a card, or of the host for all of its ranks.
+    bandwidth: Option<f64>,
+    /// What `--tp auto` would take; a sentence if nothing fits.
+    auto: Result<Choice, String>,
+}
+
+/// A row of the plan.
+struct Row {
+    world: u32,
+    ledger: Ledger,
+    /// Seconds for one token of one sequence with a full context behind it.
+    alone_s: Option<f64>,
+    /// Tokens a second of as many full contexts as fit, if any do.
+    together_per_s: Option<f64>,
+}
+
+/// What a rank count comes to; if the model cannot be cut so often, the count and a sentence.
+type Outcome = Result<Row, (u32, String)>;
+
+/// Prints the plan.
+pub fn run(args: &PlanArgs) -> Result<ExitCode> {
+    let described = describe(&args.model, args.revision.as_deref())?;
+    let plan = Plan::new(args, &described.spec).map_err(LaunchError::Config)?;
+    let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
+    if args.json {
+        println!("{:#}", plan.json(&args.model, &described, &rows));
+    } else {
+        plan.print(args, &described, &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl<'a> Plan<'a> {
+    fn new(args: &PlanArgs, spec: &'a ModelSpec) -> Result<Self, ConfigError> {
+        let context_max = args.context.unwrap_or(spec.context_max);
+        if !(1..=spec.context_max).contains(&context_max) {
+            let trained = spec.context_max;
+            return Err(ConfigError(format!(
+                "--context {context_max}: expected 1 to {trained}, which the model was trained for"
+            )));
+        }
+        if args.bandwidth.is_some_and(|bandwidth| !(bandwidth > 0.0 && bandwidth < 1e6)) {
+            return Err(ConfigError("--bandwidth: expected GB/s above 0".into()));
+        }
+        let wanted = u64::from(args.max_num_seqs) * u64::from(context_max);
+        let free_bytes = config::memory_available_bytes();
+        let (memory, kv_tokens_max) = match args.gpu {
+            Some(card) => (Memory::Devices(card.bytes), u64::MAX),
+            None => (Memory::Host { free_bytes, kv_bytes: None }, wanted),
+        };
+        let kv_dtype = match args.dtype {
+            Dtype::Auto if args.gpu.is_some() => Dtype::Bf16,
+            dtype => dtype,
+        };
+        let limits = Limits {
+            memory,
+            kv_element_bytes: kv_dtype.element_bytes(),
+            context_max,
+            sequences_max: args.max_num_seqs,
+            kv_tokens_max,
+            tokens_per_step_max: args.max_num_batched_tokens,
+        };
+        let default = if args.gpu.is_some() { CARDS_DEFAULT } else { HOST_RANKS_DEFAULT };
+        let most = args.gpus.unwrap_or(default);
+        let mut worlds: Vec<u32> = WORLDS.into_iter().filter(|world| *world < most).collect();
+        worlds.push(most);
+        let devices = vec![args.gpu.map_or(0, |card| card.bytes); most as usize];
+        let devices = if args.gpu.is_some() { devices.as_slice() } else { &[] };
+        let auto = fit::choose(spec, devices, &limits).map_err(|error| error.to_string());
+        let of_card = args.gpu.map(|card| card.bytes_per_s).filter(|bandwidth| *bandwidth > 0.0);
+        let bandwidth = args.bandwidth.map(|gigabytes| gigabytes * 1e9).or(of_card);
+        Ok(Self { spec, limits, kv_dtype: kv_dtype.stored(), worlds, bandwidth, auto })
+    }
+
+    fn row(&self, world: u32) -> Outcome {
+        let row = || {
+            let ledger = Ledger::new(self.spec, world, &self.limits)?;
+            let seconds = |sequences| {
+                let (context, element) = (self.limits.context_max, self.limits.kv_element_bytes);
+                let read = fit::step_read_bytes(self.spec, world, (sequences, context), element)?;
+                let bytes = match self.limits.memory {
+                    Memory::Devices(_) => read.into_iter().max().unwrap_or(0),
+                    Memory::Host { .. } => read.into_iter().sum(),
+                };
+                Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth))
+            };
+            let contexts = ledger.contexts.min(u64::from(self.limits.sequences_max));
+            let together = if contexts > 0 { seconds(contexts)? } else { None };
+            Ok(Row {
+                world,
+                alone_s: seconds(1)?,
+                together_per_s: together.map(|seconds| contexts as f64 / seconds),
+                ledger,
+            })
+        };
+        row().map_err(|error: binfer_shard::Error| (world, error.to_string()))
+    }
+}

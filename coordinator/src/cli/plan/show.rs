@@ -1,0 +1,168 @@
+//! How a plan is shown: a table for people, JSON for programs.
+
+use binfer_shard::fit::{Choice, Memory, RankLedger};
+use binfer_shard::{DType, Description, ModelSpec};
+use serde_json::{Value, json};
+
+use super::{Outcome, Plan, PlanArgs, Row};
+use crate::cli::table::print_table;
+
+impl Plan<'_> {
+    /// Prints the table, what it stands on, and what `--tp auto` would take.
+    pub(super) fn print(&self, args: &PlanArgs, described: &Description, rows: &[Outcome]) {
+        let (spec, limits) = (self.spec, &self.limits);
+        let parameters = count(spec.parameters());
+        let assumed =
+            if described.assumed { " (weights not seen, config.json says so)" } else { "" };
+        let (layers, bytes) = (spec.layers.len(), size(spec.weight_bytes()));
+        let (model, architecture) = (&args.model, &spec.architecture);
+        println!(
+            "{model}: {architecture}, {layers} layers, {parameters} parameters, {}, {bytes}{assumed}",
+            dtypes(spec).join(" + ")
+        );
+        match limits.memory {
+            Memory::Devices(bytes) => {
+                let name = args.gpu.map_or("", |card| card.name);
+                let each = format!("{name} {}", size(bytes));
+                println!("cards: {} each, of which a tenth is left alone", each.trim_start());
+            }
+            Memory::Host { free_bytes, .. } => {
+                println!("host: {} free, of which a quarter is for KV", size(free_bytes));
+            }
+        }
+        println!("contexts of {} tokens, KV cache in {}", limits.context_max, self.kv_dtype);
+        let head = [
+            "TP",
+            "fits",
+            "weights/rank",
+            "KV/token/rank",
+            "KV tokens",
+            "contexts",
+            "ms/token",
+            "tok/s",
+        ];
+        let cells = rows.iter().flatten().map(Row::cells).collect::<Vec<_>>();
+        print_table(&head, &cells);
+        for (world, cause) in rows.iter().filter_map(|row| row.as_ref().err()) {
+            println!("TP {world}: {cause}");
+        }
+        if self.bandwidth.is_some() {
+            println!(
+                "ms/token: for one full context; tok/s: for as many as fit, {} at most; by the \
+                 bandwidth of memory alone",
+                limits.sequences_max
+            );
+        }
+        match &self.auto {
+            Ok(Choice { world, reason }) => println!("--tp auto: {world} ({reason})"),
+            Err(cause) => println!("--tp auto: {cause}"),
+        }
+    }
+
+    /// All of it, in bytes and seconds.
+    pub(super) fn json(&self, model: &str, described: &Description, rows: &[Outcome]) -> Value {
+        let (spec, limits) = (self.spec, &self.limits);
+        let memory = match limits.memory {
+            Memory::Devices(bytes) => json!({ "device_bytes": bytes }),
+            Memory::Host { free_bytes, .. } => json!({ "host_free_bytes": free_bytes }),
+        };
+        let rows: Vec<Value> = rows
+            .iter()
+            .map(|row| match row {
+                Ok(row) => row.json(),
+                Err((world, cause)) => json!({ "tp": world, "fits": false, "error": cause }),
+            })
+            .collect();
+        let auto = match &self.auto {
+            Ok(Choice { world, reason }) => json!({ "tp": world, "reason": reason }),
+            Err(cause) => json!({ "error": cause }),
+        };
+        json!({
+            "model": model,
+            "architecture": spec.architecture,
+            "parameters": spec.parameters(),
+            "weight_bytes": spec.weight_bytes(),
+            "dtypes": dtypes(spec),
+            "weights_seen": !described.assumed,
+            "context": limits.context_max,
+            "kv_dtype": self.kv_dtype,
+            "memory": memory,
+            "bandwidth_bytes_per_s": self.bandwidth,
+            "plans": rows,
+            "auto": auto,
+        })
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let ledger = &self.ledger;
+        let missing = ledger.missing_bytes;
+        let fits =
+            if missing == 0 { "yes".to_owned() } else { format!("no, {} short", size(missing)) };
+        let most = |of: fn(&RankLedger) -> u64| ledger.ranks.iter().map(of).max().unwrap_or(0);
+        let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        vec![
+            self.world.to_string(),
+            fits,
+            size(most(|rank| rank.weight_bytes)),
+            size(most(|rank| rank.kv_position_bytes)),
+            ledger.kv_tokens.to_string(),
+            ledger.contexts.to_string(),
+            known(self.alone_s.map(|seconds| format!("{:.2}", seconds * 1e3))),
+            known(self.together_per_s.map(|speed| format!("{speed:.0}"))),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let ledger = &self.ledger;
+        let ranks = ledger.ranks.iter().map(|rank| {
+            json!({
+                "weight_bytes": rank.weight_bytes,
+                "activation_bytes": rank.activation_bytes,
+                "kv_bytes_per_token": rank.kv_position_bytes,
+                "kv_bytes": rank.kv_bytes,
+            })
+        });
+        json!({
+            "tp": self.world,
+            "fits": ledger.missing_bytes == 0,
+            "missing_bytes": ledger.missing_bytes,
+            "ranks": ranks.collect::<Vec<_>>(),
+            "kv_tokens": ledger.kv_tokens,
+            "contexts": ledger.contexts,
+            "seconds_per_token": self.alone_s,
+            "tokens_per_second_together": self.together_per_s,
+        })
+    }
+}
+
+/// Types of the weights, each once.
+fn dtypes(spec: &ModelSpec) -> Vec<&'static str> {
+    let parts = spec.tensors.iter().flat_map(|tensor| &tensor.parts);
+    let mut dtypes: Vec<_> = parts.map(|part| part.dtype).collect();
+    dtypes.sort_unstable();
+    dtypes.dedup();
+    dtypes.into_iter().map(DType::name).collect()
+}
+
+/// Parameters for people.
+fn count(parameters: u64) -> String {
+    let parameters = parameters as f64;
+    let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
+    match units.into_iter().find(|(unit, _)| parameters >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", parameters / unit),
+        None => format!("{parameters}"),
+    }
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().map(|(bits, name)| (f64::from(1 << bits), name));
+    match unit.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes / unit),
+        None => format!("{bytes} B"),
+    }
+}

@@ -1,0 +1,30 @@
+//! What a model is made of, also where its weights are not here.
+
+use std::path::Path;
+
+use crate::catalog::Catalog;
+use crate::{Error, ModelSpec, Source, families, hf, shards};
+
+/// A model's description and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// What it is made of.
+    pub spec: ModelSpec,
+    /// There are no weights: tensors are those that `config.json` calls for, of the type it names.
+    pub assumed: bool,
+}
+
+/// Describes a checkpoint, or a folder of which only `config.json` is there.
+///
+/// # Errors
+/// As [`Source::open`].
+pub fn describe(path: &Path) -> Result<Description, Error> {
+    if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
+        let spec = Source::open(path)?.spec().clone();
+        return Ok(Description { spec, assumed: false });
+    }
+    let (config, _) = hf::config(path)?;
+    let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
+    let spec = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+    Ok(Description { spec, assumed: true })
+}

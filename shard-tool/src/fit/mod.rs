@@ -1,0 +1,24 @@
+//! The fit planner: what a model takes on its ranks, worked out of its description alone.
+//!
+//! | module | is |
+//! |---|---|
+//! | `memory` | bytes of a position of KV cache, blocks within a budget, activations of a step |
+//! | `ledger` | one rank count on given memory: what each rank holds, what is left for KV |
+//! | `choose` | how many cards a model wants (`--tp auto`) |
+//! | `roofline` | what a step reads, and so the least time for a token |
+//! | `cards` | memory and bandwidth of known cards |
+//!
+//! Workers, the coordinator and `binfer plan` use the same functions, so a plan is what will be.
+//! Deliberately absent: devices that are asked. Everything here is arithmetic on integers.
+
+mod cards;
+mod choose;
+mod ledger;
+mod memory;
+mod roofline;
+
+pub use cards::{CARDS, Card};
+pub use choose::{Choice, choose};
+pub use ledger::{Ledger, Limits, Memory, RankLedger};
+pub use memory::{activation_elements, blocks_within, kv_position_bytes, sequences_within};
+pub use roofline::step_read_bytes;
