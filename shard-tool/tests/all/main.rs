@@ -12,6 +12,7 @@ mod gguf_writer;
 #[path = "../support/hub_server.rs"]
 mod hub_server;
 
+mod command;
 mod configs;
 mod damage;
 mod dequant;
