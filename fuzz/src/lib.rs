@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo install cargo-fuzz
-//! cargo +nightly fuzz run gguf        # or safetensors, config, index, tokenizer
+//! cargo +nightly fuzz run gguf        # or safetensors, config, index, manifest, tokenizer
 //! ```
 //!
 //! Whatever the bytes are, opening must give a model or an error: no panic, no hang, no large
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use binfer_coordinator::text::TextModel;
-use binfer_shard::{Source, layouts, local_tensors};
+use binfer_shard::{Source, layouts, shards};
 
 /// Most bytes of a slice that are read: bytes that the file has are no proof of harmlessness.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -36,6 +36,19 @@ pub fn gguf(bytes: &[u8]) {
     }
 }
 
+/// Opens shards whose manifest is these bytes.
+pub fn manifest(bytes: &[u8]) {
+    static SHARDS: OnceLock<PathBuf> = OnceLock::new();
+    let folder = SHARDS.get_or_init(|| {
+        let source = Source::open(folder("llama31")).expect("the fixture");
+        let path = scratch().join("shards");
+        shards::write(&source, 2, &path, |_| ()).expect("shards of the fixture");
+        path
+    });
+    std::fs::write(folder.join("manifest.json"), bytes).expect("a file in the scratch folder");
+    open(folder);
+}
+
 /// Opens a tokenizer of these bytes, and uses it.
 pub fn tokenizer(bytes: &[u8]) {
     let folder = folder("qwen3");
@@ -51,7 +64,8 @@ fn open(path: &Path) {
     let Ok(source) = Source::open(path) else { return };
     for world in 1..=4 {
         for layout in layouts(source.spec(), world).into_iter().flatten() {
-            let tensors = local_tensors(source.spec(), &layout).expect("a layout of this model");
+            // Shards are for one number of ranks.
+            let Ok(tensors) = source.local_tensors(&layout) else { continue };
             for part in tensors.iter().flat_map(|tensor| &tensor.parts) {
                 if part.bytes() <= READ_BYTES_MAX {
                     let mut out = vec![0; usize::try_from(part.bytes()).expect("a small slice")];

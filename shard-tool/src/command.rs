@@ -35,11 +35,11 @@ impl Shard {
     /// # Errors
     /// Of opening, cutting and writing.
     pub fn run(&self, model: &Path, mut progress: impl FnMut(u64, u64)) -> Result<String, Error> {
+        if self.dry_run {
+            return self.listing(&describe(model)?.spec);
+        }
         // The parser saw to it that what is needed is there.
         let (world, out) = (self.tp.unwrap_or(1), self.output.as_deref().unwrap_or(model));
-        if self.dry_run {
-            return listing(&describe(model)?.spec, world);
-        }
         let source = Source::open(model)?;
         let (began, bytes) = (Instant::now(), source.spec().weight_bytes());
         let progress = |done| progress(done, bytes);
@@ -55,23 +55,27 @@ impl Shard {
             "{out}: {world} rank(s) {done}, {megabytes:.0} MB in {seconds:.2} s, {speed:.0} MB/s\n"
         ))
     }
-}
 
-/// What each rank would hold: a line a tensor, part by part.
-fn listing(spec: &ModelSpec, world: u32) -> Result<String, Error> {
-    let mut text = String::new();
-    for layout in layouts(spec, world)? {
-        let tensors = local_tensors(spec, &layout)?;
-        let bytes: u64 = tensors.iter().map(LocalTensor::bytes).sum();
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "rank {} of {world}: {bytes} bytes", layout.rank);
-        for tensor in &tensors {
-            for part in &tensor.parts {
-                let (rows, cols, bytes) = (part.rows, part.cols, part.bytes());
-                let (name, dtype) = (&part.source, part.dtype.name());
-                let _ = writeln!(text, "  {name} {dtype} [{rows}, {cols}] {bytes} bytes");
+    /// What each rank would hold of a model: a line a tensor, part by part.
+    ///
+    /// # Errors
+    /// `Layout` when it cannot be cut so.
+    pub fn listing(&self, spec: &ModelSpec) -> Result<String, Error> {
+        let world = self.tp.unwrap_or(1);
+        let mut text = String::new();
+        for layout in layouts(spec, world)? {
+            let tensors = local_tensors(spec, &layout)?;
+            let bytes: u64 = tensors.iter().map(LocalTensor::bytes).sum();
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "rank {} of {world}: {bytes} bytes", layout.rank);
+            for tensor in &tensors {
+                for part in &tensor.parts {
+                    let (rows, cols, bytes) = (part.rows, part.cols, part.bytes());
+                    let (name, dtype) = (&part.source, part.dtype.name());
+                    let _ = writeln!(text, "  {name} {dtype} [{rows}, {cols}] {bytes} bytes");
+                }
             }
         }
+        Ok(text)
     }
-    Ok(text)
 }

@@ -93,18 +93,27 @@ fn a_model_on_the_hub_is_planned_before_anything_of_it_is_kept() {
     let _ = std::fs::remove_dir_all(&home);
     for name in ["qwen3", "llama31"] {
         let server = HubServer::of_folder(&tiny(name));
-        let output = binfer()
-            .env("HF_HOME", &home)
-            .env("HF_ENDPOINT", &server.endpoint)
-            .env("NO_PROXY", "127.0.0.1")
-            .env_remove("HF_HUB_CACHE")
-            .env_remove("SSL_CERT_FILE")
-            .args(["plan", REPOSITORY, "--json", "--gpu", "80GB"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let remote: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let local = plan(&[tiny(name).to_str().unwrap(), "--gpu", "80GB"]);
+        let remote = |args: &[&str]| {
+            let output = binfer()
+                .env("HF_HOME", &home)
+                .env("HF_ENDPOINT", &server.endpoint)
+                .env("NO_PROXY", "127.0.0.1")
+                .env_remove("HF_HUB_CACHE")
+                .env_remove("SSL_CERT_FILE")
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+            output.stdout
+        };
+        let path = tiny(name);
+        let (path, cut) = (path.to_str().unwrap(), ["--tp", "2", "--dry-run"]);
+        let listing = remote(&[&["shard", REPOSITORY], &cut[..]].concat());
+        let here = Run::good(&[&["shard", path], &cut[..]].concat()).stdout;
+        assert_eq!(String::from_utf8(listing).unwrap(), here);
+        let remote = remote(&["plan", REPOSITORY, "--json", "--gpu", "80GB"]);
+        let remote: Value = serde_json::from_slice(&remote).unwrap();
+        let local = plan(&[path, "--gpu", "80GB"]);
         assert_eq!((&remote["plans"], &remote["auto"]), (&local["plans"], &local["auto"]));
         assert!(!home.exists(), "something was kept");
         let seen = server.seen();

@@ -7,7 +7,7 @@ use binfer_shard::command::Shard;
 use clap::Args;
 
 use crate::launch::LaunchError;
-use crate::locate::locate;
+use crate::locate::{describe, locate};
 use crate::options::Verbosity;
 use crate::report::Report;
 
@@ -30,6 +30,12 @@ pub struct ShardArgs {
 /// Cuts, or says what it would cut. Status 78 for settings, files and disks that cannot work.
 pub fn run(args: &ShardArgs) -> Result<ExitCode> {
     let report = Report::new(Verbosity::of(args.quiet, false));
+    if args.shard.dry_run {
+        // Of what is on the hub only headers are fetched.
+        let described = describe(&args.model, args.revision.as_deref())?;
+        print!("{}", args.shard.listing(&described.spec).map_err(LaunchError::from)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let located = locate(&args.model, args.revision.as_deref(), &report)?;
     let outcome = args.shard.run(&located.path, |done, total| report.sharding(done, total));
     report.loaded();

@@ -28,6 +28,23 @@ pub(crate) const WEIGHTS: &str = "model.safetensors";
 /// Names the files of weights where there are several.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
+/// Settings, tokenizer and templates, as far as a model has them: what is fetched from the hub, and
+/// what goes along with shards. `vocab.json`, `merges.txt` and `tokenizer.model` are there for other
+/// programs that read such folders.
+pub(crate) const TEXTS: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
 /// The settings of the model in a folder, and their text.
 pub(crate) fn config(folder: &Path) -> Result<(Config, Vec<u8>), Error> {
     let path = folder.join("config.json");

@@ -7,22 +7,6 @@ use super::{HubError, ModelId};
 use crate::error::listed;
 use crate::hf;
 
-/// Settings, tokenizer and templates, as far as a repository has them. `vocab.json`, `merges.txt`
-/// and `tokenizer.model` are there for other programs that share the cache.
-const TEXTS: &[&str] = &[
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-];
-
 /// What to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
@@ -60,7 +44,7 @@ pub(super) fn wanted(id: &ModelId, paths: &[String]) -> Result<Wanted, HubError>
     };
     if let Some(weights) = weights {
         let index = (weights == Weights::Indexed).then_some(hf::INDEX);
-        let texts = TEXTS.iter().copied().chain(index).filter(|name| has(name));
+        let texts = hf::TEXTS.iter().copied().chain(index).filter(|name| has(name));
         return Ok(Wanted::Folder { texts: texts.map(str::to_owned).collect(), weights });
     }
     match models.as_slice() {

@@ -1,7 +1,7 @@
 //! What a folder of shards holds besides weights: all that serving needs, so that the checkpoint
 //! may go.
 //!
-//! Of a Hugging Face folder the text files that binfer reads; of a GGUF file its metadata (tokenizer,
+//! Of a Hugging Face folder its text files; of a GGUF file its metadata (tokenizer,
 //! chat template, hyperparameters), as a GGUF file without weights.
 
 use std::collections::BTreeSet;
@@ -9,21 +9,12 @@ use std::path::Path;
 
 use crate::catalog::{Catalog, DataFile};
 use crate::gguf::{Gguf, encode};
-use crate::hf::bounded;
+use crate::hf::{TEXTS, bounded};
 use crate::{Error, Source, pieces};
 
 /// The metadata of a GGUF file.
 pub(super) const METADATA: &str = "metadata.gguf";
 
-/// Files of a Hugging Face folder that are read when it is served; all but the first may lack.
-const TEXT_FILES: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 /// Longer than any that the readers take.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
@@ -47,7 +38,7 @@ pub(super) fn contents(source: &Source) -> Result<Vec<(&'static str, Vec<u8>)>, 
 }
 
 fn text_files(folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-    let there = TEXT_FILES.into_iter().filter(|name| folder.join(name).is_file());
+    let there = TEXTS.iter().copied().filter(|name| folder.join(name).is_file());
     there.map(|name| Ok((name, bounded(&folder.join(name), TEXT_BYTES_MAX)?))).collect()
 }
 
