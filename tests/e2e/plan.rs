@@ -110,7 +110,7 @@ fn a_model_on_the_hub_is_planned_before_anything_of_it_is_kept() {
         let (path, cut) = (path.to_str().unwrap(), ["--tp", "2", "--dry-run"]);
         let listing = remote(&[&["shard", REPOSITORY], &cut[..]].concat());
         let here = Run::good(&[&["shard", path], &cut[..]].concat()).stdout;
-        assert_eq!(String::from_utf8(listing).unwrap(), here);
+        assert_eq!(String::from_utf8(listing).unwrap().trim_end(), here.trim_end());
         let remote = remote(&["plan", REPOSITORY, "--json", "--gpu", "80GB"]);
         let remote: Value = serde_json::from_slice(&remote).unwrap();
         let local = plan(&[path, "--gpu", "80GB"]);
