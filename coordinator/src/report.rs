@@ -12,6 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::fleet::LoadProgress;
 use crate::options::Verbosity;
 
+/// What the bar of a download shows.
+const DOWNLOADING: &str = "downloading {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+
 /// Tells about one start, or about something else that takes time.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -56,10 +59,14 @@ impl Report {
             Event::Waiting => {
                 self.line("another process is downloading this model: waiting for it")
             }
+            Event::Found { bytes_done, bytes_total } => {
+                self.advance(DOWNLOADING, (bytes_done, bytes_total));
+                // What was there says nothing of how fast the rest comes.
+                self.bar.tick();
+                self.bar.reset_eta();
+            }
             Event::Progress { bytes_done, bytes_total } => {
-                let template =
-                    "downloading {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-                self.advance(template, (bytes_done, bytes_total));
+                self.advance(DOWNLOADING, (bytes_done, bytes_total));
             }
         }
     }

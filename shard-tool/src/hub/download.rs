@@ -12,7 +12,7 @@ use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
 
 use super::client::{Client, Target};
-use super::partial::Partial;
+use super::partial::{PIECE_BYTES, Partial};
 use super::retry::{Failure, Retry, Stop};
 use super::{Event, HubError};
 
@@ -36,10 +36,19 @@ pub(super) struct Counter<'a> {
 }
 
 impl Counter<'_> {
-    pub(super) fn add(&self, bytes: u64) {
-        let before = self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
-        let (bytes_done, bytes_total) = (before + bytes, self.bytes_total);
+    /// Bytes that were there before.
+    pub(super) fn found(&self, bytes: u64) {
+        let (bytes_done, bytes_total) = (self.count(bytes), self.bytes_total);
+        (self.watch)(Event::Found { bytes_done, bytes_total });
+    }
+
+    fn fetched(&self, bytes: u64) {
+        let (bytes_done, bytes_total) = (self.count(bytes), self.bytes_total);
         (self.watch)(Event::Progress { bytes_done, bytes_total });
+    }
+
+    fn count(&self, bytes: u64) -> u64 {
+        self.bytes_done.fetch_add(bytes, Ordering::Relaxed) + bytes
     }
 }
 
@@ -53,17 +62,22 @@ impl Download<'_> {
     /// Fetches what is missing of all files and makes them blobs.
     pub(super) fn run(&self, partials: Vec<Partial>) -> Result<(), HubError> {
         let mut files = Vec::with_capacity(partials.len());
-        let mut pieces = Vec::new();
+        let (mut pieces, mut found) = (Vec::new(), 0);
         for partial in partials {
             let count = partial.pieces();
             if count == 0 {
                 partial.finish()?;
                 continue;
             }
-            pieces.extend((0..count).map(|piece| (files.len(), piece)));
+            for piece in 0..count {
+                let missing = partial.missing(piece)?;
+                found += missing.start - piece * PIECE_BYTES;
+                pieces.push((files.len(), piece));
+            }
             let left = AtomicUsize::new(usize::try_from(count).unwrap_or(usize::MAX));
             files.push(Open { partial, left });
         }
+        self.counter.found(found);
         let fetch = |(file, piece): (usize, u64), stop: &Stop| {
             let file = &files[file];
             self.piece(&file.partial, piece, stop)?;
@@ -81,7 +95,6 @@ impl Download<'_> {
         let name = partial.remote().name.as_str();
         let mut retry = Retry::new(stop);
         let mut missing = partial.missing(piece)?;
-        self.counter.add(missing.start - piece * super::partial::PIECE_BYTES);
         while !missing.is_empty() && !stop.is_set() {
             let before = missing.start;
             let outcome = self.stretch(partial, piece, &mut missing, stop);
@@ -122,7 +135,7 @@ impl Download<'_> {
                 Ok(count) => {
                     partial.write(piece, missing.start, &part[..count])?;
                     missing.start += count as u64;
-                    self.counter.add(count as u64);
+                    self.counter.fetched(count as u64);
                 }
                 Err(error) => return Err(Failure::passing(error.to_string())),
             }

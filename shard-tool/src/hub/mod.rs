@@ -67,7 +67,14 @@ pub struct HubSettings {
 pub enum Event {
     /// Another process is downloading the same model; its end is awaited.
     Waiting,
-    /// How far it is; what was there already counts as done.
+    /// Some of it was there already, and counts as done.
+    Found {
+        /// Of all files that serving needs.
+        bytes_done: u64,
+        /// Bytes of those files.
+        bytes_total: u64,
+    },
+    /// Some of it arrived; the numbers are as in `Found`.
     Progress {
         /// Of all files that serving needs.
         bytes_done: u64,
@@ -202,9 +209,9 @@ impl Hub {
         for file in files {
             let blob = repository.blob(&file.etag);
             if is_whole(&blob, file.bytes) {
-                counter.add(file.bytes);
+                counter.found(file.bytes);
             } else if missing.contains_key(file.etag.as_str()) {
-                counter.add(file.bytes); // the same content under another name
+                counter.found(file.bytes); // the same content under another name
             } else {
                 missing.insert(&file.etag, Partial::open(file, blob)?);
             }

@@ -1,151 +1,13 @@
-//! Models by id, from a hub that a test runs: what lies in the cache, and what faults come to.
+//! What breaks, comes wrong or is refused, and what comes of it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use binfer_shard::Source;
-use binfer_shard::hub::{Event, Hub, HubError, HubSettings, ModelId};
+use binfer_shard::hub::{Event, HubError, ModelId};
 
-use crate::hub_server::{COMMIT, Fault, HubServer, REPOSITORY, etag};
-
-const WEIGHTS: &str = "model.safetensors";
-
-/// A cache of its own, and a client of the server.
-struct Client {
-    cache: PathBuf,
-    settings: HubSettings,
-}
-
-impl Client {
-    fn new(server: &HubServer, test: &str) -> Self {
-        let cache = crate::scratch(&format!("hub-{test}"));
-        let _ = fs::remove_dir_all(&cache);
-        let settings = HubSettings {
-            endpoint: server.endpoint.clone(),
-            cache: cache.clone(),
-            token: Some("secret".into()),
-            offline: false,
-            roots_pem: None,
-            proxy: None,
-        };
-        Self { cache, settings }
-    }
-
-    fn hub(&self) -> Hub {
-        Hub::new(&self.settings).unwrap()
-    }
-
-    fn pull(&self) -> Result<PathBuf, HubError> {
-        self.hub().pull(&id(), &|_| {})
-    }
-
-    fn repository(&self) -> PathBuf {
-        self.cache.join("models--some-org--tiny.model")
-    }
-
-    /// Names in `blobs`.
-    fn blobs(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.repository().join("blobs")).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.collect();
-        names.sort();
-        names
-    }
-}
-
-fn id() -> ModelId {
-    ModelId::parse(REPOSITORY).unwrap()
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(name)
-}
-
-/// What a fault says of requests to the storage that begin there.
-fn storage_asked_from(start: usize) -> String {
-    format!("GET /m.gguf HTTP/1.1 bytes={start}-")
-}
-
-fn ranges(server: &HubServer) -> Vec<String> {
-    let from_storage = server.seen().into_iter().filter(|seen| seen.by_storage);
-    from_storage.filter_map(|seen| seen.range).collect()
-}
-
-#[test]
-fn a_model_lies_in_the_cache_as_the_hubs_own_library_puts_it() {
-    let folder = fixture("qwen3");
-    let server = HubServer::of_folder(&folder);
-    let client = Client::new(&server, "layout");
-    let path = client.pull().unwrap();
-    assert_eq!(path, client.repository().join("snapshots").join(COMMIT));
-    let wanted = [
-        "config.json",
-        "generation_config.json",
-        WEIGHTS,
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ];
-    let mut found: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
-    found.sort();
-    assert_eq!(found, wanted);
-    let mut etags = Vec::new();
-    for name in wanted {
-        let bytes = fs::read(folder.join(name)).unwrap();
-        let etag = etag(name, &bytes);
-        let link = fs::read_link(path.join(name)).unwrap();
-        assert_eq!(link, Path::new("../../blobs").join(&etag));
-        assert!(fs::read(path.join(name)).unwrap() == bytes, "{name}");
-        etags.push(etag);
-    }
-    etags.sort();
-    assert_eq!(client.blobs(), etags);
-    assert_eq!(fs::read_to_string(client.repository().join("refs/main")).unwrap(), COMMIT);
-    assert_eq!(Source::open(&path).unwrap().spec().architecture, "qwen3");
-}
-
-#[test]
-fn the_token_is_shown_to_the_hub_and_to_nobody_else() {
-    let server = HubServer::of_folder(&fixture("qwen3"));
-    Client::new(&server, "token").pull().unwrap();
-    let seen = server.seen();
-    assert!(seen.iter().any(|seen| seen.by_storage));
-    for seen in seen {
-        let shown = seen.authorization.is_some_and(|text| text == "Bearer secret");
-        assert_eq!(shown, !seen.by_storage, "{}", seen.line);
-    }
-}
-
-#[test]
-fn what_the_cache_has_is_not_fetched_again() {
-    let server = HubServer::of_folder(&fixture("llama31"));
-    let client = Client::new(&server, "again");
-    // No tokenizer: never whole, so it is asked for, but nothing is fetched twice.
-    client.hub().model(&id(), &|_| {}).unwrap();
-    assert!(client.hub().cached(&id()).is_none());
-    server.seen();
-    client.hub().model(&id(), &|_| {}).unwrap();
-    let seen = server.seen();
-    let fetched = seen.iter().filter(|seen| seen.line.starts_with("GET /some"));
-    assert_eq!(fetched.count(), 0, "{seen:?}");
-
-    let server = HubServer::of_folder(&fixture("qwen3"));
-    let client = Client::new(&server, "whole");
-    let path = client.pull().unwrap();
-    server.seen();
-    assert_eq!(client.hub().model(&id(), &|_| {}).unwrap(), path);
-    let pinned = || id().at_revision(COMMIT).unwrap();
-    assert_eq!(client.hub().model(&pinned(), &|_| {}).unwrap(), path);
-    assert!(server.seen().is_empty());
-    let offline = Hub::new(&HubSettings { offline: true, ..client.settings.clone() }).unwrap();
-    assert_eq!(offline.model(&id(), &|_| {}).unwrap(), path);
-    fs::remove_file(path.join(WEIGHTS)).unwrap();
-    let error = offline.model(&id(), &|_| {}).unwrap_err();
-    assert!(matches!(&error, HubError::Offline(cause) if cause.contains("HF_HUB_OFFLINE")));
-    assert!(server.seen().is_empty());
-}
+use super::{Client, WEIGHTS, fixture, id, ranges, storage_asked_from};
+use crate::hub_server::{Fault, HubServer, etag};
 
 #[test]
 fn a_broken_connection_goes_on_where_it_broke() {
@@ -177,7 +39,15 @@ fn a_broken_download_goes_on_where_it_was_with_every_piece() {
     assert!(client.blobs()[0].ends_with(".binfer.incomplete"), "{:?}", client.blobs());
     server.mend();
     server.seen();
-    let path = client.pull().unwrap();
+    let found = std::sync::atomic::AtomicU64::new(0);
+    let watch = |event| {
+        if let Event::Found { bytes_done, bytes_total } = event {
+            assert_eq!(bytes_total, length as u64);
+            found.fetch_max(bytes_done, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let path = client.hub().pull(&id(), &watch).unwrap();
+    assert!([1000, 2000, 3000].contains(&found.into_inner()));
     // One piece failed for good, which may have stopped the other before it began.
     let (mut asked, mut resumed) = (ranges(&server), 0);
     asked.sort();
@@ -297,22 +167,4 @@ fn names_from_the_hub_do_not_leave_the_cache() {
     (0..7).for_each(|_| server.fault("/api/models", Fault::Answer("302 Found", around.clone())));
     let error = client.pull().unwrap_err();
     assert!(matches!(&error, HubError::Answer(cause) if cause.contains("redirects")), "{error}");
-}
-
-#[test]
-fn one_process_at_a_time_writes_to_a_repository() {
-    let server = HubServer::of_folder(&fixture("qwen3"));
-    let client = Client::new(&server, "lock");
-    let path = client.cache.join(".locks/models--some-org--tiny.model/binfer.lock");
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let other = fs::File::create(path).unwrap();
-    other.lock().unwrap();
-    let (tell, told) = mpsc::channel();
-    let hub = client.hub();
-    let pull =
-        std::thread::spawn(move || hub.pull(&id(), &|event| tell.send(event).unwrap_or_default()));
-    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), Event::Waiting);
-    assert!(server.seen().iter().all(|seen| seen.line.starts_with("GET /api")));
-    drop(other);
-    assert!(pull.join().unwrap().unwrap().join(WEIGHTS).is_file());
 }
