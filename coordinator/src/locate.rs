@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::Description;
+use binfer_shard::gguf::PartName;
 use binfer_shard::hub::{Hub, HubError, ModelId};
 use binfer_shard::shards::is_shards;
 
@@ -99,8 +100,10 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() && !is_shards(path) => {
             wrong("the folder has no config.json")
         }
-        Ok(meta) if meta.is_file() || meta.is_dir() => {
-            Ok(Some(path.canonicalize().unwrap_or_else(|_| path.to_owned())))
+        Ok(meta) if meta.is_dir() => Ok(Some(path.canonicalize().unwrap_or_else(|_| path.into()))),
+        // Links to files are not followed: in the hub's cache only they have the files' names.
+        Ok(meta) if meta.is_file() => {
+            Ok(Some(std::path::absolute(path).unwrap_or_else(|_| path.into())))
         }
         Ok(_) => wrong("not a file"),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -108,7 +111,12 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
+/// What clients call a model: its file without ending and number of a part, or its folder.
 fn file_name(path: &Path, model: &str) -> String {
+    let name = path.file_name().and_then(|name| name.to_str());
+    if let Some(part) = name.and_then(PartName::parse) {
+        return part.stem.to_owned();
+    }
     // A folder's name may have dots.
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
     stem.map_or_else(|| model.to_owned(), |stem| stem.to_string_lossy().into_owned())

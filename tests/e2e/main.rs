@@ -10,6 +10,7 @@
 //! | `hub` | models by their id on the hub |
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
+//! | `features` | features of the tiny checkpoints switched off: the goldens notice |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `plan` | what a model takes, planned and reported |
@@ -27,6 +28,7 @@
 mod api;
 mod bf16;
 mod digests;
+mod features;
 mod folder;
 mod hang;
 mod harness;

@@ -15,7 +15,7 @@ use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use binfer_worker::backend::{Abort, Backend};
 use binfer_worker::forward;
 use binfer_worker::memory::{self, Activations, StepLimits};
-use binfer_worker::model::{self, Model};
+use binfer_worker::model::{self, Layer, Model};
 use binfer_worker::progress::Progress;
 use binfer_worker::slots::SlotTable;
 
@@ -105,6 +105,11 @@ impl Rig {
     /// Makes it the rank of a server whose sequences have up to so many positions.
     pub(crate) fn limit_positions(&mut self, positions: Option<u32>) {
         self.model.limit_positions(positions.unwrap_or(CONTEXT));
+    }
+
+    /// Layers of the model, to be tampered with.
+    pub(crate) fn layers(&mut self) -> &mut [Layer] {
+        &mut self.model.layers
     }
 
     fn of_rank(

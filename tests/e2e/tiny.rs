@@ -18,15 +18,15 @@ const BOUND: f32 = 1e-5;
 const CHUNK: usize = 7;
 
 /// A prompt, the logits after its last token, and the greedy tokens that follow.
-struct Case {
-    prompt_ids: Vec<Token>,
-    logits: Vec<f32>,
+pub(crate) struct Case {
+    pub(crate) prompt_ids: Vec<Token>,
+    pub(crate) logits: Vec<f32>,
     ids: Vec<Token>,
     /// Positions of a sequence, where its rope scaling follows from that.
-    longest: Option<u32>,
+    pub(crate) longest: Option<u32>,
 }
 
-fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(repository("tests/fixtures/tiny")).unwrap();
     let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     folders.retain(|path| path.is_dir());
@@ -35,7 +35,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn cases(folder: &Path) -> Vec<Case> {
+pub(crate) fn cases(folder: &Path) -> Vec<Case> {
     let text = std::fs::read_to_string(folder.join("golden.json")).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
     let list = |value: &Value| serde_json::from_value(value.clone()).unwrap();
@@ -93,7 +93,7 @@ fn check_shards(
     std::fs::remove_dir_all(shards).unwrap();
 }
 
-fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
+pub(crate) fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
     numbers.map(f32::abs).fold(0.0, f32::max)
 }
 

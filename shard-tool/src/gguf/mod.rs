@@ -19,6 +19,7 @@ use std::path::Path;
 
 pub(crate) use encode::encode;
 pub use metadata::{Array, Metadata, Value};
+pub use split::PartName;
 pub use table::TensorInfo;
 
 use crate::Error;

@@ -21,6 +21,34 @@ const TENSORS: &str = "split.tensors.count";
 /// Parts at most: each is an open file.
 const PARTS_MAX: u32 = 512;
 
+/// What the name of a part says: `STEM-00002-of-00003.gguf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartName<'a> {
+    /// What the names of all parts begin with.
+    pub stem: &'a str,
+    /// From 1.
+    pub number: u32,
+    /// How many parts there are.
+    pub count: u32,
+}
+
+impl<'a> PartName<'a> {
+    /// Reads a name; `None` if it is not that of a part.
+    #[must_use]
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let digits = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
+        Some(Self { stem, number: digits(number)?, count: digits(count)? })
+    }
+
+    /// The name of another part of the same model.
+    #[must_use]
+    pub fn sibling(self, number: u32) -> String {
+        format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count)
+    }
+}
+
 const WAY_OUT: &str = "put all parts of one model, under their own names, into one folder";
 
 /// Opens a GGUF file, and all its other parts where it is one of several. The header is that of
@@ -55,7 +83,7 @@ fn read(path: &Path) -> Result<(DataFile, Gguf), Error> {
 struct Split {
     folder: PathBuf,
     /// Beginning of the parts' names.
-    name: String,
+    stem: String,
     count: u32,
     tensors: u32,
 }
@@ -75,18 +103,20 @@ impl Split {
             let cause = format!("{NUMBER} is {number} and {COUNT} {count}, of {PARTS_MAX} at most");
             return Err(refuse(cause));
         }
-        let ending = ending(number, count);
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(name) = name.and_then(|name| name.strip_suffix(&ending)) else {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(PartName::parse);
+        let named = name.filter(|name| (name.number, name.count) == (number + 1, count));
+        let Some(name) = named else {
+            let ending = PartName { stem: "", number, count }.sibling(number + 1);
             let cause = format!("part {} of {count}, but its name has not the", number + 1);
             return Err(refuse(format!("{cause} ending {ending:?}")).way_out(WAY_OUT));
         };
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(Some(Self { folder, name: name.to_owned(), count, tensors }))
+        Ok(Some(Self { folder, stem: name.stem.to_owned(), count, tensors }))
     }
 
     fn path(&self, number: u32) -> PathBuf {
-        self.folder.join(format!("{}{}", self.name, ending(number, self.count)))
+        let name = PartName { stem: &self.stem, number, count: self.count };
+        self.folder.join(name.sibling(number + 1))
     }
 
     /// Refuses a folder that lacks parts, with the list.
@@ -117,8 +147,4 @@ impl Split {
         catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
         Ok(gguf)
     }
-}
-
-fn ending(number: u32, count: u32) -> String {
-    format!("-{:05}-of-{count:05}.gguf", number + 1)
 }

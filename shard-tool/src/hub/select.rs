@@ -5,6 +5,7 @@
 
 use super::{HubError, ModelId};
 use crate::error::listed;
+use crate::gguf::PartName;
 use crate::hf;
 
 /// What to fetch.
@@ -92,7 +93,7 @@ fn firsts(models: &[Vec<String>]) -> Vec<&str> {
 /// `Model-Q4_K_M.gguf` is quantised as `q4_k_m`.
 fn is_quantised_as(path: &str, tag: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
-    let stem = split_part(file).map_or_else(|| file.trim_end_matches(GGUF), |part| part.stem);
+    let stem = PartName::parse(file).map_or_else(|| file.trim_end_matches(GGUF), |part| part.stem);
     let (stem, tag) = (stem.to_ascii_lowercase(), tag.to_ascii_lowercase());
     stem.strip_suffix(&tag).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']))
 }
@@ -104,30 +105,14 @@ const GGUF: &str = ".gguf";
 fn gguf_models(paths: &[String]) -> Vec<Vec<String>> {
     let models = paths.iter().filter(|path| path.ends_with(GGUF) && !path.contains("mmproj"));
     let whole = |path: &String| -> Option<Vec<String>> {
-        let Some(part) = split_part(path) else { return Some(vec![path.clone()]) };
+        let Some(part) = PartName::parse(path) else { return Some(vec![path.clone()]) };
         if part.number != 1 {
             return None;
         }
-        let name = |number| format!("{}-{number:05}-of-{:05}{GGUF}", part.stem, part.count);
-        let parts: Vec<String> = (1..=part.count).map(name).collect();
+        let parts: Vec<String> = (1..=part.count).map(|number| part.sibling(number)).collect();
         parts.iter().all(|part| paths.contains(part)).then_some(parts)
     };
     models.filter_map(whole).collect()
-}
-
-/// A file that is one of several, as llama.cpp names them.
-struct SplitPart<'a> {
-    stem: &'a str,
-    number: u32,
-    count: u32,
-}
-
-/// Reads `STEM-00001-of-00003.gguf`.
-fn split_part(path: &str) -> Option<SplitPart<'_>> {
-    let (rest, count) = path.strip_suffix(GGUF)?.rsplit_once("-of-")?;
-    let (stem, number) = rest.rsplit_once('-')?;
-    let digits = |text: &str| (text.len() == 5).then(|| text.parse().ok()).flatten();
-    Some(SplitPart { stem, number: digits(number)?, count: digits(count)? })
 }
 
 #[cfg(test)]

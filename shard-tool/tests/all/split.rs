@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use binfer_shard::gguf::PartName;
 use binfer_shard::{Error, ErrorKind, Source};
 
 use crate::gguf_writer::{GgufWriter, Llama, TINY, byte_of};
@@ -121,6 +122,31 @@ fn parts_that_do_not_add_up_are_refused() {
 }
 
 #[test]
+fn names_of_parts() {
+    let part = PartName::parse("Qwen3-8B-Q4_K_M-00002-of-00013.gguf").unwrap();
+    assert_eq!(part, PartName { stem: "Qwen3-8B-Q4_K_M", number: 2, count: 13 });
+    assert_eq!(part.sibling(11), "Qwen3-8B-Q4_K_M-00011-of-00013.gguf");
+    for other in ["a.gguf", "a-1-of-2.gguf", "a-00001-of-00002", "a-0000x-of-00002.gguf", "ü.gguf"]
+    {
+        assert_eq!(PartName::parse(other), None, "{other}");
+    }
+}
+
+#[test]
+fn links_to_parts_keep_their_names() {
+    let paths = written("links", |_| {});
+    let folder = scratch("split-links-snapshot");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    for (index, path) in paths.iter().enumerate() {
+        let blob = path.with_file_name(format!("blob-{index}"));
+        std::fs::rename(path, &blob).unwrap();
+        std::os::unix::fs::symlink(&blob, folder.join(path.file_name().unwrap())).unwrap();
+    }
+    Source::open(folder.join(paths[1].file_name().unwrap())).unwrap();
+}
+
+#[test]
 fn names_and_numbers_must_make_sense() {
     let paths = written("renamed", |_| {});
     let renamed = paths[0].with_file_name("model.gguf");
@@ -144,4 +170,23 @@ fn parts_have_the_errors_of_files() {
     let error = refused(&paths, 0);
     assert_eq!(error.kind(), ErrorKind::Truncated);
     assert!(error.to_string().starts_with(&paths[2].display().to_string()), "{error}");
+}
+
+#[test]
+fn every_flipped_byte_of_a_part_is_an_error_or_a_model() {
+    let paths = written("flipped", |_| {});
+    let bytes = std::fs::read(&paths[1]).unwrap();
+    let header = TINY.writer().split(COUNT)[1].header().len();
+    for at in 0..header {
+        for mask in [1, 0x80] {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= mask;
+            std::fs::write(&paths[1], &flipped).unwrap();
+            for named in [0, 1] {
+                if let Err(error) = Source::open(&paths[named]) {
+                    assert!(error.to_string().contains("-of-00003.gguf"), "{error}");
+                }
+            }
+        }
+    }
 }
