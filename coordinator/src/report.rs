@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use binfer_shard::hub::Event;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::fleet::LoadProgress;
 use crate::options::Verbosity;
@@ -20,17 +20,14 @@ const DOWNLOADING: &str = "downloading {bar:32} {bytes}/{total_bytes} {bytes_per
 pub struct Report {
     verbosity: Verbosity,
     start: Instant,
+    /// Drawn from the first progress of something to its end, and never otherwise.
     bar: ProgressBar,
 }
 
 impl Report {
     /// The start begins now.
     pub fn new(verbosity: Verbosity) -> Self {
-        let bar = ProgressBar::hidden();
-        if verbosity != Verbosity::Quiet && std::io::stderr().is_terminal() {
-            bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-        }
-        Self { verbosity, start: Instant::now(), bar }
+        Self { verbosity, start: Instant::now(), bar: ProgressBar::hidden() }
     }
 
     /// With `--verbose`: a phase of the start is over.
@@ -72,26 +69,33 @@ impl Report {
     }
 
     fn advance(&self, template: &str, (done, total): (u64, u64)) {
-        if self.bar.length() != Some(total)
-            && let Ok(style) = ProgressStyle::with_template(template)
-        {
-            self.bar.set_style(style);
-            self.bar.set_length(total);
+        if self.bar.is_finished() || self.bar.length() != Some(total) {
+            self.begin(template, total);
         }
         self.bar.set_position(done);
+    }
+
+    fn begin(&self, template: &str, total: u64) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.reset();
+        self.bar.set_length(total);
+        if self.verbosity != Verbosity::Quiet && std::io::stderr().is_terminal() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     /// Whatever it was is over, well or not.
     pub fn loaded(&self) {
         self.bar.finish_and_clear();
-        self.bar.reset();
-        self.bar.set_length(0);
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Unless quiet: a line for the operator.
     pub fn line(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
-            eprintln!("{text}");
+            self.bar.suspend(|| eprintln!("{text}"));
         }
     }
 
