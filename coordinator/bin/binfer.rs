@@ -24,6 +24,8 @@ enum Command {
     Plan(cli::plan::PlanArgs),
     /// Fetch a model from the Hugging Face hub
     Pull(cli::pull::PullArgs),
+    /// Look at this machine: devices, drivers, libraries, and what is missing
+    Doctor(cli::doctor::DoctorArgs),
     /// Measure how fast a model runs, or what the coordinator costs
     Bench(Box<cli::bench::BenchArgs>),
     /// Cut a checkpoint into one file a rank, which `serve` and `run` then load
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => cli::serve::run(&args),
         Command::Plan(args) => cli::plan::run(&args),
         Command::Pull(args) => cli::pull::run(&args),
+        Command::Doctor(args) => cli::doctor::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
         Command::Shard(args) => cli::shard::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),

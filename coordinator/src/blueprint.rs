@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Source;
-use binfer_shard::fit::{Ledger, RankLedger};
+use binfer_shard::fit::{Ledger, Memory, RankLedger};
 use binfer_shard::spec::KvKind;
 
 use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
@@ -51,7 +51,8 @@ impl Blueprint {
                 slots_max: options.limits.sequences_max,
                 tokens_per_step_max: options.limits.tokens_per_step_max,
                 context_max: options.limits.context_max,
-                kv_bytes_max: options.limits.memory.kv_bytes_max(self.world(), 0),
+                kv_bytes_max: self.kv_bytes_max(),
+                cuda: options.cuda.clone(),
             },
         }
     }
@@ -103,6 +104,22 @@ impl Blueprint {
     fn positions(&self, facts: &Facts) -> Vec<u64> {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
+    }
+
+    /// Bytes of KV cache on one rank. On a GPU only the worker knows what is free: 0 asks for that.
+    fn kv_bytes_max(&self) -> u64 {
+        match self.options.limits.memory {
+            Memory::Devices(_) => 0,
+            host @ Memory::Host { .. } => host.kv_bytes_max(self.world(), 0),
+        }
+    }
+
+    /// What a GPU holds, in a line for the operator, as its worker counted.
+    pub fn gpu_summary(&self, facts: &Facts) -> Option<String> {
+        self.options.cuda.as_ref()?;
+        let positions = self.positions(facts).into_iter().min().unwrap_or(0);
+        let memory = facts.memory.join("; ");
+        Some(format!("{memory}; KV cache {positions} tokens in {}", self.options.dtype))
     }
 
     fn world(&self) -> u32 {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use binfer_shard::hub::{self, HubSettings};
 
+use crate::device::wheel_folders;
+
 /// Where models come from unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
 /// File name of the demo model in the cache folder.
@@ -90,6 +92,34 @@ pub fn fresh_socket() -> (String, PathBuf) {
 /// Cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Whether the kernel shows a GPU of NVIDIA's to this process: nobody asks a driver otherwise.
+pub fn has_nvidia_device() -> bool {
+    ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| fs::exists(path).unwrap_or(false))
+}
+
+/// Folders where CUDA's libraries may be besides the system's own: CUDA itself, and the wheels of
+/// NVIDIA's in Python's folders of packages.
+pub fn cuda_library_folders() -> Vec<PathBuf> {
+    let prefixes = [path_var("VIRTUAL_ENV"), home(".local")].into_iter().flatten();
+    let prefixes = prefixes.chain(["/usr/local", "/usr", "/opt/venv"].map(PathBuf::from));
+    let cuda = path_var("CUDA_HOME").or_else(|| Some(PathBuf::from("/usr/local/cuda")));
+    let mut folders: Vec<PathBuf> = cuda.into_iter().map(|home| home.join("lib64")).collect();
+    for prefix in prefixes {
+        let versions = fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
+        let mut versions: Vec<PathBuf> = versions
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+            .map(|entry| entry.path())
+            .collect();
+        versions.sort();
+        for version in versions.iter().rev() {
+            let packages = ["site-packages", "dist-packages"].map(|name| version.join(name));
+            folders.extend(packages.iter().flat_map(|packages| wheel_folders(packages)));
+        }
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders
 }
 
 /// Bytes of memory that can be taken without swapping, as the kernel estimates.

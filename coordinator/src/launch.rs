@@ -105,14 +105,22 @@ pub fn launch<T: Send + 'static>(
     source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let blueprint = Blueprint { options, source: Arc::new(source) };
+    if blueprint.options.cuda.is_none() {
+        say_ledger(&blueprint, &report)?;
+    }
+    let launched = Launched { blueprint, report, drain: plan.drain };
+    runtime.block_on(launched.supervise(front))
+}
+
+/// On the CPU it is known beforehand what ranks will hold.
+fn say_ledger(blueprint: &Blueprint, report: &Report) -> Result<(), LaunchError> {
     let ledger = blueprint.ledger()?;
     report.line(&format!("{}: {}", blueprint.options.name, blueprint.summary(&ledger)));
     if ledger.missing_bytes > 0 {
         let missing = ledger.missing_bytes.div_ceil(1 << 20);
         report.line(&format!("more than is free: {missing} MiB short (see `binfer plan`)"));
     }
-    let launched = Launched { blueprint, report, drain: plan.drain };
-    runtime.block_on(launched.supervise(front))
+    Ok(())
 }
 
 struct Launched {
@@ -188,6 +196,9 @@ impl Launched {
         })?;
         self.report.phase("workers ready");
         let name = &self.blueprint.options.name;
+        if let Some(summary) = self.blueprint.gpu_summary(&facts) {
+            self.report.line(&format!("{name}: {summary}"));
+        }
         self.report.line(&format!("{name}: ready in {:.2} s", self.report.elapsed_s()));
         let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;

@@ -7,6 +7,7 @@
 pub mod blueprint;
 pub mod cli;
 pub mod config;
+pub mod device;
 pub mod fleet;
 pub mod front;
 pub mod http;

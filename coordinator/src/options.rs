@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use binfer_shard::fit::{self, Limits, Memory};
-use binfer_shard::{Source, layouts};
+use binfer_shard::{DType, Source, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
+use crate::device::{Demands, DeviceArgs};
+use crate::fleet::CudaConfig;
 use crate::parallel::TensorParallel;
 
 /// Flags of every command that runs a model.
@@ -22,12 +24,13 @@ pub struct ModelArgs {
     /// `all` GPUs
     #[arg(long, default_value = "auto", value_name = "N|auto|all")]
     pub tp: TensorParallel,
-    /// How the KV cache is stored; `auto` is f32 on the CPU. Arithmetic is f32 there
+    /// On a GPU the type of weights, cache and arithmetic, bf16 unless weights are f16; on the CPU
+    /// how the KV cache is stored, f32 unless said. Arithmetic is f32 there
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
-    /// Where to run; `auto` is the CPU in this version
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    /// Where to run
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Compute threads over all ranks [default: one a core]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
@@ -35,14 +38,14 @@ pub struct ModelArgs {
     /// dynamic rope scaling more may be given, and changes what short sequences give
     #[arg(long, value_name = "TOKENS")]
     pub max_model_len: Option<u32>,
-    /// Sequences that run at once
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    pub max_num_seqs: u32,
-    /// Input tokens of one step
-    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
-    pub max_num_batched_tokens: u32,
-    /// Positions that the KV cache holds [default: a quarter of the free memory, at most what
-    /// --max-num-seqs need]
+    /// Sequences that run at once [default: 64 on the CPU, 256 on a GPU]
+    #[arg(long, value_name = "N")]
+    pub max_num_seqs: Option<u32>,
+    /// Input tokens of one step [default: 512 on the CPU, 8192 on a GPU]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_num_batched_tokens: Option<u32>,
+    /// Positions that the KV cache holds [default: a quarter of the free memory on the CPU, what
+    /// --gpu-memory-utilization leaves on a GPU; at most what --max-num-seqs need]
     #[arg(long, value_name = "TOKENS")]
     pub kv_cache_tokens: Option<u64>,
     /// Keep the model's shards in this folder, and load from them when they are there
@@ -88,17 +91,6 @@ impl Dtype {
     }
 }
 
-/// `--device`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The best that is there.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// An NVIDIA GPU; refused in this version.
-    Cuda,
-}
-
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -116,6 +108,8 @@ pub struct Options {
     pub threads: u32,
     /// What the ranks are to hold room for.
     pub limits: Limits,
+    /// The GPU; the CPU where absent.
+    pub cuda: Option<CudaConfig>,
     /// A rank that stands still for so long counts as lost.
     pub step_deadline: Duration,
     /// How much to say on stderr.
@@ -147,22 +141,12 @@ impl Verbosity {
 impl ModelArgs {
     /// Checks everything that needs no model.
     pub fn check_alone(&self) -> Result<(), ConfigError> {
-        if self.device == Device::Cuda {
-            return Err(ConfigError(
-                "--device cuda: this version has no CUDA backend; use --device cpu".into(),
-            ));
-        }
+        self.device.check_alone()?;
         if !(self.step_deadline >= 0.5 && self.step_deadline <= 3600.0) {
             return Err(ConfigError("--step-deadline: expected 0.5 to 3600 seconds".into()));
         }
-        if !(1..=4096).contains(&self.max_num_seqs) {
+        if self.max_num_seqs.is_some_and(|number| !(1..=4096).contains(&number)) {
             return Err(ConfigError("--max-num-seqs: expected 1 to 4096".into()));
-        }
-        if self.max_num_batched_tokens < self.max_num_seqs || self.max_num_batched_tokens > 65_536 {
-            return Err(ConfigError(format!(
-                "--max-num-batched-tokens: expected {} (--max-num-seqs) to 65536",
-                self.max_num_seqs
-            )));
         }
         if self.kv_cache_tokens == Some(0) {
             return Err(ConfigError("--kv-cache-tokens: expected 1 or more".into()));
@@ -183,12 +167,14 @@ impl ModelArgs {
                 spec.context_limit()
             )));
         }
-        let limits = self.limits(context_max);
+        let limits = self.limits(context_max, false)?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
             (TensorParallel::Auto, Some(world)) => (world, Some("shards are for so many".into())),
             (tp, _) => tp.ranks(spec, &limits)?,
         };
         self.check_shards(source, world)?;
+        let cuda = self.device.choose(Demands { world, single: self.dtype == Dtype::F32 })?;
+        let limits = self.limits(context_max, cuda.is_some())?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let positions = layouts.iter().map(|layout| {
@@ -197,7 +183,13 @@ impl ModelArgs {
         });
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
-        let memory = Memory::Host { kv_bytes: asked, free_bytes: config::memory_available_bytes() };
+        let memory = match (&cuda, asked) {
+            (Some(cuda), None) => Memory::Devices(cuda.bytes),
+            (Some(cuda), asked) => Memory::Host { kv_bytes: asked, free_bytes: cuda.bytes },
+            (None, asked) => {
+                Memory::Host { kv_bytes: asked, free_bytes: config::memory_available_bytes() }
+            }
+        };
         let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
         let world = world as usize;
         let threads = (all_threads / world).max(1);
@@ -206,7 +198,12 @@ impl ModelArgs {
             path: source.path().to_owned(),
             world,
             tp_reason,
-            dtype: self.dtype.stored(),
+            dtype: match self.dtype {
+                Dtype::Auto if cuda.is_some() && is_f16(source) => "f16",
+                Dtype::Auto if cuda.is_some() => "bf16",
+                dtype => dtype.stored(),
+            },
+            cuda,
             threads: u32::try_from(threads).unwrap_or(u32::MAX),
             limits: Limits { memory, ..limits },
             step_deadline: Duration::from_secs_f32(self.step_deadline),
@@ -233,19 +230,34 @@ impl ModelArgs {
     }
 
     /// What the ranks of a cluster on this host are to hold room for.
-    fn limits(&self, context_max: u32) -> Limits {
-        Limits {
-            memory: Memory::Host { free_bytes: 0, kv_bytes: None },
-            kv_element_bytes: self.dtype.element_bytes(),
-            context_max,
-            sequences_max: self.max_num_seqs,
-            kv_tokens_max: u64::from(self.max_num_seqs) * u64::from(context_max),
-            tokens_per_step_max: self.max_num_batched_tokens,
+    fn limits(&self, context_max: u32, on_gpu: bool) -> Result<Limits, ConfigError> {
+        let (sequences, tokens) = if on_gpu { (256, 8192) } else { (64, 512) };
+        let sequences_max = self.max_num_seqs.unwrap_or(sequences);
+        let tokens = self.max_num_batched_tokens.unwrap_or(tokens.max(sequences_max));
+        if !(sequences_max..=65_536).contains(&tokens) {
+            return Err(ConfigError(format!(
+                "--max-num-batched-tokens: expected {sequences_max} (--max-num-seqs) to 65536"
+            )));
         }
+        Ok(Limits {
+            memory: Memory::Host { free_bytes: 0, kv_bytes: None },
+            kv_element_bytes: if on_gpu { 2 } else { self.dtype.element_bytes() },
+            context_max,
+            sequences_max,
+            kv_tokens_max: u64::from(sequences_max) * u64::from(context_max),
+            tokens_per_step_max: tokens,
+        })
     }
 
     /// How much to say.
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::of(self.quiet, self.verbose)
     }
+}
+
+/// Whether the matrices of a folder are of half precision; GGUF files have all sorts.
+fn is_f16(source: &Source) -> bool {
+    let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
+    source.gguf().is_none()
+        && parts.filter(|p| p.rows > 1 && p.cols > 1).all(|p| p.dtype == DType::F16)
 }

@@ -6,7 +6,7 @@
 //   product_residual: out += x weight^T + bias, in float
 //   product_logits:   out = x weight^T, in float
 //   bias, glu, bias_residual: what is left to do after a library's product
-// Grid: (outputs / 64, tokens / 64), rounded up; the last three: (outputs / 256, tokens).
+// Grid: (outputs / 64, tokens / 64), rounded up; the last three: (tokens, outputs / 256).
 #include "common.cuh"
 
 namespace binfer {
@@ -115,9 +115,9 @@ template <typename T, Then then>
 __device__ void epilogue(const EpilogueParams& p) {
   wait_for_previous();
   let_next_start();
-  const uint32_t output = blockIdx.x * kProductThreads + threadIdx.x;
+  const uint32_t output = blockIdx.y * kProductThreads + threadIdx.x;
   if (output >= p.outputs) return;
-  const size_t token = blockIdx.y, place = token * p.outputs + output;
+  const size_t token = blockIdx.x, place = token * p.outputs + output;
   const T* sums = static_cast<const T*>(p.sums);
   if constexpr (then == Then::kGlu) {
     const T* gate = sums + token * 2 * p.outputs + output;

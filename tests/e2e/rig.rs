@@ -128,7 +128,11 @@ impl Rig {
             backend.join(&id, rank, world).unwrap()
         });
         let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
-        let limits = StepLimits { slots_max: SLOTS as usize, tokens_per_step_max: TOKENS_PER_STEP };
+        let limits = StepLimits {
+            slots_max: SLOTS as usize,
+            tokens_per_step_max: TOKENS_PER_STEP,
+            context_max: CONTEXT as usize,
+        };
         let activations = Activations::plan(&model, limits);
         let tokens = u32::try_from(TOKENS_PER_STEP).unwrap();
         let planned = fit::activation_elements(spec, &layout, tokens, SLOTS);
@@ -168,7 +172,8 @@ impl Rig {
         forward::forward(model, &batch, activations, backend, &progress).unwrap();
         let logits = backend.read(activations.logits.with_rows(rows.len())).unwrap();
         forward::sample(&batch, activations, backend, &progress).unwrap();
-        let sampled = backend.collect().unwrap().sampled;
+        let ticket = backend.commit().unwrap();
+        let sampled = backend.collect(ticket).unwrap().sampled;
         let logits = logits.chunks(model.vocab).map(<[f32]>::to_vec);
         logits.zip(sampled).map(|(logits, sampled)| (logits, sampled.token)).collect()
     }

@@ -185,6 +185,7 @@ fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
             tokens_per_step_max: 64,
             context_max: 512,
             kv_bytes_max: 1 << 30,
+            cuda: None,
         },
     }
 }
@@ -231,7 +232,9 @@ async fn work(rank: Rank, script: Script, config: FleetConfig) {
         let Ok(Some(message)) = message else { return };
         match message.message.unwrap() {
             down::Message::Load(_) => loaded(rank, config.world, &up),
-            down::Message::Allocate(_) => send(&up, up::Message::Ready(Ready { rank: rank.0 })),
+            down::Message::Allocate(_) => {
+                send(&up, up::Message::Ready(Ready { rank: rank.0, memory: String::new() }))
+            }
             down::Message::Plan(plan) => {
                 let plan = Plan::try_from(plan).unwrap();
                 if let Some(result) = script(&plan, answer(rank, &plan, &mut rows)) {

@@ -45,7 +45,7 @@ fn batch() -> Batch {
 fn trace_of(source: &Source, layout: &RankLayout) -> String {
     let mut recorder = Recorder::new();
     let model = model::load(source, layout, &mut recorder, |_| ()).unwrap();
-    let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8 };
+    let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
     let activations = Activations::plan(&model, limits);
     recorder.allocate(&memory::plan(source.spec(), layout, &activations, limits, &[4])).unwrap();
     let batch = Arc::new(batch());
@@ -53,7 +53,8 @@ fn trace_of(source: &Source, layout: &RankLayout) -> String {
     recorder.upload(Arc::clone(&batch)).unwrap();
     forward::forward(&model, &batch, &activations, &mut recorder, &progress).unwrap();
     forward::sample(&batch, &activations, &mut recorder, &progress).unwrap();
-    recorder.collect().unwrap();
+    let ticket = recorder.commit().unwrap();
+    recorder.collect(ticket).unwrap();
     recorder.trace().to_owned()
 }
 

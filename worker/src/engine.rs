@@ -10,7 +10,7 @@ use binfer_proto::{
     Epoch, GroupId, Plan, PlanError, Rank, RowResult, RowStatus, StepId, StepResult, Tokens,
 };
 
-use crate::backend::{Backend, BackendError, StepOutput};
+use crate::backend::{Backend, BackendError, Begun, StepOutput, Ticket};
 use crate::batch::Batch;
 use crate::forward;
 use crate::memory::Activations;
@@ -67,6 +67,7 @@ pub struct Engine(EngineParts);
 /// A step that was enqueued.
 pub struct InFlight {
     step: StepId,
+    ticket: Ticket,
     plan_hash: u64,
     draws: Vec<bool>,
     began: Instant,
@@ -85,25 +86,55 @@ impl Engine {
         progress.launched(plan.step.0);
         progress.enter(Operation::Pack, None);
         let applied = slots.apply(plan)?;
-        self.enqueue(Arc::new(applied.batch))
+        let ticket = self
+            .enqueue(Arc::new(applied.batch))
             .map_err(|source| EngineError::Backend { step: plan.step, source })?;
         let (plan_hash, draws) = (applied.plan_hash, applied.draws);
-        Ok(InFlight { step: plan.step, plan_hash, draws, began })
+        Ok(InFlight { step: plan.step, ticket, plan_hash, draws, began })
     }
 
-    fn enqueue(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+    fn enqueue(&mut self, batch: Arc<Batch>) -> Result<Ticket, BackendError> {
+        if self.0.backend.upload(Arc::clone(&batch))? == Begun::Operations {
+            self.operate(&batch)?;
+        }
+        self.0.backend.commit()
+    }
+
+    /// Calls the operations of a step that the backend has begun.
+    fn operate(&mut self, batch: &Batch) -> Result<(), BackendError> {
         let EngineParts { backend, model, activations, progress, .. } = &mut self.0;
-        let backend = &mut **backend;
-        backend.upload(Arc::clone(&batch))?;
-        forward::forward(model, &batch, activations, backend, progress)?;
-        forward::sample(&batch, activations, backend, progress)
+        forward::forward(model, batch, activations, &mut **backend, progress)?;
+        forward::sample(batch, activations, &mut **backend, progress)
+    }
+
+    /// Makes the recordings that the backend wants; before the first step.
+    pub fn record(&mut self) -> Result<(), BackendError> {
+        for rows in self.0.backend.recordings() {
+            let batch = self.0.backend.begin_recording(rows)?;
+            self.operate(&batch)?;
+            self.0.backend.end_recording()?;
+        }
+        Ok(())
+    }
+
+    /// What memory was taken for what, for people; empty where the backend does not say.
+    pub fn ledger(&self) -> String {
+        let mib = |(name, bytes): &(String, u64)| format!("{name} {} MiB", bytes >> 20);
+        self.0.backend.ledger().iter().map(mib).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether [`Self::collect`] would not wait.
+    pub fn is_done(&mut self, step: &InFlight) -> Result<bool, EngineError> {
+        let done = self.0.backend.is_done(step.ticket);
+        done.map_err(|source| EngineError::Backend { step: step.step, source })
     }
 
     /// Waits for the step and reads its tokens and digest.
     pub fn collect(&mut self, step: InFlight) -> Result<StepResult, EngineError> {
         let EngineParts { identity, backend, progress, .. } = &mut self.0;
-        let output =
-            backend.collect().map_err(|source| EngineError::Backend { step: step.step, source })?;
+        let output = backend
+            .collect(step.ticket)
+            .map_err(|source| EngineError::Backend { step: step.step, source })?;
         progress.finished(step.step.0);
         let rows = if identity.rank == Rank(0) { rows(&step, &output) } else { Vec::new() };
         Ok(StepResult {

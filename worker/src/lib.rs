@@ -7,6 +7,7 @@
 pub mod args;
 pub mod backend;
 pub mod batch;
+pub mod devices;
 pub mod engine;
 pub mod forward;
 pub mod layers;

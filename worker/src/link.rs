@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 use crate::args::WorkerArgs;
 use crate::backend::Abort;
 use crate::progress::Progress;
-use crate::setup;
+use crate::{devices, setup};
 
 /// How often a heartbeat goes up.
 const BEAT: Duration = Duration::from_millis(250);
@@ -48,6 +48,9 @@ impl EnginePort {
 
 /// Runs a worker until its coordinator ends it.
 pub fn run(args: &WorkerArgs) -> Result<ExitCode> {
+    if args.probe {
+        return Ok(devices::print());
+    }
     die_with_parent(args.parent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -5,9 +5,12 @@
 use binfer_shard::spec::Mixer;
 use binfer_shard::{ModelSpec, RankLayout};
 
-use crate::backend::args::Tensor;
+use crate::backend::args::{Kind, Tensor};
 use crate::backend::{KvLayerPlan, MemoryPlan};
 use crate::model::Model;
+
+/// Tensors begin at multiples of so many elements: 256 bytes, which GPUs copy and multiply best.
+const ALIGNMENT: usize = 64;
 
 /// Bounds of a step, agreed on in the handshake.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +19,8 @@ pub struct StepLimits {
     pub slots_max: usize,
     /// Input tokens of a step.
     pub tokens_per_step_max: usize,
+    /// Positions of a sequence.
+    pub context_max: usize,
 }
 
 /// The activation arena: every tensor that a step needs, none sharing an element with another.
@@ -39,17 +44,17 @@ impl Activations {
         };
         let tokens = limits.tokens_per_step_max;
         let mut end = 0;
-        let mut place = |rows, cols| {
-            // 64 bytes apart, so that no two tensors share a cache line.
-            let tensor = Tensor { offset: end, rows, cols };
-            end += tensor.len().next_multiple_of(16);
+        let mut place = |rows, cols, kind| {
+            let tensor = Tensor { offset: end, rows, cols, kind };
+            end += tensor.len().next_multiple_of(ALIGNMENT);
             tensor
         };
+        let wide = widest(|layer| layer.mixer.qkv_cols().max(layer.ffn.inner));
         Self {
-            x: place(tokens, model.hidden),
-            wide: place(tokens, widest(|layer| layer.mixer.qkv_cols().max(layer.ffn.inner))),
-            mixed: place(tokens, widest(|layer| layer.mixer.mixed_cols())),
-            logits: place(limits.slots_max, model.vocab),
+            x: place(tokens, model.hidden, Kind::Sum),
+            wide: place(tokens, wide, Kind::Inner),
+            mixed: place(tokens, widest(|layer| layer.mixer.mixed_cols()), Kind::Inner),
+            logits: place(limits.slots_max, model.vocab, Kind::Sum),
         }
     }
 
@@ -57,7 +62,7 @@ impl Activations {
     pub fn elements(&self) -> usize {
         [self.x, self.wide, self.mixed, self.logits]
             .iter()
-            .map(|tensor| tensor.offset + tensor.len().next_multiple_of(16))
+            .map(|tensor| tensor.offset + tensor.len().next_multiple_of(ALIGNMENT))
             .max()
             .unwrap_or(0)
     }
@@ -77,6 +82,7 @@ pub fn plan(
         .map(|layer| {
             let Mixer::Gqa(gqa) = layer.mixer;
             KvLayerPlan {
+                kv_group: layer.kv_group,
                 blocks: blocks[layer.kv_group] as usize,
                 kv_heads: layout.kv_heads.len(),
                 block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
@@ -84,8 +90,15 @@ pub fn plan(
             }
         })
         .collect();
+    let tables = spec.kv_groups.iter();
     MemoryPlan {
         arena: activations.elements(),
+        tokens_max: limits.tokens_per_step_max,
+        hidden: activations.x.cols,
+        wide: activations.wide.cols,
+        blocks_per_slot: tables
+            .map(|group| limits.context_max.div_ceil(group.block_tokens as usize))
+            .collect(),
         slots_max: limits.slots_max,
         outputs_max: limits.slots_max,
         vocab: spec.vocab as usize,

@@ -61,7 +61,9 @@ pub fn load(
     let spec = source.spec();
     let mut weights = BTreeMap::new();
     let mut bytes = 0;
-    read_ahead(source, &source.local_tensors(layout)?, |tensor, parts| {
+    let tensors = source.local_tensors(layout)?;
+    backend.expect(&tensors)?;
+    read_ahead(source, &tensors, |tensor, parts| {
         weights.insert(tensor.name.clone(), backend.load(tensor, &parts)?);
         bytes += tensor.bytes();
         done(bytes);

@@ -1,10 +1,13 @@
 //! The engine thread: the handshake from `Welcome` to `Ready`, then steps in order.
 //!
-//! Reads what the link forwards and answers through it. On the CPU one thread launches and
-//! collects. Deliberately absent: sockets, and what a step does.
+//! Reads what the link forwards and answers through it. A device works on one step while the next
+//! plan is packed and launched; the CPU is done when `launch` returns. Deliberately absent: sockets,
+//! and what a step does.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +19,7 @@ use binfer_shard::layout::weight_bytes;
 use binfer_shard::{RankLayout, Source, fit, layouts};
 
 use crate::backend::Backend;
-use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
+use crate::devices;
 use crate::engine::{Engine, EngineParts, Identity};
 use crate::link::EnginePort;
 use crate::memory::{self, Activations, StepLimits};
@@ -26,19 +29,41 @@ use crate::slots::SlotTable;
 /// How often a loading rank reports its progress.
 const PROGRESS: Duration = Duration::from_millis(50);
 
+/// Steps that may be launched and not collected.
+const IN_FLIGHT_MAX: usize = 2;
+/// How often the device is asked whether it is done, while no plan comes.
+const POLL: Duration = Duration::from_micros(20);
+
 /// Runs the engine until the link closes.
 pub fn run(port: &EnginePort) -> Result<()> {
     let Some(mut engine) = get_ready(port)? else { return Ok(()) };
-    while let Ok(message) = port.down.recv() {
-        let plan = match message {
-            down::Message::Plan(plan) => Plan::try_from(plan).map_err(anyhow::Error::msg)?,
-            other => bail!("unexpected message: {}", name(&other)),
+    let mut in_flight = VecDeque::new();
+    loop {
+        let is_full = in_flight.len() == IN_FLIGHT_MAX;
+        let is_done = match in_flight.front() {
+            Some(oldest) => is_full || engine.is_done(oldest)?,
+            None => false,
         };
-        let step = engine.launch(&plan)?;
-        let result = engine.collect(step)?;
-        port.send(up::Message::Result((&result).into()));
+        if is_done && let Some(oldest) = in_flight.pop_front() {
+            let result = engine.collect(oldest)?;
+            port.send(up::Message::Result((&result).into()));
+            continue;
+        }
+        let message = if in_flight.is_empty() {
+            port.down.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            port.down.recv_timeout(POLL)
+        };
+        match message {
+            Ok(down::Message::Plan(plan)) => {
+                let plan = Plan::try_from(plan).map_err(anyhow::Error::msg)?;
+                in_flight.push_back(engine.launch(&plan)?);
+            }
+            Ok(other) => bail!("unexpected message: {}", name(&other)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 /// What a rank knows between loading and allocation.
@@ -49,6 +74,33 @@ struct LoadedRank {
     layout: RankLayout,
     backend: Box<dyn Backend>,
     model: Model,
+}
+
+impl LoadedRank {
+    fn limits(&self) -> StepLimits {
+        StepLimits {
+            slots_max: self.load.slots_max as usize,
+            tokens_per_step_max: self.load.tokens_per_step_max as usize,
+            context_max: self.load.context_max as usize,
+        }
+    }
+
+    /// Blocks per KV group that this rank has room for.
+    fn blocks_max(&mut self) -> Result<Vec<u32>> {
+        let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
+        let activations = Activations::plan(&self.model, limits);
+        let none = vec![0; spec.kv_groups.len()];
+        let plan = memory::plan(spec, &self.layout, &activations, limits, &none);
+        let bytes_max = match self.backend.kv_bytes_max(&plan)? {
+            Some(fits) if load.kv_bytes_max == 0 => fits,
+            Some(fits) => fits.min(load.kv_bytes_max),
+            None => load.kv_bytes_max,
+        };
+        let positions_max = u64::from(load.slots_max) * u64::from(load.context_max);
+        let element_bytes = devices::kv_element_bytes(load)?;
+        let layout = &self.layout;
+        Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
+    }
 }
 
 fn get_ready(port: &EnginePort) -> Result<Option<Engine>> {
@@ -69,8 +121,9 @@ fn get_ready(port: &EnginePort) -> Result<Option<Engine>> {
     }
     let Some(down::Message::Allocate(Allocate { blocks })) = next(port) else { return Ok(None) };
     let rank_number = rank.welcome.rank;
-    let engine = allocate(port, rank, &blocks)?;
-    port.send(up::Message::Ready(Ready { rank: rank_number }));
+    let mut engine = allocate(port, rank, &blocks)?;
+    engine.record()?;
+    port.send(up::Message::Ready(Ready { rank: rank_number, memory: engine.ledger() }));
     Ok(Some(engine))
 }
 
@@ -88,9 +141,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         .into_iter()
         .nth(welcome.rank as usize)
         .context("rank outside of the world")?;
-    let kv_dtype = kv_dtype(&load.dtype)?;
-    let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
-    let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings)?);
+    let mut backend = devices::open(&load)?;
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
     let mut model = model::load(&source, &layout, &mut *backend, |bytes_done| {
@@ -100,29 +151,15 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         }
     })?;
     model.limit_positions(load.context_max);
+    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model };
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
-        blocks_max: fit::blocks_within(
-            source.spec(),
-            &layout,
-            kv_dtype.bytes(),
-            load.kv_bytes_max,
-            u64::from(load.slots_max) * u64::from(load.context_max),
-        ),
-        kv_layout: "k [block][kv_head][element][token], v [block][kv_head][token][element]".into(),
-        shard_digest: source.digest().to_le_bytes().to_vec(),
+        blocks_max: loaded.blocks_max()?,
+        kv_layout: loaded.backend.kv_layout().into(),
+        shard_digest: loaded.source.digest().to_le_bytes().to_vec(),
         load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     }));
-    Ok(LoadedRank { welcome, load, source, layout, backend, model })
-}
-
-fn kv_dtype(name: &str) -> Result<KvDtype> {
-    match name {
-        "f32" => Ok(KvDtype::F32),
-        "bf16" => Ok(KvDtype::BF16),
-        "f16" => Ok(KvDtype::F16),
-        other => bail!("dtype {other} is not one of f32, bf16, f16"),
-    }
+    Ok(loaded)
 }
 
 fn allocate(port: &EnginePort, mut rank: LoadedRank, blocks: &[u32]) -> Result<Engine> {
@@ -130,10 +167,7 @@ fn allocate(port: &EnginePort, mut rank: LoadedRank, blocks: &[u32]) -> Result<E
     if blocks.len() != spec.kv_groups.len() {
         bail!("blocks for {} KV groups where the model has {}", blocks.len(), spec.kv_groups.len());
     }
-    let limits = StepLimits {
-        slots_max: load.slots_max as usize,
-        tokens_per_step_max: load.tokens_per_step_max as usize,
-    };
+    let limits = rank.limits();
     let activations = Activations::plan(&rank.model, limits);
     rank.backend.allocate(&memory::plan(spec, &rank.layout, &activations, limits, blocks))?;
     let identity = Identity {

@@ -1,6 +1,7 @@
 //! Commands, one file each. Flags become requests and options here; nothing is served here.
 
 pub mod bench;
+pub mod doctor;
 pub mod plan;
 pub mod pull;
 pub mod run;

@@ -58,6 +58,25 @@ pub struct LoadConfig {
     pub tokens_per_step_max: u32,
     /// Positions of a sequence.
     pub context_max: u32,
-    /// Bytes of KV cache that a rank may take.
+    /// Bytes of KV cache that a rank may take; on a GPU 0 is what fits.
     pub kv_bytes_max: u64,
+    /// The GPU of a rank; the CPU where absent.
+    pub cuda: Option<CudaConfig>,
+}
+
+/// How a rank uses its GPU.
+#[derive(Clone, Debug)]
+pub struct CudaConfig {
+    /// The device's number.
+    pub ordinal: u32,
+    /// All of its memory.
+    pub bytes: u64,
+    /// Kernels to run; empty: those that suit the device best.
+    pub kernels: &'static str,
+    /// Decode steps run out of graphs.
+    pub graphs: bool,
+    /// Share of the device's memory that may be taken.
+    pub memory_utilization: f32,
+    /// Folders to look for libraries in, before the system's places.
+    pub libraries: Vec<PathBuf>,
 }

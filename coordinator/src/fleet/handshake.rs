@@ -3,12 +3,13 @@
 //! Every answer is checked before the next message goes down, so that ranks which differ (another
 //! build, another file) never meet in a step.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
-use binfer_proto::cluster::{Allocate, Comm, Hello, Load, Loaded, Welcome, down, up};
+use binfer_proto::cluster::{Allocate, Comm, Cuda, Hello, Load, Loaded, Welcome, down, up};
 use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 
-use super::config::FleetConfig;
+use super::config::{CudaConfig, FleetConfig};
 use super::error::FleetError;
 use super::server::Connection;
 use super::{Fleet, Watch, rank_id};
@@ -31,6 +32,8 @@ pub struct Facts {
     pub blocks: Vec<u32>,
     /// Slowest rank's loading time, in microseconds.
     pub load_us: u64,
+    /// By rank: what memory was taken for what, for people; empty on the CPU.
+    pub memory: Vec<String>,
 }
 
 impl Fleet {
@@ -48,8 +51,8 @@ impl Fleet {
         fleet.socket = None;
         fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
         let facts = fleet.load_all(&mut progress).await?;
-        fleet.ready_all(&facts).await?;
-        Ok((fleet, facts))
+        let memory = fleet.ready_all(&facts).await?;
+        Ok((fleet, Facts { memory, ..facts }))
     }
 
     async fn attach_all(&mut self) -> Result<(), FleetError> {
@@ -80,6 +83,7 @@ impl Fleet {
                 tokens_per_step_max: load.tokens_per_step_max,
                 context_max: load.context_max,
                 kv_bytes_max: load.kv_bytes_max,
+                cuda: load.cuda.as_ref().map(cuda),
             }));
         }
         Ok(())
@@ -137,16 +141,27 @@ impl Fleet {
         agree(&loaded.into_iter().flatten().collect::<Vec<_>>())
     }
 
-    async fn ready_all(&mut self, facts: &Facts) -> Result<(), FleetError> {
+    async fn ready_all(&mut self, facts: &Facts) -> Result<Vec<String>, FleetError> {
         self.broadcast(&down::Message::Allocate(Allocate { blocks: facts.blocks.clone() }));
-        let mut ready = vec![false; self.config.world];
-        while !ready.iter().all(|ready| *ready) {
+        let mut ready = vec![None; self.config.world];
+        while !ready.iter().all(Option::is_some) {
             match self.receive().await? {
-                (rank, up::Message::Ready(_)) => ready[rank] = true,
+                (rank, up::Message::Ready(answer)) => ready[rank] = Some(answer.memory),
                 (rank, _) => return Err(FleetError::worker(rank, "unexpected answer to allocate")),
             }
         }
-        Ok(())
+        Ok(ready.into_iter().flatten().collect())
+    }
+}
+
+fn cuda(config: &CudaConfig) -> Cuda {
+    let name = |folder: &PathBuf| folder.to_string_lossy().into_owned();
+    Cuda {
+        ordinal: config.ordinal,
+        kernels: config.kernels.to_owned(),
+        graphs: config.graphs,
+        memory_utilization: config.memory_utilization,
+        libraries: config.libraries.iter().map(name).collect(),
     }
 }
 
@@ -182,5 +197,6 @@ fn agree(loaded: &[Loaded]) -> Result<Facts, FleetError> {
         weight_bytes: loaded.iter().map(|answer| answer.bytes).collect(),
         blocks: (0..first.blocks_max.len()).filter_map(smallest).collect(),
         load_us: loaded.iter().map(|answer| answer.load_us).max().unwrap_or(0),
+        memory: Vec::new(),
     })
 }

@@ -19,7 +19,7 @@ use binfer_proto::{Plan, Rank, StepResult};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Interval;
 
-pub use config::{FleetConfig, LoadConfig, Spawn};
+pub use config::{CudaConfig, FleetConfig, LoadConfig, Spawn};
 pub use error::FleetError;
 pub use handshake::{Facts, LoadProgress};
 

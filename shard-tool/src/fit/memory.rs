@@ -3,8 +3,8 @@
 use crate::spec::{Ffn, KvGroupSpec, KvKind, Mixer};
 use crate::{ModelSpec, RankLayout};
 
-/// Tensors of the activation arena begin at multiples of so many elements: a cache line of f32.
-const ARENA_UNIT: u64 = 16;
+/// Tensors of the activation arena begin at multiples of so many elements: 256 bytes of f32.
+const ARENA_UNIT: u64 = 64;
 
 /// Bytes of KV cache that one position takes on a rank, over all layers.
 #[must_use]

@@ -16,6 +16,18 @@ pub struct Tensor {
     pub rows: usize,
     /// Columns.
     pub cols: usize,
+    /// How precise its elements are.
+    pub kind: Kind,
+}
+
+/// How precise a tensor's elements are. Every element has four bytes of the arena; a device that
+/// keeps inner tensors narrower packs them at the beginning of their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sums: the residual stream and logits, in single precision everywhere.
+    Sum,
+    /// What is multiplied by weights or mixed by attention, in the device's own type.
+    Inner,
 }
 
 impl Tensor {

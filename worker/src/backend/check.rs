@@ -3,10 +3,11 @@
 //! Handles lose what references would prove, so every backend calls these in every build. A broken
 //! contract is a bug of ours, never a client's.
 
-use super::BackendError;
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
+use super::{BackendError, MemoryPlan};
+use crate::batch::{Batch, BatchRow, TokenInput};
 
 /// Sizes that the arguments of a step must agree with.
 #[derive(Clone, Copy, Debug)]
@@ -206,4 +207,46 @@ impl SampleArgs {
         let contract = Contract { operation: "sample", step };
         contract.tensor("logits", &self.logits, step.outputs, step.vocab)
     }
+}
+
+/// Refuses a batch whose arrays contradict each other or what was planned for.
+pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError> {
+    arrays(batch, plan).map_err(|cause| BackendError::Args { operation: "upload", cause })
+}
+
+fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
+    let tokens = batch.tokens.len();
+    if batch.positions.len() != tokens {
+        return Err(format!("{tokens} tokens, {} positions", batch.positions.len()));
+    }
+    let covered = batch.rows.iter().try_fold(0, |next, row| check_row(batch, row, next))?;
+    if covered != tokens {
+        return Err(format!("rows cover {covered} of {tokens} tokens"));
+    }
+    let slot_within = |slot: usize| slot < plan.slots_max;
+    let slots = batch.tokens.iter().filter_map(|token| match token {
+        TokenInput::LastSample(slot) => Some(slot.index()),
+        TokenInput::Known(_) => None,
+    });
+    let outputs = &batch.outputs;
+    let mut slots = slots.chain(outputs.iter().map(|output| output.slot.index()));
+    if !slots.all(slot_within) {
+        return Err(format!("a slot is not below {}", plan.slots_max));
+    }
+    if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
+        return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
+    }
+    Ok(())
+}
+
+/// A row begins at token `next` and counts its positions up; returns where the next one begins.
+fn check_row(batch: &Batch, row: &BatchRow, next: usize) -> Result<usize, String> {
+    let end = next + row.count;
+    let positions = batch.positions.get(next..end).unwrap_or_default();
+    let mut expected = (row.start..).zip(positions);
+    let in_order = expected.all(|(wanted, position)| *position as usize == wanted);
+    if row.first != next || positions.len() != row.count || !in_order {
+        return Err(format!("row of slot {} is not what follows token {next}", row.slot));
+    }
+    Ok(end)
 }

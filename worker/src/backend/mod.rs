@@ -8,7 +8,11 @@
 pub mod args;
 pub mod check;
 pub mod cpu;
+pub mod cuda;
 pub mod record;
+pub mod rope;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -39,6 +43,14 @@ pub enum BackendError {
         /// The operation.
         operation: &'static str,
     },
+    /// A device or its driver refused a call.
+    #[error("{call}: {cause}")]
+    Device {
+        /// The driver's name of it.
+        call: &'static str,
+        /// What it said.
+        cause: String,
+    },
     /// A weight could not be read.
     #[error(transparent)]
     Load(Box<binfer_shard::Error>),
@@ -59,10 +71,18 @@ impl From<binfer_shard::Error> for BackendError {
 }
 
 /// All memory that a backend takes before it is ready; nothing is allocated for steps later.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryPlan {
-    /// Elements of the activation arena.
+    /// Elements of the activation arena, four bytes each.
     pub arena: usize,
+    /// Input tokens of a step.
+    pub tokens_max: usize,
+    /// Columns of the residual stream.
+    pub hidden: usize,
+    /// Columns of the widest tensor between two products.
+    pub wide: usize,
+    /// Per KV group: blocks of a sequence.
+    pub blocks_per_slot: Vec<usize>,
     /// Slots with a last sampled token.
     pub slots_max: usize,
     /// Rows that one step may sample.
@@ -77,6 +97,8 @@ pub struct MemoryPlan {
 /// elements; in which order is the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayerPlan {
+    /// Index of the layer's KV group: its block tables.
+    pub kv_group: usize,
     /// Blocks of the layer's KV group.
     pub blocks: usize,
     /// KV heads on this rank.
@@ -105,12 +127,29 @@ pub struct StepOutput {
     pub digest: u64,
 }
 
+/// Who does the work of a step that was uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The caller calls the operations.
+    Operations,
+    /// The device does all of them, out of a recording.
+    Replayed,
+}
+
+/// A step that was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
 /// Gives up the collective that the backend waits in, from any thread: it returns
 /// [`BackendError::Aborted`].
 pub type Abort = Box<dyn Fn() + Send>;
 
 /// A device. One thread calls it, in the order of steps.
 pub trait Backend: Send {
+    /// Hears of all tensors before the first is loaded: a device may take their memory at once.
+    fn expect(&mut self, _tensors: &[LocalTensor]) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Keeps a tensor, given the bytes of its parts as the checkpoint has them, in the layout that
     /// the kernels want.
     fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError>;
@@ -119,11 +158,18 @@ pub trait Backend: Send {
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;
     /// Joins the communicator that `id` names. Not called when the world is one rank.
     fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError>;
+    /// Bytes that the cache may take on this device, the rest of `plan` and what is loaded set
+    /// aside; nothing where the device does not know better than the coordinator.
+    fn kv_bytes_max(&self, _plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+        Ok(None)
+    }
+    /// How the cache lies in memory: ranks that differ in it cannot share blocks.
+    fn kv_layout(&self) -> &'static str;
     /// Takes all memory for steps. Called once, after loading.
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError>;
 
-    /// Makes `batch` the inputs of the operations that follow.
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<(), BackendError>;
+    /// Begins a step with these inputs. At most two steps are under way at a time.
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError>;
     /// Rows of the embedding table, summed over ranks that each hold a part of the vocabulary.
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError>;
     /// RMSNorm, product, bias, gated activation.
@@ -139,8 +185,31 @@ pub trait Backend: Send {
 
     /// Sum of `x` over ranks, in rank order on every rank.
     fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError>;
-    /// Waits for the step uploaded last and reads its outcome.
-    fn collect(&mut self) -> Result<StepOutput, BackendError>;
+    /// Ends the step uploaded last: all of it is enqueued.
+    fn commit(&mut self) -> Result<Ticket, BackendError>;
+    /// Whether the device is done with a committed step.
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError>;
+    /// Waits for a committed step and reads its outcome. Steps are collected in order.
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError>;
+
+    /// Which numbers of decode rows are worth a recording; none where there is nothing to gain.
+    fn recordings(&self) -> Vec<usize> {
+        Vec::new()
+    }
+    /// What follows, up to [`Self::end_recording`], is not run but recorded: the operations of a
+    /// step of so many decode rows, whose batch this returns.
+    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        let cause = format!("a step of {rows} rows: this device has no recordings");
+        Err(BackendError::Args { operation: "record", cause })
+    }
+    /// Keeps the recording for steps of its shape.
+    fn end_recording(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+    /// What was taken for what, in bytes; for people.
+    fn ledger(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
     /// Copies activations to the host: for tests and traces, not for steps.
     fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError>;
 }

@@ -218,6 +218,7 @@ impl Setup {
                 tokens_per_step_max: self.streams.max(512),
                 context_max: CONTEXT_MAX,
                 kv_bytes_max: 0,
+                cuda: None,
             },
         }
     }

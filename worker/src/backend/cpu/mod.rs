@@ -111,7 +111,7 @@ impl CpuBackend {
             team: Team::new(settings.threads)?,
             ranks: Ranks::default(),
             weights: Vec::new(),
-            plan: MemoryPlan { arena: 0, slots_max: 0, outputs_max: 0, vocab: 0, kv: Vec::new() },
+            plan: MemoryPlan::default(),
             arena: Vec::new(),
             caches: Vec::new(),
             last_tokens: Vec::new(),

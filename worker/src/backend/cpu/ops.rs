@@ -16,7 +16,7 @@ use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use crate::backend::check::WeightShape;
-use crate::backend::{Abort, Backend, BackendError, MemoryPlan, StepOutput, Weight};
+use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
 use crate::batch::{Batch, TokenInput};
 
 /// Outputs whose logits are made at once; the same on all ranks, however they share the vocabulary.
@@ -33,6 +33,10 @@ impl Backend for CpuBackend {
 
     fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
         self.ranks.join(id, (rank, world), self.team.count())
+    }
+
+    fn kv_layout(&self) -> &'static str {
+        "k [block][kv_head][element][token], v [block][kv_head][token][element]"
     }
 
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
@@ -67,10 +71,10 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
         self.step.begin(batch, &self.plan)?;
         self.work.mixer.upload(&self.step.batch);
-        Ok(())
+        Ok(Begun::Operations)
     }
 
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
@@ -224,8 +228,16 @@ impl Backend for CpuBackend {
         self.ranks.sum("all_reduce", x)
     }
 
-    fn collect(&mut self) -> Result<StepOutput, BackendError> {
-        Ok(self.step.output())
+    fn commit(&mut self) -> Result<Ticket, BackendError> {
+        Ok(self.step.commit())
+    }
+
+    fn is_done(&mut self, _: Ticket) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+        self.step.collect(ticket)
     }
 
     fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {

@@ -122,8 +122,13 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
     let tables = tables(&mut rig.random, 2, TOKENS, shape.block_tokens);
     let blocks = 2 * tables[0].len();
     let (block_tokens, width) = (shape.block_tokens, shape.heads * shape.head_dim);
-    let kv =
-        KvLayerPlan { blocks, kv_heads: shape.kv_heads, block_tokens, head_dim: shape.head_dim };
+    let kv = KvLayerPlan {
+        kv_group: 0,
+        blocks,
+        kv_heads: shape.kv_heads,
+        block_tokens,
+        head_dim: shape.head_dim,
+    };
     let (at, arena) = place(&[(TOKENS, shape.qkv()), (TOKENS, width)]);
     rig.allocate(arena, 0, vec![kv]);
     let qkv = [0, 1].map(|_| rig.random.floats(TOKENS * shape.qkv()));

@@ -53,8 +53,13 @@ impl Model {
         let down = weight(&[(DType::Q8_0, HIDDEN)], INNER);
         let down_bias = weight(&[(DType::F16, HIDDEN)], 1);
         let head = weight(&[(DType::Q8_0, VOCAB)], HIDDEN);
-        let kv =
-            KvLayerPlan { blocks: 4096 / block_tokens, kv_heads: 2, block_tokens, head_dim: 16 };
+        let kv = KvLayerPlan {
+            kv_group: 0,
+            blocks: 4096 / block_tokens,
+            kv_heads: 2,
+            block_tokens,
+            head_dim: 16,
+        };
         rig.allocate(TOKENS_MAX * (HIDDEN + 128 + HIDDEN + VOCAB), VOCAB, vec![kv]);
         Self {
             rig,
@@ -87,7 +92,7 @@ impl Model {
         self.forward(x, wide, mixed, logits);
         self.rig.backend.sample(&SampleArgs { logits }).unwrap();
         let bits: Vec<u32> = self.rig.read(logits).iter().map(|x| x.to_bits()).collect();
-        (bits.chunks(VOCAB).map(<[u32]>::to_vec).collect(), self.rig.backend.collect().unwrap())
+        (bits.chunks(VOCAB).map(<[u32]>::to_vec).collect(), self.rig.outcome())
     }
 
     fn forward(&mut self, x: Tensor, wide: Tensor, mixed: Tensor, logits: Tensor) {

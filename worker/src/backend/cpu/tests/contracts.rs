@@ -7,7 +7,7 @@ use binfer_shard::DType;
 use binfer_shard::spec::{Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Rig, batch, output, place};
-use crate::backend::args::{AttendArgs, LinearOutArgs, NormLinearArgs, Tensor};
+use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, Tensor};
 use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
 use crate::batch::{Batch, TokenInput};
 
@@ -20,7 +20,7 @@ fn rig() -> (Rig, Weight, Weight, Vec<Tensor>) {
     let norm = rig.norm(32).weight;
     let weight = rig.weight(&[(DType::Q8_0, 48)], 32, 0..32).weight;
     let (at, arena) = place(&[(2, 32), (2, 48)]);
-    let kv = KvLayerPlan { blocks: 4, kv_heads: 1, block_tokens: 16, head_dim: 16 };
+    let kv = KvLayerPlan { kv_group: 0, blocks: 4, kv_heads: 1, block_tokens: 16, head_dim: 16 };
     rig.allocate(arena, 10, vec![kv]);
     rig.upload_tokens(&[0, 0], &[]);
     (rig, norm, weight, at)
@@ -57,8 +57,8 @@ fn shapes_places_and_overlaps_are_checked() {
 fn block_tables_are_checked() {
     let (mut rig, norm, ..) = rig();
     let rope = Rope { theta: 1e4, dims: 16, scaling: RopeScaling::None };
-    let qkv = Tensor { offset: 0, rows: 2, cols: 48 };
-    let out = Tensor { offset: 96, rows: 2, cols: 16 };
+    let qkv = Tensor { offset: 0, rows: 2, cols: 48, kind: Kind::Inner };
+    let out = Tensor { offset: 96, rows: 2, cols: 16, kind: Kind::Inner };
     let (heads, kv_heads, head_dim, window) = (1, 1, 16, None);
     let (layer, kv_group) = (0, 0);
     let (q_norm, k_norm, norm_eps) = (None, None, 1e-5);

@@ -3,11 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 mod attend;
-#[path = "../../../../../shard-tool/tests/support/blocks.rs"]
-mod blocks;
 mod company;
 mod contracts;
-mod oracle;
 mod products;
 mod ranks;
 
@@ -19,53 +16,14 @@ use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
-use blocks::block;
-
 use super::cache::{CacheData, Element, Pair};
 use super::matrix::Matrix;
 use super::panel::{Feed, Panel};
 use super::{CpuBackend, CpuSettings, KvDtype, Level};
-use crate::backend::args::Tensor;
-use crate::backend::{Backend, KvLayerPlan, MemoryPlan, Weight};
+use crate::backend::args::{Kind, Tensor};
+use crate::backend::tests::{Random, assert_near, oracle};
+use crate::backend::{Backend, KvLayerPlan, MemoryPlan, StepOutput, Weight};
 use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
-
-/// Numbers that look random, the same in every run.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.next() as usize % end
-    }
-
-    /// Between -1 and 1.
-    fn float(&mut self) -> f32 {
-        self.next() as f32 / (1_u64 << 30) as f32 - 1.0
-    }
-
-    fn floats(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.float()).collect()
-    }
-
-    /// A packed matrix of that type, its weights between about -1 and 1.
-    fn packed(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
-        let blocks = rows * cols / dtype.block_elems() as usize;
-        (0..blocks).flat_map(|_| block(dtype, 1.0, &mut || self.next())).collect()
-    }
-
-    /// A type whose blocks rows of `cols` consist of.
-    fn dtype(&mut self, cols: usize) -> DType {
-        let fits = |dtype: &DType| cols.is_multiple_of(dtype.block_elems() as usize);
-        let fitting: Vec<DType> = DType::ALL.into_iter().filter(fits).collect();
-        fitting[self.below(fitting.len())]
-    }
-}
 
 /// A weight and its rows as the oracle sees them.
 struct Known {
@@ -128,7 +86,14 @@ impl Rig {
 
     /// Takes memory and fills it with NaN.
     fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerPlan>) {
-        let plan = MemoryPlan { arena, slots_max: 16, outputs_max: 64, vocab, kv };
+        let plan = MemoryPlan {
+            arena,
+            slots_max: 16,
+            outputs_max: 64,
+            vocab,
+            kv,
+            ..MemoryPlan::default()
+        };
         self.backend.allocate(&plan).unwrap();
         self.backend.arena.fill(f32::NAN);
         self.backend.work.scratch.as_flattened_mut().fill(f32::NAN);
@@ -160,6 +125,12 @@ impl Rig {
 
     fn read(&mut self, tensor: Tensor) -> Vec<f32> {
         self.backend.read(tensor).unwrap()
+    }
+
+    /// Ends the step.
+    fn outcome(&mut self) -> StepOutput {
+        let ticket = self.backend.commit().unwrap();
+        self.backend.collect(ticket).unwrap()
     }
 
     /// A step of that many tokens without sequences that matter.
@@ -207,18 +178,9 @@ fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
 fn place(shapes: &[(usize, usize)]) -> (Vec<Tensor>, usize) {
     let mut end = 0;
     let mut next = |(rows, cols): &(usize, usize)| {
-        let tensor = Tensor { offset: end, rows: *rows, cols: *cols };
+        let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: Kind::Sum };
         end += tensor.len() + 3;
         tensor
     };
     (shapes.iter().map(&mut next).collect(), end)
-}
-
-/// Every number of `got` lies within `tolerance` of `want`, in units of what went into it.
-fn assert_near(got: &[f32], want: &[oracle::Sum], tolerance: f64, what: &str) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (index, (got, want)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(*got) - want.value).abs() / want.size.max(1e-3);
-        assert!(error <= tolerance, "{what}: {index}: {got} instead of {want:?}");
-    }
 }

@@ -267,7 +267,7 @@ fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
         let head = HeadArgs { x, norm, eps: EPS, weight, first_token: 0, logits };
         rig.backend.head(&head).unwrap();
         rig.backend.sample(&SampleArgs { logits }).unwrap();
-        rig.backend.collect().unwrap()
+        rig.outcome()
     };
     let clean = step(&hidden);
     hidden[64] = f32::INFINITY;

@@ -54,7 +54,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let args = HeadArgs { x, norm, eps: 1e-5, weight: table, first_token, logits };
     rig.backend.head(&args).unwrap();
     rig.backend.sample(&SampleArgs { logits }).unwrap();
-    let step = rig.backend.collect().unwrap();
+    let step = rig.outcome();
     Outcome { embedded, summed, sums, logits: rig.read(logits), step }
 }
 

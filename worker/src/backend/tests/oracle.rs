@@ -2,32 +2,32 @@
 
 /// A sum, and the sum of its terms' magnitudes: the yardstick for rounding.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sum {
-    pub(super) value: f64,
-    pub(super) size: f64,
+pub(in crate::backend) struct Sum {
+    pub(in crate::backend) value: f64,
+    pub(in crate::backend) size: f64,
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> Sum {
+pub(in crate::backend) fn dot(a: &[f64], b: &[f64]) -> Sum {
     let terms = || a.iter().zip(b).map(|(a, b)| a * b);
     Sum { value: terms().sum(), size: terms().map(f64::abs).sum() }
 }
 
-pub(super) fn wide(x: &[f32]) -> Vec<f64> {
+pub(in crate::backend) fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-pub(super) fn rms_norm(x: &[f32], scale: &[f64], eps: f32) -> Vec<f64> {
+pub(in crate::backend) fn rms_norm(x: &[f32], scale: &[f64], eps: f32) -> Vec<f64> {
     let x = wide(x);
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     let factor = 1.0 / (mean + f64::from(eps)).sqrt();
     x.iter().zip(scale).map(|(x, scale)| scale * x * factor).collect()
 }
 
-pub(super) fn product(x: &[f64], rows: &[Vec<f64>]) -> Vec<Sum> {
+pub(in crate::backend) fn product(x: &[f64], rows: &[Vec<f64>]) -> Vec<Sum> {
     rows.iter().map(|row| dot(x, row)).collect()
 }
 
-pub(super) fn silu_gate(gate_up: &[Sum]) -> Vec<Sum> {
+pub(in crate::backend) fn silu_gate(gate_up: &[Sum]) -> Vec<Sum> {
     let (gate, up) = gate_up.split_at(gate_up.len() / 2);
     let silu = |x: f64| x / (1.0 + (-x).exp());
     gate.iter()
@@ -40,7 +40,12 @@ pub(super) fn silu_gate(gate_up: &[Sum]) -> Vec<Sum> {
 }
 
 /// Rotates the first `dims` elements of a head, halves as pairs.
-pub(super) fn rotate(head: &[f64], position: usize, dims: usize, theta: f64) -> Vec<f64> {
+pub(in crate::backend) fn rotate(
+    head: &[f64],
+    position: usize,
+    dims: usize,
+    theta: f64,
+) -> Vec<f64> {
     let mut out = head.to_vec();
     for i in 0..dims / 2 {
         let angle = position as f64 / theta.powf(2.0 * i as f64 / dims as f64);
@@ -52,7 +57,11 @@ pub(super) fn rotate(head: &[f64], position: usize, dims: usize, theta: f64) -> 
 }
 
 /// Attention of one query over keys and values, all of which it sees.
-pub(super) fn attention(query: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>]) -> Vec<Sum> {
+pub(in crate::backend) fn attention(
+    query: &[f64],
+    keys: &[Vec<f64>],
+    values: &[Vec<f64>],
+) -> Vec<Sum> {
     let scale = 1.0 / (query.len() as f64).sqrt();
     let scores: Vec<f64> = keys.iter().map(|key| dot(query, key).value * scale).collect();
     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,0 +1,120 @@
+//! A device: its context and stream, the image that it runs, launches by name.
+//!
+//! The image is chosen once, by compute capability or by order; launch settings come from the
+//! image, never from the device. Deliberately absent: what kernels compute.
+
+use binfer_kernels::list::{self, Kernel, Types};
+use binfer_kernels::{MODULES, Target, modules};
+
+use super::ffi::launch::{Function, Launch, Module, Stream};
+use super::ffi::{self, Context, DeviceInfo, failed};
+use super::{CudaSettings, Half};
+use crate::backend::BackendError;
+
+/// What is in the way of using CUDA here.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Missing {
+    /// The program has no kernels.
+    #[error(
+        "this program was built without nvcc: run `make cuda-toolchain`, then `cargo build --release`"
+    )]
+    Kernels,
+    /// No driver, an old one, or no device.
+    #[error("{0}")]
+    Driver(String),
+}
+
+/// All devices of this machine, or why there are none to be had.
+pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
+    if MODULES.is_empty() {
+        return Err(Missing::Kernels);
+    }
+    let driver = |error: BackendError| Missing::Driver(error.to_string());
+    ffi::start_driver().map_err(driver)?;
+    let devices = ffi::devices().map_err(driver)?;
+    if devices.is_empty() {
+        return Err(Missing::Driver("the driver knows no device".to_owned()));
+    }
+    Ok(devices)
+}
+
+/// A device in use.
+pub(super) struct Device {
+    pub(super) info: DeviceInfo,
+    pub(super) target: Target,
+    /// As [`list::ALL`] has them; none where the image lacks a kernel.
+    functions: Vec<Option<Function>>,
+    pub(super) stream: Stream,
+    /// Last: the stream ends before it.
+    pub(super) context: Context,
+}
+
+impl Device {
+    /// Takes the device and loads its image.
+    pub(super) fn open(settings: &CudaSettings) -> Result<Self, BackendError> {
+        let found = probe().map_err(|missing| failed("CUDA", missing.to_string()))?;
+        let info = found.into_iter().find(|device| device.ordinal == settings.ordinal);
+        let info = info.ok_or_else(|| failed("CUDA", format!("no device {}", settings.ordinal)))?;
+        let target = image(&info, settings.target)?;
+        let context = Context::new(settings.ordinal)?;
+        let stream = Stream::new()?;
+        let functions = load(target, settings.half)?;
+        Ok(Self { info, target, functions, stream, context })
+    }
+
+    /// Enqueues a kernel over `grid` blocks. A grid of nothing is no launch.
+    pub(super) fn launch<P: Copy>(
+        &self,
+        kernel: Kernel<P>,
+        grid: [u32; 3],
+        params: &P,
+    ) -> Result<(), BackendError> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let name = list::ALL[kernel.index].name;
+        let function = self.functions[kernel.index]
+            .as_ref()
+            .ok_or_else(|| failed("launch", format!("{name} is not in {}", self.target.name())))?;
+        let launch = Launch { grid, dependent: self.target.has_dependent_launch() };
+        self.stream.launch(function, launch, params)
+    }
+}
+
+/// Which image a device runs.
+fn image(info: &DeviceInfo, wanted: Option<Target>) -> Result<Target, BackendError> {
+    let (major, minor) = info.capability;
+    let best = Target::of_capability(major, minor).ok_or_else(|| {
+        let name = &info.name;
+        let cause = format!("{name} has compute capability {major}.{minor}; 8.0 is needed");
+        failed("CUDA", cause)
+    })?;
+    Ok(wanted.unwrap_or(best))
+}
+
+/// Loads the modules of a target and finds all kernels in them.
+fn load(target: Target, half: Half) -> Result<Vec<Option<Function>>, BackendError> {
+    let loaded = modules(target)
+        .map(|module| {
+            // The driver wants PTX to end with 0.
+            let text: Vec<u8> = module.image.iter().copied().chain([0]).collect();
+            Ok((module.file, Module::load(&text)?))
+        })
+        .collect::<Result<Vec<_>, BackendError>>()?;
+    let suffix = match half {
+        Half::Bf16 => "_bf16",
+        Half::F16 => "_f16",
+    };
+    list::ALL
+        .iter()
+        .map(|kernel| {
+            let module = loaded.iter().find(|(file, _)| *file == kernel.file);
+            let Some((_, module)) = module else { return Ok(None) };
+            let name = match kernel.types {
+                Types::None => kernel.name.to_owned(),
+                Types::Halves => format!("{}{suffix}", kernel.name),
+            };
+            module.function(&name, kernel.threads, kernel.shared_bytes).map(Some)
+        })
+        .collect()
+}

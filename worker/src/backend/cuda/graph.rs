@@ -1,0 +1,140 @@
+//! Decode steps as recordings: one graph a bucket, chosen from the plan alone.
+//!
+//! A recording holds everything from the step's first kernel to its last. Padding rows have length
+//! 0: they write no cache and draw nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use binfer_proto::{Sampling, SlotId};
+
+use super::CudaBackend;
+use super::ffi::failed;
+use super::ffi::launch::Graph;
+use super::step::LaunchShape;
+use crate::backend::{BackendError, MemoryPlan};
+use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+
+/// Rows of the largest recording.
+const ROWS_MAX: usize = 256;
+
+/// Recordings by rows.
+#[derive(Default)]
+pub(super) struct Recordings {
+    graphs: BTreeMap<u32, Graph>,
+    /// Rows of the one that is being made.
+    under_way: Option<u32>,
+}
+
+/// Rows of all buckets, at most `rows_max`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
+fn buckets(rows_max: usize) -> Vec<usize> {
+    let steps = (16..=64).step_by(8).chain((80..=ROWS_MAX).step_by(16));
+    let rows_max = rows_max.min(ROWS_MAX);
+    let all = [1, 2, 3, 4, 6, 8].into_iter().chain(steps);
+    let mut all: Vec<usize> = all.take_while(|rows| *rows < rows_max).collect();
+    all.extend((rows_max > 0).then_some(rows_max));
+    all
+}
+
+fn rows_max(plan: &MemoryPlan) -> usize {
+    plan.tokens_max.min(plan.slots_max).min(plan.outputs_max)
+}
+
+/// Rows of the bucket that a step of `rows` decode rows falls into.
+pub(super) fn bucket(rows: usize, plan: &MemoryPlan) -> Option<usize> {
+    buckets(rows_max(plan)).into_iter().find(|bucket| rows > 0 && *bucket >= rows)
+}
+
+/// A step of the shape of a recording; its contents do not matter.
+fn stand_in(rows: usize, groups: usize) -> Batch {
+    let slot = |row: usize| SlotId(u32::try_from(row).unwrap_or(u32::MAX));
+    let row = |row: usize| BatchRow {
+        slot: slot(row),
+        first: row,
+        count: 1,
+        start: 0,
+        block_tables: vec![Vec::new(); groups],
+    };
+    let output = |row: usize| BatchOutput {
+        token: row,
+        slot: slot(row),
+        sampling: Sampling::GREEDY,
+        seed: 0,
+        choice: 0,
+        position: 1,
+    };
+    Batch {
+        tokens: vec![TokenInput::Known(0); rows],
+        positions: vec![0; rows],
+        rows: (0..rows).map(row).collect(),
+        outputs: (0..rows).map(output).collect(),
+    }
+}
+
+impl CudaBackend {
+    /// What recordings to make.
+    pub(super) fn wanted_recordings(&self) -> Vec<usize> {
+        if self.settings.graphs { buckets(rows_max(&self.step.plan)) } else { Vec::new() }
+    }
+
+    /// From here on, launches are recorded.
+    pub(super) fn start_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        let batch = Arc::new(stand_in(rows, self.step.plan.blocks_per_slot.len()));
+        let all = u32::try_from(rows).map_err(|_| failed("record", "too many rows"))?;
+        self.step.batch = Arc::clone(&batch);
+        self.step.shape = LaunchShape { tokens: all, rows: all, outputs: all, is_decode: true };
+        self.step.rope = None;
+        self.recordings.under_way = Some(all);
+        self.device.stream.begin_recording()?;
+        self.launch_apply()?;
+        Ok(batch)
+    }
+
+    /// Keeps what was recorded.
+    pub(super) fn stop_recording(&mut self) -> Result<(), BackendError> {
+        self.launch_finish()?;
+        let graph = self.device.stream.end_recording()?;
+        let rows = self.recordings.under_way.take();
+        let rows = rows.ok_or_else(|| failed("record", "nothing is being recorded"))?;
+        self.recordings.graphs.insert(rows, graph);
+        Ok(())
+    }
+
+    /// Enqueues the recording for the step that was begun, if there is one.
+    pub(super) fn replay(&self) -> Result<bool, BackendError> {
+        let shape = self.step.shape;
+        let graph = self.recordings.graphs.get(&shape.rows).filter(|_| shape.is_decode);
+        let Some(graph) = graph else { return Ok(false) };
+        self.device.stream.replay(graph)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_end_at_the_most_rows_that_a_step_can_have() {
+        assert_eq!(buckets(1), [1]);
+        assert_eq!(buckets(5), [1, 2, 3, 4, 5]);
+        assert_eq!(buckets(64)[6..], [16, 24, 32, 40, 48, 56, 64]);
+        let all = buckets(4096);
+        assert_eq!((all.len(), all.last()), (25, Some(&256)));
+    }
+
+    #[test]
+    fn a_step_falls_into_the_smallest_bucket_that_holds_it() {
+        let plan = MemoryPlan {
+            tokens_max: 512,
+            slots_max: 100,
+            outputs_max: 100,
+            ..MemoryPlan::default()
+        };
+        let of = |rows| bucket(rows, &plan);
+        assert_eq!(
+            [0, 1, 5, 65, 97, 100, 101].map(of),
+            [None, Some(1), Some(6), Some(80), Some(100), Some(100), None]
+        );
+    }
+}

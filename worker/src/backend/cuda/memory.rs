@@ -1,0 +1,175 @@
+//! All device memory but the weights', taken once: activations, workspaces, tables, cache.
+//!
+//! Cache and activations are not cleared: nothing reads what no step has written.
+
+use binfer_kernels::list::SAMPLE_TILE_LOGITS;
+use binfer_kernels::params::{
+    ROPE_PAIRS_MAX, SampleTile, StepOutput, StepResult, StepRow, StepState, StepTables,
+};
+
+use super::Half;
+use super::ffi::failed;
+use super::ffi::launch::Stream;
+use super::ffi::memory::DeviceBuffer;
+use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
+
+/// Bytes to which everything is aligned.
+const ALIGNMENT: usize = 256;
+
+/// Where a layer's cache lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerCache {
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) shape: KvLayerPlan,
+}
+
+/// Where a KV group's block tables lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupTables {
+    /// `[slot][blocks_per_slot]`.
+    pub(super) address: u64,
+    /// First entry, counted from the first group's.
+    pub(super) first: usize,
+    pub(super) blocks_per_slot: usize,
+}
+
+/// Memory for steps.
+pub(super) struct Memory {
+    /// Activations: four bytes an element.
+    pub(super) arena: DeviceBuffer,
+    /// Workspaces and tables, zeroed once.
+    workspace: DeviceBuffer,
+    cache: DeviceBuffer,
+    pub(super) at: Places,
+    pub(super) layers: Vec<LayerCache>,
+    pub(super) groups: Vec<GroupTables>,
+}
+
+/// What lies where in the workspace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Places {
+    pub(super) tables: StepTables,
+    /// Of all groups, one after the other.
+    pub(super) block_tables: u64,
+    /// `[slots]`.
+    pub(super) last_tokens: u64,
+    /// T `[tokens or outputs, hidden]`.
+    pub(super) normed: u64,
+    /// T `[tokens, 2 wide]`: gate and up on their way to the activation.
+    pub(super) sums: u64,
+    /// f32 `[tokens, 2 pairs]`.
+    pub(super) rope: u64,
+    /// `[outputs, tiles]`.
+    pub(super) tiles: u64,
+    /// `[outputs]`.
+    pub(super) drawn: u64,
+}
+
+/// Deals out places one after the other; the first pass has no base and only counts.
+struct Dealer {
+    base: u64,
+    used: usize,
+}
+
+impl Dealer {
+    fn take(&mut self, bytes: usize) -> u64 {
+        let at = self.base + self.used as u64;
+        self.used = (self.used + bytes).next_multiple_of(ALIGNMENT);
+        at
+    }
+}
+
+/// Lays out the workspace of `plan` from `base`; the places, and how many bytes they take.
+fn lay_out(plan: &MemoryPlan, base: u64) -> (Places, usize) {
+    let mut dealer = Dealer { base, used: 0 };
+    let (tokens, outputs) = (plan.tokens_max, plan.outputs_max);
+    let tiles = plan.vocab.div_ceil(SAMPLE_TILE_LOGITS as usize);
+    let tables = StepTables {
+        state: dealer.take(size_of::<StepState>()),
+        token_ids: dealer.take(4 * tokens),
+        positions: dealer.take(4 * tokens),
+        row_of: dealer.take(4 * tokens),
+        rows: dealer.take(size_of::<StepRow>() * plan.slots_max),
+        outputs: dealer.take(size_of::<StepOutput>() * outputs),
+    };
+    let places = Places {
+        tables,
+        block_tables: dealer.take(4 * table_entries(plan)),
+        last_tokens: dealer.take(4 * plan.slots_max),
+        normed: dealer.take(Half::BYTES * tokens.max(outputs) * plan.hidden),
+        sums: dealer.take(Half::BYTES * tokens * 2 * plan.wide),
+        rope: dealer.take(4 * tokens * 2 * ROPE_PAIRS_MAX),
+        tiles: dealer.take(size_of::<SampleTile>() * outputs * tiles),
+        drawn: dealer.take(size_of::<StepResult>() * outputs),
+    };
+    (places, dealer.used)
+}
+
+/// Entries of all block tables.
+fn table_entries(plan: &MemoryPlan) -> usize {
+    plan.blocks_per_slot.iter().map(|blocks| blocks * plan.slots_max).sum()
+}
+
+/// Bytes of K or of V of a layer.
+fn half_cache_bytes(kv: &KvLayerPlan) -> usize {
+    let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
+    bytes.next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes of everything but cache and weights.
+pub(super) fn step_bytes(plan: &MemoryPlan) -> usize {
+    4 * plan.arena + lay_out(plan, 0).1
+}
+
+impl Memory {
+    /// Before `allocate`.
+    pub(super) fn nothing() -> Result<Self, BackendError> {
+        Ok(Self {
+            arena: DeviceBuffer::new(0)?,
+            workspace: DeviceBuffer::new(0)?,
+            cache: DeviceBuffer::new(0)?,
+            at: Places::default(),
+            layers: Vec::new(),
+            groups: Vec::new(),
+        })
+    }
+
+    /// Takes all of it.
+    pub(super) fn new(plan: &MemoryPlan, stream: &Stream) -> Result<Self, BackendError> {
+        let workspace = DeviceBuffer::new(lay_out(plan, 0).1)?;
+        workspace.fill(0, stream)?;
+        let (at, _) = lay_out(plan, workspace.address());
+        let cache = DeviceBuffer::new(plan.kv.iter().map(|kv| 2 * half_cache_bytes(kv)).sum())?;
+        let mut dealer = Dealer { base: cache.address(), used: 0 };
+        let layer = |kv: &KvLayerPlan| {
+            let bytes = half_cache_bytes(kv);
+            LayerCache { keys: dealer.take(bytes), values: dealer.take(bytes), shape: *kv }
+        };
+        let layers: Vec<LayerCache> = plan.kv.iter().map(layer).collect();
+        if let Some(layer) = layers.iter().find(|layer| layer.shape.block_tokens == 0) {
+            return Err(failed("allocate", format!("{:?}: blocks of no tokens", layer.shape)));
+        }
+        let mut first = 0;
+        let group = |blocks: &usize| {
+            let address = at.block_tables + 4 * first as u64;
+            let tables = GroupTables { address, first, blocks_per_slot: *blocks };
+            first += blocks * plan.slots_max;
+            tables
+        };
+        let groups = plan.blocks_per_slot.iter().map(group).collect();
+        Ok(Self { arena: DeviceBuffer::new(4 * plan.arena)?, workspace, cache, at, layers, groups })
+    }
+
+    /// The ledger: what was taken for what.
+    pub(super) fn ledger(&self) -> [(&'static str, usize); 3] {
+        let (arena, workspace) = (self.arena.bytes(), self.workspace.bytes());
+        [("activations", arena), ("workspace", workspace), ("KV cache", self.cache.bytes())]
+    }
+
+    /// All cache, for tests that poison it.
+    #[cfg(test)]
+    pub(super) fn cache(&self) -> &DeviceBuffer {
+        &self.cache
+    }
+}

@@ -1,0 +1,107 @@
+//! The CUDA backend: every operation on one GPU of compute capability 8.0 or newer.
+//!
+//! | file | is |
+//! |---|---|
+//! | `ops.rs` | the operations of the trait, in terms of what follows |
+//! | `product.rs`, `attend.rs` | products, attention: which kernel, with which grid |
+//! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
+//! | `graph.rs` | decode steps as recordings, by bucket |
+//! | `load.rs`, `weights.rs` | weights: converted once, uploaded, found again |
+//! | `memory.rs` | all other memory, taken once |
+//! | `device.rs` | the device, the image that it runs, launches |
+//! | `ffi/` | the door to the driver and cuBLASLt |
+//!
+//! Weights, cache and inner activations are bf16 or f16, sums f32. A kernel's result for a token
+//! does not depend on its company. Kernels read a step's counts from device memory, so that a
+//! recording fits every step of its bucket. Deliberately absent: several ranks.
+
+mod attend;
+mod device;
+mod ffi;
+mod graph;
+mod load;
+mod memory;
+mod ops;
+mod product;
+mod ring;
+mod step;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::path::PathBuf;
+
+use binfer_kernels::Target;
+
+use super::BackendError;
+use device::Device;
+pub use device::{Missing, probe};
+pub use ffi::DeviceInfo;
+use ffi::blas::Blas;
+use graph::Recordings;
+use load::Staging;
+use memory::Memory;
+use step::Step;
+use weights::Weights;
+
+/// Type of weights, cache and inner activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Half {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl Half {
+    /// Bytes of an element.
+    pub const BYTES: usize = 2;
+}
+
+/// How a CUDA backend works.
+#[derive(Clone, Debug)]
+pub struct CudaSettings {
+    /// Number of the device.
+    pub ordinal: i32,
+    /// In which type it computes.
+    pub half: Half,
+    /// Which image it runs; the device's best where absent.
+    pub target: Option<Target>,
+    /// Where libraries are looked for before the system's places.
+    pub libraries: Vec<PathBuf>,
+    /// Decode steps run out of recordings.
+    pub graphs: bool,
+    /// Share of the device's memory that this process may take.
+    pub memory_utilization: f64,
+}
+
+/// A GPU as a device. Used by the thread that made it.
+pub struct CudaBackend {
+    settings: CudaSettings,
+    recordings: Recordings,
+    step: Step,
+    memory: Memory,
+    staging: Option<Staging>,
+    weights: Weights,
+    blas: Blas,
+    /// Last, since the others' memory is freed in its context.
+    device: Device,
+}
+
+impl CudaBackend {
+    /// A backend without weights.
+    pub fn new(settings: CudaSettings) -> Result<Self, BackendError> {
+        let device = Device::open(&settings)?;
+        let blas = Blas::new(settings.half, &settings.libraries)?;
+        Ok(Self {
+            recordings: Recordings::default(),
+            step: Step::default(),
+            memory: Memory::nothing()?,
+            staging: None,
+            weights: Weights::default(),
+            blas,
+            device,
+            settings,
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! The backend's operations: contracts checked, handles turned into addresses, kernels launched.
+
+use std::sync::Arc;
+
+use binfer_kernels::list::{self, SAMPLE_TILE_LOGITS};
+use binfer_kernels::params::{EmbedParams, SampleParams};
+use binfer_shard::LocalTensor;
+use half::{bf16, f16};
+
+use super::memory::{self, Memory};
+use super::product::{Product, Then, word};
+use super::ring::Ring;
+use super::step::Step;
+use super::{CudaBackend, Half, load};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::check::{StepShape, check_batch};
+use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
+use crate::batch::Batch;
+
+/// Bytes kept free for what the driver takes by itself: recordings, local memory, the library.
+const RESERVE_BYTES: u64 = 768 << 20;
+
+impl CudaBackend {
+    fn step_shape(&self) -> StepShape {
+        StepShape {
+            arena: self.memory.arena.bytes() / 4,
+            tokens: self.step.batch.tokens.len(),
+            outputs: self.step.batch.outputs.len(),
+            vocab: self.step.plan.vocab,
+        }
+    }
+
+    /// Address of a tensor of that kind.
+    fn address(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+        kind: Kind,
+    ) -> Result<u64, BackendError> {
+        // Launches of a decode step cover more rows than the tensor has: the bucket's.
+        let shape = self.step.shape;
+        let covered = if shape.is_decode { shape.rows as usize } else { 0 };
+        let rows = tensor.rows.max(covered);
+        let room = self.memory.arena.bytes() / 4;
+        let fits = rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
+        if tensor.kind != kind || fits.is_none_or(|end| end > room) {
+            let cause = format!("{tensor:?} where {kind:?} is wanted, in an arena of {room}");
+            return Err(BackendError::Args { operation, cause });
+        }
+        Ok(self.memory.arena.address() + 4 * tensor.offset as u64)
+    }
+
+    /// Address of a tensor in the backend's own type.
+    pub(super) fn inner(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+    ) -> Result<u64, BackendError> {
+        self.address(operation, tensor, Kind::Inner)
+    }
+
+    /// Address of a tensor of sums.
+    fn sum(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
+        self.address(operation, tensor, Kind::Sum)
+    }
+
+    fn alone(operation: &'static str) -> BackendError {
+        let cause = "one GPU only in this version: tensor parallelism runs on the CPU".to_owned();
+        BackendError::Args { operation, cause }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn expect(&mut self, tensors: &[LocalTensor]) -> Result<(), BackendError> {
+        self.weights.expect(tensors.iter().map(load::layout))
+    }
+
+    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
+        self.adopt(tensor, parts)
+    }
+
+    fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
+        Err(Self::alone("comm_id"))
+    }
+
+    fn join(&mut self, _id: &[u8], _rank: usize, _world: usize) -> Result<Abort, BackendError> {
+        Err(Self::alone("join"))
+    }
+
+    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+        let (free, total) = self.device.context.memory_bytes()?;
+        #[expect(clippy::cast_possible_truncation, reason = "a share of a size")]
+        let others = (total as f64 * (1.0 - self.settings.memory_utilization)) as u64;
+        let steps = memory::step_bytes(plan) as u64;
+        Ok(Some(free.saturating_sub(others + steps + RESERVE_BYTES)))
+    }
+
+    fn kv_layout(&self) -> &'static str {
+        "k and v [block][kv_head][token][element]"
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        self.device.stream.synchronize()?;
+        self.staging = None;
+        self.memory = Memory::new(plan, &self.device.stream)?;
+        self.step = Step::new(plan, Ring::new(plan, &self.memory.groups)?)?;
+        self.device.stream.synchronize()
+    }
+
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
+        check_batch(&batch, &self.step.plan)?;
+        self.step.begin(batch)?;
+        if self.replay()? {
+            self.step.is_replayed = true;
+            return Ok(Begun::Replayed);
+        }
+        self.launch_apply()?;
+        Ok(Begun::Operations)
+    }
+
+    fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
+        let table = self.weights.matrix("embed", args.table)?;
+        args.check(&self.step_shape(), table.shape())?;
+        let params = EmbedParams {
+            step: self.memory.at.tables,
+            table: table.address,
+            out: self.sum("embed", &args.out)?,
+            cols: word(table.cols),
+            stride: word(table.stride),
+            first_token: word(args.first_token),
+            table_rows: word(table.rows),
+        };
+        self.device.launch(list::EMBED, [self.step.shape.tokens, 1, 1], &params)
+    }
+
+    fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
+        let operation = "norm_linear";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let scale = self.weights.vector(operation, args.norm)?;
+        let bias = self.weights.optional(operation, args.bias)?;
+        let added = bias.map(|bias| bias.shape());
+        args.check(&self.step_shape(), scale.shape(), weight.shape(), added)?;
+        let out = self.inner(operation, &args.out)?;
+        let x = self.norm(self.sum(operation, &args.x)?, scale, args.eps, false)?;
+        let then = if args.glu.is_some() { Then::Glu } else { Then::Store };
+        let (tokens, out_stride) = (self.step.shape.tokens, word(args.out.cols));
+        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })
+    }
+
+    fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
+        let q_norm = self.weights.optional("attend", args.q_norm)?;
+        let k_norm = self.weights.optional("attend", args.k_norm)?;
+        let [q_shape, k_shape] = [q_norm, k_norm].map(|norm| norm.map(|norm| norm.shape()));
+        args.check(&self.step_shape(), q_shape, k_shape)?;
+        self.mix(args, [q_norm, k_norm])
+    }
+
+    fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
+        let operation = "linear_out";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let bias = self.weights.optional(operation, args.bias)?;
+        args.check(&self.step_shape(), weight.shape(), bias.map(|bias| bias.shape()))?;
+        let (x, out) = (self.inner(operation, &args.x)?, self.sum(operation, &args.out)?);
+        if args.residual != args.out {
+            let (to, from) = (4 * args.out.offset, 4 * args.residual.offset);
+            let bytes = 4 * args.residual.len();
+            self.memory.arena.copy_within(to, from, bytes, &self.device.stream)?;
+        }
+        let (tokens, out_stride) = (self.step.shape.tokens, word(args.out.cols));
+        self.multiply(&Product { x, tokens, weight, bias, then: Then::Add, out, out_stride })
+    }
+
+    fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
+        let operation = "head";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let scale = self.weights.vector(operation, args.norm)?;
+        args.check(&self.step_shape(), scale.shape(), weight.shape())?;
+        let x = self.norm(self.sum(operation, &args.x)?, scale, args.eps, true)?;
+        let (out, tokens) = (self.sum(operation, &args.logits)?, self.step.shape.outputs);
+        let out = out + 4 * args.first_token as u64;
+        let (then, out_stride) = (Then::Logits, word(args.logits.cols));
+        self.multiply(&Product { x, tokens, weight, bias: None, then, out, out_stride })
+    }
+
+    fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
+        args.check(&self.step_shape())?;
+        let at = &self.memory.at;
+        let params = SampleParams {
+            step: at.tables,
+            logits: self.sum("sample", &args.logits)?,
+            tiles: at.tiles,
+            drawn: at.drawn,
+            last_tokens: at.last_tokens,
+            vocab: word(args.logits.cols),
+            tiles_per_row: word(args.logits.cols).div_ceil(SAMPLE_TILE_LOGITS),
+        };
+        let outputs = self.step.shape.outputs;
+        self.device.launch(list::SAMPLE_TILES, [params.tiles_per_row, outputs, 1], &params)?;
+        self.device.launch(list::SAMPLE_ROWS, [outputs, 1, 1], &params)
+    }
+
+    fn all_reduce(&mut self, _: Tensor) -> Result<(), BackendError> {
+        Err(Self::alone("all_reduce"))
+    }
+
+    fn commit(&mut self) -> Result<Ticket, BackendError> {
+        if !self.step.is_replayed {
+            self.launch_finish()?;
+        }
+        self.mark_end()
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        self.is_passed(ticket)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+        self.take_outcome(ticket)
+    }
+
+    fn recordings(&self) -> Vec<usize> {
+        self.wanted_recordings()
+    }
+
+    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        self.start_recording(rows)
+    }
+
+    fn end_recording(&mut self) -> Result<(), BackendError> {
+        self.stop_recording()
+    }
+
+    fn ledger(&self) -> Vec<(String, u64)> {
+        let ring = self.step.ring.as_ref().map_or(0, Ring::bytes);
+        let taken = [("weights", self.weights.bytes()), ("pinned host memory", ring)];
+        let lines = taken.into_iter().chain(self.memory.ledger());
+        let lines = lines.map(|(name, bytes)| (name.to_owned(), bytes as u64));
+        let device = &self.device.info;
+        [(format!("{} ({})", device.name, self.device.target.name()), device.bytes_total)]
+            .into_iter()
+            .chain(lines)
+            .collect()
+    }
+
+    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        let width = match x.kind {
+            Kind::Sum => 4,
+            Kind::Inner => Half::BYTES,
+        };
+        let mut bytes = vec![0; x.len() * width];
+        self.memory.arena.read(4 * x.offset, &mut bytes, &self.device.stream)?;
+        let half = |pair: &[u8; 2]| match self.settings.half {
+            Half::Bf16 => bf16::from_le_bytes(*pair).to_f32(),
+            Half::F16 => f16::from_le_bytes(*pair).to_f32(),
+        };
+        Ok(match x.kind {
+            Kind::Sum => bytes.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect(),
+            Kind::Inner => bytes.as_chunks::<2>().0.iter().map(half).collect(),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! The way between host and device: a ring of slots in mapped memory, one a step.
+//!
+//! Down goes a step's delta: tokens, rows, outputs, and only those blocks of block tables that the
+//! device does not know; up come tokens and digests. A slot is written again four steps later, when
+//! its step is long collected. Deliberately absent: launches.
+
+use binfer_kernels::params::{StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate};
+use binfer_proto::BlockId;
+
+use super::ffi::failed;
+use super::ffi::memory::PinnedBuffer;
+use super::memory::GroupTables;
+use crate::backend::{BackendError, MemoryPlan, Sampled};
+use crate::batch::{Batch, BatchOutput, TokenInput};
+
+/// Slots of the ring. Two steps are under way at most.
+pub(super) const RING_SLOTS: usize = 4;
+
+/// Byte offsets within a slot; inputs follow the header.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Offsets {
+    pub(super) rows: usize,
+    pub(super) outputs: usize,
+    pub(super) updates: usize,
+    /// Of the next slot.
+    pub(super) end: usize,
+}
+
+/// Both directions, and what the device's block tables hold.
+pub(super) struct Ring {
+    deltas: PinnedBuffer,
+    results: PinnedBuffer,
+    pub(super) offsets: Offsets,
+    outputs_max: usize,
+    rows_max: usize,
+    tables: Vec<GroupTables>,
+    /// `[group][slot]`.
+    known: Vec<Vec<Vec<BlockId>>>,
+    bytes: Vec<u8>,
+}
+
+impl Ring {
+    pub(super) fn new(plan: &MemoryPlan, tables: &[GroupTables]) -> Result<Self, BackendError> {
+        let entries: usize = tables.iter().map(|t| t.blocks_per_slot * plan.slots_max).sum();
+        let inputs = size_of::<StepHeader>() + size_of::<StepInput>() * plan.tokens_max;
+        let rows = inputs.next_multiple_of(16);
+        let outputs = rows + size_of::<StepRow>() * plan.slots_max;
+        let updates = outputs + size_of::<StepOutput>() * plan.outputs_max;
+        let end = (updates + size_of::<TableUpdate>() * entries).next_multiple_of(256);
+        let result_bytes = size_of::<StepResult>() * plan.outputs_max;
+        Ok(Self {
+            deltas: PinnedBuffer::new(RING_SLOTS * end)?,
+            results: PinnedBuffer::new(RING_SLOTS * result_bytes)?,
+            offsets: Offsets { rows, outputs, updates, end },
+            outputs_max: plan.outputs_max,
+            rows_max: plan.slots_max,
+            tables: tables.to_vec(),
+            known: vec![vec![Vec::new(); plan.slots_max]; tables.len()],
+            bytes: Vec::new(),
+        })
+    }
+
+    /// Where the device reads deltas and writes results.
+    pub(super) fn addresses(&self) -> (u64, u64) {
+        (self.deltas.address(), self.results.address())
+    }
+
+    /// Host memory taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.deltas.bytes() + self.results.bytes()
+    }
+
+    /// Writes a step's delta into a slot.
+    pub(super) fn write(&mut self, slot: usize, batch: &Batch) -> Result<(), BackendError> {
+        if batch.rows.len() > self.rows_max {
+            let cause = format!("{} rows, {} at most", batch.rows.len(), self.rows_max);
+            return Err(BackendError::Args { operation: "upload", cause });
+        }
+        let base = slot * self.offsets.end;
+        let updates = self.write_updates(base, batch)?;
+        let decode = batch.rows.iter().take_while(|row| row.count == 1).count();
+        let counts = [batch.tokens.len(), batch.rows.len(), decode, batch.outputs.len(), updates];
+        self.bytes.clear();
+        counts.iter().for_each(|count| put(&mut self.bytes, word(*count)));
+        self.bytes.resize(size_of::<StepHeader>(), 0);
+        for (index, row) in batch.rows.iter().enumerate() {
+            for token in row.first..row.first + row.count {
+                let id = match batch.tokens[token] {
+                    TokenInput::Known(id) => id,
+                    TokenInput::LastSample(slot) => !slot.0,
+                };
+                [id, batch.positions[token], word(index)]
+                    .iter()
+                    .for_each(|word| put(&mut self.bytes, *word));
+            }
+        }
+        self.deltas.store(base, &self.bytes)?;
+        self.bytes.clear();
+        for row in &batch.rows {
+            [word(row.first), word(row.count), word(row.start), row.slot.0]
+                .iter()
+                .for_each(|word| put(&mut self.bytes, *word));
+        }
+        self.deltas.store(base + self.offsets.rows, &self.bytes)?;
+        self.bytes.clear();
+        batch.outputs.iter().for_each(|output| put_output(&mut self.bytes, output));
+        self.deltas.store(base + self.offsets.outputs, &self.bytes)
+    }
+
+    /// Writes what changed in block tables; returns how many entries.
+    fn write_updates(&mut self, base: usize, batch: &Batch) -> Result<usize, BackendError> {
+        self.bytes.clear();
+        for row in &batch.rows {
+            let slot = row.slot.index();
+            for (group, blocks) in row.block_tables.iter().enumerate() {
+                let unknown = || failed("upload", format!("slot {slot}, KV group {group}"));
+                let known = self.known.get_mut(group).and_then(|known| known.get_mut(slot));
+                let known = known.ok_or_else(unknown)?;
+                let place = self.tables[group];
+                if blocks.len() > place.blocks_per_slot {
+                    let cause = format!("{} blocks of slot {slot}", blocks.len());
+                    return Err(failed("upload", cause));
+                }
+                let same = known.iter().zip(blocks).take_while(|(a, b)| a == b).count();
+                let first = place.first + slot * place.blocks_per_slot;
+                for (index, block) in blocks.iter().enumerate().skip(same) {
+                    put(&mut self.bytes, word(first + index));
+                    put(&mut self.bytes, block.0);
+                }
+                known.truncate(same);
+                known.extend_from_slice(&blocks[same..]);
+            }
+        }
+        self.deltas.store(base + self.offsets.updates, &self.bytes)?;
+        Ok(self.bytes.len() / size_of::<TableUpdate>())
+    }
+
+    /// What a step's outputs came to, with the digest of each. The step must be over.
+    pub(super) fn read(
+        &self,
+        slot: usize,
+        outputs: usize,
+    ) -> Result<Vec<(Sampled, u64)>, BackendError> {
+        let first = slot * self.outputs_max * size_of::<StepResult>();
+        let bytes = self.results.load(first..first + outputs * size_of::<StepResult>())?;
+        let result = |bytes: &[u8; 16]| {
+            let [token, finite, low, high] = words(bytes);
+            let digest = u64::from(low) | u64::from(high) << 32;
+            (Sampled { token, finite: finite != 0 }, digest)
+        };
+        Ok(bytes.as_chunks::<16>().0.iter().map(result).collect())
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, word: u32) {
+    bytes.extend(word.to_le_bytes());
+}
+
+/// As `StepOutput` lies.
+fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput) {
+    let end = bytes.len() + size_of::<StepOutput>();
+    let sampling = &output.sampling;
+    [word(output.token), output.slot.0, output.position, output.choice]
+        .iter()
+        .for_each(|word| put(bytes, *word));
+    bytes.extend(output.seed.to_le_bytes());
+    [sampling.temperature.to_bits(), sampling.top_p.to_bits(), sampling.top_k]
+        .iter()
+        .for_each(|word| put(bytes, *word));
+    bytes.resize(end, 0);
+}
+
+/// Sizes here were checked against what was allocated, which fits.
+fn word(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+fn words(bytes: &[u8; 16]) -> [u32; 4] {
+    let (words, _) = bytes.as_chunks::<4>();
+    [0, 1, 2, 3].map(|index| u32::from_le_bytes(words[index]))
+}

@@ -1,0 +1,192 @@
+//! The step under way, and those that the device still works on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use binfer_kernels::list;
+use binfer_kernels::params::{ApplyParams, FinishParams};
+use binfer_proto::Token;
+use binfer_shard::spec::Rope;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::CudaBackend;
+use super::ffi::failed;
+use super::ffi::launch::Event;
+use super::graph;
+use super::ring::{RING_SLOTS, Ring};
+use crate::backend::{BackendError, MemoryPlan, StepOutput, Ticket};
+use crate::batch::Batch;
+
+/// Blocks of the first kernel at most: several, so that mapped memory is read in parallel.
+const APPLY_BLOCKS_MAX: u32 = 32;
+
+/// What launches cover: at least what the batch has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LaunchShape {
+    pub(super) tokens: u32,
+    pub(super) rows: u32,
+    pub(super) outputs: u32,
+    /// Every row feeds one token and draws one, so that a recording may do the step.
+    pub(super) is_decode: bool,
+}
+
+/// A committed step.
+struct Pending {
+    ticket: Ticket,
+    slot: usize,
+    outputs: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Step {
+    pub(super) batch: Arc<Batch>,
+    pub(super) shape: LaunchShape,
+    pub(super) plan: MemoryPlan,
+    /// The device does the whole step by itself.
+    pub(super) is_replayed: bool,
+    /// For which rope the device's table of cosines and sines holds.
+    pub(super) rope: Option<Rope>,
+    pub(super) ring: Option<Ring>,
+    /// One a slot of the ring.
+    events: Vec<Event>,
+    /// Steps written so far, and the last one committed.
+    begun: u64,
+    pending: VecDeque<Pending>,
+}
+
+impl Step {
+    /// For the memory that was planned.
+    pub(super) fn new(plan: &MemoryPlan, ring: Ring) -> Result<Self, BackendError> {
+        let events = (0..RING_SLOTS).map(|_| Event::new()).collect::<Result<_, _>>()?;
+        Ok(Self { plan: plan.clone(), ring: Some(ring), events, ..Self::default() })
+    }
+
+    /// Makes `batch` the step, and its delta ready for the device.
+    pub(super) fn begin(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+        let slot = self.slot();
+        let ring = self.ring.as_mut().ok_or_else(|| failed("upload", "nothing was allocated"))?;
+        ring.write(slot, &batch)?;
+        self.shape = shape_of(&batch, &self.plan);
+        self.batch = batch;
+        self.rope = None;
+        self.is_replayed = false;
+        self.begun += 1;
+        Ok(())
+    }
+
+    /// The ring's slot of the step that begins next; the device counts along.
+    fn slot(&self) -> usize {
+        usize::try_from(self.begun % RING_SLOTS as u64).unwrap_or(0)
+    }
+}
+
+/// What launches for a batch cover: a bucket for decode steps, exactly the batch otherwise.
+fn shape_of(batch: &Batch, plan: &MemoryPlan) -> LaunchShape {
+    let (tokens, rows, outputs) = (batch.tokens.len(), batch.rows.len(), batch.outputs.len());
+    let is_decode =
+        tokens == rows && outputs == rows && batch.rows.iter().all(|row| row.count == 1);
+    let bucket = graph::bucket(rows, plan).filter(|_| is_decode);
+    let word = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    match bucket {
+        Some(bucket) => {
+            let all = word(bucket);
+            LaunchShape { tokens: all, rows: all, outputs: all, is_decode: true }
+        }
+        None => LaunchShape {
+            tokens: word(tokens),
+            rows: word(rows),
+            outputs: word(outputs),
+            is_decode: false,
+        },
+    }
+}
+
+impl CudaBackend {
+    /// The step's first kernel.
+    pub(super) fn launch_apply(&self) -> Result<(), BackendError> {
+        let Step { shape, ring: Some(ring), .. } = &self.step else {
+            return Err(failed("upload", "nothing was allocated"));
+        };
+        let (at, offsets) = (&self.memory.at, ring.offsets);
+        let params = ApplyParams {
+            step: at.tables,
+            ring: ring.addresses().0,
+            last_tokens: at.last_tokens,
+            block_tables: at.block_tables,
+            ring_bytes: offsets.end as u64,
+            rows_offset: offsets.rows as u64,
+            outputs_offset: offsets.outputs as u64,
+            updates_offset: offsets.updates as u64,
+            tokens: shape.tokens,
+            rows: shape.rows,
+            outputs: shape.outputs,
+            reserved: 0,
+        };
+        let threads = list::ALL[list::APPLY.index].threads;
+        let blocks = (4 * shape.tokens.max(1)).div_ceil(threads).min(APPLY_BLOCKS_MAX);
+        self.device.launch(list::APPLY, [blocks, 1, 1], &params)
+    }
+
+    /// The step's last kernel.
+    pub(super) fn launch_finish(&self) -> Result<(), BackendError> {
+        let Step { shape, ring: Some(ring), plan, .. } = &self.step else {
+            return Err(failed("commit", "nothing was allocated"));
+        };
+        let at = &self.memory.at;
+        let word = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let params = FinishParams {
+            step: at.tables,
+            hidden: at.normed,
+            drawn: at.drawn,
+            results: ring.addresses().1,
+            cols: word(plan.hidden),
+            outputs_max: word(plan.outputs_max),
+            ring_slots: word(RING_SLOTS),
+            reserved: 0,
+        };
+        self.device.launch(list::FINISH, [shape.outputs.max(1), 1, 1], &params)
+    }
+
+    /// Marks the end of the step that was begun last.
+    pub(super) fn mark_end(&mut self) -> Result<Ticket, BackendError> {
+        let step = &mut self.step;
+        let ticket = Ticket(step.begun);
+        let slot = usize::try_from((step.begun.wrapping_sub(1)) % RING_SLOTS as u64).unwrap_or(0);
+        step.events[slot].record(&self.device.stream)?;
+        let outputs = step.batch.outputs.len();
+        step.pending.push_back(Pending { ticket, slot, outputs });
+        Ok(ticket)
+    }
+
+    /// Whether the device has passed a committed step.
+    pub(super) fn is_passed(&self, ticket: Ticket) -> Result<bool, BackendError> {
+        match self.step.pending.iter().find(|pending| pending.ticket == ticket) {
+            Some(pending) => self.step.events[pending.slot].is_passed(),
+            None => Err(unknown(ticket)),
+        }
+    }
+
+    /// Waits for the oldest step and reads its outcome.
+    pub(super) fn take_outcome(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+        let step = &mut self.step;
+        let next = step.pending.pop_front().filter(|pending| pending.ticket == ticket);
+        let pending = next.ok_or_else(|| unknown(ticket))?;
+        step.events[pending.slot].wait()?;
+        let Some(ring) = &step.ring else { return Err(unknown(ticket)) };
+        let mut hash = Xxh3Default::new();
+        let mut sampled = Vec::with_capacity(pending.outputs);
+        for (result, digest) in ring.read(pending.slot, pending.outputs)? {
+            let token = if result.finite { result.token } else { Token::MAX };
+            hash.update(&digest.to_le_bytes());
+            hash.update(&token.to_le_bytes());
+            sampled.push(result);
+        }
+        Ok(StepOutput { sampled, digest: hash.digest() })
+    }
+}
+
+fn unknown(ticket: Ticket) -> BackendError {
+    let cause = format!("{ticket:?} is not the next step");
+    BackendError::Args { operation: "collect", cause }
+}

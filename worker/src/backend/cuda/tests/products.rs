@@ -1,0 +1,211 @@
+//! Embedding, products with norm and gate, products with residual, logits: on kernels of all kinds.
+
+use binfer_shard::DType;
+use binfer_shard::spec::Act;
+
+use super::{HALVES, Half, Known, Rig, near, oracle, place, plan, same_bits};
+use crate::backend::Backend;
+use crate::backend::args::{EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs};
+
+const EPS: f32 = 1e-5;
+/// Around every tile, every bucket and every change of kernel.
+const TOKENS: [usize; 20] =
+    [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257];
+/// Inputs and outputs: no multiple of anything, of 8, of a tile, and more than one tile.
+const SHAPES: [(usize, usize); 4] = [(77, 61), (72, 40), (128, 192), (320, 264)];
+
+/// Calls `test` with all types, numbers of tokens, shapes, chunks and decode rows.
+fn for_all(test: impl Fn(&mut Rig, Case)) {
+    for half in HALVES {
+        for (index, tokens) in TOKENS.into_iter().enumerate() {
+            let Some(mut rig) = Rig::new(half, index as u64 + 1) else { return };
+            let (cols, outs) = SHAPES[index % SHAPES.len()];
+            for is_decode in [false, true] {
+                let case = Case { tokens, cols, outs, is_decode, aligned: index % 3 != 0 };
+                test(&mut rig, case);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    tokens: usize,
+    cols: usize,
+    outs: usize,
+    is_decode: bool,
+    /// Tensors begin at multiples of 256 bytes.
+    aligned: bool,
+}
+
+/// A bias of every other case.
+fn bias(rig: &mut Rig, outs: usize) -> Option<Known> {
+    (rig.random.below(2) == 0).then(|| rig.weight(DType::F32, outs, 1))
+}
+
+fn add(sums: Vec<oracle::Sum>, bias: Option<&Known>) -> Vec<oracle::Sum> {
+    let Some(bias) = bias else { return sums };
+    let values = bias.rows.concat();
+    let add = |(sum, bias): (oracle::Sum, &f64)| oracle::Sum {
+        value: sum.value + bias,
+        size: sum.size + bias.abs(),
+    };
+    sums.into_iter().zip(&values).map(add).collect()
+}
+
+/// A dtype of the checkpoint whose blocks the columns consist of.
+fn dtype(rig: &mut Rig) -> DType {
+    [DType::BF16, DType::F16, DType::F32][rig.random.below(3)]
+}
+
+fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<Act>) {
+    let Case { tokens, cols, outs, is_decode, aligned } = case;
+    let (half, dtype) = (rig.half(), dtype(rig));
+    let rows = if glu.is_some() { 2 * outs } else { outs };
+    let (norm, weight) = (rig.weight(DType::F32, 1, cols), rig.weight(dtype, rows, cols));
+    let bias = bias(rig, rows);
+    let (at, arena) = place(&[(tokens, cols, Kind::Sum), (tokens, outs, Kind::Inner)], aligned);
+    rig.allocate(&plan(arena));
+    let x = rig.random.floats(tokens * cols);
+    rig.write(at[0], &x);
+    let (norm_weight, bias_weight) = (norm.weight, bias.as_ref().map(|bias| bias.weight));
+    let mut run = || {
+        rig.upload(tokens, is_decode);
+        let args = NormLinearArgs {
+            x: at[0],
+            norm: norm_weight,
+            eps: EPS,
+            weight: weight.weight,
+            bias: bias_weight,
+            glu,
+            out: at[1],
+        };
+        rig.backend.norm_linear(&args).unwrap();
+        let got = rig.read(at[1]);
+        rig.outcome();
+        got
+    };
+    let (got, again) = (run(), run());
+    let sums = |x: &[f32]| {
+        let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
+        let sums = add(oracle::product(&normed, &weight.rows), bias.as_ref());
+        if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
+    };
+    let want: Vec<_> = x.chunks(cols).flat_map(sums).collect();
+    near(&got, &want, half, &format!("{half:?} {case:?}"));
+    same_bits(&got, &again, &format!("{half:?} {case:?}"));
+}
+
+#[test]
+fn norm_linear_equals_its_oracle() {
+    for_all(|rig, case| check_norm_linear(rig, case, None));
+}
+
+#[test]
+fn gated_norm_linear_equals_its_oracle() {
+    for_all(|rig, case| check_norm_linear(rig, case, Some(Act::Silu)));
+}
+
+#[test]
+fn linear_out_adds_to_the_residual() {
+    for_all(|rig, case| {
+        let Case { tokens, cols, outs, is_decode, aligned } = case;
+        let (half, dtype) = (rig.half(), dtype(rig));
+        let (weight, bias) = (rig.weight(dtype, outs, cols), bias(rig, outs));
+        let shapes =
+            [(tokens, cols, Kind::Inner), (tokens, outs, Kind::Sum), (tokens, outs, Kind::Sum)];
+        let (at, arena) = place(&shapes, aligned);
+        rig.allocate(&plan(arena));
+        let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
+        let x = rig.write(at[0], &x);
+        rig.write(at[1], &residual);
+        rig.upload(tokens, is_decode);
+        let sums = |x| add(oracle::product(&oracle::wide(x), &weight.rows), bias.as_ref());
+        let add = |(sum, residual): (oracle::Sum, &f32)| {
+            let residual = f64::from(*residual);
+            oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
+        };
+        let want: Vec<_> = x.chunks(cols).flat_map(sums).zip(&residual).map(add).collect();
+        // Into another tensor first, then in place.
+        let got = [at[2], at[1]].map(|out| {
+            let (weight, bias) = (weight.weight, bias.as_ref().map(|bias| bias.weight));
+            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out };
+            rig.backend.linear_out(&args).unwrap();
+            rig.read(out)
+        });
+        rig.outcome();
+        // Sums are in single precision: nothing is rounded but inside of the products.
+        crate::backend::tests::assert_near(&got[0], &want, 1e-5, &format!("{half:?} {case:?}"));
+        same_bits(&got[0], &got[1], &format!("{half:?} {case:?}"));
+    });
+}
+
+#[test]
+fn embedding_is_a_row_of_the_table_or_zero() {
+    for half in HALVES {
+        let Some(mut rig) = Rig::new(half, 3) else { return };
+        let table = rig.weight(DType::Q8_0, 50, 64);
+        let (at, arena) = place(&[(4, 64, Kind::Sum)], true);
+        rig.allocate(&plan(arena));
+        let pieces = [super::piece(0, 0, &[100, 149, 99, 150])];
+        rig.backend.upload(std::sync::Arc::new(super::batch(&pieces))).unwrap();
+        let args = EmbedArgs { table: table.weight, first_token: 100, out: at[0] };
+        rig.backend.embed(&args).unwrap();
+        let zero = vec![0.0; 64];
+        let want = [&table.rows[0], &table.rows[49], &zero, &zero].map(|row| row.as_slice());
+        assert_eq!(oracle::wide(&rig.read(at[0])), want.concat(), "{half:?}");
+        rig.outcome();
+    }
+}
+
+#[test]
+fn the_head_makes_logits_of_output_rows_only() {
+    for (half, outputs) in HALVES.into_iter().flat_map(|half| [1, 7, 19, 40].map(|n| (half, n))) {
+        let Some(mut rig) = Rig::new(half, outputs as u64) else { return };
+        let (norm, weight) = (rig.weight(DType::F32, 1, 64), rig.weight(DType::BF16, 301, 64));
+        let (at, arena) = place(&[(60, 64, Kind::Sum), (outputs, 301, Kind::Sum)], true);
+        rig.allocate(&super::MemoryPlan { vocab: 301, hidden: 64, ..plan(arena) });
+        let hidden = rig.random.floats(60 * 64);
+        rig.write(at[0], &hidden);
+        let mut batch = super::batch(&[super::piece(0, 0, &[0; 60])]);
+        let token = |output: usize| (7 * output + 3) % 60;
+        batch.outputs = (0..outputs).map(|o| super::output(o as u32, token(o), 60)).collect();
+        rig.backend.upload(std::sync::Arc::new(batch)).unwrap();
+        let (norm_weight, weight_weight) = (norm.weight, weight.weight);
+        let args = HeadArgs {
+            x: at[0],
+            norm: norm_weight,
+            eps: EPS,
+            weight: weight_weight,
+            first_token: 0,
+            logits: at[1],
+        };
+        rig.backend.head(&args).unwrap();
+        let row = |o: usize| oracle::rms_norm(&hidden[token(o) * 64..][..64], &norm.rows[0], EPS);
+        let want: Vec<_> =
+            (0..outputs).flat_map(|o| oracle::product(&row(o), &weight.rows)).collect();
+        near(&rig.read(at[1]), &want, half, &format!("{half:?} {outputs}"));
+        rig.outcome();
+    }
+}
+
+#[test]
+fn packed_types_are_unpacked_once() {
+    for dtype in DType::ALL {
+        let Some(mut rig) = Rig::new(Half::Bf16, 5) else { return };
+        let weight = rig.weight(dtype, 33, 256);
+        let (at, arena) = place(&[(3, 256, Kind::Inner), (3, 33, Kind::Sum)], true);
+        rig.allocate(&plan(arena));
+        let x = rig.random.floats(3 * 256);
+        let x = rig.write(at[0], &x);
+        rig.write(at[1], &[0.0; 99]);
+        rig.upload(3, false);
+        let (residual, out) = (at[1], at[1]);
+        let args = LinearOutArgs { x: at[0], weight: weight.weight, bias: None, residual, out };
+        rig.backend.linear_out(&args).unwrap();
+        let product = |x| oracle::product(&oracle::wide(x), &weight.rows);
+        let want: Vec<_> = x.chunks(256).flat_map(product).collect();
+        crate::backend::tests::assert_near(&rig.read(out), &want, 1e-5, &format!("{dtype:?}"));
+        rig.outcome();
+    }
+}

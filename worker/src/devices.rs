@@ -1,0 +1,76 @@
+//! Which device a rank runs on: what the coordinator chose, opened; and what there is to choose.
+//!
+//! Deliberately absent: choosing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use binfer_kernels::Target;
+use binfer_proto::cluster::{Cuda, Load};
+
+use crate::backend::Backend;
+use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
+use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
+
+/// The device that a rank was told to use, without weights.
+pub fn open(load: &Load) -> Result<Box<dyn Backend>> {
+    if let Some(cuda) = &load.cuda {
+        return Ok(Box::new(CudaBackend::new(settings(cuda, &load.dtype)?)?));
+    }
+    let kv_dtype = kv_dtype(&load.dtype)?;
+    let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
+    Ok(Box::new(CpuBackend::new(settings)?))
+}
+
+/// Bytes of an element of the cache.
+pub fn kv_element_bytes(load: &Load) -> Result<u64> {
+    Ok(if load.cuda.is_some() { Half::BYTES as u64 } else { kv_dtype(&load.dtype)?.bytes() })
+}
+
+fn kv_dtype(name: &str) -> Result<KvDtype> {
+    match name {
+        "f32" => Ok(KvDtype::F32),
+        "bf16" => Ok(KvDtype::BF16),
+        "f16" => Ok(KvDtype::F16),
+        other => bail!("dtype {other} is not one of f32, bf16, f16"),
+    }
+}
+
+fn settings(cuda: &Cuda, dtype: &str) -> Result<CudaSettings> {
+    let target = Target::ALL.into_iter().find(|target| target.name() == cuda.kernels);
+    if target.is_none() && !cuda.kernels.is_empty() {
+        bail!("there are no kernels for {}", cuda.kernels);
+    }
+    Ok(CudaSettings {
+        ordinal: i32::try_from(cuda.ordinal)?,
+        half: match dtype {
+            "bf16" => Half::Bf16,
+            "f16" => Half::F16,
+            other => bail!("a GPU computes in bf16 or f16, not in {other}"),
+        },
+        target,
+        libraries: cuda.libraries.iter().map(PathBuf::from).collect(),
+        graphs: cuda.graphs,
+        memory_utilization: f64::from(cuda.memory_utilization),
+    })
+}
+
+/// Prints what `binfer worker --probe` is asked for: a JSON line a device, or one that says why
+/// there is none. The coordinator never opens a driver itself.
+#[must_use]
+pub fn print() -> ExitCode {
+    match cuda::probe() {
+        Ok(devices) => devices.iter().for_each(|device| {
+            let (major, minor) = device.capability;
+            let image = Target::of_capability(major, minor).map_or("", Target::name);
+            println!(
+                "{{\"device\":\"cuda\",\"ordinal\":{},\"name\":{:?},\"capability\":\"{major}.{minor}\",\
+                 \"multiprocessors\":{},\"bytes\":{},\"image\":\"{image}\"}}",
+                device.ordinal, device.name, device.multiprocessors, device.bytes_total
+            );
+        }),
+        Err(missing) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", missing.to_string()),
+    }
+    ExitCode::SUCCESS
+}
