@@ -171,15 +171,21 @@ impl Core {
                 return Err(self.unavailable("the server has stopped"));
             }
         }
-        let answer = tokio::select! {
-            biased;
-            answer = mailbox.admitted() => answer,
-            // Nobody is left who could answer.
-            () = parts.commands.closed() => {
-                return Err(self.unavailable("the server has stopped"));
-            }
+        let answered = |answer: Result<(), Refused>| {
+            answer.map(|()| stream).map_err(|why| self.refusal(&why, param))
         };
-        answer.map(|()| stream).map_err(|why| self.refusal(&why, param))
+        tokio::select! {
+            biased;
+            answer = mailbox.admitted() => return answered(answer),
+            // The loop is over; its last words may still lie in the post.
+            () = parts.commands.closed() => parts.post.deal_out_handed(),
+        }
+        tokio::select! {
+            biased;
+            answer = mailbox.admitted() => answered(answer),
+            // Nobody is left who could answer.
+            () = std::future::ready(()) => Err(self.unavailable("the server has stopped")),
+        }
     }
 
     fn refusal(&self, why: &Refused, param: &'static str) -> SubmitError {

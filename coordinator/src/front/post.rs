@@ -104,6 +104,12 @@ impl Post {
         .await
     }
 
+    /// Front: deals out what was handed over by now, for who cannot wait for the courier.
+    pub(super) fn deal_out_handed(&self) {
+        let mut bag = std::mem::take(&mut lock(&self.handed).bag);
+        self.deal_out(&mut bag);
+    }
+
     fn deal_out(&self, bag: &mut Bag) {
         let mailboxes = lock(&self.mailboxes);
         let mut text = bag.text.as_str();
