@@ -68,6 +68,13 @@ fn pull_prints_the_folder_and_says_nothing_else_without_a_terminal() {
     let seen = hub.server.seen();
     let shown = |token: &str| seen.iter().any(|s| s.authorization.as_deref() == Some(token));
     assert!(shown("Bearer of-the-file") && folder.join("tokenizer.json").is_file());
+    // Said twice, the nearer one holds.
+    let cache = hub.home.join("elsewhere");
+    let mut nearer = hub.command(&["pull", REPOSITORY, "-q"]);
+    nearer.env("HF_HUB_CACHE", &cache).env("HF_TOKEN", "of-the-environment");
+    assert!(good(&nearer.output().unwrap()).starts_with(cache.to_str().unwrap()));
+    let seen = hub.server.seen();
+    assert!(seen.iter().any(|s| s.authorization.as_deref() == Some("Bearer of-the-environment")));
 }
 
 #[test]
