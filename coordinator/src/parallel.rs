@@ -18,7 +18,7 @@ pub enum TensorParallel {
     Ranks(u32),
 }
 
-/// Bytes of each GPU that ranks can have: there are none as long as the CPU's is the only backend.
+/// Bytes of each GPU that ranks can share: none as long as a GPU runs one rank and no more.
 const DEVICES: &[u64] = &[];
 
 impl TensorParallel {
@@ -31,7 +31,7 @@ impl TensorParallel {
         match self {
             Self::Ranks(ranks) => Ok((ranks, None)),
             Self::All if DEVICES.is_empty() => Err(ConfigError(
-                "--tp all: there is no GPU here to count; on the CPU give a number, or `auto`"
+                "--tp all: ranks cannot share GPUs in this version; give a number, or `auto`"
                     .into(),
             )),
             Self::All => Ok((u32::try_from(DEVICES.len()).unwrap_or(u32::MAX), None)),

@@ -156,5 +156,5 @@ fn the_table_says_what_fits_and_what_cannot_be_cut() {
     refused(&["--bandwidth", "-1"], 2, "-1");
     let all = Run::of(&["run", path.to_str().unwrap(), "--tp", "all"]);
     assert_eq!(all.status.code(), Some(78));
-    assert!(all.stderr.contains("--tp all: there is no GPU here"), "{all:?}");
+    assert!(all.stderr.contains("--tp all: ranks cannot share GPUs"), "{all:?}");
 }
