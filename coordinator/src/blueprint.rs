@@ -30,6 +30,8 @@ pub struct Blueprint {
     pub options: Options,
     /// What to run.
     pub source: Arc<Source>,
+    /// Its weights are random: for measurements.
+    pub random_weights: bool,
 }
 
 impl Blueprint {
@@ -53,6 +55,7 @@ impl Blueprint {
                 context_max: options.limits.context_max,
                 kv_bytes_max: self.kv_bytes_max(),
                 cuda: options.cuda.clone(),
+                random_weights: self.random_weights,
             },
         }
     }

@@ -1,4 +1,4 @@
-//! On what to run: flags of devices in, a choice out.
+//! On what to run: wishes in, a choice out.
 //!
 //! The coordinator never opens a driver: what there is, it hears from a child, `binfer worker
 //! --probe`, which prints a JSON line a device.
@@ -6,27 +6,27 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::config::{self, ConfigError};
 use crate::fleet::CudaConfig;
 
-/// Flags of devices.
-#[derive(Args, Clone, Debug)]
-pub struct DeviceArgs {
-    /// Where to run; `auto` is a GPU where there is one that can do what is asked
-    #[arg(long, value_enum, default_value = "auto")]
+/// What the command line says of devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// `--device`.
     pub device: Device,
-    /// CUDA kernels to run, instead of those that suit the GPU best
-    #[arg(long, value_enum, value_name = "IMAGE")]
+    /// `--kernels`.
     pub kernels: Option<Kernels>,
-    /// Launch each CUDA kernel by itself, for looking at them
-    #[arg(long)]
-    pub no_cuda_graphs: bool,
-    /// Share of a GPU's memory that may be taken
-    #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
-    pub gpu_memory_utilization: f32,
+    /// Unless `--no-cuda-graphs`.
+    pub graphs: bool,
+    /// `--gpu-memory-utilization`.
+    pub memory_utilization: f32,
+    /// Ranks.
+    pub world: u32,
+    /// Arithmetic in single precision.
+    pub single: bool,
 }
 
 /// `--device`.
@@ -64,37 +64,20 @@ impl Kernels {
     }
 }
 
-/// What a run asks of its device.
-#[derive(Clone, Copy, Debug)]
-pub struct Demands {
-    /// Ranks.
-    pub world: u32,
-    /// Arithmetic in single precision.
-    pub single: bool,
-}
-
-impl DeviceArgs {
-    /// Checks everything that needs no device.
-    pub fn check_alone(&self) -> Result<(), ConfigError> {
-        if !(self.gpu_memory_utilization > 0.0 && self.gpu_memory_utilization <= 1.0) {
-            return Err(ConfigError("--gpu-memory-utilization: expected 0 to 1".into()));
-        }
-        Ok(())
-    }
-
+impl Wishes {
     /// The GPU to run on; the CPU where there is none.
-    pub fn choose(&self, demands: Demands) -> Result<Option<CudaConfig>, ConfigError> {
-        let can = demands.world == 1 && !demands.single;
+    pub fn choose(&self) -> Result<Option<CudaConfig>, ConfigError> {
+        let can = self.world == 1 && !self.single;
         match self.device {
             Device::Cpu => Ok(None),
             Device::Auto if !can || !config::has_nvidia_device() => Ok(None),
             Device::Auto => Ok(probe().ok().and_then(|gpus| Some(self.cuda(gpus.first()?)))),
-            Device::Cuda if demands.world > 1 => Err(ConfigError(format!(
+            Device::Cuda if self.world > 1 => Err(ConfigError(format!(
                 "--device cuda: this version runs on one GPU, not on {}; leave --tp away, or use \
                  --device cpu",
-                demands.world
+                self.world
             ))),
-            Device::Cuda if demands.single => Err(ConfigError(
+            Device::Cuda if self.single => Err(ConfigError(
                 "--device cuda: computes in bf16 or f16, not in f32; use --dtype bf16, or --device \
                  cpu"
                 .into(),
@@ -113,8 +96,8 @@ impl DeviceArgs {
             ordinal: gpu.ordinal,
             bytes: gpu.bytes,
             kernels: self.kernels.map_or("", Kernels::name),
-            graphs: !self.no_cuda_graphs,
-            memory_utilization: self.gpu_memory_utilization,
+            graphs: self.graphs,
+            memory_utilization: self.memory_utilization,
             libraries: config::cuda_library_folders(),
         }
     }

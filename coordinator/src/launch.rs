@@ -84,6 +84,8 @@ pub struct LaunchPlan<'a> {
     pub args: &'a ModelArgs,
     /// How long running requests may go on after a signal.
     pub drain: Duration,
+    /// Random weights and a vocabulary of numbers; of the model only `config.json` is read.
+    pub random_weights: bool,
 }
 
 /// Runs `front` over a cluster and takes the cluster down when it returns, when a signal comes, or
@@ -95,7 +97,8 @@ pub fn launch<T: Send + 'static>(
     let report = Report::new(plan.args.verbosity());
     plan.args.check_alone()?;
     let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
-    let source = Source::open(&located.path)?;
+    let open = if plan.random_weights { Source::assumed } else { Source::open };
+    let source = open(&located.path)?;
     let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
     let source = match &plan.args.shard_cache {
@@ -104,7 +107,8 @@ pub fn launch<T: Send + 'static>(
     };
     source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let blueprint = Blueprint { options, source: Arc::new(source) };
+    let random_weights = plan.random_weights;
+    let blueprint = Blueprint { options, source: Arc::new(source), random_weights };
     if blueprint.options.cuda.is_none() {
         say_ledger(&blueprint, &report)?;
     }
@@ -151,7 +155,14 @@ impl Launched {
         let fleet =
             tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
         let source = Arc::clone(&self.blueprint.source);
-        let build = move || TextModel::from_source(&source);
+        let random_weights = self.blueprint.random_weights;
+        let build = move || {
+            if random_weights {
+                TextModel::numbers(source.spec().vocab)
+            } else {
+                TextModel::from_source(&source)
+            }
+        };
         let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
         let text = Arc::new(text?);
         text.notes().iter().for_each(|note| self.report.line(note));

@@ -8,7 +8,7 @@ use binfer_shard::{DType, Source, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
-use crate::device::{Demands, DeviceArgs};
+use crate::device::{Device, Kernels, Wishes};
 use crate::fleet::CudaConfig;
 use crate::parallel::TensorParallel;
 
@@ -28,9 +28,18 @@ pub struct ModelArgs {
     /// how the KV cache is stored, f32 unless said. Arithmetic is f32 there
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
-    /// Where to run
-    #[command(flatten)]
-    pub device: DeviceArgs,
+    /// Where to run; `auto` is a GPU where there is one that can do what is asked
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: Device,
+    /// CUDA kernels to run, instead of those that suit the GPU best
+    #[arg(long, value_enum, value_name = "IMAGE")]
+    pub kernels: Option<Kernels>,
+    /// Launch each CUDA kernel by itself, for looking at them
+    #[arg(long)]
+    pub no_cuda_graphs: bool,
+    /// Share of a GPU's memory that may be taken
+    #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
+    pub gpu_memory_utilization: f32,
     /// Compute threads over all ranks [default: one a core]
     #[arg(long, value_name = "N")]
     pub threads: Option<u32>,
@@ -141,7 +150,9 @@ impl Verbosity {
 impl ModelArgs {
     /// Checks everything that needs no model.
     pub fn check_alone(&self) -> Result<(), ConfigError> {
-        self.device.check_alone()?;
+        if !(self.gpu_memory_utilization > 0.0 && self.gpu_memory_utilization <= 1.0) {
+            return Err(ConfigError("--gpu-memory-utilization: expected 0 to 1".into()));
+        }
         if !(self.step_deadline >= 0.5 && self.step_deadline <= 3600.0) {
             return Err(ConfigError("--step-deadline: expected 0.5 to 3600 seconds".into()));
         }
@@ -173,7 +184,7 @@ impl ModelArgs {
             (tp, _) => tp.ranks(spec, &limits)?,
         };
         self.check_shards(source, world)?;
-        let cuda = self.device.choose(Demands { world, single: self.dtype == Dtype::F32 })?;
+        let cuda = self.wishes(world).choose()?;
         let limits = self.limits(context_max, cuda.is_some())?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
@@ -209,6 +220,18 @@ impl ModelArgs {
             step_deadline: Duration::from_secs_f32(self.step_deadline),
             verbosity: self.verbosity(),
         })
+    }
+
+    /// What was said of devices, for so many ranks.
+    fn wishes(&self, world: u32) -> Wishes {
+        Wishes {
+            device: self.device,
+            kernels: self.kernels,
+            graphs: !self.no_cuda_graphs,
+            memory_utilization: self.gpu_memory_utilization,
+            world,
+            single: self.dtype == Dtype::F32,
+        }
     }
 
     /// Shards are for one number of ranks, and are cached once.

@@ -35,6 +35,8 @@ enum Container {
     Gguf(Gguf),
     Folder,
     Shards(Shards),
+    /// Nothing: only described.
+    Absent,
 }
 
 impl Source {
@@ -52,6 +54,18 @@ impl Source {
         } else {
             Self::open_folder(path)
         }
+    }
+
+    /// A model of which only `config.json` is there, for measurements: its weights cannot be read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn assumed(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref().to_path_buf();
+        let (config, text) = hf::config(&path)?;
+        let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
+        let spec = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+        Ok(Self { path, catalog, container: Container::Absent, spec, digest: xxh3_64(&text) })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
@@ -94,7 +108,7 @@ impl Source {
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.container {
             Container::Gguf(gguf) => Some(gguf),
-            Container::Folder => None,
+            Container::Folder | Container::Absent => None,
             Container::Shards(shards) => shards.gguf.as_ref(),
         }
     }
@@ -120,7 +134,7 @@ impl Source {
     fn shards(&self) -> Option<&Shards> {
         match &self.container {
             Container::Shards(shards) => Some(shards),
-            Container::Gguf(_) | Container::Folder => None,
+            Container::Gguf(_) | Container::Folder | Container::Absent => None,
         }
     }
 

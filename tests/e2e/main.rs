@@ -5,6 +5,7 @@
 //! | `parity` | served text equals transformers', at every rank count, in any company |
 //! | `run` | `binfer run` |
 //! | `tokens` | tokenizer and chat template against the goldens |
+//! | `bench` | `binfer bench MODEL` |
 //! | `bf16` | the demo model as a folder in bfloat16 |
 //! | `folder` | a Hugging Face folder, served |
 //! | `hub` | models by their id on the hub |
@@ -26,6 +27,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod api;
+mod bench;
 mod bf16;
 mod digests;
 mod features;

@@ -34,7 +34,7 @@ fn reported(path: &Path, flags: &[&str]) -> (Blueprint, Vec<u64>, Vec<u32>) {
     let args = Flags::parse_from([&["binfer", path.to_str().unwrap()], flags].concat()).model;
     let source = Source::open(path).unwrap();
     let options = args.check("tiny".into(), &source).unwrap();
-    let blueprint = Blueprint { options, source: Arc::new(source) };
+    let blueprint = Blueprint { options, source: Arc::new(source), random_weights: false };
     let mut config = blueprint.fleet_config();
     config.spawn = Spawn::Processes { program: env!("CARGO_BIN_EXE_binfer").into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

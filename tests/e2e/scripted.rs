@@ -186,6 +186,7 @@ fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
             context_max: 512,
             kv_bytes_max: 1 << 30,
             cuda: None,
+            random_weights: false,
         },
     }
 }

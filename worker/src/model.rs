@@ -51,6 +51,24 @@ impl Model {
     }
 }
 
+/// Makes a rank's weights up, for measurements; `done` hears of bytes made so far.
+pub fn invent(
+    source: &Source,
+    layout: &RankLayout,
+    backend: &mut dyn Backend,
+    mut done: impl FnMut(u64),
+) -> Result<Model, BackendError> {
+    let (mut weights, mut bytes) = (BTreeMap::new(), 0);
+    let tensors = source.local_tensors(layout)?;
+    backend.expect(&tensors)?;
+    for (seed, tensor) in (1..).zip(&tensors) {
+        weights.insert(tensor.name.clone(), backend.invent(tensor, seed)?);
+        bytes += tensor.bytes();
+        done(bytes);
+    }
+    assemble(source.spec(), layout, &weights)
+}
+
 /// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
 pub fn load(
     source: &Source,

@@ -133,7 +133,8 @@ fn next(port: &EnginePort) -> Option<down::Message> {
 
 fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRank> {
     let began = Instant::now();
-    let source = Source::open(Path::new(&load.model))?;
+    let open = if load.random_weights { Source::assumed } else { Source::open };
+    let source = open(Path::new(&load.model))?;
     if source.digest().to_le_bytes().as_slice() != load.model_digest {
         bail!("{}: not the file that the coordinator opened (changed since?)", load.model);
     }
@@ -144,12 +145,17 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
     let mut backend = devices::open(&load)?;
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
-    let mut model = model::load(&source, &layout, &mut *backend, |bytes_done| {
+    let done = |bytes_done| {
         if told.elapsed() >= PROGRESS || bytes_done == bytes_total {
             told = Instant::now();
             port.send(up::Message::Progress(LoadProgress { bytes_done, bytes_total }));
         }
-    })?;
+    };
+    let mut model = if load.random_weights {
+        model::invent(&source, &layout, &mut *backend, done)?
+    } else {
+        model::load(&source, &layout, &mut *backend, done)?
+    };
     model.limit_positions(load.context_max);
     let mut loaded = LoadedRank { welcome, load, source, layout, backend, model };
     port.send(up::Message::Loaded(Loaded {

@@ -61,7 +61,7 @@ enum Answered {
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let request = request(args)?;
     let quiet = args.model.verbosity() == Verbosity::Quiet;
-    let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO };
+    let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO, random_weights: false };
     match launch(plan, move |cluster| front(cluster, request, quiet))?? {
         Answered::Whole(_) | Answered::Unread => Ok(ExitCode::SUCCESS),
         Answered::Interrupted => Ok(ExitCode::from(EXIT_INTERRUPTED)),

@@ -36,7 +36,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     if args.model.verbosity() != Verbosity::Quiet {
         eprintln!("listening on http://{address}");
     }
-    let plan = LaunchPlan { args: &args.model, drain: Duration::from_secs(args.drain) };
+    let plan = LaunchPlan {
+        args: &args.model,
+        drain: Duration::from_secs(args.drain),
+        random_weights: false,
+    };
     launch(plan, move |cluster| front(listener, cluster))??;
     Ok(ExitCode::SUCCESS)
 }

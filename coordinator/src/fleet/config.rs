@@ -60,6 +60,8 @@ pub struct LoadConfig {
     pub context_max: u32,
     /// Bytes of KV cache that a rank may take; on a GPU 0 is what fits.
     pub kv_bytes_max: u64,
+    /// Weights are random and nothing is read but `config.json`: for measurements.
+    pub random_weights: bool,
     /// The GPU of a rank; the CPU where absent.
     pub cuda: Option<CudaConfig>,
 }

@@ -84,6 +84,7 @@ impl Fleet {
                 context_max: load.context_max,
                 kv_bytes_max: load.kv_bytes_max,
                 cuda: load.cuda.as_ref().map(cuda),
+                random_weights: load.random_weights,
             }));
         }
         Ok(())

@@ -97,6 +97,24 @@ impl TextModel {
         }
     }
 
+    /// A vocabulary of numbers, for measurements of models that bring none.
+    pub fn numbers(vocab: Token) -> Result<Self, TextError> {
+        Self::new(&TextData {
+            family: Family::ByteLevel,
+            pre: "gpt-2".into(),
+            tokens: (0..vocab).map(|id| format!("<{id}>")).collect(),
+            kinds: vec![TokenKind::Normal; vocab as usize],
+            merges: Vec::new(),
+            scores: Vec::new(),
+            add_space_prefix: false,
+            unknown: None,
+            bos: None,
+            eos: None,
+            add_bos: false,
+            chat_template: None,
+        })
+    }
+
     /// Out of a GGUF file's metadata.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         Self::new(&TextData::from_gguf(metadata)?)

@@ -153,6 +153,9 @@ pub trait Backend: Send {
     /// Keeps a tensor, given the bytes of its parts as the checkpoint has them, in the layout that
     /// the kernels want.
     fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError>;
+    /// Keeps a tensor of random elements, or of ones where it is the scale of a norm: for
+    /// measurements.
+    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError>;
     /// Makes a new communicator for `world` ranks; rank 0 alone, its id goes to all through the
     /// coordinator.
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;

@@ -219,6 +219,7 @@ impl Setup {
                 context_max: CONTEXT_MAX,
                 kv_bytes_max: 0,
                 cuda: None,
+                random_weights: false,
             },
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use binfer_proto::Sampling;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::samples::Samples;
 use super::script::Dice;
@@ -34,6 +34,18 @@ pub(super) struct Load {
     /// Measured runs; one more before them is not counted
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: u32,
+    /// Weights: the checkpoint's, or random ones for a folder with nothing but config.json
+    #[arg(long, value_enum, default_value = "auto")]
+    load_format: LoadFormat,
+}
+
+/// `--load-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LoadFormat {
+    /// The checkpoint's.
+    Auto,
+    /// Random weights, norms of 1.
+    Dummy,
 }
 
 /// Runs the cluster, measures, prints.
@@ -44,7 +56,8 @@ pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
         let cause = "--prompt-tokens, --generate, --batch and --repeat: expected 1 or more";
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
-    let plan = LaunchPlan { args: model, drain: Duration::ZERO };
+    let random_weights = load.load_format == LoadFormat::Dummy;
+    let plan = LaunchPlan { args: model, drain: Duration::ZERO, random_weights };
     launch(plan, move |cluster| front(cluster, &load))??;
     Ok(ExitCode::SUCCESS)
 }
@@ -59,6 +72,7 @@ fn front(cluster: Cluster, load: &Load) -> Result<()> {
         }
         tokio::select! {
             outcome = measure(&core, load) => outcome,
+            never = core.deliver() => match never {},
             _ = closing => Ok(()),
         }
     })

@@ -17,6 +17,7 @@
 mod attention;
 mod blocks;
 mod cache;
+mod invent;
 mod linear;
 mod math;
 mod matrix;

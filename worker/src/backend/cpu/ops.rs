@@ -6,6 +6,7 @@ use binfer_shard::LocalTensor;
 
 use super::attention::TILE;
 use super::cache::LayerCache;
+use super::invent::invented;
 use super::mixer::Attend;
 use super::panel::{Feed, Norm, Panel};
 use super::product::{Product, Then, pass_tokens, scratch_lanes};
@@ -25,6 +26,10 @@ const HEAD_TOKENS: usize = 8;
 impl Backend for CpuBackend {
     fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
         self.adopt(tensor, parts)
+    }
+
+    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError> {
+        self.adopt(tensor, &invented(tensor, seed)?)
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {

@@ -3,6 +3,8 @@
 //!
 //! Packed types are unpacked here, once. Columns that this rank does not feed are left out.
 
+use binfer_kernels::list;
+use binfer_kernels::params::FillParams;
 use binfer_shard::dequant::dequantize_row;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 use half::{bf16, f16};
@@ -16,6 +18,10 @@ use crate::backend::{BackendError, Weight};
 
 /// Bytes of each of the two pieces in flight.
 const PIECE_BYTES: usize = 32 << 20;
+/// Random weights lie within this of 0.
+const RANDOM_RANGE: f32 = 0.03;
+/// Blocks that fill a tensor.
+const FILL_BLOCKS: u32 = 1024;
 
 /// Two pinned buffers used in turn.
 pub(super) struct Staging {
@@ -68,6 +74,23 @@ impl CudaBackend {
                 at += rows * out_row_bytes;
             }
         }
+        Ok(weight)
+    }
+
+    /// Makes a tensor up on the device: uniform numbers, or ones where it is the scale of a norm.
+    pub(super) fn fill(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError> {
+        let mut placed = layout(tensor);
+        let (weight, at) = self.weights.place(placed)?;
+        placed.address = self.weights.slab().address() + at as u64;
+        let kernel = if placed.is_vector { list::FILL_F32 } else { list::FILL };
+        let params = FillParams {
+            out: placed.address,
+            count: (placed.rows * placed.stride) as u64,
+            seed: seed << 40,
+            range: if tensor.rows() == 1 { 0.0 } else { RANDOM_RANGE },
+            reserved: 0,
+        };
+        self.device.launch(kernel, [FILL_BLOCKS, 1, 1], &params)?;
         Ok(weight)
     }
 

@@ -81,6 +81,10 @@ impl Backend for CudaBackend {
         self.adopt(tensor, parts)
     }
 
+    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError> {
+        self.fill(tensor, seed)
+    }
+
     fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
         Err(Self::alone("comm_id"))
     }
