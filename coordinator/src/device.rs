@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::config::{self, ConfigError};
 use crate::fleet::CudaConfig;
+use crate::parallel::TensorParallel;
 
 /// What the command line says of devices.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,6 @@ pub struct Wishes {
     pub graphs: bool,
     /// `--gpu-memory-utilization`.
     pub memory_utilization: f32,
-    /// Ranks.
-    pub world: u32,
     /// Arithmetic in single precision.
     pub single: bool,
 }
@@ -65,29 +64,40 @@ impl Kernels {
 }
 
 impl Wishes {
-    /// The GPU to run on; the CPU where there is none.
-    pub fn choose(&self) -> Result<Option<CudaConfig>, ConfigError> {
-        let can = self.world == 1 && !self.single;
+    /// The GPUs that may be used; none for the CPU.
+    pub fn gpus(&self) -> Result<Vec<Gpu>, ConfigError> {
         match self.device {
-            Device::Cpu => Ok(None),
-            Device::Auto if !can || !config::has_nvidia_device() => Ok(None),
-            Device::Auto => Ok(probe().ok().and_then(|gpus| Some(self.cuda(gpus.first()?)))),
-            Device::Cuda if self.world > 1 => Err(ConfigError(format!(
-                "--device cuda: this version runs on one GPU, not on {}; leave --tp away, or use \
-                 --device cpu",
-                self.world
-            ))),
+            Device::Cpu => Ok(Vec::new()),
+            Device::Auto if self.single => Ok(Vec::new()),
+            Device::Auto => Ok(present()),
             Device::Cuda if self.single => Err(ConfigError(
                 "--device cuda: computes in bf16 or f16, not in f32; use --dtype bf16, or --device \
                  cpu"
                 .into(),
             )),
-            Device::Cuda => match probe() {
-                Ok(gpus) => Ok(gpus.first().map(|gpu| self.cuda(gpu))),
-                Err(cause) => {
-                    Err(ConfigError(format!("--device cuda: {cause}; or use --device cpu")))
-                }
-            },
+            Device::Cuda => probe().map_err(|cause| {
+                ConfigError(format!("--device cuda: {cause}; or use --device cpu"))
+            }),
+        }
+    }
+
+    /// Which of `gpus` the ranks run on; the CPU where there are none, or where somebody asked for
+    /// more ranks than this version puts on GPUs and not for a GPU.
+    pub fn choose(
+        &self,
+        gpus: &[Gpu],
+        ranks: u32,
+        tp: TensorParallel,
+    ) -> Result<Option<CudaConfig>, ConfigError> {
+        let Some(gpu) = gpus.first() else { return Ok(None) };
+        let asked = matches!(tp, TensorParallel::Ranks(_));
+        match self.device {
+            _ if ranks == 1 => Ok(Some(self.cuda(gpu))),
+            Device::Auto if asked => Ok(None),
+            _ => Err(ConfigError(format!(
+                "{ranks} GPUs are wanted, and this version runs on one; give --tp 1 if the model \
+                 fits with a shorter --max-model-len, or --device cpu"
+            ))),
         }
     }
 
@@ -126,6 +136,11 @@ enum Line {
     None { cause: String },
 }
 
+/// The GPUs that can be used. Hosts without one are not made to start a child.
+pub fn present() -> Vec<Gpu> {
+    if config::has_nvidia_device() { probe().unwrap_or_default() } else { Vec::new() }
+}
+
 /// The GPUs that can be used, or why there are none.
 pub fn probe() -> Result<Vec<Gpu>, String> {
     let gpus = ask(Path::new("/proc/self/exe"))?;
@@ -157,4 +172,32 @@ fn ask(program: &Path) -> Result<Vec<Gpu>, String> {
 /// Folders of an installed wheel of NVIDIA's, below a folder of Python packages.
 pub(crate) fn wheel_folders(packages: &Path) -> [PathBuf; 2] {
     ["nvidia/cu13/lib", "nvidia/cublas/lib"].map(|folder| packages.join(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_rank_takes_the_gpu_and_several_say_what_to_do() {
+        let wishes = |device| Wishes {
+            device,
+            kernels: None,
+            graphs: true,
+            memory_utilization: 0.9,
+            single: false,
+        };
+        let (name, capability, image) = ("GPU".to_owned(), "9.0".to_owned(), "sm_90a".to_owned());
+        let gpus = [Gpu { ordinal: 3, name, capability, bytes: 1 << 30, image }];
+        let (auto, cuda) = (wishes(Device::Auto), wishes(Device::Cuda));
+        let ordinal = |chosen: Option<CudaConfig>| chosen.map(|cuda| cuda.ordinal);
+        let asked = TensorParallel::Ranks(2);
+        assert_eq!(ordinal(auto.choose(&gpus, 1, TensorParallel::Auto).unwrap()), Some(3));
+        assert_eq!(ordinal(auto.choose(&gpus, 2, asked).unwrap()), None, "the CPU has ranks");
+        assert_eq!(ordinal(auto.choose(&[], 1, TensorParallel::Auto).unwrap()), None);
+        for (wishes, tp) in [(auto, TensorParallel::Auto), (cuda, asked)] {
+            let error = wishes.choose(&gpus, 2, tp).unwrap_err().to_string();
+            assert!(error.contains("2 GPUs are wanted") && error.contains("--device cpu"));
+        }
+    }
 }

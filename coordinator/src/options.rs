@@ -178,13 +178,15 @@ impl ModelArgs {
                 spec.context_limit()
             )));
         }
-        let limits = self.limits(context_max, false)?;
+        let wishes = self.wishes();
+        let gpus = wishes.gpus()?;
+        let limits = self.limits(context_max, !gpus.is_empty())?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
             (TensorParallel::Auto, Some(world)) => (world, Some("shards are for so many".into())),
-            (tp, _) => tp.ranks(spec, &limits)?,
+            (tp, _) => tp.ranks(spec, &limits, &gpus)?,
         };
         self.check_shards(source, world)?;
-        let cuda = self.wishes(world).choose()?;
+        let cuda = wishes.choose(&gpus, world, self.tp)?;
         let limits = self.limits(context_max, cuda.is_some())?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
@@ -222,14 +224,13 @@ impl ModelArgs {
         })
     }
 
-    /// What was said of devices, for so many ranks.
-    fn wishes(&self, world: u32) -> Wishes {
+    /// What was said of devices.
+    fn wishes(&self) -> Wishes {
         Wishes {
             device: self.device,
             kernels: self.kernels,
             graphs: !self.no_cuda_graphs,
             memory_utilization: self.gpu_memory_utilization,
-            world,
             single: self.dtype == Dtype::F32,
         }
     }
@@ -254,7 +255,7 @@ impl ModelArgs {
 
     /// What the ranks of a cluster on this host are to hold room for.
     fn limits(&self, context_max: u32, on_gpu: bool) -> Result<Limits, ConfigError> {
-        let (sequences, tokens) = if on_gpu { (256, 8192) } else { (64, 512) };
+        let (sequences, tokens) = step_defaults(on_gpu);
         let sequences_max = self.max_num_seqs.unwrap_or(sequences);
         let tokens = self.max_num_batched_tokens.unwrap_or(tokens.max(sequences_max));
         if !(sequences_max..=65_536).contains(&tokens) {
@@ -276,6 +277,11 @@ impl ModelArgs {
     pub fn verbosity(&self) -> Verbosity {
         Verbosity::of(self.quiet, self.verbose)
     }
+}
+
+/// Sequences that run at once and input tokens of a step, unless flags say otherwise.
+pub fn step_defaults(on_gpu: bool) -> (u32, u32) {
+    if on_gpu { (256, 8192) } else { (64, 512) }
 }
 
 /// Whether the matrices of a folder are of half precision; GGUF files have all sorts.

@@ -6,6 +6,7 @@ use binfer_shard::ModelSpec;
 use binfer_shard::fit::{self, Limits};
 
 use crate::config::ConfigError;
+use crate::device::Gpu;
 
 /// `--tp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,25 +19,23 @@ pub enum TensorParallel {
     Ranks(u32),
 }
 
-/// Bytes of each GPU that ranks can share: none as long as a GPU runs one rank and no more.
-const DEVICES: &[u64] = &[];
-
 impl TensorParallel {
-    /// How many ranks, and why if that was chosen here.
+    /// How many ranks, and why if that was chosen here; `gpus` are those that may be used.
     pub fn ranks(
         self,
         spec: &ModelSpec,
         limits: &Limits,
+        gpus: &[Gpu],
     ) -> Result<(u32, Option<String>), ConfigError> {
         match self {
             Self::Ranks(ranks) => Ok((ranks, None)),
-            Self::All if DEVICES.is_empty() => Err(ConfigError(
-                "--tp all: ranks cannot share GPUs in this version; give a number, or `auto`"
-                    .into(),
+            Self::All if gpus.is_empty() => Err(ConfigError(
+                "--tp all: there is no GPU that may be used; give a number, or `auto`".into(),
             )),
-            Self::All => Ok((u32::try_from(DEVICES.len()).unwrap_or(u32::MAX), None)),
+            Self::All => Ok((u32::try_from(gpus.len()).unwrap_or(u32::MAX), None)),
             Self::Auto => {
-                let choice = fit::choose(spec, DEVICES, limits);
+                let devices: Vec<u64> = gpus.iter().map(|gpu| gpu.bytes).collect();
+                let choice = fit::choose(spec, &devices, limits);
                 let choice = choice.map_err(|error| ConfigError(format!("--tp auto: {error}")))?;
                 Ok((choice.world, Some(choice.reason)))
             }

@@ -13,9 +13,10 @@ use binfer_shard::fit::{self, CARDS, Card, Choice, Ledger, Limits, Memory};
 use clap::Args;
 
 use crate::config::{self, ConfigError};
+use crate::device::{self, Gpu};
 use crate::launch::LaunchError;
 use crate::locate::describe;
-use crate::options::Dtype;
+use crate::options::{Dtype, step_defaults};
 
 /// Rank counts worth a row.
 const WORLDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
@@ -32,23 +33,21 @@ pub struct PlanArgs {
     #[arg(long)]
     pub revision: Option<String>,
     /// Memory of a card, as 80GB or 80GiB, or its name: H200, H100, A100, A100-40GB, L40S, L4, 4090
-    /// [default: this host's free memory]
+    /// [default: the GPUs of this host; its free memory where it has none]
     #[arg(long, value_parser = parse_card)]
     pub gpu: Option<Card>,
-    /// Cards that there are [default: 8]
+    /// Cards that there are [default: those of this host; 8 of what --gpu names]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub gpus: Option<u32>,
     /// Positions of a sequence [default: what the model was trained for]
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<u32>,
-    /// Sequences of a step
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub max_num_seqs: u32,
-    /// Input tokens of a step
-    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub max_num_batched_tokens: u32,
+    /// Sequences of a step [default: 64 on the CPU, 256 on a GPU, as for `serve`]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_num_seqs: Option<u32>,
+    /// Input tokens of a step [default: 512 on the CPU, 8192 on a GPU, as for `serve`]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_num_batched_tokens: Option<u32>,
     /// How the KV cache is stored; `auto` is bf16 on cards, f32 on the host
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
@@ -83,6 +82,21 @@ fn parse_card(text: &str) -> Result<Card, String> {
     Err(format!("expected memory as 80GB or 80GiB, or one of {}", names.join(", ")))
 }
 
+impl PlanArgs {
+    /// The same for the GPUs of this host, unless others were named.
+    fn with_cards(&self, gpus: &[Gpu]) -> Self {
+        let Some(gpu) = gpus.first().filter(|_| self.gpu.is_none()) else { return self.clone() };
+        let known = CARDS.iter().find(|card| gpu.name.contains(card.name));
+        let (name, bytes_per_s) = known.map_or(("", 0.0), |card| (card.name, card.bytes_per_s));
+        let bytes = gpus.iter().map(|gpu| gpu.bytes).min().unwrap_or(0);
+        Self {
+            gpu: Some(Card { name, bytes, bytes_per_s }),
+            gpus: self.gpus.or(u32::try_from(gpus.len()).ok()),
+            ..self.clone()
+        }
+    }
+}
+
 /// What is planned for.
 struct Plan<'a> {
     spec: &'a ModelSpec,
@@ -112,6 +126,7 @@ type Outcome = Result<Row, (u32, String)>;
 /// Prints the plan.
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
+    let args = &args.with_cards(&device::present());
     let plan = Plan::new(args, &described.spec).map_err(LaunchError::Config)?;
     let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
     if args.json {
@@ -134,7 +149,9 @@ impl<'a> Plan<'a> {
         if args.bandwidth.is_some_and(|bandwidth| !(bandwidth > 0.0 && bandwidth < 1e6)) {
             return Err(ConfigError("--bandwidth: expected GB/s above 0".into()));
         }
-        let wanted = u64::from(args.max_num_seqs) * u64::from(context_max);
+        let (sequences, tokens) = step_defaults(args.gpu.is_some());
+        let sequences_max = args.max_num_seqs.unwrap_or(sequences);
+        let wanted = u64::from(sequences_max) * u64::from(context_max);
         let free_bytes = config::memory_available_bytes();
         let (memory, kv_tokens_max) = match args.gpu {
             Some(card) => (Memory::Devices(card.bytes), u64::MAX),
@@ -148,9 +165,9 @@ impl<'a> Plan<'a> {
             memory,
             kv_element_bytes: kv_dtype.element_bytes(),
             context_max,
-            sequences_max: args.max_num_seqs,
+            sequences_max,
             kv_tokens_max,
-            tokens_per_step_max: args.max_num_batched_tokens,
+            tokens_per_step_max: args.max_num_batched_tokens.unwrap_or(tokens),
         };
         let default = if args.gpu.is_some() { CARDS_DEFAULT } else { HOST_RANKS_DEFAULT };
         let most = args.gpus.unwrap_or(default);
@@ -186,5 +203,38 @@ impl<'a> Plan<'a> {
             })
         };
         row().map_err(|error: binfer_shard::Error| (world, error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        plan: PlanArgs,
+    }
+
+    fn gpu(name: &str, bytes: u64) -> Gpu {
+        let (name, image) = (name.to_owned(), "sm_90a".to_owned());
+        Gpu { ordinal: 0, name, capability: "9.0".to_owned(), bytes, image }
+    }
+
+    #[test]
+    fn the_cards_of_this_host_are_planned_for_unless_others_are_named() {
+        let args = |flags: &[&str]| Flags::parse_from([&["plan", "model"], flags].concat()).plan;
+        let here = [gpu("NVIDIA H100 80GB HBM3", 85 << 30), gpu("NVIDIA H100 PCIe", 80 << 30)];
+        let plan = args(&[]).with_cards(&here);
+        let card = plan.gpu.unwrap();
+        assert_eq!((card.name, card.bytes, plan.gpus), ("H100", 80 << 30, Some(2)));
+        assert!(card.bytes_per_s > 3e12);
+        let unknown = args(&["--gpus", "1"]).with_cards(&[gpu("NVIDIA Next", 1 << 40)]);
+        assert_eq!((unknown.gpu.unwrap().bytes_per_s, unknown.gpus), (0.0, Some(1)));
+        let named = args(&["--gpu", "L4"]).with_cards(&here);
+        assert_eq!((named.gpu.unwrap().name, named.gpus), ("L4", None));
+        assert!(args(&[]).with_cards(&[]).gpu.is_none());
     }
 }
