@@ -3,14 +3,17 @@
 //! | file | is |
 //! |---|---|
 //! | `cuda/*.cu` | kernels, a contract comment each; `cuda/params.h`: their parameters |
-//! | `params.rs` | twins of those structs |
+//! | `params.rs`, `fast_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
+//! | `stream.rs` | which product of few tokens serves a shape, and how it is launched |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc |
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
 
+pub mod fast_params;
 pub mod list;
 pub mod params;
+pub mod stream;
 
 /// A set of modules for a kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

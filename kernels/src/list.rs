@@ -5,6 +5,9 @@
 
 use std::marker::PhantomData;
 
+use crate::fast_params::{
+    AttendPlanParams, DecodeAttendParams, PrefillAttendParams, StreamProductParams,
+};
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
     ProductParams, RopeParams, SampleParams,
@@ -30,7 +33,7 @@ pub struct KernelInfo {
     pub types: Types,
     /// Threads of a block.
     pub threads: u32,
-    /// Bytes of shared memory asked for at launch.
+    /// Bytes of shared memory asked for at launch, where a launch does not ask for less.
     pub shared_bytes: u32,
 }
 
@@ -93,6 +96,43 @@ kernels! {
     ATTEND: AttendParams = "attend", "attend", Halves, 128, 0;
     SAMPLE_TILES: SampleParams = "sample", "sample_tiles", None, 256, 0;
     SAMPLE_ROWS: SampleParams = "sample", "sample_rows", None, 512, 0;
+    RMS_NORM_WIDE: NormParams = "wide_rows", "rms_norm_wide", Halves, 512, 0;
+    GLU_WIDE: EpilogueParams = "wide_rows", "glu_wide", Halves, 256, 0;
+    STREAM_N8: StreamProductParams = "stream_product", "stream_product_n8", Halves, 160, BLOCK_BYTES;
+    STREAM_N16: StreamProductParams = "stream_product", "stream_product_n16", Halves, 160, BLOCK_BYTES;
+    STREAM_N32: StreamProductParams = "stream_product", "stream_product_n32", Halves, 160, BLOCK_BYTES;
+    STREAM_N64: StreamProductParams = "stream_product", "stream_product_n64", Halves, 160, BLOCK_BYTES;
+    STREAM_N96: StreamProductParams = "stream_product", "stream_product_n96", Halves, 288, BLOCK_BYTES;
+    STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 288, BLOCK_BYTES;
+    ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
+    DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
+    DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
+    PREFILL_PREPARE_D64: AttendParams = "prefill_prepare", "prefill_prepare_d64", Halves, 256, 0;
+    PREFILL_PREPARE_D128: AttendParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
+    PREFILL_ATTEND_D64: PrefillAttendParams = "prefill_attend", "prefill_attend_d64", Halves, 384, 147_632;
+    PREFILL_ATTEND_D128: PrefillAttendParams = "prefill_attend", "prefill_attend_d128", Halves, 384, 163_936;
+}
+
+/// What a block may take of a Hopper multiprocessor's shared memory.
+const BLOCK_BYTES: u32 = 227 << 10;
+
+/// The stream products, as [`crate::stream::STREAM_KERNELS`] has them.
+pub const STREAM: [Kernel<StreamProductParams>; 6] =
+    [STREAM_N8, STREAM_N16, STREAM_N32, STREAM_N64, STREAM_N96, STREAM_N128];
+
+/// Query heads of a KV head that `decode_attend` takes at most.
+pub const DECODE_GROUP_MAX: u32 = 16;
+/// Rows that `decode_attend` and `attend_plan` take at most.
+pub const DECODE_ROWS_MAX: u32 = 1024;
+
+/// Shared memory of `decode_attend`: rings of pages, queries, and the sums of `group` query heads;
+/// `Layout` in `cuda/decode_attend.cu`.
+#[must_use]
+pub const fn decode_attend_bytes(head_dim: u32, group: u32, rows: u32) -> u32 {
+    let stages = if head_dim == 64 { 3 } else { 2 };
+    let tile = 16 * head_dim * 2;
+    let (rings, queries, states) = (4 * stages * 2 * tile, tile, 4 * 16 * 8);
+    rings + queries + states + 4 * group * (head_dim + 8) * 4 + (rows + 1) * 4
 }
 
 /// Logits of one tile of `sample_tiles`.

@@ -51,3 +51,12 @@ fn a_device_gets_the_best_that_it_can_run() {
     assert_eq!(Target::of_capability(12, 0), Some(Target::Compute80));
     assert_eq!(Target::of_capability(7, 5), None);
 }
+
+#[test]
+fn stream_products_are_listed_as_plans_count_them() {
+    for (kernel, known) in list::STREAM.iter().zip(stream::STREAM_KERNELS) {
+        let info = &list::ALL[kernel.index];
+        let name = format!("stream_product_n{}", known.tokens);
+        assert_eq!((info.name, info.threads), (name.as_str(), known.threads));
+    }
+}

@@ -27,6 +27,10 @@ impl CudaBackend {
         }
         self.prepare_rope(args.rope)?;
         let params = self.attend_params(args, norms)?;
+        let cache_blocks = self.memory.layers[args.layer].shape.blocks;
+        if self.mix_fast(args.kv_group, cache_blocks, &params)? {
+            return Ok(());
+        }
         let heads = params.heads + 2 * params.kv_heads;
         self.device.launch(list::QKV_PREPARE, [params.tokens, heads, 1], &params)?;
         self.device.launch(list::ATTEND, [params.tokens, params.heads, 1], &params)

@@ -49,6 +49,23 @@ pub(super) struct Device {
     pub(super) context: Context,
 }
 
+/// The blocks of a launch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocks {
+    pub(super) grid: [u32; 3],
+    pub(super) cluster: u32,
+    /// As the kernel is listed where absent.
+    pub(super) shared_bytes: Option<u32>,
+    /// Nothing of the kernel runs before the one before it has ended.
+    pub(super) after_all: bool,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { grid: [1; 3], cluster: 1, shared_bytes: None, after_all: false }
+    }
+}
+
 impl Device {
     /// Takes the device and loads its image.
     pub(super) fn open(settings: &CudaSettings) -> Result<Self, BackendError> {
@@ -58,7 +75,7 @@ impl Device {
         let target = image(&info, settings.target)?;
         let context = Context::new(settings.ordinal)?;
         let stream = Stream::new()?;
-        let functions = load(target, settings.half)?;
+        let functions = load(target, settings.half, info.shared_bytes_max)?;
         Ok(Self { info, target, functions, stream, context })
     }
 
@@ -69,6 +86,17 @@ impl Device {
         grid: [u32; 3],
         params: &P,
     ) -> Result<(), BackendError> {
+        self.launch_blocks(kernel, Blocks { grid, ..Blocks::default() }, params)
+    }
+
+    /// Enqueues a kernel whose blocks are not all that its listing says.
+    pub(super) fn launch_blocks<P: Copy>(
+        &self,
+        kernel: Kernel<P>,
+        blocks: Blocks,
+        params: &P,
+    ) -> Result<(), BackendError> {
+        let Blocks { grid, cluster, shared_bytes, after_all } = blocks;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -76,7 +104,8 @@ impl Device {
         let function = self.functions[kernel.index]
             .as_ref()
             .ok_or_else(|| failed("launch", format!("{name} is not in {}", self.target.name())))?;
-        let launch = Launch { grid, dependent: self.target.has_dependent_launch() };
+        let dependent = self.target.has_dependent_launch() && !after_all;
+        let launch = Launch { grid, cluster, shared_bytes, dependent };
         self.stream.launch(function, launch, params)
     }
 }
@@ -92,8 +121,13 @@ fn image(info: &DeviceInfo, wanted: Option<Target>) -> Result<Target, BackendErr
     Ok(wanted.unwrap_or(best))
 }
 
-/// Loads the modules of a target and finds all kernels in them.
-fn load(target: Target, half: Half) -> Result<Vec<Option<Function>>, BackendError> {
+/// Loads the modules of a target and finds all kernels in them. Where a kernel may ask for more
+/// shared memory than the device has, whoever launches it looks before.
+fn load(
+    target: Target,
+    half: Half,
+    shared_bytes_max: u32,
+) -> Result<Vec<Option<Function>>, BackendError> {
     let loaded = modules(target)
         .map(|module| {
             // The driver wants PTX to end with 0.
@@ -114,7 +148,8 @@ fn load(target: Target, half: Half) -> Result<Vec<Option<Function>>, BackendErro
                 Types::None => kernel.name.to_owned(),
                 Types::Halves => format!("{}{suffix}", kernel.name),
             };
-            module.function(&name, kernel.threads, kernel.shared_bytes).map(Some)
+            let shared_bytes = kernel.shared_bytes.min(shared_bytes_max);
+            module.function(&name, kernel.threads, shared_bytes).map(Some)
         })
         .collect()
 }

@@ -84,6 +84,7 @@ impl CudaBackend {
         self.step.batch = Arc::clone(&batch);
         self.step.shape = LaunchShape { tokens: all, rows: all, outputs: all, is_decode: true };
         self.step.rope = None;
+        self.step.attend_plans.clear();
         self.recordings.under_way = Some(all);
         self.device.stream.begin_recording()?;
         self.launch_apply()?;

@@ -8,6 +8,7 @@ use binfer_kernels::params::{
 };
 
 use super::Half;
+use super::fast_attend::FastAttendSizes;
 use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
@@ -32,6 +33,10 @@ pub(super) struct GroupTables {
     /// First entry, counted from the first group's.
     pub(super) first: usize,
     pub(super) blocks_per_slot: usize,
+    /// `u32 [slots + 1]`, see `fast_attend.rs`, as the next.
+    pub(super) pages: u64,
+    /// `PrefillTile [tiles]`.
+    pub(super) tiles: u64,
 }
 
 /// Memory for steps.
@@ -64,6 +69,12 @@ pub(super) struct Places {
     pub(super) tiles: u64,
     /// `[outputs]`.
     pub(super) drawn: u64,
+    /// Pages and tiles of all groups, one group after the other.
+    attend_plans: u64,
+    /// Pieces of attention, see `fast_attend.rs`.
+    pub(super) partials: u64,
+    /// Counters, zero between kernels.
+    pub(super) arrivals: u64,
 }
 
 /// Deals out places one after the other; the first pass has no base and only counts.
@@ -84,6 +95,7 @@ impl Dealer {
 fn lay_out(plan: &MemoryPlan, base: u64) -> (Places, usize) {
     let mut dealer = Dealer { base, used: 0 };
     let (tokens, outputs) = (plan.tokens_max, plan.outputs_max);
+    let sizes = FastAttendSizes::of(plan);
     let tiles = plan.vocab.div_ceil(SAMPLE_TILE_LOGITS as usize);
     let tables = StepTables {
         state: dealer.take(size_of::<StepState>()),
@@ -102,8 +114,16 @@ fn lay_out(plan: &MemoryPlan, base: u64) -> (Places, usize) {
         rope: dealer.take(4 * tokens * 2 * ROPE_PAIRS_MAX),
         tiles: dealer.take(size_of::<SampleTile>() * outputs * tiles),
         drawn: dealer.take(size_of::<StepResult>() * outputs),
+        attend_plans: dealer.take(plan.blocks_per_slot.len() * attend_plan_bytes(&sizes)),
+        partials: dealer.take(sizes.partial_bytes),
+        arrivals: dealer.take(sizes.arrival_bytes),
     };
     (places, dealer.used)
+}
+
+/// Bytes of the pages and tiles of a group.
+fn attend_plan_bytes(sizes: &FastAttendSizes) -> usize {
+    [sizes.page_bytes, sizes.tile_bytes].map(|bytes| bytes.next_multiple_of(ALIGNMENT)).iter().sum()
 }
 
 /// Entries of all block tables.
@@ -151,9 +171,12 @@ impl Memory {
             return Err(failed("allocate", format!("{:?}: blocks of no tokens", layer.shape)));
         }
         let mut first = 0;
+        let sizes = FastAttendSizes::of(plan);
+        let mut plans = Dealer { base: at.attend_plans, used: 0 };
         let group = |blocks: &usize| {
             let address = at.block_tables + 4 * first as u64;
-            let tables = GroupTables { address, first, blocks_per_slot: *blocks };
+            let (pages, tiles) = (plans.take(sizes.page_bytes), plans.take(sizes.tile_bytes));
+            let tables = GroupTables { address, first, blocks_per_slot: *blocks, pages, tiles };
             first += blocks * plan.slots_max;
             tables
         };

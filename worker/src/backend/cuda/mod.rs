@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ops.rs` | the operations of the trait, in terms of what follows |
 //! | `product.rs`, `attend.rs` | products, attention: which kernel, with which grid |
+//! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `graph.rs` | decode steps as recordings, by bucket |
 //! | `load.rs`, `weights.rs` | weights: converted once, uploaded, found again |
@@ -11,12 +12,13 @@
 //! | `device.rs` | the device, the image that it runs, launches |
 //! | `ffi/` | the door to the driver and cuBLASLt |
 //!
-//! Weights, cache and inner activations are bf16 or f16, sums f32. A kernel's result for a token
-//! does not depend on its company. Kernels read a step's counts from device memory, so that a
+//! Weights, cache and inner activations are bf16 or f16, sums f32. A plain kernel's result for a token
+//! does not depend on its company; a fast one's may, through the order of sums alone. Kernels read a step's counts from device memory, so that a
 //! recording fits every step of its bucket. Deliberately absent: several ranks.
 
 mod attend;
 mod device;
+mod fast_attend;
 mod ffi;
 mod graph;
 mod load;
@@ -25,6 +27,7 @@ mod ops;
 mod product;
 mod ring;
 mod step;
+mod stream_product;
 #[cfg(test)]
 mod tests;
 mod weights;

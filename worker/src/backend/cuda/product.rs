@@ -1,7 +1,7 @@
 //! Products: which kernel multiplies how many tokens, and what happens to the sums.
 //!
-//! Few tokens go to our own kernels, many to cuBLASLt, whose sums another kernel finishes. Decode
-//! steps never meet the library, so that recordings hold none of it.
+//! Few tokens go to our own kernels (on Hopper to `stream_product.rs`), many to cuBLASLt, whose sums
+//! another kernel finishes.
 
 use binfer_kernels::list::{self, Kernel, PRODUCT_TILE};
 use binfer_kernels::params::{EpilogueParams, NormParams, ProductParams};
@@ -15,6 +15,11 @@ use crate::backend::BackendError;
 const LIBRARY_TOKENS_MIN: u32 = 32;
 /// What the library wants every row to be a multiple of, in bytes of a half.
 const LIBRARY_ELEMENTS: usize = 8;
+
+/// Columns that `rms_norm_wide` takes at most.
+const WIDE_NORM_COLS_MAX: u32 = 8192;
+/// Elements of a thread of `glu_wide`.
+const GLU_ELEMENTS: u32 = 8;
 
 /// What becomes of the sums of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +55,12 @@ pub(super) fn word(size: usize) -> u32 {
 
 impl Product {
     /// Columns of the result.
-    fn outputs(&self) -> u32 {
+    pub(super) fn outputs(&self) -> u32 {
         let rows = word(self.weight.rows);
         if self.then == Then::Glu { rows / 2 } else { rows }
     }
 
-    fn bias(&self) -> u64 {
+    pub(super) fn bias(&self) -> u64 {
         self.bias.map_or(0, |bias| bias.address)
     }
 
@@ -88,12 +93,18 @@ impl CudaBackend {
             eps,
         };
         let rows = if gather { shape.outputs } else { shape.tokens };
-        self.device.launch(list::RMS_NORM, [rows, 1, 1], &params)?;
+        let wide = params.cols.is_multiple_of(4) && params.cols <= WIDE_NORM_COLS_MAX;
+        let aligned = [x, scale.address].iter().all(|address| address.is_multiple_of(16));
+        let kernel = if wide && aligned { list::RMS_NORM_WIDE } else { list::RMS_NORM };
+        self.device.launch(kernel, [rows, 1, 1], &params)?;
         Ok(at.normed)
     }
 
     /// Enqueues a product.
     pub(super) fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+        if self.multiply_by_stream(product)? {
+            return Ok(());
+        }
         if !self.step.shape.is_decode && product.suits_library() {
             return self.multiply_by_library(product);
         }
@@ -143,6 +154,11 @@ impl CudaBackend {
             outputs: product.outputs(),
         };
         let kernel = match product.then {
+            Then::Glu if params.outputs.is_multiple_of(GLU_ELEMENTS) => {
+                let threads = list::ALL[list::GLU_WIDE.index].threads * GLU_ELEMENTS;
+                let grid = [params.outputs.div_ceil(threads), params.tokens, 1];
+                return self.device.launch(list::GLU_WIDE, grid, &params);
+            }
             Then::Glu => list::GLU,
             Then::Store if product.bias.is_some() => list::BIAS,
             Then::Add if product.bias.is_some() => list::BIAS_RESIDUAL,

@@ -47,6 +47,8 @@ pub(super) struct Step {
     pub(super) is_replayed: bool,
     /// For which rope the device's table of cosines and sines holds.
     pub(super) rope: Option<Rope>,
+    /// For which KV groups, with which window and tile, the device's tables of work hold.
+    pub(super) attend_plans: Vec<(usize, u32, u32)>,
     pub(super) ring: Option<Ring>,
     /// One a slot of the ring.
     events: Vec<Event>,
@@ -70,6 +72,7 @@ impl Step {
         self.shape = shape_of(&batch, &self.plan);
         self.batch = batch;
         self.rope = None;
+        self.attend_plans.clear();
         self.is_replayed = false;
         self.begun += 1;
         Ok(())

@@ -60,6 +60,10 @@ impl Module {
 pub(in crate::backend::cuda) struct Launch {
     /// Blocks.
     pub(in crate::backend::cuda) grid: [u32; 3],
+    /// Neighbouring blocks that run at once and read each other's shared memory.
+    pub(in crate::backend::cuda) cluster: u32,
+    /// Bytes of shared memory; what the function was made with where absent.
+    pub(in crate::backend::cuda) shared_bytes: Option<u32>,
     /// It may start before the kernel before it has ended, and waits by itself.
     pub(in crate::backend::cuda) dependent: bool,
 }
@@ -96,11 +100,22 @@ impl Stream {
         launch: Launch,
         params: &P,
     ) -> Result<(), BackendError> {
+        use sys::CUlaunchAttributeID as Id;
         // SAFETY: plain data, for which zeros are a value; the fields that count are set below.
-        let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
-        attribute.id =
-            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        if launch.dependent {
+            attributes[count].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes[count].value.programmaticStreamSerializationAllowed = 1;
+            count += 1;
+        }
+        if launch.cluster > 1 {
+            attributes[count].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            let dimension =
+                sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: launch.cluster, y: 1, z: 1 };
+            attributes[count].value.clusterDim = dimension;
+            count += 1;
+        }
         let [x, y, z] = launch.grid;
         let config = sys::CUlaunchConfig {
             gridDimX: x,
@@ -109,10 +124,10 @@ impl Stream {
             blockDimX: function.threads,
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: function.shared_bytes,
+            sharedMemBytes: launch.shared_bytes.unwrap_or(function.shared_bytes),
             hStream: self.0,
-            attrs: &raw mut attribute,
-            numAttrs: u32::from(launch.dependent),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: if count == 2 { 2 } else { u32::from(count == 1) },
         };
         let mut pointers = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the driver copies the parameter, whose size the kernel knows, before it returns.

@@ -5,6 +5,7 @@
 //! | `mod.rs` | the driver, devices, contexts, errors |
 //! | `memory.rs` | device memory, pinned memory, copies |
 //! | `launch.rs` | modules, functions, streams, events, graphs |
+//! | `tensor_map.rs` | tensors in the copy engine's words |
 //! | `blas.rs` | cuBLASLt |
 //!
 //! Libraries are opened at run time, and nothing panics where one is missing. What cannot be proved
@@ -16,6 +17,7 @@
 pub(super) mod blas;
 pub(super) mod launch;
 pub(super) mod memory;
+pub(super) mod tensor_map;
 
 use std::ffi::{CStr, c_int};
 use std::path::PathBuf;
@@ -99,6 +101,8 @@ pub struct DeviceInfo {
     pub capability: (i32, i32),
     /// Multiprocessors.
     pub multiprocessors: u32,
+    /// Shared memory that a block may ask for.
+    pub shared_bytes_max: u32,
     /// All of its memory.
     pub bytes_total: u64,
 }
@@ -132,11 +136,13 @@ fn describe_device(ordinal: i32) -> Result<DeviceInfo, BackendError> {
     let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let processors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let shared = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
     Ok(DeviceInfo {
         ordinal,
         name,
         capability: (major, minor),
         multiprocessors: u32::try_from(processors).unwrap_or(1),
+        shared_bytes_max: u32::try_from(shared).unwrap_or(0),
         bytes_total: bytes as u64,
     })
 }

@@ -1,0 +1,297 @@
+// decode_attend.cu: attention of the decode rows of a step, one token each, over a paged cache.
+//
+//   qkv     T [tokens][heads + 2 kv_heads][head_dim], as the product left it: this kernel norms
+//           (where asked) and rotates queries and keys, and writes the token's key and value
+//   cache   T [blocks][kv_heads][64][head_dim], keys and values apart; a block is a page
+//   out     T [tokens][heads][head_dim]
+//
+// The time is that of reading the cache once, so the (row, KV head) pairs are laid end to end, page
+// by page, and the blocks share this row of pages evenly, whatever the lengths. A pair that blocks
+// share is merged by the last to arrive, in the order of its pages: results depend on the lengths
+// and the grid alone. Of a page each of four warps takes 16 tokens, through a ring of its own: no
+// warp waits for another until a pair ends. The query heads of a KV head are the rows of mma.sync,
+// padded to 16; 2 to 16 of them cost the same. Tokens that the row does not see, from a page's
+// earlier owner too, are zero-filled on the way in: 0 * NaN never happens.
+//
+// Before the wait for earlier kernels it reads the step's tables and the first pages: all kernels
+// let their successor start only after their own wait, so all but the last one have ended by then,
+// and the last one must not write these.
+//
+// Launch: any grid (a little under 2 blocks a multiprocessor is right), 128 threads,
+// Layout::bytes(..) of dynamic shared memory. Blocks of 64 tokens; head_dim 64 or 128, all of it
+// rotated; heads / kv_heads <= 16.
+#include "decode_pages.cuh"
+#include "decode_slice.cuh"
+#include "share.cuh"
+
+namespace decode {
+
+using heads::Factors;
+using heads::Head;
+
+constexpr float kLog2E = 1.4426950408889634f;
+
+// Shared memory, in bytes; `group`: query heads of a KV head.
+template <int kDim, int kStages>
+struct Layout {
+  static constexpr int kTile = kSlice * kDim * 2;  // keys or values of a warp's slice
+  static constexpr int kQueries = kWarps * kStages * 2 * kTile;
+  static constexpr int kStates = kQueries + kGroup * kDim * 2;
+  static constexpr int kSums = kStates + kWarps * kGroup * 8;
+  static constexpr int kSumStride = kDim + 8;  // floats: rows of a fragment in different banks
+  __host__ __device__ static constexpr int pages(int group) {
+    return kSums + kWarps * group * kSumStride * 4;
+  }
+  __host__ __device__ static constexpr int bytes(int group, int rows) {
+    return pages(group) + (rows + 1) * 4;
+  }
+};
+
+template <typename T, int kDim>
+__device__ void store_out(const AttendParams& a, const Place& at, int head, int pair, float2 x) {
+  const size_t row = size_t(at.token) * a.heads + at.head * (a.heads / a.kv_heads) + head;
+  reinterpret_cast<uint32_t*>(static_cast<T*>(a.out) + row * kDim)[pair] = ptx::pack<T>(x.x, x.y);
+}
+
+// The last block of a pair: sums its pieces in order, a warp a head. A piece: heads' sums
+// [group][kDim], then their states, largest and sum.
+template <typename T, int kDim>
+__device__ void merge(const DecodeAttendParams& p, const Place& at, const share::Pieces& pieces) {
+  constexpr int kPairs = kDim / 64, kEarly = 8;  // float2 of a lane; pieces asked for at once
+  const int group = p.attend.heads / p.attend.kv_heads, lane = threadIdx.x % 32;
+  const auto piece = [&](int i) {
+    return p.partials + size_t(pieces.slot(pieces.first + i)) * group * (kDim + 2);
+  };
+  for (int head = threadIdx.x / 32; head < group; head += kWarps) {
+    const auto part = [&](int i, int j) {
+      return __ldcg(reinterpret_cast<const float2*>(piece(i) + head * kDim) + 32 * j + lane);
+    };
+    const auto state = [&](int i) {
+      if (i >= pieces.count()) return float2{-INFINITY, 0};
+      return __ldcg(reinterpret_cast<const float2*>(piece(i) + group * kDim) + head);
+    };
+    float2 early[kEarly][kPairs];
+#pragma unroll
+    for (int i = 0; i < kEarly; ++i) {
+#pragma unroll
+      for (int j = 0; j < kPairs; ++j) early[i][j] = part(min(i, pieces.count() - 1), j);
+    }
+    float largest = -INFINITY;
+    for (int i = lane; i < pieces.count(); i += 32) largest = fmaxf(largest, state(i).x);
+#pragma unroll
+    for (int s = 16; s > 0; s /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, s));
+    float sum = 0;
+    float2 out[kPairs] = {};
+    for (int first = 0; first < pieces.count(); first += 32) {
+      const float2 mine = state(first + lane);
+      const float factor = ptx::exp2_approximate(mine.x - largest);
+      const auto add = [&](int i, const float2(&x)[kPairs]) {
+        const float weight = __shfl_sync(~0u, factor, i);
+        sum += weight * __shfl_sync(~0u, mine.y, i);
+#pragma unroll
+        for (int j = 0; j < kPairs; ++j) {
+          out[j] = {out[j].x + weight * x[j].x, out[j].y + weight * x[j].y};
+        }
+      };
+      const int count = min(32, pieces.count() - first);
+      int i = 0;
+      if (first == 0) {
+#pragma unroll
+        for (; i < kEarly; ++i) {
+          if (i < count) add(i, early[i]);
+        }
+      }
+#pragma unroll 4
+      for (; i < count; ++i) {
+        float2 x[kPairs];
+#pragma unroll
+        for (int j = 0; j < kPairs; ++j) x[j] = part(first + i, j);
+        add(i, x);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      store_out<T, kDim>(p.attend, at, head, 32 * j + lane, {out[j].x / sum, out[j].y / sum});
+    }
+  }
+}
+
+// Ends a pair, or this block's piece of it.
+template <typename T, typename L, int kDim>
+__device__ void finish(const DecodeAttendParams& p, const Place& at, const share::Pieces& pieces,
+                       State<kDim>& state, uint8_t* shared) {
+  const int group = p.attend.heads / p.attend.kv_heads, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  auto* states = reinterpret_cast<float2*>(shared + L::kStates);
+  auto* sums = reinterpret_cast<float*>(shared + L::kSums);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int head = lane / 4 + 8 * half;
+    float sum = state.sum[half];
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    if (head >= group) continue;
+    if (lane % 4 == 0) states[warp * kGroup + head] = {state.largest[half], sum};
+    auto* to = reinterpret_cast<float2*>(sums + (warp * group + head) * L::kSumStride) + lane % 4;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      to[4 * n] = {state.out[n][2 * half], state.out[n][2 * half + 1]};
+    }
+  }
+  __syncthreads();
+  const bool whole = pieces.count() == 1;
+  float* piece = p.partials + size_t(pieces.slot(blockIdx.x)) * group * (kDim + 2);
+  for (int i = threadIdx.x; i < group * kDim / 2; i += kThreads) {  // the warps' sums in order
+    const int head = i / (kDim / 2), pair = i % (kDim / 2);
+    float largest = -INFINITY, sum = 0;
+    float2 out = {0, 0};
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, states[w * kGroup + head].x);
+    for (int w = 0; w < kWarps; ++w) {
+      const float2 of_warp = states[w * kGroup + head];
+      const float weight = ptx::exp2_approximate(of_warp.x - largest);
+      const float2 x =
+          reinterpret_cast<const float2*>(sums + (w * group + head) * L::kSumStride)[pair];
+      sum += weight * of_warp.y;
+      out = {out.x + weight * x.x, out.y + weight * x.y};
+    }
+    if (whole) {
+      store_out<T, kDim>(p.attend, at, head, pair, {out.x / sum, out.y / sum});
+      continue;
+    }
+    __stcg(reinterpret_cast<float2*>(piece) + i, out);
+    if (pair == 0) __stcg(reinterpret_cast<float2*>(piece + group * kDim) + head, {largest, sum});
+  }
+  if (whole) return;
+  __syncthreads();
+  bool is_last = false;
+  if (threadIdx.x == 0) {
+    uint32_t* arrivals = &p.arrivals[at.row * p.attend.kv_heads + at.head];
+    is_last = ptx::add_acquire_release(arrivals, 1) == uint32_t(pieces.count() - 1);
+    if (is_last) *arrivals = 0;
+  }
+  if (__syncthreads_or(is_last)) merge<T, kDim>(p, at, pieces);
+}
+
+// Queries of a pair to the tensor cores; the new key and value into the cache, by the warp whose
+// slice they belong to, which also keeps them. All loads go out before the first is used.
+template <typename T, typename L, int kDim>
+__device__ void begin(const AttendParams& a, const Place& at, bool keeps_new, Head& key,
+                      Head& value, uint8_t* shared, uint32_t (&queries)[kDim / 16][4]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = a.heads / a.kv_heads;
+  const T* qkv = static_cast<const T*>(a.qkv) +
+                 size_t(at.token) * (a.heads + 2 * a.kv_heads) * kDim;
+  Head own[kGroup / kWarps];
+#pragma unroll
+  for (int i = 0; i < kGroup / kWarps; ++i) {
+    const int head = warp + kWarps * i;
+    if (head < group) own[i] = heads::read_head<T, kDim>(qkv + (at.head * group + head) * kDim);
+  }
+  const Factors turn = heads::read_factors<kDim>(a.rope + size_t(at.token) * kDim);
+  const Factors q_scale = heads::read_factors<kDim>(a.q_norm);
+  if (keeps_new) {
+    const T* new_key = qkv + (a.heads + at.head) * kDim;
+    key = heads::read_head<T, kDim>(new_key);
+    value = heads::read_head<T, kDim>(new_key + a.kv_heads * kDim);
+    const Factors k_scale = heads::read_factors<kDim>(a.k_norm);
+    const size_t place =
+        page_element(a, at, at.page_end - 1, kDim) + at.position % kPage * kDim;
+    key = heads::norm_and_rotate<T, kDim>(key, a.k_norm != nullptr, a.eps, k_scale, turn);
+    heads::write_head<T, kDim>(static_cast<T*>(a.keys) + place, key);
+    heads::write_head<T, kDim>(static_cast<T*>(a.values) + place, value);
+  }
+#pragma unroll
+  for (int i = 0; i < kGroup / kWarps; ++i) {
+    const int head = warp + kWarps * i;
+    if (head >= group) continue;
+    own[i] = heads::norm_and_rotate<T, kDim>(own[i], a.q_norm != nullptr, a.eps, q_scale, turn);
+    heads::put_head<kDim>(shared + L::kQueries, head, own[i]);
+  }
+  __syncthreads();
+  const uint32_t tile = ptx::shared_address(shared + L::kQueries);
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+    ptx::load_matrices(queries[k], tile + heads::tile_offset<kDim>(lane % 16, 2 * k + lane / 16));
+  }
+}
+
+template <typename T, int kDim, int kStages>
+__device__ void run(const DecodeAttendParams& p) {
+  using L = Layout<kDim, kStages>;
+  extern __shared__ __align__(128) uint8_t shared[];
+  const AttendParams& a = p.attend;
+  const int warp = threadIdx.x / 32, rows = p.rows, kv_heads = a.kv_heads;
+  auto* pages = reinterpret_cast<int*>(shared + L::pages(a.heads / kv_heads));
+  for (int i = threadIdx.x; i <= rows; i += kThreads) pages[i] = __ldcg(p.pages + i);
+  for (int i = threadIdx.x; i < kGroup * kDim / 8; i += kThreads) {  // heads that pad
+    reinterpret_cast<uint4*>(shared + L::kQueries)[i] = {0, 0, 0, 0};
+  }
+  __syncthreads();
+  const int units = pages[rows] * kv_heads;
+  // A block for less than two pages costs more to add up than it saves.
+  const int blocks = min(int(gridDim.x), (units + 1) / 2), block = blockIdx.x;
+  int unit = block < blocks ? share::first_unit(units, block, blocks) : 0;
+  const int end = block < blocks ? share::first_unit(units, block + 1, blocks) : 0;
+  uint8_t* ring = shared + warp * kStages * 2 * L::kTile;
+  const uint32_t ring_address = ptx::shared_address(ring);
+
+  Place at, ahead;
+  if (unit < end) at = ahead = place_of(a, pages, rows, unit);
+  int fetched = unit;
+  const auto fetch_next = [&](int stage) {
+    if (fetched < end) {
+      fetch<T, kDim>(a, ahead, ring_address + stage * 2 * L::kTile, warp);
+      if (++fetched < end) advance(a, pages, ahead);
+    }
+    ptx::copies_commit();
+  };
+  for (int stage = 0; stage < kStages; ++stage) fetch_next(stage);
+  ptx::wait_for_earlier_kernels();
+  ptx::let_next_kernel_start();
+
+  int stage = 0;
+  while (unit < end) {
+    const int count = min(at.page_end - at.page, end - unit), last = at.page_end - 1;
+    const bool keeps_new = at.page + count > last && at.position % kPage / kSlice == warp;
+    const Span seen = seen_before(a, at.position);
+    Head key, value;
+    uint32_t queries[kDim / 16][4];
+    begin<T, L, kDim>(a, at, keeps_new, key, value, shared, queries);
+    State<kDim> state = {{-INFINITY, -INFINITY}, {0, 0}, {}};
+    for (int page = at.page; page < at.page + count; ++page) {
+      ptx::copies_wait<kStages - 1>();
+      uint8_t* tile = ring + stage * 2 * L::kTile;
+      if (keeps_new && page == last) {
+        heads::put_head<kDim>(tile, at.position % kSlice, key);
+        heads::put_head<kDim>(tile + L::kTile, at.position % kSlice, value);
+      }
+      __syncwarp();
+      const int start = page * kPage + warp * kSlice;
+      attend_slice<T, kDim>(state, queries, ptx::shared_address(tile),
+                            ptx::shared_address(tile + L::kTile), a.scale * kLog2E,
+                            {seen.first - start, seen.end + 1 - start});
+      __syncwarp();
+      fetch_next(stage);
+      if (++stage == kStages) stage = 0;
+    }
+    const int own = at.page_end - at.first_page;
+    const auto pieces =
+        share::pieces_of(units, pages[at.row] * kv_heads + at.head * own, own, blocks);
+    finish<T, L, kDim>(p, at, pieces, state, shared);
+    unit += count;
+    at.page += count - 1;
+    if (unit < end) advance(a, pages, at);
+  }
+}
+
+}  // namespace decode
+
+#define DECODE_ATTEND(NAME, T, ...)                                                     \
+  extern "C" __global__ void __launch_bounds__(decode::kThreads, 2)                      \
+      NAME(const __grid_constant__ DecodeAttendParams p) {                              \
+    decode::run<T, __VA_ARGS__>(p);                                                     \
+  }
+
+DECODE_ATTEND(decode_attend_d64_bf16, __nv_bfloat16, 64, 3)
+DECODE_ATTEND(decode_attend_d64_f16, __half, 64, 3)
+DECODE_ATTEND(decode_attend_d128_bf16, __nv_bfloat16, 128, 2)
+DECODE_ATTEND(decode_attend_d128_f16, __half, 128, 2)

@@ -1,0 +1,263 @@
+// targets: sm_90a
+// prefill_attend.cu: causal attention of chunks of tokens over a paged cache that holds their keys
+// and values already.
+//
+//   queries  T [tokens][heads][head_dim], normed and rotated, part of qkv
+//   cache    T [blocks][kv_heads][64][head_dim], keys and values apart; a block is a page
+//   out      T [tokens][heads][head_dim]
+//
+// A block takes tile after tile: for one KV head up to 128 rows, which are the query heads of that
+// KV head for consecutive tokens of one sequence (row = token * group + head): so keys and values
+// are read once for all of them, and little lies beyond the diagonal. After Flash Attention 3: a
+// producer warp drives the copy engine, page by page through the block table; two warpgroups of 64
+// rows multiply, scores of the next keys while the last weights meet their values, and take turns
+// so that one multiplies while the other exponentiates. Keys come last to first, 128 at a time;
+// the next tile's are on their way before the last tile's sums are out.
+//
+// Weights of what a row does not see are zero, but 0 * NaN is NaN, and a page may hold anything
+// where its sequence has not written. So a second warp zeroes, in shared memory, the value rows
+// that no row of the tile sees; consumers learn of such a tile only then.
+//
+// Launch: a block a multiprocessor, kThreads threads, Shape::kSharedBytes of dynamic shared memory.
+// Blocks of 64 tokens; head_dim 64 or 128; heads / kv_heads <= 128.
+#include "prefill_tiles.cuh"
+#include "wgmma.cuh"
+
+namespace prefill {
+
+constexpr float kLog2E = 1.4426950408889634f;
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
+
+// A consumer thread's two rows of the tile, 8 apart.
+struct Rows {
+  int position[2];
+  float largest[2], sum[2];  // of scores as they come; the sum is this thread's part
+};
+using Scores = float[kKeys / 2];
+using Weights = uint32_t[kKeys / 16][4];
+
+template <typename T, typename S>
+__device__ void multiply_keys(const Shared<S>& shared, int stage, int warpgroup, Scores& scores) {
+  const uint32_t q = ptx::shared_address(shared.queries) + warpgroup * 64 * 128;
+  const uint32_t k = ptx::shared_address(shared.keys + stage * S::kTileBytes);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < S::kDim / 16; ++i) {
+    const int at = i / 4 * S::kSideBytes + i % 4 * 32;
+    ptx::Wgmma<T, kKeys>::ss(scores, ptx::wgmma_operand(q + at), ptx::wgmma_operand(k + at), i > 0);
+  }
+  ptx::wgmma_commit();
+}
+template <typename T, typename S>
+__device__ void multiply_values(const Shared<S>& shared, int stage, const Weights& weights,
+                                float (&out)[S::kDim / 2]) {
+  const uint32_t v = ptx::shared_address(shared.values + stage * S::kTileBytes);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < kKeys / 16; ++i) {
+    ptx::wgmma_rs_transposed(static_cast<T*>(nullptr), out, weights[i],
+                             ptx::wgmma_operand(v + i * 16 * 128, 1024, S::kSideBytes));
+  }
+  ptx::wgmma_commit();
+}
+
+// Scores become weights relative to the row's largest so far; `factors`: by how much what was
+// summed before shrinks.
+template <bool kMasked>
+__device__ void soften(Scores& scores, Rows& rows, float scale, int start, int window,
+                       float (&factors)[2]) {
+  const int column = threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int end = rows.position[half] + 1 - start - column;
+    const int first = window > 0 ? end - window : -kKeys;
+    float largest = rows.largest[half];
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; ++i) {
+      float& score = scores[i / 2 * 4 + half * 2 + i % 2];
+      const int key = i / 2 * 8 + i % 2;
+      if (kMasked && (key < first || key >= end)) score = -INFINITY;
+      largest = fmaxf(largest, score);
+    }
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
+    const float base = largest == -INFINITY ? 0.0f : largest * scale;  // nothing seen yet
+    factors[half] = ptx::exp2_approximate(rows.largest[half] * scale - base);
+    rows.largest[half] = largest;
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; ++i) {
+      float& score = scores[i / 2 * 4 + half * 2 + i % 2];
+      score = ptx::exp2_approximate(score * scale - base);
+      sum += score;
+    }
+    rows.sum[half] = rows.sum[half] * factors[half] + sum;
+  }
+}
+template <typename T>
+__device__ void round_weights(const Scores& scores, Weights& weights) {
+#pragma unroll
+  for (int i = 0; i < kKeys / 4; ++i) {
+    weights[i / 4][i % 4] = ptx::pack<T>(scores[2 * i], scores[2 * i + 1]);
+  }
+}
+
+// The two consumer warpgroups issue in turns. Both take as many.
+struct Turn {
+  int warpgroup;
+  __device__ explicit Turn(int mine) : warpgroup(mine) {
+    if (mine == 1) ptx::barrier_arrive(1, 256);  // the first turn is the other's
+  }
+  __device__ void take() const { ptx::barrier_sync(1 + warpgroup, 256); }
+  __device__ void give() const { ptx::barrier_arrive(2 - warpgroup, 256); }
+  __device__ void end() const {
+    if (warpgroup == 0) ptx::barrier_sync(1, 256);  // the last turn given is nobody's
+  }
+};
+
+template <typename T, typename S>
+__device__ void store(const PrefillAttendParams& p, const Work& work, int first_row,
+                      const Rows& rows, const float (&out)[S::kDim / 2]) {
+  const int group = int(p.attend.heads / p.attend.kv_heads);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = rows.sum[half];
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    const int row = first_row + 8 * half, token = row / group, head = row % group;
+    if (token >= work.count || row >= kRows / group * group) continue;
+    const size_t at = size_t(work.token + token) * p.attend.heads + work.kv_head * group + head;
+    auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attend.out) + at * S::kDim);
+    const float factor = 1.0f / sum;
+#pragma unroll
+    for (int j = 0; j < S::kDim / 8; ++j) {
+      to[4 * j + threadIdx.x % 4] =
+          ptx::pack<T>(out[4 * j + 2 * half] * factor, out[4 * j + 2 * half + 1] * factor);
+    }
+  }
+}
+
+// One tile: `keys` and `values` are places in the rings, `n` counts tiles.
+template <typename T, typename S>
+__device__ void consume(const PrefillAttendParams& p, const Work& work, const Shared<S>& shared,
+                        const Turn& turn, int n, Place& keys, Place& values) {
+  const int thread = threadIdx.x - 128, group = p.attend.heads / p.attend.kv_heads;
+  const int first_row = thread / 32 * 16 + thread % 32 / 4, steps = work.steps();
+  const bool signals = thread % 32 == 0;
+  Rows rows = {{work.position + first_row / group, work.position + (first_row + 8) / group},
+               {-INFINITY, -INFINITY}, {0, 0}};
+  Scores scores;
+  Weights weights;
+  float out[S::kDim / 2], factors[2];
+#pragma unroll
+  for (int i = 0; i < S::kDim / 2; ++i) out[i] = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kKeys / 2; ++i) scores[i] = 0.0f;
+  const auto soften_step = [&](int step) {
+    const int start = work.start(step), window = p.attend.window;
+    const float scale = p.attend.scale * kLog2E;
+    if (start + kKeys - 1 > work.position || (window > 0 && start < work.end - window)) {
+      soften<true>(scores, rows, scale, start, window, factors);
+    } else {
+      soften<false>(scores, rows, scale, start, window, factors);
+    }
+  };
+  const auto release_keys = [&](bool last) {
+    if (signals) ptx::mbarrier_arrive(&shared.keys_empty[keys.stage]);
+    if (signals && last) ptx::mbarrier_arrive(shared.queries_empty);
+    keys.next(S::kStages);
+  };
+  const auto release_values = [&] {
+    if (signals) ptx::mbarrier_arrive(&shared.values_empty[values.stage]);
+    values.next(S::kStages);
+  };
+  ptx::mbarrier_wait(shared.queries_full, n % 2);
+  ptx::mbarrier_wait(&shared.keys_full[keys.stage], keys.parity);
+  turn.take();
+  multiply_keys<T, S>(shared, keys.stage, turn.warpgroup, scores);
+  turn.give();
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_pin(scores);
+  release_keys(steps == 1);
+  soften_step(0);
+  round_weights<T>(scores, weights);
+  for (int step = 1; step < steps; ++step) {
+    ptx::mbarrier_wait(&shared.keys_full[keys.stage], keys.parity);
+    turn.take();
+    multiply_keys<T, S>(shared, keys.stage, turn.warpgroup, scores);
+    ptx::mbarrier_wait(&shared.values_full[values.stage], values.parity);
+    multiply_values<T, S>(shared, values.stage, weights, out);
+    turn.give();
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_pin(scores);
+    release_keys(step == steps - 1);
+    soften_step(step);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(out);
+    release_values();
+#pragma unroll
+    for (int i = 0; i < S::kDim / 2; ++i) out[i] *= factors[i / 2 % 2];
+    round_weights<T>(scores, weights);
+  }
+  ptx::mbarrier_wait(&shared.values_full[values.stage], values.parity);
+  multiply_values<T, S>(shared, values.stage, weights, out);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_pin(out);
+  release_values();
+  store<T, S>(p, work, first_row, rows, out);
+}
+
+#endif
+
+template <typename T, typename S>
+__device__ void run(const PrefillAttendParams& p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) uint8_t memory[];
+  const Shared<S> shared(memory);
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(shared.queries_full, 1);
+    ptx::mbarrier_init(shared.queries_empty, 8);  // consumer warps
+    for (int i = 0; i < S::kStages; ++i) {
+      ptx::mbarrier_init(&shared.keys_full[i], 1);
+      ptx::mbarrier_init(&shared.keys_empty[i], 8);
+      ptx::mbarrier_init(&shared.values_full[i], 1);
+      ptx::mbarrier_init(&shared.values_empty[i], 8);
+      ptx::mbarrier_init(&shared.values_landed[i], 1);
+    }
+    ptx::mbarrier_init_fence();
+  }
+  __syncthreads();
+  ptx::wait_for_earlier_kernels();
+  ptx::let_next_kernel_start();
+  if (threadIdx.x >= 128) {
+    ptx::registers_take<224>();
+    const Turn turn(threadIdx.x / 128 - 1);
+    Place keys, values;
+    Work work;
+    for (int n = 0; take_work(p, n, work); ++n) {
+      consume<T, S>(p, work, shared, turn, n, keys, values);
+    }
+    turn.end();
+  } else {
+    ptx::registers_give<56>();
+    if (threadIdx.x == 0) produce<S>(p, shared);
+    if (threadIdx.x / 32 == 1) patch_values<S>(p, shared);
+  }
+#else
+  __trap();
+#endif
+}
+
+}  // namespace prefill
+
+#define PREFILL_ATTEND(NAME, T, ...)                                                    \
+  extern "C" __global__ void __launch_bounds__(prefill::kThreads, 1)                    \
+      NAME(const __grid_constant__ PrefillAttendParams p) {                             \
+    prefill::run<T, prefill::Shape<__VA_ARGS__>>(p);                                    \
+  }
+
+PREFILL_ATTEND(prefill_attend_d64_bf16, __nv_bfloat16, 64, 4)
+PREFILL_ATTEND(prefill_attend_d64_f16, __half, 64, 4)
+PREFILL_ATTEND(prefill_attend_d128_bf16, __nv_bfloat16, 128, 2)
+PREFILL_ATTEND(prefill_attend_d128_f16, __half, 128, 2)
