@@ -6,8 +6,10 @@
 
 mod attend;
 mod drawing;
+mod goldens;
 mod graphs;
 mod products;
+mod tiny;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,62 @@
+//! The tiny checkpoints in bfloat16 against transformers in single precision.
+
+use binfer_proto::Token;
+use serde_json::Value;
+
+use super::tiny::{Tiny, fixture, table};
+use super::{Half, Piece, batch, output, settings};
+use crate::backend::cuda::CudaSettings;
+
+/// Divides no long prompt, no window and no block.
+const CHUNK: usize = 7;
+/// Largest difference of a logit, relative to the largest logit, of 1.5 times transformers' own in
+/// bfloat16 on an H100, by checkpoint.
+const BOUNDS: [(&str, f32); 9] = [
+    ("llama-bias", 0.05),
+    ("llama-dynamic", 0.05),
+    ("llama-linear", 0.05),
+    ("llama2", 0.05),
+    ("llama31", 0.05),
+    ("mistral", 0.05),
+    ("qwen2", 0.05),
+    ("qwen3", 0.05),
+    ("qwen3-yarn", 0.05),
+];
+
+/// Logits after the last token of a prompt that is fed `chunk` tokens at a time.
+fn feed(tiny: &mut Tiny, slot: usize, tokens: &[Token], chunk: usize) -> Vec<f32> {
+    let mut logits = Vec::new();
+    for (index, tokens) in tokens.chunks(chunk).enumerate() {
+        let start = index * chunk;
+        let (tokens, end) = (tokens.to_vec(), start + tokens.len());
+        let mut batch = batch(&[Piece { slot: slot as u32, start, tokens, table: table(slot) }]);
+        batch.outputs = vec![output(slot as u32, batch.tokens.len() - 1, end as u32)];
+        logits = tiny.step(batch).2;
+    }
+    logits
+}
+
+#[test]
+fn tiny_checkpoints_are_as_near_as_bfloat16_can_be() {
+    for (name, bound) in BOUNDS {
+        let Some(settings) = settings(Half::Bf16) else { return };
+        let text = std::fs::read_to_string(fixture(name).join("golden.json")).unwrap();
+        let golden: Value = serde_json::from_str(&text).unwrap();
+        // Of a recording the frequencies are fixed.
+        let mut tiny = Tiny::new(CudaSettings { graphs: false, ..settings }, name);
+        for (index, case) in golden["prompts"].as_array().unwrap().iter().enumerate() {
+            let tokens: Vec<Token> = serde_json::from_value(case["prompt_ids"].clone()).unwrap();
+            let want: Vec<f32> = serde_json::from_value(case["logits"].clone()).unwrap();
+            let longest = case["longest"].as_u64().unwrap_or(256);
+            tiny.model.limit_positions(longest as u32);
+            let largest = want.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            for (pass, chunk) in [CHUNK, tokens.len()].into_iter().enumerate() {
+                let got = feed(&mut tiny, 2 * index + pass, &tokens, chunk);
+                let differences = got.iter().zip(&want).map(|(got, want)| (got - want).abs());
+                let error = differences.fold(0.0, f32::max) / largest;
+                eprintln!("{name}, {} tokens by {chunk}: {error:.5}", tokens.len());
+                assert!(error <= bound, "{name}: {error} where {bound} is allowed");
+            }
+        }
+    }
+}
