@@ -105,7 +105,7 @@ impl CudaBackend {
         if self.multiply_by_stream(product)? {
             return Ok(());
         }
-        if !self.step.shape.is_decode && product.suits_library() {
+        if product.suits_library() {
             return self.multiply_by_library(product);
         }
         let params = ProductParams {

@@ -142,9 +142,10 @@ impl Stream {
         check(status, "cuLaunchKernelEx")
     }
 
-    /// From here on, work is recorded instead of run.
+    /// From here on, work is recorded instead of run. Relaxed, since cuBLASLt loads its kernels when
+    /// they are first used.
     pub(in crate::backend::cuda) fn begin_recording(&self) -> Result<(), BackendError> {
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: a stream that exists.
         check(unsafe { sys::cuStreamBeginCapture_v2(self.0, mode) }, "cuStreamBeginCapture")
     }

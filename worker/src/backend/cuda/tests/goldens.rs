@@ -9,18 +9,18 @@ use crate::backend::cuda::CudaSettings;
 
 /// Divides no long prompt, no window and no block.
 const CHUNK: usize = 7;
-/// Largest difference of a logit, relative to the largest logit, of 1.5 times transformers' own in
-/// bfloat16 on an H100, by checkpoint.
+/// Largest difference of a logit, relative to the largest logit: 1.5 times that of transformers in
+/// bfloat16 on an H100, over the checkpoint's prompts.
 const BOUNDS: [(&str, f32); 9] = [
-    ("llama-bias", 0.05),
-    ("llama-dynamic", 0.05),
-    ("llama-linear", 0.05),
-    ("llama2", 0.05),
-    ("llama31", 0.05),
-    ("mistral", 0.05),
-    ("qwen2", 0.05),
-    ("qwen3", 0.05),
-    ("qwen3-yarn", 0.05),
+    ("llama-bias", 0.0398),
+    ("llama-dynamic", 0.0600),
+    ("llama-linear", 0.0350),
+    ("llama2", 0.0354),
+    ("llama31", 0.0262),
+    ("mistral", 0.0358),
+    ("qwen2", 0.0323),
+    ("qwen3", 0.0211),
+    ("qwen3-yarn", 0.0519),
 ];
 
 /// Logits after the last token of a prompt that is fed `chunk` tokens at a time.
