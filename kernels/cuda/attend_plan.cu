@@ -6,7 +6,8 @@
 //          count 0, for prefill_attend
 //
 // Launch: one block of 1,024 threads; at most 1,024 rows. Between this kernel and those that read
-// its tables another one must run: they read them before they wait.
+// its tables another one must run, or they be launched without dependence: they read before they
+// wait.
 #include "fast_params.h"
 #include "ptx.cuh"
 

@@ -13,6 +13,27 @@ __host__ __device__ constexpr int tile_offset(int token, int chunk) {
   return token * kDim * 2 + ((chunk ^ (token % 8)) * 16);
 }
 
+// Proof for whoever compiles this: each chunk has its place, and equal chunks of 8 tokens in a row
+// lie in different banks.
+template <int kDim>
+constexpr bool tile_is_one_to_one() {
+  constexpr int kTokens = 16, kChunks = kDim / 8;
+  bool taken[kTokens * kChunks] = {};
+  for (int chunk = 0; chunk < kChunks; ++chunk) {
+    bool banks[8] = {};
+    for (int token = 0; token < kTokens; ++token) {
+      if (token % 8 == 0) {
+        for (bool& bank : banks) bank = false;
+      }
+      const int place = tile_offset<kDim>(token, chunk) / 16;
+      if (place >= kTokens * kChunks || taken[place] || banks[place % 8]) return false;
+      taken[place] = banks[place % 8] = true;
+    }
+  }
+  return true;
+}
+static_assert(tile_is_one_to_one<64>() && tile_is_one_to_one<128>(), "the swizzle of tiles");
+
 // A head's vector over a warp: lanes below kDim / 4 hold two pairs each of (e, e + kDim / 2).
 struct Head {
   uint32_t low, high;  // elements 2 lane, 2 lane + 1 of the first and of the second half

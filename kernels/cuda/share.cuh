@@ -31,4 +31,36 @@ __host__ __device__ constexpr Pieces pieces_of(int units, int first, int count, 
           first_unit(units, block, blocks) == first};
 }
 
+// Proofs for whoever compiles this: each unit belongs to the block in whose share it lies, shares
+// differ by one at most, and no two pieces share a slot.
+constexpr bool shares_are_even(int units, int blocks) {
+  int unit = 0;
+  for (int block = 0; block < blocks; ++block) {
+    const int end = first_unit(units, block + 1, blocks), size = end - unit;
+    if (first_unit(units, block, blocks) != unit) return false;
+    if (size != units / blocks && size != units / blocks + 1) return false;
+    for (; unit < end; ++unit) {
+      if (block_of_unit(units, unit, blocks) != block) return false;
+    }
+  }
+  return unit == units;
+}
+template <int kBlocks>
+constexpr bool slots_are_apart(int units, int item) {
+  bool taken[2 * kBlocks] = {};
+  for (int first = 0; first < units; first += item) {
+    const int count = units - first < item ? units - first : item;
+    const Pieces pieces = pieces_of(units, first, count, kBlocks);
+    for (int block = pieces.first; pieces.count() > 1 && block <= pieces.last; ++block) {
+      if (taken[pieces.slot(block)]) return false;
+      taken[pieces.slot(block)] = true;
+    }
+  }
+  return true;
+}
+static_assert(shares_are_even(1, 1) && shares_are_even(7, 3) && shares_are_even(136, 68), "shares");
+static_assert(shares_are_even(1089, 256) && shares_are_even(512, 256), "shares");
+static_assert(slots_are_apart<68>(136, 17) && slots_are_apart<7>(100, 9), "slots");
+static_assert(slots_are_apart<256>(1089, 33) && slots_are_apart<256>(300, 1), "slots");
+
 }  // namespace share
