@@ -59,7 +59,6 @@ impl LaunchError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Hub(HubError::Unreachable(_) | HubError::Answer(_) | HubError::Damaged(_)) => 69,
-            Self::Hub(HubError::Cache { .. }) => 70,
             Self::Config(_) | Self::Hub(_) | Self::Model(_) | Self::Text(_) => 78,
             Self::Fleet(_) | Self::Io(_) => 70,
         }

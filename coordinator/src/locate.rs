@@ -40,7 +40,7 @@ pub fn locate(
         let name = if model == "demo" { model.to_owned() } else { file_name(&path, model) };
         return Ok(Located { path, name });
     }
-    let id = hub_id(model, revision)?;
+    let id = hub_id(model, revision, &neither())?;
     let hub = Hub::new(&config::hub_settings()?)?;
     let path = hub.model(&id, &|event| report.downloading(event));
     report.loaded();
@@ -55,7 +55,7 @@ pub fn describe(model: &str, revision: Option<&str>) -> Result<Description, Laun
         refuse_revision(revision)?;
         return Ok(binfer_shard::describe(&path)?);
     }
-    let id = hub_id(model, revision)?;
+    let id = hub_id(model, revision, &neither())?;
     let hub = Hub::new(&config::hub_settings()?)?;
     if let Some(path) = hub.cached(&id) {
         return Ok(binfer_shard::describe(&path)?);
@@ -81,11 +81,19 @@ fn nor_here(error: HubError) -> HubError {
     }
 }
 
-/// The id that MODEL, which is nothing local, must be.
-pub fn hub_id(model: &str, revision: Option<&str>) -> Result<ModelId, LaunchError> {
-    let neither =
-        || ConfigError(format!("{model}: no such file or folder, and no id on the hub; {FORMS}"));
-    let id = ModelId::parse(model).ok_or_else(neither)?;
+/// What to say of a name that can be nothing.
+fn neither() -> String {
+    format!("no such file or folder, and no id on the hub; {FORMS}")
+}
+
+/// The id that `model` must be; `otherwise` is what there is to say if it is none.
+pub fn hub_id(
+    model: &str,
+    revision: Option<&str>,
+    otherwise: &str,
+) -> Result<ModelId, LaunchError> {
+    let none = || ConfigError(format!("{model}: {otherwise}"));
+    let id = ModelId::parse(model).ok_or_else(none)?;
     Ok(match revision {
         Some(revision) => id.at_revision(revision)?,
         None => id,
@@ -98,7 +106,13 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
     let wrong = |cause: &str| Err(ConfigError(format!("{model}: {cause}; {FORMS}")));
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() && !is_shards(path) => {
-            wrong("the folder has no config.json")
+            // One that may not be looked into has the answer, but keeps it.
+            match fs::metadata(path.join("config.json")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    wrong(&format!("config.json in it: {error}"))
+                }
+                _ => wrong("the folder has no config.json"),
+            }
         }
         Ok(meta) if meta.is_dir() => Ok(Some(path.canonicalize().unwrap_or_else(|_| path.into()))),
         // Links to files are not followed: in the hub's cache only they have the files' names.

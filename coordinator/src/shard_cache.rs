@@ -45,7 +45,10 @@ pub fn source(dir: &Path, source: Source, world: usize, report: &Report) -> Sour
 /// Writes the entry and opens it.
 fn fill(source: &Source, ranks: u32, entry: &Path, report: &Report) -> Result<Source, Error> {
     let total = source.spec().weight_bytes();
-    let written = shards::write(source, ranks, entry, |done| report.sharding(done, total));
+    let written = shards::write(source, ranks, entry, |done| {
+        report.sharding(done, total);
+        true
+    });
     report.loaded();
     written?;
     report.phase("shards written");

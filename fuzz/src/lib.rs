@@ -42,7 +42,7 @@ pub fn manifest(bytes: &[u8]) {
     let folder = SHARDS.get_or_init(|| {
         let source = Source::open(folder("llama31")).expect("the fixture");
         let path = scratch().join("shards");
-        shards::write(&source, 2, &path, |_| ()).expect("shards of the fixture");
+        shards::write(&source, 2, &path, |_| true).expect("shards of the fixture");
         path
     });
     std::fs::write(folder.join("manifest.json"), bytes).expect("a file in the scratch folder");

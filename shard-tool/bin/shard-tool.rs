@@ -17,7 +17,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.shard.run(&cli.model, |_, _| ()) {
+    match cli.shard.run(&cli.model, |_, _| true) {
         Ok(text) => print!("{text}"),
         Err(error) => {
             eprintln!("shard-tool: {error}");

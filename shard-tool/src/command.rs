@@ -29,12 +29,16 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Does it. `progress` hears of bytes read, and of how many there are. What is returned is for
-    /// stdout.
+    /// Does it. `progress` hears of bytes read, and of how many there are, and says whether to go on.
+    /// What is returned is for stdout.
     ///
     /// # Errors
     /// Of opening, cutting and writing.
-    pub fn run(&self, model: &Path, mut progress: impl FnMut(u64, u64)) -> Result<String, Error> {
+    pub fn run(
+        &self,
+        model: &Path,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<String, Error> {
         if self.dry_run {
             return self.listing(&describe(model)?.spec);
         }

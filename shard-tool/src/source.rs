@@ -63,8 +63,10 @@ impl Source {
     pub fn assumed(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
         let (config, text) = hf::config(&path)?;
+        // First: how weights of a family that is not known are stored does not matter.
+        let family = families::of_class(&config)?;
         let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
-        let spec = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+        let spec = families::of_config(family, &config, &catalog)?;
         Ok(Self { path, catalog, container: Container::Absent, spec, digest: xxh3_64(&text) })
     }
 

@@ -50,8 +50,10 @@ fn an_id_is_fetched_once_and_answers_as_the_folder_does_with_and_without_the_hub
     assert!(hub.server.seen().is_empty());
     assert_eq!(good(&hub.run(&args(REPOSITORY))), expected);
     assert!(!hub.server.seen().is_empty());
-    let mut offline = hub.command(&args(REPOSITORY));
-    assert_eq!(good(&offline.env("HF_HUB_OFFLINE", "1").output().unwrap()), expected);
+    let offline =
+        |args: &[&str]| good(&hub.command(args).env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert_eq!(offline(&args(REPOSITORY)), expected);
+    assert!(offline(&["pull", REPOSITORY]).trim_end().ends_with(COMMIT));
     assert_eq!(good(&hub.run(&args(REPOSITORY))), expected);
     assert!(hub.server.seen().is_empty());
 }
@@ -88,7 +90,7 @@ fn what_cannot_be_had_is_refused_with_both_readings_of_the_name() {
     };
     refused(hub.run(&["run", "no-org/no-model"]), 78, "and no such file or folder here");
     refused(hub.run(&["run", "./no-model"]), 78, "no such file or folder, and no id on the hub");
-    refused(hub.run(&["pull", "tests"]), 78, "an id on the hub (ORG/NAME)");
+    refused(hub.run(&["pull", "tests"]), 78, "tests: no id on the hub (ORG/NAME");
     refused(hub.run(&["run", REPOSITORY, "--revision", "v9"]), 78, "no such revision");
     refused(hub.run(&["run", REPOSITORY, "--revision", "../.."]), 78, "cannot be a revision");
     refused(hub.run(&["run", "demo", "--revision", "main"]), 78, "--revision is for ids");
@@ -96,6 +98,12 @@ fn what_cannot_be_had_is_refused_with_both_readings_of_the_name() {
     refused(offline.env("HF_HUB_OFFLINE", "1").output().unwrap(), 78, "HF_HUB_OFFLINE is set");
     hub.server.fault("GET /model.safetensors", Fault::WrongByte);
     refused(hub.run(&["pull", REPOSITORY]), 69, "it was deleted, try again");
-    let mut wrong = hub.command(&["pull", REPOSITORY]);
-    refused(wrong.env("HF_ENDPOINT", "nonsense").output().unwrap(), 78, "HF_ENDPOINT");
+    let elsewhere = |name: &str, value: &str| {
+        hub.command(&["pull", REPOSITORY]).env(name, value).output().unwrap()
+    };
+    refused(elsewhere("HF_ENDPOINT", "nonsense"), 78, "HF_ENDPOINT");
+    refused(elsewhere("HF_HOME", "/proc/none"), 78, "HF_HOME can name another folder");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = elsewhere("HF_ENDPOINT", &format!("http://{nobody}"));
+    refused(refusing, 69, "refused (os error 111); check the network and HF_ENDPOINT");
 }

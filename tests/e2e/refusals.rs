@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::gguf_writer::{F32, GgufWriter, TINY};
-use crate::harness::{Permit, Run, Scratch, model_path};
+use crate::harness::{Permit, Run, Scratch, model_path, repository};
 
 const LIMIT: Duration = Duration::from_secs(1);
 /// Status for settings and files, and the argument parser's.
@@ -89,6 +89,10 @@ fn a_model_that_is_not_there_is_refused_with_what_to_do() {
     let path = folder.file("nothing.gguf");
     refused(&[path.to_str().unwrap()], SETTINGS, &["nothing.gguf", "no such file", "`demo`"]);
     refused(&[folder.path().to_str().unwrap()], SETTINGS, &["no config.json", "GGUF"]);
+    // As in a folder that may not be looked into, which stops no test that runs as root.
+    std::os::unix::fs::symlink("config.json", folder.file("config.json")).unwrap();
+    let loops = "config.json in it: Too many levels of symbolic links";
+    refused(&[folder.path().to_str().unwrap()], SETTINGS, &[loops]);
     // A cache without the demo model.
     let empty = crate::harness::binfer()
         .env("BINFER_CACHE", folder.path())
@@ -124,6 +128,27 @@ fn a_truncated_model_is_refused_wherever_it_ends() {
         cut(&path, 4 << 20, bytes);
         refused(&[path.to_str().unwrap()], SETTINGS, &["cut.gguf", "truncated"]);
     }
+}
+
+/// It is read while workers start, and what they say of a coordinator that ends is not the cause.
+#[test]
+fn a_tokenizer_that_cannot_be_read_is_the_only_thing_that_is_said() {
+    let _permit = Permit::alone();
+    let folder = Scratch::new("tokenizer");
+    for entry in fs::read_dir(repository("tests/fixtures/tiny/qwen3")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.file(path.file_name().unwrap().to_str().unwrap())).unwrap();
+    }
+    let model = folder.path().to_str().unwrap();
+    let said = |words: &str| {
+        let run = Run::of(&["run", model, "Hi", "--tp", "4", "--quiet"]);
+        assert_eq!((run.status.code(), run.stderr.lines().count()), (Some(SETTINGS), 1), "{run:?}");
+        assert!(run.stderr.contains(words), "{run:?}");
+    };
+    fs::write(folder.file("tokenizer.json"), "{}").unwrap();
+    (0..5).for_each(|_| said("tokenizer.json: missing field `model`"));
+    fs::remove_file(folder.file("tokenizer.json")).unwrap();
+    (0..5).for_each(|_| said("tokenizer.json: there is no such file, and nothing else"));
 }
 
 #[test]

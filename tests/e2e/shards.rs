@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Golden, Permit, Run, Scratch, Server, goldens, model_path, repository};
+use crate::harness::{
+    Golden, Permit, Run, Scratch, Server, binfer, goldens, model_path, repository, send_signal,
+};
 use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
 
 const SETTINGS: i32 = 78;
@@ -157,6 +160,34 @@ fn a_full_disk_leaves_no_half_folder() {
     assert_eq!(output.status.code(), Some(SETTINGS), "{log}");
     assert!(log.contains("rank-0-of-2.safetensors") && log.contains("too large"), "{log}");
     assert_eq!(names(scratch.path()), Vec::<String>::new());
+}
+
+#[test]
+fn an_interrupted_cut_leaves_no_half_folder() {
+    let _permit = Permit::one();
+    let scratch = Scratch::new("shards-interrupted");
+    let folder = scratch.arg("shards");
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut shard = binfer()
+            .args(["shard", "demo", "-o", &folder, "--tp", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while names(scratch.path()).is_empty() && shard.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        send_signal(shard.id(), signal);
+        let output = shard.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            fs::remove_dir_all(&folder).unwrap(); // it was faster
+        } else {
+            assert_eq!(output.status.code(), Some(status), "{log}");
+            assert!(log.contains("interrupted"), "{log}");
+        }
+        assert_eq!(names(scratch.path()), Vec::<String>::new());
+    }
 }
 
 #[test]

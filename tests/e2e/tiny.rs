@@ -85,7 +85,7 @@ fn check_shards(
 ) {
     let shards = scratch.file("shards");
     let source = Source::open(folder).unwrap();
-    binfer_shard::shards::write(&source, u32::try_from(world).unwrap(), &shards, |_| ()).unwrap();
+    binfer_shard::shards::write(&source, u32::try_from(world).unwrap(), &shards, |_| true).unwrap();
     for (sharded, plain) in outcomes(&shards, world, cases).iter().zip(plain) {
         let what = format!("shards of {}, TP {world}", folder.display());
         assert!(sharded.logits == plain.logits && sharded.ids == plain.ids, "{what}");

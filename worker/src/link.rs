@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, Down, Failed, Hello, Up, down, up};
 use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, VERSION};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
@@ -24,6 +24,8 @@ use crate::{devices, setup};
 
 /// How often a heartbeat goes up.
 const BEAT: Duration = Duration::from_millis(250);
+/// How long a coordinator that does not answer may take to end.
+const GOING_DOWN: Duration = Duration::from_secs(1);
 /// Exit status after an error of the engine: a supervisor may restart.
 const EXIT_FAILED: u8 = 70;
 
@@ -73,18 +75,29 @@ fn die_with_parent(parent: i32) -> Result<()> {
 async fn attach(args: &WorkerArgs) -> Result<ExitCode> {
     let (up, outgoing) = unbounded_channel();
     up.send(Up { message: Some(up::Message::Hello(hello(args))) })?;
-    let channel = Endpoint::from_shared(format!("unix://{}", args.attach))?
+    match dial(&args.attach, outgoing).await {
+        Ok(incoming) => serve(incoming, up).await,
+        Err(error) => {
+            // A coordinator that is going down has said why, and takes this process along before
+            // the wait is over.
+            tokio::time::sleep(GOING_DOWN).await;
+            Err(error)
+        }
+    }
+}
+
+async fn dial(address: &str, outgoing: UnboundedReceiver<Up>) -> Result<Streaming<Down>> {
+    let channel = Endpoint::from_shared(format!("unix://{address}"))?
         .connect()
         .await
-        .with_context(|| format!("worker: cannot reach the coordinator at {}", args.attach))?;
+        .with_context(|| format!("worker: cannot reach the coordinator at {address}"))?;
     let incoming = ClusterClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
         .attach(UnboundedReceiverStream::new(outgoing))
         .await
-        .context("worker: the coordinator refused this worker")?
-        .into_inner();
-    serve(incoming, up).await
+        .context("worker: the coordinator refused this worker")?;
+    Ok(incoming.into_inner())
 }
 
 fn hello(args: &WorkerArgs) -> Hello {

@@ -25,10 +25,13 @@ pub struct PullArgs {
     pub quiet: bool,
 }
 
+/// What can be pulled, for messages.
+const PULLED: &str = "no id on the hub (ORG/NAME, or ORG/NAME:FILE for one of several GGUF files)";
+
 /// Asks the hub even where the cache has the model: it may be a newer one.
 pub fn run(args: &PullArgs) -> Result<ExitCode> {
     let report = Report::new(Verbosity::of(args.quiet, false));
-    let id = hub_id(&args.model, args.revision.as_deref())?;
+    let id = hub_id(&args.model, args.revision.as_deref(), PULLED)?;
     let hub = Hub::new(&config::hub_settings().map_err(LaunchError::Config)?);
     let pulled = hub.and_then(|hub| hub.pull(&id, &|event| report.downloading(event)));
     report.loaded();

@@ -1,10 +1,14 @@
-//! `binfer shard`: names of models and a progress bar around the command of `binfer_shard`.
+//! `binfer shard`: names of models, a progress bar and signals around the command of
+//! `binfer_shard`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Result;
 use binfer_shard::command::Shard;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launch::LaunchError;
 use crate::locate::{describe, locate};
@@ -37,8 +41,44 @@ pub fn run(args: &ShardArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let located = locate(&args.model, args.revision.as_deref(), &report)?;
-    let outcome = args.shard.run(&located.path, |done, total| report.sharding(done, total));
+    let stopped = watch_signals().map_err(LaunchError::from)?;
+    let outcome = args.shard.run(&located.path, |done, total| {
+        report.sharding(done, total);
+        stopped.load(Ordering::Relaxed) == 0
+    });
     report.loaded();
-    print!("{}", outcome.map_err(LaunchError::from)?);
+    match (outcome, stopped.load(Ordering::Relaxed)) {
+        (Ok(text), _) => print!("{text}"),
+        (Err(error), 0) => return Err(LaunchError::from(error).into()),
+        (Err(error), status) => {
+            eprintln!("binfer: {error}");
+            return Ok(ExitCode::from(status));
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status of SIGINT or SIGTERM once one has come, 0 until then: there is a folder to be
+/// removed first. A second signal ends the process at once.
+fn watch_signals() -> std::io::Result<Arc<AtomicU8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let stopped = Arc::new(AtomicU8::new(0));
+    let told = Arc::clone(&stopped);
+    let wait = async move {
+        loop {
+            let status = tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            };
+            if told.swap(status, Ordering::Relaxed) != 0 {
+                std::process::exit(status.into());
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(wait))?;
+    Ok(stopped)
 }

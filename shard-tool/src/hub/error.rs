@@ -31,7 +31,7 @@ pub enum HubError {
     #[error(transparent)]
     Model(#[from] crate::Error),
     /// The cache cannot be read or written.
-    #[error("{path}: {error}", path = .path.display())]
+    #[error("{path}: {error}; HF_HOME can name another folder", path = .path.display())]
     Cache {
         /// Where.
         path: PathBuf,

@@ -135,11 +135,17 @@ impl Hub {
         }
     }
 
-    /// Asks the hub, fetches what the cache lacks, and returns the model's folder or GGUF file.
+    /// Asks the hub, fetches what the cache lacks, and returns the model's folder or GGUF file. When
+    /// nothing may be asked, what the cache has is all there is.
     ///
     /// # Errors
     /// Every kind; see [`HubError`].
     pub fn pull(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<PathBuf, HubError> {
+        if self.offline
+            && let Some(path) = self.cached(id)
+        {
+            return Ok(path);
+        }
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
         let repository = Repository::new(&self.cache, id);

@@ -84,7 +84,8 @@ impl<'a> Retry<'a> {
         };
         self.failures += 1;
         if self.failures >= FAILURES_MAX || self.stop.is_set() {
-            return Err(HubError::Unreachable(format!("{what}: {cause}")));
+            let way_out = "check the network and HF_ENDPOINT, then try again";
+            return Err(HubError::Unreachable(format!("{what}: {cause}; {way_out}")));
         }
         let own = WAIT_FIRST * (1 << (self.failures - 1));
         self.stop.wait(asked.unwrap_or(own).min(WAIT_MAX));

@@ -60,10 +60,10 @@ impl<'a> Job<'a> {
     }
 
     /// Cuts everything and hands the slices to `take`; the manifest of what was cut. `progress`
-    /// hears of bytes read so far.
+    /// hears of bytes read so far, and says whether to go on.
     pub(super) fn run(
         &self,
-        mut progress: impl FnMut(u64),
+        mut progress: impl FnMut(u64) -> bool,
         take: impl FnMut(Slice) -> Result<(), Error>,
     ) -> Result<Manifest, Error> {
         let specs = &self.source.spec().tensors;
@@ -76,8 +76,7 @@ impl<'a> Job<'a> {
             let Some(spec) = specs.next() else { return Ok(()) };
             cutter.cut(spec, parts)?;
             done += tensor.bytes();
-            progress(done);
-            Ok::<_, Error>(())
+            if progress(done) { Ok(()) } else { Err(Error::new(ErrorKind::Io, "interrupted")) }
         })?;
         let records = self.tables.iter().zip(&cutter.digests);
         let records = records.map(|(table, digests)| RankRecord::new(table, digests)).collect();

@@ -30,9 +30,7 @@ impl Staging {
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(refuse("not the name of a folder"));
         };
-        if target.symlink_metadata().is_ok() && !is_empty_folder(&target) {
-            return Err(refuse("it is there already").way_out("remove it or name another folder"));
-        }
+        refuse_taken(&target)?;
         let folder = parent.join(format!(".{}.partial", name.to_string_lossy()));
         let failed = |error: io::Error| Error::io(&folder, "create", &error);
         fs::create_dir_all(&folder).map_err(failed)?;
@@ -47,6 +45,8 @@ impl Staging {
             Err(TryLockError::Error(error)) => return Err(Error::io(&path, "lock", &error)),
         }
         let staging = Self { target, folder, manifest, done: false };
+        // Whoever had the lock may have put the folder, and the manifest locked here, in its place.
+        refuse_taken(&staging.target)?;
         staging.clear().map_err(|error| Error::io(&staging.folder, "clear", &error))?;
         Ok(staging)
     }
@@ -120,6 +120,14 @@ impl Drop for Staging {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+fn refuse_taken(target: &Path) -> Result<(), Error> {
+    if target.symlink_metadata().is_err() || is_empty_folder(target) {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Io, "it is there already").file(target);
+    Err(error.way_out("remove it or name another folder"))
 }
 
 fn is_empty_folder(path: &Path) -> bool {

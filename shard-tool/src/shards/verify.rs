@@ -9,11 +9,15 @@ use crate::shards::open::part_name;
 use crate::{Error, ErrorKind, LocalPart, Source};
 
 /// Cuts `source` again, in memory, and compares slices, digests, coverage, manifest and settings
-/// with those in `folder`; `progress` hears of bytes read so far. How many ranks it is for.
+/// with those in `folder`; `progress` is as in [`super::write`]. How many ranks it is for.
 ///
 /// # Errors
 /// `Mismatch` with file and tensor at the first difference, and all of opening and reading.
-pub fn verify(source: &Source, folder: &Path, progress: impl FnMut(u64)) -> Result<u32, Error> {
+pub fn verify(
+    source: &Source,
+    folder: &Path,
+    progress: impl FnMut(u64) -> bool,
+) -> Result<u32, Error> {
     let refuse = |file: &str, cause: &str| {
         let error = Error::new(ErrorKind::Mismatch, cause).file(&folder.join(file));
         error.way_out(SHARD_AGAIN)

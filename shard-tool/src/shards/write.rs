@@ -19,7 +19,8 @@ const WAITING: usize = 4;
 /// Pieces shorter than this are gathered before they are written.
 const GATHER_BYTES: usize = 1 << 20;
 
-/// Cuts `source` for `world` ranks into the folder `out`; `progress` hears of bytes read so far.
+/// Cuts `source` for `world` ranks into the folder `out`; `progress` hears of bytes read so far,
+/// and says whether to go on.
 ///
 /// # Errors
 /// `Layout` when the model cannot be cut so, `Unsupported` when `source` is made of shards itself,
@@ -28,7 +29,7 @@ pub fn write(
     source: &Source,
     world: u32,
     out: &Path,
-    progress: impl FnMut(u64),
+    progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
     let job = Job::new(source, world)?;
     let staging = Staging::begin(out)?;
@@ -37,6 +38,10 @@ pub fn write(
     for (name, content) in settings::contents(source)? {
         staging.write(name, &content)?;
     }
+    let failed = |(rank, error): (usize, std::io::Error)| {
+        let error = Error::io(&out.join(&job.tables[rank].file), "write", &error);
+        error.way_out("nothing was left behind")
+    };
     let manifest = thread::scope(|scope| {
         let (slices, waiting) = sync_channel(WAITING);
         let writer = scope.spawn(|| write_slices(&job.tables, &files, waiting));
@@ -45,17 +50,16 @@ pub fn write(
         drop(slices);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // First, because it is why nothing more could be sent.
-        written.map_err(|(rank, error)| {
-            let error = Error::io(&out.join(&job.tables[rank].file), "write", &error);
-            error.way_out("nothing was left behind")
-        })?;
+        written.map_err(failed)?;
         cut
     })?;
+    for (rank, file) in files.iter().enumerate() {
+        file.sync_all().map_err(|error| failed((rank, error)))?;
+    }
     staging.commit(&manifest.text()?)
 }
 
-/// Writes headers, then slices as they come, then waits for the disk. An error comes with the rank
-/// whose file it is.
+/// Writes headers, then slices as they come. An error comes with the rank whose file it is.
 fn write_slices(
     tables: &[RankTable],
     files: &[File],
@@ -68,9 +72,6 @@ fn write_slices(
     for slice in slices {
         let (rank, offset) = (slice.rank, tables[slice.rank].parts[slice.index].offset);
         write_slice(&files[rank], offset, &slice, &mut buffer).map_err(|error| (rank, error))?;
-    }
-    for (rank, file) in files.iter().enumerate() {
-        file.sync_all().map_err(|error| (rank, error))?;
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ fn manifests_and_settings_that_do_not_fit() {
 fn damaged_weights_are_noticed_when_they_are_read_and_when_verified() {
     let source = checkpoint("faults-weights.gguf", TINY);
     let folder = cut(&source, 2, "faults-weights");
-    let verify = || shards::verify(&source, &folder, |_| ());
+    let verify = || shards::verify(&source, &folder, |_| true);
     assert_eq!(verify().unwrap(), 2);
     let bytes = fs::metadata(rank(&folder, 1)).unwrap().len();
     let file = OpenOptions::new().read(true).write(true).open(rank(&folder, 1)).unwrap();
@@ -150,11 +150,11 @@ fn verifying_compares_with_the_checkpoint_itself() {
     File::options().write(true).open(&changed).unwrap().write_all_at(&[0x55], at).unwrap();
     let changed = Source::open(&changed).unwrap();
     assert_eq!(changed.digest(), source.digest());
-    let error = shards::verify(&changed, &folder, |_| ()).unwrap_err();
+    let error = shards::verify(&changed, &folder, |_| true).unwrap_err();
     assert_eq!(error.tensor_name(), Some("token_embd.weight"));
     assert!(error.to_string().contains("its bytes are not those of the checkpoint"), "{error}");
 
-    let verify = |source| shards::verify(source, &folder, |_| ()).unwrap_err().to_string();
+    let verify = |source| shards::verify(source, &folder, |_| true).unwrap_err().to_string();
     let other = checkpoint("faults-verify-other.gguf", Llama { vocab: 260, ..TINY });
     assert!(verify(&other).contains("cut from another checkpoint, \"faults-verify.gguf\""));
     let manifest = folder.join("manifest.json");
@@ -188,7 +188,7 @@ fn what_fails_leaves_nothing_and_what_was_left_is_cleared() {
     let source = checkpoint("faults-staging.gguf", Llama { layers: 2, ..TINY });
     let target = absent("faults-staging");
     let partial = absent(".faults-staging.partial");
-    let write = || shards::write(&source, 2, &target, |_| ());
+    let write = || shards::write(&source, 2, &target, |_| true);
 
     // What a killed process left is in nobody's way; what a living one holds is.
     fs::create_dir(&partial).unwrap();
@@ -205,6 +205,10 @@ fn what_fails_leaves_nothing_and_what_was_left_is_cleared() {
     assert!(!partial.exists());
 
     fs::remove_dir_all(&target).unwrap();
+    let some = source.spec().weight_bytes() / 2;
+    let error = shards::write(&source, 2, &target, |done| done < some).unwrap_err().to_string();
+    assert!(error.contains("interrupted") && !partial.exists() && !target.exists(), "{error}");
+
     let file = OpenOptions::new().write(true).open(source.path()).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     assert_eq!(write().unwrap_err().kind(), ErrorKind::Truncated);

@@ -24,7 +24,7 @@ pub(crate) fn absent(name: &str) -> PathBuf {
 /// Cuts a checkpoint; the folder.
 pub(crate) fn cut(source: &Source, world: u32, name: &str) -> PathBuf {
     let path = absent(name);
-    shards::write(source, world, &path, |_| ()).unwrap();
+    shards::write(source, world, &path, |_| true).unwrap();
     path
 }
 
@@ -52,7 +52,7 @@ fn check(checkpoint: &Path, name: &str) {
         assert_eq!(cut.shards_world(), Some(world), "{name}");
         assert_eq!(cut.shards_source_digest(), Some(source.digest()), "{name}");
         assert!(loaded(&cut, world) == loaded(&source, world), "{name}, {world} ranks");
-        assert_eq!(shards::verify(&source, &folder, |_| ()).unwrap(), world, "{name}");
+        assert_eq!(shards::verify(&source, &folder, |_| true).unwrap(), world, "{name}");
         assert_eq!(cut.folder().is_none(), source.gguf().is_some(), "{name}");
     }
 }
@@ -170,13 +170,14 @@ fn only_checkpoints_are_cut_and_only_for_ranks_that_they_have_work_for() {
     TINY.writer().write(&path);
     let source = Source::open(&path).unwrap();
     let folder = cut(&source, 2, "shards-refused");
-    let again = shards::write(&Source::open(&folder).unwrap(), 2, &absent("shards-again"), |_| ());
+    let again =
+        shards::write(&Source::open(&folder).unwrap(), 2, &absent("shards-again"), |_| true);
     let error = again.unwrap_err();
     assert!(
         error.to_string().contains("it is made of shards already; give the checkpoint"),
         "{error}"
     );
-    let error = shards::write(&source, 5, &absent("shards-five"), |_| ()).unwrap_err();
+    let error = shards::write(&source, 5, &absent("shards-five"), |_| true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
     let three = layouts(source.spec(), 3).unwrap();
     let error = Source::open(&folder).unwrap().local_tensors(&three[0]).unwrap_err();

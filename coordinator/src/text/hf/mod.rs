@@ -26,7 +26,9 @@ const IDS_MAX: u32 = 1 << 22;
 pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let folder = Folder(dir);
     let Some(bytes) = folder.bytes(TOKENIZER)? else {
-        return Err(folder.wrong(TOKENIZER, "there is no such file"));
+        let cause = "there is no such file, and nothing else is read for it (no tokenizer.model); \
+                     download it";
+        return Err(folder.wrong(TOKENIZER, cause));
     };
     let wrong = |cause: String| folder.wrong(TOKENIZER, cause);
     let header: Header =
