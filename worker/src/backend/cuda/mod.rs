@@ -13,8 +13,9 @@
 //! | `ffi/` | the door to the driver and cuBLASLt |
 //!
 //! Weights, cache and inner activations are bf16 or f16, sums f32. A plain kernel's result for a token
-//! does not depend on its company; a fast one's may, through the order of sums alone. Kernels read a step's counts from device memory, so that a
-//! recording fits every step of its bucket. Deliberately absent: several ranks.
+//! does not depend on its company; a fast one's may, through the order of sums alone. Kernels read a
+//! step's counts from device memory, so that a recording fits every step of its bucket.
+//! Deliberately absent: several ranks.
 
 mod attend;
 mod device;

@@ -13,6 +13,8 @@ use crate::backend::BackendError;
 
 /// From so many tokens on, the library is asked.
 const LIBRARY_TOKENS_MIN: u32 = 32;
+/// To multiples of which tokens are rounded up for it: asking for an algorithm takes it a while.
+const LIBRARY_TOKENS_UNIT: u32 = 64;
 /// What the library wants every row to be a multiple of, in bytes of a half.
 const LIBRARY_ELEMENTS: usize = 8;
 
@@ -130,13 +132,22 @@ impl CudaBackend {
         self.device.launch(kernel, [tiles(params.outputs), tiles(params.tokens), 1], &params)
     }
 
+    /// Tokens that the library is asked for: more than there are, so that it knows few shapes. What
+    /// it makes of the others lies in the same tensors, where nothing reads it.
+    fn library_tokens(&self, product: &Product) -> u32 {
+        let plan = &self.step.plan;
+        let is_head = product.then == Then::Logits;
+        let room = word(if is_head { plan.outputs_max } else { plan.tokens_max });
+        product.tokens.next_multiple_of(LIBRARY_TOKENS_UNIT).min(room).max(product.tokens)
+    }
+
     fn multiply_by_library(&mut self, product: &Product) -> Result<(), BackendError> {
         let rows = word(product.weight.rows);
         let is_glu = product.then == Then::Glu;
         let (out, out_stride) =
             if is_glu { (self.memory.at.sums, rows) } else { (product.out, product.out_stride) };
         let shape = Shape {
-            tokens: product.tokens,
+            tokens: self.library_tokens(product),
             outputs: rows,
             inputs: word(product.weight.cols),
             stride: word(product.weight.stride),
