@@ -241,7 +241,7 @@ fn what_is_not_supported_is_refused_by_name() {
     copy.edit(NAMES[1], |file| file["added_tokens_decoder"]["7"] = json!({ "content": "<x>" }));
     assert!(copy.error().contains("\"<x>\" has id 352 here, and 7 where it is added"));
     std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
-    assert!(copy.error().ends_with("tokenizer.json: there is no such file"));
+    assert!(copy.error().contains("tokenizer.json: there is no such file"));
 }
 
 /// Opens a folder and uses what it gives: nothing may panic.
