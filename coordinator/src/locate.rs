@@ -61,7 +61,7 @@ pub fn describe(model: &str, revision: Option<&str>) -> Result<Description, Laun
         return Ok(binfer_shard::describe(&path)?);
     }
     let spec = hub.describe(&id).map_err(nor_here)?;
-    Ok(Description { spec, assumed: false })
+    Ok(Description { spec, assumed: false, shards_world: None })
 }
 
 fn refuse_revision(revision: Option<&str>) -> Result<(), ConfigError> {

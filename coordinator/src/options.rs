@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::config::{self, ConfigError};
 use crate::device::{Device, Kernels, Wishes};
 use crate::fleet::CudaConfig;
-use crate::parallel::TensorParallel;
+use crate::parallel::{SHARDS_REASON, TensorParallel};
 
 /// Flags of every command that runs a model.
 #[derive(Args, Clone, Debug)]
@@ -182,7 +182,7 @@ impl ModelArgs {
         let gpus = wishes.gpus()?;
         let limits = self.limits(context_max, !gpus.is_empty())?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
-            (TensorParallel::Auto, Some(world)) => (world, Some("shards are for so many".into())),
+            (TensorParallel::Auto, Some(world)) => (world, Some(SHARDS_REASON.into())),
             (tp, _) => tp.ranks(spec, &limits, &gpus)?,
         };
         self.check_shards(source, world)?;

@@ -8,6 +8,9 @@ use binfer_shard::fit::{self, Limits};
 use crate::config::ConfigError;
 use crate::device::Gpu;
 
+/// Why `--tp auto` takes for shards what they were cut for.
+pub const SHARDS_REASON: &str = "shards are for so many";
+
 /// `--tp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorParallel {

@@ -11,6 +11,8 @@ pub struct Description {
     pub spec: ModelSpec,
     /// There are no weights: tensors are those that `config.json` calls for, of the type it names.
     pub assumed: bool,
+    /// It lies in shards, for so many ranks and no others.
+    pub shards_world: Option<u32>,
 }
 
 /// Describes a checkpoint, or a folder of which only `config.json` is there.
@@ -19,8 +21,10 @@ pub struct Description {
 /// As [`Source::open`].
 pub fn describe(path: &Path) -> Result<Description, Error> {
     if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
-        let spec = Source::open(path)?.spec().clone();
-        return Ok(Description { spec, assumed: false });
+        let source = Source::open(path)?;
+        let (spec, shards_world) = (source.spec().clone(), source.shards_world());
+        return Ok(Description { spec, assumed: false, shards_world });
     }
-    Ok(Description { spec: Source::assumed(path)?.spec().clone(), assumed: true })
+    let spec = Source::assumed(path)?.spec().clone();
+    Ok(Description { spec, assumed: true, shards_world: None })
 }

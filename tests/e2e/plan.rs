@@ -10,7 +10,7 @@ use binfer_shard::Source;
 use clap::Parser;
 use serde_json::Value;
 
-use crate::harness::{Permit, Run, binfer, repository};
+use crate::harness::{Permit, Run, Scratch, binfer, repository};
 use crate::hub_server::{HubServer, REPOSITORY};
 
 #[derive(Parser, Debug)]
@@ -125,6 +125,21 @@ fn a_model_on_the_hub_is_planned_before_anything_of_it_is_kept() {
             let last: u64 = range.rsplit('-').next().unwrap().parse().unwrap();
             assert!(range.starts_with("bytes=0-") && last < 128 << 10, "{range}");
         }
+    }
+}
+
+#[test]
+fn shards_are_planned_for_their_ranks_alone() {
+    let (scratch, path) = (Scratch::new("plan-shards"), tiny("qwen3"));
+    let shards = scratch.arg("two");
+    Run::good(&["shard", path.to_str().unwrap(), "-o", &shards, "--tp", "2"]);
+    for flags in [&[][..], &["--gpu", "H100"]] {
+        let planned = plan(&[&[shards.as_str()], flags].concat());
+        let plans = planned["plans"].as_array().unwrap();
+        assert_eq!(
+            (plans.len(), &plans[0]["tp"], &planned["auto"]["tp"]),
+            (1, &2.into(), &2.into())
+        );
     }
 }
 

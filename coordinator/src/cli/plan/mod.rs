@@ -8,8 +8,8 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use binfer_shard::ModelSpec;
 use binfer_shard::fit::{self, CARDS, Card, Choice, Ledger, Limits, Memory};
+use binfer_shard::{Description, ModelSpec};
 use clap::Args;
 
 use crate::config::{self, ConfigError};
@@ -17,6 +17,7 @@ use crate::device::{self, Gpu};
 use crate::launch::LaunchError;
 use crate::locate::describe;
 use crate::options::{Dtype, step_defaults};
+use crate::parallel::SHARDS_REASON;
 
 /// Rank counts worth a row.
 const WORLDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
@@ -127,7 +128,7 @@ type Outcome = Result<Row, (u32, String)>;
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
     let args = &args.with_cards(&device::present());
-    let plan = Plan::new(args, &described.spec).map_err(LaunchError::Config)?;
+    let plan = Plan::new(args, &described).map_err(LaunchError::Config)?;
     let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
     if args.json {
         println!("{:#}", plan.json(&args.model, &described, &rows));
@@ -138,7 +139,8 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(args: &PlanArgs, spec: &'a ModelSpec) -> Result<Self, ConfigError> {
+    fn new(args: &PlanArgs, described: &'a Description) -> Result<Self, ConfigError> {
+        let spec = &described.spec;
         let context_max = args.context.unwrap_or(spec.context_max);
         if !(1..=spec.context_max).contains(&context_max) {
             let trained = spec.context_max;
@@ -173,9 +175,15 @@ impl<'a> Plan<'a> {
         let most = args.gpus.unwrap_or(default);
         let mut worlds: Vec<u32> = WORLDS.into_iter().filter(|world| *world < most).collect();
         worlds.push(most);
+        if let Some(world) = described.shards_world {
+            worlds = vec![world];
+        }
         let devices = vec![args.gpu.map_or(0, |card| card.bytes); most as usize];
         let devices = if args.gpu.is_some() { devices.as_slice() } else { &[] };
-        let auto = fit::choose(spec, devices, &limits).map_err(|error| error.to_string());
+        let auto = match described.shards_world {
+            Some(world) => Ok(Choice { world, reason: SHARDS_REASON.to_owned() }),
+            None => fit::choose(spec, devices, &limits).map_err(|error| error.to_string()),
+        };
         let of_card = args.gpu.map(|card| card.bytes_per_s).filter(|bandwidth| *bandwidth > 0.0);
         let bandwidth = args.bandwidth.map(|gigabytes| gigabytes * 1e9).or(of_card);
         Ok(Self { spec, limits, kv_dtype: kv_dtype.stored(), worlds, bandwidth, auto })
