@@ -2,8 +2,9 @@
 //!
 //! nvcc is looked for in `CUDA_HOME`, in `PATH`, and in `target/cuda`, which `make cuda-toolchain`
 //! fills. Without it the table is empty, and `--device cuda` says so at run time. A file is compiled
-//! again only when it, a header, the compiler or a flag changed. Deliberately absent: linking; each
-//! file is a module of its own.
+//! again only when it, a header, the compiler or a flag changed. With `BINFER_STRESS=1` there is a
+//! second table, of images for tests that look for races (`cuda/stress.cuh`). Deliberately absent:
+//! linking; each file is a module of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,32 +14,67 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Name of a target, nvcc's `-gencode` for it, suffix of the output.
-const TARGETS: [(&str, &str, &str); 3] = [
-    ("sm_90a", "arch=compute_90a,code=sm_90a", "cubin"),
-    ("sm_80", "arch=compute_80,code=sm_80", "cubin"),
-    ("compute_80", "arch=compute_80,code=compute_80", "ptx"),
+/// What to compile for.
+#[derive(Hash)]
+struct Target {
+    /// As it is called in `// targets:` and in file names.
+    name: &'static str,
+    variant: &'static str,
+    gencode: &'static str,
+    /// nvcc's output.
+    suffix: &'static str,
+    defines: &'static [&'static str],
+}
+
+const TARGETS: [Target; 3] = [
+    Target {
+        name: "sm_90a",
+        variant: "Sm90a",
+        gencode: "arch=compute_90a,code=sm_90a",
+        suffix: "cubin",
+        defines: &[],
+    },
+    Target {
+        name: "sm_80",
+        variant: "Sm80",
+        gencode: "arch=compute_80,code=sm_80",
+        suffix: "cubin",
+        defines: &[],
+    },
+    Target {
+        name: "compute_80",
+        variant: "Compute80",
+        gencode: "arch=compute_80,code=compute_80",
+        suffix: "ptx",
+        defines: &[],
+    },
 ];
+/// The one image with dependent launch and with most pipelines, stressed.
+const STRESSED: [Target; 1] = [Target { defines: &["-DBINFER_STRESS"], ..TARGETS[0] }];
 const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas=-v", "--diag-suppress=177"];
 
 /// One file for one target.
 struct Job {
     source: PathBuf,
     file: String,
-    target: usize,
+    target: &'static Target,
 }
 
 fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=cuda");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    println!("cargo::rerun-if-env-changed=BINFER_STRESS");
+    let is_stressed = std::env::var("BINFER_STRESS").is_ok_and(|value| value == "1");
     let nvcc = find_nvcc();
-    let text = match &nvcc {
-        Some(nvcc) => table(&compile_all(nvcc, &out)),
-        None => "/// nvcc was not found when this was built.\n\
-                 pub static MODULES: &[Module] = &[];\n"
-            .to_owned(),
+    let compiled = |targets: &'static [Target]| match &nvcc {
+        Some(nvcc) => compile_all(nvcc, &out, targets),
+        None => Vec::new(),
     };
+    let mut text = String::from("/// Compiled files; none where nvcc was not found.\n");
+    write_table(&mut text, "MODULES", &compiled(&TARGETS));
+    text.push_str("/// Stressed ones, see `cuda/stress.cuh`; none where the build did not ask.\n");
+    write_table(&mut text, "STRESSED", &compiled(if is_stressed { &STRESSED } else { &[] }));
     fs::write(out.join("images.rs"), text).expect("writing OUT_DIR");
 }
 
@@ -55,7 +91,7 @@ fn find_nvcc() -> Option<PathBuf> {
 }
 
 /// Compiles what changed, two files at a time or more. Fails with nvcc's words.
-fn compile_all(nvcc: &Path, out: &Path) -> Vec<(Job, Outcome)> {
+fn compile_all(nvcc: &Path, out: &Path, targets: &'static [Target]) -> Vec<(Job, Outcome)> {
     let sources = |suffix: &str| {
         let mut found: Vec<PathBuf> = fs::read_dir("cuda")
             .expect("the folder cuda")
@@ -67,12 +103,13 @@ fn compile_all(nvcc: &Path, out: &Path) -> Vec<(Job, Outcome)> {
     };
     let mut shared = DefaultHasher::new();
     let version = Command::new(nvcc).arg("--version").output().expect("running nvcc").stdout;
-    (FLAGS, TARGETS, version).hash(&mut shared);
+    (FLAGS, version).hash(&mut shared);
     for header in sources("h").into_iter().chain(sources("cuh")) {
         fs::read(header).expect("a header").hash(&mut shared);
     }
     let shared = shared.finish();
-    let jobs = Mutex::new(sources("cu").iter().flat_map(|source| jobs(source)).collect::<Vec<_>>());
+    let all = sources("cu").iter().flat_map(|source| jobs(source, targets)).collect::<Vec<_>>();
+    let jobs = Mutex::new(all);
     let done = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -86,18 +123,19 @@ fn compile_all(nvcc: &Path, out: &Path) -> Vec<(Job, Outcome)> {
         }
     });
     let mut done = done.into_inner().expect("no panics");
-    done.sort_by(|(a, _), (b, _)| (a.target, &a.file).cmp(&(b.target, &b.file)));
+    done.sort_by(|(a, _), (b, _)| (a.target.name, &a.file).cmp(&(b.target.name, &b.file)));
     done
 }
 
 /// A file's targets: all, or those of its first line, `// targets: sm_90a`.
-fn jobs(source: &Path) -> Vec<Job> {
+fn jobs(source: &Path, targets: &'static [Target]) -> Vec<Job> {
     let text = fs::read_to_string(source).expect("a kernel's source");
     let only = text.lines().next().and_then(|line| line.strip_prefix("// targets: "));
     let wanted = |name: &str| only.is_none_or(|only| only.split_whitespace().any(|t| t == name));
     let file = source.file_stem().expect("a file").to_string_lossy().into_owned();
-    (0..TARGETS.len())
-        .filter(|target| wanted(TARGETS[*target].0))
+    targets
+        .iter()
+        .filter(|target| wanted(target.name))
         .map(|target| Job { source: source.to_path_buf(), file: file.clone(), target })
         .collect()
 }
@@ -110,33 +148,33 @@ struct Outcome {
 }
 
 fn compile(nvcc: &Path, out: &Path, job: &Job, shared: u64) -> Outcome {
-    let (target, gencode, suffix) = TARGETS[job.target];
-    let image = out.join(format!("{}.{target}.{suffix}", job.file));
+    let Target { name, gencode, suffix, defines, .. } = job.target;
+    let stressed = if defines.is_empty() { "" } else { ".stressed" };
+    let image = out.join(format!("{}.{name}{stressed}.{suffix}", job.file));
     let (report_path, key_path) = (image.with_extension("log"), image.with_extension("key"));
     let mut key = DefaultHasher::new();
-    (shared, fs::read(&job.source).expect("a kernel's source")).hash(&mut key);
+    (shared, job.target, fs::read(&job.source).expect("a kernel's source")).hash(&mut key);
     let key = key.finish().to_string();
     let fresh = image.is_file() && fs::read_to_string(&key_path).is_ok_and(|old| old == key);
     if !fresh {
         let mut command = Command::new(nvcc);
-        command.args(FLAGS).arg(format!("-{suffix}")).args(["-gencode", gencode, "-o"]);
+        command.args(FLAGS).args(*defines).arg(format!("-{suffix}"));
+        command.args(["-gencode", gencode, "-o"]);
         let output = command.arg(&image).arg(&job.source).output().expect("running nvcc");
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "nvcc {} for {target}:\n{said}{report}", job.file);
+        assert!(output.status.success(), "nvcc {} for {name}:\n{said}{report}", job.file);
         fs::write(&report_path, report).expect("writing OUT_DIR");
         fs::write(&key_path, key).expect("writing OUT_DIR");
     }
     Outcome { report: fs::read_to_string(report_path).unwrap_or_default(), image }
 }
 
-/// The generated Rust table.
-fn table(done: &[(Job, Outcome)]) -> String {
-    let mut text = String::from("/// One compiled file for one target each.\n");
-    text.push_str("pub static MODULES: &[Module] = &[\n");
+/// A generated Rust table: one compiled file for one target each.
+fn write_table(text: &mut String, name: &str, done: &[(Job, Outcome)]) {
+    let _ = writeln!(text, "pub static {name}: &[Module] = &[");
     for (job, outcome) in done {
-        let suffix = TARGETS[job.target].2;
-        let entries = if suffix == "ptx" {
+        let entries = if job.target.suffix == "ptx" {
             entries_of_ptx(&fs::read_to_string(&outcome.image).expect("the output"))
         } else {
             entries_of_report(&outcome.report)
@@ -149,9 +187,7 @@ fn table(done: &[(Job, Outcome)]) -> String {
             text,
             "    Module {{ file: {:?}, target: Target::{}, image: include_bytes!({:?}), \
              warnings: &{warnings:?}, entries: &[",
-            job.file,
-            ["Sm90a", "Sm80", "Compute80"][job.target],
-            outcome.image
+            job.file, job.target.variant, outcome.image
         );
         for (name, spill_bytes) in entries {
             let _ =
@@ -160,7 +196,6 @@ fn table(done: &[(Job, Outcome)]) -> String {
         text.push_str("    ] },\n");
     }
     text.push_str("];\n");
-    text
 }
 
 /// Kernels and bytes of spills out of `-Xptxas -v`.

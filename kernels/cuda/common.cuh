@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "params.h"
+#include "ptx.cuh"
 
 namespace binfer {
 
@@ -30,18 +31,10 @@ __device__ inline float from_float<float>(float x) {
 // Waits until the kernel before has ended and its stores are visible. Every kernel calls this on
 // every path before it reads what another kernel writes. Without dependent launch it costs nothing;
 // images below sm_90a cannot hold the instruction and are never launched so.
-__device__ inline void wait_for_previous() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
+__device__ inline void wait_for_previous() { ptx::wait_for_earlier_kernels(); }
 
 // Lets the next kernel's blocks start; they wait as above before they read.
-__device__ inline void let_next_start() {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
+__device__ inline void let_next_start() { ptx::let_next_kernel_start(); }
 
 __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 

@@ -291,7 +291,7 @@ __device__ void run(const DecodeAttendParams& p) {
     decode::run<T, __VA_ARGS__>(p);                                                     \
   }
 
-DECODE_ATTEND(decode_attend_d64_bf16, __nv_bfloat16, 64, 3)
-DECODE_ATTEND(decode_attend_d64_f16, __half, 64, 3)
-DECODE_ATTEND(decode_attend_d128_bf16, __nv_bfloat16, 128, 2)
-DECODE_ATTEND(decode_attend_d128_f16, __half, 128, 2)
+DECODE_ATTEND(decode_attend_d64_bf16, __nv_bfloat16, 64, stress::stages(3, 1))
+DECODE_ATTEND(decode_attend_d64_f16, __half, 64, stress::stages(3, 1))
+DECODE_ATTEND(decode_attend_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
+DECODE_ATTEND(decode_attend_d128_f16, __half, 128, stress::stages(2, 1))

@@ -257,7 +257,7 @@ __device__ void run(const PrefillAttendParams& p) {
     prefill::run<T, prefill::Shape<__VA_ARGS__>>(p);                                    \
   }
 
-PREFILL_ATTEND(prefill_attend_d64_bf16, __nv_bfloat16, 64, 4)
-PREFILL_ATTEND(prefill_attend_d64_f16, __half, 64, 4)
-PREFILL_ATTEND(prefill_attend_d128_bf16, __nv_bfloat16, 128, 2)
-PREFILL_ATTEND(prefill_attend_d128_f16, __half, 128, 2)
+PREFILL_ATTEND(prefill_attend_d64_bf16, __nv_bfloat16, 64, stress::stages(4, 1))
+PREFILL_ATTEND(prefill_attend_d64_f16, __half, 64, stress::stages(4, 1))
+PREFILL_ATTEND(prefill_attend_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
+PREFILL_ATTEND(prefill_attend_d128_f16, __half, 128, stress::stages(2, 1))

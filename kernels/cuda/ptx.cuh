@@ -10,6 +10,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "stress.cuh"
+
 namespace ptx {
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
@@ -30,6 +32,7 @@ __device__ __forceinline__ void copies_commit() {
 // Waits until at most `kPending` groups of this thread are under way.
 template <int kPending>
 __device__ __forceinline__ void copies_wait() {
+  stress::pause();
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
@@ -123,9 +126,11 @@ __device__ __forceinline__ uint32_t add_acquire_release(uint32_t* at, uint32_t x
 
 // A barrier among `threads` threads of the block; 0 is __syncthreads' own.
 __device__ __forceinline__ void barrier_sync(int barrier, int threads) {
+  stress::pause();
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 __device__ __forceinline__ void barrier_arrive(int barrier, int threads) {
+  stress::pause();
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
@@ -135,6 +140,7 @@ __device__ __forceinline__ void barrier_arrive(int barrier, int threads) {
 __device__ __forceinline__ void wait_for_earlier_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+  stress::after_wait();
 #endif
 }
 // The next kernel may start (to the point where it waits) once every block has said so.
@@ -158,11 +164,13 @@ __device__ __forceinline__ void mbarrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
+  stress::pause();
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
                : "memory");
 }
 // Arrives, and says how many bytes the copy engine will bring before the phase can end.
 __device__ __forceinline__ void mbarrier_arrive_expect(uint64_t* barrier, int bytes) {
+  stress::pause();
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
                    shared_address(barrier)),
                "r"(bytes)
@@ -170,6 +178,7 @@ __device__ __forceinline__ void mbarrier_arrive_expect(uint64_t* barrier, int by
 }
 // Waits for the end of the phase of this parity; a fresh barrier is in phase 0.
 __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, int parity) {
+  stress::pause();
   uint32_t done;
   do {
     asm volatile(
@@ -214,11 +223,13 @@ __device__ __forceinline__ float4 load_of_rank(const float4* p, int rank) {
 }
 // Arrives at a barrier of another block; what this thread saw written, its waiters see.
 __device__ __forceinline__ void mbarrier_arrive_at_rank(uint64_t* barrier, int rank) {
+  stress::pause();
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
                    address_of_rank(barrier, rank))
                : "memory");
 }
 __device__ __forceinline__ void mbarrier_wait_for_cluster(uint64_t* barrier, int parity) {
+  stress::pause();
   uint32_t done;
   do {
     asm volatile(

@@ -68,6 +68,7 @@ struct Ring {
   uint64_t* read;    // all ranks have read them
   float4* sums;      // [kQuads][kConsumers]
   uint8_t* stages;
+  int count;            // of stages
   int x_offset, bytes;  // of a stage
 
   __device__ Ring(uint8_t* shared, const StreamProductParams& p)
@@ -77,6 +78,7 @@ struct Ring {
         read(summed + 1),
         sums(reinterpret_cast<float4*>(shared + kBarrierBytes)),
         stages(shared + kBarrierBytes),
+        count(stress::stages(p.stages, 2)),
         x_offset(p.tile_rows * 128 * S::kSlices),
         bytes(stage_bytes(S::kN, p.tile_rows, S::kSlices)) {}
   __device__ uint8_t* weight(int stage) const { return stages + stage * bytes; }
@@ -143,7 +145,7 @@ __device__ void load_x(const StreamProductParams& p, const Ring<S>& ring, int ch
 template <typename S>
 __device__ void produce(const StreamProductParams& p, const Ring<S>& ring, const Part& part) {
   const uint64_t once = ptx::policy_evict_first(), often = ptx::policy_evict_last();
-  const int units = part.units(), ahead = min(p.stages, units);
+  const int units = part.units(), ahead = min(ring.count, units);
   int tile = part.cluster, chunk = part.begin;
   const auto next_weight = [&](int stage) {
     ptx::mbarrier_arrive_expect(&ring.full[stage], ring.bytes);
@@ -157,7 +159,7 @@ __device__ void produce(const StreamProductParams& p, const Ring<S>& ring, const
   }
   const int start_next = max(ahead, units - p.start_next_ahead);
   Turn turn;
-  for (int unit = ahead; unit < units; ++unit, turn.next(p.stages)) {
+  for (int unit = ahead; unit < units; ++unit, turn.next(ring.count)) {
     if (unit == start_next) ptx::let_next_kernel_start();
     ptx::mbarrier_wait(&ring.empty[turn.stage], turn.parity);
     const int x_chunk = chunk;
@@ -241,7 +243,7 @@ __device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const
       for (int i = 0; i < S::kN / 2; ++i) sums[m][i] = 0.0f;
     }
     int done = -1;  // stage whose products are under way
-    for (int chunk = part.begin; chunk < part.end; ++chunk, turn.next(p.stages)) {
+    for (int chunk = part.begin; chunk < part.end; ++chunk, turn.next(ring.count)) {
       ptx::mbarrier_wait(&ring.full[turn.stage], turn.parity);
       multiply<T, S>(p, ring, turn.stage, group, sums);
       if (done >= 0) {
@@ -272,7 +274,7 @@ __device__ void run(const StreamProductParams& p) {
   const Part part = part_of_block<S>(p);
   const Ring<S> ring(shared, p);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < p.stages; ++i) {
+    for (int i = 0; i < ring.count; ++i) {
       ptx::mbarrier_init(&ring.full[i], 1);
       ptx::mbarrier_init(&ring.empty[i], S::kConsumers / 32);
     }

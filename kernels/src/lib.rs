@@ -6,7 +6,7 @@
 //! | `params.rs`, `fast_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
 //! | `stream.rs` | which product of few tokens serves a shape, and how it is launched |
-//! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc |
+//! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
 
