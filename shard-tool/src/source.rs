@@ -6,7 +6,6 @@
 //! may read at once. No memory map: one would turn a file that is cut while being served into a
 //! signal.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,8 +14,8 @@ use crate::catalog::{Catalog, DataFile};
 use crate::gguf::TensorInfo;
 use crate::shards::open::{self, Shards, part_name};
 use crate::{
-    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, RankLayout, families, gguf, hf,
-    pieces, shards, slice,
+    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout, families,
+    gguf, hf, shards, slice,
 };
 
 /// A checkpoint, open for reading.
@@ -185,24 +184,28 @@ impl Source {
     /// not one of this checkpoint, `out` has another length, or a shard's bytes are not those that
     /// were written.
     pub fn read_into(&self, part: &LocalPart, out: &mut [u8]) -> Result<(), Error> {
-        let (file, tensor) = self.check_part(part, out.len())?;
-        pieces::read(&file.file, tensor.offset, &part.ranges, out)
-            .map_err(|(at, error)| read_error(file, &error).tensor(&tensor.name).at(at))?;
-        let written = self.shards().and_then(|shards| shards.digests.get(&tensor.name));
-        if written.is_some_and(|written| *written != xxh3_64(out)) {
-            let cause = "its bytes are not those that were written: the file is damaged";
-            let error = Error::new(ErrorKind::Mismatch, cause).file(&file.path);
-            let error = error.tensor(&tensor.name).at(tensor.offset);
-            return Err(error.way_out("copy it again, or shard the model again"));
-        }
-        Ok(())
+        self.part_reader(part, out.len() as u64)?.fill(out)
+    }
+
+    /// A rank's share of a tensor, packed, to be read piece by piece.
+    ///
+    /// # Errors
+    /// `Mismatch` when the part is not one of this checkpoint.
+    pub fn reader(&self, part: &LocalPart) -> Result<PartReader<'_>, Error> {
+        self.part_reader(part, part.bytes())
+    }
+
+    fn part_reader(&self, part: &LocalPart, bytes: u64) -> Result<PartReader<'_>, Error> {
+        let place = self.check_part(part, bytes)?;
+        let written = self.shards().and_then(|shards| shards.digests.get(&place.1.name));
+        Ok(PartReader::new(place, &part.ranges, written.copied()))
     }
 
     /// The tensor that `part` is cut from, if part, file and buffer agree.
     fn check_part(
         &self,
         part: &LocalPart,
-        out_bytes: usize,
+        out_bytes: u64,
     ) -> Result<(&DataFile, &TensorInfo), Error> {
         let refuse = |cause: String| {
             Error::new(ErrorKind::Mismatch, cause).file(&self.path).tensor(&part.source)
@@ -216,17 +219,9 @@ impl Source {
             return Err(refuse("the slice was made for another checkpoint".to_owned()));
         }
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        if bytes != out_bytes as u64 {
+        if bytes != out_bytes {
             return Err(refuse(format!("a slice of {bytes} bytes into {out_bytes}")));
         }
         Ok((file, tensor))
     }
-}
-
-fn read_error(file: &DataFile, error: &io::Error) -> Error {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        let cause = "the file became shorter while it was read";
-        return Error::new(ErrorKind::Truncated, cause).file(&file.path);
-    }
-    Error::io(&file.path, "read weights", error)
 }

@@ -16,7 +16,7 @@ use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
 /// The device that a rank was told to use, without weights.
 pub fn open(load: &Load) -> Result<Box<dyn Backend>> {
     if let Some(cuda) = &load.cuda {
-        return Ok(Box::new(CudaBackend::new(settings(cuda, &load.dtype)?)?));
+        return Ok(Box::new(CudaBackend::new(settings(cuda, load)?)?));
     }
     let kv_dtype = kv_dtype(&load.dtype)?;
     let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
@@ -37,14 +37,14 @@ fn kv_dtype(name: &str) -> Result<KvDtype> {
     }
 }
 
-fn settings(cuda: &Cuda, dtype: &str) -> Result<CudaSettings> {
+fn settings(cuda: &Cuda, load: &Load) -> Result<CudaSettings> {
     let target = Target::ALL.into_iter().find(|target| target.name() == cuda.kernels);
     if target.is_none() && !cuda.kernels.is_empty() {
         bail!("there are no kernels for {}", cuda.kernels);
     }
     Ok(CudaSettings {
         ordinal: i32::try_from(cuda.ordinal)?,
-        half: match dtype {
+        half: match load.dtype.as_str() {
             "bf16" => Half::Bf16,
             "f16" => Half::F16,
             other => bail!("a GPU computes in bf16 or f16, not in {other}"),
@@ -53,6 +53,7 @@ fn settings(cuda: &Cuda, dtype: &str) -> Result<CudaSettings> {
         libraries: cuda.libraries.iter().map(PathBuf::from).collect(),
         graphs: cuda.graphs,
         memory_utilization: f64::from(cuda.memory_utilization),
+        threads: load.threads as usize,
     })
 }
 

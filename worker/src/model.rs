@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
-use binfer_shard::{ModelSpec, RankLayout, Source, read_ahead};
+use binfer_shard::{LocalTensor, ModelSpec, RankLayout, Source};
 
 use crate::backend::{Backend, BackendError, Weight};
 use crate::layers::glu::Glu;
@@ -58,15 +58,9 @@ pub fn invent(
     backend: &mut dyn Backend,
     mut done: impl FnMut(u64),
 ) -> Result<Model, BackendError> {
-    let (mut weights, mut bytes) = (BTreeMap::new(), 0);
     let tensors = source.local_tensors(layout)?;
-    backend.expect(&tensors)?;
-    for (seed, tensor) in (1..).zip(&tensors) {
-        weights.insert(tensor.name.clone(), backend.invent(tensor, seed)?);
-        bytes += tensor.bytes();
-        done(bytes);
-    }
-    assemble(source.spec(), layout, &weights)
+    let weights = backend.invent(&tensors, &mut done)?;
+    assemble(source.spec(), layout, &named(&tensors, weights))
 }
 
 /// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
@@ -76,18 +70,13 @@ pub fn load(
     backend: &mut dyn Backend,
     mut done: impl FnMut(u64),
 ) -> Result<Model, BackendError> {
-    let spec = source.spec();
-    let mut weights = BTreeMap::new();
-    let mut bytes = 0;
     let tensors = source.local_tensors(layout)?;
-    backend.expect(&tensors)?;
-    read_ahead(source, &tensors, |tensor, parts| {
-        weights.insert(tensor.name.clone(), backend.load(tensor, &parts)?);
-        bytes += tensor.bytes();
-        done(bytes);
-        Ok::<_, BackendError>(())
-    })?;
-    assemble(spec, layout, &weights)
+    let weights = backend.load(source, &tensors, &mut done)?;
+    assemble(source.spec(), layout, &named(&tensors, weights))
+}
+
+fn named(tensors: &[LocalTensor], weights: Vec<Weight>) -> BTreeMap<String, Weight> {
+    tensors.iter().map(|tensor| tensor.name.clone()).zip(weights).collect()
 }
 
 fn assemble(

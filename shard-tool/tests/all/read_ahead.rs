@@ -1,4 +1,4 @@
-//! Reading ahead: order, bytes, and an end at the first failure.
+//! Reading ahead and piece by piece: order, bytes, and an end at the first failure.
 
 use std::fs::OpenOptions;
 
@@ -35,6 +35,27 @@ fn tensors_come_in_order_and_whole() {
         Err(source.read_into(&tensors[0].parts[0], &mut []).unwrap_err())
     })
     .unwrap();
+}
+
+#[test]
+fn pieces_of_any_length_are_the_whole() {
+    let (source, tensors) = opened("ahead-pieces.gguf");
+    for (seed, part) in tensors.iter().flat_map(|tensor| &tensor.parts).enumerate() {
+        let mut whole = vec![0; part.bytes() as usize];
+        source.read_into(part, &mut whole).unwrap();
+        let mut reader = source.reader(part).unwrap();
+        let (mut at, mut length) = (0, seed);
+        while at < whole.len() {
+            length = (length * 7 + 3) % 301;
+            let end = (at + length).min(whole.len());
+            let mut piece = vec![0; end - at];
+            reader.fill(&mut piece).unwrap();
+            assert!(piece == whole[at..end], "{} {at}..{end}", part.source);
+            at = end;
+        }
+        let error = reader.fill(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    }
 }
 
 #[test]

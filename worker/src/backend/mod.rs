@@ -17,7 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 use binfer_proto::Token;
-use binfer_shard::LocalTensor;
+use binfer_shard::{LocalTensor, Source};
 
 use crate::batch::Batch;
 use args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
@@ -146,16 +146,21 @@ pub type Abort = Box<dyn Fn() + Send>;
 
 /// A device. One thread calls it, in the order of steps.
 pub trait Backend: Send {
-    /// Hears of all tensors before the first is loaded: a device may take their memory at once.
-    fn expect(&mut self, _tensors: &[LocalTensor]) -> Result<(), BackendError> {
-        Ok(())
-    }
-    /// Keeps a tensor, given the bytes of its parts as the checkpoint has them, in the layout that
-    /// the kernels want.
-    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError>;
-    /// Keeps a tensor of random elements, or of ones where it is the scale of a norm: for
-    /// measurements.
-    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError>;
+    /// Reads tensors and keeps each in the layout that the kernels want; their handles, in their
+    /// order. `done` hears of bytes read so far.
+    fn load(
+        &mut self,
+        source: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError>;
+    /// The same without a checkpoint, for measurements: random elements, or ones where a tensor is
+    /// the scale of a norm.
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError>;
     /// Makes a new communicator for `world` ranks; rank 0 alone, its id goes to all through the
     /// coordinator.
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use binfer_shard::LocalTensor;
+use binfer_shard::{LocalTensor, Source};
 
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
@@ -90,12 +90,22 @@ impl fmt::Display for At {
 }
 
 impl Backend for Recorder {
-    fn load(&mut self, tensor: &LocalTensor, _parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
-        Ok(self.declare(tensor))
+    fn load(
+        &mut self,
+        _: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        self.invent(tensors, done)
     }
 
-    fn invent(&mut self, tensor: &LocalTensor, _seed: u64) -> Result<Weight, BackendError> {
-        Ok(self.declare(tensor))
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        done(tensors.iter().map(LocalTensor::bytes).sum());
+        Ok(tensors.iter().map(|tensor| self.declare(tensor)).collect())
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binfer_shard::LocalTensor;
+use binfer_shard::{LocalTensor, Source, read_ahead};
 
 use super::attention::TILE;
 use super::cache::LayerCache;
@@ -24,12 +24,34 @@ use crate::batch::{Batch, TokenInput};
 const HEAD_TOKENS: usize = 8;
 
 impl Backend for CpuBackend {
-    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
-        self.adopt(tensor, parts)
+    fn load(
+        &mut self,
+        source: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
+        read_ahead(source, tensors, |tensor, parts| {
+            weights.push(self.adopt(tensor, &parts)?);
+            bytes += tensor.bytes();
+            done(bytes);
+            Ok::<_, BackendError>(())
+        })?;
+        Ok(weights)
     }
 
-    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError> {
-        self.adopt(tensor, &invented(tensor, seed)?)
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
+        for (seed, tensor) in (1..).zip(tensors) {
+            weights.push(self.adopt(tensor, &invented(tensor, seed)?)?);
+            bytes += tensor.bytes();
+            done(bytes);
+        }
+        Ok(weights)
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {

@@ -7,7 +7,7 @@
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `graph.rs` | decode steps as recordings, by bucket |
-//! | `load.rs`, `weights.rs` | weights: converted once, uploaded, found again |
+//! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
 //! | `memory.rs` | all other memory, taken once |
 //! | `device.rs` | the device, the image that it runs, launches |
 //! | `ffi/` | the door to the driver and cuBLASLt |
@@ -31,6 +31,7 @@ mod step;
 mod stream_product;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod weights;
 
 use std::path::PathBuf;
@@ -43,7 +44,6 @@ pub use device::{Missing, probe};
 pub use ffi::DeviceInfo;
 use ffi::blas::Blas;
 use graph::Recordings;
-use load::Staging;
 use memory::Memory;
 use step::Step;
 use weights::Weights;
@@ -77,6 +77,8 @@ pub struct CudaSettings {
     pub graphs: bool,
     /// Share of the device's memory that this process may take.
     pub memory_utilization: f64,
+    /// Threads that read and convert weights.
+    pub threads: usize,
 }
 
 /// A GPU as a device. Used by the thread that made it.
@@ -85,7 +87,6 @@ pub struct CudaBackend {
     recordings: Recordings,
     step: Step,
     memory: Memory,
-    staging: Option<Staging>,
     weights: Weights,
     blas: Blas,
     /// Last, since the others' memory is freed in its context.
@@ -101,7 +102,6 @@ impl CudaBackend {
             recordings: Recordings::default(),
             step: Step::default(),
             memory: Memory::nothing()?,
-            staging: None,
             weights: Weights::default(),
             blas,
             device,

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use binfer_kernels::list::{self, SAMPLE_TILE_LOGITS};
 use binfer_kernels::params::{EmbedParams, SampleParams};
-use binfer_shard::LocalTensor;
+use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
 use super::memory::{self, Memory};
 use super::product::{Product, Then, word};
 use super::ring::Ring;
 use super::step::Step;
-use super::{CudaBackend, Half, load};
+use super::{CudaBackend, Half};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
@@ -73,16 +73,25 @@ impl CudaBackend {
 }
 
 impl Backend for CudaBackend {
-    fn expect(&mut self, tensors: &[LocalTensor]) -> Result<(), BackendError> {
-        self.weights.expect(tensors.iter().map(load::layout))
+    fn load(
+        &mut self,
+        source: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let open = |part: &LocalPart| {
+            let mut reader = source.reader(part)?;
+            Ok(move |out: &mut [u8]| reader.fill(out))
+        };
+        self.adopt(tensors, open, done)
     }
 
-    fn load(&mut self, tensor: &LocalTensor, parts: &[Vec<u8>]) -> Result<Weight, BackendError> {
-        self.adopt(tensor, parts)
-    }
-
-    fn invent(&mut self, tensor: &LocalTensor, seed: u64) -> Result<Weight, BackendError> {
-        self.fill(tensor, seed)
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        self.fill(tensors, done)
     }
 
     fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
@@ -107,7 +116,6 @@ impl Backend for CudaBackend {
 
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
         self.device.stream.synchronize()?;
-        self.staging = None;
         self.memory = Memory::new(plan, &self.device.stream)?;
         self.step = Step::new(plan, Ring::new(plan, &self.memory.groups)?)?;
         self.device.stream.synchronize()

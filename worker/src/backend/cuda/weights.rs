@@ -12,8 +12,6 @@ use crate::backend::{BackendError, Weight};
 const ALIGNMENT: usize = 256;
 /// Elements to which a matrix's rows are padded.
 const ROW_ELEMENTS: usize = 8;
-/// Smallest slab, for weights that nobody announced.
-const SLAB_BYTES: usize = 1 << 20;
 
 /// Where a weight lies and how large it is.
 #[derive(Clone, Copy, Debug)]
@@ -52,42 +50,33 @@ impl Placed {
 /// All weights.
 #[derive(Default)]
 pub(super) struct Weights {
+    /// One for all weights that were loaded together.
     slabs: Vec<DeviceBuffer>,
-    /// Bytes of the last slab that are taken.
-    used: usize,
     placed: Vec<Placed>,
 }
 
 impl Weights {
-    /// Takes memory for all weights that will come.
-    pub(super) fn expect(
+    /// Takes memory for weights; of each the handle, and the byte of the new slab where it begins.
+    pub(super) fn place(
         &mut self,
-        weights: impl Iterator<Item = Placed>,
-    ) -> Result<(), BackendError> {
-        let bytes = weights.map(|weight| weight.bytes().next_multiple_of(ALIGNMENT)).sum();
-        self.slabs.push(DeviceBuffer::new(bytes)?);
-        self.used = 0;
-        Ok(())
-    }
-
-    /// A place for a weight: its slab, and the byte in it.
-    pub(super) fn place(&mut self, mut weight: Placed) -> Result<(Weight, usize), BackendError> {
-        let bytes = weight.bytes();
-        let room = self.slabs.last().map_or(0, |slab| slab.bytes() - self.used);
-        if bytes > room {
-            self.slabs.push(DeviceBuffer::new(bytes.max(SLAB_BYTES))?);
-            self.used = 0;
+        weights: &[Placed],
+    ) -> Result<Vec<(Weight, usize)>, BackendError> {
+        let room = |weight: &Placed| weight.bytes().next_multiple_of(ALIGNMENT);
+        let slab = DeviceBuffer::new(weights.iter().map(room).sum())?;
+        let mut handles = Vec::with_capacity(weights.len());
+        let mut at = 0;
+        for weight in weights {
+            let index = u32::try_from(self.placed.len());
+            let index = index.map_err(|_| failed("load", "too many weights"))?;
+            self.placed.push(Placed { address: slab.address() + at as u64, ..*weight });
+            handles.push((Weight(index), at));
+            at += room(weight);
         }
-        let at = self.used;
-        weight.address = self.slab().address() + at as u64;
-        self.used = (at + bytes).next_multiple_of(ALIGNMENT).min(self.slab().bytes());
-        let index = u32::try_from(self.placed.len());
-        let index = index.map_err(|_| failed("load", "too many weights"))?;
-        self.placed.push(weight);
-        Ok((Weight(index), at))
+        self.slabs.push(slab);
+        Ok(handles)
     }
 
-    /// The slab of the weight placed last.
+    /// The slab of the weights placed last.
     pub(super) fn slab(&self) -> &DeviceBuffer {
         &self.slabs[self.slabs.len() - 1]
     }

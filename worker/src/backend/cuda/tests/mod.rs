@@ -47,6 +47,7 @@ fn settings(half: Half) -> Option<CudaSettings> {
         libraries: libraries.split(':').map(PathBuf::from).collect(),
         graphs: true,
         memory_utilization: 0.5,
+        threads: 3,
     })
 }
 
@@ -100,7 +101,17 @@ impl Rig {
             known.push(row.iter().map(stored).collect());
         }
         let tensor = LocalTensor { name: "test".into(), cut: Cut::Replicated, parts: vec![part] };
-        Known { weight: self.backend.load(&tensor, &[packed]).unwrap(), rows: known }
+        let open = |_: &LocalPart| {
+            let mut left = packed.as_slice();
+            Ok(move |out: &mut [u8]| {
+                let (now, later) = left.split_at(out.len());
+                out.copy_from_slice(now);
+                left = later;
+                Ok(())
+            })
+        };
+        let weights = self.backend.adopt(&[tensor], open, &mut |_| ()).unwrap();
+        Known { weight: weights[0], rows: known }
     }
 
     /// Takes memory; activations and cache become NaN.
