@@ -261,6 +261,7 @@ __device__ void run(const DecodeAttendParams& p) {
       ptx::copies_wait<kStages - 1>();
       uint8_t* tile = ring + stage * 2 * L::kTile;
       if (keeps_new && page == last) {
+        __syncwarp();  // other lanes' zeros are in the tile: a lane waits for its own copies alone
         heads::put_head<kDim>(tile, at.position % kSlice, key);
         heads::put_head<kDim>(tile + L::kTile, at.position % kSlice, value);
       }

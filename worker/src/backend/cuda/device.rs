@@ -44,6 +44,8 @@ pub(super) struct Device {
     pub(super) target: Target,
     /// As [`list::ALL`] has them; none where the image lacks a kernel.
     functions: Vec<Option<Function>>,
+    /// Kernels may start before the one before them has ended.
+    pub(super) dependent: bool,
     pub(super) stream: Stream,
     /// Last: the stream ends before it.
     pub(super) context: Context,
@@ -75,8 +77,20 @@ impl Device {
         let target = image(&info, settings.target)?;
         let context = Context::new(settings.ordinal)?;
         let stream = Stream::new()?;
-        let functions = load(target, settings.half, info.shared_bytes_max)?;
-        Ok(Self { info, target, functions, stream, context })
+        let functions = load(modules(target), settings.half, info.shared_bytes_max)?;
+        let dependent = target.has_dependent_launch();
+        Ok(Self { info, target, functions, dependent, stream, context })
+    }
+
+    /// Goes on with the stressed image; false where this build or this device has none.
+    #[cfg(test)]
+    pub(super) fn stress(&mut self, half: Half) -> Result<bool, BackendError> {
+        let found = binfer_kernels::STRESSED.iter().filter(|module| module.target == self.target);
+        if found.clone().next().is_none() {
+            return Ok(false);
+        }
+        self.functions = load(found, half, self.info.shared_bytes_max)?;
+        Ok(true)
     }
 
     /// Enqueues a kernel over `grid` blocks. A grid of nothing is no launch.
@@ -104,7 +118,7 @@ impl Device {
         let function = self.functions[kernel.index]
             .as_ref()
             .ok_or_else(|| failed("launch", format!("{name} is not in {}", self.target.name())))?;
-        let dependent = self.target.has_dependent_launch() && !after_all;
+        let dependent = self.dependent && !after_all;
         let launch = Launch { grid, cluster, shared_bytes, dependent };
         self.stream.launch(function, launch, params)
     }
@@ -121,14 +135,14 @@ fn image(info: &DeviceInfo, wanted: Option<Target>) -> Result<Target, BackendErr
     Ok(wanted.unwrap_or(best))
 }
 
-/// Loads the modules of a target and finds all kernels in them. Where a kernel may ask for more
+/// Loads modules of one target and finds all kernels in them. Where a kernel may ask for more
 /// shared memory than the device has, whoever launches it looks before.
 fn load(
-    target: Target,
+    modules: impl Iterator<Item = &'static binfer_kernels::Module>,
     half: Half,
     shared_bytes_max: u32,
 ) -> Result<Vec<Option<Function>>, BackendError> {
-    let loaded = modules(target)
+    let loaded = modules
         .map(|module| {
             // The driver wants PTX to end with 0.
             let text: Vec<u8> = module.image.iter().copied().chain([0]).collect();

@@ -26,23 +26,19 @@ pub(super) struct Recordings {
     under_way: Option<u32>,
 }
 
-/// Rows of all buckets, at most `rows_max`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
-fn buckets(rows_max: usize) -> Vec<usize> {
+/// Rows of all buckets of steps within `plan`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
+pub(super) fn buckets(plan: &MemoryPlan) -> Vec<usize> {
     let steps = (16..=64).step_by(8).chain((80..=ROWS_MAX).step_by(16));
-    let rows_max = rows_max.min(ROWS_MAX);
+    let rows_max = plan.tokens_max.min(plan.slots_max).min(plan.outputs_max).min(ROWS_MAX);
     let all = [1, 2, 3, 4, 6, 8].into_iter().chain(steps);
     let mut all: Vec<usize> = all.take_while(|rows| *rows < rows_max).collect();
     all.extend((rows_max > 0).then_some(rows_max));
     all
 }
 
-fn rows_max(plan: &MemoryPlan) -> usize {
-    plan.tokens_max.min(plan.slots_max).min(plan.outputs_max)
-}
-
-/// Rows of the bucket that a step of `rows` decode rows falls into.
-pub(super) fn bucket(rows: usize, plan: &MemoryPlan) -> Option<usize> {
-    buckets(rows_max(plan)).into_iter().find(|bucket| rows > 0 && *bucket >= rows)
+/// The bucket that a step of `rows` decode rows falls into.
+pub(super) fn bucket(rows: usize, buckets: &[usize]) -> Option<usize> {
+    buckets.iter().copied().find(|bucket| rows > 0 && *bucket >= rows)
 }
 
 /// A step of the shape of a recording; its contents do not matter.
@@ -74,7 +70,7 @@ fn stand_in(rows: usize, groups: usize) -> Batch {
 impl CudaBackend {
     /// What recordings to make.
     pub(super) fn wanted_recordings(&self) -> Vec<usize> {
-        if self.settings.graphs { buckets(rows_max(&self.step.plan)) } else { Vec::new() }
+        if self.settings.graphs { self.step.buckets.clone() } else { Vec::new() }
     }
 
     /// From here on, launches are recorded.
@@ -115,26 +111,25 @@ impl CudaBackend {
 mod tests {
     use super::*;
 
+    fn of(rows_max: usize) -> Vec<usize> {
+        let (tokens_max, slots_max, outputs_max) = (512, rows_max, rows_max);
+        buckets(&MemoryPlan { tokens_max, slots_max, outputs_max, ..MemoryPlan::default() })
+    }
+
     #[test]
     fn buckets_end_at_the_most_rows_that_a_step_can_have() {
-        assert_eq!(buckets(1), [1]);
-        assert_eq!(buckets(5), [1, 2, 3, 4, 5]);
-        assert_eq!(buckets(64)[6..], [16, 24, 32, 40, 48, 56, 64]);
-        let all = buckets(4096);
+        assert_eq!(of(1), [1]);
+        assert_eq!(of(5), [1, 2, 3, 4, 5]);
+        assert_eq!(of(64)[6..], [16, 24, 32, 40, 48, 56, 64]);
+        let all = of(4096);
         assert_eq!((all.len(), all.last()), (25, Some(&256)));
     }
 
     #[test]
     fn a_step_falls_into_the_smallest_bucket_that_holds_it() {
-        let plan = MemoryPlan {
-            tokens_max: 512,
-            slots_max: 100,
-            outputs_max: 100,
-            ..MemoryPlan::default()
-        };
-        let of = |rows| bucket(rows, &plan);
+        let all = of(100);
         assert_eq!(
-            [0, 1, 5, 65, 97, 100, 101].map(of),
+            [0, 1, 5, 65, 97, 100, 101].map(|rows| bucket(rows, &all)),
             [None, Some(1), Some(6), Some(80), Some(100), Some(100), None]
         );
     }

@@ -49,6 +49,9 @@ pub(super) struct Memory {
     pub(super) at: Places,
     pub(super) layers: Vec<LayerCache>,
     pub(super) groups: Vec<GroupTables>,
+    /// All but activations, in tests that want it so.
+    #[cfg(test)]
+    apart: Vec<DeviceBuffer>,
 }
 
 /// What lies where in the workspace.
@@ -77,7 +80,8 @@ pub(super) struct Places {
     pub(super) arrivals: u64,
 }
 
-/// Deals out places one after the other; the first pass has no base and only counts.
+/// Deals out places one after the other; without a base it only counts.
+#[derive(Default)]
 struct Dealer {
     base: u64,
     used: usize,
@@ -91,34 +95,32 @@ impl Dealer {
     }
 }
 
-/// Lays out the workspace of `plan` from `base`; the places, and how many bytes they take.
-fn lay_out(plan: &MemoryPlan, base: u64) -> (Places, usize) {
-    let mut dealer = Dealer { base, used: 0 };
+/// Lays out the workspace of `plan` in places that `take` gives.
+fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
     let (tokens, outputs) = (plan.tokens_max, plan.outputs_max);
     let sizes = FastAttendSizes::of(plan);
     let tiles = plan.vocab.div_ceil(SAMPLE_TILE_LOGITS as usize);
     let tables = StepTables {
-        state: dealer.take(size_of::<StepState>()),
-        token_ids: dealer.take(4 * tokens),
-        positions: dealer.take(4 * tokens),
-        row_of: dealer.take(4 * tokens),
-        rows: dealer.take(size_of::<StepRow>() * plan.slots_max),
-        outputs: dealer.take(size_of::<StepOutput>() * outputs),
+        state: take(size_of::<StepState>()),
+        token_ids: take(4 * tokens),
+        positions: take(4 * tokens),
+        row_of: take(4 * tokens),
+        rows: take(size_of::<StepRow>() * plan.slots_max),
+        outputs: take(size_of::<StepOutput>() * outputs),
     };
-    let places = Places {
+    Places {
         tables,
-        block_tables: dealer.take(4 * table_entries(plan)),
-        last_tokens: dealer.take(4 * plan.slots_max),
-        normed: dealer.take(Half::BYTES * tokens.max(outputs) * plan.hidden),
-        sums: dealer.take(Half::BYTES * tokens * 2 * plan.wide),
-        rope: dealer.take(4 * tokens * 2 * ROPE_PAIRS_MAX),
-        tiles: dealer.take(size_of::<SampleTile>() * outputs * tiles),
-        drawn: dealer.take(size_of::<StepResult>() * outputs),
-        attend_plans: dealer.take(plan.blocks_per_slot.len() * attend_plan_bytes(&sizes)),
-        partials: dealer.take(sizes.partial_bytes),
-        arrivals: dealer.take(sizes.arrival_bytes),
-    };
-    (places, dealer.used)
+        block_tables: take(4 * table_entries(plan)),
+        last_tokens: take(4 * plan.slots_max),
+        normed: take(Half::BYTES * tokens.max(outputs) * plan.hidden),
+        sums: take(Half::BYTES * tokens * 2 * plan.wide),
+        rope: take(4 * tokens * 2 * ROPE_PAIRS_MAX),
+        tiles: take(size_of::<SampleTile>() * outputs * tiles),
+        drawn: take(size_of::<StepResult>() * outputs),
+        attend_plans: take(plan.blocks_per_slot.len() * attend_plan_bytes(&sizes)),
+        partials: take(sizes.partial_bytes),
+        arrivals: take(sizes.arrival_bytes),
+    }
 }
 
 /// Bytes of the pages and tiles of a group.
@@ -137,9 +139,46 @@ fn half_cache_bytes(kv: &KvLayerPlan) -> usize {
     bytes.next_multiple_of(ALIGNMENT)
 }
 
+/// Bytes of workspaces and tables.
+fn workspace_bytes(plan: &MemoryPlan) -> usize {
+    let mut dealer = Dealer::default();
+    lay_out(plan, &mut |bytes| dealer.take(bytes));
+    dealer.used
+}
+
 /// Bytes of everything but cache and weights.
 pub(super) fn step_bytes(plan: &MemoryPlan) -> usize {
-    4 * plan.arena + lay_out(plan, 0).1
+    4 * plan.arena + workspace_bytes(plan)
+}
+
+/// Lays out the caches of `plan` in places that `take` gives.
+fn lay_out_layers(
+    plan: &MemoryPlan,
+    take: &mut dyn FnMut(usize) -> u64,
+) -> Result<Vec<LayerCache>, BackendError> {
+    let mut layer = |kv: &KvLayerPlan| {
+        if kv.block_tokens == 0 {
+            return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
+        }
+        let bytes = half_cache_bytes(kv);
+        Ok(LayerCache { keys: take(bytes), values: take(bytes), shape: *kv })
+    };
+    plan.kv.iter().map(&mut layer).collect()
+}
+
+/// Where the tables of all groups lie.
+fn groups(plan: &MemoryPlan, at: &Places) -> Vec<GroupTables> {
+    let mut first = 0;
+    let sizes = FastAttendSizes::of(plan);
+    let mut plans = Dealer { base: at.attend_plans, used: 0 };
+    let mut group = |blocks: &usize| {
+        let address = at.block_tables + 4 * first as u64;
+        let (pages, tiles) = (plans.take(sizes.page_bytes), plans.take(sizes.tile_bytes));
+        let tables = GroupTables { address, first, blocks_per_slot: *blocks, pages, tiles };
+        first += blocks * plan.slots_max;
+        tables
+    };
+    plan.blocks_per_slot.iter().map(&mut group).collect()
 }
 
 impl Memory {
@@ -152,47 +191,61 @@ impl Memory {
             at: Places::default(),
             layers: Vec::new(),
             groups: Vec::new(),
+            #[cfg(test)]
+            apart: Vec::new(),
         })
     }
 
     /// Takes all of it.
     pub(super) fn new(plan: &MemoryPlan, stream: &Stream) -> Result<Self, BackendError> {
-        let workspace = DeviceBuffer::new(lay_out(plan, 0).1)?;
+        let workspace = DeviceBuffer::new(workspace_bytes(plan))?;
         workspace.fill(0, stream)?;
-        let (at, _) = lay_out(plan, workspace.address());
+        let mut dealer = Dealer { base: workspace.address(), used: 0 };
+        let at = lay_out(plan, &mut |bytes| dealer.take(bytes));
         let cache = DeviceBuffer::new(plan.kv.iter().map(|kv| 2 * half_cache_bytes(kv)).sum())?;
         let mut dealer = Dealer { base: cache.address(), used: 0 };
-        let layer = |kv: &KvLayerPlan| {
-            let bytes = half_cache_bytes(kv);
-            LayerCache { keys: dealer.take(bytes), values: dealer.take(bytes), shape: *kv }
+        let layers = lay_out_layers(plan, &mut |bytes| dealer.take(bytes))?;
+        let (arena, groups) = (DeviceBuffer::new(4 * plan.arena)?, groups(plan, &at));
+        Ok(Self {
+            arena,
+            workspace,
+            cache,
+            at,
+            layers,
+            groups,
+            #[cfg(test)]
+            apart: Vec::new(),
+        })
+    }
+
+    /// The same with an allocation for every buffer, so that a sanitizer sees where each one ends.
+    #[cfg(test)]
+    pub(super) fn apart(plan: &MemoryPlan, stream: &Stream) -> Result<Self, BackendError> {
+        let mut apart = Vec::new();
+        let mut take = |bytes, byte| {
+            let buffer = DeviceBuffer::new(bytes).expect("memory for a test");
+            buffer.fill(byte, stream).expect("a buffer that was just taken");
+            let address = buffer.address();
+            apart.push(buffer);
+            address
         };
-        let layers: Vec<LayerCache> = plan.kv.iter().map(layer).collect();
-        if let Some(layer) = layers.iter().find(|layer| layer.shape.block_tokens == 0) {
-            return Err(failed("allocate", format!("{:?}: blocks of no tokens", layer.shape)));
-        }
-        let mut first = 0;
-        let sizes = FastAttendSizes::of(plan);
-        let mut plans = Dealer { base: at.attend_plans, used: 0 };
-        let group = |blocks: &usize| {
-            let address = at.block_tables + 4 * first as u64;
-            let (pages, tiles) = (plans.take(sizes.page_bytes), plans.take(sizes.tile_bytes));
-            let tables = GroupTables { address, first, blocks_per_slot: *blocks, pages, tiles };
-            first += blocks * plan.slots_max;
-            tables
-        };
-        let groups = plan.blocks_per_slot.iter().map(group).collect();
-        Ok(Self { arena: DeviceBuffer::new(4 * plan.arena)?, workspace, cache, at, layers, groups })
+        let at = lay_out(plan, &mut |bytes| take(bytes, 0));
+        let layers = lay_out_layers(plan, &mut |bytes| take(bytes, 0xff))?;
+        let (arena, groups) = (DeviceBuffer::new(4 * plan.arena)?, groups(plan, &at));
+        Ok(Self { arena, at, layers, groups, apart, ..Self::nothing()? })
+    }
+
+    /// Makes activations and cache not a number.
+    #[cfg(test)]
+    pub(super) fn poison(&self, stream: &Stream) -> Result<(), BackendError> {
+        self.arena.fill(0xff, stream)?;
+        // That of `apart` was born so.
+        if self.apart.is_empty() { self.cache.fill(0xff, stream) } else { Ok(()) }
     }
 
     /// The ledger: what was taken for what.
     pub(super) fn ledger(&self) -> [(&'static str, usize); 3] {
         let (arena, workspace) = (self.arena.bytes(), self.workspace.bytes());
         [("activations", arena), ("workspace", workspace), ("KV cache", self.cache.bytes())]
-    }
-
-    /// All cache, for tests that poison it.
-    #[cfg(test)]
-    pub(super) fn cache(&self) -> &DeviceBuffer {
-        &self.cache
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Step {
     pub(super) batch: Arc<Batch>,
     pub(super) shape: LaunchShape,
     pub(super) plan: MemoryPlan,
+    /// Rows that decode steps are padded to.
+    pub(super) buckets: Vec<usize>,
     /// The device does the whole step by itself.
     pub(super) is_replayed: bool,
     /// For which rope the device's table of cosines and sines holds.
@@ -61,7 +63,8 @@ impl Step {
     /// For the memory that was planned.
     pub(super) fn new(plan: &MemoryPlan, ring: Ring) -> Result<Self, BackendError> {
         let events = (0..RING_SLOTS).map(|_| Event::new()).collect::<Result<_, _>>()?;
-        Ok(Self { plan: plan.clone(), ring: Some(ring), events, ..Self::default() })
+        let buckets = graph::buckets(plan);
+        Ok(Self { plan: plan.clone(), buckets, ring: Some(ring), events, ..Self::default() })
     }
 
     /// Makes `batch` the step, and its delta ready for the device.
@@ -69,7 +72,7 @@ impl Step {
         let slot = self.slot();
         let ring = self.ring.as_mut().ok_or_else(|| failed("upload", "nothing was allocated"))?;
         ring.write(slot, &batch)?;
-        self.shape = shape_of(&batch, &self.plan);
+        self.shape = shape_of(&batch, &self.buckets);
         self.batch = batch;
         self.rope = None;
         self.attend_plans.clear();
@@ -85,11 +88,11 @@ impl Step {
 }
 
 /// What launches for a batch cover: a bucket for decode steps, exactly the batch otherwise.
-fn shape_of(batch: &Batch, plan: &MemoryPlan) -> LaunchShape {
+fn shape_of(batch: &Batch, buckets: &[usize]) -> LaunchShape {
     let (tokens, rows, outputs) = (batch.tokens.len(), batch.rows.len(), batch.outputs.len());
     let is_decode =
         tokens == rows && outputs == rows && batch.rows.iter().all(|row| row.count == 1);
-    let bucket = graph::bucket(rows, plan).filter(|_| is_decode);
+    let bucket = graph::bucket(rows, buckets).filter(|_| is_decode);
     let word = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     match bucket {
         Some(bucket) => {

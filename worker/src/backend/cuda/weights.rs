@@ -4,6 +4,8 @@
 //! or a bias is a vector of f32. Deliberately absent: reading and converting.
 
 use super::ffi::failed;
+#[cfg(test)]
+use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
 use crate::backend::check::WeightShape;
 use crate::backend::{BackendError, Weight};
@@ -123,6 +125,19 @@ impl Weights {
         weight: Option<Weight>,
     ) -> Result<Option<Placed>, BackendError> {
         weight.map(|weight| self.vector(operation, weight)).transpose()
+    }
+
+    /// Makes a row of a matrix not a number.
+    #[cfg(test)]
+    pub(super) fn poison_row(&self, weight: Weight, row: usize, stream: &Stream) {
+        let placed = self.placed[weight.0 as usize];
+        let bytes = placed.stride * super::Half::BYTES;
+        let address = placed.address + (row * bytes) as u64;
+        let holds =
+            |slab: &&DeviceBuffer| (0..slab.bytes() as u64).contains(&(address - slab.address()));
+        let slab = self.slabs.iter().filter(|slab| slab.address() <= address).find(holds).unwrap();
+        let at = usize::try_from(address - slab.address()).unwrap();
+        slab.write(at, &vec![0xff; bytes], stream).unwrap();
     }
 
     fn of_kind(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use binfer_proto::{Sampling, SlotId};
 
-use super::{Half, Rig, batch, piece, place, plan};
+use super::{Half, Rig, batch, piece, plan};
 use crate::backend::args::{Kind, SampleArgs};
 use crate::backend::cpu::sample::{Draw, Scratch, draw};
 use crate::backend::{Backend, MemoryPlan};
@@ -32,7 +32,7 @@ fn the_device_draws_what_the_cpu_draws() {
         let samplings = samplings();
         let rows = samplings.len();
         let Some(mut rig) = Rig::new(Half::Bf16, vocab as u64) else { return };
-        let (at, arena) = place(&[(rows, vocab, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(rows, vocab, Kind::Sum)], true);
         rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
         // Logits in steps of 1/8, so that many are equal.
         let logit = |x: f32| (x * 80.0).round() / 8.0;
@@ -64,7 +64,7 @@ fn the_device_draws_what_the_cpu_draws() {
 #[test]
 fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
     let Some(mut rig) = Rig::new(Half::Bf16, 1) else { return };
-    let (at, arena) = place(&[(3, 5000, Kind::Sum)], true);
+    let (at, arena) = rig.place(&[(3, 5000, Kind::Sum)], true);
     rig.allocate(&MemoryPlan { vocab: 5000, ..plan(arena) });
     let mut logits = rig.random.floats(3 * 5000);
     let mut step = |logits: &[f32]| {

@@ -1,65 +1,45 @@
 //! A model's steps out of recordings have the bits of those that are launched kernel by kernel.
 
-use binfer_proto::{SlotId, Token};
-
-use super::tiny::{Tiny, table};
-use super::{Half, Piece, batch, output, settings};
-use crate::backend::Begun;
+use super::tiny::{SLOTS, Tiny, decode, models, prompts};
+use super::{is_sanitized, same_bits, settings};
 use crate::backend::cuda::CudaSettings;
-use crate::batch::{Batch, TokenInput};
+use crate::backend::{Backend, Begun};
 
-/// A prompt of each slot.
-fn prompts(rows: usize) -> Batch {
-    let prompt = |slot: usize| Piece {
-        slot: slot as u32,
-        start: 0,
-        tokens: (0..1 + slot % 7).map(|at| (3 + 5 * slot + at) as Token % 90).collect(),
-        table: table(slot),
-    };
-    let mut batch = batch(&(0..rows).map(prompt).collect::<Vec<_>>());
-    let last = |(slot, row): (usize, &crate::batch::BatchRow)| {
-        let token = row.first + row.count - 1;
-        output(slot as u32, token, row.count as u32)
-    };
-    batch.outputs = batch.rows.iter().enumerate().map(last).collect();
-    batch
-}
-
-/// The `step`-th token after the prompt of each slot, drawn on the device.
-fn decode(rows: usize, step: usize) -> Batch {
-    let start = |slot: usize| slot % 7 + step;
-    let piece = |slot: usize| Piece {
-        slot: slot as u32,
-        start: start(slot),
-        tokens: vec![0],
-        table: table(slot),
-    };
-    let mut batch = batch(&(0..rows).map(piece).collect::<Vec<_>>());
-    batch.tokens = (0..rows).map(|slot| TokenInput::LastSample(SlotId(slot as u32))).collect();
-    batch.outputs =
-        (0..rows).map(|slot| output(slot as u32, slot, start(slot) as u32 + 1)).collect();
-    batch
+/// Numbers of rows in a bucket that are real.
+fn parts(bucket: usize) -> Vec<usize> {
+    let mut parts = vec![1, bucket - 1, bucket];
+    parts.retain(|rows| *rows > 0);
+    parts.dedup();
+    parts
 }
 
 #[test]
-fn recordings_have_the_bits_of_single_launches() {
-    for (half, name) in [(Half::Bf16, "qwen3"), (Half::F16, "llama31"), (Half::Bf16, "mistral")] {
+fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
+    for (half, what) in models() {
         let Some(settings) = settings(half) else { return };
-        let mut graphs = Tiny::new(settings.clone(), name);
-        let mut single = Tiny::new(CudaSettings { graphs: false, ..settings }, name);
-        for rows in [1, 2, 3, 4, 5, 7, 8, 9, 17, 25, 33, 40] {
+        let mut graphs = Tiny::new(settings.clone(), what);
+        let mut single = Tiny::new(CudaSettings { graphs: false, ..settings }, what);
+        let buckets = graphs.backend.recordings();
+        assert!(buckets.len() == 25 || is_sanitized(), "{buckets:?}");
+        assert_eq!(buckets.last(), Some(&SLOTS));
+        for bucket in buckets {
             for tiny in [&mut graphs, &mut single] {
-                let (begun, outcome, _) = tiny.step(prompts(rows));
-                assert_eq!(begun == Begun::Replayed, rows == 1 && tiny.backend.settings.graphs);
-                assert!(outcome.sampled.iter().all(|sampled| sampled.finite), "{name}");
+                tiny.backend.step.buckets = vec![bucket];
             }
-            for step in 1..4 {
-                let (begun, recorded, logits) = graphs.step(decode(rows, step));
-                assert_eq!(begun, Begun::Replayed, "{name} {rows}");
-                let (begun, launched, expected) = single.step(decode(rows, step));
-                assert_eq!(begun, Begun::Operations);
-                assert_eq!(recorded, launched, "{name} {rows} {step}");
-                super::same_bits(&logits, &expected, &format!("{name} {rows} {step}"));
+            for rows in parts(bucket) {
+                let name = |step| format!("{half:?} {what:?}: {rows} of {bucket}, step {step}");
+                for tiny in [&mut graphs, &mut single] {
+                    let (_, outcome, _) = tiny.step(prompts(rows));
+                    assert!(outcome.sampled.iter().all(|drawn| drawn.finite), "{}", name(0));
+                }
+                for step in 1..4 {
+                    let (begun, recorded, logits) = graphs.step(decode(rows, step));
+                    assert_eq!(begun, Begun::Replayed, "{}", name(step));
+                    let (begun, launched, expected) = single.step(decode(rows, step));
+                    assert_eq!(begun, Begun::Operations, "{}", name(step));
+                    same_bits(&logits, &expected, &name(step));
+                    assert_eq!(recorded, launched, "{}", name(step));
+                }
             }
         }
     }

@@ -2,13 +2,17 @@
 //!
 //! Without one the tests say so and pass; with `BINFER_REQUIRE_GPU=1` a missing GPU fails them.
 //! Activations and cache begin as NaN; every case runs twice and must give the same bits.
+//! `BINFER_KERNELS` names another image than the device's own: a target, or `stressed`, which is
+//! there if the tests were built with `BINFER_STRESS=1`.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 mod attend;
 mod drawing;
+mod failing;
 mod goldens;
 mod graphs;
 mod products;
+mod stress;
 mod tiny;
 
 use std::path::PathBuf;
@@ -21,6 +25,9 @@ use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 use half::{bf16, f16};
 
+use super::memory::Memory;
+use super::ring::Ring;
+use super::step::Step;
 use super::{CudaBackend, CudaSettings, Half, probe};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::tests::{Random, oracle};
@@ -29,6 +36,10 @@ use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
 
 /// Both types that a backend computes in.
 const HALVES: [Half; 2] = [Half::Bf16, Half::F16];
+
+/// Around every tile, every bucket and every change of kernel.
+const TOKENS: [usize; 20] =
+    [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257];
 
 /// Settings of the backend under test, if there is a GPU.
 fn settings(half: Half) -> Option<CudaSettings> {
@@ -39,16 +50,53 @@ fn settings(half: Half) -> Option<CudaSettings> {
         return None;
     }
     let libraries = std::env::var("BINFER_CUDA_LIBRARIES").unwrap_or_default();
-    let wanted = std::env::var("BINFER_KERNELS").unwrap_or_default();
+    let wanted = wanted_kernels();
+    let target = Target::ALL.into_iter().find(|target| target.name() == wanted);
+    let known = target.is_some() || ["", STRESSED].contains(&wanted.as_str());
+    assert!(known, "BINFER_KERNELS={wanted}");
     Some(CudaSettings {
         ordinal: 0,
         half,
-        target: Target::ALL.into_iter().find(|target| target.name() == wanted),
+        target,
         libraries: libraries.split(':').map(PathBuf::from).collect(),
         graphs: true,
         memory_utilization: 0.5,
         threads: 3,
     })
+}
+
+/// Elements between tensors.
+const GAP: usize = 64;
+/// Asks for the stressed image in all tests.
+const STRESSED: &str = "stressed";
+
+fn wanted_kernels() -> String {
+    std::env::var("BINFER_KERNELS").unwrap_or_default()
+}
+
+/// A sanitizer is watching: every buffer is an allocation of its own, and there is less of all.
+fn is_sanitized() -> bool {
+    std::env::var("BINFER_SANITIZED").is_ok_and(|value| value == "1")
+}
+
+/// Takes memory for steps.
+fn allocate(backend: &mut CudaBackend, plan: &MemoryPlan) {
+    backend.allocate(plan).unwrap();
+    if is_sanitized() {
+        backend.memory = Memory::apart(plan, &backend.device.stream).unwrap();
+        let ring = Ring::new(plan, &backend.memory.groups).unwrap();
+        backend.step = Step::new(plan, ring).unwrap();
+    }
+}
+
+/// A backend with the kernels that are asked for.
+fn backend(settings: CudaSettings) -> CudaBackend {
+    let half = settings.half;
+    let mut backend = CudaBackend::new(settings).unwrap();
+    if wanted_kernels() == STRESSED {
+        assert!(backend.device.stress(half).unwrap(), "built without BINFER_STRESS=1");
+    }
+    backend
 }
 
 /// A weight and its rows as the device has them.
@@ -61,12 +109,14 @@ struct Known {
 struct Rig {
     backend: CudaBackend,
     random: Random,
+    /// Where in the arena nothing may be written: elements from each of these on.
+    gaps: Vec<usize>,
 }
 
 impl Rig {
     fn new(half: Half, seed: u64) -> Option<Self> {
         let settings = settings(half)?;
-        Some(Self { backend: CudaBackend::new(settings).unwrap(), random: Random(seed) })
+        Some(Self { backend: backend(settings), random: Random(seed), gaps: Vec::new() })
     }
 
     fn half(&self) -> Half {
@@ -116,10 +166,23 @@ impl Rig {
 
     /// Takes memory; activations and cache become NaN.
     fn allocate(&mut self, plan: &MemoryPlan) {
-        self.backend.allocate(plan).unwrap();
-        let stream = &self.backend.device.stream;
-        self.backend.memory.arena.fill(0xff, stream).unwrap();
-        self.backend.memory.cache().fill(0xff, stream).unwrap();
+        allocate(&mut self.backend, plan);
+        self.backend.memory.poison(&self.backend.device.stream).unwrap();
+    }
+
+    /// Tensors one after the other, with room for a bucket's rows and a gap behind it that must
+    /// stay as it is; at odd places where not `aligned`.
+    fn place(&mut self, shapes: &[(usize, usize, Kind)], aligned: bool) -> (Vec<Tensor>, usize) {
+        let mut end = 0;
+        self.gaps.clear();
+        let mut next = |(rows, cols, kind): &(usize, usize, Kind)| {
+            let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: *kind };
+            let room = (rows.next_multiple_of(64) * cols).next_multiple_of(64);
+            self.gaps.push(end + room);
+            end += room + GAP + if aligned { 0 } else { 3 };
+            tensor
+        };
+        (shapes.iter().map(&mut next).collect(), end)
     }
 
     /// Writes a tensor; returns it as stored.
@@ -144,9 +207,16 @@ impl Rig {
         self.backend.read(tensor).unwrap()
     }
 
+    /// Ends the step; nothing was written between tensors.
     fn outcome(&mut self) -> StepOutput {
         let ticket = self.backend.commit().unwrap();
-        self.backend.collect(ticket).unwrap()
+        let outcome = self.backend.collect(ticket).unwrap();
+        for gap in self.gaps.clone() {
+            let zone = Tensor { offset: gap, rows: 1, cols: GAP, kind: Kind::Sum };
+            let kept = self.read(zone).iter().all(|x| x.to_bits() == u32::MAX);
+            assert!(kept, "something was written past element {gap}");
+        }
+        outcome
     }
 
     /// A step of that many tokens: one chunk, or as many decode rows with an output each.
@@ -198,31 +268,19 @@ fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
     BatchOutput { token, slot, sampling, seed: 0, choice: 0, position }
 }
 
-/// Memory for steps of up to 512 tokens in 512 slots.
+/// Memory for steps of up to 8,192 tokens in 512 slots.
 fn plan(arena: usize) -> MemoryPlan {
     MemoryPlan {
         arena,
-        tokens_max: 512,
+        tokens_max: 8192,
         hidden: 512,
         wide: 512,
-        blocks_per_slot: vec![32],
+        blocks_per_slot: vec![128],
         slots_max: 512,
         outputs_max: 512,
         vocab: 0,
         kv: Vec::new(),
     }
-}
-
-/// Tensors one after the other, with room for a bucket's rows; at odd places where not `aligned`.
-fn place(shapes: &[(usize, usize, Kind)], aligned: bool) -> (Vec<Tensor>, usize) {
-    let mut end = 0;
-    let mut next = |(rows, cols, kind): &(usize, usize, Kind)| {
-        let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: *kind };
-        end += (rows.next_multiple_of(64) * cols).next_multiple_of(64);
-        end += if aligned { 0 } else { 3 };
-        tensor
-    };
-    (shapes.iter().map(&mut next).collect(), end)
 }
 
 /// How far a result may lie off, in units of what went into it: roundings of inputs and result.

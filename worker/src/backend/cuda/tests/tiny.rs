@@ -1,23 +1,53 @@
-//! A tiny checkpoint on the device, fed step by step.
+//! A small model on the device, fed step by step.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use binfer_proto::BlockId;
+use binfer_proto::{BlockId, SlotId, Token};
 use binfer_shard::{Source, layouts};
 
-use crate::backend::cuda::{CudaBackend, CudaSettings};
+use super::{Piece, batch, output};
+use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
 use crate::backend::{Backend, Begun, StepOutput};
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchRow, TokenInput};
 use crate::forward;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model::{self, Model};
 use crate::progress::Progress;
 
-const SLOTS: usize = 40;
+pub(super) const SLOTS: usize = 256;
 const BLOCKS_EACH: usize = 4;
+/// Lengths of [`prompts`] go up to this, so that a step holds one of each slot.
+const PROMPT_MAX: usize = 3;
 
-/// A tiny checkpoint on the device.
+/// What is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// A checkpoint out of the fixtures, whose shapes nobody publishes: plain kernels.
+    Fixture(&'static str),
+    /// Random weights with heads of so many elements, 64 or 128: fast kernels.
+    Published(usize),
+}
+
+/// Both paths, both types, with a window and without.
+const ALL: [(Half, What); 5] = [
+    (Half::Bf16, What::Fixture("qwen3")),
+    (Half::F16, What::Fixture("llama31")),
+    (Half::Bf16, What::Fixture("mistral")),
+    (Half::Bf16, What::Published(64)),
+    (Half::F16, What::Published(128)),
+];
+
+/// Of these, those that a sanitizer has time for.
+pub(super) fn models() -> impl Iterator<Item = (Half, What)> {
+    let all = ALL.into_iter();
+    all.filter(|(_, what)| {
+        !super::is_sanitized() || matches!(what, What::Fixture("mistral") | What::Published(64))
+    })
+}
+const SOME_BUCKETS: [usize; 4] = [1, 8, 56, 256];
+
+/// A model on the device.
 pub(super) struct Tiny {
     pub(super) backend: CudaBackend,
     pub(super) model: Model,
@@ -30,17 +60,49 @@ pub(super) fn fixture(name: &str) -> PathBuf {
     found.expect("run in the repository or in worker/")
 }
 
+/// A model of published proportions, described and nothing more.
+fn published(head_dim: usize) -> Source {
+    let heads = 512 / head_dim;
+    let config = serde_json::json!({
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "torch_dtype": "bfloat16",
+        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+        "num_attention_heads": heads, "num_key_value_heads": 2, "head_dim": head_dim,
+        "vocab_size": 1002, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6, "hidden_act": "silu", "tie_word_embeddings": false,
+    });
+    let name = format!("binfer-published-{head_dim}-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    Source::assumed(folder).unwrap()
+}
+
 impl Tiny {
-    pub(super) fn new(settings: CudaSettings, name: &str) -> Self {
-        let source = Source::open(fixture(name)).unwrap();
+    pub(super) fn new(settings: CudaSettings, what: What) -> Self {
+        Self::on(super::backend(settings), what)
+    }
+
+    /// On a backend that is there, but empty.
+    pub(super) fn on(mut backend: CudaBackend, what: What) -> Self {
+        let source = match what {
+            What::Fixture(name) => Source::open(fixture(name)).unwrap(),
+            What::Published(head_dim) => published(head_dim),
+        };
         let spec = source.spec();
         let layout = layouts(spec, 1).unwrap().remove(0);
-        let mut backend = CudaBackend::new(settings).unwrap();
-        let model = model::load(&source, &layout, &mut backend, |_| ()).unwrap();
+        let model = match what {
+            What::Fixture(_) => model::load(&source, &layout, &mut backend, |_| ()),
+            What::Published(_) => model::invent(&source, &layout, &mut backend, |_| ()),
+        };
+        let model = model.unwrap();
         let limits = StepLimits { slots_max: SLOTS, tokens_per_step_max: 512, context_max: 256 };
         let activations = Activations::plan(&model, limits);
         let blocks = vec![(SLOTS * BLOCKS_EACH) as u32; spec.kv_groups.len()];
-        backend.allocate(&memory::plan(spec, &layout, &activations, limits, &blocks)).unwrap();
+        let plan = memory::plan(spec, &layout, &activations, limits, &blocks);
+        super::allocate(&mut backend, &plan);
+        if super::is_sanitized() {
+            backend.step.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
+        }
         let mut tiny = Self { backend, model, activations };
         for rows in tiny.backend.recordings() {
             let batch = tiny.backend.begin_recording(rows).unwrap();
@@ -74,4 +136,43 @@ impl Tiny {
 pub(super) fn table(slot: usize) -> Vec<BlockId> {
     let last = BLOCKS_EACH * SLOTS - 1;
     [slot, last - slot, SLOTS + slot, last - SLOTS - slot].map(|id| BlockId(id as u32)).to_vec()
+}
+
+fn prompt_len(slot: usize) -> usize {
+    1 + slot % PROMPT_MAX
+}
+
+/// A prompt of each slot; every token of it has an id below 90.
+pub(super) fn prompts(rows: usize) -> Batch {
+    let prompt = |slot: usize| Piece {
+        slot: slot as u32,
+        start: 0,
+        tokens: (0..prompt_len(slot)).map(|at| (3 + 5 * slot + at) as Token % 90).collect(),
+        table: table(slot),
+    };
+    // Rows of one token first, as plans have them.
+    let mut slots: Vec<usize> = (0..rows).collect();
+    slots.sort_by_key(|slot| prompt_len(*slot) > 1);
+    let mut batch = batch(&slots.into_iter().map(prompt).collect::<Vec<_>>());
+    let last = |row: &BatchRow| {
+        output(row.slot.0, row.first + row.count - 1, (row.start + row.count) as u32)
+    };
+    batch.outputs = batch.rows.iter().map(last).collect();
+    batch
+}
+
+/// The `step`-th token after the prompt of each slot, drawn on the device.
+pub(super) fn decode(rows: usize, step: usize) -> Batch {
+    let start = |slot: usize| prompt_len(slot) + step - 1;
+    let piece = |slot: usize| Piece {
+        slot: slot as u32,
+        start: start(slot),
+        tokens: vec![0],
+        table: table(slot),
+    };
+    let mut batch = batch(&(0..rows).map(piece).collect::<Vec<_>>());
+    batch.tokens = (0..rows).map(|slot| TokenInput::LastSample(SlotId(slot as u32))).collect();
+    batch.outputs =
+        (0..rows).map(|slot| output(slot as u32, slot, start(slot) as u32 + 1)).collect();
+    batch
 }

@@ -1,0 +1,136 @@
+//! Bad timing changes no bit: neither with dependent launch nor within a pipeline.
+//!
+//! Each test compares the image as it is with the stressed one, whose kernels start early, work late,
+//! have the shortest rings and sleep at random (`kernels/cuda/stress.cuh`), if the build has it.
+
+use binfer_shard::DType;
+use binfer_shard::spec::Act;
+
+use super::attend::{Feeding, Shape};
+use super::tiny::{Tiny, decode, models, prompts};
+use super::{Half, Rig, plan, same_bits, settings};
+use crate::backend::Backend;
+use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
+use crate::backend::cuda::CudaBackend;
+
+const REPEATS: usize = 1000;
+
+/// Whether there is a stressed image for `backend`, which then runs it.
+fn stress(backend: &mut CudaBackend) -> bool {
+    let half = backend.settings.half;
+    let stressed = backend.device.stress(half).unwrap();
+    if !stressed {
+        eprintln!("no stressed image: not this target's, or built without BINFER_STRESS=1");
+    }
+    stressed
+}
+
+#[test]
+fn dependent_launch_changes_no_bit() {
+    for (half, what) in models() {
+        let Some(settings) = settings(half) else { return };
+        let new = || CudaBackend::new(settings.clone()).unwrap();
+        let (mut serial, mut stressed) = (new(), new());
+        serial.device.dependent = false;
+        let mut serial = Tiny::on(serial, what);
+        let mut others = vec![("as it is", Tiny::on(new(), what))];
+        if stress(&mut stressed) {
+            others.push(("stressed", Tiny::on(stressed, what)));
+        }
+        for rows in [1, 5, 40, 100, 144, 256] {
+            for step in 0..4 {
+                let batch = || if step == 0 { prompts(rows) } else { decode(rows, step) };
+                let (_, want, logits) = serial.step(batch());
+                for (name, tiny) in &mut others {
+                    let name = format!("{name}: {half:?} {what:?}, {rows} rows, step {step}");
+                    let (_, got, other) = tiny.step(batch());
+                    same_bits(&logits, &other, &name);
+                    assert_eq!(want, got, "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// Runs `case` on the image as it is and on the stressed one, each from the same seed.
+fn both(half: Half, name: &str, case: impl Fn(&mut Rig) -> Vec<f32>) {
+    let Some(mut rig) = Rig::new(half, 1) else { return };
+    let want = case(&mut rig);
+    let mut rig = Rig::new(half, 1).unwrap();
+    if stress(&mut rig.backend) {
+        same_bits(&want, &case(&mut rig), name);
+    }
+}
+
+/// What becomes of a product's sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Store,
+    Glu,
+    Add,
+}
+
+/// A product of so many tokens, again and again.
+fn product(rig: &mut Rig, tokens: usize, then: Then) -> Vec<f32> {
+    let (cols, outs) = (4096, 1024);
+    let rows = if then == Then::Glu { 2 * outs } else { outs };
+    let norm = rig.weight(DType::F32, 1, cols).weight;
+    let weight = rig.weight(DType::BF16, rows, cols).weight;
+    let (in_kind, out_kind) =
+        if then == Then::Add { (Kind::Inner, Kind::Sum) } else { (Kind::Sum, Kind::Inner) };
+    let shapes = [(tokens, cols, in_kind), (tokens, outs, Kind::Sum), (tokens, outs, out_kind)];
+    let (at, arena) = rig.place(&shapes, true);
+    rig.allocate(&super::MemoryPlan { hidden: cols, wide: 2 * outs, ..plan(arena) });
+    let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
+    rig.write(at[0], &x);
+    rig.write(at[1], &residual);
+    let mut run = || {
+        rig.upload(tokens, true);
+        let (x, out, bias) = (at[0], at[2], None);
+        if then == Then::Add {
+            let args = LinearOutArgs { x, weight, bias, residual: at[1], out };
+            rig.backend.linear_out(&args).unwrap();
+        } else {
+            let glu = (then == Then::Glu).then_some(Act::Silu);
+            let args = NormLinearArgs { x, norm, eps: 1e-6, weight, bias, glu, out };
+            rig.backend.norm_linear(&args).unwrap();
+        }
+        let got = rig.read(out);
+        rig.outcome();
+        got
+    };
+    let first = run();
+    (1..REPEATS).for_each(|_| same_bits(&first, &run(), &format!("{tokens} tokens, {then:?}")));
+    first
+}
+
+#[test]
+fn products_bear_short_rings_and_pauses() {
+    for tokens in [1, 9, 32, 64, 96, 128, 256] {
+        for then in [Then::Store, Then::Glu, Then::Add] {
+            let name = format!("{tokens} tokens, {then:?}");
+            both(Half::Bf16, &name, |rig| product(rig, tokens, then));
+        }
+    }
+}
+
+#[test]
+fn attention_bears_short_rings_and_pauses() {
+    let shape = |heads, kv_heads, head_dim, window| Shape {
+        heads,
+        kv_heads,
+        head_dim,
+        rope_dims: head_dim,
+        window,
+        has_norms: true,
+    };
+    for shape in [shape(8, 2, 64, None), shape(4, 2, 128, Some(150))] {
+        both(Half::Bf16, &format!("{shape:?}"), |rig| {
+            let mut feeding = Feeding::new(rig, shape, 3, 512);
+            feeding.step(rig, &[300, 150, 0], "first chunks");
+            feeding.repeats = REPEATS;
+            let counts = [[1, 1, 0], [130, 1, 250]];
+            counts.iter().flat_map(|counts| feeding.step(rig, counts, "stressed")).collect()
+        });
+    }
+}
