@@ -1,0 +1,129 @@
+//! Two engines of one model that are given the same plans and must give the same results.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use binfer_coordinator::sched::{KvGroupConfig, SchedConfig};
+use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
+use binfer_shard::spec::KvKind;
+use binfer_shard::{Source, layouts};
+use binfer_worker::backend::Backend;
+use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight};
+use binfer_worker::memory::{self, Activations, StepLimits};
+use binfer_worker::model;
+use binfer_worker::progress::Progress;
+use binfer_worker::slots::SlotTable;
+
+pub(crate) const SLOTS: u32 = 16;
+pub(crate) const CONTEXT_MAX: u32 = 512;
+const TOKENS_PER_STEP_MAX: u32 = 64;
+/// Per KV group: far below what all slots could use, so that sequences are preempted.
+const BLOCKS: u32 = 26;
+const GROUP: GroupId = GroupId(1);
+const EPOCH: Epoch = Epoch(1);
+
+/// A model of two layers, one of which sees a window, with heads of a published width.
+pub(crate) fn source() -> Source {
+    let config = r#"{
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "torch_dtype": "bfloat16",
+        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1002,
+        "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "rope_theta": 1e4,
+        "hidden_act": "silu", "tie_word_embeddings": false,
+        "use_sliding_window": true, "sliding_window": 100, "max_window_layers": 1
+    }"#;
+    let folder: PathBuf = std::env::temp_dir().join(format!("binfer-load-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    let source = Source::assumed(&folder).unwrap();
+    assert_eq!(source.spec().kv_groups.len(), 2, "one with a window, one without");
+    source
+}
+
+/// For the scheduler: what the engines have.
+pub(crate) fn sched_config(source: &Source) -> SchedConfig {
+    let groups = source.spec().kv_groups.iter();
+    SchedConfig {
+        group: GROUP,
+        epoch: EPOCH,
+        slots_max: SLOTS,
+        tokens_per_step_max: TOKENS_PER_STEP_MAX,
+        context_max: CONTEXT_MAX,
+        queue_max: 16,
+        queue_tokens_max: 1 << 20,
+        kv_groups: groups
+            .map(|group| KvGroupConfig {
+                block_tokens: group.block_tokens,
+                blocks: BLOCKS,
+                window: match group.kind {
+                    KvKind::Window(window) => Some(window),
+                    KvKind::Full | KvKind::Latent(_) => None,
+                },
+            })
+            .collect(),
+        prefix_cache: true,
+    }
+}
+
+/// An engine on `backend`, ready for steps.
+fn engine(source: &Source, mut backend: Box<dyn Backend>) -> Engine {
+    let spec = source.spec();
+    let layout = layouts(spec, 1).unwrap().remove(0);
+    let model = model::invent(source, &layout, &mut *backend, |_| ()).unwrap();
+    let limits = StepLimits {
+        slots_max: SLOTS as usize,
+        tokens_per_step_max: TOKENS_PER_STEP_MAX as usize,
+        context_max: CONTEXT_MAX as usize,
+    };
+    let activations = Activations::plan(&model, limits);
+    let blocks = vec![BLOCKS; spec.kv_groups.len()];
+    backend.allocate(&memory::plan(spec, &layout, &activations, limits, &blocks)).unwrap();
+    let limits = PlanLimits {
+        slots_max: SLOTS,
+        tokens_per_step_max: TOKENS_PER_STEP_MAX,
+        vocab: spec.vocab,
+        blocks,
+    };
+    let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
+    let mut engine = Engine::new(EngineParts {
+        identity: Identity { group: GROUP, epoch: EPOCH, rank: Rank(0) },
+        backend,
+        model,
+        activations,
+        slots: SlotTable::new((GROUP, EPOCH), limits, CONTEXT_MAX, block_tokens),
+        progress: Arc::new(Progress::default()),
+    });
+    engine.record().unwrap();
+    engine
+}
+
+/// See the module.
+pub(crate) struct Pair {
+    engines: [Engine; 2],
+    in_flight: VecDeque<[InFlight; 2]>,
+}
+
+impl Pair {
+    pub(crate) fn new(source: &Source, backends: [Box<dyn Backend>; 2]) -> Self {
+        let engines = backends.map(|backend| engine(source, backend));
+        Self { engines, in_flight: VecDeque::new() }
+    }
+
+    /// Both begin the step.
+    pub(crate) fn launch(&mut self, plan: &Plan) {
+        self.in_flight
+            .push_back(self.engines.each_mut().map(|engine| engine.launch(plan).unwrap()));
+    }
+
+    /// The oldest step's result, which both must have.
+    pub(crate) fn collect(&mut self) -> Option<StepResult> {
+        let [first, second] = self.in_flight.pop_front()?;
+        let one = self.engines[0].collect(first).unwrap();
+        let other = self.engines[1].collect(second).unwrap();
+        assert_eq!(one.rows, other.rows, "step {}", one.step);
+        assert_eq!(one.digest, other.digest, "step {}", one.step);
+        assert_eq!(one.plan_hash, other.plan_hash, "step {}", one.step);
+        Some(one)
+    }
+}
