@@ -1,5 +1,6 @@
 # make demo     build, fetch the demo model, answer a prompt with two workers
 # make test     what CI runs; make test-full takes longer and covers the whole matrix
+# make gpu-test what needs a GPU, in every way that finds something else; one table
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
 # make fix      formats and applies clippy's suggestions
@@ -14,7 +15,7 @@ CUDA_PACKAGES := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm=
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build cuda-toolchain test test-full sim lint fix need-cargo need-python
+.PHONY: demo model build cuda-toolchain test test-full gpu-test sim lint fix need-cargo need-python
 
 demo: build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -55,6 +56,12 @@ test: need-cargo model $(PYTHON_CLIENTS)
 test-full: need-cargo model $(PYTHON_CLIENTS)
 	BINFER_CACHE="$(CACHE)" BINFER_TEST_FULL=1 BINFER_SIM_SEEDS=20000 \
 		cargo test --locked --workspace
+
+# Two test binaries, with stressed kernels; tests/gpu/check.sh runs them where there is no cargo, too.
+gpu-test: need-cargo
+	tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load"; do \
+		BINFER_STRESS=1 cargo test --locked --no-run --message-format=json $$tests | \
+			sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'; done)
 
 sim: need-cargo
 	BINFER_SIM_SEEDS=$(SEEDS) BINFER_SIM_SEED=$(SEED) \
