@@ -118,39 +118,35 @@ impl Mailbox {
         Self { inner: Mutex::default(), wake_bytes, receipt }
     }
 
-    /// Courier: whether the scheduler took the request. If not, this is the end.
-    pub(super) fn admission(&self, answer: Result<(), Refused>) {
+    /// Courier: whether the scheduler took the request. If not, this is the end. Like the other
+    /// news it returns the reader, to be woken.
+    pub(super) fn admission(&self, answer: Result<(), Refused>) -> Option<Waker> {
         self.write(|inner| {
             inner.ended = answer.is_err();
             inner.admission = Some(answer);
-        });
+        })
     }
 
     /// Courier: more text.
-    pub(super) fn text(&self, text: &str) {
+    pub(super) fn text(&self, text: &str) -> Option<Waker> {
         let mut inner = self.lock();
         if inner.ended {
             self.receipt.read(text.len());
-            return;
+            return None;
         }
         inner.text.push_str(text);
-        if inner.text.len() >= self.wake_bytes
-            && let Some(waker) = inner.waker.take()
-        {
-            drop(inner);
-            waker.wake();
-        }
+        if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None }
     }
 
     /// Courier: the end. What a slow reader has not read is dropped.
-    pub(super) fn end(&self, end: End) {
+    pub(super) fn end(&self, end: End) -> Option<Waker> {
         self.write(|inner| {
             if matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
                 self.forget(inner);
             }
             inner.ended = true;
             inner.end = Some(end);
-        });
+        })
     }
 
     /// Reader: waits until the scheduler took or refused the request.
@@ -171,7 +167,8 @@ impl Mailbox {
     }
 
     /// Reader: appends all pending text to `text` and returns the end if it was reached. Ready
-    /// means that there was text, or the end, or both; pending that there was neither.
+    /// means that there was text, or the end, or both; pending that there was neither. Without an
+    /// end `cx` is woken for what comes next.
     pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         let mut inner = self.lock();
         let bytes = inner.text.len();
@@ -181,11 +178,10 @@ impl Mailbox {
             self.receipt.read(bytes);
         }
         let end = inner.end.take();
-        if bytes == 0 && end.is_none() {
+        if end.is_none() {
             remember(&mut inner.waker, cx);
-            return Poll::Pending;
         }
-        Poll::Ready(end)
+        if bytes > 0 || end.is_some() { Poll::Ready(end) } else { Poll::Pending }
     }
 
     /// Reader: leaves. Returns whether the request still runs, as far as the mailbox knows.
@@ -193,6 +189,7 @@ impl Mailbox {
         self.receipt.closed.store(true, Ordering::Relaxed);
         let mut inner = self.lock();
         self.forget(&mut inner);
+        inner.waker = None;
         !std::mem::replace(&mut inner.ended, true)
     }
 
@@ -202,18 +199,14 @@ impl Mailbox {
         self.receipt.read(bytes);
     }
 
-    /// Applies `change` unless the request has ended, and wakes the reader.
-    fn write(&self, change: impl FnOnce(&mut Inner)) {
+    /// Applies `change` unless the request has ended.
+    fn write(&self, change: impl FnOnce(&mut Inner)) -> Option<Waker> {
         let mut inner = self.lock();
         if inner.ended {
-            return;
+            return None;
         }
         change(&mut inner);
-        let waker = inner.waker.take();
-        drop(inner);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        inner.waker.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -112,24 +112,24 @@ impl Post {
 
     fn deal_out(&self, bag: &mut Bag) {
         let mailboxes = lock(&self.mailboxes);
+        let mut readers = Vec::with_capacity(bag.letters.len());
         let mut text = bag.text.as_str();
         for Letter { id, news } in bag.letters.drain(..) {
             let mailbox = mailboxes.get(&id);
-            match news {
+            readers.extend(match news {
                 News::Text(len) => {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
-                    mailbox.inspect(|mailbox| mailbox.text(piece));
+                    mailbox.and_then(|mailbox| mailbox.text(piece))
                 }
-                News::Admission(answer) => {
-                    mailbox.inspect(|mailbox| mailbox.admission(answer));
-                }
-                News::End(end) => {
-                    mailbox.inspect(|mailbox| mailbox.end(end));
-                }
-            }
+                News::Admission(answer) => mailbox.and_then(|mailbox| mailbox.admission(answer)),
+                News::End(end) => mailbox.and_then(|mailbox| mailbox.end(end)),
+            });
         }
         bag.text.clear();
+        drop(mailboxes);
+        // Only now: each takes all that the bag had for it, perhaps at once and on this thread.
+        readers.into_iter().for_each(Waker::wake);
     }
 }
 

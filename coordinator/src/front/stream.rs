@@ -58,7 +58,8 @@ impl Stream {
     }
 
     /// Appends all pending text to `text` and returns the end if it was reached. Ready means that
-    /// there was text, or the end, or both; pending that there was neither.
+    /// there was text, or the end, or both; pending that there was neither. Without an end `cx` is
+    /// woken for what comes next.
     pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         self.mailbox.poll_take(cx, text)
     }

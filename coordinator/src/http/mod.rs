@@ -12,6 +12,7 @@ mod error;
 mod fields;
 mod request;
 mod routes;
+mod socket;
 mod sse;
 #[cfg(test)]
 mod tests;

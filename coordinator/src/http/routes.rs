@@ -3,11 +3,12 @@
 use super::answer::{Events, Identity, Kind};
 use super::body;
 use super::config::Config;
-use super::connection::Closing;
 use super::error::ApiError;
 use super::request::{self, Parsed};
+use super::socket::Outlet;
 use super::sse::Sse;
 use crate::front::{Core, Readiness, Reply, Stream};
+use axum::Extension;
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
@@ -43,16 +44,30 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn completions(State(app): State<Arc<App>>, request: Request) -> Response {
-    answer(Kind::Completion, &app, request).await.unwrap_or_else(IntoResponse::into_response)
+async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(outlet): Extension<Outlet>,
+    request: Request,
+) -> Response {
+    answer(Kind::Completion, &app, outlet, request)
+        .await
+        .unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Response {
-    answer(Kind::Chat, &app, request).await.unwrap_or_else(IntoResponse::into_response)
+async fn chat_completions(
+    State(app): State<Arc<App>>,
+    Extension(outlet): Extension<Outlet>,
+    request: Request,
+) -> Response {
+    answer(Kind::Chat, &app, outlet, request).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, ApiError> {
-    let closing = request.extensions().get::<Closing>().cloned().unwrap_or_default();
+async fn answer(
+    kind: Kind,
+    app: &App,
+    outlet: Outlet,
+    request: Request,
+) -> Result<Response, ApiError> {
     let bytes = body::read(request.into_body(), &app.config, &app.large_bodies).await?;
     let Parsed { ask, stream, include_usage, max_tokens_field } = parse(kind, app, bytes).await?;
     let answer = app.core.generate(ask).await.map_err(|error| {
@@ -67,7 +82,7 @@ async fn answer(kind: Kind, app: &App, request: Request) -> Result<Response, Api
         return whole(&identity, answer).await;
     }
     let events = Events::new(identity, include_usage);
-    let body = Sse::new(answer, events, closing, app.config.comment_interval);
+    let body = Sse::new(answer, events, outlet, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -1,10 +1,11 @@
 //! What a well-behaved client gets.
 
-use super::client::{read_answer, read_until, send, server};
+use super::client::{Answer, read_answer, read_until, send, server};
 use crate::front::Readiness;
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn two_words() -> Vec<Act> {
     vec![say("two \"words\"\n"), say("é"), Act::Finish(Finish::Length)]
@@ -161,4 +162,25 @@ async fn a_connection_serves_several_requests_and_requests_run_side_by_side() {
         let answer = read_answer(&mut socket).await;
         assert_eq!(answer.json()["choices"][0]["text"], "quick");
     }
+}
+
+#[tokio::test]
+async fn without_chunks_a_stream_ends_with_its_connection() {
+    let server = server(vec![two_words()]);
+    let mut socket = server.connect().await;
+    let body = json!({ "prompt": "a", "stream": true }).to_string();
+    let head = format!(
+        "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    let answer = Answer { status: 200, head: head.to_owned(), body: body.to_owned() };
+    assert_eq!(answer.events().last(), Some(&"[DONE]"));
+    let chunks = answer.chunks();
+    let texts = chunks.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap());
+    assert_eq!(texts.collect::<String>(), "two \"words\"\né");
 }
