@@ -9,6 +9,7 @@ mod error;
 mod gather;
 mod handshake;
 mod server;
+mod socket;
 mod spawn;
 mod watch;
 

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::FleetError;
+use super::socket::WorkerSocket;
 
 /// A connection of a worker, in the order of their coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,8 @@ pub(super) fn listen(socket: &Path, events: UnboundedSender<Incoming>) -> Result
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tonic::transport::Server::builder().add_service(service);
     // Ends with the runtime; a failure to accept shows as workers that do not come.
-    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    let sockets = UnixListenerStream::new(listener).map(|socket| WorkerSocket::new(socket?));
+    tokio::spawn(server.serve_with_incoming(sockets));
     Ok(())
 }
 
