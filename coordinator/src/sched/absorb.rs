@@ -33,7 +33,9 @@ impl Scheduler {
             return Err(error);
         }
         let rows = sent.rows.iter().zip(&result.rows);
-        Ok(rows.filter_map(|(row, outcome)| self.absorb_row(row, outcome)).collect())
+        let mut deliveries = Vec::with_capacity(sent.rows.len());
+        deliveries.extend(rows.filter_map(|(row, outcome)| self.absorb_row(row, outcome)));
+        Ok(deliveries)
     }
 
     fn absorb_row(&mut self, row: &SentRow, outcome: &RowResult) -> Option<Delivery> {

@@ -28,7 +28,7 @@ impl Scheduler {
         let mut draft = Draft {
             open: Vec::new(),
             blocks: Vec::new(),
-            decode: Lane::default(),
+            decode: Lane::with_capacity(self.running.len()),
             chunks: Lane::default(),
             chunk_max: self.config.tokens_per_step_max as usize - decodes,
             filled: Vec::new(),

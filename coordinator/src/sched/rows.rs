@@ -31,6 +31,12 @@ pub(super) struct Lane {
     pub(super) sent: Vec<SentRow>,
 }
 
+impl Lane {
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self { rows: Vec::with_capacity(rows), sent: Vec::with_capacity(rows) }
+    }
+}
+
 /// A plan that was sent, until its result is absorbed.
 #[derive(Debug)]
 pub(super) struct InFlight {
