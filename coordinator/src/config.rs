@@ -99,6 +99,11 @@ pub fn has_nvidia_device() -> bool {
     ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| fs::exists(path).unwrap_or(false))
 }
 
+/// `BINFER_GPUS_SHARED=1`: several ranks may have one GPU. Slow; for tests of what several do.
+pub fn gpus_are_shared() -> bool {
+    text_var("BINFER_GPUS_SHARED").is_some_and(|value| value == "1")
+}
+
 /// Folders where CUDA's libraries may be besides the system's own: CUDA itself, and the wheels of
 /// NVIDIA's in Python's folders of packages.
 pub fn cuda_library_folders() -> Vec<PathBuf> {

@@ -3,6 +3,7 @@
 //! The coordinator never opens a driver: what there is, it hears from a child, `binfer worker
 //! --probe`, which prints a JSON line a device.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -26,6 +27,8 @@ pub struct Wishes {
     pub memory_utilization: f32,
     /// Arithmetic in single precision.
     pub single: bool,
+    /// `BINFER_GPUS_SHARED`: there may be more ranks than GPUs.
+    pub shared: bool,
 }
 
 /// `--device`.
@@ -81,34 +84,47 @@ impl Wishes {
         }
     }
 
-    /// Which of `gpus` the ranks run on; the CPU where there are none, or where somebody asked for
-    /// more ranks than this version puts on GPUs and not for a GPU.
+    /// Which of `gpus` the ranks run on, a rank on each; the CPU where there are none, or where
+    /// somebody asked for more ranks than there are GPUs and not for a GPU.
     pub fn choose(
         &self,
         gpus: &[Gpu],
         ranks: u32,
         tp: TensorParallel,
     ) -> Result<Option<CudaConfig>, ConfigError> {
-        let Some(gpu) = gpus.first() else { return Ok(None) };
-        let asked = matches!(tp, TensorParallel::Ranks(_));
-        match self.device {
-            _ if ranks == 1 => Ok(Some(self.cuda(gpu))),
-            Device::Auto if asked => Ok(None),
-            _ => Err(ConfigError(format!(
-                "{ranks} GPUs are wanted, and this version runs on one; give --tp 1 if the model \
-                 fits with a shorter --max-model-len, or --device cpu"
-            ))),
+        let Some(first) = gpus.first() else { return Ok(None) };
+        let wanted = ranks as usize;
+        if wanted > gpus.len() && !self.shared {
+            if self.device == Device::Auto && matches!(tp, TensorParallel::Ranks(_)) {
+                return Ok(None);
+            }
+            let there = gpus.len();
+            return Err(ConfigError(format!(
+                "--tp {ranks}: a rank takes a GPU, and {there} may be used; give --tp {there} or \
+                 less, or --device cpu"
+            )));
         }
+        let chosen: Vec<&Gpu> = gpus.iter().cycle().take(wanted).collect();
+        if let Some(other) = chosen.iter().find(|gpu| gpu.name != first.name) {
+            return Err(ConfigError(format!(
+                "--tp {ranks}: {} and {} would not compute the same; name GPUs of one kind in \
+                 CUDA_VISIBLE_DEVICES",
+                first.name, other.name
+            )));
+        }
+        Ok(Some(self.cuda(&chosen, wanted.div_ceil(gpus.len()))))
     }
 
-    fn cuda(&self, gpu: &Gpu) -> CudaConfig {
+    /// A rank on each of `gpus`, of which one occurs `on_one` times at most.
+    fn cuda(&self, gpus: &[&Gpu], on_one: usize) -> CudaConfig {
         CudaConfig {
-            ordinal: gpu.ordinal,
-            bytes: gpu.bytes,
+            ordinals: gpus.iter().map(|gpu| gpu.ordinal).collect(),
+            bytes: gpus.iter().map(|gpu| gpu.bytes).min().unwrap_or(0),
             kernels: self.kernels.map_or("", Kernels::name),
             graphs: self.graphs,
-            memory_utilization: self.memory_utilization,
+            memory_utilization: self.memory_utilization / on_one as f32,
             libraries: config::cuda_library_folders(),
+            is_shared: on_one > 1,
         }
     }
 }
@@ -133,6 +149,7 @@ pub struct Gpu {
 #[serde(tag = "device", rename_all = "lowercase")]
 enum Line {
     Cuda(Gpu),
+    Nccl { version: String },
     None { cause: String },
 }
 
@@ -143,7 +160,9 @@ pub fn present() -> Vec<Gpu> {
 
 /// The GPUs that can be used, or why there are none.
 pub fn probe() -> Result<Vec<Gpu>, String> {
-    let gpus = ask(Path::new("/proc/self/exe"))?;
+    let lines = ask(&["--probe".into()])?;
+    let gpu = |line| if let Line::Cuda(gpu) = line { Some(gpu) } else { None };
+    let gpus: Vec<Gpu> = lines.into_iter().filter_map(gpu).collect();
     let usable: Vec<Gpu> = gpus.iter().filter(|gpu| !gpu.image.is_empty()).cloned().collect();
     match (usable.is_empty(), gpus.first()) {
         (true, Some(gpu)) => {
@@ -153,51 +172,87 @@ pub fn probe() -> Result<Vec<Gpu>, String> {
     }
 }
 
-fn ask(program: &Path) -> Result<Vec<Gpu>, String> {
-    let mut child = Command::new(program);
-    child.args(["worker", "--probe"]).stdin(Stdio::null()).stderr(Stdio::null());
+/// Version of the NCCL that several ranks would use, or why they could not.
+pub fn nccl() -> Result<String, String> {
+    let folders = config::cuda_library_folders().into_iter().map(PathBuf::into_os_string);
+    let args: Vec<OsString> = [OsString::from("--probe-nccl")].into_iter().chain(folders).collect();
+    match ask(&args)?.pop() {
+        Some(Line::Nccl { version }) => Ok(version),
+        _ => Err("looking for NCCL: a child spoke of something else".into()),
+    }
+}
+
+/// The lines of a child, of which there is at least one.
+fn ask(args: &[OsString]) -> Result<Vec<Line>, String> {
+    let mut child = Command::new("/proc/self/exe");
+    child.arg("worker").args(args).stdin(Stdio::null()).stderr(Stdio::null());
     let output = child.output().map_err(|error| format!("looking for GPUs: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut gpus = Vec::new();
+    let mut lines = Vec::new();
     for line in text.lines() {
         match serde_json::from_str(line) {
-            Ok(Line::Cuda(gpu)) => gpus.push(gpu),
             Ok(Line::None { cause }) => return Err(cause),
+            Ok(found) => lines.push(found),
             Err(_) => return Err(format!("looking for GPUs: a child said {line:?}")),
         }
     }
-    if gpus.is_empty() { Err("looking for GPUs: a child said nothing".into()) } else { Ok(gpus) }
+    if lines.is_empty() { Err("looking for GPUs: a child said nothing".into()) } else { Ok(lines) }
 }
 
-/// Folders of an installed wheel of NVIDIA's, below a folder of Python packages.
-pub(crate) fn wheel_folders(packages: &Path) -> [PathBuf; 2] {
-    ["nvidia/cu13/lib", "nvidia/cublas/lib"].map(|folder| packages.join(folder))
+/// Folders of installed wheels of NVIDIA's, below a folder of Python packages.
+pub(crate) fn wheel_folders(packages: &Path) -> [PathBuf; 3] {
+    ["nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/nccl/lib"].map(|folder| packages.join(folder))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_rank_takes_the_gpu_and_several_say_what_to_do() {
-        let wishes = |device| Wishes {
+    fn wishes(device: Device) -> Wishes {
+        Wishes {
             device,
             kernels: None,
             graphs: true,
             memory_utilization: 0.9,
             single: false,
-        };
-        let (name, capability, image) = ("GPU".to_owned(), "9.0".to_owned(), "sm_90a".to_owned());
-        let gpus = [Gpu { ordinal: 3, name, capability, bytes: 1 << 30, image }];
-        let (auto, cuda) = (wishes(Device::Auto), wishes(Device::Cuda));
-        let ordinal = |chosen: Option<CudaConfig>| chosen.map(|cuda| cuda.ordinal);
-        let asked = TensorParallel::Ranks(2);
-        assert_eq!(ordinal(auto.choose(&gpus, 1, TensorParallel::Auto).unwrap()), Some(3));
-        assert_eq!(ordinal(auto.choose(&gpus, 2, asked).unwrap()), None, "the CPU has ranks");
-        assert_eq!(ordinal(auto.choose(&[], 1, TensorParallel::Auto).unwrap()), None);
-        for (wishes, tp) in [(auto, TensorParallel::Auto), (cuda, asked)] {
-            let error = wishes.choose(&gpus, 2, tp).unwrap_err().to_string();
-            assert!(error.contains("2 GPUs are wanted") && error.contains("--device cpu"));
+            shared: false,
         }
+    }
+
+    fn gpu(ordinal: u32, name: &str) -> Gpu {
+        let (capability, image) = ("9.0".to_owned(), "sm_90a".to_owned());
+        Gpu { ordinal, name: name.to_owned(), capability, bytes: 1 << 30, image }
+    }
+
+    #[test]
+    fn each_rank_takes_a_gpu() {
+        let gpus = [gpu(0, "H100"), gpu(1, "H100"), gpu(2, "H100")];
+        let cuda = wishes(Device::Auto).choose(&gpus, 2, TensorParallel::Ranks(2)).unwrap();
+        let cuda = cuda.unwrap();
+        assert_eq!((cuda.ordinals, cuda.is_shared), (vec![0, 1], false));
+        let none = wishes(Device::Auto).choose(&[], 2, TensorParallel::Ranks(2)).unwrap();
+        assert!(none.is_none(), "there is no GPU");
+    }
+
+    #[test]
+    fn more_ranks_than_gpus_say_what_to_do() {
+        let gpus = [gpu(3, "H100")];
+        let (auto, cuda) = (wishes(Device::Auto), wishes(Device::Cuda));
+        let asked = TensorParallel::Ranks(2);
+        assert!(auto.choose(&gpus, 2, asked).unwrap().is_none(), "the CPU has ranks");
+        let error = cuda.choose(&gpus, 2, asked).unwrap_err().to_string();
+        assert!(error.contains("give --tp 1") && error.contains("--device cpu"), "{error}");
+        let shared = Wishes { shared: true, ..cuda }.choose(&gpus, 3, asked).unwrap().unwrap();
+        assert_eq!((shared.ordinals, shared.is_shared), (vec![3; 3], true));
+        assert!((shared.memory_utilization - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn gpus_of_two_kinds_are_not_mixed() {
+        let gpus = [gpu(0, "H100"), gpu(1, "A100")];
+        let all = |ranks| wishes(Device::Cuda).choose(&gpus, ranks, TensorParallel::Ranks(ranks));
+        assert_eq!(all(1).unwrap().unwrap().ordinals, [0]);
+        let error = all(2).unwrap_err().to_string();
+        assert!(error.contains("H100 and A100") && error.contains("CUDA_VISIBLE_DEVICES"));
     }
 }

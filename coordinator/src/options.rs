@@ -117,7 +117,7 @@ pub struct Options {
     pub threads: u32,
     /// What the ranks are to hold room for.
     pub limits: Limits,
-    /// The GPU; the CPU where absent.
+    /// The GPUs; the CPU where absent.
     pub cuda: Option<CudaConfig>,
     /// A rank that stands still for so long counts as lost.
     pub step_deadline: Duration,
@@ -232,6 +232,7 @@ impl ModelArgs {
             graphs: !self.no_cuda_graphs,
             memory_utilization: self.gpu_memory_utilization,
             single: self.dtype == Dtype::F32,
+            shared: config::gpus_are_shared(),
         }
     }
 

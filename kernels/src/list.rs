@@ -12,6 +12,7 @@ use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
     ProductParams, RopeParams, SampleParams,
 };
+use crate::rank_params::MergeLogitsParams;
 
 /// For which element types a kernel exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,7 @@ kernels! {
     PREFILL_PREPARE_D128: AttendParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
     PREFILL_ATTEND_D64: PrefillAttendParams = "prefill_attend", "prefill_attend_d64", Halves, 384, 147_632;
     PREFILL_ATTEND_D128: PrefillAttendParams = "prefill_attend", "prefill_attend_d128", Halves, 384, 163_936;
+    MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
 
 /// What a block may take of a Hopper multiprocessor's shared memory.
@@ -135,6 +137,8 @@ pub const fn decode_attend_bytes(head_dim: u32, group: u32, rows: u32) -> u32 {
     rings + queries + states + 4 * group * (head_dim + 8) * 4 + (rows + 1) * 4
 }
 
+/// Logits of one block of `merge_logits`.
+pub const MERGE_LOGITS_EACH: u32 = 1024;
 /// Logits of one tile of `sample_tiles`.
 pub const SAMPLE_TILE_LOGITS: u32 = 4096;
 /// Elements of a head that `attend` and `qkv_prepare` take at most.

@@ -137,7 +137,7 @@ impl Rig {
         let tokens = u32::try_from(TOKENS_PER_STEP).unwrap();
         let planned = fit::activation_elements(spec, &layout, tokens, SLOTS);
         assert_eq!(activations.elements() as u64, planned, "what `binfer plan` counts");
-        let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]);
+        let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]).unwrap();
         backend.allocate(&memory).unwrap();
         let plan_limits = PlanLimits {
             slots_max: SLOTS,

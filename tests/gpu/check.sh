@@ -71,9 +71,10 @@ runs() {
 }
 
 binaries=("$@")
-# Mixed load goes alone, on the device's own image: it watches the device's memory.
-for group in "-v mixed_load" "mixed_load"; do
-    jobs=$([ "$group" = mixed_load ] && echo 1 || echo "${JOBS:-4}")
+# Mixed load watches the device's memory, and ranks wait for each other: they go alone.
+alone='mixed_load|rank'
+for group in "-vE $alone" "-E $alone"; do
+    jobs=$([ "$group" = "-E $alone" ] && echo 1 || echo "${JOBS:-4}")
     # shellcheck disable=SC2086
     runs $group | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "$jobs" bash -c 'run "$@"' run
 done

@@ -35,6 +35,7 @@ fn mixed_load_on_a_gpu() {
             graphs,
             memory_utilization: 1.0,
             threads: 1,
+            world: 1,
         })
         .unwrap()
     };

@@ -78,7 +78,7 @@ fn engine(source: &Source, mut backend: Box<dyn Backend>) -> Engine {
     };
     let activations = Activations::plan(&model, limits);
     let blocks = vec![BLOCKS; spec.kv_groups.len()];
-    backend.allocate(&memory::plan(spec, &layout, &activations, limits, &blocks)).unwrap();
+    backend.allocate(&memory::plan(spec, &layout, &activations, limits, &blocks).unwrap()).unwrap();
     let limits = PlanLimits {
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,

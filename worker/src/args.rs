@@ -1,6 +1,11 @@
 //! Command line of `binfer worker`. People rarely type it: the launcher does.
 
+use std::path::PathBuf;
+
 use clap::Args;
+
+/// Flags that ask for no rank.
+const PROBES: [&str; 2] = ["probe", "probe_nccl"];
 
 /// Arguments of `binfer worker`.
 #[derive(Args, Clone, Debug)]
@@ -8,16 +13,19 @@ pub struct WorkerArgs {
     /// Print a line for each device of this machine, and end
     #[arg(long, exclusive = true)]
     pub probe: bool,
+    /// Print a line for NCCL, as it is found in these folders and the system's places, and end
+    #[arg(long, exclusive = true, value_name = "DIR", num_args = 0..)]
+    pub probe_nccl: Option<Vec<PathBuf>>,
     /// Unix socket of the coordinator
-    #[arg(long, value_name = "PATH", required_unless_present = "probe", default_value = "")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = PROBES, default_value = "")]
     pub attach: String,
     /// Rank that the launcher wants this worker to have
-    #[arg(long, required_unless_present = "probe", default_value_t = 0)]
+    #[arg(long, required_unless_present_any = PROBES, default_value_t = 0)]
     pub rank: u32,
     /// Token that proves that this worker belongs to the coordinator's cluster
-    #[arg(long, required_unless_present = "probe", default_value = "")]
+    #[arg(long, required_unless_present_any = PROBES, default_value = "")]
     pub instance: String,
     /// Process that must stay alive, or this one ends
-    #[arg(long, value_name = "PID", required_unless_present = "probe", default_value_t = 0)]
+    #[arg(long, value_name = "PID", required_unless_present_any = PROBES, default_value_t = 0)]
     pub parent: i32,
 }

@@ -13,10 +13,10 @@ use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
 
-/// The device that a rank was told to use, without weights.
-pub fn open(load: &Load) -> Result<Box<dyn Backend>> {
+/// The device that one of `world` ranks was told to use, without weights.
+pub fn open(load: &Load, world: usize) -> Result<Box<dyn Backend>> {
     if let Some(cuda) = &load.cuda {
-        return Ok(Box::new(CudaBackend::new(settings(cuda, load)?)?));
+        return Ok(Box::new(CudaBackend::new(settings(cuda, load, world)?)?));
     }
     let kv_dtype = kv_dtype(&load.dtype)?;
     let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
@@ -37,7 +37,7 @@ fn kv_dtype(name: &str) -> Result<KvDtype> {
     }
 }
 
-fn settings(cuda: &Cuda, load: &Load) -> Result<CudaSettings> {
+fn settings(cuda: &Cuda, load: &Load, world: usize) -> Result<CudaSettings> {
     let target = Target::ALL.into_iter().find(|target| target.name() == cuda.kernels);
     if target.is_none() && !cuda.kernels.is_empty() {
         bail!("there are no kernels for {}", cuda.kernels);
@@ -54,6 +54,7 @@ fn settings(cuda: &Cuda, load: &Load) -> Result<CudaSettings> {
         graphs: cuda.graphs,
         memory_utilization: f64::from(cuda.memory_utilization),
         threads: load.threads as usize,
+        world,
     })
 }
 
@@ -72,6 +73,17 @@ pub fn print() -> ExitCode {
             );
         }),
         Err(missing) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", missing.to_string()),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Prints what `binfer worker --probe-nccl` is asked for: a JSON line with the version that several
+/// ranks would use, or the cause why they could not.
+#[must_use]
+pub fn print_nccl(folders: &[PathBuf]) -> ExitCode {
+    match cuda::nccl_version(folders) {
+        Ok(version) => println!("{{\"device\":\"nccl\",\"version\":{version:?}}}"),
+        Err(cause) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", cause.to_string()),
     }
     ExitCode::SUCCESS
 }

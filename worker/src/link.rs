@@ -53,6 +53,9 @@ pub fn run(args: &WorkerArgs) -> Result<ExitCode> {
     if args.probe {
         return Ok(devices::print());
     }
+    if let Some(folders) = &args.probe_nccl {
+        return Ok(devices::print_nccl(folders));
+    }
     die_with_parent(args.parent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

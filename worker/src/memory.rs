@@ -3,7 +3,7 @@
 //! Pure arithmetic over spec and layout; the backend takes what the plan says, once.
 
 use binfer_shard::spec::Mixer;
-use binfer_shard::{ModelSpec, RankLayout};
+use binfer_shard::{ModelSpec, RankLayout, layouts};
 
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::{KvLayerPlan, MemoryPlan};
@@ -69,13 +69,16 @@ impl Activations {
 }
 
 /// What the backend takes for steps within `limits` with `blocks` per KV group.
+///
+/// # Errors
+/// When the model cannot be cut for as many ranks as the layout's.
 pub fn plan(
     spec: &ModelSpec,
     layout: &RankLayout,
     activations: &Activations,
     limits: StepLimits,
     blocks: &[u32],
-) -> MemoryPlan {
+) -> Result<MemoryPlan, binfer_shard::Error> {
     let kv = spec
         .layers
         .iter()
@@ -91,7 +94,8 @@ pub fn plan(
         })
         .collect();
     let tables = spec.kv_groups.iter();
-    MemoryPlan {
+    let vocab_rows = layouts(spec, layout.world)?.iter().map(|of| of.vocab.len()).collect();
+    Ok(MemoryPlan {
         arena: activations.elements(),
         tokens_max: limits.tokens_per_step_max,
         hidden: activations.x.cols,
@@ -102,6 +106,7 @@ pub fn plan(
         slots_max: limits.slots_max,
         outputs_max: limits.slots_max,
         vocab: spec.vocab as usize,
+        vocab_rows,
         kv,
-    }
+    })
 }

@@ -90,7 +90,7 @@ impl LoadedRank {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
         let activations = Activations::plan(&self.model, limits);
         let none = vec![0; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &self.layout, &activations, limits, &none);
+        let plan = memory::plan(spec, &self.layout, &activations, limits, &none)?;
         let bytes_max = match self.backend.kv_bytes_max(&plan)? {
             Some(fits) if load.kv_bytes_max == 0 => fits,
             Some(fits) => fits.min(load.kv_bytes_max),
@@ -142,7 +142,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         .into_iter()
         .nth(welcome.rank as usize)
         .context("rank outside of the world")?;
-    let mut backend = devices::open(&load)?;
+    let mut backend = devices::open(&load, welcome.world as usize)?;
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
     let done = |bytes_done| {
@@ -175,7 +175,7 @@ fn allocate(port: &EnginePort, mut rank: LoadedRank, blocks: &[u32]) -> Result<E
     }
     let limits = rank.limits();
     let activations = Activations::plan(&rank.model, limits);
-    rank.backend.allocate(&memory::plan(spec, &rank.layout, &activations, limits, blocks))?;
+    rank.backend.allocate(&memory::plan(spec, &rank.layout, &activations, limits, blocks)?)?;
     let identity = Identity {
         group: GroupId(rank.welcome.group),
         epoch: Epoch(rank.welcome.epoch),

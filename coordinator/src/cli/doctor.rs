@@ -31,6 +31,10 @@ pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
                 );
             }
             println!("cublas  {}", cublas());
+            match device::nccl() {
+                Ok(version) => println!("nccl    ok       {version}"),
+                Err(cause) => println!("nccl    missing  {cause} (for several GPUs alone)"),
+            }
         }
         Err(cause) => println!("cuda    missing  {cause}"),
     }

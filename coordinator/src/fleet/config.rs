@@ -62,23 +62,25 @@ pub struct LoadConfig {
     pub kv_bytes_max: u64,
     /// Weights are random and nothing is read but `config.json`: for measurements.
     pub random_weights: bool,
-    /// The GPU of a rank; the CPU where absent.
+    /// The GPUs; the CPU where absent.
     pub cuda: Option<CudaConfig>,
 }
 
-/// How a rank uses its GPU.
+/// How ranks use their GPUs.
 #[derive(Clone, Debug)]
 pub struct CudaConfig {
-    /// The device's number.
-    pub ordinal: u32,
-    /// All of its memory.
+    /// The device's number, by rank.
+    pub ordinals: Vec<u32>,
+    /// All memory of the smallest.
     pub bytes: u64,
     /// Kernels to run; empty: those that suit the device best.
     pub kernels: &'static str,
     /// Decode steps run out of graphs.
     pub graphs: bool,
-    /// Share of the device's memory that may be taken.
+    /// Share of a device's memory that a rank may take.
     pub memory_utilization: f32,
     /// Folders to look for libraries in, before the system's places.
     pub libraries: Vec<PathBuf>,
+    /// Some ranks have the same device.
+    pub is_shared: bool,
 }

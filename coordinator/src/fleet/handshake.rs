@@ -65,9 +65,9 @@ impl Fleet {
         }
         let FleetConfig { group, epoch, world, load, .. } = &self.config;
         let world = rank_id(*world).0;
-        for (rank, peer) in self.peers.iter().enumerate() {
+        for (index, peer) in self.peers.iter().enumerate() {
             let Some((_, down)) = peer else { continue };
-            let rank = rank_id(rank).0;
+            let rank = rank_id(index).0;
             down.send(down::Message::Welcome(Welcome {
                 group: group.0,
                 rank,
@@ -83,7 +83,7 @@ impl Fleet {
                 tokens_per_step_max: load.tokens_per_step_max,
                 context_max: load.context_max,
                 kv_bytes_max: load.kv_bytes_max,
-                cuda: load.cuda.as_ref().map(cuda),
+                cuda: load.cuda.as_ref().map(|config| cuda(config, index)),
                 random_weights: load.random_weights,
             }));
         }
@@ -155,10 +155,11 @@ impl Fleet {
     }
 }
 
-fn cuda(config: &CudaConfig) -> Cuda {
+/// What `rank` is told of its GPU.
+fn cuda(config: &CudaConfig, rank: usize) -> Cuda {
     let name = |folder: &PathBuf| folder.to_string_lossy().into_owned();
     Cuda {
-        ordinal: config.ordinal,
+        ordinal: config.ordinals.get(rank).copied().unwrap_or(0),
         kernels: config.kernels.to_owned(),
         graphs: config.graphs,
         memory_utilization: config.memory_utilization,

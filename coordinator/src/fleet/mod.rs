@@ -44,6 +44,8 @@ pub struct Fleet {
     events: UnboundedReceiver<Incoming>,
     /// Children by rank; none where somebody else started them.
     workers: Vec<Worker>,
+    /// How many of them have ended.
+    ended: usize,
     /// Connections that have not said `Hello`.
     strangers: Vec<(Connection, Downlink)>,
     /// By rank.
@@ -78,7 +80,9 @@ impl Fleet {
         server::listen(&socket, send.clone())?;
         let mut workers = Vec::new();
         if let Spawn::Processes { program } = &config.spawn {
-            let program = Program { path: program, socket: &socket, instance: &instance };
+            let shares_gpu = config.load.cuda.as_ref().is_some_and(|cuda| cuda.is_shared);
+            let (path, socket, instance) = (program.as_path(), socket.as_path(), &*instance);
+            let program = Program { path, socket, instance, shares_gpu };
             for rank in 0..config.world {
                 workers.push(Worker::start(program, rank, send.clone())?);
             }
@@ -92,6 +96,7 @@ impl Fleet {
             config,
             events,
             workers,
+            ended: 0,
             strangers: Vec::new(),
             instance,
             watch,
@@ -138,7 +143,7 @@ impl Fleet {
     /// Ends all workers: asks, waits a second, kills.
     pub async fn stop(mut self, reason: &str) {
         self.broadcast(&down::Message::Stop(Stop { reason: reason.into() }));
-        let mut left = self.workers.len();
+        let mut left = self.workers.len() - self.ended;
         let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
         self.workers.iter_mut().for_each(Worker::kill);
         let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
@@ -186,7 +191,10 @@ impl Fleet {
                         self.suspects.push(Suspect { rank, since: Instant::now(), said: None });
                     }
                 }
-                Some(Incoming::Exited { rank, status }) => return Err(self.ended(rank, &status)),
+                Some(Incoming::Exited { rank, status }) => {
+                    self.ended += 1;
+                    return Err(self.judge_end(rank, &status));
+                }
                 None => return Err(FleetError::Local("the worker server has ended".into())),
             }
         }
@@ -230,7 +238,11 @@ impl Fleet {
 
     /// A child ended. Killed, it is the reason for whatever the others say; otherwise those who
     /// said something before know better.
-    fn ended(&self, rank: usize, status: &std::io::Result<std::process::ExitStatus>) -> FleetError {
+    fn judge_end(
+        &self,
+        rank: usize,
+        status: &std::io::Result<std::process::ExitStatus>,
+    ) -> FleetError {
         let cause = format!("{} ({})", spawn::describe(status), self.whereabouts(rank));
         let ended = FleetError::worker(rank, cause);
         if spawn::was_killed(status) { ended } else { self.who_spoke().unwrap_or(ended) }

@@ -27,6 +27,8 @@ pub(super) struct Program<'a> {
     pub(super) path: &'a Path,
     pub(super) socket: &'a Path,
     pub(super) instance: &'a str,
+    /// Several ranks have one GPU.
+    pub(super) shares_gpu: bool,
 }
 
 impl Worker {
@@ -36,7 +38,13 @@ impl Worker {
         rank: usize,
         events: UnboundedSender<Incoming>,
     ) -> Result<Self, FleetError> {
-        let child = Command::new(program.path)
+        let mut command = Command::new(program.path);
+        if program.shares_gpu {
+            // NCCL refuses a second rank on a GPU, unless it takes each for a host of its own.
+            command.env("NCCL_HOSTID", format!("{}-{rank}", program.instance));
+            command.env("NCCL_SOCKET_IFNAME", "lo");
+        }
+        let child = command
             .arg("worker")
             .arg("--attach")
             .arg(program.socket)

@@ -29,9 +29,20 @@ impl Server {
 
     /// The same with another model.
     pub(crate) fn of(model: &str, permit: Permit, tp: usize, args: &[&str]) -> Self {
+        Self::with(model, permit, tp, (&[&["--dtype", "f32"], args].concat(), &[]))
+    }
+
+    /// The same in any type, with variables beside the arguments.
+    pub(crate) fn with(
+        model: &str,
+        permit: Permit,
+        tp: usize,
+        (args, variables): (&[&str], &[(&str, &str)]),
+    ) -> Self {
         let mut coordinator = binfer()
-            .args(["serve", model, "--dtype", "f32", "--port", "0", "--tp", &tp.to_string()])
+            .args(["serve", model, "--port", "0", "--tp", &tp.to_string()])
             .args(args)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

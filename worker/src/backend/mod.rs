@@ -89,6 +89,8 @@ pub struct MemoryPlan {
     pub outputs_max: usize,
     /// Width of gathered logits.
     pub vocab: usize,
+    /// Rows of the head by rank.
+    pub vocab_rows: Vec<usize>,
     /// Per layer: shape of its K and V cache.
     pub kv: Vec<KvLayerPlan>,
 }

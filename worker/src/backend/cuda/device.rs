@@ -3,6 +3,8 @@
 //! The image is chosen once, by compute capability or by order; launch settings come from the
 //! image, never from the device. Deliberately absent: what kernels compute.
 
+use std::cell::Cell;
+
 use binfer_kernels::list::{self, Kernel, Types};
 use binfer_kernels::{MODULES, Target, modules};
 
@@ -47,6 +49,8 @@ pub(super) struct Device {
     /// Kernels may start before the one before them has ended.
     pub(super) dependent: bool,
     pub(super) stream: Stream,
+    /// The next kernel does not start before all work before it has ended.
+    waits_for_all: Cell<bool>,
     /// Last: the stream ends before it.
     pub(super) context: Context,
 }
@@ -79,7 +83,13 @@ impl Device {
         let stream = Stream::new()?;
         let functions = load(modules(target), settings.half, info.shared_bytes_max)?;
         let dependent = target.has_dependent_launch();
-        Ok(Self { info, target, functions, dependent, stream, context })
+        let waits_for_all = Cell::default();
+        Ok(Self { info, target, functions, dependent, stream, waits_for_all, context })
+    }
+
+    /// What was enqueued last is no kernel of ours: the next one is not launched as its dependent.
+    pub(super) fn wait_for_all_before_next(&self) {
+        self.waits_for_all.set(true);
     }
 
     /// Goes on with the stressed image; false where this build or this device has none.
@@ -118,6 +128,7 @@ impl Device {
         let function = self.functions[kernel.index]
             .as_ref()
             .ok_or_else(|| failed("launch", format!("{name} is not in {}", self.target.name())))?;
+        let after_all = self.waits_for_all.take() || after_all;
         let dependent = self.dependent && !after_all;
         let launch = Launch { grid, cluster, shared_bytes, dependent };
         self.stream.launch(function, launch, params)

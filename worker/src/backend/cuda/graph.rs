@@ -36,6 +36,13 @@ pub(super) fn buckets(plan: &MemoryPlan) -> Vec<usize> {
     all
 }
 
+/// Rows at which collectives are tried: those of recordings, then powers of two.
+pub(super) fn collective_rows(plan: &MemoryPlan) -> impl Iterator<Item = usize> {
+    let most = plan.tokens_max.max(plan.outputs_max);
+    let larger = (8..usize::BITS).map(|power| 1 << power).take_while(move |rows| *rows < most);
+    buckets(plan).into_iter().chain(larger).chain([most])
+}
+
 /// The bucket that a step of `rows` decode rows falls into.
 pub(super) fn bucket(rows: usize, buckets: &[usize]) -> Option<usize> {
     buckets.iter().copied().find(|bucket| rows > 0 && *bucket >= rows)

@@ -12,6 +12,7 @@ use super::fast_attend::FastAttendSizes;
 use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
+use super::share::gathered_bytes;
 use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
 
 /// Bytes to which everything is aligned.
@@ -78,6 +79,8 @@ pub(super) struct Places {
     pub(super) partials: u64,
     /// Counters, zero between kernels.
     pub(super) arrivals: u64,
+    /// Logits of all ranks, see `share.rs`.
+    pub(super) gathered: u64,
 }
 
 /// Deals out places one after the other; without a base it only counts.
@@ -120,6 +123,7 @@ fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
         attend_plans: take(plan.blocks_per_slot.len() * attend_plan_bytes(&sizes)),
         partials: take(sizes.partial_bytes),
         arrivals: take(sizes.arrival_bytes),
+        gathered: take(gathered_bytes(plan)),
     }
 }
 

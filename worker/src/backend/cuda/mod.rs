@@ -10,12 +10,13 @@
 //! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
 //! | `memory.rs` | all other memory, taken once |
 //! | `device.rs` | the device, the image that it runs, launches |
-//! | `ffi/` | the door to the driver and cuBLASLt |
+//! | `ranks.rs`, `share.rs` | the other ranks, and what they add to the operations |
+//! | `ffi/` | the door to the driver, cuBLASLt and NCCL |
 //!
 //! Weights, cache and inner activations are bf16 or f16, sums f32. A plain kernel's result for a token
 //! does not depend on its company; a fast one's may, through the order of sums alone. Kernels read a
 //! step's counts from device memory, so that a recording fits every step of its bucket.
-//! Deliberately absent: several ranks.
+//! Deliberately absent: going on after a rank was lost.
 
 mod attend;
 mod device;
@@ -26,7 +27,9 @@ mod load;
 mod memory;
 mod ops;
 mod product;
+mod ranks;
 mod ring;
+mod share;
 mod step;
 mod stream_product;
 #[cfg(test)]
@@ -45,6 +48,7 @@ pub use ffi::DeviceInfo;
 use ffi::blas::Blas;
 use graph::Recordings;
 use memory::Memory;
+use ranks::Ranks;
 use step::Step;
 use weights::Weights;
 
@@ -79,18 +83,30 @@ pub struct CudaSettings {
     pub memory_utilization: f64,
     /// Threads that read and convert weights.
     pub threads: usize,
+    /// Ranks that share the model.
+    pub world: usize,
 }
 
 /// A GPU as a device. Used by the thread that made it.
 pub struct CudaBackend {
     settings: CudaSettings,
+    /// First, since a communicator hangs while one of its collectives is recorded.
     recordings: Recordings,
+    /// Second, since freeing memory waits for kernels, which may wait for peers.
+    ranks: Ranks,
+    /// Device memory that joining them took.
+    collective_bytes: u64,
     step: Step,
     memory: Memory,
     weights: Weights,
     blas: Blas,
     /// Last, since the others' memory is freed in its context.
     device: Device,
+}
+
+/// Version of the NCCL that several ranks would use, out of one of `folders` if it is there.
+pub fn nccl_version(folders: &[PathBuf]) -> Result<String, BackendError> {
+    ffi::nccl::Nccl::open(folders)?.version_text()
 }
 
 impl CudaBackend {
@@ -100,6 +116,8 @@ impl CudaBackend {
         let blas = Blas::new(settings.half, &settings.libraries)?;
         Ok(Self {
             recordings: Recordings::default(),
+            ranks: Ranks::new(settings.world, &settings.libraries)?,
+            collective_bytes: 0,
             step: Step::default(),
             memory: Memory::nothing()?,
             weights: Weights::default(),

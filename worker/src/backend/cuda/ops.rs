@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use super::memory::{self, Memory};
 use super::product::{Product, Then, word};
 use super::ring::Ring;
+use super::share::LogitsPlace;
 use super::step::Step;
 use super::{CudaBackend, Half};
 use crate::backend::args::{
@@ -21,6 +22,8 @@ use crate::batch::Batch;
 
 /// Bytes kept free for what the driver takes by itself: recordings, local memory, the library.
 const RESERVE_BYTES: u64 = 768 << 20;
+/// The same for what several ranks' library takes: its channels, and recordings of its calls.
+const COLLECTIVES_BYTES: u64 = 1 << 30;
 
 impl CudaBackend {
     fn step_shape(&self) -> StepShape {
@@ -40,9 +43,7 @@ impl CudaBackend {
         kind: Kind,
     ) -> Result<u64, BackendError> {
         // Launches of a decode step cover more rows than the tensor has: the bucket's.
-        let shape = self.step.shape;
-        let covered = if shape.is_decode { shape.rows as usize } else { 0 };
-        let rows = tensor.rows.max(covered);
+        let rows = self.covered_rows(tensor);
         let room = self.memory.arena.bytes() / 4;
         let fits = rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
         if tensor.kind != kind || fits.is_none_or(|end| end > room) {
@@ -64,11 +65,6 @@ impl CudaBackend {
     /// Address of a tensor of sums.
     fn sum(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
         self.address(operation, tensor, Kind::Sum)
-    }
-
-    fn alone(operation: &'static str) -> BackendError {
-        let cause = "one GPU only in this version: tensor parallelism runs on the CPU".to_owned();
-        BackendError::Args { operation, cause }
     }
 }
 
@@ -95,11 +91,11 @@ impl Backend for CudaBackend {
     }
 
     fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
-        Err(Self::alone("comm_id"))
+        self.ranks.new_id()
     }
 
-    fn join(&mut self, _id: &[u8], _rank: usize, _world: usize) -> Result<Abort, BackendError> {
-        Err(Self::alone("join"))
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        self.measured(|backend| backend.ranks.join(id, rank, world))
     }
 
     fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
@@ -107,7 +103,8 @@ impl Backend for CudaBackend {
         #[expect(clippy::cast_possible_truncation, reason = "a share of a size")]
         let others = (total as f64 * (1.0 - self.settings.memory_utilization)) as u64;
         let steps = memory::step_bytes(plan) as u64;
-        Ok(Some(free.saturating_sub(others + steps + RESERVE_BYTES)))
+        let collectives = if plan.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
+        Ok(Some(free.saturating_sub(others + steps + RESERVE_BYTES + collectives)))
     }
 
     fn kv_layout(&self) -> &'static str {
@@ -118,12 +115,14 @@ impl Backend for CudaBackend {
         self.device.stream.synchronize()?;
         self.memory = Memory::new(plan, &self.device.stream)?;
         self.step = Step::new(plan, Ring::new(plan, &self.memory.groups)?)?;
-        self.device.stream.synchronize()
+        self.device.stream.synchronize()?;
+        self.measured(|backend| backend.run_collectives(plan))
     }
 
     fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
         check_batch(&batch, &self.step.plan)?;
         self.step.begin(batch)?;
+        self.ranks.step_begins();
         if self.replay()? {
             self.step.is_replayed = true;
             return Ok(Begun::Replayed);
@@ -144,7 +143,8 @@ impl Backend for CudaBackend {
             first_token: word(args.first_token),
             table_rows: word(table.rows),
         };
-        self.device.launch(list::EMBED, [self.step.shape.tokens, 1, 1], &params)
+        self.device.launch(list::EMBED, [self.step.shape.tokens, 1, 1], &params)?;
+        self.sum_over_ranks("embed", params.out, &args.out)
     }
 
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
@@ -175,13 +175,17 @@ impl Backend for CudaBackend {
         let bias = self.weights.optional(operation, args.bias)?;
         args.check(&self.step_shape(), weight.shape(), bias.map(|bias| bias.shape()))?;
         let (x, out) = (self.inner(operation, &args.x)?, self.sum(operation, &args.out)?);
-        if args.residual != args.out {
+        // The residual is in the first rank's part of the sum, the bias too; so both count once.
+        let is_first = self.ranks.rank() == 0;
+        if is_first && args.residual != args.out {
             let (to, from) = (4 * args.out.offset, 4 * args.residual.offset);
             let bytes = 4 * args.residual.len();
             self.memory.arena.copy_within(to, from, bytes, &self.device.stream)?;
         }
         let (tokens, out_stride) = (self.step.shape.tokens, word(args.out.cols));
-        self.multiply(&Product { x, tokens, weight, bias, then: Then::Add, out, out_stride })
+        let (then, bias) = if is_first { (Then::Add, bias) } else { (Then::Part, None) };
+        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })?;
+        self.sum_over_ranks(operation, out, &args.out)
     }
 
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
@@ -190,10 +194,11 @@ impl Backend for CudaBackend {
         let scale = self.weights.vector(operation, args.norm)?;
         args.check(&self.step_shape(), scale.shape(), weight.shape())?;
         let x = self.norm(self.sum(operation, &args.x)?, scale, args.eps, true)?;
-        let (out, tokens) = (self.sum(operation, &args.logits)?, self.step.shape.outputs);
-        let out = out + 4 * args.first_token as u64;
-        let (then, out_stride) = (Then::Logits, word(args.logits.cols));
-        self.multiply(&Product { x, tokens, weight, bias: None, then, out, out_stride })
+        let (logits, tokens) = (self.sum(operation, &args.logits)?, self.step.shape.outputs);
+        let LogitsPlace { address: out, stride: out_stride } = self.logits_place(args, logits);
+        let (bias, then) = (None, Then::Logits);
+        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })?;
+        self.gather_logits(args, logits)
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
@@ -213,8 +218,9 @@ impl Backend for CudaBackend {
         self.device.launch(list::SAMPLE_ROWS, [outputs, 1, 1], &params)
     }
 
-    fn all_reduce(&mut self, _: Tensor) -> Result<(), BackendError> {
-        Err(Self::alone("all_reduce"))
+    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
+        let address = self.sum("all_reduce", &x)?;
+        self.sum_over_ranks("all_reduce", address, &x)
     }
 
     fn commit(&mut self) -> Result<Ticket, BackendError> {
@@ -248,7 +254,9 @@ impl Backend for CudaBackend {
         let ring = self.step.ring.as_ref().map_or(0, Ring::bytes);
         let taken = [("weights", self.weights.bytes()), ("pinned host memory", ring)];
         let lines = taken.into_iter().chain(self.memory.ledger());
-        let lines = lines.map(|(name, bytes)| (name.to_owned(), bytes as u64));
+        let collectives = self.ranks.are_several().then_some(("NCCL", self.collective_bytes));
+        let lines = lines.map(|(name, bytes)| (name, bytes as u64)).chain(collectives);
+        let lines = lines.map(|(name, bytes)| (name.to_owned(), bytes));
         let device = &self.device.info;
         [(format!("{} ({})", device.name, self.device.target.name()), device.bytes_total)]
             .into_iter()

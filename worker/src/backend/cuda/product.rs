@@ -34,6 +34,8 @@ pub(super) enum Then {
     Add,
     /// Stored in single precision.
     Logits,
+    /// The same for all tokens: a part of a sum over ranks.
+    Part,
 }
 
 /// A product of activations with a weight.
@@ -126,7 +128,7 @@ impl CudaBackend {
             Then::Store => list::PRODUCT,
             Then::Glu => list::PRODUCT_GLU,
             Then::Add => list::PRODUCT_RESIDUAL,
-            Then::Logits => list::PRODUCT_LOGITS,
+            Then::Logits | Then::Part => list::PRODUCT_LOGITS,
         };
         let tiles = |size: u32| size.div_ceil(PRODUCT_TILE);
         self.device.launch(kernel, [tiles(params.outputs), tiles(params.tokens), 1], &params)
@@ -153,7 +155,7 @@ impl CudaBackend {
             stride: word(product.weight.stride),
             out_stride,
             adds: product.then == Then::Add,
-            single: matches!(product.then, Then::Add | Then::Logits),
+            single: matches!(product.then, Then::Add | Then::Logits | Then::Part),
         };
         let operands = Operands { x: product.x, weight: product.weight.address, out };
         self.blas.product(shape, operands, &self.device.stream)?;

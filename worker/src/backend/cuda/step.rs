@@ -168,7 +168,7 @@ impl CudaBackend {
     /// Whether the device has passed a committed step.
     pub(super) fn is_passed(&self, ticket: Ticket) -> Result<bool, BackendError> {
         match self.step.pending.iter().find(|pending| pending.ticket == ticket) {
-            Some(pending) => self.step.events[pending.slot].is_passed(),
+            Some(pending) => self.ranks.is_passed(&self.step.events[pending.slot]),
             None => Err(unknown(ticket)),
         }
     }
@@ -178,7 +178,8 @@ impl CudaBackend {
         let step = &mut self.step;
         let next = step.pending.pop_front().filter(|pending| pending.ticket == ticket);
         let pending = next.ok_or_else(|| unknown(ticket))?;
-        step.events[pending.slot].wait()?;
+        self.ranks.wait(&step.events[pending.slot])?;
+        self.ranks.step_ended();
         let Some(ring) = &step.ring else { return Err(unknown(ticket)) };
         let mut hash = Xxh3Default::new();
         let mut sampled = Vec::with_capacity(pending.outputs);

@@ -104,6 +104,6 @@ fn store(then: Then) -> StreamStore {
         Then::Store => StreamStore::Store,
         Then::Glu => StreamStore::Glu,
         Then::Add => StreamStore::AddF32,
-        Then::Logits => StreamStore::StoreF32,
+        Then::Logits | Then::Part => StreamStore::StoreF32,
     }
 }

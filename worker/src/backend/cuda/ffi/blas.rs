@@ -14,12 +14,15 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::launch::Stream;
-use super::{failed, keep_library, memory::DeviceBuffer};
+use super::{Library, failed, memory::DeviceBuffer};
 use crate::backend::BackendError;
 use crate::backend::cuda::Half;
 
 /// Bytes that an algorithm may use meanwhile.
 pub(in crate::backend::cuda) const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// The library, and who brings it.
+const LIBRARY: Library = Library { file: "libcublasLt.so.13", package: "nvidia-cublas==13.*" };
 
 /// `CUBLAS_OP_T`.
 static TRANSPOSED: i32 = 1;
@@ -81,7 +84,7 @@ impl Blas {
         half: Half,
         folders: &[std::path::PathBuf],
     ) -> Result<Self, BackendError> {
-        keep_library("libcublasLt.so.13", folders)?;
+        LIBRARY.keep(folders)?;
         let handle = result::create_handle().map_err(blas_error)?;
         let workspace = DeviceBuffer::new(WORKSPACE_BYTES)?;
         Ok(Self { handle, workspace, half, plans: BTreeMap::new() })

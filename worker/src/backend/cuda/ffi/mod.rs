@@ -1,4 +1,4 @@
-//! The door to the CUDA driver and cuBLASLt: every unsafe call of this backend, behind safe ones.
+//! The door to the CUDA driver, cuBLASLt and NCCL: every unsafe call of this backend, behind safe ones.
 //!
 //! | file | is |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `launch.rs` | modules, functions, streams, events, graphs |
 //! | `tensor_map.rs` | tensors in the copy engine's words |
 //! | `blas.rs` | cuBLASLt |
+//! | `nccl.rs`, `nccl_bindings.rs` | NCCL; what bindgen made of its header |
 //!
 //! Libraries are opened at run time, and nothing panics where one is missing. What cannot be proved
 //! here: that addresses inside of a kernel's parameters are right. A wrong one is a device error,
@@ -17,6 +18,8 @@
 pub(super) mod blas;
 pub(super) mod launch;
 pub(super) mod memory;
+pub(super) mod nccl;
+mod nccl_bindings;
 pub(super) mod tensor_map;
 
 use std::ffi::{CStr, c_int};
@@ -75,19 +78,35 @@ pub(super) fn start_driver() -> Result<i32, BackendError> {
     Ok(version)
 }
 
-/// Opens a library out of one of `folders`, or where the system looks, for as long as the process
-/// lives, so that opening it by its name finds it again.
-pub(super) fn keep_library(name: &str, folders: &[PathBuf]) -> Result<(), BackendError> {
-    let places = folders.iter().map(|folder| folder.join(name)).chain([PathBuf::from(name)]);
-    for place in places {
-        // SAFETY: NVIDIA's libraries may be initialised in any process at any time.
-        if let Ok(library) = unsafe { libloading::Library::new(&place) } {
-            std::mem::forget(library);
-            return Ok(());
+/// A library beside the driver.
+pub(super) struct Library {
+    /// Its file.
+    file: &'static str,
+    /// The package of Python's that brings it.
+    package: &'static str,
+}
+
+impl Library {
+    /// Opens it out of one of `folders`, or where the system looks, for as long as the process lives,
+    /// so that opening it by its name finds it again.
+    fn keep(&self, folders: &[PathBuf]) -> Result<(), BackendError> {
+        let (name, package) = (self.file, self.package);
+        let places = folders.iter().map(|folder| folder.join(name)).chain([PathBuf::from(name)]);
+        for place in places {
+            // SAFETY: NVIDIA's libraries may be initialised in any process at any time.
+            if let Ok(library) = unsafe { libloading::Library::new(&place) } {
+                std::mem::forget(library);
+                return Ok(());
+            }
         }
+        let cause = format!("{name} was not found; `pip install '{package}'` brings it");
+        Err(failed("dlopen", cause))
     }
-    let cause = format!("{name} was not found; `pip install nvidia-cublas==13.*` brings it");
-    Err(failed("dlopen", cause))
+
+    fn too_old(&self, cause: &str) -> BackendError {
+        let (name, package) = (self.file, self.package);
+        failed(name, format!("{cause}; `pip install --upgrade '{package}'` brings a newer one"))
+    }
 }
 
 /// A device as the driver describes it.

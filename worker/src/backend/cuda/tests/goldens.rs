@@ -23,8 +23,13 @@ const BOUNDS: [(&str, f32); 9] = [
     ("qwen3-yarn", 0.0519),
 ];
 
+/// What is allowed to a checkpoint.
+pub(super) fn bound(name: &str) -> f32 {
+    BOUNDS.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
 /// Logits after the last token of a prompt that is fed `chunk` tokens at a time.
-fn feed(tiny: &mut Tiny, slot: usize, tokens: &[Token], chunk: usize) -> Vec<f32> {
+pub(super) fn feed(tiny: &mut Tiny, slot: usize, tokens: &[Token], chunk: usize) -> Vec<f32> {
     let mut logits = Vec::new();
     for (index, tokens) in tokens.chunks(chunk).enumerate() {
         let start = index * chunk;

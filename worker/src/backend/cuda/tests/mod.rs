@@ -12,6 +12,7 @@ mod failing;
 mod goldens;
 mod graphs;
 mod products;
+mod ranks;
 mod stress;
 mod tiny;
 
@@ -62,6 +63,7 @@ fn settings(half: Half) -> Option<CudaSettings> {
         graphs: true,
         memory_utilization: 0.5,
         threads: 3,
+        world: 1,
     })
 }
 
@@ -279,6 +281,7 @@ fn plan(arena: usize) -> MemoryPlan {
         slots_max: 512,
         outputs_max: 512,
         vocab: 0,
+        vocab_rows: Vec::new(),
         kv: Vec::new(),
     }
 }

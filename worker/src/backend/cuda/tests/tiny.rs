@@ -83,22 +83,33 @@ impl Tiny {
     }
 
     /// On a backend that is there, but empty.
-    pub(super) fn on(mut backend: CudaBackend, what: What) -> Self {
+    pub(super) fn on(backend: CudaBackend, what: What) -> Self {
+        Self::of_rank(backend, what, 0, |_| ())
+    }
+
+    /// A rank's part of a model; `join` brings the backend to the others.
+    pub(super) fn of_rank(
+        mut backend: CudaBackend,
+        what: What,
+        rank: usize,
+        join: impl FnOnce(&mut CudaBackend),
+    ) -> Self {
         let source = match what {
             What::Fixture(name) => Source::open(fixture(name)).unwrap(),
             What::Published(head_dim) => published(head_dim),
         };
         let spec = source.spec();
-        let layout = layouts(spec, 1).unwrap().remove(0);
+        let layout = layouts(spec, backend.settings.world as u32).unwrap().remove(rank);
         let model = match what {
             What::Fixture(_) => model::load(&source, &layout, &mut backend, |_| ()),
             What::Published(_) => model::invent(&source, &layout, &mut backend, |_| ()),
         };
         let model = model.unwrap();
+        join(&mut backend);
         let limits = StepLimits { slots_max: SLOTS, tokens_per_step_max: 512, context_max: 256 };
         let activations = Activations::plan(&model, limits);
         let blocks = vec![(SLOTS * BLOCKS_EACH) as u32; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &layout, &activations, limits, &blocks);
+        let plan = memory::plan(spec, &layout, &activations, limits, &blocks).unwrap();
         super::allocate(&mut backend, &plan);
         if super::is_sanitized() {
             backend.step.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));

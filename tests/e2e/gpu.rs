@@ -1,0 +1,115 @@
+//! Several ranks on GPUs, with the real program. On one card they share it: NCCL then takes each
+//! for a host of its own, and a sum takes milliseconds, so the model is tiny.
+//!
+//! Without a GPU the tests say so and pass; with `BINFER_REQUIRE_GPU=1` a missing one fails them.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Permit, Run, Server, binfer, repository, send_signal, traces};
+
+/// From the kill to the last trace of the cluster.
+const LIMIT: Duration = Duration::from_secs(5);
+const SHARED: (&str, &str) = ("BINFER_GPUS_SHARED", "1");
+
+fn model() -> String {
+    repository("tests/fixtures/tiny/qwen3").to_str().unwrap().to_owned()
+}
+
+/// Whether there is a GPU.
+fn is_there() -> bool {
+    let probe = binfer().args(["worker", "--probe"]).stderr(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(probe.stdout).unwrap();
+    let found = said.contains(r#""device":"cuda""#);
+    let required = std::env::var("BINFER_REQUIRE_GPU").is_ok_and(|value| value == "1");
+    assert!(found || !required, "{said}");
+    if !found {
+        eprintln!("skipped: {said}");
+    }
+    found
+}
+
+fn ready(world: usize, args: &[&str]) -> Server {
+    let args = [&["--device", "cuda", "--max-model-len", "512"], args].concat();
+    let mut server = Server::with(&model(), Permit::alone(), world, (&args, &[SHARED]));
+    server.wait_until_ready();
+    server
+}
+
+/// Texts of a few requests that run together, greedy and drawn.
+fn texts(server: &Server) -> Vec<String> {
+    let client = server.client;
+    let ask = |index: usize| {
+        let body = json!({
+            "prompt": (0..1 + 9 * index).map(|at| (7 * at + index) % 90).collect::<Vec<_>>(),
+            "max_tokens": 24, "ignore_eos": true, "seed": index,
+            "temperature": if index.is_multiple_of(2) { 0.0 } else { 0.8 },
+        });
+        let reply = client.post("/v1/completions", &body).unwrap();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let usage: Value = reply.json()["usage"]["completion_tokens"].clone();
+        assert_eq!(usage, 24, "{reply:?}");
+        reply.text()
+    };
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..4).map(|index| scope.spawn(move || ask(index))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn ranks_on_gpus_agree_in_every_step() {
+    if !is_there() {
+        return;
+    }
+    for world in [2, 3] {
+        let server = ready(world, &[]);
+        let first = texts(&server);
+        assert!(first.iter().all(|text| !text.is_empty()), "{first:?}");
+        let log = server.stop();
+        assert_eq!(log.matches("NCCL ").count(), world, "no ledger of each rank: {log}");
+    }
+}
+
+#[test]
+fn a_killed_rank_on_a_gpu_ends_the_others_and_is_named() {
+    if !is_there() {
+        return;
+    }
+    for rank in [0, 1] {
+        let mut server = ready(2, &[]);
+        let body = json!({
+            "prompt": "night", "max_tokens": 480, "ignore_eos": true, "temperature": 0
+        });
+        let mut events = server.client.stream("/v1/completions", &body).unwrap().unwrap();
+        events.pieces(3);
+        let victim = server.worker(rank);
+        assert!(send_signal(victim, Signal::KILL), "rank {rank} ended before");
+        let killed = Instant::now();
+        let rest = events.rest();
+        let cause = format!("rank {rank}: was killed by signal 9");
+        assert!(rest.error.as_deref().is_some_and(|error| error.contains(&cause)), "{rest:?}");
+        let status = server.exit(LIMIT.saturating_sub(killed.elapsed()));
+        assert_eq!(status.code(), Some(70), "{}", server.log.text());
+        assert_eq!(server.survivors(LIMIT.saturating_sub(killed.elapsed())), []);
+        assert!(traces(server.pid()).is_empty());
+        eprintln!("rank {rank}: all over after {:?}", killed.elapsed());
+        assert!(server.log.finish().contains(&cause));
+    }
+}
+
+#[test]
+fn more_ranks_than_gpus_are_refused_with_the_way_out() {
+    if !is_there() {
+        return;
+    }
+    let run = Run::of(&["run", &model(), "night", "--device", "cuda", "--tp", "4"]);
+    if run.status.success() {
+        return; // as many GPUs are there
+    }
+    assert_eq!(run.status.code(), Some(78), "{run:?}");
+    assert!(run.stderr.contains("--tp 4: a rank takes a GPU"), "{run:?}");
+}
