@@ -74,30 +74,42 @@ fn ranks_on_gpus_agree_in_every_step() {
     }
 }
 
+/// Sends `signal` to a rank while tokens come: `what` of it must reach client and operator within
+/// the limit after `patience`, and nobody may be left.
+fn lose(rank: usize, signal: Signal, patience: Duration, what: &str) {
+    let mut server = ready(2, &["--step-deadline", "2"]);
+    let body = json!({
+        "prompt": "night", "max_tokens": 480, "ignore_eos": true, "temperature": 0
+    });
+    let mut events = server.client.stream("/v1/completions", &body).unwrap().unwrap();
+    events.pieces(3);
+    let victim = server.worker(rank);
+    assert!(send_signal(victim, signal), "rank {rank} ended before");
+    let (sent, limit) = (Instant::now(), patience + LIMIT);
+    let rest = events.rest();
+    let cause = format!("rank {rank}: {what}");
+    assert!(rest.error.as_deref().is_some_and(|error| error.contains(&cause)), "{rest:?}");
+    let status = server.exit(limit.saturating_sub(sent.elapsed()));
+    assert_eq!(status.code(), Some(70), "{}", server.log.text());
+    assert_eq!(server.survivors(limit.saturating_sub(sent.elapsed())), []);
+    assert!(traces(server.pid()).is_empty());
+    eprintln!("{signal:?} to rank {rank}: all over after {:?}", sent.elapsed());
+    assert!(server.log.finish().contains(&cause));
+}
+
 #[test]
 fn a_killed_rank_on_a_gpu_ends_the_others_and_is_named() {
-    if !is_there() {
-        return;
+    if is_there() {
+        for rank in [0, 1] {
+            lose(rank, Signal::KILL, Duration::ZERO, "was killed by signal 9");
+        }
     }
-    for rank in [0, 1] {
-        let mut server = ready(2, &[]);
-        let body = json!({
-            "prompt": "night", "max_tokens": 480, "ignore_eos": true, "temperature": 0
-        });
-        let mut events = server.client.stream("/v1/completions", &body).unwrap().unwrap();
-        events.pieces(3);
-        let victim = server.worker(rank);
-        assert!(send_signal(victim, Signal::KILL), "rank {rank} ended before");
-        let killed = Instant::now();
-        let rest = events.rest();
-        let cause = format!("rank {rank}: was killed by signal 9");
-        assert!(rest.error.as_deref().is_some_and(|error| error.contains(&cause)), "{rest:?}");
-        let status = server.exit(LIMIT.saturating_sub(killed.elapsed()));
-        assert_eq!(status.code(), Some(70), "{}", server.log.text());
-        assert_eq!(server.survivors(LIMIT.saturating_sub(killed.elapsed())), []);
-        assert!(traces(server.pid()).is_empty());
-        eprintln!("rank {rank}: all over after {:?}", killed.elapsed());
-        assert!(server.log.finish().contains(&cause));
+}
+
+#[test]
+fn a_rank_that_is_stopped_on_a_gpu_is_named_after_the_deadline() {
+    if is_there() {
+        lose(1, Signal::STOP, Duration::from_secs(2), "silent for 2.0 s");
     }
 }
 

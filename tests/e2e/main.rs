@@ -13,6 +13,7 @@
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `features` | features of the tiny checkpoints switched off: the goldens notice |
+//! | `nccl` | a library for several GPUs that will not do |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `plan` | what a model takes, planned and reported |
@@ -39,6 +40,7 @@ mod harness;
 mod hub;
 mod kill;
 mod logits;
+mod nccl;
 mod packed;
 mod parity;
 mod plan;

@@ -5,6 +5,7 @@
 //! waiting, and what is summed.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
+use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +34,11 @@ impl Nccl {
         LIBRARY.keep(folders)?;
         // SAFETY: the library may be initialised at any time; the bindings were made from its header.
         let opened = unsafe { sys::Nccl::new(LIBRARY.file) };
-        let library = opened.map_err(|error| LIBRARY.too_old(&error.to_string()))?;
+        let library = opened.map_err(|error| {
+            // Which function is missing stands in the loader's own words.
+            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+            LIBRARY.too_old(&format!("{error}{source}"))
+        })?;
         let nccl = Self(Arc::new(library));
         let version = nccl.version()?;
         if version < VERSION_MIN {
