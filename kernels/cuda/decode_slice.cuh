@@ -2,6 +2,7 @@
 #pragma once
 
 #include "heads.cuh"
+#include "layouts.cuh"
 
 namespace decode {
 
@@ -34,7 +35,7 @@ __device__ void attend_slice(State<kDim>& state, const uint32_t (&queries)[kDim 
     float s[4], largest = state.largest[half];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int place = i / 2 * 8 + lane % 4 * 2 + i % 2;
+      const int place = layouts::sum(lane, i / 2 * 4 + i % 2).column;
       const bool sees = place >= places.first && place < places.end;
       s[i] = sees ? scores[i / 2][2 * half + i % 2] * scale : -INFINITY;
       largest = fmaxf(largest, s[i]);

@@ -20,6 +20,7 @@
 //
 // Launch: a block a multiprocessor, kThreads threads, Shape::kSharedBytes of dynamic shared memory.
 // Blocks of 64 tokens; head_dim 64 or 128; heads / kv_heads <= 128.
+#include "layouts.cuh"
 #include "prefill_tiles.cuh"
 #include "wgmma.cuh"
 
@@ -67,7 +68,7 @@ __device__ void multiply_values(const Shared<S>& shared, int stage, const Weight
 template <bool kMasked>
 __device__ void soften(Scores& scores, Rows& rows, float scale, int start, int window,
                        float (&factors)[2]) {
-  const int column = threadIdx.x % 4 * 2;
+  const int column = layouts::sum(threadIdx.x, 0).column;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int end = rows.position[half] + 1 - start - column;
@@ -76,7 +77,7 @@ __device__ void soften(Scores& scores, Rows& rows, float scale, int start, int w
 #pragma unroll
     for (int i = 0; i < kKeys / 4; ++i) {
       float& score = scores[i / 2 * 4 + half * 2 + i % 2];
-      const int key = i / 2 * 8 + i % 2;
+      const int key = layouts::sum(0, i / 2 * 4 + i % 2).column;
       if (kMasked && (key < first || key >= end)) score = -INFINITY;
       largest = fmaxf(largest, score);
     }
@@ -143,7 +144,7 @@ template <typename T, typename S>
 __device__ void consume(const PrefillAttendParams& p, const Work& work, const Shared<S>& shared,
                         const Turn& turn, int n, Place& keys, Place& values) {
   const int thread = threadIdx.x - 128, group = p.attend.heads / p.attend.kv_heads;
-  const int first_row = thread / 32 * 16 + thread % 32 / 4, steps = work.steps();
+  const int first_row = layouts::sum(thread, 0).row, steps = work.steps();
   const bool signals = thread % 32 == 0;
   Rows rows = {{work.position + first_row / group, work.position + (first_row + 8) / group},
                {-INFINITY, -INFINITY}, {0, 0}};
