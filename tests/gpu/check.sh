@@ -23,16 +23,15 @@ mkdir -p "$logs"
 : > "$logs/results"
 export BINFER_REQUIRE_GPU=1
 
-# What a way runs a test with; nothing where the way is not for it.
+# What a way runs a test with.
 command_of() {
-    local way=$1 name=$2 sanitizer
+    local way=$1 sanitizer
     sanitizer="env BINFER_SANITIZED=1 compute-sanitizer --tool $way --error-exitcode 99 --print-limit 20"
     [ "$way" = memcheck ] && sanitizer+=" --padding 512"
     case $way in
     own) echo env BINFER_KERNELS= ;;
     compute_80 | stressed) echo env "BINFER_KERNELS=$way" ;;
-    # A thousand repeats show nothing more to a sanitizer, and take it hours.
-    *) [[ $name == *::stress::* ]] || echo "$sanitizer" ;;
+    *) echo "$sanitizer" ;;
     esac
 }
 
@@ -40,8 +39,7 @@ command_of() {
 run() {
     local binary=$1 name=$2 way=$3 began log with code result
     log="$logs/$way.${name//::/.}.log"
-    with=$(command_of "$way" "$name")
-    [ -n "$with" ] || return 0
+    with=$(command_of "$way")
     began=$(date +%s%N)
     # shellcheck disable=SC2086
     timeout "$limit_s" $with "$binary" --exact "$name" --nocapture --test-threads=1 > "$log" 2>&1
@@ -60,10 +58,10 @@ runs() {
     local binary name way
     for binary in "${binaries[@]}"; do
         "$binary" --list --format terse | sed -n 's/: test$//p' |
-            grep -E '(^|::)(cuda::tests|gpu)::' | grep -E "${ONLY:-.}" | grep "$@" |
+            grep -E '(^|::)(cuda::tests|gpu)::' | grep -E "${ONLY:-.}" | grep -E "$@" |
             while read -r name; do
                 for way in "${ways[@]}"; do
-                    [[ $name == gpu::* && $way != own ]] ||
+                    [[ $name =~ $alone && $way != own ]] ||
                         printf '%s\0%s\0%s\0' "$binary" "$name" "$way"
                 done
             done
@@ -71,13 +69,12 @@ runs() {
 }
 
 binaries=("$@")
-# Mixed load watches the device's memory, and ranks wait for each other: they go alone.
-alone='mixed_load|rank'
-for group in "-vE $alone" "-E $alone"; do
-    jobs=$([ "$group" = "-E $alone" ] && echo 1 || echo "${JOBS:-4}")
-    # shellcheck disable=SC2086
-    runs $group | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "$jobs" bash -c 'run "$@"' run
-done
+# These watch the device's memory, are several processes that wait for each other, or repeat small
+# steps a thousand times on all images by themselves.
+alone='mixed_load|rank|::stress::'
+runs "$alone" | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P 1 bash -c 'run "$@"' run
+runs -v "$alone" |
+    timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "${JOBS:-4}" bash -c 'run "$@"' run
 
 awk -v ways="${ways[*]}" '
     { cell[$1, $2] = $3 " " $4 / 10; if ($3 != "ok") bad++ }

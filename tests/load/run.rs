@@ -11,6 +11,9 @@ use super::pair::{CONTEXT_MAX, Pair, sched_config};
 /// What host memory may grow by: the allocator's own habits.
 const HOST_GROWTH_BYTES: u64 = 16 << 20;
 
+/// Steps after which it says so.
+const REPORT: u64 = 20_000;
+
 /// How long, and how memory is looked at.
 pub(crate) struct Course<'a> {
     pub(crate) steps: u64,
@@ -26,7 +29,7 @@ pub(crate) fn run(source: &Source, mut pair: Pair, course: &Course<'_>) {
     let blocks: Vec<usize> = config.kv_groups.iter().map(|group| group.blocks as usize).collect();
     let mut sched = Scheduler::new(config).unwrap();
     let mut clients = Clients::new(source.spec().vocab, CONTEXT_MAX);
-    let (began, mut steps, mut before) = (Instant::now(), 0, None);
+    let (began, mut steps, mut reported, mut before) = (Instant::now(), 0, 0, None);
     while steps < course.steps || !sched.is_idle() {
         if steps < course.steps {
             clients.act(&mut sched);
@@ -42,6 +45,10 @@ pub(crate) fn run(source: &Source, mut pair: Pair, course: &Course<'_>) {
         if steps >= course.settled && before.is_none() {
             before = Some(((course.device_bytes)(), host_bytes()));
         }
+        if steps >= reported + REPORT {
+            reported = steps;
+            eprintln!("{steps} steps, {:.1} s: all equal", began.elapsed().as_secs_f64());
+        }
     }
     let (device, host) = before.expect("a course beyond its settling");
     let stats = sched.stats();
@@ -54,7 +61,8 @@ pub(crate) fn run(source: &Source, mut pair: Pair, course: &Course<'_>) {
     );
     assert_eq!(clients.live(), 0, "requests that never ended");
     assert_eq!(stats.blocks_free, blocks, "blocks were lost");
-    assert_eq!((course.device_bytes)(), device, "device memory drifts");
+    let (now, free) = ((course.device_bytes)(), device);
+    assert!(now >= free, "of the device {free:?} bytes were free, and now {now:?}");
     let grown = host_bytes().saturating_sub(host);
     assert!(grown <= HOST_GROWTH_BYTES, "host memory grew by {grown} bytes");
     // What the course is for did happen.

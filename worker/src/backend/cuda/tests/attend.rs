@@ -7,7 +7,8 @@ use binfer_shard::DType;
 use binfer_shard::spec::{Rope, RopeScaling};
 
 use super::{
-    HALVES, Half, Known, Piece, Random, Rig, TOKENS, batch, oracle, output, plan, same_bits,
+    HALVES, Half, Known, Piece, Random, Rig, batch, numbers_of_tokens, oracle, output, plan,
+    same_bits,
 };
 use crate::backend::args::{AttendArgs, Kind, Tensor};
 use crate::backend::tests::assert_near;
@@ -246,7 +247,7 @@ fn any_number_of_decode_rows_and_of_tokens_of_a_chunk() {
     for (half, shape) in [(Half::Bf16, SHAPES[0]), (Half::F16, SHAPES[2]), (Half::Bf16, SHAPES[4])]
     {
         let Some(mut rig) = Rig::new(half, 21) else { return };
-        for count in TOKENS {
+        for count in numbers_of_tokens() {
             let what = format!("{half:?} {count}");
             let mut feeding = Feeding::new(&mut rig, shape, count, 140);
             let mut prompts = vec![0; count];

@@ -43,7 +43,8 @@ pub(super) fn feed(tiny: &mut Tiny, slot: usize, tokens: &[Token], chunk: usize)
 
 #[test]
 fn tiny_checkpoints_are_as_near_as_bfloat16_can_be() {
-    let some = if is_sanitized() { 2 } else { BOUNDS.len() };
+    // What a sanitizer has time for, and what no library takes part in: see docs/gpu-tests.md.
+    let (some, tokens_max) = if is_sanitized() { (1, 128) } else { (BOUNDS.len(), usize::MAX) };
     for (name, bound) in BOUNDS.into_iter().take(some) {
         let Some(settings) = settings(Half::Bf16) else { return };
         let text = std::fs::read_to_string(fixture(name).join("golden.json")).unwrap();
@@ -52,6 +53,9 @@ fn tiny_checkpoints_are_as_near_as_bfloat16_can_be() {
         let mut tiny = Tiny::new(CudaSettings { graphs: false, ..settings }, What::Fixture(name));
         for (index, case) in golden["prompts"].as_array().unwrap().iter().enumerate() {
             let tokens: Vec<Token> = serde_json::from_value(case["prompt_ids"].clone()).unwrap();
+            if tokens.len() > tokens_max {
+                continue;
+            }
             let want: Vec<f32> = serde_json::from_value(case["logits"].clone()).unwrap();
             let longest = case["longest"].as_u64().unwrap_or(256);
             tiny.model.limit_positions(longest as u32);

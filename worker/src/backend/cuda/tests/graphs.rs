@@ -20,8 +20,8 @@ fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
         let mut graphs = Tiny::new(settings.clone(), what);
         let mut single = Tiny::new(CudaSettings { graphs: false, ..settings }, what);
         let buckets = graphs.backend.recordings();
-        assert!(buckets.len() == 25 || is_sanitized(), "{buckets:?}");
-        assert_eq!(buckets.last(), Some(&SLOTS));
+        let all = buckets.len() == 25 && buckets.last() == Some(&SLOTS);
+        assert!(all || is_sanitized(), "{buckets:?}");
         for bucket in buckets {
             for tiny in [&mut graphs, &mut single] {
                 tiny.backend.step.buckets = vec![bucket];

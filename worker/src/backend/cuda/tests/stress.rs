@@ -106,11 +106,10 @@ fn product(rig: &mut Rig, tokens: usize, then: Then) -> Vec<f32> {
 
 #[test]
 fn products_bear_short_rings_and_pauses() {
-    for tokens in [1, 9, 32, 64, 96, 128, 256] {
-        for then in [Then::Store, Then::Glu, Then::Add] {
-            let name = format!("{tokens} tokens, {then:?}");
-            both(Half::Bf16, &name, |rig| product(rig, tokens, then));
-        }
+    let thens = [Then::Store, Then::Glu, Then::Add].into_iter().cycle();
+    for (tokens, then) in [1, 8, 16, 32, 64, 96, 128, 256].into_iter().zip(thens) {
+        let name = format!("{tokens} tokens, {then:?}");
+        both(Half::Bf16, &name, |rig| product(rig, tokens, then));
     }
 }
 

@@ -38,14 +38,13 @@ const ALL: [(Half, What); 5] = [
     (Half::F16, What::Published(128)),
 ];
 
-/// Of these, those that a sanitizer has time for.
+/// Of these, what a sanitizer has time for.
 pub(super) fn models() -> impl Iterator<Item = (Half, What)> {
-    let all = ALL.into_iter();
-    all.filter(|(_, what)| {
-        !super::is_sanitized() || matches!(what, What::Fixture("mistral") | What::Published(64))
-    })
+    let has_time = |what| !super::is_sanitized() || matches!(what, What::Published(64));
+    ALL.into_iter().filter(move |(_, what)| has_time(*what))
 }
-const SOME_BUCKETS: [usize; 4] = [1, 8, 56, 256];
+/// Of the buckets likewise. Few enough tokens for kernels of our own: see docs/gpu-tests.md.
+const SOME_BUCKETS: [usize; 3] = [1, 8, 56];
 
 /// A model on the device.
 pub(super) struct Tiny {
