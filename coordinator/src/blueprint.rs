@@ -56,6 +56,7 @@ impl Blueprint {
                 kv_bytes_max: self.kv_bytes_max(),
                 cuda: options.cuda.clone(),
                 random_weights: self.random_weights,
+                timing: options.timing.clone(),
             },
         }
     }

@@ -204,11 +204,16 @@ impl Launched {
         let (fleet, facts) = started.inspect_err(|error| {
             ends.readiness.send_replace(Readiness::Lost(error.to_string()));
         })?;
+        let bytes = facts.weight_bytes.iter().sum::<u64>() as f64;
+        let (seconds, rate) =
+            (facts.load_us as f64 / 1e6, bytes / 1e3 / facts.load_us.max(1) as f64);
+        self.report.phase(&format!("weights loaded, in {seconds:.2} s, {rate:.1} GB/s"));
         self.report.phase("workers ready");
         let name = &self.blueprint.options.name;
         if let Some(summary) = self.blueprint.gpu_summary(&facts) {
             self.report.line(&format!("{name}: {summary}"));
         }
+        facts.notes.iter().for_each(|note| self.report.line(note));
         self.report.line(&format!("{name}: ready in {:.2} s", self.report.elapsed_s()));
         let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;

@@ -21,3 +21,4 @@ pub mod sched;
 pub mod serve;
 pub mod shard_cache;
 pub mod text;
+pub mod timing;

@@ -11,6 +11,8 @@ use crate::config::{self, ConfigError};
 use crate::device::{Device, Kernels, Wishes};
 use crate::fleet::CudaConfig;
 use crate::parallel::{SHARDS_REASON, TensorParallel};
+use crate::report::Verbosity;
+use crate::timing::Timing;
 
 /// Flags of every command that runs a model.
 #[derive(Args, Clone, Debug)]
@@ -63,6 +65,14 @@ pub struct ModelArgs {
     /// A rank that stands still for so long counts as lost
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     pub step_deadline: f32,
+    /// At the end a table on stderr: operations, their time, their share of what the device can do.
+    /// Steps take a little longer
+    #[arg(long)]
+    pub profile: bool,
+    /// Write the time of every operation to FILE, for ui.perfetto.dev or about:tracing; of several
+    /// ranks to FILE.rank-0 and so on
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Nothing on stderr but errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -121,30 +131,10 @@ pub struct Options {
     pub cuda: Option<CudaConfig>,
     /// A rank that stands still for so long counts as lost.
     pub step_deadline: Duration,
+    /// What workers say of the time that operations take.
+    pub timing: Timing,
     /// How much to say on stderr.
     pub verbosity: Verbosity,
-}
-
-/// How much to say on stderr.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verbosity {
-    /// Errors.
-    Quiet,
-    /// Progress, and a line when ready.
-    Normal,
-    /// Each phase of the start.
-    Verbose,
-}
-
-impl Verbosity {
-    /// What `--quiet` and `--verbose` leave to say.
-    pub fn of(quiet: bool, verbose: bool) -> Self {
-        match (quiet, verbose) {
-            (true, _) => Self::Quiet,
-            (false, true) => Self::Verbose,
-            (false, false) => Self::Normal,
-        }
-    }
 }
 
 impl ModelArgs {
@@ -206,6 +196,8 @@ impl ModelArgs {
         let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
         let world = world as usize;
         let threads = (all_threads / world).max(1);
+        let timing = Timing { profile: self.profile, trace: self.trace.clone() };
+        timing.check(world)?;
         Ok(Options {
             name,
             path: source.path().to_owned(),
@@ -220,6 +212,7 @@ impl ModelArgs {
             threads: u32::try_from(threads).unwrap_or(u32::MAX),
             limits: Limits { memory, ..limits },
             step_deadline: Duration::from_secs_f32(self.step_deadline),
+            timing,
             verbosity: self.verbosity(),
         })
     }

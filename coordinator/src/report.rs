@@ -10,10 +10,31 @@ use binfer_shard::hub::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::fleet::LoadProgress;
-use crate::options::Verbosity;
 
 /// What the bar of a download shows.
 const DOWNLOADING: &str = "downloading {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+
+/// How much to say on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Errors.
+    Quiet,
+    /// Progress, and a line when ready.
+    Normal,
+    /// Each phase of the start.
+    Verbose,
+}
+
+impl Verbosity {
+    /// What `--quiet` and `--verbose` leave to say.
+    pub fn of(quiet: bool, verbose: bool) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Verbose,
+            (false, false) => Self::Normal,
+        }
+    }
+}
 
 /// Tells about one start, or about something else that takes time.
 #[derive(Clone, Debug)]

@@ -232,3 +232,14 @@ struct FillParams {
   uint32_t reserved;
 };
 BINFER_SIZE(FillParams, 32);
+
+// The time when all that was launched before is over.
+struct StampParams {
+  const StepState* state;
+  uint64_t* out;  // mapped, [ring slot][places]
+  uint32_t place;
+  uint32_t places;
+  uint32_t is_first;  // of a step, before apply has moved the ring on
+  uint32_t reserved;
+};
+BINFER_SIZE(StampParams, 32);

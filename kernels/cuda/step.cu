@@ -1,8 +1,10 @@
-// First and last kernel of a step.
+// First and last kernel of a step, and the one that notes times between others.
 //   apply:  the host's delta, out of a slot of a ring of mapped memory, becomes the step's tables.
 //           Grid: any; each thread takes a stride of every array. Reads mapped memory once.
 //   finish: a digest of each output's hidden state, and what was drawn, back into mapped memory.
 //           Grid: one block an output of the bucket, at least one.
+//   stamp:  the device's clock, once all before it is over, into mapped memory. Grid: one block. Never
+//           launched dependent: its time is that of its start.
 // The ring's place moves on by itself, so that a graph can replay both: apply reads next_slot and
 // writes ring_slot, finish reads ring_slot and writes next_slot; neither reads what it writes.
 #include "common.cuh"
@@ -113,6 +115,13 @@ __device__ void finish(const FinishParams& p) {
   }
 }
 
+__device__ void stamp(const StampParams& p) {
+  wait_for_previous();
+  if (threadIdx.x != 0) return;
+  const uint32_t slot = p.is_first ? p.state->next_slot : p.state->ring_slot;
+  p.out[slot * p.places + p.place] = ptx::nanoseconds();
+}
+
 }  // namespace binfer
 
 extern "C" __global__ void __launch_bounds__(binfer::kApplyThreads)
@@ -123,4 +132,8 @@ extern "C" __global__ void __launch_bounds__(binfer::kApplyThreads)
 extern "C" __global__ void __launch_bounds__(binfer::kFinishThreads)
     finish(const __grid_constant__ FinishParams p) {
   binfer::finish(p);
+}
+
+extern "C" __global__ void __launch_bounds__(32) stamp(const __grid_constant__ StampParams p) {
+  binfer::stamp(p);
 }

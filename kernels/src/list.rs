@@ -10,7 +10,7 @@ use crate::fast_params::{
 };
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
-    ProductParams, RopeParams, SampleParams,
+    ProductParams, RopeParams, SampleParams, StampParams,
 };
 use crate::rank_params::MergeLogitsParams;
 
@@ -81,6 +81,7 @@ macro_rules! kernels {
 kernels! {
     APPLY: ApplyParams = "step", "apply", None, 128, 0;
     FINISH: FinishParams = "step", "finish", None, 128, 0;
+    STAMP: StampParams = "step", "stamp", None, 32, 0;
     EMBED: EmbedParams = "rows", "embed", Halves, 256, 0;
     RMS_NORM: NormParams = "rows", "rms_norm", Halves, 256, 0;
     ROPE_TABLE: RopeParams = "rows", "rope_table", None, 128, 0;

@@ -278,3 +278,16 @@ pub struct FillParams {
     pub reserved: u32,
 }
 sized!(FillParams, 32);
+
+/// See `cuda/params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct StampParams {
+    pub state: Address,
+    pub out: Address,
+    pub place: u32,
+    pub places: u32,
+    pub is_first: u32,
+    pub reserved: u32,
+}
+sized!(StampParams, 32);

@@ -114,6 +114,25 @@ fn a_rank_that_is_stopped_on_a_gpu_is_named_after_the_deadline() {
 }
 
 #[test]
+fn the_ledger_agrees_with_the_driver() {
+    if !is_there() {
+        return;
+    }
+    let _permit = Permit::alone();
+    let run = Run::good(&["run", &model(), "night", "--device", "cuda", "--max-tokens", "2"]);
+    let line = run.stderr.lines().find(|line| line.contains("in use ")).unwrap();
+    let (_, ledger) = line.split_once("in use ").unwrap();
+    let (ledger, _) = ledger.split_once(", pinned host memory").unwrap();
+    let mebibytes = |entry: &str| -> f64 {
+        let words: Vec<&str> = entry.split_whitespace().collect();
+        words[words.len() - 2].parse().unwrap()
+    };
+    let entries: Vec<f64> = ledger.split(", ").map(mebibytes).collect();
+    let (in_use, sum) = (entries[0], entries[1..].iter().sum::<f64>());
+    assert!((sum / in_use - 1.0).abs() < 0.02, "{sum} of {in_use}: {line}");
+}
+
+#[test]
 fn more_ranks_than_gpus_are_refused_with_the_way_out() {
     if !is_there() {
         return;

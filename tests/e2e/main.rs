@@ -16,6 +16,7 @@
 //! | `nccl` | a library for several GPUs that will not do |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
+//! | `timing` | `--profile` and `--trace` |
 //! | `plan` | what a model takes, planned and reported |
 //! | `api` | the HTTP API, by hand and with OpenAI's client |
 //! | `kill` | ranks killed at any moment |
@@ -50,6 +51,7 @@ mod run;
 mod scripted;
 mod shards;
 mod signals;
+mod timing;
 mod tiny;
 mod tokens;
 mod trace;

@@ -19,6 +19,7 @@ use binfer_coordinator::http;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use binfer_coordinator::serve::Serve;
 use binfer_coordinator::text::{TextModel, TextStage};
+use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, CommId, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{
@@ -187,6 +188,7 @@ fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
             kv_bytes_max: 1 << 30,
             cuda: None,
             random_weights: false,
+            timing: Timing::default(),
         },
     }
 }
@@ -234,7 +236,7 @@ async fn work(rank: Rank, script: Script, config: FleetConfig) {
         match message.message.unwrap() {
             down::Message::Load(_) => loaded(rank, config.world, &up),
             down::Message::Allocate(_) => {
-                send(&up, up::Message::Ready(Ready { rank: rank.0, memory: String::new() }))
+                send(&up, up::Message::Ready(Ready { rank: rank.0, ..Ready::default() }))
             }
             down::Message::Plan(plan) => {
                 let plan = Plan::try_from(plan).unwrap();

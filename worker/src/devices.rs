@@ -7,14 +7,29 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use binfer_kernels::Target;
-use binfer_proto::cluster::{Cuda, Load};
+use binfer_proto::cluster::{Cuda, Load, Welcome};
 
 use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
+use crate::backend::timed::{Timed, TimedSettings};
 
-/// The device that one of `world` ranks was told to use, without weights.
-pub fn open(load: &Load, world: usize) -> Result<Box<dyn Backend>> {
+/// The device that a rank was told to use, without weights.
+pub fn open(load: &Load, welcome: &Welcome) -> Result<Box<dyn Backend>> {
+    let device = bare(load, welcome.world as usize)?;
+    if !load.profile && load.trace.is_empty() {
+        return Ok(device);
+    }
+    let settings = TimedSettings {
+        profile: load.profile && welcome.rank == 0,
+        trace: (!load.trace.is_empty()).then(|| PathBuf::from(&load.trace)),
+        rank: welcome.rank,
+        kv_element_bytes: kv_element_bytes(load)?,
+    };
+    Ok(Box::new(Timed::new(device, settings)?))
+}
+
+fn bare(load: &Load, world: usize) -> Result<Box<dyn Backend>> {
     if let Some(cuda) = &load.cuda {
         return Ok(Box::new(CudaBackend::new(settings(cuda, load, world)?)?));
     }

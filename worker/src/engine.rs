@@ -123,6 +123,16 @@ impl Engine {
         self.0.backend.ledger().iter().map(mib).collect::<Vec<_>>().join(", ")
     }
 
+    /// What is slower than it need be, for people.
+    pub fn notes(&self) -> Vec<String> {
+        self.0.backend.notes()
+    }
+
+    /// What was measured, for people; after the last step.
+    pub fn report(&mut self) -> String {
+        self.0.backend.report()
+    }
+
     /// Whether [`Self::collect`] would not wait.
     pub fn is_done(&mut self, step: &InFlight) -> Result<bool, EngineError> {
         let done = self.0.backend.is_done(step.ticket);

@@ -24,6 +24,8 @@ use crate::{devices, setup};
 
 /// How often a heartbeat goes up.
 const BEAT: Duration = Duration::from_millis(250);
+/// How long the engine may take to end by itself, with what it measured, before it is given up.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a coordinator that does not answer may take to end.
 const GOING_DOWN: Duration = Duration::from_secs(1);
 /// Exit status after an error of the engine: a supervisor may restart.
@@ -164,6 +166,10 @@ async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result
             _ = interrupts.recv() => {}
         }
     };
+    drop(down);
+    if code == ExitCode::SUCCESS {
+        let _ = tokio::time::timeout(LAST_WORDS, engine_over).await;
+    }
     if let Some(abort) = abort.lock().ok().and_then(|mut abort| abort.take()) {
         abort();
     }

@@ -108,5 +108,6 @@ pub fn plan(
         vocab: spec.vocab as usize,
         vocab_rows,
         kv,
+        stamps_max: 0,
     })
 }

@@ -61,9 +61,17 @@ pub fn run(port: &EnginePort) -> Result<()> {
             }
             Ok(other) => bail!("unexpected message: {}", name(&other)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    for step in in_flight {
+        engine.collect(step)?;
+    }
+    let report = engine.report();
+    if !report.is_empty() {
+        eprint!("{report}");
+    }
+    Ok(())
 }
 
 /// What a rank knows between loading and allocation.
@@ -123,7 +131,8 @@ fn get_ready(port: &EnginePort) -> Result<Option<Engine>> {
     let rank_number = rank.welcome.rank;
     let mut engine = allocate(port, rank, &blocks)?;
     engine.record()?;
-    port.send(up::Message::Ready(Ready { rank: rank_number, memory: engine.ledger() }));
+    let (memory, notes) = (engine.ledger(), engine.notes());
+    port.send(up::Message::Ready(Ready { rank: rank_number, memory, notes }));
     Ok(Some(engine))
 }
 
@@ -142,7 +151,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         .into_iter()
         .nth(welcome.rank as usize)
         .context("rank outside of the world")?;
-    let mut backend = devices::open(&load, welcome.world as usize)?;
+    let mut backend = devices::open(&load, &welcome)?;
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
     let done = |bytes_done| {

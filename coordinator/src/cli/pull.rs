@@ -9,8 +9,7 @@ use clap::Args;
 use crate::config;
 use crate::launch::LaunchError;
 use crate::locate::hub_id;
-use crate::options::Verbosity;
-use crate::report::Report;
+use crate::report::{Report, Verbosity};
 
 /// Arguments of `binfer pull`.
 #[derive(Args, Clone, Debug)]

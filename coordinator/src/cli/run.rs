@@ -11,7 +11,8 @@ use clap::Args;
 use crate::config::ConfigError;
 use crate::front::{FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
-use crate::options::{ModelArgs, Verbosity};
+use crate::options::ModelArgs;
+use crate::report::Verbosity;
 use crate::sched::Usage;
 use crate::text::Message;
 

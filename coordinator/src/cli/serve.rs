@@ -10,7 +10,8 @@ use clap::Args;
 use crate::config::ConfigError;
 use crate::http;
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
-use crate::options::{ModelArgs, Verbosity};
+use crate::options::ModelArgs;
+use crate::report::Verbosity;
 
 /// Arguments of `binfer serve`.
 #[derive(Args, Clone, Debug)]

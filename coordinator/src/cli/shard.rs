@@ -12,8 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launch::LaunchError;
 use crate::locate::{describe, locate};
-use crate::options::Verbosity;
-use crate::report::Report;
+use crate::report::{Report, Verbosity};
 
 /// Arguments of `binfer shard`.
 #[derive(Args, Clone, Debug)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use binfer_proto::{Epoch, GroupId};
 
+use crate::timing::Timing;
+
 /// Everything that a fleet is told, once.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
@@ -64,6 +66,8 @@ pub struct LoadConfig {
     pub random_weights: bool,
     /// The GPUs; the CPU where absent.
     pub cuda: Option<CudaConfig>,
+    /// What a rank says of the time that operations take.
+    pub timing: Timing,
 }
 
 /// How ranks use their GPUs.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use binfer_proto::cluster::{Allocate, Comm, Cuda, Hello, Load, Loaded, Welcome, down, up};
+use binfer_proto::cluster::{Allocate, Comm, Cuda, Hello, Load, Loaded, Ready, Welcome, down, up};
 use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 
 use super::config::{CudaConfig, FleetConfig};
@@ -34,6 +34,8 @@ pub struct Facts {
     pub load_us: u64,
     /// By rank: what memory was taken for what, for people; empty on the CPU.
     pub memory: Vec<String>,
+    /// What is slower than it need be, for people.
+    pub notes: Vec<String>,
 }
 
 impl Fleet {
@@ -51,8 +53,14 @@ impl Fleet {
         fleet.socket = None;
         fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
         let facts = fleet.load_all(&mut progress).await?;
-        let memory = fleet.ready_all(&facts).await?;
-        Ok((fleet, Facts { memory, ..facts }))
+        let ready = fleet.ready_all(&facts).await?;
+        let note = |ready: &Ready| {
+            let rank = ready.rank;
+            ready.notes.iter().map(move |note| format!("rank {rank}: {note}")).collect::<Vec<_>>()
+        };
+        let notes = ready.iter().flat_map(note).collect();
+        let memory = ready.into_iter().map(|ready| ready.memory).collect();
+        Ok((fleet, Facts { memory, notes, ..facts }))
     }
 
     async fn attach_all(&mut self) -> Result<(), FleetError> {
@@ -74,6 +82,7 @@ impl Fleet {
                 world,
                 epoch: epoch.0,
             }));
+            let trace = load.timing.trace_of(rank as usize, world as usize);
             down.send(down::Message::Load(Load {
                 model: load.model.to_string_lossy().into_owned(),
                 model_digest: load.model_digest.to_le_bytes().to_vec(),
@@ -85,6 +94,8 @@ impl Fleet {
                 kv_bytes_max: load.kv_bytes_max,
                 cuda: load.cuda.as_ref().map(|config| cuda(config, index)),
                 random_weights: load.random_weights,
+                profile: load.timing.profile,
+                trace: trace.map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
             }));
         }
         Ok(())
@@ -142,12 +153,12 @@ impl Fleet {
         agree(&loaded.into_iter().flatten().collect::<Vec<_>>())
     }
 
-    async fn ready_all(&mut self, facts: &Facts) -> Result<Vec<String>, FleetError> {
+    async fn ready_all(&mut self, facts: &Facts) -> Result<Vec<Ready>, FleetError> {
         self.broadcast(&down::Message::Allocate(Allocate { blocks: facts.blocks.clone() }));
         let mut ready = vec![None; self.config.world];
         while !ready.iter().all(Option::is_some) {
             match self.receive().await? {
-                (rank, up::Message::Ready(answer)) => ready[rank] = Some(answer.memory),
+                (rank, up::Message::Ready(answer)) => ready[rank] = Some(answer),
                 (rank, _) => return Err(FleetError::worker(rank, "unexpected answer to allocate")),
             }
         }
@@ -200,5 +211,6 @@ fn agree(loaded: &[Loaded]) -> Result<Facts, FleetError> {
         blocks: (0..first.blocks_max.len()).filter_map(smallest).collect(),
         load_us: loaded.iter().map(|answer| answer.load_us).max().unwrap_or(0),
         memory: Vec::new(),
+        notes: Vec::new(),
     })
 }

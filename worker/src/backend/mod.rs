@@ -13,6 +13,7 @@ pub mod record;
 pub mod rope;
 #[cfg(test)]
 mod tests;
+pub mod timed;
 
 use std::sync::Arc;
 
@@ -93,6 +94,8 @@ pub struct MemoryPlan {
     pub vocab_rows: Vec<usize>,
     /// Per layer: shape of its K and V cache.
     pub kv: Vec<KvLayerPlan>,
+    /// Times that a step may note; 0: nobody asks for any, and the device takes none.
+    pub stamps_max: usize,
 }
 
 /// Shape of one layer's cache: K and V each hold `blocks * kv_heads * block_tokens * head_dim`
@@ -127,6 +130,20 @@ pub struct StepOutput {
     pub sampled: Vec<Sampled>,
     /// Hash over hidden states and tokens of the output rows: equal on all ranks, or something broke.
     pub digest: u64,
+    /// The times that it noted, in nanoseconds of the device's clock: when it began, at each
+    /// [`Backend::stamp`], and when it ended. None unless they were planned.
+    pub stamps_ns: Vec<u64>,
+}
+
+/// What a device was measured to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Memory traffic of a large copy, read and written.
+    pub bytes_per_s: f64,
+    /// Operations of a large product in the device's type; a multiply-add is two.
+    pub flop_per_s: f64,
+    /// Rows and columns of its matrices.
+    pub product_side: usize,
 }
 
 /// Who does the work of a step that was uploaded.
@@ -163,6 +180,10 @@ pub trait Backend: Send {
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError>;
+    /// Bytes of a weight as the device holds it; nothing where it holds what it was given.
+    fn weight_bytes(&self, _weight: Weight) -> Option<u64> {
+        None
+    }
     /// Makes a new communicator for `world` ranks; rank 0 alone, its id goes to all through the
     /// coordinator.
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;
@@ -215,6 +236,26 @@ pub trait Backend: Send {
     /// Keeps the recording for steps of its shape.
     fn end_recording(&mut self) -> Result<(), BackendError> {
         Ok(())
+    }
+    /// Notes the time at which all that was enqueued before is over, as the step's next stamp.
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+    /// Names of kernels that were enqueued since the last call; empty unless stamps were planned.
+    fn launched(&mut self) -> Vec<&'static str> {
+        Vec::new()
+    }
+    /// Measures what the device can do; nothing where nobody has written down how.
+    fn peaks(&mut self) -> Result<Option<Peaks>, BackendError> {
+        Ok(None)
+    }
+    /// What was measured, for people; asked for once, after the last step.
+    fn report(&mut self) -> String {
+        String::new()
+    }
+    /// What is slower than it need be, for people; after recordings were made.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
     /// What was taken for what, in bytes; for people.
     fn ledger(&self) -> Vec<(String, u64)> {

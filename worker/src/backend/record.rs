@@ -237,7 +237,7 @@ impl Backend for Recorder {
     fn collect(&mut self, _: Ticket) -> Result<StepOutput, BackendError> {
         self.line(format_args!("collect"));
         let sampled = vec![Sampled { token: 0, finite: true }; self.outputs];
-        Ok(StepOutput { sampled, digest: 0 })
+        Ok(StepOutput { sampled, ..StepOutput::default() })
     }
 
     /// Zeros.

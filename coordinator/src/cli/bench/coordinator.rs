@@ -29,11 +29,11 @@ use crate::front::{
 use crate::http;
 use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
-use crate::options::Verbosity;
-use crate::report::Report;
+use crate::report::{Report, Verbosity};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::Serve;
 use crate::text::{SAMPLING_DEFAULT, TextModel, TextStage};
+use crate::timing::Timing;
 
 /// Steps before the measured ones: streams begin, memory settles.
 const WARM_UP: u32 = 1000;
@@ -220,6 +220,7 @@ impl Setup {
                 kv_bytes_max: 0,
                 cuda: None,
                 random_weights: false,
+                timing: Timing::default(),
             },
         }
     }

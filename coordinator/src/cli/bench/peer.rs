@@ -146,9 +146,7 @@ async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
         let Ok(Some(Down { message: Some(message) })) = message else { return Ok(()) };
         match message {
             down::Message::Load(_) => send(&up, up::Message::Loaded(loaded(args))),
-            down::Message::Allocate(_) => {
-                send(&up, up::Message::Ready(Ready { rank: 0, memory: String::new() }))
-            }
+            down::Message::Allocate(_) => send(&up, up::Message::Ready(Ready::default())),
             down::Message::Plan(plan) => plans.send(plan)?,
             down::Message::Stop(_) => return Ok(()),
             _ => {}

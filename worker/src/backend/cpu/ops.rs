@@ -94,6 +94,7 @@ impl Backend for CpuBackend {
         if self.ranks.are_several() {
             self.work.exchanged.resize(exchanged, 0.0);
         }
+        self.step.note_times(plan.stamps_max > 0);
         self.plan = plan.clone();
         Ok(())
     }
@@ -253,6 +254,11 @@ impl Backend for CpuBackend {
         };
         let x = self.arena.get_mut(range(&x)).ok_or_else(outside)?;
         self.ranks.sum("all_reduce", x)
+    }
+
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        self.step.stamp();
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<Ticket, BackendError> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use binfer_proto::Token;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -16,6 +17,8 @@ pub(super) struct Step {
     pub(super) batch: Arc<Batch>,
     pub(super) sampled: Vec<Sampled>,
     hidden: Xxh3Default,
+    /// Where times are wanted: when they began to count, and those of the step under way.
+    stamps: Option<(Instant, Vec<u64>)>,
     /// Steps committed so far.
     committed: u64,
     /// Outcomes that nobody has collected yet, in order.
@@ -23,6 +26,18 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// From now on steps note times, or do not.
+    pub(super) fn note_times(&mut self, wanted: bool) {
+        self.stamps = wanted.then(|| (Instant::now(), Vec::new()));
+    }
+
+    /// Notes the time, if anybody wants it.
+    pub(super) fn stamp(&mut self) {
+        if let Some((zero, stamps)) = &mut self.stamps {
+            stamps.push(u64::try_from(zero.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Begins a step.
     pub(super) fn begin(
         &mut self,
@@ -33,6 +48,7 @@ impl Step {
         self.batch = batch;
         self.sampled.clear();
         self.hidden.reset();
+        self.stamp();
         Ok(())
     }
 
@@ -50,8 +66,11 @@ impl Step {
     /// Ends the step: its outcome waits to be collected.
     pub(super) fn commit(&mut self) -> Ticket {
         self.committed += 1;
+        self.stamp();
+        let stamps_ns = self.stamps.as_mut().map(|(_, stamps)| std::mem::take(stamps));
+        let output = StepOutput { stamps_ns: stamps_ns.unwrap_or_default(), ..self.output() };
         let ticket = Ticket(self.committed);
-        self.outcomes.push_back((ticket, self.output()));
+        self.outcomes.push_back((ticket, output));
         ticket
     }
 
@@ -72,6 +91,7 @@ impl Step {
             let token = if sampled.finite { sampled.token } else { Token::MAX };
             hash.update(&token.to_le_bytes());
         }
-        StepOutput { sampled: self.sampled.clone(), digest: hash.digest() }
+        let (sampled, stamps_ns) = (self.sampled.clone(), Vec::new());
+        StepOutput { sampled, digest: hash.digest(), stamps_ns }
     }
 }

@@ -31,6 +31,7 @@ impl CudaBackend {
         if self.mix_fast(args.kv_group, cache_blocks, &params)? {
             return Ok(());
         }
+        self.note_general(|| format!("attention with heads of {} elements", args.head_dim));
         let heads = params.heads + 2 * params.kv_heads;
         self.device.launch(list::QKV_PREPARE, [params.tokens, heads, 1], &params)?;
         self.device.launch(list::ATTEND, [params.tokens, params.heads, 1], &params)

@@ -3,13 +3,14 @@
 //! The image is chosen once, by compute capability or by order; launch settings come from the
 //! image, never from the device. Deliberately absent: what kernels compute.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use binfer_kernels::list::{self, Kernel, Types};
 use binfer_kernels::{MODULES, Target, modules};
 
 use super::ffi::launch::{Function, Launch, Module, Stream};
 use super::ffi::{self, Context, DeviceInfo, failed};
+use super::ledger::Ledger;
 use super::{CudaSettings, Half};
 use crate::backend::BackendError;
 
@@ -51,6 +52,8 @@ pub(super) struct Device {
     pub(super) stream: Stream,
     /// The next kernel does not start before all work before it has ended.
     waits_for_all: Cell<bool>,
+    /// Names of kernels as they are launched, while anybody wants to know.
+    launched: RefCell<Option<Vec<&'static str>>>,
     /// Last: the stream ends before it.
     pub(super) context: Context,
 }
@@ -73,18 +76,22 @@ impl Default for Blocks {
 }
 
 impl Device {
-    /// Takes the device and loads its image.
-    pub(super) fn open(settings: &CudaSettings) -> Result<Self, BackendError> {
+    /// Takes the device and loads its image; counts what that takes.
+    pub(super) fn open(settings: &CudaSettings) -> Result<(Self, Ledger), BackendError> {
         let found = probe().map_err(|missing| failed("CUDA", missing.to_string()))?;
         let info = found.into_iter().find(|device| device.ordinal == settings.ordinal);
         let info = info.ok_or_else(|| failed("CUDA", format!("no device {}", settings.ordinal)))?;
         let target = image(&info, settings.target)?;
         let context = Context::new(settings.ordinal)?;
+        let mut ledger = Ledger::new(&context)?;
         let stream = Stream::new()?;
-        let functions = load(modules(target), settings.half, info.shared_bytes_max)?;
-        let dependent = target.has_dependent_launch();
+        let image = || load(modules(target), settings.half, info.shared_bytes_max);
+        let functions = ledger.count("modules", &context, image)?;
+        let (dependent, launched) = (target.has_dependent_launch(), RefCell::default());
         let waits_for_all = Cell::default();
-        Ok(Self { info, target, functions, dependent, stream, waits_for_all, context })
+        let device =
+            Self { info, target, functions, dependent, stream, waits_for_all, launched, context };
+        Ok((device, ledger))
     }
 
     /// What was enqueued last is no kernel of ours: the next one is not launched as its dependent.
@@ -101,6 +108,23 @@ impl Device {
         }
         self.functions = load(found, half, self.info.shared_bytes_max)?;
         Ok(true)
+    }
+
+    /// From now on names of launched kernels are kept, or not.
+    pub(super) fn keep_names(&self, wanted: bool) {
+        *self.launched.borrow_mut() = wanted.then(Vec::new);
+    }
+
+    /// Keeps the name of what is being launched, if anybody wants it.
+    pub(super) fn note_launch(&self, name: &'static str) {
+        if let Some(names) = &mut *self.launched.borrow_mut() {
+            names.push(name);
+        }
+    }
+
+    /// Names kept since the last call.
+    pub(super) fn take_names(&self) -> Vec<&'static str> {
+        self.launched.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Enqueues a kernel over `grid` blocks. A grid of nothing is no launch.
@@ -128,6 +152,7 @@ impl Device {
         let function = self.functions[kernel.index]
             .as_ref()
             .ok_or_else(|| failed("launch", format!("{name} is not in {}", self.target.name())))?;
+        self.note_launch(name);
         let after_all = self.waits_for_all.take() || after_all;
         let dependent = self.dependent && !after_all;
         let launch = Launch { grid, cluster, shared_bytes, dependent };

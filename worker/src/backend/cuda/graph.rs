@@ -3,9 +3,10 @@
 //! A recording holds everything from the step's first kernel to its last. Padding rows have length
 //! 0: they write no cache and draw nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use binfer_kernels::Target;
 use binfer_proto::{Sampling, SlotId};
 
 use super::CudaBackend;
@@ -21,9 +22,12 @@ const ROWS_MAX: usize = 256;
 /// Recordings by rows.
 #[derive(Default)]
 pub(super) struct Recordings {
-    graphs: BTreeMap<u32, Graph>,
+    /// With how many times each notes.
+    graphs: BTreeMap<u32, (Graph, usize)>,
     /// Rows of the one that is being made.
     under_way: Option<u32>,
+    /// What runs on general kernels where there are better ones for published shapes.
+    general: BTreeSet<String>,
 }
 
 /// Rows of all buckets of steps within `plan`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
@@ -88,6 +92,7 @@ impl CudaBackend {
         self.step.shape = LaunchShape { tokens: all, rows: all, outputs: all, is_decode: true };
         self.step.rope = None;
         self.step.attend_plans.clear();
+        self.step.stamps = 0;
         self.recordings.under_way = Some(all);
         self.device.stream.begin_recording()?;
         self.launch_apply()?;
@@ -97,18 +102,34 @@ impl CudaBackend {
     /// Keeps what was recorded.
     pub(super) fn stop_recording(&mut self) -> Result<(), BackendError> {
         self.launch_finish()?;
-        let graph = self.device.stream.end_recording()?;
+        let make = || self.device.stream.end_recording();
+        let graph = self.ledger.count("graphs", &self.device.context, make)?;
         let rows = self.recordings.under_way.take();
         let rows = rows.ok_or_else(|| failed("record", "nothing is being recorded"))?;
-        self.recordings.graphs.insert(rows, graph);
+        self.recordings.graphs.insert(rows, (graph, self.step.stamps));
         Ok(())
     }
 
+    /// Remembers that part of a decode step falls to a general kernel, on an image that has others.
+    pub(super) fn note_general(&mut self, what: impl FnOnce() -> String) {
+        if self.recordings.under_way.is_some() && self.device.target == Target::Sm90a {
+            self.recordings.general.insert(what());
+        }
+    }
+
+    /// The same for people.
+    pub(super) fn general_note(&self) -> Option<String> {
+        let general: Vec<&str> = self.recordings.general.iter().map(String::as_str).collect();
+        let what = general.join(", ");
+        (!general.is_empty()).then(|| format!("slow, general kernels take {what}"))
+    }
+
     /// Enqueues the recording for the step that was begun, if there is one.
-    pub(super) fn replay(&self) -> Result<bool, BackendError> {
+    pub(super) fn replay(&mut self) -> Result<bool, BackendError> {
         let shape = self.step.shape;
         let graph = self.recordings.graphs.get(&shape.rows).filter(|_| shape.is_decode);
-        let Some(graph) = graph else { return Ok(false) };
+        let Some((graph, stamps)) = graph else { return Ok(false) };
+        self.step.stamps = *stamps;
         self.device.stream.replay(graph)?;
         Ok(true)
     }

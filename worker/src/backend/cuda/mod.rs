@@ -8,7 +8,8 @@
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `graph.rs` | decode steps as recordings, by bucket |
 //! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
-//! | `memory.rs` | all other memory, taken once |
+//! | `memory.rs`, `ledger.rs` | all other memory, taken once; what was taken for what |
+//! | `timing.rs` | times between operations, for `timed/` |
 //! | `device.rs` | the device, the image that it runs, launches |
 //! | `ranks.rs`, `share.rs` | the other ranks, and what they add to the operations |
 //! | `ffi/` | the door to the driver, cuBLASLt and NCCL |
@@ -23,6 +24,7 @@ mod device;
 mod fast_attend;
 mod ffi;
 mod graph;
+mod ledger;
 mod load;
 mod memory;
 mod ops;
@@ -34,6 +36,7 @@ mod step;
 mod stream_product;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod upload;
 mod weights;
 
@@ -47,6 +50,7 @@ pub use device::{Missing, probe};
 pub use ffi::DeviceInfo;
 use ffi::blas::Blas;
 use graph::Recordings;
+use ledger::Ledger;
 use memory::Memory;
 use ranks::Ranks;
 use step::Step;
@@ -94,11 +98,10 @@ pub struct CudaBackend {
     recordings: Recordings,
     /// Second, since freeing memory waits for kernels, which may wait for peers.
     ranks: Ranks,
-    /// Device memory that joining them took.
-    collective_bytes: u64,
     step: Step,
     memory: Memory,
     weights: Weights,
+    ledger: Ledger,
     blas: Blas,
     /// Last, since the others' memory is freed in its context.
     device: Device,
@@ -112,15 +115,16 @@ pub fn nccl_version(folders: &[PathBuf]) -> Result<String, BackendError> {
 impl CudaBackend {
     /// A backend without weights.
     pub fn new(settings: CudaSettings) -> Result<Self, BackendError> {
-        let device = Device::open(&settings)?;
-        let blas = Blas::new(settings.half, &settings.libraries)?;
+        let (device, mut ledger) = Device::open(&settings)?;
+        let library = || Blas::new(settings.half, &settings.libraries);
+        let blas = ledger.count("cuBLASLt", &device.context, library)?;
         Ok(Self {
             recordings: Recordings::default(),
             ranks: Ranks::new(settings.world, &settings.libraries)?,
-            collective_bytes: 0,
             step: Step::default(),
             memory: Memory::nothing()?,
             weights: Weights::default(),
+            ledger,
             blas,
             device,
             settings,

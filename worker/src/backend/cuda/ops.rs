@@ -17,7 +17,9 @@ use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use crate::backend::check::{StepShape, check_batch};
-use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
+use crate::backend::{
+    Abort, Backend, BackendError, Begun, MemoryPlan, Peaks, StepOutput, Ticket, Weight,
+};
 use crate::batch::Batch;
 
 /// Bytes kept free for what the driver takes by itself: recordings, local memory, the library.
@@ -115,6 +117,7 @@ impl Backend for CudaBackend {
         self.device.stream.synchronize()?;
         self.memory = Memory::new(plan, &self.device.stream)?;
         self.step = Step::new(plan, Ring::new(plan, &self.memory.groups)?)?;
+        self.device.keep_names(plan.stamps_max > 0);
         self.device.stream.synchronize()?;
         self.measured(|backend| backend.run_collectives(plan))
     }
@@ -238,6 +241,22 @@ impl Backend for CudaBackend {
         self.take_outcome(ticket)
     }
 
+    fn weight_bytes(&self, weight: Weight) -> Option<u64> {
+        self.weights.get("weight_bytes", weight).ok().map(|placed| placed.bytes() as u64)
+    }
+
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        self.launch_stamp()
+    }
+
+    fn launched(&mut self) -> Vec<&'static str> {
+        self.device.take_names()
+    }
+
+    fn peaks(&mut self) -> Result<Option<Peaks>, BackendError> {
+        self.measure_peaks().map(Some)
+    }
+
     fn recordings(&self) -> Vec<usize> {
         self.wanted_recordings()
     }
@@ -250,18 +269,12 @@ impl Backend for CudaBackend {
         self.stop_recording()
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.general_note().into_iter().collect()
+    }
+
     fn ledger(&self) -> Vec<(String, u64)> {
-        let ring = self.step.ring.as_ref().map_or(0, Ring::bytes);
-        let taken = [("weights", self.weights.bytes()), ("pinned host memory", ring)];
-        let lines = taken.into_iter().chain(self.memory.ledger());
-        let collectives = self.ranks.are_several().then_some(("NCCL", self.collective_bytes));
-        let lines = lines.map(|(name, bytes)| (name, bytes as u64)).chain(collectives);
-        let lines = lines.map(|(name, bytes)| (name.to_owned(), bytes));
-        let device = &self.device.info;
-        [(format!("{} ({})", device.name, self.device.target.name()), device.bytes_total)]
-            .into_iter()
-            .chain(lines)
-            .collect()
+        self.all_lines()
     }
 
     fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {

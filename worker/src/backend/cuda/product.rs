@@ -112,6 +112,8 @@ impl CudaBackend {
         if product.suits_library() {
             return self.multiply_by_library(product);
         }
+        let weight = &product.weight;
+        self.note_general(|| format!("products with [{}, {}]", weight.rows, weight.cols));
         let params = ProductParams {
             x: product.x,
             weight: product.weight.address,
@@ -159,6 +161,7 @@ impl CudaBackend {
         };
         let operands = Operands { x: product.x, weight: product.weight.address, out };
         self.blas.product(shape, operands, &self.device.stream)?;
+        self.device.note_launch("cublasLt");
         let params = EpilogueParams {
             sums: out,
             bias: product.bias(),

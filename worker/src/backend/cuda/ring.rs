@@ -15,6 +15,8 @@ use crate::batch::{Batch, BatchOutput, TokenInput};
 
 /// Slots of the ring. Two steps are under way at most.
 pub(super) const RING_SLOTS: usize = 4;
+/// Bytes of a time.
+const STAMP_BYTES: usize = size_of::<u64>();
 
 /// Byte offsets within a slot; inputs follow the header.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +32,9 @@ pub(super) struct Offsets {
 pub(super) struct Ring {
     deltas: PinnedBuffer,
     results: PinnedBuffer,
+    /// `u64 [slot][stamps_max]`.
+    stamps: PinnedBuffer,
+    stamps_max: usize,
     pub(super) offsets: Offsets,
     outputs_max: usize,
     rows_max: usize,
@@ -51,6 +56,8 @@ impl Ring {
         Ok(Self {
             deltas: PinnedBuffer::new(RING_SLOTS * end)?,
             results: PinnedBuffer::new(RING_SLOTS * result_bytes)?,
+            stamps: PinnedBuffer::new(RING_SLOTS * plan.stamps_max * STAMP_BYTES)?,
+            stamps_max: plan.stamps_max,
             offsets: Offsets { rows, outputs, updates, end },
             outputs_max: plan.outputs_max,
             rows_max: plan.slots_max,
@@ -65,9 +72,14 @@ impl Ring {
         (self.deltas.address(), self.results.address())
     }
 
+    /// Where the device writes stamps.
+    pub(super) fn stamps_address(&self) -> u64 {
+        self.stamps.address()
+    }
+
     /// Host memory taken.
     pub(super) fn bytes(&self) -> usize {
-        self.deltas.bytes() + self.results.bytes()
+        [&self.deltas, &self.results, &self.stamps].iter().map(|buffer| buffer.bytes()).sum()
     }
 
     /// Writes a step's delta into a slot.
@@ -149,6 +161,13 @@ impl Ring {
             (Sampled { token, finite: finite != 0 }, digest)
         };
         Ok(bytes.as_chunks::<16>().0.iter().map(result).collect())
+    }
+
+    /// The first `count` times that a step noted. The step must be over.
+    pub(super) fn read_stamps(&self, slot: usize, count: usize) -> Result<Vec<u64>, BackendError> {
+        let first = slot * self.stamps_max * STAMP_BYTES;
+        let bytes = self.stamps.load(first..first + count * STAMP_BYTES)?;
+        Ok(bytes.as_chunks().0.iter().map(|stamp| u64::from_le_bytes(*stamp)).collect())
     }
 }
 

@@ -102,7 +102,7 @@ impl CudaBackend {
         let (before, _) = self.device.context.memory_bytes()?;
         let done = work(self)?;
         let (after, _) = self.device.context.memory_bytes()?;
-        self.collective_bytes += before.saturating_sub(after);
+        self.ledger.add("NCCL", before.saturating_sub(after));
         Ok(done)
     }
 

@@ -35,6 +35,7 @@ struct Pending {
     ticket: Ticket,
     slot: usize,
     outputs: usize,
+    stamps: usize,
 }
 
 /// See the module.
@@ -51,6 +52,8 @@ pub(super) struct Step {
     pub(super) rope: Option<Rope>,
     /// For which KV groups, with which window and tile, the device's tables of work hold.
     pub(super) attend_plans: Vec<(usize, u32, u32)>,
+    /// Times that it notes, so far.
+    pub(super) stamps: usize,
     pub(super) ring: Option<Ring>,
     /// One a slot of the ring.
     events: Vec<Event>,
@@ -76,6 +79,7 @@ impl Step {
         self.batch = batch;
         self.rope = None;
         self.attend_plans.clear();
+        self.stamps = 0;
         self.is_replayed = false;
         self.begun += 1;
         Ok(())
@@ -110,7 +114,8 @@ fn shape_of(batch: &Batch, buckets: &[usize]) -> LaunchShape {
 
 impl CudaBackend {
     /// The step's first kernel.
-    pub(super) fn launch_apply(&self) -> Result<(), BackendError> {
+    pub(super) fn launch_apply(&mut self) -> Result<(), BackendError> {
+        self.launch_stamp()?;
         let Step { shape, ring: Some(ring), .. } = &self.step else {
             return Err(failed("upload", "nothing was allocated"));
         };
@@ -135,7 +140,7 @@ impl CudaBackend {
     }
 
     /// The step's last kernel.
-    pub(super) fn launch_finish(&self) -> Result<(), BackendError> {
+    pub(super) fn launch_finish(&mut self) -> Result<(), BackendError> {
         let Step { shape, ring: Some(ring), plan, .. } = &self.step else {
             return Err(failed("commit", "nothing was allocated"));
         };
@@ -151,7 +156,8 @@ impl CudaBackend {
             ring_slots: word(RING_SLOTS),
             reserved: 0,
         };
-        self.device.launch(list::FINISH, [shape.outputs.max(1), 1, 1], &params)
+        self.device.launch(list::FINISH, [shape.outputs.max(1), 1, 1], &params)?;
+        self.launch_stamp()
     }
 
     /// Marks the end of the step that was begun last.
@@ -161,7 +167,8 @@ impl CudaBackend {
         let slot = usize::try_from((step.begun.wrapping_sub(1)) % RING_SLOTS as u64).unwrap_or(0);
         step.events[slot].record(&self.device.stream)?;
         let outputs = step.batch.outputs.len();
-        step.pending.push_back(Pending { ticket, slot, outputs });
+        let stamps = step.stamps;
+        step.pending.push_back(Pending { ticket, slot, outputs, stamps });
         Ok(ticket)
     }
 
@@ -189,7 +196,8 @@ impl CudaBackend {
             hash.update(&token.to_le_bytes());
             sampled.push(result);
         }
-        Ok(StepOutput { sampled, digest: hash.digest() })
+        let stamps_ns = ring.read_stamps(pending.slot, pending.stamps)?;
+        Ok(StepOutput { sampled, digest: hash.digest(), stamps_ns })
     }
 }
 

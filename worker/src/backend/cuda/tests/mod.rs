@@ -14,6 +14,7 @@ mod graphs;
 mod products;
 mod ranks;
 mod stress;
+mod timing;
 mod tiny;
 
 use std::path::PathBuf;
@@ -288,6 +289,7 @@ fn plan(arena: usize) -> MemoryPlan {
         vocab: 0,
         vocab_rows: Vec::new(),
         kv: Vec::new(),
+        stamps_max: 0,
     }
 }
 

@@ -1,0 +1,88 @@
+//! What an operation must at least compute and move: from shapes alone.
+//!
+//! Weights and cache count once a step, activations not at all: they are small beside either where an
+//! operation is slow. Deliberately absent: time.
+
+use crate::batch::Batch;
+
+/// An operation of a step.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    /// "layers.17.attn.qkv".
+    pub(super) name: String,
+    pub(super) work: Work,
+    /// What the device launched for it.
+    pub(super) kernels: Vec<&'static str>,
+}
+
+/// What it does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Work {
+    /// Every token times a weight.
+    Product { elements: u64, bytes: u64 },
+    /// Every output times a weight.
+    Head { elements: u64, bytes: u64 },
+    /// Scores and mixes over the cache.
+    Attend { heads: u64, kv_heads: u64, head_dim: u64, window: Option<u32>, element_bytes: u64 },
+    /// Reads the logits of every output.
+    Sample { vocab: u64 },
+    /// Nothing worth counting.
+    Other,
+}
+
+/// What a step's batch has of everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) tokens: u64,
+    pub(super) outputs: u64,
+    /// Of each row: first position, and tokens.
+    rows: Vec<(u64, u64)>,
+}
+
+/// Operations (a multiply-add is two) and bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) flop: u64,
+    pub(super) bytes: u64,
+}
+
+impl Counts {
+    pub(super) fn of(batch: &Batch) -> Self {
+        Self {
+            tokens: batch.tokens.len() as u64,
+            outputs: batch.outputs.len() as u64,
+            rows: batch.rows.iter().map(|row| (row.start as u64, row.count as u64)).collect(),
+        }
+    }
+
+    /// Positions that tokens attend to, summed over tokens; and positions that are read.
+    fn attended(&self, window: Option<u32>) -> (u64, u64) {
+        let reach = window.map_or(u64::MAX, u64::from);
+        let of_row = |(start, count): &(u64, u64)| {
+            let scored: u64 = (*start..start + count).map(|at| (at + 1).min(reach)).sum();
+            let read = (start + count).min(count.saturating_add(reach));
+            (scored, read)
+        };
+        let rows = self.rows.iter().map(of_row);
+        rows.fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1))
+    }
+}
+
+impl Work {
+    /// What it takes for such a batch.
+    pub(super) fn cost(&self, counts: &Counts) -> Cost {
+        match *self {
+            Self::Product { elements, bytes } => Cost { flop: 2 * elements * counts.tokens, bytes },
+            Self::Head { elements, bytes } => Cost { flop: 2 * elements * counts.outputs, bytes },
+            Self::Attend { heads, kv_heads, head_dim, window, element_bytes } => {
+                let (scored, read) = counts.attended(window);
+                Cost {
+                    flop: 4 * heads * head_dim * scored,
+                    bytes: 2 * kv_heads * head_dim * element_bytes * read,
+                }
+            }
+            Self::Sample { vocab } => Cost { flop: 0, bytes: 4 * vocab * counts.outputs },
+            Self::Other => Cost::default(),
+        }
+    }
+}
