@@ -2,13 +2,31 @@
 
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
-use crate::backend::BackendError;
+use super::CpuBackend;
+use crate::backend::{BackendError, Weight};
+
+impl CpuBackend {
+    /// Keeps made up tensors; `done` hears of bytes made so far.
+    pub(super) fn adopt_invented(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
+        for (seed, tensor) in (1..).zip(tensors) {
+            weights.push(self.adopt(tensor, &invented(tensor, seed)?)?);
+            bytes += tensor.bytes();
+            done(bytes);
+        }
+        Ok(weights)
+    }
+}
 
 /// Bytes of a tensor's parts: small random numbers, or ones where it is the scale of a norm.
 ///
 /// # Errors
 /// For packed types, whose bits are no plain numbers.
-pub(super) fn invented(tensor: &LocalTensor, seed: u64) -> Result<Vec<Vec<u8>>, BackendError> {
+fn invented(tensor: &LocalTensor, seed: u64) -> Result<Vec<Vec<u8>>, BackendError> {
     let mut state = seed;
     tensor.parts.iter().map(|part| invented_part(tensor, part, &mut state)).collect()
 }

@@ -6,7 +6,6 @@ use binfer_shard::{LocalTensor, Source, read_ahead};
 
 use super::attention::TILE;
 use super::cache::LayerCache;
-use super::invent::invented;
 use super::mixer::Attend;
 use super::panel::{Feed, Norm, Panel};
 use super::product::{Product, Then, pass_tokens, scratch_lanes};
@@ -45,13 +44,7 @@ impl Backend for CpuBackend {
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {
-        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
-        for (seed, tensor) in (1..).zip(tensors) {
-            weights.push(self.adopt(tensor, &invented(tensor, seed)?)?);
-            bytes += tensor.bytes();
-            done(bytes);
-        }
-        Ok(weights)
+        self.adopt_invented(tensors, done)
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {

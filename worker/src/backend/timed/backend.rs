@@ -1,0 +1,184 @@
+//! The trait's operations: those of the backend within, with stamps between them.
+
+use std::sync::Arc;
+
+use binfer_shard::{LocalTensor, Source};
+
+use super::cost::{Counts, Work};
+use super::profile::Profile;
+use super::trace::Trace;
+use super::{Pending, STAMPS_OF_LAYER, STAMPS_OF_STEP, Timed};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
+use crate::batch::Batch;
+
+impl Backend for Timed {
+    fn load(
+        &mut self,
+        source: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let weights = self.inner.load(source, tensors, done)?;
+        self.learn(tensors, &weights);
+        Ok(weights)
+    }
+
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let weights = self.inner.invent(tensors, done)?;
+        self.learn(tensors, &weights);
+        Ok(weights)
+    }
+
+    fn weight_bytes(&self, weight: Weight) -> Option<u64> {
+        self.inner.weight_bytes(weight)
+    }
+
+    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
+        self.inner.comm_id(world)
+    }
+
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        self.inner.join(id, rank, world)
+    }
+
+    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+        self.inner.kv_bytes_max(plan)
+    }
+
+    fn kv_layout(&self) -> &'static str {
+        self.inner.kv_layout()
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        let stamps_max = STAMPS_OF_LAYER * plan.kv.len() + STAMPS_OF_STEP;
+        self.inner.allocate(&MemoryPlan { stamps_max, ..plan.clone() })
+    }
+
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
+        self.begin();
+        self.batch = Arc::clone(&batch);
+        let begun = self.inner.upload(batch)?;
+        if begun == Begun::Replayed {
+            let rows = self.batch.rows.len();
+            self.replayed = self.recorded.range(rows..).next().map(|(_, made)| Arc::clone(made));
+        }
+        Ok(begun)
+    }
+
+    fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
+        self.run("embed".to_owned(), Work::Other, |inner| inner.embed(args))
+    }
+
+    fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
+        let (name, work) = (self.name(args.weight), self.product(args.weight));
+        self.run(name, work, |inner| inner.norm_linear(args))
+    }
+
+    fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
+        let name = format!("layers.{}.attn.attend", args.layer);
+        let work = Work::Attend {
+            heads: args.heads as u64,
+            kv_heads: args.kv_heads as u64,
+            head_dim: args.head_dim as u64,
+            window: args.window,
+            element_bytes: self.kv_element_bytes,
+        };
+        self.run(name, work, |inner| inner.attend(args))
+    }
+
+    fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
+        let (name, work) = (self.name(args.weight), self.product(args.weight));
+        self.run(name, work, |inner| inner.linear_out(args))
+    }
+
+    fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
+        let work = match self.product(args.weight) {
+            Work::Product { elements, bytes } => Work::Head { elements, bytes },
+            other => other,
+        };
+        self.run("head".to_owned(), work, |inner| inner.head(args))
+    }
+
+    fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
+        let work = Work::Sample { vocab: args.logits.cols as u64 };
+        self.run("sample".to_owned(), work, |inner| inner.sample(args))
+    }
+
+    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
+        self.run("all_reduce".to_owned(), Work::Other, |inner| inner.all_reduce(x))
+    }
+
+    fn commit(&mut self) -> Result<Ticket, BackendError> {
+        let replayed = self.replayed.take();
+        if replayed.is_none() {
+            self.end()?;
+        }
+        let ticket = self.inner.commit()?;
+        self.leave();
+        let operations = replayed.unwrap_or_else(|| Arc::new(self.operations.clone()));
+        self.pending.push_back(Pending { operations, counts: Counts::of(&self.batch) });
+        Ok(ticket)
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        self.inner.is_done(ticket)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+        let output = self.inner.collect(ticket)?;
+        let Some(step) = self.pending.pop_front() else { return Ok(output) };
+        if let Some(profile) = &mut self.profile {
+            profile.add(&step.operations, &step.counts, &output.stamps_ns);
+        }
+        if let Some(trace) = &mut self.trace {
+            let written = trace.add(ticket.0, &step.operations, &step.counts, &output.stamps_ns);
+            written.map_err(|source| BackendError::Io { operation: "--trace", source })?;
+        }
+        Ok(output)
+    }
+
+    fn recordings(&self) -> Vec<usize> {
+        self.inner.recordings()
+    }
+
+    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        self.begin();
+        self.recording = Some(rows);
+        self.inner.begin_recording(rows)
+    }
+
+    fn end_recording(&mut self) -> Result<(), BackendError> {
+        self.end()?;
+        self.inner.end_recording()?;
+        self.leave();
+        if let Some(rows) = self.recording.take() {
+            self.recorded.insert(rows, Arc::new(std::mem::take(&mut self.operations)));
+        }
+        Ok(())
+    }
+
+    fn ledger(&self) -> Vec<(String, u64)> {
+        self.inner.ledger()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes()
+    }
+
+    fn report(&mut self) -> String {
+        // A trace that could not be flushed is cut off, and readers of the format know that.
+        let _ = self.trace.as_mut().map(Trace::end);
+        self.profile.as_ref().map_or_else(String::new, Profile::table)
+    }
+
+    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        self.inner.read(x)
+    }
+}
