@@ -18,7 +18,7 @@ mod timing;
 mod tiny;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use binfer_kernels::Target;
 use binfer_proto::{BlockId, Sampling, SlotId, Token};
@@ -27,6 +27,7 @@ use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 use half::{bf16, f16};
 
+use super::ffi::Context;
 use super::memory::Memory;
 use super::ring::Ring;
 use super::step::Step;
@@ -48,6 +49,9 @@ fn numbers_of_tokens() -> impl Iterator<Item = usize> {
     TOKENS.into_iter().filter(|tokens| !is_sanitized() || [1, 9, 33, 128].contains(tokens))
 }
 
+/// Kept as long as the process lives: to make it anew takes longer than most cases.
+static CONTEXT: OnceLock<Context> = OnceLock::new();
+
 /// Settings of the backend under test, if there is a GPU.
 fn settings(half: Half) -> Option<CudaSettings> {
     let required = std::env::var("BINFER_REQUIRE_GPU").is_ok_and(|value| value == "1");
@@ -56,6 +60,7 @@ fn settings(half: Half) -> Option<CudaSettings> {
         eprintln!("skipped: {missing}");
         return None;
     }
+    CONTEXT.get_or_init(|| Context::new(0).unwrap());
     let libraries = std::env::var("BINFER_CUDA_LIBRARIES").unwrap_or_default();
     let wanted = wanted_kernels();
     let target = Target::ALL.into_iter().find(|target| target.name() == wanted);
