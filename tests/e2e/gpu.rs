@@ -1,18 +1,23 @@
-//! Several ranks on GPUs, with the real program. On one card they share it: NCCL then takes each
-//! for a host of its own, and a sum takes milliseconds, so the model is tiny.
+//! The real program on GPUs. Several ranks share one card where there are no more: NCCL then takes each
+//! for a host of its own, and a sum takes milliseconds, so their model is tiny.
 //!
 //! Without a GPU the tests say so and pass; with `BINFER_REQUIRE_GPU=1` a missing one fails them.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use binfer_coordinator::text::TextModel;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Permit, Run, Server, binfer, repository, send_signal, traces};
+use crate::harness::{
+    Permit, Run, Server, binfer, goldens, model_path, repository, send_signal, traces,
+};
 
 /// From the kill to the last trace of the cluster.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The demo model's logits lie around 15; bfloat16 rounds weights, cache and activations to 8 bits.
+const CLOSE: f64 = 0.3;
 const SHARED: (&str, &str) = ("BINFER_GPUS_SHARED", "1");
 
 fn model() -> String {
@@ -111,6 +116,30 @@ fn a_rank_that_is_stopped_on_a_gpu_is_named_after_the_deadline() {
     if is_there() {
         lose(1, Signal::STOP, Duration::from_secs(2), "silent for 2.0 s");
     }
+}
+
+#[test]
+fn the_demo_model_says_what_it_says_on_the_cpu_but_where_two_tokens_are_close() {
+    if !is_there() {
+        return;
+    }
+    let text = TextModel::from_source(&binfer_shard::Source::open(model_path()).unwrap()).unwrap();
+    let server = Server::ready(Permit::alone(), 1, &["--device", "cuda"]);
+    for golden in goldens() {
+        let (path, body) = golden.ask_with_tokens();
+        let said = server.client.post(path, &body).unwrap().text();
+        let agrees = |count: usize| {
+            let prefix = text.decode(&golden.ids[..count]);
+            said.starts_with(prefix.trim_end_matches(char::REPLACEMENT_CHARACTER))
+        };
+        let first = (1..=golden.ids.len()).find(|count| !agrees(*count));
+        if let Some(first) = first {
+            let gap = golden.gaps[first - 1];
+            assert!(gap < CLOSE, "{}: token {first}, by {gap}: {said}", golden.name);
+            eprintln!("{}: another token {first}, which was ahead by {gap}", golden.name);
+        }
+    }
+    server.stop();
 }
 
 #[test]

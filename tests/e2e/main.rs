@@ -8,7 +8,7 @@
 //! | `bench` | `binfer bench MODEL` |
 //! | `bf16` | the demo model as a folder in bfloat16 |
 //! | `folder` | a Hugging Face folder, served |
-//! | `gpu` | several ranks on GPUs |
+//! | `gpu` | the real program on GPUs |
 //! | `hub` | models by their id on the hub |
 //! | `logits` | logits against the goldens; their bits in any company |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |

@@ -22,6 +22,8 @@ pub(crate) struct Golden {
     pub(crate) prompt_ids: Vec<u32>,
     /// The greedy tokens, end ids not minded.
     pub(crate) ids: Vec<u32>,
+    /// At each of them, how far the second best logit lay behind.
+    pub(crate) gaps: Vec<f64>,
     /// Text up to the first end id.
     pub(crate) generated: String,
     /// How many tokens come before it.
@@ -73,7 +75,8 @@ fn ids(value: &Value) -> Vec<u32> {
 fn parse(golden: &Value, text: &TextModel) -> Golden {
     let name = golden["name"].as_str().unwrap().to_owned();
     let gaps = golden["gaps"].as_array().unwrap();
-    assert!(gaps.iter().all(|gap| gap.as_f64().unwrap() >= GAP), "{name}: a step is too close");
+    let gaps: Vec<f64> = gaps.iter().map(|gap| gap.as_f64().unwrap()).collect();
+    assert!(gaps.iter().all(|gap| *gap >= GAP), "{name}: a step is too close");
     let all = ids(&golden["ids"]);
     assert_eq!((all.len(), gaps.len()), (TOKENS, TOKENS), "{name}");
     let top = golden["top"].as_array().unwrap().iter();
@@ -87,6 +90,7 @@ fn parse(golden: &Value, text: &TextModel) -> Golden {
         generated: golden["generated"].as_str().unwrap().to_owned(),
         text_tokens: usize::try_from(golden["text_tokens"].as_u64().unwrap()).unwrap(),
         ids: all,
+        gaps,
         top: top.collect(),
         name,
     }
