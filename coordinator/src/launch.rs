@@ -164,7 +164,6 @@ impl Launched {
         };
         let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
         let text = Arc::new(text?);
-        text.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
 
         let post = Arc::new(Post::default());

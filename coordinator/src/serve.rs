@@ -143,6 +143,7 @@ impl Serve {
     fn deliver(&mut self, delivery: &Delivery) {
         let id = delivery.id;
         let pushed = self.text.push(delivery);
+        self.fronts.logprobs(id, &delivery.logprobs);
         self.fronts.text(id, pushed.text);
         if pushed.stop {
             let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);

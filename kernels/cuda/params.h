@@ -49,9 +49,15 @@ struct StepOutput {
   float temperature;
   float top_p;
   uint32_t top_k;
-  uint32_t reserved[3];
+  float min_p_depth;  // logits further below the largest are out
+  float repetition_penalty;
+  float frequency_penalty;
+  float presence_penalty;
+  uint32_t biases;    // of the slot
+  uint32_t adjusted;  // whether penalties or biases change logits
+  uint32_t logprobs;  // of the drawn token and of so many less one most likely ones; 0: none
 };
-BINFER_SIZE(StepOutput, 48);
+BINFER_SIZE(StepOutput, 64);
 
 // A block appended to, or changed in, a block table.
 struct TableUpdate {
@@ -201,27 +207,6 @@ struct AttendParams {
   uint32_t tokens;  // of the launch
 };
 BINFER_SIZE(AttendParams, 152);
-
-// What a tile of a row of logits came to.
-struct SampleTile {
-  double noisy_score;  // best of logit / temperature + noise
-  uint32_t noisy_token;
-  float top_logit;
-  uint32_t top_token;  // the lowest id that has it
-  uint32_t finite;
-};
-BINFER_SIZE(SampleTile, 24);
-
-struct SampleParams {
-  StepTables step;
-  const float* logits;  // [outputs, vocab]
-  SampleTile* tiles;    // [outputs, tiles]
-  StepResult* drawn;    // [outputs]
-  int32_t* last_tokens;
-  uint32_t vocab;
-  uint32_t tiles_per_row;
-};
-BINFER_SIZE(SampleParams, 88);
 
 // Random weights, for measurements: uniform in -range..range, or all one.
 struct FillParams {

@@ -1,10 +1,13 @@
 // Drawing tokens as worker/src/backend/cpu/sample.rs does: the arg-max of logit / temperature +
 // Gumbel noise(seed, choice, position, token id) over the allowed tokens, ties to the lowest id; at
-// temperature 0 the arg-max of the logits.
+// temperature 0 the arg-max of the logits. Biases and penalties are worked into a logit whenever it
+// is read (adjust.cuh); the logits in memory stay raw, for logprobs.
 //   sample_tiles: a tile of a row's logits: largest, noisy best, whether all are numbers.
 //                 Grid: (tiles of 4,096 logits, outputs).
-//   sample_rows:  tiles to a token; top-k and top-p by radix selection. Grid: outputs.
+//   sample_rows:  tiles to a token; min-p, top-k and top-p by radix selection; logprobs; counts the
+//                 token in its slot's entries. Grid: outputs.
 // Masses are whole numbers of 2^-44 of the largest, so that atomic sums do not depend on their order.
+#include "adjust.cuh"
 #include "common.cuh"
 
 namespace binfer {
@@ -91,10 +94,11 @@ __device__ void sample_tiles(const SampleParams& p) {
   const uint64_t stream = stream_of(output);
   const uint32_t first = blockIdx.x * kTileLogits;
   const uint32_t end = min(first + kTileLogits, p.vocab);
+  const Adjust adjust = adjust_of(p, output);
   Best top, best;
   bool finite = true;
   for (uint32_t token = first + threadIdx.x; token < end; token += kTileThreads) {
-    const float logit = logits[token];
+    const float logit = adjust(token, logits[token]);
     finite = finite && isfinite(logit);
     top.enter(logit, token);
     if (noisy) best.race(stream, inverse_temperature, token, logit);
@@ -117,11 +121,13 @@ __device__ inline uint32_t order_of(float logit) {
 // A row under selection. `threshold`: logits of this order and above are kept.
 struct Row {
   const float* logits;
+  Adjust adjust;
   uint32_t vocab;
   float top;
   double inverse_temperature;
   uint32_t threshold;
 
+  __device__ float logit(uint32_t token) const { return adjust(token, logits[token]); }
   __device__ uint64_t mass(float logit) const {
     const double share =
         exp((static_cast<double>(logit) - static_cast<double>(top)) * inverse_temperature);
@@ -147,7 +153,7 @@ __device__ Border select(const Row& row, uint64_t target) {
     for (int bin = threadIdx.x; bin < 256; bin += kRowThreads) bins[bin] = 0;
     __syncthreads();
     for (uint32_t token = threadIdx.x; token < row.vocab; token += kRowThreads) {
-      const float logit = row.logits[token];
+      const float logit = row.logit(token);
       const uint32_t order = order_of(logit);
       const bool same = shift == 24 || order >> (shift + 8) == prefix >> (shift + 8);
       if (!same || order < row.threshold) continue;
@@ -174,7 +180,8 @@ __device__ uint64_t total_mass(const Row& row) {
   __syncthreads();
   unsigned long long mine = 0;
   for (uint32_t token = threadIdx.x; token < row.vocab; token += kRowThreads) {
-    if (order_of(row.logits[token]) >= row.threshold) mine += row.mass(row.logits[token]);
+    const float logit = row.logit(token);
+    if (order_of(logit) >= row.threshold) mine += row.mass(logit);
   }
   atomicAdd(&total, mine);
   __syncthreads();
@@ -188,12 +195,12 @@ __device__ uint32_t nth_equal(const Row& row, uint32_t order, uint64_t wanted) {
   uint64_t seen = 0;
   for (uint32_t first = 0; first < row.vocab && seen < wanted; first += kRowThreads) {
     const uint32_t token = first + threadIdx.x;
-    const bool equal = token < row.vocab && order_of(row.logits[token]) == order;
+    const bool equal = token < row.vocab && order_of(row.logit(token)) == order;
     const uint32_t count = __syncthreads_count(equal);
     if (seen + count >= wanted && threadIdx.x == 0) {
       uint64_t here = seen;
       for (uint32_t t = first; t < min(first + kRowThreads, row.vocab); ++t) {
-        here += order_of(row.logits[t]) == order;
+        here += order_of(row.logit(t)) == order;
         if (here == wanted) {
           found = t;
           break;
@@ -206,11 +213,15 @@ __device__ uint32_t nth_equal(const Row& row, uint32_t order, uint64_t wanted) {
   return found;
 }
 
-// The noisy best among what top-k and top-p leave.
+// The noisy best among what min-p, top-k and top-p leave.
 __device__ uint32_t restricted(const StepOutput& output, Row row) {
   uint32_t last_id = kNone;
+  if (output.min_p_depth < INFINITY) {
+    const double least = static_cast<double>(row.top) - static_cast<double>(output.min_p_depth);
+    row.threshold = order_of(__double2float_ru(least));
+  }
   if (output.top_k > 0 && output.top_k < row.vocab) {
-    row.threshold = select<false>(row, output.top_k).order;
+    row.threshold = max(row.threshold, select<false>(row, output.top_k).order);
   }
   if (output.top_p < 1.0f) {
     const double target = static_cast<double>(output.top_p) * static_cast<double>(total_mass(row));
@@ -225,11 +236,63 @@ __device__ uint32_t restricted(const StepOutput& output, Row row) {
   const uint64_t stream = stream_of(output);
   Best best;
   for (uint32_t token = threadIdx.x; token < row.vocab; token += kRowThreads) {
-    const uint32_t order = order_of(row.logits[token]);
+    const float logit = row.logit(token);
+    const uint32_t order = order_of(logit);
     if (order < row.threshold || (order == row.threshold && token > last_id)) continue;
-    best.race(stream, row.inverse_temperature, token, row.logits[token]);
+    best.race(stream, row.inverse_temperature, token, logit);
   }
   return block_best<kRowThreads>(best).token;
+}
+
+// Whether `one` is more likely than `other`, or as likely and of the lower id.
+__device__ inline bool comes_before(const Logprob& one, const Logprob& other) {
+  return one.logprob > other.logprob || (one.logprob == other.logprob && one.token < other.token);
+}
+
+// Gathers the `count` most likely tokens of a row, with their logits, in no order.
+__device__ void gather_likely(const Row& row, uint32_t count, Logprob* found) {
+  __shared__ uint32_t places;
+  const Border border = select<false>(row, count);
+  const uint32_t last_id = nth_equal(row, border.order, count - border.before);
+  if (threadIdx.x == 0) places = 0;
+  __syncthreads();
+  for (uint32_t token = threadIdx.x; token < row.vocab; token += kRowThreads) {
+    const float logit = row.logit(token);
+    const uint32_t order = order_of(logit);
+    if (order < border.order || (order == border.order && token > last_id)) continue;
+    found[atomicAdd(&places, 1)] = Logprob{token, logit};
+  }
+  __syncthreads();
+}
+
+// Logprobs of the drawn token, which thread 0 knows, and of the most likely ones.
+__device__ void put_logprobs(const SampleParams& p, const StepOutput& output, Row row, uint32_t drawn) {
+  __shared__ Logprob found[kLogprobsMax];
+  const size_t place = static_cast<size_t>(p.step.state->ring_slot) * p.outputs_max + blockIdx.x;
+  Logprob* out = p.logprobs + place * kLogprobsMax;
+  const double total = log(static_cast<double>(total_mass(row)) / 17592186044416.0);
+  auto logprob = [&](float logit) {
+    const double value = static_cast<double>(logit) - static_cast<double>(row.top) - total;
+    return static_cast<float>(fmax(value, -3.4028234663852886e38));
+  };
+  if (threadIdx.x == 0) out[0] = Logprob{drawn, logprob(row.logits[drawn])};
+  const uint32_t likely = min(output.logprobs, static_cast<uint32_t>(kLogprobsMax)) - 1;
+  if (likely == 0) return;
+  gather_likely(row, likely, found);
+  if (threadIdx.x >= likely) return;
+  const Logprob mine = found[threadIdx.x];
+  uint32_t before = 0;
+  for (uint32_t other = 0; other < likely; ++other) before += comes_before(found[other], mine);
+  out[1 + before] = Logprob{mine.token, logprob(mine.logprob)};
+}
+
+// The largest of a row's logits as they are.
+__device__ float raw_top(const SampleParams& p, const float* logits) {
+  float mine = -INFINITY;
+  for (uint32_t token = threadIdx.x; token < p.vocab; token += kRowThreads) {
+    mine = fmaxf(mine, logits[token]);
+  }
+  return block_max<kRowThreads>(mine);
 }
 
 __device__ void sample_rows(const SampleParams& p) {
@@ -252,16 +315,23 @@ __device__ void sample_rows(const SampleParams& p) {
   if (threadIdx.x == 0) largest = static_cast<float>(top.score);
   __syncthreads();
   uint32_t token = output.temperature > 0.0f ? best.token : top.token;
-  const bool limited = (output.top_k > 0 && output.top_k < p.vocab) || output.top_p < 1.0f;
+  const bool limited = (output.top_k > 0 && output.top_k < p.vocab) || output.top_p < 1.0f ||
+                       output.min_p_depth < INFINITY;
+  const float* logits = p.logits + static_cast<size_t>(blockIdx.x) * p.vocab;
   if (finite && limited && output.temperature > 0.0f) {
-    const float* logits = p.logits + static_cast<size_t>(blockIdx.x) * p.vocab;
     const double inverse_temperature = 1.0 / static_cast<double>(output.temperature);
-    token = restricted(output, Row{logits, p.vocab, largest, inverse_temperature, 0});
+    const Row row{logits, adjust_of(p, output), p.vocab, largest, inverse_temperature, 0};
+    token = restricted(output, row);
+  }
+  if (finite && output.logprobs > 0) {
+    const Row row{logits, Adjust{}, p.vocab, raw_top(p, logits), 1.0, 0};
+    put_logprobs(p, output, row, token);
   }
   if (threadIdx.x == 0) {
     token = finite ? token : 0;
     p.drawn[blockIdx.x] = StepResult{token, finite, 0};
     p.last_tokens[output.slot] = static_cast<int32_t>(token);
+    if (finite && output.adjusted) count_drawn(p, output.slot, token);
   }
 }
 

@@ -3,7 +3,7 @@
 //! | file | is |
 //! |---|---|
 //! | `cuda/*.cu` | kernels, a contract comment each; `cuda/params.h`: their parameters |
-//! | `params.rs`, `fast_params.rs`, `rank_params.rs` | twins of those structs |
+//! | `params.rs`, `fast_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
 //! | `stream.rs` | which product of few tokens serves a shape, and how it is launched |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
@@ -14,6 +14,7 @@ pub mod fast_params;
 pub mod list;
 pub mod params;
 pub mod rank_params;
+pub mod sample_params;
 pub mod stream;
 
 /// A set of modules for a kind of device.

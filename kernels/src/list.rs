@@ -10,9 +10,10 @@ use crate::fast_params::{
 };
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
-    ProductParams, RopeParams, SampleParams, StampParams,
+    ProductParams, RopeParams, StampParams,
 };
 use crate::rank_params::MergeLogitsParams;
+use crate::sample_params::SampleParams;
 
 /// For which element types a kernel exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

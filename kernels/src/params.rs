@@ -64,9 +64,15 @@ pub struct StepOutput {
     pub temperature: f32,
     pub top_p: f32,
     pub top_k: u32,
-    pub reserved: [u32; 3],
+    pub min_p_depth: f32,
+    pub repetition_penalty: f32,
+    pub frequency_penalty: f32,
+    pub presence_penalty: f32,
+    pub biases: u32,
+    pub adjusted: u32,
+    pub logprobs: u32,
 }
-sized!(StepOutput, 48);
+sized!(StepOutput, 64);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -240,32 +246,6 @@ pub struct AttendParams {
     pub tokens: u32,
 }
 sized!(AttendParams, 152);
-
-/// See `cuda/params.h`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct SampleTile {
-    pub noisy_score: f64,
-    pub noisy_token: u32,
-    pub top_logit: f32,
-    pub top_token: u32,
-    pub finite: u32,
-}
-sized!(SampleTile, 24);
-
-/// See `cuda/params.h`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct SampleParams {
-    pub step: StepTables,
-    pub logits: Address,
-    pub tiles: Address,
-    pub drawn: Address,
-    pub last_tokens: Address,
-    pub vocab: u32,
-    pub tiles_per_row: u32,
-}
-sized!(SampleParams, 88);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{KvGroup, SlotId, StepId, Token};
-use crate::plan::{Input, Open, Outputs, Plan, Row, Rows, Sampling};
+use crate::plan::{
+    BIASES_MAX, Bias, Input, Open, Outputs, Plan, Row, Rows, Sampling, TOP_LOGPROBS_MAX,
+};
 
 /// Bounds that both sides agreed on in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +68,46 @@ impl Plan {
 }
 
 fn check_open(open: &Open, limits: &PlanLimits) -> Result<(), String> {
-    let Open { slot, sampling, history, adapter, .. } = open;
+    let Open { slot, sampling, prompt_len, history, biases, adapter, .. } = open;
     if *adapter != 0 {
         return Err(format!("slot {slot}: adapter {adapter}: adapters are not in this version"));
     }
     check_tokens(history, limits)?;
+    let needed = if sampling.penalises() { *prompt_len as usize } else { 0 };
+    if history.len() < needed {
+        let len = history.len();
+        return Err(format!("slot {slot}: a history of {len} tokens, the prompt has {needed}"));
+    }
+    Bias::check(biases, limits.vocab).map_err(|cause| format!("slot {slot}: {cause}"))?;
     sampling.check().map_err(|cause| format!("slot {slot}: {cause}"))
 }
 
+impl Bias {
+    /// Refuses biases that are too many, out of range or out of order, and tokens that do not exist.
+    pub fn check(biases: &[Self], vocab: u32) -> Result<(), String> {
+        if biases.len() > BIASES_MAX {
+            let len = biases.len();
+            return Err(format!("logit_bias has {len} tokens, at most {BIASES_MAX} are taken"));
+        }
+        if let Some(bias) = biases.iter().find(|bias| bias.token >= vocab) {
+            let token = bias.token;
+            return Err(format!(
+                "logit_bias: token {token} is not below the vocabulary of {vocab}"
+            ));
+        }
+        if let Some(bias) = biases.iter().find(|bias| !(-100.0..=100.0).contains(&bias.value)) {
+            let Self { token, value } = bias;
+            return Err(format!("logit_bias of token {token} is {value}, not from -100 to 100"));
+        }
+        if !biases.is_sorted_by(|one, next| one.token < next.token) {
+            return Err("logit_bias: tokens do not rise".into());
+        }
+        Ok(())
+    }
+}
+
 impl Sampling {
-    /// Refuses values out of range, and by name what this version cannot do.
+    /// Refuses values out of range. An error begins with the field's name.
     pub fn check(&self) -> Result<(), String> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return Err(format!("temperature {} is not 0 or more", self.temperature));
@@ -83,15 +115,15 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(format!("top_p {} is not above 0 and at most 1", self.top_p));
         }
-        let off = Self::GREEDY;
-        for (name, value, neutral) in [
-            ("min_p", self.min_p, off.min_p),
-            ("repetition_penalty", self.repetition_penalty, off.repetition_penalty),
-            ("presence_penalty", self.presence_penalty, off.presence_penalty),
-            ("frequency_penalty", self.frequency_penalty, off.frequency_penalty),
+        // The penalty's bounds keep a logit that it divides or multiplies a number.
+        for (name, value, least, most) in [
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("repetition_penalty", self.repetition_penalty, 0.01, 100.0),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
         ] {
-            if value.to_bits() != neutral.to_bits() {
-                return Err(format!("{name} is not in this version"));
+            if !(least..=most).contains(&value) {
+                return Err(format!("{name} {value} is not from {least} to {most}"));
             }
         }
         Ok(())
@@ -105,12 +137,14 @@ fn check_rows(rows: &[Row], limits: &PlanLimits) -> Result<(), String> {
         check_slot(row.slot, limits)?;
         let refused = match row {
             Row { draft: 1.., .. } => "draft tokens",
-            Row { logprobs: 1.., .. } => "logprobs",
             Row { outputs: Outputs::All, .. } => "outputs for all inputs",
             _ => "",
         };
         if !refused.is_empty() {
             return Err(format!("slot {}: {refused} are not in this version", row.slot));
+        }
+        if row.logprobs > 1 + TOP_LOGPROBS_MAX || u32::from(row.logprobs) > 1 + limits.vocab {
+            return Err(format!("slot {}: {} logprobs are too many", row.slot, row.logprobs));
         }
         if let Input::Tokens(tokens) = &row.input {
             if tokens.is_empty() {

@@ -33,6 +33,10 @@ impl Plan {
             feed.number(u64::from(open.choice));
             feed.number(u64::from(open.prompt_len));
             feed.tokens(&open.history);
+            feed.length(open.biases.len());
+            for bias in &open.biases {
+                feed.number(u64::from(bias.token) << 32 | u64::from(bias.value.to_bits()));
+            }
             feed.number(u64::from(open.adapter));
         }
         feed.length(self.blocks.len());

@@ -9,12 +9,17 @@ mod hash;
 mod ids;
 mod plan;
 mod result;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use check::{PlanError, PlanLimits};
 pub use ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId, Token};
-pub use plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start, expand_rows};
-pub use result::{RowResult, RowStatus, StepResult, Tokens};
+pub use plan::{
+    BIASES_MAX, Bias, BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start,
+    TOP_LOGPROBS_MAX, expand_rows,
+};
+pub use result::{Logprob, RowResult, RowStatus, StepResult, Tokens};
 
 /// Generated from `cluster.proto`; use [`wire`] to get in and out.
 #[allow(missing_docs, clippy::all, clippy::disallowed_types, unreachable_pub)]

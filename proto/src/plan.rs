@@ -41,11 +41,31 @@ pub struct Open {
     pub prompt_len: u32,
     /// All tokens so far, only where a penalty needs them.
     pub history: Vec<Token>,
+    /// Added to logits; by rising token id, at most [`BIASES_MAX`].
+    pub biases: Vec<Bias>,
     /// LoRA adapter; 0 is none.
     pub adapter: u32,
 }
 
+/// Biases of a sequence at most, as OpenAI has it.
+pub const BIASES_MAX: usize = 300;
+/// Most likely tokens that come with a drawn one at most, as OpenAI has it.
+pub const TOP_LOGPROBS_MAX: u8 = 20;
+
+/// What is added to the logit of one token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bias {
+    /// The token.
+    pub token: Token,
+    /// From -100 to 100.
+    pub value: f32,
+}
+
 /// How a token is chosen from logits. Penalties and filters of value "off" cost nothing.
+///
+/// In this order, as vLLM's sampler documents it (0.22, `vllm.v1.sample.sampler`): biases
+/// ([`Open::biases`]), repetition penalty, frequency penalty, presence penalty; temperature; min-p,
+/// top-k, top-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// 0 takes the most likely token; otherwise logits are divided by this.
@@ -56,11 +76,12 @@ pub struct Sampling {
     pub top_p: f32,
     /// Keep tokens at least this share as likely as the most likely one; 0 keeps all.
     pub min_p: f32,
+    /// Divides the logits above 0 of tokens in prompt and answer, and multiplies those below;
     /// 1 is off.
     pub repetition_penalty: f32,
-    /// 0 is off.
+    /// Taken from the logits of tokens in the answer; 0 is off.
     pub presence_penalty: f32,
-    /// 0 is off.
+    /// Taken from the logits of tokens in the answer, as often as they occur there; 0 is off.
     pub frequency_penalty: f32,
 }
 
@@ -75,6 +96,12 @@ impl Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
     };
+
+    /// Whether the tokens so far matter.
+    pub fn penalises(&self) -> bool {
+        let penalties = |s: &Self| [s.repetition_penalty, s.presence_penalty, s.frequency_penalty];
+        penalties(self) != penalties(&Self::GREEDY)
+    }
 }
 
 /// Blocks appended to one slot's table of one KV group.
@@ -110,7 +137,8 @@ pub struct Row {
     pub outputs: Outputs,
     /// Draft tokens to verify; not in version one.
     pub draft: u8,
-    /// How many logprobs to return per output; not in version one.
+    /// How many logprobs to return of a drawn token: none, or its own and those of so many less one
+    /// most likely tokens.
     pub logprobs: u8,
 }
 

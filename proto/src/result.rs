@@ -36,8 +36,18 @@ pub struct RowResult {
     pub status: RowStatus,
     /// Sampled tokens; none for a row without outputs.
     pub tokens: Tokens,
-    /// Of the raw distribution, where asked for.
-    pub logprobs: Vec<f32>,
+    /// Where asked for: of the drawn token, then of the most likely ones, the likeliest first.
+    pub logprobs: Vec<Logprob>,
+}
+
+/// How likely a token was: ln of its probability in the raw distribution, before biases, penalties,
+/// temperature and filters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logprob {
+    /// The token.
+    pub token: Token,
+    /// At most 0.
+    pub logprob: f32,
 }
 
 /// Whether a row's logits are numbers.

@@ -5,8 +5,8 @@
 
 use crate::cluster as pb;
 use crate::ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId};
-use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start};
-use crate::result::{RowResult, RowStatus, StepResult, Tokens};
+use crate::plan::{Bias, BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start};
+use crate::result::{Logprob, RowResult, RowStatus, StepResult, Tokens};
 
 impl From<&Plan> for pb::Plan {
     fn from(plan: &Plan) -> Self {
@@ -70,6 +70,7 @@ impl From<&Open> for pb::Open {
             choice: open.choice,
             prompt_len: open.prompt_len,
             history: open.history.clone(),
+            biases: open.biases.iter().map(pb::Bias::from).collect(),
             adapter: open.adapter,
         }
     }
@@ -97,8 +98,21 @@ impl TryFrom<pb::Open> for Open {
             choice: open.choice,
             prompt_len: open.prompt_len,
             history: open.history,
+            biases: open.biases.into_iter().map(Bias::from).collect(),
             adapter: open.adapter,
         })
+    }
+}
+
+impl From<&Bias> for pb::Bias {
+    fn from(bias: &Bias) -> Self {
+        Self { token: bias.token, value: bias.value }
+    }
+}
+
+impl From<pb::Bias> for Bias {
+    fn from(bias: pb::Bias) -> Self {
+        Self { token: bias.token, value: bias.value }
     }
 }
 
@@ -221,7 +235,8 @@ fn columns(rows: &[RowResult]) -> pb::RowResults {
         tokens_len: rows.iter().map(|row| len(row.tokens.len())).collect(),
         tokens: rows.iter().flat_map(|row| row.tokens.iter().copied()).collect(),
         logprobs_len: rows.iter().map(|row| len(row.logprobs.len())).collect(),
-        logprobs: rows.iter().flat_map(|row| row.logprobs.iter().copied()).collect(),
+        logprobs: rows.iter().flat_map(|row| &row.logprobs).map(|one| one.logprob).collect(),
+        logprob_tokens: rows.iter().flat_map(|row| &row.logprobs).map(|one| one.token).collect(),
     }
 }
 
@@ -231,7 +246,12 @@ fn row_results(columns: &pb::RowResults) -> Result<Vec<RowResult>, String> {
         let (tokens, logprobs) = (columns.tokens_len.len(), columns.logprobs_len.len());
         return Err(format!("{rows} rows, token counts of {tokens}, logprob counts of {logprobs}"));
     }
+    if columns.logprobs.len() != columns.logprob_tokens.len() {
+        let (values, tokens) = (columns.logprobs.len(), columns.logprob_tokens.len());
+        return Err(format!("{values} logprobs of {tokens} tokens"));
+    }
     let (mut tokens, mut logprobs) = (&columns.tokens[..], &columns.logprobs[..]);
+    let mut logprob_tokens = &columns.logprob_tokens[..];
     let lens = columns.tokens_len.iter().zip(&columns.logprobs_len);
     let results = columns.status.iter().zip(lens).map(|(status, (tokens_len, logprobs_len))| {
         let status = match pb::RowStatus::try_from(*status) {
@@ -240,7 +260,10 @@ fn row_results(columns: &pb::RowResults) -> Result<Vec<RowResult>, String> {
             Err(_) => return Err(format!("row status {status} unknown")),
         };
         let tokens = Tokens::from_slice(take(&mut tokens, *tokens_len)?);
-        Ok(RowResult { status, tokens, logprobs: take(&mut logprobs, *logprobs_len)?.to_vec() })
+        let logprobs = take(&mut logprobs, *logprobs_len)?.iter();
+        let logprobs = logprobs.zip(take(&mut logprob_tokens, *logprobs_len)?);
+        let one = |(logprob, token): (&f32, &u32)| Logprob { token: *token, logprob: *logprob };
+        Ok(RowResult { status, tokens, logprobs: logprobs.map(one).collect() })
     });
     let results = results.collect::<Result<_, _>>()?;
     if !tokens.is_empty() || !logprobs.is_empty() {

@@ -27,7 +27,7 @@ fn openais_client_works_unchanged() {
     let (out, err) = (&output.stdout, &output.stderr);
     let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "{out}\n{err}");
-    assert_eq!(out.lines().last(), Some("all 11 checks passed"), "{out}\n{err}");
+    assert_eq!(out.lines().last(), Some("all 16 checks passed"), "{out}\n{err}");
     server.stop();
 }
 
@@ -61,7 +61,7 @@ fn malformed_requests_get_a_400_that_names_the_field_and_harm_nobody() {
         ("/v1/completions", ask("seed", json!("lucky")), "seed"),
         ("/v1/completions", ask("stream", json!("yes")), "stream"),
         ("/v1/completions", ask("n", json!(2)), "n"),
-        ("/v1/completions", ask("logprobs", json!(5)), "logprobs"),
+        ("/v1/completions", ask("logprobs", json!(6)), "logprobs"),
         ("/v1/chat/completions", json!({}), "messages"),
         ("/v1/chat/completions", chat(json!([])), "messages"),
         ("/v1/chat/completions", chat(json!([{ "role": "user" }])), "messages[0].content"),

@@ -226,6 +226,7 @@ impl Rig {
                 choice: 0,
                 prompt_len: 1,
                 history: Vec::new(),
+                biases: Vec::new(),
                 adapter: 0,
             });
             Sequence::default()

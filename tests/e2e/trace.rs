@@ -28,6 +28,7 @@ fn batch() -> Batch {
     };
     let known = [5, 6, 7].map(TokenInput::Known);
     Batch {
+        begun: Vec::new(),
         tokens: [&[TokenInput::LastSample(SlotId(1))], &known[..]].concat(),
         positions: vec![9, 0, 1, 2],
         rows: vec![row(1, 0, 1, 9), row(0, 1, 3, 0)],
@@ -38,6 +39,8 @@ fn batch() -> Batch {
             seed: 0,
             choice: 0,
             position: 10,
+            biases: 0,
+            logprobs: 0,
         }],
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use binfer_coordinator::sched::{Delivery, Finish, Request, RequestId, Scheduler};
-use binfer_proto::{Sampling, Token};
+use binfer_proto::{BIASES_MAX, Bias, Sampling, Token};
 
 /// Requests that wait at most.
 const WAITING_MAX: usize = 3;
@@ -88,6 +88,8 @@ impl Clients {
             end_ids: Arc::from([7]),
             ignore_eos: dice.one_in(2),
             sampling: sampling(dice),
+            biases: biases(dice, self.vocab),
+            logprobs: [0, 0, 1, 6][dice.below(4)],
             seed: dice.below(1 << 30) as u64,
             choice: u32::try_from(dice.below(2)).unwrap(),
             salt: dice.below(2) as u64,
@@ -119,5 +121,19 @@ fn sampling(dice: &mut Dice) -> Sampling {
     let temperature = [0.0, 0.7, 1.0, 1.5][dice.below(4)];
     let top_k = [0, 0, 1, 40][dice.below(4)];
     let top_p = [1.0, 1.0, 0.9, 0.5][dice.below(4)];
-    Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
+    Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p: [0.0, 0.0, 0.1][dice.below(3)],
+        repetition_penalty: [1.0, 1.0, 1.2][dice.below(3)],
+        presence_penalty: [0.0, 0.0, 0.5][dice.below(3)],
+        frequency_penalty: [0.0, 0.0, -0.5][dice.below(3)],
+    }
+}
+
+fn biases(dice: &mut Dice, vocab: u32) -> Vec<Bias> {
+    let count = [0, 0, 1, BIASES_MAX][dice.below(4)];
+    let bias = |token: u32| Bias { token, value: (token % 7) as f32 - 3.0 };
+    (0..vocab).step_by(3).take(count).map(bias).collect()
 }

@@ -3,7 +3,7 @@
 //! Pure data, packed once per step by `slots.rs` and uploaded once. Nothing here depends on a
 //! sampled token: a row that continues its own sample says so, and the device knows the token.
 
-use binfer_proto::{BlockId, Sampling, SlotId, Token};
+use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
 /// Where an input token comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +44,38 @@ pub struct BatchOutput {
     pub choice: u32,
     /// Position that the drawn token will have.
     pub position: u32,
+    /// Biases of the slot.
+    pub biases: usize,
+    /// Logprobs to give: none, or that of the drawn token and those of so many less one most likely
+    /// tokens.
+    pub logprobs: u8,
+}
+
+impl BatchOutput {
+    /// Whether what the slot has seen changes its logits.
+    pub fn is_adjusted(&self) -> bool {
+        self.biases > 0 || self.sampling.penalises()
+    }
+}
+
+/// What a slot begins with whose logits are adjusted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotTokens {
+    /// The slot.
+    pub slot: SlotId,
+    /// How much of `history` is the prompt; the rest was drawn.
+    pub prompt_len: usize,
+    /// All tokens so far, where a penalty needs them.
+    pub history: Vec<Token>,
+    /// By rising token id.
+    pub biases: Vec<Bias>,
 }
 
 /// Inputs of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
+    /// Slots that begin anew and whose logits are adjusted.
+    pub begun: Vec<SlotTokens>,
     /// One per input token.
     pub tokens: Vec<TokenInput>,
     /// Positions, one per input token.

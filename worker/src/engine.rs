@@ -69,7 +69,8 @@ pub struct InFlight {
     step: StepId,
     ticket: Ticket,
     plan_hash: u64,
-    draws: Vec<bool>,
+    /// See [`crate::slots::Applied::draws`].
+    draws: Vec<Option<u8>>,
     began: Instant,
 }
 
@@ -162,17 +163,18 @@ impl Engine {
 
 /// Results of the plan's rows out of the batch's outputs, which skip rows that draw nothing.
 fn rows(step: &InFlight, output: &StepOutput) -> Vec<RowResult> {
-    let mut sampled = output.sampled.iter();
-    let mut row = |draws: &bool| match draws.then(|| sampled.next()).flatten() {
-        Some(sample) if sample.finite => (RowStatus::Ok, Tokens::from_slice(&[sample.token])),
-        Some(_) => (RowStatus::NonFinite, Tokens::new()),
-        None => (RowStatus::Ok, Tokens::new()),
+    let (mut sampled, mut logprobs) = (output.sampled.iter(), output.logprobs.iter());
+    let row = |draws: &Option<u8>| match draws.and_then(|count| Some((count, sampled.next()?))) {
+        Some((count, sample)) if sample.finite => RowResult {
+            status: RowStatus::Ok,
+            tokens: Tokens::from_slice(&[sample.token]),
+            logprobs: logprobs.by_ref().take(count.into()).copied().collect(),
+        },
+        drawn => RowResult {
+            status: if drawn.is_some() { RowStatus::NonFinite } else { RowStatus::Ok },
+            tokens: Tokens::new(),
+            logprobs: Vec::new(),
+        },
     };
-    step.draws
-        .iter()
-        .map(|draws| {
-            let (status, tokens) = row(draws);
-            RowResult { status, tokens, logprobs: Vec::new() }
-        })
-        .collect()
+    step.draws.iter().map(row).collect()
 }

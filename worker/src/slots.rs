@@ -8,7 +8,7 @@ use binfer_proto::{
     Sampling, SlotId, Start, StepId, expand_rows,
 };
 
-use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchOutput, BatchRow, SlotTokens, TokenInput};
 
 /// What a worker remembers of a sequence.
 #[derive(Clone, Debug)]
@@ -16,6 +16,7 @@ struct Slot {
     sampling: Sampling,
     seed: u64,
     choice: u32,
+    biases: usize,
     /// Per KV group.
     block_tables: Vec<Vec<BlockId>>,
     /// Positions whose KV is written once all launched steps are done; `None` before the first row.
@@ -45,8 +46,8 @@ pub struct Applied {
     pub batch: Batch,
     /// Hash of the expanded plan.
     pub plan_hash: u64,
-    /// Per plan row, whether it draws a token.
-    pub draws: Vec<bool>,
+    /// Per plan row that draws a token, how many logprobs come with it.
+    pub draws: Vec<Option<u8>>,
 }
 
 impl SlotTable {
@@ -85,22 +86,23 @@ impl SlotTable {
             ));
         }
         self.next = self.next.next();
-        self.change_slots(plan)?;
+        let mut batch = Batch::default();
+        self.change_slots(plan, &mut batch)?;
         let rows = match &plan.rows {
             Rows::Same => expand_rows(&self.last_rows),
             Rows::List(rows) => rows.clone(),
         };
-        let mut batch = Batch::default();
         for row in &rows {
             self.pack(row, &mut batch)?;
         }
         let plan_hash = plan.hash(&rows);
-        let draws = rows.iter().map(|row| row.outputs != Outputs::None).collect();
+        let draws = rows.iter().map(|row| (row.outputs != Outputs::None).then_some(row.logprobs));
+        let draws = draws.collect();
         self.last_rows = rows;
         Ok(Applied { batch, plan_hash, draws })
     }
 
-    fn change_slots(&mut self, plan: &Plan) -> Result<(), String> {
+    fn change_slots(&mut self, plan: &Plan, batch: &mut Batch) -> Result<(), String> {
         for slot in &plan.close {
             if self.slots[slot.index()].take().is_none() {
                 return Err(format!("slot {slot} is closed but was not open"));
@@ -111,12 +113,25 @@ impl SlotTable {
                 sampling: open.sampling,
                 seed: open.seed,
                 choice: open.choice,
+                biases: open.biases.len(),
                 block_tables: vec![Vec::new(); self.block_tokens.len()],
                 len: None,
                 sampled: false,
             };
             if self.slots[open.slot.index()].replace(slot).is_some() {
                 return Err(format!("slot {} is opened but was not free", open.slot));
+            }
+            if open.history.len() > self.context_max as usize {
+                let (slot, len) = (open.slot, open.history.len());
+                return Err(format!("slot {slot}: a history of {len} tokens is past the context"));
+            }
+            if open.sampling.penalises() || !open.biases.is_empty() {
+                batch.begun.push(SlotTokens {
+                    slot: open.slot,
+                    prompt_len: open.prompt_len as usize,
+                    history: open.history.clone(),
+                    biases: open.biases.clone(),
+                });
             }
         }
         for grant in &plan.blocks {
@@ -161,6 +176,8 @@ impl SlotTable {
                 seed: slot.seed,
                 choice: slot.choice,
                 position: end,
+                biases: slot.biases,
+                logprobs: row.logprobs,
             });
         }
         batch.rows.push(BatchRow {

@@ -37,6 +37,18 @@ pub struct RunArgs {
     /// Draw from the smallest set of tokens that together are this likely
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
+    /// Draw from tokens at least this share as likely as the most likely one; 0 is all
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub min_p: f32,
+    /// Divides the logits of tokens in prompt and answer; 1 is off
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    pub repetition_penalty: f32,
+    /// Taken from the logits of tokens in the answer
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Taken from the logits of tokens in the answer, as often as they occur there
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
     /// Makes a drawn answer repeatable
     #[arg(long)]
     pub seed: Option<u64>,
@@ -74,7 +86,10 @@ fn request(args: &RunArgs) -> Result<Generate> {
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
-        ..Sampling::GREEDY
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
     };
     sampling.check().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
     if args.max_tokens == 0 {
@@ -94,6 +109,8 @@ fn request(args: &RunArgs) -> Result<Generate> {
         },
         max_tokens: MaxTokens::AtMost(args.max_tokens),
         sampling,
+        biases: Vec::new(),
+        top_logprobs: None,
         seed: args.seed,
         stop: Vec::new(),
         ignore_eos: false,

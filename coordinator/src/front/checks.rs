@@ -3,10 +3,11 @@
 use super::core::{MaxTokens, Prompt};
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo};
-use binfer_proto::{Sampling, Token};
+use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
 
-/// Fields of [`Sampling`], by which an error of its check begins.
-const SAMPLING_FIELDS: [&str; 7] = [
+/// Fields of [`Sampling`] and biases, by which an error of their check begins.
+const SAMPLING_FIELDS: [&str; 8] = [
+    "logit_bias",
     "temperature",
     "top_k",
     "top_p",
@@ -18,6 +19,20 @@ const SAMPLING_FIELDS: [&str; 7] = [
 
 pub(super) fn sampling(sampling: &Sampling) -> Result<(), SubmitError> {
     sampling.check().map_err(sampling_error)
+}
+
+/// Biases by rising token.
+pub(super) fn biases(mut biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, SubmitError> {
+    biases.sort_by_key(|bias| bias.token);
+    Bias::check(&biases, model.vocab).map_err(sampling_error)?;
+    Ok(biases)
+}
+
+/// How many logprobs come with a token where `tops` most likely ones are asked for beside it: no
+/// more than there are, and than a plan may ask for.
+pub(super) fn logprobs(tops: Option<u8>, model: &ModelInfo) -> u8 {
+    let vocab = u8::try_from(model.vocab).unwrap_or(u8::MAX);
+    tops.map_or(0, |tops| 1 + tops.min(TOP_LOGPROBS_MAX).min(vocab))
 }
 
 /// The check writes the field's name first.

@@ -13,7 +13,8 @@ use super::stream::Stream;
 use super::{Command, Submit};
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::{Message, TextModel};
-use binfer_proto::{Sampling, Token};
+use binfer_proto::{Bias, Sampling, Token};
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -83,6 +84,10 @@ pub struct Generate {
     pub max_tokens: MaxTokens,
     /// How tokens are drawn.
     pub sampling: Sampling,
+    /// Added to logits; in any order.
+    pub biases: Vec<Bias>,
+    /// Logprobs of the answer's tokens, and of so many most likely ones beside each.
+    pub top_logprobs: Option<u8>,
     /// Makes an answer repeatable; drawn if absent.
     pub seed: Option<u64>,
     /// Texts at which the answer ends.
@@ -120,6 +125,11 @@ impl Core {
         &self.shared.parts.limits
     }
 
+    /// What a token adds to a text; of one that is no part of a text, its name.
+    pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
+        self.shared.parts.text.token_bytes(token)
+    }
+
     /// Brings answers to their streams, for ever. A front runs it beside whatever reads them: without
     /// it no stream hears anything.
     pub async fn deliver(&self) -> Infallible {
@@ -130,6 +140,7 @@ impl Core {
     pub async fn generate(&self, ask: Generate) -> Result<Stream, SubmitError> {
         self.check_ready()?;
         checks::sampling(&ask.sampling)?;
+        let biases = checks::biases(ask.biases, self.model())?;
         checks::stop(&ask.stop, self.limits())?;
         let param = ask.prompt.param();
         let prompt = self.tokens(ask.prompt).await?;
@@ -142,6 +153,8 @@ impl Core {
             end_ids: self.shared.end_ids.clone(),
             ignore_eos: ask.ignore_eos,
             sampling: ask.sampling,
+            biases,
+            logprobs: checks::logprobs(ask.top_logprobs, self.model()),
             seed: ask.seed.unwrap_or_else(drawn_seed),
             choice: 0,
             salt: self.model().salt,
@@ -160,7 +173,7 @@ impl Core {
         let parts = &self.shared.parts;
         let receipt = Arc::new(Receipt::default());
         let mailbox = Arc::new(Mailbox::new(reading, Arc::clone(&receipt)));
-        let stream = Stream::open(request.id, Arc::clone(&mailbox), &self.shared.parts);
+        let stream = Stream::open(&request, Arc::clone(&mailbox), &self.shared.parts);
         let submit = Submit { request, stop, receipt };
         match parts.commands.try_send(Command::Submit(Box::new(submit))) {
             Ok(()) => {}

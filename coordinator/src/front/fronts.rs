@@ -7,6 +7,7 @@
 use super::mailbox::{End, FailKind, Receipt};
 use super::post::{Bag, Letter, News, Post};
 use crate::sched::{Finish, Refused, RequestId, Usage};
+use binfer_proto::Logprob;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,6 +61,17 @@ impl Fronts {
             reader.sent_bytes += text.len() as u64;
             self.bag.text.push_str(text);
             self.bag.letters.push(Letter { id, news: News::Text(text.len()) });
+        }
+    }
+
+    /// Logprobs of the tokens of a request, before their text.
+    pub fn logprobs(&mut self, id: RequestId, found: &[Logprob]) {
+        if found.is_empty() {
+            return;
+        }
+        if let Some(reader) = self.open.get_mut(&id) {
+            reader.sent_bytes += size_of_val(found) as u64;
+            self.bag.letters.push(Letter { id, news: News::Logprobs(found.to_vec()) });
         }
     }
 

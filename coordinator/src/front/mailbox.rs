@@ -6,6 +6,7 @@
 //! exactly one end.
 
 use crate::sched::{FailCause, Finish, Refused, Usage};
+use binfer_proto::Logprob;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,7 +77,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Bytes of text that the reader took, or will never take.
+    /// Bytes of text and logprobs that the reader took, or will never take.
     pub(super) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
     }
@@ -103,6 +104,7 @@ pub(super) struct Mailbox {
 struct Inner {
     admission: Option<Result<(), Refused>>,
     text: String,
+    logprobs: Vec<Logprob>,
     end: Option<End>,
     ended: bool,
     waker: Option<Waker>,
@@ -136,6 +138,16 @@ impl Mailbox {
         }
         inner.text.push_str(text);
         if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None }
+    }
+
+    /// Courier: more logprobs. They wait for text, or the end: nobody is woken for them alone.
+    pub(super) fn logprobs(&self, found: &[Logprob]) {
+        let mut inner = self.lock();
+        if inner.ended {
+            self.receipt.read(size_of_val(found));
+            return;
+        }
+        inner.logprobs.extend_from_slice(found);
     }
 
     /// Courier: the end. What a slow reader has not read is dropped.
@@ -184,6 +196,13 @@ impl Mailbox {
         if bytes > 0 || end.is_some() { Poll::Ready(end) } else { Poll::Pending }
     }
 
+    /// Reader: all pending logprobs: those of at least the tokens whose text was taken before.
+    pub(super) fn take_logprobs(&self) -> Vec<Logprob> {
+        let found = std::mem::take(&mut self.lock().logprobs);
+        self.receipt.read(size_of_val(&found[..]));
+        found
+    }
+
     /// Reader: leaves. Returns whether the request still runs, as far as the mailbox knows.
     pub(super) fn close(&self) -> bool {
         self.receipt.closed.store(true, Ordering::Relaxed);
@@ -193,10 +212,11 @@ impl Mailbox {
         !std::mem::replace(&mut inner.ended, true)
     }
 
-    /// Drops pending text.
+    /// Drops pending text and logprobs.
     fn forget(&self, inner: &mut Inner) {
-        let bytes = std::mem::take(&mut inner.text).len();
-        self.receipt.read(bytes);
+        let text_bytes = std::mem::take(&mut inner.text).len();
+        let logprob_bytes = size_of_val(&std::mem::take(&mut inner.logprobs)[..]);
+        self.receipt.read(text_bytes + logprob_bytes);
     }
 
     /// Applies `change` unless the request has ended.

@@ -8,6 +8,7 @@
 
 use super::mailbox::{End, Mailbox};
 use crate::sched::{Refused, RequestId};
+use binfer_proto::Logprob;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -27,6 +28,8 @@ pub(super) enum News {
     Admission(Result<(), Refused>),
     /// So many of the bag's next bytes.
     Text(usize),
+    /// Logprobs of tokens whose text comes after, or is held back yet.
+    Logprobs(Vec<Logprob>),
     /// The one end.
     End(End),
 }
@@ -121,6 +124,10 @@ impl Post {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
                     mailbox.and_then(|mailbox| mailbox.text(piece))
+                }
+                News::Logprobs(found) => {
+                    mailbox.inspect(|mailbox| mailbox.logprobs(&found));
+                    None
                 }
                 News::Admission(answer) => mailbox.and_then(|mailbox| mailbox.admission(answer)),
                 News::End(end) => mailbox.and_then(|mailbox| mailbox.end(end)),

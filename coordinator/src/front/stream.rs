@@ -7,7 +7,8 @@ use super::Command;
 use super::core::Parts;
 use super::mailbox::{End, FailKind, Mailbox};
 use super::post::Post;
-use crate::sched::{Finish, RequestId, Usage};
+use crate::sched::{Finish, Request, RequestId, Usage};
+use binfer_proto::Logprob;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -38,6 +39,7 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Stream {
     id: RequestId,
+    logprobs: u8,
     mailbox: Arc<Mailbox>,
     post: Arc<Post>,
     commands: mpsc::Sender<Command>,
@@ -46,10 +48,11 @@ pub struct Stream {
 
 impl Stream {
     /// From here on letters for the request go to `mailbox`.
-    pub(super) fn open(id: RequestId, mailbox: Arc<Mailbox>, parts: &Parts) -> Self {
+    pub(super) fn open(request: &Request, mailbox: Arc<Mailbox>, parts: &Parts) -> Self {
+        let (id, logprobs) = (request.id, request.logprobs);
         let (post, commands) = (Arc::clone(&parts.post), parts.commands.clone());
         post.open(id, Arc::clone(&mailbox));
-        Self { id, mailbox, post, commands, end: None }
+        Self { id, logprobs, mailbox, post, commands, end: None }
     }
 
     /// The request.
@@ -62,6 +65,17 @@ impl Stream {
     /// woken for what comes next.
     pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         self.mailbox.poll_take(cx, text)
+    }
+
+    /// How many logprobs come with each token.
+    pub fn logprobs(&self) -> u8 {
+        self.logprobs
+    }
+
+    /// Logprobs that came by now, where the request asked for them: those of at least the tokens
+    /// whose text was taken before.
+    pub fn take_logprobs(&self) -> Vec<Logprob> {
+        if self.logprobs > 0 { self.mailbox.take_logprobs() } else { Vec::new() }
     }
 
     /// The next reply. Must not be called again after an end.

@@ -4,6 +4,7 @@ use super::{Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Post, Rea
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::TextStage;
 use crate::text::testing::{END, byte_tokens, model};
+use binfer_proto::{Logprob, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -94,6 +95,7 @@ struct ServeLoop {
 
 struct Running {
     id: RequestId,
+    logprobs: u8,
     acts: VecDeque<Act>,
     usage: Usage,
 }
@@ -133,6 +135,7 @@ impl ServeLoop {
         let super::Submit { request, stop, receipt } = submit;
         let id = request.id;
         let prompt = u32::try_from(request.prompt.len()).unwrap();
+        let logprobs = request.logprobs;
         let _ = self.seen.send(Seen { request, stop: stop.clone() });
         let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
         if let Some(Act::Refuse(why)) = acts.front() {
@@ -142,7 +145,8 @@ impl ServeLoop {
         self.fronts.admit(id, receipt, Ok(()));
         self.text.open(id, &stop);
         acts.push_back(Act::Hold);
-        self.running.push(Running { id, acts, usage: Usage { prompt, ..Usage::default() } });
+        let usage = Usage { prompt, ..Usage::default() };
+        self.running.push(Running { id, logprobs, acts, usage });
     }
 
     fn cancel(&mut self, id: RequestId) {
@@ -167,9 +171,12 @@ impl ServeLoop {
             };
             one.acts.pop_front();
             let tokens = byte_tokens(&bytes);
+            let logprobs = logprobs(&tokens, one.logprobs);
             one.usage.generated += u32::try_from(tokens.len()).unwrap();
-            let delivery = Delivery { id: one.id, tokens: tokens.into(), finish, usage: one.usage };
+            let tokens = tokens.into();
+            let delivery = Delivery { id: one.id, tokens, logprobs, finish, usage: one.usage };
             let pushed = self.text.push(&delivery);
+            self.fronts.logprobs(one.id, &delivery.logprobs);
             self.fronts.text(one.id, pushed.text);
             let finish = if pushed.stop { Some(Finish::StopString) } else { finish };
             if let Some(finish) = finish {
@@ -178,4 +185,14 @@ impl ServeLoop {
             }
         }
     }
+}
+
+/// Of each token its own, then those of the end token and the next ones.
+fn logprobs(tokens: &[Token], each: u8) -> Vec<Logprob> {
+    let of = |token: &Token| {
+        let tops = (END..).zip(1..each).map(|(token, place)| (token, f32::from(place)));
+        let all = [(*token, 0.5)].into_iter().chain(tops).take(each.into());
+        all.map(|(token, unlikely)| Logprob { token, logprob: -unlikely }).collect::<Vec<_>>()
+    };
+    tokens.iter().flat_map(of).collect()
 }

@@ -13,6 +13,8 @@ fn ask(prompt: Prompt) -> Generate {
         prompt,
         max_tokens: MaxTokens::Rest,
         sampling: Sampling::GREEDY,
+        biases: Vec::new(),
+        top_logprobs: None,
         seed: None,
         stop: Vec::new(),
         ignore_eos: false,
@@ -88,7 +90,7 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
     let server = scripted(Vec::new());
     let long = "x".repeat(8 * 256 + 1);
     let sampling = Sampling { top_p: 0.0, ..Sampling::GREEDY };
-    let penalty = Sampling { presence_penalty: 1.0, ..Sampling::GREEDY };
+    let penalty = Sampling { presence_penalty: 2.5, ..Sampling::GREEDY };
     for (ask, field, part) in [
         (ask(Prompt::Text(String::new())), "prompt", "no token"),
         (ask(Prompt::Text(long)), "prompt", "2049 bytes"),

@@ -4,8 +4,10 @@
 //! whole answer and rendered once. Thousands of pieces a second pass here.
 
 use super::error::ApiError;
+use super::logprobs::Logprobs;
 use crate::front::ModelInfo;
 use crate::sched::{Finish, RequestId, Usage};
+use binfer_proto::Logprob;
 use bytes::{BufMut, BytesMut};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,19 +47,26 @@ impl Identity {
     }
 
     /// A whole answer.
-    pub(super) fn whole(&self, text: &str, finish: Finish, usage: Usage) -> Value {
+    pub(super) fn whole(
+        &self,
+        text: &str,
+        logprobs: &Value,
+        (finish, usage): (Finish, Usage),
+    ) -> Value {
         let finish = finish_reason(finish);
         let (object, choice) = match self.kind {
             Kind::Completion => (
                 "text_completion",
-                json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": finish }),
+                json!({
+                    "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish,
+                }),
             ),
             Kind::Chat => (
                 "chat.completion",
                 json!({
                     "index": 0,
                     "message": { "role": "assistant", "content": text, "refusal": null },
-                    "logprobs": null,
+                    "logprobs": logprobs,
                     "finish_reason": finish,
                 }),
             ),
@@ -107,6 +116,8 @@ impl Identity {
 pub(super) struct Events {
     identity: Identity,
     include_usage: bool,
+    /// Where the request asked for them.
+    logprobs: Option<Logprobs>,
     /// A piece of text is `before`, the text as a JSON string, `after`.
     before: String,
     after: String,
@@ -117,12 +128,12 @@ const MARK: &str = "\u{1}";
 const MARK_JSON: &str = "\"\\u0001\"";
 
 impl Events {
-    pub(super) fn new(identity: Identity, include_usage: bool) -> Self {
+    pub(super) fn new(identity: Identity, include_usage: bool, logprobs: Option<Logprobs>) -> Self {
         let usage = include_usage.then_some(&Value::Null);
         let piece = identity.chunk(&identity.choice(Some(MARK), None), usage);
         let (before, after) = piece.split_once(MARK_JSON).unwrap_or((&piece, ""));
         let (before, after) = (format!("data: {before}"), format!("{after}\n\n"));
-        Self { identity, include_usage, before, after }
+        Self { identity, include_usage, logprobs, before, after }
     }
 
     /// What comes before any text: a chat names the speaker.
@@ -136,8 +147,13 @@ impl Events {
         }
     }
 
-    /// A piece of text.
-    pub(super) fn text(&self, text: &str, out: &mut BytesMut) {
+    /// A piece of text; it may be empty where there are logprobs.
+    pub(super) fn text(&mut self, text: &str, found: &[Logprob], out: &mut BytesMut) {
+        if let Some(logprobs) = &mut self.logprobs {
+            let mut choices = self.identity.choice(Some(text), None);
+            choices[0]["logprobs"] = logprobs.json(found);
+            return self.event(&choices, None, out);
+        }
         out.reserve(self.before.len() + text.len() + self.after.len() + 16);
         out.put_slice(self.before.as_bytes());
         // Writing into memory cannot fail, and neither can a string as JSON.

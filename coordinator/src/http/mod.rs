@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod error;
 mod fields;
+mod logprobs;
 mod request;
 mod routes;
 mod socket;

@@ -6,11 +6,13 @@ use super::unsupported::{refuse_chat, refuse_completion};
 use crate::front::{Core, Generate, MaxTokens, Prompt, Reading};
 use crate::text::Message;
 use axum::http::StatusCode;
-use binfer_proto::{Sampling, Token};
+use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
 use serde_json::Value;
 
 /// Answers of `/v1/completions` are this long unless the request says otherwise.
 const COMPLETION_TOKENS: u32 = 16;
+/// Most likely tokens beside each of a completion at most.
+const COMPLETION_LOGPROBS_MAX: u8 = 5;
 
 /// A request, parsed.
 #[derive(Debug)]
@@ -29,7 +31,13 @@ pub(super) fn completion(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
     check_model(fields, core)?;
     refuse_completion(fields)?;
     let prompt = prompt(fields)?;
-    parsed(fields, prompt, MaxTokens::AtMost(COMPLETION_TOKENS), core.model().sampling)
+    let length = MaxTokens::AtMost(COMPLETION_TOKENS);
+    let mut parsed = parsed(fields, prompt, length, core.model().sampling)?;
+    parsed.ask.top_logprobs = match fields.get("logprobs") {
+        Some(Value::Bool(false)) => None,
+        _ => top_count(fields, "logprobs", COMPLETION_LOGPROBS_MAX)?,
+    };
+    Ok(parsed)
 }
 
 pub(super) fn chat(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
@@ -42,7 +50,23 @@ pub(super) fn chat(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
     };
     let messages = messages.iter().enumerate().map(|(index, value)| message(index, value));
     let messages = messages.collect::<Result<_, _>>()?;
-    parsed(fields, Prompt::Chat(messages), MaxTokens::Rest, core.model().sampling)
+    let prompt = Prompt::Chat(messages);
+    let mut parsed = parsed(fields, prompt, MaxTokens::Rest, core.model().sampling)?;
+    let tops = top_count(fields, "top_logprobs", TOP_LOGPROBS_MAX)?;
+    let wanted = fields.bool("logprobs")?.unwrap_or(false);
+    if tops.is_some_and(|tops| tops > 0) && !wanted {
+        return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs: true"));
+    }
+    parsed.ask.top_logprobs = wanted.then_some(tops.unwrap_or(0));
+    Ok(parsed)
+}
+
+/// How many of the most likely tokens are asked for.
+fn top_count(fields: Fields<'_>, name: &str, most: u8) -> Result<Option<u8>, ApiError> {
+    let Some(count) = fields.count(name)? else { return Ok(None) };
+    let count = u8::try_from(count).ok().filter(|count| *count <= most);
+    let refused = || ApiError::invalid(name, format!("{name} must be at most {most}"));
+    count.map(Some).ok_or_else(refused)
 }
 
 fn object(body: &[u8]) -> Result<Value, ApiError> {
@@ -106,8 +130,19 @@ fn parsed(
             temperature: fields.number("temperature")?.unwrap_or(sampling.temperature),
             top_k: top_k(fields)?.unwrap_or(sampling.top_k),
             top_p: fields.number("top_p")?.unwrap_or(sampling.top_p),
-            ..sampling
+            min_p: fields.number("min_p")?.unwrap_or(sampling.min_p),
+            repetition_penalty: fields
+                .number("repetition_penalty")?
+                .unwrap_or(sampling.repetition_penalty),
+            presence_penalty: fields
+                .number("presence_penalty")?
+                .unwrap_or(sampling.presence_penalty),
+            frequency_penalty: fields
+                .number("frequency_penalty")?
+                .unwrap_or(sampling.frequency_penalty),
         },
+        biases: biases(fields)?,
+        top_logprobs: None,
         seed: fields.seed("seed")?,
         stop: stop(fields)?,
         ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
@@ -123,6 +158,21 @@ fn top_k(fields: Fields<'_>) -> Result<Option<u32>, ApiError> {
         return Ok(Some(0));
     }
     fields.count("top_k")
+}
+
+/// Token ids, as strings, with what is added to their logits.
+fn biases(fields: Fields<'_>) -> Result<Vec<Bias>, ApiError> {
+    let Some(biases) = fields.object("logit_bias")? else { return Ok(Vec::new()) };
+    let bias = |(id, value): (&String, &Value)| {
+        #[expect(clippy::cast_possible_truncation, reason = "too large is refused later")]
+        Some(Bias { token: id.parse().ok()?, value: value.as_f64()? as f32 })
+    };
+    biases
+        .0
+        .iter()
+        .map(bias)
+        .collect::<Option<_>>()
+        .ok_or_else(|| ApiError::invalid("logit_bias", "logit_bias must map token ids to numbers"))
 }
 
 fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {

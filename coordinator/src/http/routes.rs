@@ -4,6 +4,7 @@ use super::answer::{Events, Identity, Kind};
 use super::body;
 use super::config::Config;
 use super::error::ApiError;
+use super::logprobs::Logprobs;
 use super::request::{self, Parsed};
 use super::socket::Outlet;
 use super::sse::Sse;
@@ -78,10 +79,11 @@ async fn answer(
         }
     })?;
     let identity = Identity::new(kind, answer.id(), app.core.model());
+    let logprobs = Logprobs::of(&answer, kind, &app.core);
     if !stream {
-        return whole(&identity, answer).await;
+        return whole(&identity, answer, logprobs).await;
     }
-    let events = Events::new(identity, include_usage);
+    let events = Events::new(identity, include_usage, logprobs);
     let body = Sse::new(answer, events, outlet, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
@@ -102,13 +104,21 @@ async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError
     app.core.on_pool(move || parse(&bytes)).await?
 }
 
-async fn whole(identity: &Identity, mut answer: Stream) -> Result<Response, ApiError> {
-    let mut text = String::new();
+async fn whole(
+    identity: &Identity,
+    mut answer: Stream,
+    logprobs: Option<Logprobs>,
+) -> Result<Response, ApiError> {
+    let (mut text, mut found) = (String::new(), Vec::new());
     loop {
-        match answer.next().await {
+        let reply = answer.next().await;
+        found.append(&mut answer.take_logprobs());
+        match reply {
             Reply::Text(more) => text.push_str(&more),
             Reply::Done { finish, usage } => {
-                return Ok(Json(identity.whole(&text, finish, usage)).into_response());
+                let logprobs = logprobs.map_or(Value::Null, |mut logprobs| logprobs.json(&found));
+                let answer = identity.whole(&text, &logprobs, (finish, usage));
+                return Ok(Json(answer).into_response());
             }
             Reply::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
         }

@@ -123,8 +123,9 @@ impl Writer {
         let mut text = String::new();
         let Some(stream) = &self.stream else { return out };
         let Poll::Ready(end) = stream.poll_take(cx, &mut text) else { return out };
-        if !text.is_empty() {
-            self.events.text(&text, &mut out);
+        let logprobs = stream.take_logprobs();
+        if !text.is_empty() || !logprobs.is_empty() {
+            self.events.text(&text, &logprobs, &mut out);
         }
         match end {
             None => return out,

@@ -21,13 +21,8 @@ enum Neutral {
 
 use Neutral::{Empty, No, Null, Number, Text, Yes};
 
-const BOTH: [(&str, Neutral); 22] = [
+const BOTH: [(&str, Neutral); 17] = [
     ("n", Number(1.0)),
-    ("logit_bias", Empty),
-    ("presence_penalty", Number(0.0)),
-    ("frequency_penalty", Number(0.0)),
-    ("repetition_penalty", Number(1.0)),
-    ("min_p", Number(0.0)),
     ("min_tokens", Number(0.0)),
     ("length_penalty", Number(1.0)),
     ("use_beam_search", No),
@@ -46,17 +41,10 @@ const BOTH: [(&str, Neutral); 22] = [
     ("structured_outputs", Null),
 ];
 
-const COMPLETION: [(&str, Neutral); 5] = [
-    ("best_of", Number(1.0)),
-    ("echo", No),
-    ("logprobs", No),
-    ("suffix", Empty),
-    ("prompt_embeds", Null),
-];
+const COMPLETION: [(&str, Neutral); 4] =
+    [("best_of", Number(1.0)), ("echo", No), ("suffix", Empty), ("prompt_embeds", Null)];
 
-const CHAT: [(&str, Neutral); 16] = [
-    ("logprobs", No),
-    ("top_logprobs", Number(0.0)),
+const CHAT: [(&str, Neutral); 14] = [
     ("tools", Empty),
     ("tool_choice", Text(&["none", "auto"])),
     ("functions", Empty),

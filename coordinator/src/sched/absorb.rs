@@ -50,6 +50,7 @@ impl Scheduler {
             return self.planted(Bug::OverrunDelivered).then(|| Delivery {
                 id: row.id,
                 tokens: outcome.tokens.clone(),
+                logprobs: Vec::new(),
                 finish: None,
                 usage: super::Usage::default(),
             });
@@ -69,12 +70,14 @@ impl Scheduler {
             return Some(self.conclude(row, Tokens::new(), Finish::Stop));
         }
         if sequence.tokens.len() >= sequence.len_max {
-            return Some(self.conclude(row, Tokens::from_slice(&[token]), Finish::Length));
+            let last = self.conclude(row, Tokens::from_slice(&[token]), Finish::Length);
+            return Some(Delivery { logprobs: outcome.logprobs.clone(), ..last });
         }
         let usage = sequence.usage();
         Some(Delivery {
             id: sequence.id,
             tokens: Tokens::from_slice(&[token]),
+            logprobs: outcome.logprobs.clone(),
             finish: None,
             usage,
         })
@@ -83,7 +86,8 @@ impl Scheduler {
     fn conclude(&mut self, row: &SentRow, tokens: Tokens, finish: Finish) -> Delivery {
         let sequence = self.end(row.key);
         self.counters.overruns_dropped += sequence.pending as u64;
-        Delivery { id: sequence.id, tokens, finish: Some(finish), usage: sequence.usage() }
+        let (logprobs, usage) = (Vec::new(), sequence.usage());
+        Delivery { id: sequence.id, tokens, logprobs, finish: Some(finish), usage }
     }
 }
 
@@ -102,6 +106,10 @@ impl InFlight {
             let (got, want) = (outcome.tokens.len(), usize::from(row.samples));
             if outcome.status == RowStatus::Ok && got != want {
                 return Err(AbsorbError::TokenCount { step, row: index, got, want });
+            }
+            let (got, want) = (outcome.logprobs.len(), usize::from(row.logprobs));
+            if outcome.status == RowStatus::Ok && got != want {
+                return Err(AbsorbError::LogprobCount { step, row: index, got, want });
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! A request that could never run is refused at once; from then on everything in the queue gets its
 //! turn, in order. Nobody overtakes.
 
-use binfer_proto::{Open, Sampling, Tokens};
+use binfer_proto::{Open, Tokens};
 
 use super::planted::Bug;
 use super::prefix::Hit;
@@ -69,6 +69,7 @@ impl Scheduler {
             self.expired.push(Delivery {
                 id: sequence.id,
                 tokens: Tokens::new(),
+                logprobs: Vec::new(),
                 finish: Some(Finish::Failed(FailCause::QueueTimeout)),
                 usage: sequence.usage(),
             });
@@ -111,7 +112,7 @@ impl Scheduler {
             sequence.started = true;
             sequence.cached = hit.tokens;
         }
-        let penalised = penalises(&sequence.sampling);
+        let penalised = sequence.sampling.penalises();
         draft.open.push(Open {
             slot,
             sampling: sequence.sampling,
@@ -119,6 +120,7 @@ impl Scheduler {
             choice: sequence.choice,
             prompt_len: position(sequence.prompt_len),
             history: if penalised { sequence.tokens.clone() } else { Vec::new() },
+            biases: sequence.biases.clone(),
             adapter: 0,
         });
         let order = sequence.order();
@@ -194,10 +196,4 @@ impl SchedConfig {
         }
         Ok(len_max)
     }
-}
-
-fn penalises(sampling: &Sampling) -> bool {
-    let off = Sampling::GREEDY;
-    let penalties = |s: &Sampling| [s.repetition_penalty, s.presence_penalty, s.frequency_penalty];
-    penalties(sampling).map(f32::to_bits) != penalties(&off).map(f32::to_bits)
 }

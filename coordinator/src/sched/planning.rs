@@ -126,8 +126,9 @@ impl Scheduler {
         }
         sequence.flights += 1;
         let outputs = if samples { Outputs::Last } else { Outputs::None };
-        lane.rows.push(Row { slot, input, start: Start::At(at), outputs, draft: 0, logprobs: 0 });
-        lane.sent.push(SentRow { key, id: sequence.id, slot, samples });
+        let logprobs = if samples { sequence.logprobs } else { 0 };
+        lane.rows.push(Row { slot, input, start: Start::At(at), outputs, draft: 0, logprobs });
+        lane.sent.push(SentRow { key, id: sequence.id, slot, samples, logprobs });
         if freed_early && sequence.complete() {
             for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
                 table.release(pool);

@@ -53,6 +53,8 @@ pub(super) struct SentRow {
     pub(super) slot: SlotId,
     /// Whether it has an output.
     pub(super) samples: bool,
+    /// Logprobs of its output.
+    pub(super) logprobs: u8,
 }
 
 /// What decides whether the next plan's row is the same one, a token on.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use binfer_proto::{BlockId, Sampling, SlotId, Token};
+use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
 use super::pool::{Pool, PrefixKey};
 use super::types::{Request, RequestId, Tick, Usage};
@@ -30,6 +30,8 @@ pub(super) struct Sequence {
     pub(super) end_ids: Arc<[Token]>,
     pub(super) ignore_eos: bool,
     pub(super) sampling: Sampling,
+    pub(super) biases: Vec<Bias>,
+    pub(super) logprobs: u8,
     pub(super) seed: u64,
     pub(super) choice: u32,
     pub(super) salt: u64,
@@ -103,6 +105,8 @@ impl Sequence {
             end_ids: request.end_ids,
             ignore_eos: request.ignore_eos,
             sampling: request.sampling,
+            biases: request.biases,
+            logprobs: request.logprobs,
             seed: request.seed,
             choice: request.choice,
             salt: request.salt,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use binfer_proto::{Epoch, Sampling, StepId, Token, Tokens};
+use binfer_proto::{Bias, Epoch, Logprob, Sampling, StepId, Token, Tokens};
 
 /// A request, or one of its `n` choices; chosen by the caller, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,10 @@ pub struct Request {
     pub ignore_eos: bool,
     /// How its tokens are drawn.
     pub sampling: Sampling,
+    /// Added to logits; by rising token id.
+    pub biases: Vec<Bias>,
+    /// Logprobs to deliver with a token, see `Row::logprobs`.
+    pub logprobs: u8,
     /// Seed of its draws.
     pub seed: u64,
     /// Which of `n` choices it is.
@@ -119,12 +123,14 @@ impl Refused {
 }
 
 /// News of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// The request.
     pub id: RequestId,
     /// Tokens newly in its journal, without an end token.
     pub tokens: Tokens,
+    /// As many of each of these tokens as the request wants.
+    pub logprobs: Vec<Logprob>,
     /// Set on its last delivery.
     pub finish: Option<Finish>,
     /// Counts so far.
@@ -199,6 +205,18 @@ pub enum AbsorbError {
         /// Tokens in the row result.
         got: usize,
         /// Outputs that the plan asked for.
+        want: usize,
+    },
+    /// A row with an output has the logprobs that were asked for.
+    #[error("step {step}: row {row} has {got} logprobs instead of {want}")]
+    LogprobCount {
+        /// The step.
+        step: StepId,
+        /// Index of the row.
+        row: usize,
+        /// Logprobs in the row result.
+        got: usize,
+        /// Logprobs that the plan asked for.
         want: usize,
     },
 }

@@ -70,7 +70,7 @@ fn text_in_random_pieces_is_the_text_at_once() {
             let (now, later) = rest.split_at(1 + below(rest.len().min(5)));
             let finish = later.is_empty().then_some(Finish::Length);
             let usage = Usage::default();
-            let delivery = Delivery { id, tokens: now.into(), finish, usage };
+            let delivery = Delivery { id, tokens: now.into(), logprobs: Vec::new(), finish, usage };
             piecewise.push_str(stage.push(&delivery).text);
             rest = later;
         }

@@ -35,6 +35,7 @@ pub use vocab::{Spelling, Vocab};
 use binfer_proto::{Sampling, Token};
 use binfer_shard::Source;
 use binfer_shard::gguf::Metadata;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
@@ -82,7 +83,6 @@ pub struct TextModel {
     add_special: bool,
     end_ids: Vec<Token>,
     sampling: Sampling,
-    notes: Vec<String>,
 }
 
 /// What a model draws with whose files say nothing.
@@ -142,7 +142,6 @@ impl TextModel {
             add_special: true,
             end_ids: data.end_ids(),
             sampling: SAMPLING_DEFAULT,
-            notes: Vec::new(),
         })
     }
 
@@ -180,6 +179,14 @@ impl TextModel {
         text
     }
 
+    /// What a token adds to a text; of one that is no part of a text, its name.
+    pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
+        match self.vocab.bytes(token) {
+            [] => self.tokenizer.id_to_token(token).unwrap_or_default().into_bytes().into(),
+            bytes => bytes.into(),
+        }
+    }
+
     /// Tokens that end an answer.
     pub fn end_ids(&self) -> &[Token] {
         &self.end_ids
@@ -188,11 +195,6 @@ impl TextModel {
     /// How tokens are drawn where a request does not say it.
     pub fn sampling(&self) -> Sampling {
         self.sampling
-    }
-
-    /// For the operator: what the model's files ask for and is not done.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<tokenizers::Encoding, TextError> {

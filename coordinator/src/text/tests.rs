@@ -163,6 +163,7 @@ fn delivery(text: &str, finish: Option<Finish>) -> Delivery {
     Delivery {
         id: ID,
         tokens: byte_tokens(text.as_bytes()).into(),
+        logprobs: Vec::new(),
         finish,
         usage: Usage::default(),
     }

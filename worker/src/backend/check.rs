@@ -7,7 +7,8 @@ use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use super::{BackendError, MemoryPlan};
-use crate::batch::{Batch, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchRow, SlotTokens, TokenInput};
+use binfer_proto::Bias;
 
 /// Sizes that the arguments of a step must agree with.
 #[derive(Clone, Copy, Debug)]
@@ -233,10 +234,22 @@ fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
     if !slots.all(slot_within) {
         return Err(format!("a slot is not below {}", plan.slots_max));
     }
+    batch.begun.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
     if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
         return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
     }
     Ok(())
+}
+
+/// A slot and tokens that exist, within the bounds that a plan has.
+fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), String> {
+    let SlotTokens { slot, history, biases, .. } = tokens;
+    if slot.index() >= plan.slots_max || history.iter().any(|t| *t as usize >= plan.vocab) {
+        return Err(format!(
+            "slot {slot} begins with tokens that do not exist, or does not itself"
+        ));
+    }
+    Bias::check(biases, u32::try_from(plan.vocab).unwrap_or(u32::MAX))
 }
 
 /// A row begins at token `next` and counts its positions up; returns where the next one begins.

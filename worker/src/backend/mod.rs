@@ -5,6 +5,7 @@
 //! of handles ([`args`]), so models are not generic and no backend type spreads. Deliberately
 //! absent: primitive operations such as "add" or "reshape".
 
+pub mod adjust;
 pub mod args;
 pub mod check;
 pub mod cpu;
@@ -17,7 +18,7 @@ pub mod timed;
 
 use std::sync::Arc;
 
-use binfer_proto::Token;
+use binfer_proto::{Logprob, Token};
 use binfer_shard::{LocalTensor, Source};
 
 use crate::batch::Batch;
@@ -124,10 +125,12 @@ pub struct Sampled {
 }
 
 /// A step's outcome, in the order of the batch's outputs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOutput {
     /// One per output row.
     pub sampled: Vec<Sampled>,
+    /// Of all finite rows that want some, one after the other, see `BatchOutput::logprobs`.
+    pub logprobs: Vec<Logprob>,
     /// Hash over hidden states and tokens of the output rows: equal on all ranks, or something broke.
     pub digest: u64,
     /// The times that it noted, in nanoseconds of the device's clock: when it began, at each

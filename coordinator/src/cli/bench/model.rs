@@ -154,6 +154,8 @@ impl Generation {
             prompt,
             max_tokens: MaxTokens::Asked(self.tokens),
             sampling: Sampling::GREEDY,
+            biases: Vec::new(),
+            top_logprobs: None,
             seed: Some(0),
             stop: Vec::new(),
             ignore_eos: true,

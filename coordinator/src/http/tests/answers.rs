@@ -96,6 +96,74 @@ async fn chats_whole_and_streamed() {
 }
 
 #[tokio::test]
+async fn logprobs_of_a_chat_have_text_and_bytes() {
+    let script = vec![Act::Say(vec![b'a', 0xC3]), Act::Say(vec![0xA9]), Act::Finish(Finish::Stop)];
+    let server = server(vec![script.clone(), script]);
+    let mut body = json!({
+        "messages": [{ "role": "user", "content": "hello" }], "logprobs": true, "top_logprobs": 2,
+    });
+    let token = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        json!({ "token": text, "bytes": bytes, "logprob": -0.5, "top_logprobs": [
+            { "token": "<|im_end|>", "bytes": b"<|im_end|>", "logprob": -1.0 },
+            { "token": "\0", "bytes": [0], "logprob": -2.0 },
+        ]})
+    };
+    let wanted = json!([token(b"a"), token(&[0xC3]), token(&[0xA9])]);
+    let whole = server.post("/v1/chat/completions", &body).await.json();
+    assert_eq!(whole["choices"][0]["logprobs"], json!({ "content": wanted, "refusal": null }));
+
+    body["stream"] = json!(true);
+    let chunks = server.post("/v1/chat/completions", &body).await.chunks();
+    let pieces = chunks.iter().map(|chunk| &chunk["choices"][0]);
+    let found = pieces.filter_map(|piece| piece["logprobs"]["content"].as_array());
+    assert_eq!(json!(found.flatten().collect::<Vec<_>>()), wanted);
+    assert!(chunks.last().unwrap()["choices"][0]["logprobs"].is_null());
+}
+
+#[tokio::test]
+async fn logprobs_of_a_completion_are_columns() {
+    let script = vec![say("aé"), say("ND"), Act::Finish(Finish::Length)];
+    let server = server(vec![script.clone(), script.clone(), script]);
+    let mut body = json!({ "prompt": "a", "logprobs": 1, "stop": "é" });
+    let whole = server.post("/v1/completions", &body).await.json();
+    let likely = |text: &str| json!({ "<|im_end|>": -1.0, text: -0.5 });
+    let wanted = json!({
+        "tokens": ["a", "\u{FFFD}", "\u{FFFD}"], "token_logprobs": [-0.5, -0.5, -0.5],
+        "top_logprobs": [likely("a"), likely("\u{FFFD}"), likely("\u{FFFD}")],
+        "text_offset": [0, 1, 2],
+    });
+    assert_eq!(whole["choices"][0]["logprobs"], wanted);
+    assert_eq!(whole["choices"][0]["text"], "a");
+
+    body["logprobs"] = json!(0);
+    let alone = server.post("/v1/completions", &body).await.json();
+    assert_eq!(alone["choices"][0]["logprobs"]["top_logprobs"][0], json!({ "a": -0.5 }));
+
+    (body["stream"], body["stop"]) = (json!(true), json!(null));
+    let chunks = server.post("/v1/completions", &body).await.chunks();
+    let offsets =
+        chunks.iter().filter_map(|c| c["choices"][0]["logprobs"]["text_offset"].as_array());
+    assert_eq!(json!(offsets.flatten().collect::<Vec<_>>()), json!([0, 1, 2, 3, 4]));
+}
+
+#[tokio::test]
+async fn what_changes_the_draw_reaches_the_scheduler() {
+    let mut server = server(vec![vec![Act::Finish(Finish::Stop)]]);
+    let body = json!({
+        "prompt": "a", "min_p": 0.25, "repetition_penalty": 1.5, "presence_penalty": -2,
+        "frequency_penalty": 0.5, "logit_bias": { "30": -100, "4": 1.5 }, "logprobs": 5,
+    });
+    assert_eq!(server.post("/v1/completions", &body).await.status, 200);
+    let request = server.scripted.seen.recv().await.unwrap().request;
+    let sampling = request.sampling;
+    assert_eq!((sampling.min_p, sampling.repetition_penalty), (0.25, 1.5));
+    assert_eq!((sampling.presence_penalty, sampling.frequency_penalty), (-2.0, 0.5));
+    let biases: Vec<_> = request.biases.iter().map(|bias| (bias.token, bias.value)).collect();
+    assert_eq!((biases, request.logprobs), (vec![(4, 1.5), (30, -100.0)], 6));
+}
+
+#[tokio::test]
 async fn a_character_split_over_tokens_arrives_whole() {
     let smile = "😀".as_bytes();
     let script = smile.iter().map(|byte| Act::Say(vec![*byte]));

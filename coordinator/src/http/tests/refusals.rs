@@ -26,10 +26,49 @@ fn with(path: &str, field: &str, value: Value) -> Value {
     body
 }
 
+/// A request with the value is answered by 400, which names the field.
+async fn refused(cases: &[(&str, &str, Value)]) {
+    let server = server(Vec::new());
+    for (path, field, value) in cases {
+        let written = field.split('[').next().unwrap();
+        let answer = server.post(path, &with(path, written, value.clone())).await;
+        assert_eq!(answer.status, 400, "{field} {value}: {answer:?}");
+        assert_eq!(error(&answer)["param"], *field, "{field} {value}");
+        assert_eq!(error(&answer)["type"], "invalid_request_error");
+    }
+}
+
+#[tokio::test]
+async fn draws_out_of_range_are_refused_by_field() {
+    refused(&[
+        (PLAIN, "min_p", json!(1.1)),
+        (PLAIN, "min_p", json!(-0.1)),
+        (PLAIN, "repetition_penalty", json!(0)),
+        (PLAIN, "repetition_penalty", json!(1e300)),
+        (PLAIN, "presence_penalty", json!(2.5)),
+        (PLAIN, "frequency_penalty", json!(-2.5)),
+        (PLAIN, "frequency_penalty", json!("a")),
+        (PLAIN, "logit_bias", json!([5, 1])),
+        (PLAIN, "logit_bias", json!({ "five": 1 })),
+        (PLAIN, "logit_bias", json!({ "-5": 1 })),
+        (PLAIN, "logit_bias", json!({ "5": "1" })),
+        (PLAIN, "logit_bias", json!({ "5": 100.5 })),
+        (PLAIN, "logit_bias", json!({ "5": 1, "05": 2 })),
+        (PLAIN, "logit_bias", json!({ "264": 1 })),
+        (PLAIN, "logit_bias", (0..301).map(|id| (id.to_string(), json!(1))).collect()),
+        (PLAIN, "logprobs", json!(true)),
+        (PLAIN, "logprobs", json!(6)),
+        (PLAIN, "logprobs", json!(-1)),
+        (CHAT, "logprobs", json!(1)),
+        (CHAT, "top_logprobs", json!(5)),
+        (CHAT, "top_logprobs", json!(21)),
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn values_out_of_range_are_refused_by_field() {
-    let server = server(Vec::new());
-    for (path, field, value) in [
+    refused(&[
         (PLAIN, "prompt", json!(null)),
         (PLAIN, "prompt", json!(5)),
         (PLAIN, "prompt", json!([])),
@@ -80,13 +119,8 @@ async fn values_out_of_range_are_refused_by_field() {
             "messages[0].tool_calls",
             json!([{ "role": "assistant", "content": "a", "tool_calls": [{}] }]),
         ),
-    ] {
-        let written = field.split('[').next().unwrap();
-        let answer = server.post(path, &with(path, written, value.clone())).await;
-        assert_eq!(answer.status, 400, "{field} {value}: {answer:?}");
-        assert_eq!(error(&answer)["param"], field, "{field} {value}");
-        assert_eq!(error(&answer)["type"], "invalid_request_error");
-    }
+    ])
+    .await;
 }
 
 #[tokio::test]
@@ -97,15 +131,8 @@ async fn what_is_not_in_this_version_is_refused_by_field() {
         (PLAIN, "best_of", json!(2)),
         (PLAIN, "echo", json!(true)),
         (PLAIN, "suffix", json!("a")),
-        (PLAIN, "logprobs", json!(0)),
-        (PLAIN, "logit_bias", json!({ "5": 1 })),
-        (PLAIN, "presence_penalty", json!(0.5)),
-        (PLAIN, "frequency_penalty", json!("a")),
-        (PLAIN, "min_p", json!(0.1)),
         (PLAIN, "guided_json", json!({})),
         (CHAT, "n", json!(0)),
-        (CHAT, "logprobs", json!(true)),
-        (CHAT, "top_logprobs", json!(5)),
         (CHAT, "tools", json!([{ "type": "function" }])),
         (CHAT, "tool_choice", json!("required")),
         (CHAT, "response_format", json!({ "type": "json_object" })),

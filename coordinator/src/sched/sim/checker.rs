@@ -62,6 +62,11 @@ impl Checker {
             }
             expected.delivered += 1;
         }
+        let logprobs = usize::from(expected.request.logprobs);
+        let tokens = delivery.tokens.iter().flat_map(|token| std::iter::repeat_n(token, logprobs));
+        if !delivery.logprobs.iter().map(|one| &one.token).eq(tokens) {
+            return Err(format!("{:?} of {:?}", delivery.logprobs, delivery.tokens));
+        }
         let whole = expected.delivered == expected.answer.len();
         let deadline = expected.request.queue_deadline;
         match delivery.finish {

@@ -60,13 +60,16 @@ impl World {
         self.next_id += 1;
         let deadline =
             dice.chance(scenario.deadline_percent).then(|| self.now.0 + dice.next() % 200);
+        let penalised = Sampling { presence_penalty: 0.5, ..Sampling::GREEDY };
         Request {
             id: RequestId(self.next_id),
             prompt,
             max_tokens: u32::try_from(dice.between(1, scenario.answer_max)).unwrap(),
             end_ids: (0..scenario.ends).collect::<Arc<[_]>>(),
             ignore_eos: dice.chance(10),
-            sampling: Sampling::GREEDY,
+            sampling: if self.next_id.is_multiple_of(3) { penalised } else { Sampling::GREEDY },
+            biases: Vec::new(),
+            logprobs: u8::try_from(self.next_id % 4).unwrap(),
             seed: self.next_id,
             choice: 0,
             salt: dice.next() % scenario.salts,

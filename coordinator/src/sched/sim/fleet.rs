@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use binfer_proto::{
-    Epoch, Input, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows, Start, StepId,
-    StepResult, Token, Tokens, expand_rows,
+    Epoch, Input, Logprob, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows, Start,
+    StepId, StepResult, Token, Tokens, expand_rows,
 };
 
 use super::chain::{Cell, Chain, Draw};
@@ -37,6 +37,8 @@ struct Slot {
     salt: u64,
     tables: Vec<Vec<usize>>,
     len: Option<usize>,
+    /// All tokens so far as the plan that opened the slot had them, where a penalty needs them.
+    history: Option<Vec<Token>>,
     sample: Option<Token>,
 }
 
@@ -136,6 +138,7 @@ impl Fleet {
                 salt: self.salts[&open.seed],
                 tables: vec![Vec::new(); self.block_tokens.len()],
                 len: None,
+                history: open.sampling.penalises().then(|| open.history.clone()),
                 sample: None,
             };
             if self.slots[open.slot.index()].replace(slot).is_some() {
@@ -169,6 +172,12 @@ impl Fleet {
             Input::LastSample => vec![slot.sample.ok_or("a row goes on without a sample")?],
         };
         let end = start + tokens.len();
+        // What is fed was known when the slot was opened, and so a penalty must have known it.
+        if let (Some(history), Input::Tokens(fed)) = (&slot.history, &row.input)
+            && history.get(start..end) != Some(fed)
+        {
+            return Err(format!("slot {index}: tokens from {start} are not in the history"));
+        }
         for (group, table) in slot.tables.iter().enumerate() {
             let block_tokens = self.block_tokens[group];
             for (position, token) in (start..end).zip(&tokens) {
@@ -204,16 +213,17 @@ impl Fleet {
             }
         }
         let broken = self.dice.chance(self.broken_percent);
-        let mut tokens = Tokens::new();
+        let (mut tokens, mut logprobs) = (Tokens::new(), Vec::new());
         if row.outputs == Outputs::Last {
             let read = |group: usize, position| self.cell(group, &slot.tables[group], position);
             let token = self.chain.sample(slot.draw, end, read)?;
             slot.sample = Some(token);
             tokens.push(token);
+            logprobs = vec![Logprob { token, logprob: -1.0 }; row.logprobs.into()];
         }
         self.slots[index] = Some(slot);
         let status = if broken { RowStatus::NonFinite } else { RowStatus::Ok };
-        Ok(RowResult { status, tokens, logprobs: Vec::new() })
+        Ok(RowResult { status, tokens, logprobs })
     }
 
     fn cell(&self, group: usize, table: &[usize], position: usize) -> Result<Cell, String> {

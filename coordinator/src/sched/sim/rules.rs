@@ -33,6 +33,8 @@ fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
         end_ids: Arc::new([END]),
         ignore_eos: false,
         sampling: Sampling::GREEDY,
+        biases: Vec::new(),
+        logprobs: 0,
         seed: id,
         choice: 0,
         salt: 0,
@@ -64,6 +66,12 @@ fn result(scheduler: &Scheduler, plan: &Plan, rows: &[&[Token]]) -> StepResult {
         rows: rows.iter().map(row).collect(),
         step_us: 0,
     }
+}
+
+/// News of request 1.
+fn delivery(tokens: &[Token], finish: Option<Finish>, usage: Usage) -> Delivery {
+    let (tokens, logprobs) = (Tokens::from_slice(tokens), Vec::new());
+    Delivery { id: RequestId(1), tokens, logprobs, finish, usage }
 }
 
 fn row(input: Input, start: u32, outputs: Outputs) -> Row {
@@ -123,10 +131,7 @@ fn an_end_by_count_does_not_overrun() {
     let last = scheduler.absorb(&result(&scheduler, &plans[1], &[&[6]])).unwrap();
     let usage = Usage { prompt: 3, generated: 2, cached: 0 };
     let finish = Some(Finish::Length);
-    assert_eq!(
-        last,
-        [Delivery { id: RequestId(1), tokens: Tokens::from_slice(&[6]), finish, usage }]
-    );
+    assert_eq!(last, [delivery(&[6], finish, usage)]);
     assert!(scheduler.is_idle());
 }
 
@@ -137,7 +142,7 @@ fn what_follows_an_end_token_is_dropped() {
     let last = scheduler.absorb(&result(&scheduler, &plans[0], &[&[END]])).unwrap();
     let usage = Usage { prompt: 3, generated: 1, cached: 0 };
     let finish = Some(Finish::Stop);
-    assert_eq!(last, [Delivery { id: RequestId(1), tokens: Tokens::new(), finish, usage }]);
+    assert_eq!(last, [delivery(&[], finish, usage)]);
     assert!(!scheduler.is_idle(), "a step is in flight");
     assert_eq!(scheduler.absorb(&result(&scheduler, &plans[1], &[&[7]])), Ok(vec![]));
     assert!(scheduler.is_idle());

@@ -210,7 +210,8 @@ impl World {
         if self.scheduler.finish(id, why).is_some() {
             return Err(format!("request {} ends twice", id.0));
         }
-        self.receive(&Delivery { id, tokens: Tokens::new(), finish: Some(why), usage })
+        let (tokens, logprobs) = (Tokens::new(), Vec::new());
+        self.receive(&Delivery { id, tokens, logprobs, finish: Some(why), usage })
     }
 
     /// All requests end, and what is still on its way is of no use.

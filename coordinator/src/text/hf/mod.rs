@@ -59,7 +59,6 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
         add_special,
         end_ids,
         sampling: settings.sampling,
-        notes: settings.not_applied,
     })
 }
 

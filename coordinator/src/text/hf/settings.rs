@@ -19,8 +19,6 @@ pub(super) struct Settings {
     /// Of generation_config.json, or else of config.json.
     pub(super) end_ids: Vec<Token>,
     pub(super) sampling: Sampling,
-    /// What generation_config.json asks for and this version does not do.
-    pub(super) not_applied: Vec<String>,
 }
 
 impl Settings {
@@ -34,7 +32,6 @@ impl Settings {
             ids if ids.is_empty() => end_ids(&folder.object("config.json")?)?,
             ids => ids,
         };
-        let (sampling, not_applied) = sampling(&generation)?;
         Ok(Self {
             bos: special(&tokenizer, "bos_token")?,
             eos: special(&tokenizer, "eos_token")?,
@@ -42,8 +39,7 @@ impl Settings {
             added: added(&tokenizer)?,
             template: template(folder, &tokenizer)?,
             end_ids,
-            sampling,
-            not_applied,
+            sampling: sampling(&generation)?,
         })
     }
 }
@@ -110,7 +106,7 @@ fn end_ids(config: &Object<'_>) -> Result<Vec<Token>, TextError> {
 }
 
 /// As vLLM reads it: `do_sample` does not matter, and what is absent is neutral.
-fn sampling(config: &Object<'_>) -> Result<(Sampling, Vec<String>), TextError> {
+fn sampling(config: &Object<'_>) -> Result<Sampling, TextError> {
     let top_k = config.typed("top_k", "a whole number", |value| match value.as_i64()? {
         -1 => Some(0),
         count => u32::try_from(count).ok(),
@@ -119,14 +115,10 @@ fn sampling(config: &Object<'_>) -> Result<(Sampling, Vec<String>), TextError> {
         temperature: config.number("temperature")?.unwrap_or(1.0),
         top_k: top_k?.unwrap_or(0),
         top_p: config.number("top_p")?.unwrap_or(1.0),
+        min_p: config.number("min_p")?.unwrap_or(0.0),
+        repetition_penalty: config.number("repetition_penalty")?.unwrap_or(1.0),
         ..Sampling::GREEDY
     };
     sampling.check().map_err(|cause| config.wrong(cause))?;
-    let mut not_applied = Vec::new();
-    for (key, neutral) in [("min_p", 0.0), ("repetition_penalty", 1.0)] {
-        if let Some(value) = config.number(key)?.filter(|value| *value != neutral) {
-            not_applied.push(format!("generation_config.json: {key} {value} is not applied"));
-        }
-    }
-    Ok((sampling, not_applied))
+    Ok(sampling)
 }

@@ -46,6 +46,7 @@ use matrix::{Matrix, Packed};
 use mixer::Mixer;
 use panel::Panel;
 use ranks::Ranks;
+use sample::Sampler;
 use simd::Lanes;
 pub use simd::Level;
 use step::Step;
@@ -81,6 +82,7 @@ pub struct CpuBackend {
     caches: Vec<LayerCache>,
     /// Last sampled token of each slot.
     last_tokens: Vec<Token>,
+    sampler: Sampler,
     work: Work,
     step: Step,
 }
@@ -100,7 +102,6 @@ struct Work {
     /// Products on their way to the other ranks.
     exchanged: Vec<f32>,
     mixer: Mixer,
-    sampler: sample::Scratch,
 }
 
 impl CpuBackend {
@@ -116,6 +117,7 @@ impl CpuBackend {
             arena: Vec::new(),
             caches: Vec::new(),
             last_tokens: Vec::new(),
+            sampler: Sampler::default(),
             work: Work::default(),
             step: Step::default(),
         })

@@ -9,7 +9,7 @@ use super::cache::LayerCache;
 use super::mixer::Attend;
 use super::panel::{Feed, Norm, Panel};
 use super::product::{Product, Then, pass_tokens, scratch_lanes};
-use super::sample::{Draw, Scratch, draw};
+use super::sample::Sampler;
 use super::simd::LANES;
 use super::{CpuBackend, Loaded, loaded, matrix, optional, vector};
 use crate::backend::args::{
@@ -72,7 +72,7 @@ impl Backend for CpuBackend {
         let dtype = self.settings.kv_dtype;
         self.caches = plan.kv.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
         self.last_tokens = vec![0; plan.slots_max];
-        self.work.sampler = Scratch::for_vocab(plan.vocab);
+        self.sampler = Sampler::new(plan.slots_max, plan.vocab);
         self.step.sampled = Vec::with_capacity(plan.outputs_max);
         let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
         for weight in &self.weights {
@@ -94,6 +94,7 @@ impl Backend for CpuBackend {
 
     fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
         self.step.begin(batch, &self.plan)?;
+        self.step.batch.begun.iter().for_each(|tokens| self.sampler.begin(tokens));
         self.work.mixer.upload(&self.step.batch);
         Ok(Begun::Operations)
     }
@@ -226,14 +227,9 @@ impl Backend for CpuBackend {
         args.check(&self.step_shape())?;
         let logits = self.arena[range(&args.logits)].chunks_exact(args.logits.cols);
         self.step.sampled.clear();
+        self.step.logprobs.clear();
         for (output, logits) in self.step.batch.outputs.iter().zip(logits) {
-            let how = Draw {
-                sampling: &output.sampling,
-                seed: output.seed,
-                choice: output.choice,
-                position: output.position,
-            };
-            let sampled = draw(logits, &how, &mut self.work.sampler);
+            let sampled = self.sampler.sample(output, logits, &mut self.step.logprobs);
             self.last_tokens[output.slot.index()] = sampled.token;
             self.step.sampled.push(sampled);
         }

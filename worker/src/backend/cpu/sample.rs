@@ -7,27 +7,35 @@
 //! computed again. That makes [`gumbel`] part of the format: a device must do the same, and may use
 //! less precision only to find the candidates for the maximum, never to decide between them.
 //!
-//! What is allowed: temperature first; then top-k keeps the k best and all that equal the k-th;
-//! then top-p keeps the fewest of the most likely tokens whose share of what top-k left reaches p,
-//! the lower id before its equal, and always the first.
+//! What is drawn by are logits after biases and penalties ([`History`]). What is allowed:
+//! temperature first; then min-p keeps those at least that share as likely as the best; top-k keeps
+//! the k best and all that equal the k-th; then top-p keeps the fewest of the most likely tokens
+//! whose share of what both left reaches p, the lower id before its equal, and always the first.
+//! Logprobs are of the raw logits.
 //!
-//! Deliberately absent: penalties and min-p (plans with them are refused), logprobs, randomness
-//! with a state.
+//! Deliberately absent: masks, randomness with a state.
 
 mod allowed;
+mod history;
+mod logprobs;
+mod sampler;
 #[cfg(test)]
 mod tests;
 
 use binfer_proto::{Sampling, Token};
 
+use history::History;
+use logprobs::logprobs;
+
 pub use allowed::Scratch;
+pub use sampler::Sampler;
 
 use crate::backend::Sampled;
 
 /// How to draw one token.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
-    /// Temperature, top-k, top-p.
+    /// Temperature, min-p, top-k, top-p; penalties are in the logits already.
     pub sampling: &'a Sampling,
     /// Seed of the request.
     pub seed: u64,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use binfer_proto::Token;
+use binfer_proto::{Logprob, Token};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::backend::check::check_batch;
@@ -16,6 +16,7 @@ use crate::batch::Batch;
 pub(super) struct Step {
     pub(super) batch: Arc<Batch>,
     pub(super) sampled: Vec<Sampled>,
+    pub(super) logprobs: Vec<Logprob>,
     hidden: Xxh3Default,
     /// Where times are wanted: when they began to count, and those of the step under way.
     stamps: Option<(Instant, Vec<u64>)>,
@@ -47,6 +48,7 @@ impl Step {
         check_batch(&batch, plan)?;
         self.batch = batch;
         self.sampled.clear();
+        self.logprobs.clear();
         self.hidden.reset();
         self.stamp();
         Ok(())
@@ -91,7 +93,7 @@ impl Step {
             let token = if sampled.finite { sampled.token } else { Token::MAX };
             hash.update(&token.to_le_bytes());
         }
-        let (sampled, stamps_ns) = (self.sampled.clone(), Vec::new());
-        StepOutput { sampled, digest: hash.digest(), stamps_ns }
+        let (sampled, logprobs) = (self.sampled.clone(), self.logprobs.clone());
+        StepOutput { sampled, logprobs, digest: hash.digest(), stamps_ns: Vec::new() }
     }
 }

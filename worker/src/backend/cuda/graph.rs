@@ -69,8 +69,11 @@ fn stand_in(rows: usize, groups: usize) -> Batch {
         seed: 0,
         choice: 0,
         position: 1,
+        biases: 0,
+        logprobs: 0,
     };
     Batch {
+        begun: Vec::new(),
         tokens: vec![TokenInput::Known(0); rows],
         positions: vec![0; rows],
         rows: (0..rows).map(row).collect(),

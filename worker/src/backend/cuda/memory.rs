@@ -4,7 +4,7 @@
 
 use binfer_kernels::list::SAMPLE_TILE_LOGITS;
 use binfer_kernels::params::{
-    ROPE_PAIRS_MAX, SampleTile, StepOutput, StepResult, StepRow, StepState, StepTables,
+    ROPE_PAIRS_MAX, StepOutput, StepResult, StepRow, StepState, StepTables,
 };
 
 use super::Half;
@@ -12,8 +12,10 @@ use super::fast_attend::FastAttendSizes;
 use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
+use super::sample::Seen;
 use super::share::gathered_bytes;
 use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
+use binfer_kernels::sample_params::SampleTile;
 
 /// Bytes to which everything is aligned.
 const ALIGNMENT: usize = 256;
@@ -47,6 +49,7 @@ pub(super) struct Memory {
     /// Workspaces and tables, zeroed once.
     workspace: DeviceBuffer,
     cache: DeviceBuffer,
+    pub(super) seen: Seen,
     pub(super) at: Places,
     pub(super) layers: Vec<LayerCache>,
     pub(super) groups: Vec<GroupTables>,
@@ -152,7 +155,7 @@ fn workspace_bytes(plan: &MemoryPlan) -> usize {
 
 /// Bytes of everything but cache and weights.
 pub(super) fn step_bytes(plan: &MemoryPlan) -> usize {
-    4 * plan.arena + workspace_bytes(plan)
+    4 * plan.arena + workspace_bytes(plan) + Seen::bytes_of(plan)
 }
 
 /// Lays out the caches of `plan` in places that `take` gives.
@@ -192,6 +195,7 @@ impl Memory {
             arena: DeviceBuffer::new(0)?,
             workspace: DeviceBuffer::new(0)?,
             cache: DeviceBuffer::new(0)?,
+            seen: Seen::new(&MemoryPlan::default())?,
             at: Places::default(),
             layers: Vec::new(),
             groups: Vec::new(),
@@ -214,6 +218,7 @@ impl Memory {
             arena,
             workspace,
             cache,
+            seen: Seen::new(plan)?,
             at,
             layers,
             groups,
@@ -236,7 +241,8 @@ impl Memory {
         let at = lay_out(plan, &mut |bytes| take(bytes, 0));
         let layers = lay_out_layers(plan, &mut |bytes| take(bytes, 0xff))?;
         let (arena, groups) = (DeviceBuffer::new(4 * plan.arena)?, groups(plan, &at));
-        Ok(Self { arena, at, layers, groups, apart, ..Self::nothing()? })
+        let seen = Seen::new(plan)?;
+        Ok(Self { arena, seen, at, layers, groups, apart, ..Self::nothing()? })
     }
 
     /// Makes activations and cache not a number.
@@ -248,8 +254,12 @@ impl Memory {
     }
 
     /// The ledger: what was taken for what.
-    pub(super) fn ledger(&self) -> [(&'static str, usize); 3] {
-        let (arena, workspace) = (self.arena.bytes(), self.workspace.bytes());
-        [("activations", arena), ("workspace", workspace), ("KV cache", self.cache.bytes())]
+    pub(super) fn ledger(&self) -> [(&'static str, usize); 4] {
+        [
+            ("activations", self.arena.bytes()),
+            ("workspace", self.workspace.bytes()),
+            ("token counts", self.seen.bytes()),
+            ("KV cache", self.cache.bytes()),
+        ]
     }
 }

@@ -6,6 +6,7 @@
 //! | `product.rs`, `attend.rs` | products, attention: which kernel, with which grid |
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
+//! | `sample.rs` | drawing tokens, and what slots have seen |
 //! | `graph.rs` | decode steps as recordings, by bucket |
 //! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
 //! | `memory.rs`, `ledger.rs` | all other memory, taken once; what was taken for what |
@@ -31,6 +32,7 @@ mod ops;
 mod product;
 mod ranks;
 mod ring;
+mod sample;
 mod share;
 mod step;
 mod stream_product;

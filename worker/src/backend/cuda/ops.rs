@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use binfer_kernels::list::{self, SAMPLE_TILE_LOGITS};
-use binfer_kernels::params::{EmbedParams, SampleParams};
+use binfer_kernels::list;
+use binfer_kernels::params::EmbedParams;
 use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
@@ -126,6 +126,7 @@ impl Backend for CudaBackend {
         check_batch(&batch, &self.step.plan)?;
         self.step.begin(batch)?;
         self.ranks.step_begins();
+        self.begin_slots()?;
         if self.replay()? {
             self.step.is_replayed = true;
             return Ok(Begun::Replayed);
@@ -206,19 +207,8 @@ impl Backend for CudaBackend {
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
         args.check(&self.step_shape())?;
-        let at = &self.memory.at;
-        let params = SampleParams {
-            step: at.tables,
-            logits: self.sum("sample", &args.logits)?,
-            tiles: at.tiles,
-            drawn: at.drawn,
-            last_tokens: at.last_tokens,
-            vocab: word(args.logits.cols),
-            tiles_per_row: word(args.logits.cols).div_ceil(SAMPLE_TILE_LOGITS),
-        };
-        let outputs = self.step.shape.outputs;
-        self.device.launch(list::SAMPLE_TILES, [params.tiles_per_row, outputs, 1], &params)?;
-        self.device.launch(list::SAMPLE_ROWS, [outputs, 1, 1], &params)
+        let logits = self.sum("sample", &args.logits)?;
+        self.draw(args, logits)
     }
 
     fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {

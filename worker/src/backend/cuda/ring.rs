@@ -1,22 +1,25 @@
 //! The way between host and device: a ring of slots in mapped memory, one a step.
 //!
 //! Down goes a step's delta: tokens, rows, outputs, and only those blocks of block tables that the
-//! device does not know; up come tokens and digests. A slot is written again four steps later, when
+//! device does not know; up come tokens, digests and logprobs. A slot is written again four steps later, when
 //! its step is long collected. Deliberately absent: launches.
 
 use binfer_kernels::params::{StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate};
-use binfer_proto::BlockId;
+use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
+use binfer_proto::{BlockId, Logprob};
 
 use super::ffi::failed;
 use super::ffi::memory::PinnedBuffer;
 use super::memory::GroupTables;
-use crate::backend::{BackendError, MemoryPlan, Sampled};
+use crate::backend::{BackendError, MemoryPlan, Sampled, adjust};
 use crate::batch::{Batch, BatchOutput, TokenInput};
 
 /// Slots of the ring. Two steps are under way at most.
 pub(super) const RING_SLOTS: usize = 4;
 /// Bytes of a time.
 const STAMP_BYTES: usize = size_of::<u64>();
+/// Of one output.
+const LOGPROB_BYTES: usize = LOGPROBS_MAX * size_of::<LogprobTwin>();
 
 /// Byte offsets within a slot; inputs follow the header.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +38,7 @@ pub(super) struct Ring {
     /// `u64 [slot][stamps_max]`.
     stamps: PinnedBuffer,
     stamps_max: usize,
+    logprobs: PinnedBuffer,
     pub(super) offsets: Offsets,
     outputs_max: usize,
     rows_max: usize,
@@ -58,6 +62,7 @@ impl Ring {
             results: PinnedBuffer::new(RING_SLOTS * result_bytes)?,
             stamps: PinnedBuffer::new(RING_SLOTS * plan.stamps_max * STAMP_BYTES)?,
             stamps_max: plan.stamps_max,
+            logprobs: PinnedBuffer::new(RING_SLOTS * plan.outputs_max * LOGPROB_BYTES)?,
             offsets: Offsets { rows, outputs, updates, end },
             outputs_max: plan.outputs_max,
             rows_max: plan.slots_max,
@@ -77,9 +82,15 @@ impl Ring {
         self.stamps.address()
     }
 
+    /// Where the device writes logprobs.
+    pub(super) fn logprobs_address(&self) -> u64 {
+        self.logprobs.address()
+    }
+
     /// Host memory taken.
     pub(super) fn bytes(&self) -> usize {
-        [&self.deltas, &self.results, &self.stamps].iter().map(|buffer| buffer.bytes()).sum()
+        let buffers = [&self.deltas, &self.results, &self.logprobs, &self.stamps];
+        buffers.iter().map(|buffer| buffer.bytes()).sum()
     }
 
     /// Writes a step's delta into a slot.
@@ -169,6 +180,24 @@ impl Ring {
         let bytes = self.stamps.load(first..first + count * STAMP_BYTES)?;
         Ok(bytes.as_chunks().0.iter().map(|stamp| u64::from_le_bytes(*stamp)).collect())
     }
+
+    /// The first `count` logprobs of an output. The step must be over.
+    pub(super) fn read_logprobs(
+        &self,
+        slot: usize,
+        output: usize,
+        count: u8,
+    ) -> Result<Vec<Logprob>, BackendError> {
+        let first = (slot * self.outputs_max + output) * LOGPROB_BYTES;
+        let bytes = usize::from(count) * size_of::<LogprobTwin>();
+        let bytes = self.logprobs.load(first..first + bytes)?;
+        let word = |bytes: [u8; 4]| u32::from_le_bytes(bytes);
+        let logprob = |[t0, t1, t2, t3, l0, l1, l2, l3]: &[u8; 8]| Logprob {
+            token: word([*t0, *t1, *t2, *t3]),
+            logprob: f32::from_bits(word([*l0, *l1, *l2, *l3])),
+        };
+        Ok(bytes.as_chunks::<8>().0.iter().map(logprob).collect())
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, word: u32) {
@@ -177,16 +206,25 @@ fn put(bytes: &mut Vec<u8>, word: u32) {
 
 /// As `StepOutput` lies.
 fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput) {
-    let end = bytes.len() + size_of::<StepOutput>();
     let sampling = &output.sampling;
     [word(output.token), output.slot.0, output.position, output.choice]
         .iter()
         .for_each(|word| put(bytes, *word));
     bytes.extend(output.seed.to_le_bytes());
-    [sampling.temperature.to_bits(), sampling.top_p.to_bits(), sampling.top_k]
-        .iter()
-        .for_each(|word| put(bytes, *word));
-    bytes.resize(end, 0);
+    [
+        sampling.temperature.to_bits(),
+        sampling.top_p.to_bits(),
+        sampling.top_k,
+        adjust::min_p_depth(sampling).to_bits(),
+        sampling.repetition_penalty.to_bits(),
+        sampling.frequency_penalty.to_bits(),
+        sampling.presence_penalty.to_bits(),
+        word(output.biases),
+        u32::from(output.is_adjusted()),
+        output.logprobs.into(),
+    ]
+    .iter()
+    .for_each(|word| put(bytes, *word));
 }
 
 /// Sizes here were checked against what was allocated, which fits.

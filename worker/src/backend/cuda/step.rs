@@ -34,7 +34,7 @@ pub(super) struct LaunchShape {
 struct Pending {
     ticket: Ticket,
     slot: usize,
-    outputs: usize,
+    batch: Arc<Batch>,
     stamps: usize,
 }
 
@@ -166,9 +166,8 @@ impl CudaBackend {
         let ticket = Ticket(step.begun);
         let slot = usize::try_from((step.begun.wrapping_sub(1)) % RING_SLOTS as u64).unwrap_or(0);
         step.events[slot].record(&self.device.stream)?;
-        let outputs = step.batch.outputs.len();
-        let stamps = step.stamps;
-        step.pending.push_back(Pending { ticket, slot, outputs, stamps });
+        let (batch, stamps) = (Arc::clone(&step.batch), step.stamps);
+        step.pending.push_back(Pending { ticket, slot, batch, stamps });
         Ok(ticket)
     }
 
@@ -189,15 +188,20 @@ impl CudaBackend {
         self.ranks.step_ended();
         let Some(ring) = &step.ring else { return Err(unknown(ticket)) };
         let mut hash = Xxh3Default::new();
-        let mut sampled = Vec::with_capacity(pending.outputs);
-        for (result, digest) in ring.read(pending.slot, pending.outputs)? {
+        let outputs = &pending.batch.outputs;
+        let (mut sampled, mut logprobs) = (Vec::with_capacity(outputs.len()), Vec::new());
+        let results = ring.read(pending.slot, outputs.len())?;
+        for (index, (output, (result, digest))) in outputs.iter().zip(results).enumerate() {
             let token = if result.finite { result.token } else { Token::MAX };
             hash.update(&digest.to_le_bytes());
             hash.update(&token.to_le_bytes());
             sampled.push(result);
+            if result.finite && output.logprobs > 0 {
+                logprobs.extend(ring.read_logprobs(pending.slot, index, output.logprobs)?);
+            }
         }
         let stamps_ns = ring.read_stamps(pending.slot, pending.stamps)?;
-        Ok(StepOutput { sampled, digest: hash.digest(), stamps_ns })
+        Ok(StepOutput { sampled, logprobs, digest: hash.digest(), stamps_ns })
     }
 }
 

@@ -1,10 +1,12 @@
-//! Which tokens of a row top-k and top-p leave, without sorting a vocabulary.
+//! Which tokens of a row min-p, top-k and top-p leave, without sorting a vocabulary.
 
 use std::cmp::Ordering;
 
 use binfer_proto::{Sampling, Token};
 
-/// Memory for rows with top-k or top-p; grows to the vocabulary's size once.
+use crate::backend::adjust::min_p_depth;
+
+/// Memory for rows with filters or logprobs; grows to the vocabulary's size once.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(super) kept: Vec<Candidate>,
@@ -29,14 +31,14 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// More likely first, then the lower id.
-    fn order(&self, other: &Self) -> Ordering {
+    pub(super) fn order(&self, other: &Self) -> Ordering {
         other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
     }
 }
 
 /// Whether some tokens may not be drawn.
 pub(super) fn is_restricted(logits: &[f32], sampling: &Sampling) -> bool {
-    restricts_k(logits, sampling) || sampling.top_p < 1.0
+    restricts_k(logits, sampling) || sampling.top_p < 1.0 || sampling.min_p > 0.0
 }
 
 fn restricts_k(logits: &[f32], sampling: &Sampling) -> bool {
@@ -48,9 +50,14 @@ pub(super) fn keep(logits: &[f32], sampling: &Sampling, largest: f32, scratch: &
     let share = Softmax { largest, inverse_temperature: 1.0 / f64::from(sampling.temperature) };
     let p = f64::from(sampling.top_p);
     let kept = &mut scratch.kept;
-    if restricts_k(logits, sampling) {
-        let least = kth_largest(logits, sampling.top_k as usize, &mut scratch.best);
-        fill(kept, logits, f64::from(least));
+    let (by_k, by_share) = (restricts_k(logits, sampling), sampling.min_p > 0.0);
+    if by_k || by_share {
+        let mut least = f64::from(largest) - f64::from(min_p_depth(sampling));
+        if by_k {
+            let kth = kth_largest(logits, sampling.top_k as usize, &mut scratch.best);
+            least = least.max(f64::from(kth));
+        }
+        fill(kept, logits, least);
         if p < 1.0 {
             let total = kept.iter().map(|c| share.mass(c.logit)).sum::<f64>();
             keep_top_p(kept, &share, p * total);
@@ -65,14 +72,14 @@ pub(super) fn keep(logits: &[f32], sampling: &Sampling, largest: f32, scratch: &
 }
 
 /// Tokens with at least the logit `least`. Adding 0 makes -0 equal to 0 in their order, too.
-fn fill(kept: &mut Vec<Candidate>, logits: &[f32], least: f64) {
+pub(super) fn fill(kept: &mut Vec<Candidate>, logits: &[f32], least: f64) {
     kept.clear();
     let all = (0..).zip(logits).filter(|&(_, &logit)| f64::from(logit) >= least);
     kept.extend(all.map(|(token, &logit)| Candidate { logit: logit + 0.0, token, mass: 0.0 }));
 }
 
 /// One pass with a rising threshold: no sort, and linear whatever the order of the logits.
-fn kth_largest(logits: &[f32], k: usize, best: &mut Vec<f32>) -> f32 {
+pub(super) fn kth_largest(logits: &[f32], k: usize, best: &mut Vec<f32>) -> f32 {
     let descending = |a: &f32, b: &f32| b.total_cmp(a);
     let room = (2 * k).max(k + 256);
     best.clear();
@@ -91,9 +98,9 @@ fn kth_largest(logits: &[f32], k: usize, best: &mut Vec<f32>) -> f32 {
 }
 
 /// Masses, in units of the most likely token's: exp((logit - largest) / temperature).
-struct Softmax {
-    largest: f32,
-    inverse_temperature: f64,
+pub(super) struct Softmax {
+    pub(super) largest: f32,
+    pub(super) inverse_temperature: f64,
 }
 
 impl Softmax {
@@ -106,7 +113,7 @@ impl Softmax {
             .map(|logit| (f64::from(logit) - f64::from(self.largest)) * self.inverse_temperature))
     }
 
-    fn total(&self, logits: &[f32]) -> f64 {
+    pub(super) fn total(&self, logits: &[f32]) -> f64 {
         let (chunks, rest) = logits.as_chunks::<16>();
         let mut lanes = [0.0; 16];
         for chunk in chunks {

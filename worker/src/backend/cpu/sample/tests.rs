@@ -1,12 +1,14 @@
 //! Against a naive oracle that sorts, in f64; the frequencies against the softmax.
 
-use binfer_proto::{Sampling, Token};
+use binfer_proto::{Bias, Sampling, SlotId, Token};
 
 use super::allowed::exp;
 use super::{
-    Draw, NOISE_MAX, Race, Scratch, draw, gumbel, noise_bits, noise_bound, split_mix, stream,
+    Draw, History, NOISE_MAX, Race, Scratch, draw, gumbel, logprobs, noise_bits, noise_bound,
+    split_mix, stream,
 };
 use crate::backend::Sampled;
+use crate::batch::{BatchOutput, SlotTokens};
 
 fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
     Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
@@ -31,17 +33,18 @@ fn allowed(logits: &[f32], sampling: &Sampling) -> Vec<Token> {
     let logit = |token: Token| f64::from(logits[token as usize]) + 0.0;
     let mut tokens: Vec<Token> = (0..u32::try_from(logits.len()).unwrap()).collect();
     tokens.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
+    let mass = |token, best| ((logit(token) - logit(best)) / f64::from(sampling.temperature)).exp();
+    let best = tokens[0];
     if sampling.top_k > 0 && (sampling.top_k as usize) < tokens.len() {
         let least = logit(tokens[sampling.top_k as usize - 1]);
         tokens.retain(|&token| logit(token) >= least);
     }
+    tokens.retain(|&token| mass(token, best) >= f64::from(sampling.min_p));
     if sampling.top_p < 1.0 {
-        let mass =
-            |token| ((logit(token) - logit(tokens[0])) / f64::from(sampling.temperature)).exp();
-        let total: f64 = tokens.iter().map(|&token| mass(token)).sum();
+        let total: f64 = tokens.iter().map(|&token| mass(token, best)).sum();
         let mut reached = 0.0;
         let enough = |token: &Token| {
-            reached += mass(*token);
+            reached += mass(*token, best);
             reached >= f64::from(sampling.top_p) * total
         };
         let last = tokens.iter().position(enough).unwrap_or(tokens.len() - 1);
@@ -107,12 +110,13 @@ fn draws_equal_the_oracle() {
         let temperature = [0.1, 0.7, 1.0, 1.5, 5.0][pick(3) as usize % 5];
         let top_k = [0, 0, 1, 5, 40, 700][pick(4) as usize % 6];
         let top_p = [1.0, 0.0, 0.3, 0.9, 0.951, 0.9999][pick(5) as usize % 6];
-        let sampling = sampling(temperature, top_k, top_p);
+        let min_p = [0.0, 0.0, 0.001, 0.2, 1.0][pick(7) as usize % 5];
+        let sampling = Sampling { min_p, ..sampling(temperature, top_k, top_p) };
         let how = at(&sampling, case, pick(6));
         let drawn = draw(&row, &how, &mut scratch);
         let expected = Sampled { token: oracle(&row, &how), finite: true };
         assert_eq!(drawn, expected, "case {case}: {len} {sampling:?}");
-        if top_p < 1.0 || (top_k > 0 && (top_k as usize) < len) {
+        if top_p < 1.0 || min_p > 0.0 || (top_k > 0 && (top_k as usize) < len) {
             let mut kept: Vec<Token> = scratch.kept.iter().map(|c| c.token).collect();
             kept.sort_unstable();
             assert_eq!(kept, allowed(&row, &sampling), "case {case}: {len} {sampling:?}");
@@ -249,4 +253,66 @@ fn a_warm_scratch_does_not_grow() {
     let row: Vec<f32> = (0..4000_u16).map(f32::from).collect();
     draw(&row, &at(&sampling(1.0, 50, 0.9), 1, 1), &mut scratch);
     assert_eq!((scratch.kept.capacity(), scratch.best.capacity()), capacity);
+}
+
+#[test]
+fn logprobs_are_those_of_the_raw_softmax() {
+    let mut scratch = Scratch::default();
+    for (case, len) in (0..).zip([1, 2, 20, 21, 1000, 5000]) {
+        for step in [None, Some(0.5)] {
+            let row = logits(case, len, 4.0, step);
+            let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+            let logprob = |token: Token| f64::from(row[token as usize]) - total.ln();
+            let mut order: Vec<Token> = (0..).take(len).collect();
+            order.sort_by(|&a, &b| logprob(b).total_cmp(&logprob(a)));
+            for tops in [0, 1, 5, 20] {
+                let (mut found, drawn) = (Vec::new(), Token::try_from(len / 2).unwrap());
+                logprobs(&row, drawn, tops, &mut scratch, &mut found);
+                let wanted: Vec<Token> = order.iter().copied().take(tops).collect();
+                let tokens: Vec<Token> = found.iter().map(|one| one.token).collect();
+                assert_eq!(tokens, [&[drawn], &wanted[..]].concat(), "{len} {tops}");
+                for one in found {
+                    let error = (f64::from(one.logprob) - logprob(one.token)).abs();
+                    assert!(error < 1e-5, "{len}: {one:?}");
+                }
+            }
+        }
+    }
+    // Numbers that are far apart stay numbers.
+    let mut found = Vec::new();
+    logprobs(&[f32::MIN, f32::MAX], 0, 1, &mut scratch, &mut found);
+    assert_eq!((found[0].logprob, found[1].logprob), (f32::MIN, 0.0));
+}
+
+#[test]
+fn a_slot_remembers_what_it_drew_until_it_begins_anew() {
+    let sampling = Sampling { frequency_penalty: 1.0, ..Sampling::GREEDY };
+    let biases = vec![Bias { token: 2, value: 2.5 }];
+    let output = |slot, sampling, biases| BatchOutput {
+        token: 0,
+        slot: SlotId(slot),
+        sampling,
+        seed: 0,
+        choice: 0,
+        position: 0,
+        biases,
+        logprobs: 0,
+    };
+    let (mut history, mut room) = (History::new(3, 4), Vec::new());
+    let begin = SlotTokens { slot: SlotId(1), prompt_len: 1, history: vec![3, 3], biases };
+    history.begin(&begin);
+    let row = [1.0, 1.0, 1.0, 1.0];
+    let drawn_by = |history: &History, room: &mut Vec<f32>| {
+        history.adjusted(&output(1, sampling, 1), &row, room).to_vec()
+    };
+    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 3.5, 0.0]);
+    history.count(&output(1, sampling, 1), 2);
+    history.count(&output(1, sampling, 1), 2);
+    // Other slots are others, and one without penalties costs and counts nothing.
+    history.count(&output(2, sampling, 0), 2);
+    history.count(&output(1, Sampling::GREEDY, 0), 2);
+    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 1.5, 0.0]);
+    assert_eq!(history.adjusted(&output(0, sampling, 0), &row, &mut room), row);
+    history.begin(&begin);
+    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 3.5, 0.0]);
 }

@@ -171,7 +171,7 @@ fn batch(pieces: &[Piece<'_>]) -> Batch {
 
 fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
     let (slot, sampling) = (SlotId(slot), Sampling::GREEDY);
-    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position }
+    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position, biases: 0, logprobs: 0 }
 }
 
 /// Tensors one after the other.

@@ -64,7 +64,6 @@ impl DeviceBuffer {
     }
 
     /// Copies host memory into a part of it, after all that the stream was given before.
-    #[cfg(test)]
     pub(in crate::backend::cuda) fn write(
         &self,
         at: usize,

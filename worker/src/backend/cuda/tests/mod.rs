@@ -278,7 +278,7 @@ fn batch(pieces: &[Piece]) -> Batch {
 
 fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
     let (slot, sampling) = (SlotId(slot), Sampling::GREEDY);
-    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position }
+    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position, biases: 0, logprobs: 0 }
 }
 
 /// Memory for steps of up to 8,192 tokens in 512 slots.

@@ -1,0 +1,77 @@
+//! Logprobs of an answer in JSON: OpenAI's two shapes, one for completions, one for chats.
+//!
+//! There is an entry for every token that was drawn, also for those that only make up a stop
+//! string. A token's text is its bytes as UTF-8, broken ones as U+FFFD.
+
+use super::answer::Kind;
+use crate::front::{Core, Stream};
+use binfer_proto::{Logprob, Token};
+use serde_json::{Map, Value, json};
+
+/// Renders the logprobs of one answer, piece by piece.
+#[derive(Debug)]
+pub(super) struct Logprobs {
+    kind: Kind,
+    core: Core,
+    /// Entries that belong to a token: its own, then those of the most likely ones.
+    each: usize,
+    /// Characters of the tokens before this piece.
+    offset: usize,
+}
+
+impl Logprobs {
+    /// Of an answer, if it has any.
+    pub(super) fn of(answer: &Stream, kind: Kind, core: &Core) -> Option<Self> {
+        let each = usize::from(answer.logprobs());
+        (each > 0).then(|| Self { kind, core: core.clone(), each, offset: 0 })
+    }
+
+    /// Those of the next tokens.
+    pub(super) fn json(&mut self, found: &[Logprob]) -> Value {
+        match self.kind {
+            Kind::Completion => self.columns(found),
+            Kind::Chat => {
+                let entry = |all: &[Logprob]| {
+                    let mut entry = self.entry(all[0]);
+                    let tops = all[1..].iter().map(|top| self.entry(*top));
+                    entry["top_logprobs"] = tops.collect();
+                    entry
+                };
+                let content: Value = found.chunks_exact(self.each).map(entry).collect();
+                json!({ "content": content, "refusal": null })
+            }
+        }
+    }
+
+    /// A list for each column. Of tokens that have the same text the more likely one is kept.
+    fn columns(&mut self, found: &[Logprob]) -> Value {
+        let (mut tokens, mut values) = (Vec::new(), Vec::new());
+        let (mut tops, mut offsets) = (Vec::new(), Vec::new());
+        for all in found.chunks_exact(self.each) {
+            let text = self.text(all[0].token);
+            offsets.push(self.offset);
+            self.offset += text.chars().count();
+            tokens.push(text);
+            values.push(all[0].logprob);
+            let mut likely = Map::new();
+            for one in all[1..].iter().chain(&all[..1]) {
+                likely.entry(self.text(one.token)).or_insert(one.logprob.into());
+            }
+            tops.push(likely);
+        }
+        json!({
+            "tokens": tokens, "token_logprobs": values, "top_logprobs": tops,
+            "text_offset": offsets,
+        })
+    }
+
+    fn entry(&self, one: Logprob) -> Value {
+        let bytes = self.core.token_bytes(one.token);
+        let text = String::from_utf8_lossy(&bytes);
+        json!({ "token": text, "logprob": one.logprob, "bytes": bytes })
+    }
+
+    fn text(&self, token: Token) -> String {
+        String::from_utf8_lossy(&self.core.token_bytes(token)).into_owned()
+    }
+}

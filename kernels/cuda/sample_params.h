@@ -1,0 +1,47 @@
+// Parameters of drawing, beside those of params.h, whose rules they follow.
+#pragma once
+
+#include "params.h"
+
+// What a tile of a row of logits came to.
+struct SampleTile {
+  double noisy_score;  // best of logit / temperature + noise
+  uint32_t noisy_token;
+  float top_logit;
+  uint32_t top_token;  // the lowest id that has it
+  uint32_t finite;
+};
+BINFER_SIZE(SampleTile, 24);
+
+// Added to a token's logit.
+struct Bias {
+  uint32_t token;
+  float value;
+};
+BINFER_SIZE(Bias, 8);
+
+// How likely a token was.
+struct Logprob {
+  uint32_t token;
+  float logprob;
+};
+BINFER_SIZE(Logprob, 8);
+
+constexpr int kBiasesMax = 300;
+constexpr int kLogprobsMax = 21;
+
+struct SampleParams {
+  StepTables step;
+  const float* logits;  // [outputs, vocab]; never written
+  SampleTile* tiles;    // [outputs, tiles]
+  StepResult* drawn;    // [outputs]
+  int32_t* last_tokens;
+  uint16_t* entries;   // [slots, vocab]: what slots have seen, see worker/src/backend/adjust.rs
+  const Bias* biases;  // [slots, kBiasesMax], by rising token
+  Logprob* logprobs;   // mapped host memory: [ring slots][outputs_max][kLogprobsMax]
+  uint32_t vocab;
+  uint32_t tiles_per_row;
+  uint32_t outputs_max;
+  uint32_t reserved;
+};
+BINFER_SIZE(SampleParams, 120);

@@ -1,0 +1,100 @@
+//! Drawing tokens: what slots have seen goes to the device when they begin; then the launches.
+//!
+//! The device counts drawn tokens by itself, so a plan never needs to know one. Deliberately absent:
+//! how tokens are drawn (`cuda/sample.cu`) and how logits are adjusted (`backend/adjust.rs`).
+
+use binfer_kernels::list::{self, SAMPLE_TILE_LOGITS};
+use binfer_kernels::sample_params::{BIASES_MAX, Bias as BiasTwin, LOGPROBS_MAX, SampleParams};
+use binfer_proto::Bias;
+
+use super::CudaBackend;
+use super::ffi::failed;
+use super::ffi::launch::Stream;
+use super::ffi::memory::DeviceBuffer;
+use super::product::word;
+use super::step::Step;
+use crate::backend::args::SampleArgs;
+use crate::backend::{BackendError, MemoryPlan, adjust};
+use crate::batch::SlotTokens;
+
+// The kernels' tables have room for what a plan may ask.
+const _: () = assert!(BIASES_MAX == binfer_proto::BIASES_MAX);
+const _: () = assert!(LOGPROBS_MAX == 1 + binfer_proto::TOP_LOGPROBS_MAX as usize);
+
+/// Bytes of a slot's biases.
+const BIAS_BYTES: usize = BIASES_MAX * size_of::<BiasTwin>();
+
+/// What slots have seen. Nothing is read of a slot that did not begin with it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// `u16 [slots, vocabulary]`, see `backend/adjust.rs`.
+    entries: DeviceBuffer,
+    /// `[slots, BIASES_MAX]`.
+    biases: DeviceBuffer,
+    vocab: usize,
+}
+
+impl Seen {
+    /// Takes its memory.
+    pub(super) fn new(plan: &MemoryPlan) -> Result<Self, BackendError> {
+        let (slots, vocab) = (plan.slots_max, plan.vocab);
+        let entries = DeviceBuffer::new(size_of::<u16>() * slots * vocab)?;
+        Ok(Self { entries, biases: DeviceBuffer::new(BIAS_BYTES * slots)?, vocab })
+    }
+
+    /// Bytes that [`Self::new`] takes.
+    pub(super) fn bytes_of(plan: &MemoryPlan) -> usize {
+        plan.slots_max * (size_of::<u16>() * plan.vocab + BIAS_BYTES)
+    }
+
+    /// Bytes taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.bytes() + self.biases.bytes()
+    }
+
+    /// A slot begins anew, once all that the stream was given before is done.
+    fn begin(&self, tokens: &SlotTokens, stream: &Stream) -> Result<(), BackendError> {
+        let slot = tokens.slot.index();
+        let mut entries = vec![0; self.vocab];
+        adjust::begin(tokens, &mut entries);
+        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        self.entries.write(slot * bytes.len(), &bytes, stream)?;
+        let words = |bias: &Bias| [bias.token, bias.value.to_bits()].map(u32::to_le_bytes);
+        let bytes: Vec<u8> = tokens.biases.iter().flat_map(words).flatten().collect();
+        self.biases.write(slot * BIAS_BYTES, &bytes, stream)
+    }
+}
+
+impl CudaBackend {
+    /// Slots of the step under way begin. Only those of requests with penalties or biases come
+    /// here, once each time that a request gets a slot.
+    pub(super) fn begin_slots(&self) -> Result<(), BackendError> {
+        let begin = |tokens| self.memory.seen.begin(tokens, &self.device.stream);
+        self.step.batch.begun.iter().try_for_each(begin)
+    }
+
+    /// Launches what draws the step's tokens.
+    pub(super) fn draw(&self, args: &SampleArgs, logits: u64) -> Result<(), BackendError> {
+        let Step { shape, ring: Some(ring), plan, .. } = &self.step else {
+            return Err(failed("sample", "nothing was allocated"));
+        };
+        let (at, seen) = (&self.memory.at, &self.memory.seen);
+        let params = SampleParams {
+            step: at.tables,
+            logits,
+            tiles: at.tiles,
+            drawn: at.drawn,
+            last_tokens: at.last_tokens,
+            entries: seen.entries.address(),
+            biases: seen.biases.address(),
+            logprobs: ring.logprobs_address(),
+            vocab: word(args.logits.cols),
+            tiles_per_row: word(args.logits.cols).div_ceil(SAMPLE_TILE_LOGITS),
+            outputs_max: word(plan.outputs_max),
+            reserved: 0,
+        };
+        let tiles = [params.tiles_per_row, shape.outputs, 1];
+        self.device.launch(list::SAMPLE_TILES, tiles, &params)?;
+        self.device.launch(list::SAMPLE_ROWS, [shape.outputs, 1, 1], &params)
+    }
+}
