@@ -141,6 +141,34 @@ fn more_clients_than_slots_all_get_their_own_answers() {
     server.stop();
 }
 
+/// Six blocks for three answers of three blocks each: some lose theirs and are computed again, and
+/// penalties must know what was drawn before.
+#[test]
+fn penalties_outlive_the_loss_of_blocks() {
+    let args = ["--kv-cache-tokens", "384", "--max-model-len", "192"];
+    let server = Server::ready(Permit::one(), 2, &args);
+    let client = server.client;
+    let ask = |prompt: &str| {
+        let body = json!({
+            "prompt": prompt, "max_tokens": 150, "ignore_eos": true, "temperature": 0.8, "seed": 3,
+            "repetition_penalty": 1.1, "presence_penalty": 0.4, "frequency_penalty": 0.3,
+            "logit_bias": { "28": -2.5 },
+        });
+        let reply = client.post("/v1/completions", &body).unwrap();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.text()
+    };
+    let prompts = ["Once upon a time", "The sky is", "Dogs and cats"];
+    let alone = prompts.map(ask);
+    thread::scope(|scope| {
+        let together = prompts.map(|prompt| scope.spawn(move || ask(prompt)));
+        for (alone, together) in alone.iter().zip(together) {
+            assert_eq!(*alone, together.join().unwrap());
+        }
+    });
+    server.stop();
+}
+
 /// One slot and eight blocks: what a client that left kept would be missed at once.
 #[test]
 fn a_client_that_leaves_frees_its_slot_and_its_blocks() {
