@@ -8,6 +8,7 @@
 
 use bytes::{Buf, BytesMut};
 use hyper::Version;
+use rustix::net::{SendFlags, Shutdown};
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +79,8 @@ impl Outlet {
         if self.chunked {
             piece.extend_from_slice(b"\r\n");
         }
-        let sent = self.socket.tcp.try_write(&piece).unwrap_or(0);
+        let at_once = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let sent = rustix::net::send(&self.socket.tcp, &piece, at_once).unwrap_or(0);
         if sent < piece.len() {
             self.socket.rest().extend_from_slice(&piece[sent..]);
             self.socket.held.store(true, Ordering::Relaxed);
@@ -182,7 +184,7 @@ impl AsyncWrite for HyperSide {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let down = rustix::net::shutdown(&self.socket.tcp, rustix::net::Shutdown::Write);
+        let down = rustix::net::shutdown(&self.socket.tcp, Shutdown::Write);
         Poll::Ready(down.map_err(io::Error::from))
     }
 }

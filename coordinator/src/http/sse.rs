@@ -89,11 +89,7 @@ impl Answer {
 impl Wake for Answer {
     fn wake(self: Arc<Self>) {
         let waker = Waker::from(Arc::clone(&self));
-        let mut writer = self.writer();
-        writer.write(&Context::from_waker(&waker));
-        if writer.progress == Progress::Ended || !writer.outlet.has_room() {
-            writer.connection.wake_by_ref();
-        }
+        self.writer().write(&Context::from_waker(&waker));
     }
 }
 
@@ -109,9 +105,13 @@ impl Writer {
         }
     }
 
+    /// Sends events, and leaves what is to be done after them to the connection's task.
     fn send(&mut self, events: &[u8]) {
         self.outlet.send(events);
         self.lively = true;
+        if self.progress == Progress::Ended || !self.outlet.has_room() {
+            self.connection.wake_by_ref();
+        }
     }
 
     fn collect(&mut self, cx: &Context<'_>) -> BytesMut {
