@@ -75,16 +75,16 @@ impl Feed {
             Input::Tokens(tokens) => self.tokens(tokens),
             Input::LastSample => self.number(u64::MAX),
         }
-        self.number(match row.start {
+        let start = match row.start {
             Start::At(position) => u64::from(position),
             Start::AfterLast => u64::MAX,
-        });
-        self.number(match row.outputs {
+        };
+        let outputs = match row.outputs {
             Outputs::None => 0,
             Outputs::Last => 1,
             Outputs::All => 2,
-        });
-        self.number(u64::from(row.draft));
-        self.number(u64::from(row.logprobs));
+        };
+        let numbers = [start, outputs, row.draft.into(), row.logprobs.into()];
+        self.0.update(numbers.map(u64::to_le_bytes).as_flattened());
     }
 }

@@ -253,7 +253,8 @@ fn row_results(columns: &pb::RowResults) -> Result<Vec<RowResult>, String> {
     let (mut tokens, mut logprobs) = (&columns.tokens[..], &columns.logprobs[..]);
     let mut logprob_tokens = &columns.logprob_tokens[..];
     let lens = columns.tokens_len.iter().zip(&columns.logprobs_len);
-    let results = columns.status.iter().zip(lens).map(|(status, (tokens_len, logprobs_len))| {
+    let mut results = Vec::with_capacity(rows);
+    for (status, (tokens_len, logprobs_len)) in columns.status.iter().zip(lens) {
         let status = match pb::RowStatus::try_from(*status) {
             Ok(pb::RowStatus::Ok) => RowStatus::Ok,
             Ok(pb::RowStatus::NonFinite) => RowStatus::NonFinite,
@@ -263,9 +264,8 @@ fn row_results(columns: &pb::RowResults) -> Result<Vec<RowResult>, String> {
         let logprobs = take(&mut logprobs, *logprobs_len)?.iter();
         let logprobs = logprobs.zip(take(&mut logprob_tokens, *logprobs_len)?);
         let one = |(logprob, token): (&f32, &u32)| Logprob { token: *token, logprob: *logprob };
-        Ok(RowResult { status, tokens, logprobs: logprobs.map(one).collect() })
-    });
-    let results = results.collect::<Result<_, _>>()?;
+        results.push(RowResult { status, tokens, logprobs: logprobs.map(one).collect() });
+    }
     if !tokens.is_empty() || !logprobs.is_empty() {
         return Err(format!("{} tokens of no row", tokens.len().max(logprobs.len())));
     }
