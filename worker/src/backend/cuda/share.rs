@@ -50,7 +50,7 @@ impl CudaBackend {
     ) -> Result<(), BackendError> {
         let count = self.covered_rows(x) * x.cols;
         self.ranks.sum(operation, (address, count), &self.device.stream)?;
-        self.after_collective();
+        self.after_collective("ncclAllReduce");
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl CudaBackend {
         let (outputs, plan) = (self.covered_rows(&args.logits), &self.step.plan);
         let (stride, gathered) = (gathered_stride(plan), self.memory.at.gathered);
         self.ranks.gather("head", (gathered, outputs * stride), &self.device.stream)?;
-        self.after_collective();
+        self.after_collective("ncclAllGather");
         let vocab = word(args.logits.cols);
         let mut first_tokens = [vocab; RANKS_MAX + 1];
         let mut first = 0;
@@ -88,8 +88,9 @@ impl CudaBackend {
     }
 
     /// The library's kernels know nothing of dependent launch.
-    fn after_collective(&self) {
+    fn after_collective(&self, name: &'static str) {
         if self.ranks.are_several() {
+            self.device.note_launch(name);
             self.device.wait_for_all_before_next();
         }
     }
