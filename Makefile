@@ -2,6 +2,7 @@
 # make test     what CI runs; make test-full takes longer and covers the whole matrix
 # make gpu-test what needs a GPU, in every way that finds something else; one table
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
+# make kernel-bench     builds target/kernel-bench: a sweep over launches of products, for a Hopper GPU
 # make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
 # make fix      formats and applies clippy's suggestions
@@ -20,8 +21,8 @@ NCCL_BINDINGS := worker/src/backend/cuda/ffi/nccl_bindings.rs
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build cuda-toolchain nccl-bindings test test-full gpu-test sim lint fix need-cargo \
-	need-python
+.PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test sim lint \
+	fix need-cargo need-python
 
 demo: build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -56,6 +57,11 @@ $(CUDA_TOOLCHAIN): | need-python
 	rm -rf target/cuda/download
 	touch $@
 
+kernel-bench: $(if $(CUDA_HOME),,$(CUDA_TOOLCHAIN))
+	mkdir -p target
+	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \
+		-gencode arch=compute_90a,code=sm_90a -cudart static -L$(or $(CUDA_HOME),target/cuda)/lib \
+		-o target/kernel-bench kernels/bench/products.cu
 # The generated file is committed, so that a build needs none of this. Only what is named above is
 # asked of a library, so that one of another version is refused for what it really lacks.
 nccl-bindings: $(CUDA_TOOLCHAIN) need-cargo need-python

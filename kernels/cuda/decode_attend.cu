@@ -8,18 +8,21 @@
 // The time is that of reading the cache once, so the (row, KV head) pairs are laid end to end, page
 // by page, and the blocks share this row of pages evenly, whatever the lengths. A pair that blocks
 // share is merged by the last to arrive, in the order of its pages: results depend on the lengths
-// and the grid alone. Of a page each of four warps takes 16 tokens, through a ring of its own: no
-// warp waits for another until a pair ends. The query heads of a KV head are the rows of mma.sync,
-// padded to 16; 2 to 16 of them cost the same. Tokens that the row does not see, from a page's
-// earlier owner too, are zero-filled on the way in: 0 * NaN never happens.
+// and the grid alone. Launched in clusters of up to 8 blocks, one of them a pair, blocks share the
+// pages of their pair alone and merge over distributed shared memory: faster where pairs are few.
+// Of a page each of four warps takes 16 tokens, through a ring of its own: no warp waits for another
+// until a pair ends. The query heads of a KV head are the rows of mma.sync, padded to 16; 2 to 16
+// of them cost the same. Tokens that the row does not see, from a page's earlier owner too, are
+// zero-filled on the way in: 0 * NaN never happens.
 //
 // Before the wait for earlier kernels it reads the step's tables and the first pages: all kernels
 // let their successor start only after their own wait, so all but the last one have ended by then,
 // and the last one must not write these.
 //
-// Launch: any grid (a little under 2 blocks a multiprocessor is right), 128 threads,
-// Layout::bytes(..) of dynamic shared memory. Blocks of 64 tokens; head_dim 64 or 128, all of it
-// rotated; heads / kv_heads <= 16.
+// Launch: any grid (a little under 2 blocks a multiprocessor is right), or rows * kv_heads clusters
+// (sm_90a); 128 threads, Layout::bytes(..) of dynamic shared memory. Blocks of 64 tokens; head_dim
+// 64 or 128, all of it rotated; heads / kv_heads <= 16.
+#include "decode_merge.cuh"
 #include "decode_pages.cuh"
 #include "decode_slice.cuh"
 #include "share.cuh"
@@ -47,80 +50,12 @@ struct Layout {
   }
 };
 
-template <typename T, int kDim>
-__device__ void store_out(const AttendParams& a, const Place& at, int head, int pair, float2 x) {
-  const size_t row = size_t(at.token) * a.heads + at.head * (a.heads / a.kv_heads) + head;
-  reinterpret_cast<uint32_t*>(static_cast<T*>(a.out) + row * kDim)[pair] = ptx::pack<T>(x.x, x.y);
-}
-
-// The last block of a pair: sums its pieces in order, a warp a head. A piece: heads' sums
-// [group][kDim], then their states, largest and sum.
-template <typename T, int kDim>
-__device__ void merge(const DecodeAttendParams& p, const Place& at, const share::Pieces& pieces) {
-  constexpr int kPairs = kDim / 64, kEarly = 8;  // float2 of a lane; pieces asked for at once
-  const int group = p.attend.heads / p.attend.kv_heads, lane = threadIdx.x % 32;
-  const auto piece = [&](int i) {
-    return p.partials + size_t(pieces.slot(pieces.first + i)) * group * (kDim + 2);
-  };
-  for (int head = threadIdx.x / 32; head < group; head += kWarps) {
-    const auto part = [&](int i, int j) {
-      return __ldcg(reinterpret_cast<const float2*>(piece(i) + head * kDim) + 32 * j + lane);
-    };
-    const auto state = [&](int i) {
-      if (i >= pieces.count()) return float2{-INFINITY, 0};
-      return __ldcg(reinterpret_cast<const float2*>(piece(i) + group * kDim) + head);
-    };
-    float2 early[kEarly][kPairs];
-#pragma unroll
-    for (int i = 0; i < kEarly; ++i) {
-#pragma unroll
-      for (int j = 0; j < kPairs; ++j) early[i][j] = part(min(i, pieces.count() - 1), j);
-    }
-    float largest = -INFINITY;
-    for (int i = lane; i < pieces.count(); i += 32) largest = fmaxf(largest, state(i).x);
-#pragma unroll
-    for (int s = 16; s > 0; s /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, s));
-    float sum = 0;
-    float2 out[kPairs] = {};
-    for (int first = 0; first < pieces.count(); first += 32) {
-      const float2 mine = state(first + lane);
-      const float factor = ptx::exp2_approximate(mine.x - largest);
-      const auto add = [&](int i, const float2(&x)[kPairs]) {
-        const float weight = __shfl_sync(~0u, factor, i);
-        sum += weight * __shfl_sync(~0u, mine.y, i);
-#pragma unroll
-        for (int j = 0; j < kPairs; ++j) {
-          out[j] = {out[j].x + weight * x[j].x, out[j].y + weight * x[j].y};
-        }
-      };
-      const int count = min(32, pieces.count() - first);
-      int i = 0;
-      if (first == 0) {
-#pragma unroll
-        for (; i < kEarly; ++i) {
-          if (i < count) add(i, early[i]);
-        }
-      }
-#pragma unroll 4
-      for (; i < count; ++i) {
-        float2 x[kPairs];
-#pragma unroll
-        for (int j = 0; j < kPairs; ++j) x[j] = part(first + i, j);
-        add(i, x);
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      store_out<T, kDim>(p.attend, at, head, 32 * j + lane, {out[j].x / sum, out[j].y / sum});
-    }
-  }
-}
-
-// Ends a pair, or this block's piece of it.
+// Adds up the warps' sums of a pair, in order: to the output where the block had all of the pair,
+// or to its piece.
 template <typename T, typename L, int kDim>
-__device__ void finish(const DecodeAttendParams& p, const Place& at, const share::Pieces& pieces,
-                       State<kDim>& state, uint8_t* shared) {
-  const int group = p.attend.heads / p.attend.kv_heads, warp = threadIdx.x / 32;
+__device__ void add_up(const AttendParams& a, const Place& at, bool whole, State<kDim>& state,
+                       uint8_t* shared, float* piece) {
+  const int group = a.heads / a.kv_heads, warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   auto* states = reinterpret_cast<float2*>(shared + L::kStates);
   auto* sums = reinterpret_cast<float*>(shared + L::kSums);
@@ -139,8 +74,6 @@ __device__ void finish(const DecodeAttendParams& p, const Place& at, const share
     }
   }
   __syncthreads();
-  const bool whole = pieces.count() == 1;
-  float* piece = p.partials + size_t(pieces.slot(blockIdx.x)) * group * (kDim + 2);
   for (int i = threadIdx.x; i < group * kDim / 2; i += kThreads) {  // the warps' sums in order
     const int head = i / (kDim / 2), pair = i % (kDim / 2);
     float largest = -INFINITY, sum = 0;
@@ -155,12 +88,22 @@ __device__ void finish(const DecodeAttendParams& p, const Place& at, const share
       out = {out.x + weight * x.x, out.y + weight * x.y};
     }
     if (whole) {
-      store_out<T, kDim>(p.attend, at, head, pair, {out.x / sum, out.y / sum});
+      store_out<T, kDim>(a, at, head, pair, {out.x / sum, out.y / sum});
       continue;
     }
-    __stcg(reinterpret_cast<float2*>(piece) + i, out);
-    if (pair == 0) __stcg(reinterpret_cast<float2*>(piece + group * kDim) + head, {largest, sum});
+    reinterpret_cast<float2*>(piece)[i] = out;
+    if (pair == 0) reinterpret_cast<float2*>(piece + group * kDim)[head] = {largest, sum};
   }
+}
+
+// Ends a pair, or this block's piece of it; the last block merges.
+template <typename T, typename L, int kDim>
+__device__ void finish(const DecodeAttendParams& p, const Place& at, const share::Pieces& pieces,
+                       State<kDim>& state, uint8_t* shared) {
+  const int group = p.attend.heads / p.attend.kv_heads;
+  const bool whole = pieces.count() == 1;
+  float* piece = p.partials + size_t(pieces.slot(blockIdx.x)) * group * (kDim + 2);
+  add_up<T, L, kDim>(p.attend, at, whole, state, shared, piece);
   if (whole) return;
   __syncthreads();
   bool is_last = false;
@@ -226,11 +169,18 @@ __device__ void run(const DecodeAttendParams& p) {
     reinterpret_cast<uint4*>(shared + L::kQueries)[i] = {0, 0, 0, 0};
   }
   __syncthreads();
-  const int units = pages[rows] * kv_heads;
-  // A block for less than two pages costs more to add up than it saves.
-  const int blocks = min(int(gridDim.x), (units + 1) / 2), block = blockIdx.x;
-  int unit = block < blocks ? share::first_unit(units, block, blocks) : 0;
-  const int end = block < blocks ? share::first_unit(units, block + 1, blocks) : 0;
+  const int ranks = ptx::cluster_size(), pair = blockIdx.x / ranks;
+  int units = pages[rows] * kv_heads, first = 0, block = blockIdx.x, blocks;
+  if (ranks > 1) {  // the units of a pair
+    const int row = pair / kv_heads;
+    units = pages[row + 1] - pages[row];
+    first = pages[row] * kv_heads + pair % kv_heads * units;
+    block = ptx::cluster_rank(), blocks = min(ranks, units);
+  } else {  // A block for less than two pages costs more to add up than it saves.
+    blocks = min(int(gridDim.x), (units + 1) / 2);
+  }
+  int unit = block < blocks ? first + share::first_unit(units, block, blocks) : 0;
+  const int end = block < blocks ? first + share::first_unit(units, block + 1, blocks) : 0;
   uint8_t* ring = shared + warp * kStages * 2 * L::kTile;
   const uint32_t ring_address = ptx::shared_address(ring);
 
@@ -274,6 +224,10 @@ __device__ void run(const DecodeAttendParams& p) {
       fetch_next(stage);
       if (++stage == kStages) stage = 0;
     }
+    if (ranks > 1) {
+      add_up<T, L, kDim>(a, at, false, state, shared, reinterpret_cast<float*>(shared));
+      break;
+    }
     const int own = at.page_end - at.first_page;
     const auto pieces =
         share::pieces_of(units, pages[at.row] * kv_heads + at.head * own, own, blocks);
@@ -281,6 +235,11 @@ __device__ void run(const DecodeAttendParams& p) {
     unit += count;
     at.page += count - 1;
     if (unit < end) advance(a, pages, at);
+  }
+  if (ranks > 1) {
+    ptx::cluster_sync();  // the pieces lie where the rings were
+    if (block < blocks) merge_in_cluster<T, kDim>(a, at, blocks, reinterpret_cast<float2*>(shared));
+    ptx::cluster_sync();  // no block ends before all have read
   }
 }
 

@@ -17,19 +17,26 @@ enum StreamStore {
   STREAM_STORE_F32 = 3,  // out = sum + bias, f32
 };
 
-// out[token][row] = sum over k of weight[row][k] * x[token][k]; see stream_product.cu.
+// out[token][row] = sum over k of weight[row][k] * x[token][k]; see stream_product.cu. A norm may
+// be shared out among the products around it, see stream_finish.cuh: N is the kernel's.
 struct StreamProductParams {
   TensorMap weight;          // box: 64 k by tile_rows rows
   TensorMap x;               // box: 64 k by N tokens
   void* out;                 // T or f32 [tokens][out_stride]
   const float* bias;         // [weight rows], or null
+  const float* squares;      // [parts][N]: sums of squares of what x was scaled from, or null
+  const float* next_scale;   // [out_rows]: of the norm of out, with ADD_F32, or null
+  void* next_x;              // T [tokens][out_stride]: out * next_scale
+  float* next_squares;       // [tiles * cluster][N]: sums of squares of out
+  int32_t parts;
+  float eps;                 // of the norm whose squares are given
   int32_t out_rows;          // weight rows; half of them for GLU
   int32_t inputs;            // k
   int32_t tokens;            // 1..N, stored
   int32_t out_stride;        // elements
   int32_t store;             // enum StreamStore
   int32_t tile_rows;         // a multiple of 8, of 16 for GLU
-  int32_t stages;            // of the ring, at most 32
+  int32_t stages;            // of the ring, at most 24
   int32_t start_next_ahead;  // chunks left to ask for when the next kernel may start
 };
 
@@ -75,7 +82,7 @@ struct AttendPlanParams {
 
 BINFER_SIZE(TensorMap, 128);
 BINFER_SIZE(PrefillTile, 16);
-BINFER_SIZE(StreamProductParams, 320);
+BINFER_SIZE(StreamProductParams, 384);
 BINFER_SIZE(DecodeAttendParams, 184);
 BINFER_SIZE(PrefillAttendParams, 576);
 BINFER_SIZE(AttendPlanParams, 80);

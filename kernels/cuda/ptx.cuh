@@ -157,6 +157,45 @@ __device__ __forceinline__ void let_next_kernel_start() {
 #endif
 }
 
+// ---- clusters; without them a block is one of its own ----
+
+__device__ __forceinline__ int cluster_rank() {
+  int rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return rank;
+}
+__device__ __forceinline__ int cluster_size() {
+  int size = 1;
+#if __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+#endif
+  return size;
+}
+// All threads of all blocks of the cluster; what was written before, all see after.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+#endif
+}
+// What lies at the same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ float2 load_of_rank(const float2* p, int rank) {
+  float2 x;
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %2, %3; "
+      "ld.shared::cluster.v2.f32 {%0, %1}, [there]; }"
+      : "=f"(x.x), "=f"(x.y)
+      : "r"(shared_address(p)), "r"(rank)
+      : "memory");
+#else
+  x = *p;
+#endif
+  return x;
+}
+
 #if __CUDA_ARCH__ >= 900 || !defined(__CUDA_ARCH__)
 
 // ---- mbarrier ----
@@ -197,23 +236,8 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, int parity) {
   } while (!done);
 }
 
-// ---- clusters ----
+// ---- clusters' memory and barriers ----
 
-__device__ __forceinline__ int cluster_rank() {
-  int rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ int cluster_size() {
-  int size;
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-  return size;
-}
-// All threads of all blocks of the cluster.
-__device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
-}
 // The same place in the shared memory of another block of the cluster.
 __device__ __forceinline__ uint32_t address_of_rank(const void* p, int rank) {
   uint32_t there;

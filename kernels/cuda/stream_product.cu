@@ -20,101 +20,16 @@
 // GLU: a tensor map with dimensions (k, 8 rows, gate or up, groups of 8 rows) interleaves gate and
 // up rows by eights, and wgmma gives rows r and r + 8 to one thread: no weight is moved for it.
 //
-// Launch: any number of blocks, or as many clusters of 2, 4 or 8 as there are tiles; kThreads
+// Launch: any number of blocks, or as many clusters of up to 8 as there are tiles; kThreads
 // threads; shared_bytes(..) of dynamic shared memory, at least 2 stages. inputs % 8 == 0;
 // out_rows % 8 == 0 where T is stored.
 #include "stream_finish.cuh"
+#include "stream_ring.cuh"
 #include "wgmma.cuh"
 
 namespace stream {
 
-template <int kN_, int kTiles_, int kGroups_, int kSlices_>
-struct Shape {
-  static constexpr int kN = kN_;            // tokens, padded
-  static constexpr int kTiles = kTiles_;    // of 64 rows, a consumer warpgroup
-  static constexpr int kGroups = kGroups_;  // consumer warpgroups
-  static constexpr int kSlices = kSlices_;  // of 64 k, a stage
-  static constexpr int kRows = 64 * kTiles * kGroups;
-  static constexpr int kConsumers = 128 * kGroups;
-  // Many sums need more registers than a block gets evenly: a warpgroup of its own gives the
-  // producer's away, as setmaxnreg counts by warpgroups.
-  static constexpr bool kShiftsRegisters = kTiles * kN > 128 && kGroups == 2;
-  static constexpr int kThreads = kConsumers + (kShiftsRegisters ? 128 : 32);
-  static constexpr int kQuads = kTiles * kN / 8;  // float4 of sums of a consumer thread
-};
-
-// Shared memory: barriers, then the ring. A stage holds `slices` tiles of weights, 64 k each, then
-// as many of x. Behind the last one may be read, up to a tile, and dropped. A cluster, which takes
-// one tile, adds up where the ring was.
-constexpr int kBarrierBytes = 1024;
-constexpr int kStagesMax = 32;
-__host__ __device__ constexpr int stage_bytes(int n, int tile_rows, int slices) {
-  return (tile_rows + n) * 128 * slices;
-}
-__host__ __device__ constexpr int shared_bytes(int n, int rows, int tile_rows, int slices,
-                                               int stages, int cluster) {
-  const int ring = stages * stage_bytes(n, tile_rows, slices) + (rows - tile_rows) * 128;
-  const int sums = cluster > 1 ? rows * n * 4 : 0;
-  return kBarrierBytes + (ring > sums ? ring : sums);
-}
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
-
-template <typename S>
-struct Ring {
-  uint64_t* full;   // [stages]
-  uint64_t* empty;  // [stages]
-  uint64_t* summed;  // sums are there, of all ranks of the cluster
-  uint64_t* read;    // all ranks have read them
-  float4* sums;      // [kQuads][kConsumers]
-  uint8_t* stages;
-  int count;            // of stages
-  int x_offset, bytes;  // of a stage
-
-  __device__ Ring(uint8_t* shared, const StreamProductParams& p)
-      : full(reinterpret_cast<uint64_t*>(shared)),
-        empty(full + kStagesMax),
-        summed(empty + kStagesMax),
-        read(summed + 1),
-        sums(reinterpret_cast<float4*>(shared + kBarrierBytes)),
-        stages(shared + kBarrierBytes),
-        count(stress::stages(p.stages, 2)),
-        x_offset(p.tile_rows * 128 * S::kSlices),
-        bytes(stage_bytes(S::kN, p.tile_rows, S::kSlices)) {}
-  __device__ uint8_t* weight(int stage) const { return stages + stage * bytes; }
-  __device__ uint8_t* x(int stage) const { return weight(stage) + x_offset; }
-};
-
-// A place in a ring of stages, with the parity of its turn.
-struct Turn {
-  int stage = 0, parity = 0;
-  __device__ void next(int stages) {
-    if (++stage == stages) stage = 0, parity ^= 1;
-  }
-};
-
-// This block's part of the product: every clusters-th tile of rows, from `cluster` on; of each,
-// chunks begin .. end of k.
-struct Part {
-  int tiles, cluster, clusters;
-  int rank, ranks;  // in the cluster
-  int begin, end;
-  __device__ int chunks() const { return end - begin; }
-  __device__ int units() const {  // tiles times chunks
-    return cluster < tiles ? ((tiles - cluster - 1) / clusters + 1) * chunks() : 0;
-  }
-};
-template <typename S>
-__device__ Part part_of_block(const StreamProductParams& p) {
-  Part part;
-  const int rows = p.store == STREAM_STORE_GLU ? 2 * p.out_rows : p.out_rows;
-  const int chunks = (p.inputs + 64 * S::kSlices - 1) / (64 * S::kSlices);
-  part.rank = ptx::cluster_rank(), part.ranks = ptx::cluster_size();
-  part.tiles = (rows + p.tile_rows - 1) / p.tile_rows;
-  part.cluster = blockIdx.x / part.ranks, part.clusters = gridDim.x / part.ranks;
-  part.begin = chunks * part.rank / part.ranks, part.end = chunks * (part.rank + 1) / part.ranks;
-  return part;
-}
 
 template <typename S>
 __device__ void load_weight(const StreamProductParams& p, const Ring<S>& ring, int tile, int chunk,
@@ -170,13 +85,13 @@ __device__ void produce(const StreamProductParams& p, const Ring<S>& ring, const
 }
 
 template <typename S>
-using Sums = float[S::kTiles][S::kN / 2];
+using Sums = float[S::kN / S::kWidth][S::kWidth / 2];
 
 // Adds up what lies in a stage.
 template <typename T, typename S>
 __device__ void multiply(const StreamProductParams& p, const Ring<S>& ring, int stage, int group,
                          Sums<S>& sums) {
-  uint32_t weight = ptx::shared_address(ring.weight(stage)) + group * S::kTiles * 8192;
+  uint32_t weight = ptx::shared_address(ring.weight(stage)) + group * 8192;
   uint32_t x = ptx::shared_address(ring.x(stage));
   ptx::wgmma_fence();
 #pragma unroll
@@ -184,63 +99,95 @@ __device__ void multiply(const StreamProductParams& p, const Ring<S>& ring, int 
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int m = 0; m < S::kTiles; ++m) {
-        ptx::Wgmma<T, S::kN>::ss(sums[m], ptx::wgmma_operand(weight + m * 8192 + 32 * i),
-                                 ptx::wgmma_operand(x + 32 * i), 1);
+      for (int w = 0; w < S::kN / S::kWidth; ++w) {
+        ptx::Wgmma<T, S::kWidth>::ss(sums[w], ptx::wgmma_operand(weight + 32 * i),
+                                     ptx::wgmma_operand(x + w * S::kWidth * 128 + 32 * i), 1);
       }
     }
   }
   ptx::wgmma_commit();
 }
 
-// The same for float4 number `quad` of a thread's sums of a tile.
-template <typename T, typename S>
-__device__ void finish_quad(const StreamProductParams& p, int first_row, int thread, int quad,
-                            float4 sum) {
-  const int m = quad / (S::kN / 8), group = thread / 128;
-  const int r = (group * S::kTiles + m) * 64 + thread % 128 / 32 * 16 + thread % 32 / 4;
-  finish<T>(p, first_row, r, quad % (S::kN / 8) * 8 + thread % 4 * 2, sum);
+// Where float4 number `quad` of a consumer thread's sums lies: two tokens of two rows 8 apart.
+struct Spot {
+  int row, token;
+};
+__device__ inline Spot spot_of(int thread, int quad) {
+  return {thread / 128 * 64 + thread % 128 / 32 * 16 + thread % 32 / 4,
+          quad * 8 + thread % 4 * 2};
 }
 
 // Adds up a tile over the cluster: every rank takes a part of the sums, from all ranks in order.
 template <typename T, typename S>
 __device__ void finish_together(const StreamProductParams& p, const Ring<S>& ring, const Part& part,
-                                int first_row, const float4 (&quads)[S::kQuads]) {
-  const int thread = threadIdx.x, share = S::kQuads * S::kConsumers / part.ranks;
-  static_assert(S::kQuads * S::kConsumers % 128 == 0, "whole warps take part, of 4 ranks");
-  ptx::barrier_sync(1, S::kConsumers);  // nobody multiplies any more
+                                int consumers, const Way<T, S::kN>& way,
+                                const float4 (&quads)[S::kQuads]) {
+  const int thread = threadIdx.x, warps = S::kQuads * consumers / 32;
+  const int begin = warps * part.rank / part.ranks * 32;
+  const int end = warps * (part.rank + 1) / part.ranks * 32;
+  ptx::barrier_sync(1, consumers);  // nobody multiplies any more
 #pragma unroll
-  for (int i = 0; i < S::kQuads; ++i) ring.sums[i * S::kConsumers + thread] = quads[i];
-  ptx::barrier_sync(1, S::kConsumers);
+  for (int i = 0; i < S::kQuads; ++i) ring.sums[i * consumers + thread] = quads[i];
+  ptx::barrier_sync(1, consumers);
   if (thread < part.ranks) ptx::mbarrier_arrive_at_rank(ring.summed, thread);
   ptx::mbarrier_wait_for_cluster(ring.summed, 0);
-  for (int i = thread; i < share; i += S::kConsumers) {
-    const int at = share * part.rank + i;
-    float4 sum = {0, 0, 0, 0};
-    for (int rank = 0; rank < part.ranks; ++rank) {
-      const float4 more = ptx::load_of_rank(ring.sums + at, rank);
-      sum = {sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w};
+  for (int first = begin + thread; first < end; first += S::kBatch * consumers) {
+    float4 sums[S::kBatch] = {}, before[S::kBatch];
+    if constexpr (S::kFoldsNorms) {
+      const Spot spot = spot_of(first % consumers, first / consumers);
+      before[0] = way.before(spot.row, spot.token);
     }
-    finish_quad<T, S>(p, first_row, at % S::kConsumers, at / S::kConsumers, sum);
+#pragma unroll 4
+    for (int rank = 0; rank < part.ranks; ++rank) {
+#pragma unroll
+      for (int i = 0; i < S::kBatch; ++i) {
+        const int at = first + i * consumers;
+        if (at >= end) continue;
+        const float4 more = ptx::load_of_rank(ring.sums + at, rank);
+        sums[i] = {sums[i].x + more.x, sums[i].y + more.y, sums[i].z + more.z,
+                   sums[i].w + more.w};
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < S::kBatch; ++i) {
+      const int at = first + i * consumers;
+      if (at >= end) continue;
+      const Spot spot = spot_of(at % consumers, at / consumers);
+      way.out(spot.row, spot.token, sums[i], before[i]);
+    }
   }
-  ptx::barrier_sync(1, S::kConsumers);
+  ptx::barrier_sync(1, consumers);
   if (thread < part.ranks) ptx::mbarrier_arrive_at_rank(ring.read, thread);
   ptx::mbarrier_wait_for_cluster(ring.read, 0);  // no block ends before
 }
 
-// The other warpgroups: multiply, and finish tile after tile.
+// The other warpgroups, as many as a tile has use for: multiply, and finish tile after tile.
 template <typename T, typename S>
-__device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const Part& part) {
+__device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const Part& part,
+                        int consumers) {
   const int thread = threadIdx.x, group = thread / 128;
   const bool signals = thread % 32 == 0;
   ptx::wait_for_earlier_kernels();
+  if (thread >= consumers) return;
+  Way<T, S::kN> way(p, ring.norm, part.cluster * p.tile_rows);
+  float4 before[S::kFoldsNorms ? S::kQuads : 1];
+  if constexpr (S::kFoldsNorms) {
+    if (part.ranks == 1) {
+#pragma unroll
+      for (int i = 0; i < S::kQuads; ++i) {
+        const Spot spot = spot_of(thread, i);
+        before[i] = way.before(spot.row, spot.token);
+      }
+    }
+    way.norm_before();
+  }
   Turn turn;
   for (int tile = part.cluster; tile < part.tiles; tile += part.clusters) {
     Sums<S> sums;
 #pragma unroll
-    for (int m = 0; m < S::kTiles; ++m) {
+    for (int w = 0; w < S::kN / S::kWidth; ++w) {
 #pragma unroll
-      for (int i = 0; i < S::kN / 2; ++i) sums[m][i] = 0.0f;
+      for (int i = 0; i < S::kWidth / 2; ++i) sums[w][i] = 0.0f;
     }
     int done = -1;  // stage whose products are under way
     for (int chunk = part.begin; chunk < part.end; ++chunk, turn.next(ring.count)) {
@@ -254,15 +201,19 @@ __device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const
     }
     ptx::wgmma_wait<0>();
     if (signals && done >= 0) ptx::mbarrier_arrive(&ring.empty[done]);
-    const int first_row = tile * p.tile_rows;
+    way.first_row = tile * p.tile_rows;
     const auto& quads = reinterpret_cast<const float4(&)[S::kQuads]>(sums);
     if (part.ranks > 1) {
-      finish_together<T, S>(p, ring, part, first_row, quads);
-      return;
+      finish_together<T, S>(p, ring, part, consumers, way, quads);
+      break;
     }
 #pragma unroll
-    for (int i = 0; i < S::kQuads; ++i) finish_quad<T, S>(p, first_row, thread, i, quads[i]);
+    for (int i = 0; i < S::kQuads; ++i) {
+      const Spot spot = spot_of(thread, i);
+      way.out(spot.row, spot.token, quads[i], before[S::kFoldsNorms ? i : 0]);
+    }
   }
+  if constexpr (S::kFoldsNorms) way.norm_behind(part.cluster * part.ranks + part.rank);
 }
 
 #endif
@@ -273,10 +224,11 @@ __device__ void run(const StreamProductParams& p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const Part part = part_of_block<S>(p);
   const Ring<S> ring(shared, p);
+  const int consumers = (p.tile_rows + 63) / 64 * 128;
   if (threadIdx.x == 0) {
     for (int i = 0; i < ring.count; ++i) {
       ptx::mbarrier_init(&ring.full[i], 1);
-      ptx::mbarrier_init(&ring.empty[i], S::kConsumers / 32);
+      ptx::mbarrier_init(&ring.empty[i], consumers / 32);
     }
     ptx::mbarrier_init(ring.summed, part.ranks);
     ptx::mbarrier_init(ring.read, part.ranks);
@@ -288,10 +240,10 @@ __device__ void run(const StreamProductParams& p) {
     __syncthreads();
   }
   if (threadIdx.x < S::kConsumers) {
-    if constexpr (S::kShiftsRegisters) ptx::registers_take<240>();
-    consume<T, S>(p, ring, part);
+    if constexpr (S::kShiftsRegisters) ptx::registers_take<160>();
+    consume<T, S>(p, ring, part, consumers);
   } else {
-    if constexpr (S::kShiftsRegisters) ptx::registers_give<24>();
+    if constexpr (S::kShiftsRegisters) ptx::registers_give<32>();
     if (threadIdx.x == S::kConsumers) produce<S>(p, ring, part);
   }
 #else
@@ -307,14 +259,19 @@ __device__ void run(const StreamProductParams& p) {
     stream::run<T, stream::Shape<__VA_ARGS__>>(p);                                            \
   }
 
-// N, tiles of 64 rows a warpgroup, warpgroups, slices of 64 k a stage: see stream.rs, which
-// chooses.
+// N, warpgroups, slices of 64 k a stage: see stream.rs, which chooses.
 #define STREAM_PRODUCTS(TYPE, T)                             \
-  STREAM_PRODUCT(stream_product_n8_##TYPE, T, 8, 1, 1, 8)    \
-  STREAM_PRODUCT(stream_product_n16_##TYPE, T, 16, 1, 1, 4)  \
-  STREAM_PRODUCT(stream_product_n32_##TYPE, T, 32, 1, 1, 4)  \
-  STREAM_PRODUCT(stream_product_n64_##TYPE, T, 64, 1, 1, 2)  \
-  STREAM_PRODUCT(stream_product_n96_##TYPE, T, 96, 1, 2, 1)  \
-  STREAM_PRODUCT(stream_product_n128_##TYPE, T, 128, 1, 2, 1)
+  STREAM_PRODUCT(stream_product_n8s8_##TYPE, T, 8, 1, 8)     \
+  STREAM_PRODUCT(stream_product_n8s4_##TYPE, T, 8, 1, 4)     \
+  STREAM_PRODUCT(stream_product_n16s8_##TYPE, T, 16, 1, 8)   \
+  STREAM_PRODUCT(stream_product_n16s4_##TYPE, T, 16, 1, 4)   \
+  STREAM_PRODUCT(stream_product_n32_##TYPE, T, 32, 1, 4)     \
+  STREAM_PRODUCT(stream_product_n64_##TYPE, T, 64, 1, 2)     \
+  STREAM_PRODUCT(stream_product_n96_##TYPE, T, 96, 2, 1)     \
+  STREAM_PRODUCT(stream_product_n128_##TYPE, T, 128, 2, 1)   \
+  STREAM_PRODUCT(stream_product_n192g2_##TYPE, T, 192, 2, 1) \
+  STREAM_PRODUCT(stream_product_n192g3_##TYPE, T, 192, 3, 1) \
+  STREAM_PRODUCT(stream_product_n256g2_##TYPE, T, 256, 2, 1) \
+  STREAM_PRODUCT(stream_product_n256g3_##TYPE, T, 256, 3, 1)
 STREAM_PRODUCTS(bf16, __nv_bfloat16)
 STREAM_PRODUCTS(f16, __half)

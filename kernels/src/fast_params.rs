@@ -26,6 +26,12 @@ pub struct StreamProductParams {
     pub x: TensorMap,
     pub out: Address,
     pub bias: Address,
+    pub squares: Address,
+    pub next_scale: Address,
+    pub next_x: Address,
+    pub next_squares: Address,
+    pub parts: u32,
+    pub eps: f32,
     pub out_rows: u32,
     pub inputs: u32,
     pub tokens: u32,
@@ -35,7 +41,7 @@ pub struct StreamProductParams {
     pub stages: u32,
     pub start_next_ahead: u32,
 }
-sized!(StreamProductParams, 320);
+sized!(StreamProductParams, 384);
 
 /// See `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -101,12 +101,18 @@ kernels! {
     SAMPLE_ROWS: SampleParams = "sample", "sample_rows", None, 512, 0;
     RMS_NORM_WIDE: NormParams = "wide_rows", "rms_norm_wide", Halves, 512, 0;
     GLU_WIDE: EpilogueParams = "wide_rows", "glu_wide", Halves, 256, 0;
-    STREAM_N8: StreamProductParams = "stream_product", "stream_product_n8", Halves, 160, BLOCK_BYTES;
-    STREAM_N16: StreamProductParams = "stream_product", "stream_product_n16", Halves, 160, BLOCK_BYTES;
+    STREAM_N8S8: StreamProductParams = "stream_product", "stream_product_n8s8", Halves, 160, BLOCK_BYTES;
+    STREAM_N8S4: StreamProductParams = "stream_product", "stream_product_n8s4", Halves, 160, BLOCK_BYTES;
+    STREAM_N16S8: StreamProductParams = "stream_product", "stream_product_n16s8", Halves, 160, BLOCK_BYTES;
+    STREAM_N16S4: StreamProductParams = "stream_product", "stream_product_n16s4", Halves, 160, BLOCK_BYTES;
     STREAM_N32: StreamProductParams = "stream_product", "stream_product_n32", Halves, 160, BLOCK_BYTES;
     STREAM_N64: StreamProductParams = "stream_product", "stream_product_n64", Halves, 160, BLOCK_BYTES;
     STREAM_N96: StreamProductParams = "stream_product", "stream_product_n96", Halves, 288, BLOCK_BYTES;
     STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 288, BLOCK_BYTES;
+    STREAM_N192G2: StreamProductParams = "stream_product", "stream_product_n192g2", Halves, 288, BLOCK_BYTES;
+    STREAM_N192G3: StreamProductParams = "stream_product", "stream_product_n192g3", Halves, 512, BLOCK_BYTES;
+    STREAM_N256G2: StreamProductParams = "stream_product", "stream_product_n256g2", Halves, 288, BLOCK_BYTES;
+    STREAM_N256G3: StreamProductParams = "stream_product", "stream_product_n256g3", Halves, 512, BLOCK_BYTES;
     ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
     DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
     DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
@@ -121,8 +127,20 @@ kernels! {
 const BLOCK_BYTES: u32 = 227 << 10;
 
 /// The stream products, as [`crate::stream::STREAM_KERNELS`] has them.
-pub const STREAM: [Kernel<StreamProductParams>; 6] =
-    [STREAM_N8, STREAM_N16, STREAM_N32, STREAM_N64, STREAM_N96, STREAM_N128];
+pub const STREAM: [Kernel<StreamProductParams>; 12] = [
+    STREAM_N8S8,
+    STREAM_N8S4,
+    STREAM_N16S8,
+    STREAM_N16S4,
+    STREAM_N32,
+    STREAM_N64,
+    STREAM_N96,
+    STREAM_N128,
+    STREAM_N192G2,
+    STREAM_N192G3,
+    STREAM_N256G2,
+    STREAM_N256G3,
+];
 
 /// Query heads of a KV head that `decode_attend` takes at most.
 pub const DECODE_GROUP_MAX: u32 = 16;

@@ -1,8 +1,9 @@
 //! Which stream product (`cuda/stream_product.cu`) serves a shape, and how it is launched.
 //!
 //! Pure: from a shape and a number of multiprocessors to a plan, the same on all ranks. The constants
-//! of the estimate were fitted to sweeps over the shapes of Qwen3-1.7B and 8B on an H100; what it
-//! chooses there is within 2 % of the best that was found. Deliberately absent: tensor maps and the
+//! of the estimate were fitted to sweeps over the shapes of Qwen3-1.7B and 8B on an H100
+//! (`bench/products.cu`); what it chooses there is within 4 % of the best that was found, most of it
+//! within 1. Deliberately absent: tensor maps and the
 //! launch itself.
 
 /// What becomes of a product's sums: `enum StreamStore` of `cuda/fast_params.h`.
@@ -32,9 +33,11 @@ pub struct StreamShape {
     pub store: StreamStore,
 }
 
-/// One of the kernels `stream_product_n{tokens}_{type}`.
+/// One of the kernels `stream_product_{variant}_{type}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamKernel {
+    /// Its place in the name.
+    pub variant: &'static str,
     /// Tokens that it takes: rows of the box of x's tensor map.
     pub tokens: u32,
     /// Weight rows of a tile at most.
@@ -45,26 +48,95 @@ pub struct StreamKernel {
     pub threads: u32,
 }
 
-/// All of them, by tokens; the table at the end of `cuda/stream_product.cu`.
-pub const STREAM_KERNELS: [StreamKernel; 6] = [
-    StreamKernel { tokens: 8, rows_max: 64, slices: 8, threads: 160 },
-    StreamKernel { tokens: 16, rows_max: 64, slices: 4, threads: 160 },
-    StreamKernel { tokens: 32, rows_max: 64, slices: 4, threads: 160 },
-    StreamKernel { tokens: 64, rows_max: 64, slices: 2, threads: 160 },
-    StreamKernel { tokens: 96, rows_max: 128, slices: 1, threads: 288 },
-    StreamKernel { tokens: 128, rows_max: 128, slices: 1, threads: 288 },
-];
-/// From here on a library's product is as fast.
-pub const STREAM_TOKENS_MAX: u32 = 128;
+impl StreamKernel {
+    /// Whether it takes its part in norms before and behind it, see `cuda/stream_finish.cuh`.
+    #[must_use]
+    pub fn folds_norms(&self) -> bool {
+        self.tokens <= STREAM_NORM_TOKENS_MAX
+    }
+}
 
-/// Shared memory that a block may take: what a multiprocessor has, less room for a norm's block.
-const SHARED_BYTES: u32 = 222 * 1024;
-const BARRIER_BYTES: u32 = 1024;
-const STAGES_MAX: u32 = 32;
-/// Bytes a microsecond: of memory, of the second-level cache, into one multiprocessor.
+/// All of them, by tokens, and of equals the better one first; the table at the end of
+/// `cuda/stream_product.cu`.
+pub const STREAM_KERNELS: [StreamKernel; 12] = [
+    kernel("n8s8", 8, 1, 8),
+    kernel("n8s4", 8, 1, 4),
+    kernel("n16s8", 16, 1, 8),
+    kernel("n16s4", 16, 1, 4),
+    kernel("n32", 32, 1, 4),
+    kernel("n64", 64, 1, 2),
+    kernel("n96", 96, 2, 1),
+    kernel("n128", 128, 2, 1),
+    kernel("n192g2", 192, 2, 1),
+    kernel("n192g3", 192, 3, 1),
+    kernel("n256g2", 256, 2, 1),
+    kernel("n256g3", 256, 3, 1),
+];
+
+/// A kernel of so many warpgroups that multiply; three of them leave one to the copying warp.
+const fn kernel(variant: &'static str, tokens: u32, groups: u32, slices: u32) -> StreamKernel {
+    let threads = if groups == 3 { 512 } else { 128 * groups + 32 };
+    StreamKernel { variant, tokens, rows_max: GROUP_ROWS * groups, slices, threads }
+}
+
+/// Tokens that these products take at most.
+pub const STREAM_TOKENS_MAX: u32 = 256;
+/// Tokens of the products that share norms out among them at most.
+pub const STREAM_NORM_TOKENS_MAX: u32 = 16;
+/// Parts that a token's squares are summed in at most, one of each block of a product.
+pub const STREAM_PARTS_MAX: u32 = 160;
+
+/// Rows that a warpgroup multiplies.
+const GROUP_ROWS: u32 = 64;
+/// What a block may take of a Hopper multiprocessor's shared memory.
+const SHARED_MAX: u32 = 227 * 1024;
+const HEADER_BYTES: u32 = 1024;
+const STAGES_MAX: u32 = 24;
+/// What a block leaves free for a block of decode attention, which follows what is stored as it is:
+/// of products that hold most of what they load at once.
+const ATTEND_BYTES: u32 = 88 * 1024;
+/// Bytes a microsecond that memory delivers.
 const MEMORY_RATE: f64 = 3.05e6;
-const CACHE_RATE: f64 = 6.5e6;
-const BLOCK_RATE: f64 = 55e3;
+
+/// What the estimate knows of kernels of so many tokens.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    /// Bytes a microsecond out of the second-level cache, and into one multiprocessor.
+    cache: f64,
+    block: f64,
+    /// Products a microsecond of one multiprocessor.
+    multiply: f64,
+    /// Microseconds that a cluster adds up, and more of them for 10,000 sums of a tile.
+    cluster: f64,
+    sums: f64,
+    /// Share of a block's time that nothing hides.
+    alone: f64,
+    /// Microseconds that tiles of less than 32 rows lose.
+    narrow: f64,
+}
+
+const FEW: Rates = Rates { cluster: 0.3, narrow: 1.0, ..SOME };
+const SOME: Rates = Rates {
+    cache: 6.5e6,
+    block: 55e3,
+    multiply: f64::INFINITY,
+    cluster: 1.0,
+    sums: 0.0,
+    alone: 0.15,
+    narrow: 0.0,
+};
+const MANY: Rates =
+    Rates { cache: 12e6, block: 90e3, multiply: 3e6, cluster: 2.5, sums: 1.5, alone: 0.0, ..SOME };
+
+impl Rates {
+    fn of(kernel: &StreamKernel) -> &'static Self {
+        match kernel.tokens {
+            ..=16 => &FEW,
+            17..=128 => &SOME,
+            _ => &MANY,
+        }
+    }
+}
 
 /// How to launch a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +151,8 @@ pub struct StreamPlan {
     pub cluster: u32,
     /// Blocks in all.
     pub blocks: u32,
+    /// Tiles that a block takes at most, one after the other.
+    pub rounds: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
 }
@@ -95,27 +169,32 @@ pub fn stream_plan(shape: &StreamShape, multiprocessors: u32) -> Option<StreamPl
     if !aligned || rows == 0 || inputs == 0 || !inputs.is_multiple_of(8) || tokens == 0 {
         return None;
     }
-    let index = STREAM_KERNELS.iter().position(|kernel| kernel.tokens >= tokens)?;
-    let kernel = &STREAM_KERNELS[index];
+    let tokens_taken = STREAM_KERNELS.iter().map(|kernel| kernel.tokens).find(|n| *n >= tokens)?;
     let mut best: Option<(f64, Tiling)> = None;
-    for cluster in [1, 2, 4] {
-        for tile_rows in (16..=kernel.rows_max).step_by(16) {
-            let Some(tiling) = Tiling::new(kernel, shape, (tile_rows, cluster), multiprocessors)
+    for (index, kernel) in STREAM_KERNELS.iter().enumerate() {
+        if kernel.tokens != tokens_taken {
+            continue;
+        }
+        for (cluster, tile_rows) in (1..=4).flat_map(|cluster| {
+            (16..=kernel.rows_max).step_by(16).map(move |tile_rows| (cluster, tile_rows))
+        }) {
+            let Some(tiling) = Tiling::new(index, shape, (tile_rows, cluster), multiprocessors)
             else {
                 continue;
             };
-            let time = tiling.microseconds(kernel, shape);
+            let time = tiling.microseconds(shape);
             if best.is_none_or(|(least, _)| time < least) {
                 best = Some((time, tiling));
             }
         }
     }
-    best.map(|(_, tiling)| tiling.plan(index))
+    best.map(|(_, tiling)| tiling.plan(shape))
 }
 
 /// A way to cut a weight.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
+    kernel: usize,
     tile_rows: u32,
     cluster: u32,
     tiles: u32,
@@ -125,7 +204,7 @@ struct Tiling {
 
 impl Tiling {
     fn new(
-        kernel: &StreamKernel,
+        kernel: usize,
         shape: &StreamShape,
         (tile_rows, cluster): (u32, u32),
         multiprocessors: u32,
@@ -133,104 +212,80 @@ impl Tiling {
         // Clusters do not fill a chip whose parts are not multiples of them.
         let at_once = multiprocessors / cluster - if cluster > 2 { 5 } else { 0 };
         let tiles = shape.rows.div_ceil(tile_rows);
-        let tiling = Self { tile_rows, cluster, tiles, rounds: tiles.div_ceil(at_once.max(1)) };
+        let rounds = tiles.div_ceil(at_once.max(1));
+        let tiling = Self { kernel, tile_rows, cluster, tiles, rounds };
         // A cluster takes one tile; each of its blocks needs some columns to be worth its while.
-        let columns = 128 * cluster * kernel.slices;
-        let shared = cluster > 1 && (tiling.rounds > 1 || shape.inputs < columns);
-        (!shared && 3 * tiling.stage_bytes(kernel) <= SHARED_BYTES).then_some(tiling)
+        let columns = 128 * cluster * STREAM_KERNELS[kernel].slices;
+        let shared = cluster > 1 && (rounds > 1 || shape.inputs < columns);
+        let (_, most, stages_min) = tiling.room(shape);
+        (!shared && most >= stages_min).then_some(tiling)
     }
 
-    fn stage_bytes(self, kernel: &StreamKernel) -> u32 {
+    fn stage_bytes(self) -> u32 {
+        let kernel = &STREAM_KERNELS[self.kernel];
         (self.tile_rows + kernel.tokens) * 128 * kernel.slices
     }
 
+    /// What a block loads, in stages.
+    fn chunks(self, shape: &StreamShape) -> u32 {
+        let columns = 64 * STREAM_KERNELS[self.kernel].slices;
+        shape.inputs.div_ceil(columns).div_ceil(self.cluster) * self.rounds
+    }
+
+    /// Bytes of the ring beside its stages; how many stages there is room for, and have to be.
+    fn room(self, shape: &StreamShape) -> (u32, u32, u32) {
+        let kernel = &STREAM_KERNELS[self.kernel];
+        // Warpgroups multiply whole, and those without rows not at all.
+        let behind = (self.tile_rows.next_multiple_of(GROUP_ROWS) - self.tile_rows) * 128;
+        let part = self.chunks(shape).saturating_mul(self.stage_bytes());
+        let beside_attend = kernel.folds_norms()
+            && shape.store == StreamStore::Store
+            && part <= 2 * (SHARED_MAX - ATTEND_BYTES);
+        let (left, stages_min) = if beside_attend { (ATTEND_BYTES, 4) } else { (0, 3) };
+        let stages = (SHARED_MAX - left - HEADER_BYTES - behind) / self.stage_bytes();
+        (behind, stages.min(STAGES_MAX), stages_min)
+    }
+
     /// Estimate of the time: the slowest of memory, cache and blocks, and what adds to it.
-    fn microseconds(self, kernel: &StreamKernel, shape: &StreamShape) -> f64 {
+    fn microseconds(self, shape: &StreamShape) -> f64 {
+        let kernel = &STREAM_KERNELS[self.kernel];
+        let rates = Rates::of(kernel);
         let [rows, inputs, tokens] = [shape.rows, shape.inputs, kernel.tokens].map(f64::from);
         let [tile_rows, cluster, tiles, rounds] =
             [self.tile_rows, self.cluster, self.tiles, self.rounds].map(f64::from);
+        let multiplied = f64::from(self.tile_rows.next_multiple_of(GROUP_ROWS));
         let weight = 2.0 * rows * inputs;
         let memory = weight / MEMORY_RATE;
-        let cache = (weight + 2.0 * tiles * tokens * inputs) / CACHE_RATE;
-        let block = rounds * 2.0 * (tile_rows + tokens) * inputs / cluster / BLOCK_RATE;
-        let adding_up = if self.cluster > 1 { 1.0 } else { 0.0 };
-        memory.max(cache).max(block) + adding_up + 0.15 * block
+        let cache = (weight + 2.0 * tiles * tokens * inputs) / rates.cache;
+        let of_block = rounds * inputs / cluster;
+        let block = of_block * 2.0 * (tile_rows + tokens) / rates.block;
+        let multiply = of_block * multiplied * tokens / rates.multiply;
+        let adding_up = rates.cluster + rates.sums * tile_rows * tokens / 1e4;
+        memory.max(cache).max(block).max(multiply)
+            + if self.cluster > 1 { adding_up } else { 0.0 }
+            + rates.alone * block
+            + if self.tile_rows < 32 { rates.narrow } else { 0.0 }
     }
 
-    fn plan(self, index: usize) -> StreamPlan {
-        let kernel = &STREAM_KERNELS[index];
-        let (stage, rows_max) = (self.stage_bytes(kernel), kernel.rows_max);
-        let behind = (rows_max - self.tile_rows) * 128;
-        let stages = ((SHARED_BYTES - BARRIER_BYTES - behind) / stage).min(STAGES_MAX);
+    fn plan(self, shape: &StreamShape) -> StreamPlan {
+        let kernel = &STREAM_KERNELS[self.kernel];
+        let (behind, room, _) = self.room(shape);
+        // No more stages than there is to load: the next kernel's block fits in beside this one.
+        let stages = room.min(self.chunks(shape)).max(2);
         // A cluster adds up where the ring was.
-        let sums = if self.cluster > 1 { rows_max * kernel.tokens * 4 } else { 0 };
+        let rows = self.tile_rows + behind / 128;
+        let sums = if self.cluster > 1 { rows * kernel.tokens * 4 } else { 0 };
         StreamPlan {
-            kernel: index,
+            kernel: self.kernel,
             tile_rows: self.tile_rows,
             stages,
             cluster: self.cluster,
             blocks: self.tiles.div_ceil(self.rounds) * self.cluster,
-            shared_bytes: BARRIER_BYTES + (stages * stage + behind).max(sums),
+            rounds: self.rounds,
+            shared_bytes: HEADER_BYTES + (stages * self.stage_bytes() + behind).max(sums),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(rows: u32, inputs: u32, tokens: u32, store: StreamStore) -> StreamPlan {
-        stream_plan(&StreamShape { rows, inputs, tokens, store }, 132).expect("a plan")
-    }
-
-    /// What sweeps on an H100 found best, or within 2 % of it.
-    #[test]
-    fn qwen3_shapes() {
-        let found = |rows, inputs, tokens, store| {
-            let plan = plan(rows, inputs, tokens, store);
-            (plan.tile_rows, plan.cluster, plan.blocks)
-        };
-        assert_eq!(found(6144, 4096, 1, StreamStore::Store), (48, 1, 128));
-        assert_eq!(found(4096, 4096, 1, StreamStore::AddF32), (32, 1, 128));
-        assert_eq!(found(24576, 4096, 1, StreamStore::Glu), (64, 1, 128));
-        assert_eq!(found(4096, 12288, 1, StreamStore::AddF32), (32, 1, 128));
-        assert_eq!(found(2048, 2048, 8, StreamStore::AddF32), (16, 1, 128));
-        assert_eq!(found(4096, 4096, 64, StreamStore::AddF32), (64, 2, 128));
-        assert_eq!(found(6144, 4096, 64, StreamStore::Store), (48, 1, 128));
-        assert_eq!(found(151_936, 4096, 8, StreamStore::StoreF32), (64, 1, 132));
-    }
-
-    /// Every plan fits the chip and covers the weight.
-    #[test]
-    fn plans_hold_together() {
-        let sizes = [8, 24, 136, 576, 1000, 2048, 5120, 49_152];
-        for (rows, inputs) in sizes.iter().flat_map(|rows| sizes.map(|inputs| (*rows, inputs))) {
-            for tokens in [1, 8, 9, 33, 64, 65, 97, 128] {
-                for multiprocessors in [20, 114, 132, 144] {
-                    let shape = StreamShape { rows, inputs, tokens, store: StreamStore::Store };
-                    let plan = stream_plan(&shape, multiprocessors).expect("a plan");
-                    let kernel = STREAM_KERNELS[plan.kernel];
-                    assert!(kernel.tokens >= tokens && plan.tile_rows <= kernel.rows_max);
-                    assert!((2..=STAGES_MAX).contains(&plan.stages), "{shape:?} {plan:?}");
-                    assert!(plan.shared_bytes <= 227 * 1024, "{shape:?} {plan:?}");
-                    let tiles = rows.div_ceil(plan.tile_rows);
-                    assert!(plan.blocks.is_multiple_of(plan.cluster));
-                    assert!(plan.cluster == 1 || plan.blocks == tiles * plan.cluster);
-                    assert!(plan.blocks <= tiles * plan.cluster && plan.blocks <= multiprocessors);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn refused_shapes() {
-        let shape = StreamShape { rows: 64, inputs: 64, tokens: 1, store: StreamStore::Store };
-        let refused = |shape: StreamShape| stream_plan(&shape, 132).is_none();
-        assert!(refused(StreamShape { tokens: STREAM_TOKENS_MAX + 1, ..shape }));
-        assert!(refused(StreamShape { tokens: 0, ..shape }));
-        assert!(refused(StreamShape { inputs: 60, ..shape }));
-        assert!(refused(StreamShape { rows: 60, ..shape }));
-        assert!(refused(StreamShape { rows: 24, store: StreamStore::Glu, ..shape }));
-        assert!(!refused(StreamShape { rows: 61, store: StreamStore::StoreF32, ..shape }));
-    }
-}
+mod tests;

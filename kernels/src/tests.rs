@@ -56,7 +56,7 @@ fn a_device_gets_the_best_that_it_can_run() {
 fn stream_products_are_listed_as_plans_count_them() {
     for (kernel, known) in list::STREAM.iter().zip(stream::STREAM_KERNELS) {
         let info = &list::ALL[kernel.index];
-        let name = format!("stream_product_n{}", known.tokens);
+        let name = format!("stream_product_{}", known.variant);
         assert_eq!((info.name, info.threads), (name.as_str(), known.threads));
     }
 }

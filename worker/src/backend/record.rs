@@ -195,7 +195,7 @@ impl Backend for Recorder {
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
-        let LinearOutArgs { x, weight, bias, residual, out } = *args;
+        let LinearOutArgs { x, weight, bias, residual, out, next_norm: _ } = *args;
         let weight = self.name("linear_out", weight)?;
         let bias = self.option("linear_out", " + ", bias)?;
         let (x, residual, out) = (At(x), At(residual), At(out));

@@ -31,7 +31,7 @@ pub struct Glu {
 impl Glu {
     /// `x += down(act(gate(norm(x))) * up(norm(x)))`, summed over ranks.
     pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
-        let (x, eps) = (step.x, step.norm_eps);
+        let (x, eps, next_norm) = (step.x, step.norm_eps, step.next_norm);
         let inner = step.wide.with_cols(self.inner);
         step.run(Operation::GateUp, self.layer, |backend| {
             let (norm, glu, out) = (self.norm, Some(self.act), inner);
@@ -39,8 +39,9 @@ impl Glu {
             backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out })
         })?;
         step.run(Operation::Down, self.layer, |backend| {
-            let (weight, bias) = (self.down, self.down_bias);
-            backend.linear_out(&LinearOutArgs { x: inner, weight, bias, residual: x, out: x })
+            let (weight, bias, residual) = (self.down, self.down_bias, x);
+            let args = LinearOutArgs { x: inner, weight, bias, residual, out: x, next_norm };
+            backend.linear_out(&args)
         })
     }
 }

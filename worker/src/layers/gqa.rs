@@ -53,7 +53,7 @@ impl GqaLayer {
 
     /// `x += out(attention(qkv(norm(x))))`, summed over ranks.
     pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
-        let (x, eps) = (step.x, step.norm_eps);
+        let (x, eps, next_norm) = (step.x, step.norm_eps, step.next_norm);
         let qkv = step.wide.with_cols(self.qkv_cols());
         let mixed = step.mixed.with_cols(self.mixed_cols());
         step.run(Operation::Qkv, self.layer, |backend| {
@@ -78,8 +78,9 @@ impl GqaLayer {
             })
         })?;
         step.run(Operation::AttendOut, self.layer, |backend| {
-            let (weight, bias) = (self.out, self.out_bias);
-            backend.linear_out(&LinearOutArgs { x: mixed, weight, bias, residual: x, out: x })
+            let (weight, bias, residual) = (self.out, self.out_bias, x);
+            let args = LinearOutArgs { x: mixed, weight, bias, residual, out: x, next_norm };
+            backend.linear_out(&args)
         })
     }
 }

@@ -26,6 +26,10 @@ const BOX_ELEMENTS: u32 = 64;
 /// Blocks of `decode_attend` at most: two a multiprocessor on the devices that we know.
 const DECODE_BLOCKS_MAX: u32 = 256;
 
+/// Blocks of a cluster that has one pair of row and KV head to itself, where pairs are few.
+const DECODE_CLUSTER: u32 = 8;
+const DECODE_CLUSTERED_BLOCKS_MAX: u32 = 128;
+
 /// The kernels for a width of heads.
 struct Kernels {
     decode: Kernel<DecodeAttendParams>,
@@ -120,13 +124,13 @@ impl CudaBackend {
                 rows: decode,
                 reserved: 0,
             };
-            let most = 2 * self.device.info.multiprocessors / 32 * 32;
+            let (grid, cluster) = self.decode_blocks(decode * params.kv_heads);
             let blocks = Blocks {
-                grid: [most.clamp(32, DECODE_BLOCKS_MAX), 1, 1],
+                grid: [grid, 1, 1],
+                cluster,
                 shared_bytes: Some(shared_bytes),
                 // It reads the tables before it waits.
                 after_all: planned,
-                ..Blocks::default()
             };
             self.device.launch_blocks(kernels.decode, blocks, &decode_params)?;
         }
@@ -136,6 +140,16 @@ impl CudaBackend {
             self.device.launch(kernels.prefill, grid, &prefill)?;
         }
         Ok(true)
+    }
+
+    /// Blocks of decode attention for so many pairs of row and KV head, and of a cluster.
+    fn decode_blocks(&self, pairs: u32) -> (u32, u32) {
+        let most = (2 * self.device.info.multiprocessors / 32 * 32).clamp(32, DECODE_BLOCKS_MAX);
+        let has_clusters = self.device.target == Target::Sm90a;
+        if has_clusters && pairs * DECODE_CLUSTER <= DECODE_CLUSTERED_BLOCKS_MAX {
+            return (pairs * DECODE_CLUSTER, DECODE_CLUSTER);
+        }
+        (most, 1)
     }
 
     /// Makes the group's tables for this step, unless a layer before this one did. True if it did.

@@ -30,6 +30,13 @@ pub(super) struct Recordings {
     general: BTreeSet<String>,
 }
 
+impl Recordings {
+    /// Whether launches are recorded at the moment.
+    pub(super) fn is_recording(&self) -> bool {
+        self.under_way.is_some()
+    }
+}
+
 /// Rows of all buckets of steps within `plan`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
 pub(super) fn buckets(plan: &MemoryPlan) -> Vec<usize> {
     let steps = (16..=64).step_by(8).chain((80..=ROWS_MAX).step_by(16));
@@ -82,9 +89,11 @@ fn stand_in(rows: usize, groups: usize) -> Batch {
 }
 
 impl CudaBackend {
-    /// What recordings to make.
+    /// What recordings to make; without graphs only one, which shows what the model's products are.
     pub(super) fn wanted_recordings(&self) -> Vec<usize> {
-        if self.settings.graphs { self.step.buckets.clone() } else { Vec::new() }
+        let mut wanted = self.step.buckets.clone();
+        wanted.truncate(if self.settings.graphs { usize::MAX } else { 1 });
+        wanted
     }
 
     /// From here on, launches are recorded.
@@ -96,21 +105,24 @@ impl CudaBackend {
         self.step.rope = None;
         self.step.attend_plans.clear();
         self.step.stamps = 0;
+        self.step.begun_norm = None;
         self.recordings.under_way = Some(all);
         self.device.stream.begin_recording()?;
         self.launch_apply()?;
         Ok(batch)
     }
 
-    /// Keeps what was recorded.
+    /// Keeps what was recorded. The first time, all products are known.
     pub(super) fn stop_recording(&mut self) -> Result<(), BackendError> {
         self.launch_finish()?;
         let make = || self.device.stream.end_recording();
         let graph = self.ledger.count("graphs", &self.device.context, make)?;
         let rows = self.recordings.under_way.take();
         let rows = rows.ok_or_else(|| failed("record", "nothing is being recorded"))?;
-        self.recordings.graphs.insert(rows, (graph, self.step.stamps));
-        Ok(())
+        if self.settings.graphs {
+            self.recordings.graphs.insert(rows, (graph, self.step.stamps));
+        }
+        self.prepare_library()
     }
 
     /// Remembers that part of a decode step falls to a general kernel, on an image that has others.

@@ -14,6 +14,7 @@ use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
 use super::sample::Seen;
 use super::share::gathered_bytes;
+use super::stream_product::SQUARES_BYTES;
 use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
 use binfer_kernels::sample_params::SampleTile;
 
@@ -68,6 +69,8 @@ pub(super) struct Places {
     pub(super) last_tokens: u64,
     /// T `[tokens or outputs, hidden]`.
     pub(super) normed: u64,
+    /// f32 `[parts][tokens]`: sums of squares for the norm that `normed` lacks the factors of, see `stream_product.rs`.
+    pub(super) squares: u64,
     /// T `[tokens, 2 wide]`: gate and up on their way to the activation.
     pub(super) sums: u64,
     /// f32 `[tokens, 2 pairs]`.
@@ -119,6 +122,7 @@ fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
         block_tables: take(4 * table_entries(plan)),
         last_tokens: take(4 * plan.slots_max),
         normed: take(Half::BYTES * tokens.max(outputs) * plan.hidden),
+        squares: take(SQUARES_BYTES),
         sums: take(Half::BYTES * tokens * 2 * plan.wide),
         rope: take(4 * tokens * 2 * ROPE_PAIRS_MAX),
         tiles: take(size_of::<SampleTile>() * outputs * tiles),

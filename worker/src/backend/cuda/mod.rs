@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ops.rs` | the operations of the trait, in terms of what follows |
 //! | `product.rs`, `attend.rs` | products, attention: which kernel, with which grid |
+//! | `library.rs`, `algorithms.rs` | products of many tokens: cuBLASLt, and what it was found to do best |
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `sample.rs` | drawing tokens, and what slots have seen |
@@ -20,12 +21,14 @@
 //! step's counts from device memory, so that a recording fits every step of its bucket.
 //! Deliberately absent: going on after a rank was lost.
 
+mod algorithms;
 mod attend;
 mod device;
 mod fast_attend;
 mod ffi;
 mod graph;
 mod ledger;
+mod library;
 mod load;
 mod memory;
 mod ops;
@@ -53,6 +56,7 @@ pub use ffi::DeviceInfo;
 use ffi::blas::Blas;
 use graph::Recordings;
 use ledger::Ledger;
+use library::Library;
 use memory::Memory;
 use ranks::Ranks;
 use step::Step;
@@ -105,6 +109,7 @@ pub struct CudaBackend {
     weights: Weights,
     ledger: Ledger,
     blas: Blas,
+    library: Library,
     /// Last, since the others' memory is freed in its context.
     device: Device,
 }
@@ -118,7 +123,7 @@ impl CudaBackend {
     /// A backend without weights.
     pub fn new(settings: CudaSettings) -> Result<Self, BackendError> {
         let (device, mut ledger) = Device::open(&settings)?;
-        let library = || Blas::new(settings.half, &settings.libraries);
+        let library = || Blas::new(settings.half, &device.info.name, &settings.libraries);
         let blas = ledger.count("cuBLASLt", &device.context, library)?;
         Ok(Self {
             recordings: Recordings::default(),
@@ -128,6 +133,7 @@ impl CudaBackend {
             weights: Weights::default(),
             ledger,
             blas,
+            library: Library::default(),
             device,
             settings,
         })

@@ -8,7 +8,7 @@ use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
 use super::memory::{self, Memory};
-use super::product::{Product, Then, word};
+use super::product::{Norms, Product, Then, word};
 use super::ring::Ring;
 use super::share::LogitsPlace;
 use super::step::Step;
@@ -158,11 +158,12 @@ impl Backend for CudaBackend {
         let bias = self.weights.optional(operation, args.bias)?;
         let added = bias.map(|bias| bias.shape());
         args.check(&self.step_shape(), scale.shape(), weight.shape(), added)?;
-        let out = self.inner(operation, &args.out)?;
-        let x = self.norm(self.sum(operation, &args.x)?, scale, args.eps, false)?;
+        let (out, from) = (self.inner(operation, &args.out)?, self.sum(operation, &args.x)?);
         let then = if args.glu.is_some() { Then::Glu } else { Then::Store };
         let (tokens, out_stride) = (self.step.shape.tokens, word(args.out.cols));
-        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })
+        let (x, norms) = (self.memory.at.normed, Norms::default());
+        let product = Product { x, tokens, weight, bias, then, out, out_stride, norms };
+        self.norm_and_multiply(from, (scale, args.eps), product)
     }
 
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
@@ -188,7 +189,10 @@ impl Backend for CudaBackend {
         }
         let (tokens, out_stride) = (self.step.shape.tokens, word(args.out.cols));
         let (then, bias) = if is_first { (Then::Add, bias) } else { (Then::Part, None) };
-        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })?;
+        // With several ranks, what is normed next is not there before the sum.
+        let next = args.next_norm.filter(|_| !self.ranks.are_several());
+        let norms = Norms { before: None, behind: self.weights.optional(operation, next)? };
+        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride, norms })?;
         self.sum_over_ranks(operation, out, &args.out)
     }
 
@@ -197,11 +201,12 @@ impl Backend for CudaBackend {
         let weight = self.weights.matrix(operation, args.weight)?;
         let scale = self.weights.vector(operation, args.norm)?;
         args.check(&self.step_shape(), scale.shape(), weight.shape())?;
-        let x = self.norm(self.sum(operation, &args.x)?, scale, args.eps, true)?;
+        self.norm(self.sum(operation, &args.x)?, scale, args.eps, true)?;
         let (logits, tokens) = (self.sum(operation, &args.logits)?, self.step.shape.outputs);
         let LogitsPlace { address: out, stride: out_stride } = self.logits_place(args, logits);
-        let (bias, then) = (None, Then::Logits);
-        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride })?;
+        let (x, bias, then) = (self.memory.at.normed, None, Then::Logits);
+        let norms = Norms::default();
+        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride, norms })?;
         self.gather_logits(args, logits)
     }
 
@@ -268,10 +273,7 @@ impl Backend for CudaBackend {
     }
 
     fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
-        let width = match x.kind {
-            Kind::Sum => 4,
-            Kind::Inner => Half::BYTES,
-        };
+        let width = if x.kind == Kind::Sum { 4 } else { Half::BYTES };
         let mut bytes = vec![0; x.len() * width];
         self.memory.arena.read(4 * x.offset, &mut bytes, &self.device.stream)?;
         let half = |pair: &[u8; 2]| match self.settings.half {

@@ -1,28 +1,18 @@
 //! Products: which kernel multiplies how many tokens, and what happens to the sums.
 //!
-//! Few tokens go to our own kernels (on Hopper to `stream_product.rs`), many to cuBLASLt, whose sums
-//! another kernel finishes.
+//! Few tokens go to our own kernels (on Hopper to `stream_product.rs`), many to cuBLASLt
+//! (`library.rs`).
 
 use binfer_kernels::list::{self, Kernel, PRODUCT_TILE};
-use binfer_kernels::params::{EpilogueParams, NormParams, ProductParams};
+use binfer_kernels::params::{NormParams, ProductParams};
 
 use super::CudaBackend;
-use super::ffi::blas::{Operands, Shape};
+use super::stream_product::BegunNorm;
 use super::weights::Placed;
 use crate::backend::BackendError;
 
-/// From so many tokens on, the library is asked.
-const LIBRARY_TOKENS_MIN: u32 = 32;
-/// To multiples of which tokens are rounded up for it: asking for an algorithm takes it a while.
-const LIBRARY_TOKENS_UNIT: u32 = 64;
-/// What the library wants every row to be a multiple of, in bytes of a half.
-const LIBRARY_ELEMENTS: usize = 8;
-
 /// Columns that `rms_norm_wide` takes at most.
 const WIDE_NORM_COLS_MAX: u32 = 8192;
-/// Elements of a thread of `glu_wide`.
-const GLU_ELEMENTS: u32 = 8;
-
 /// What becomes of the sums of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -50,6 +40,17 @@ pub(super) struct Product {
     /// `[tokens, out_stride]`.
     pub(super) out: u64,
     pub(super) out_stride: u32,
+    pub(super) norms: Norms,
+}
+
+/// What a product does of the norms around it, where its kernel can; a kernel of norms does the
+/// others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Norms {
+    /// `x` lacks the factors of this norm; its epsilon.
+    pub(super) before: Option<(BegunNorm, f32)>,
+    /// Scale of a norm of `out`.
+    pub(super) behind: Option<Placed>,
 }
 
 /// Sizes were checked against what was allocated.
@@ -67,15 +68,6 @@ impl Product {
     pub(super) fn bias(&self) -> u64 {
         self.bias.map_or(0, |bias| bias.address)
     }
-
-    fn suits_library(&self) -> bool {
-        let aligned = |size: usize| size.is_multiple_of(LIBRARY_ELEMENTS);
-        self.tokens >= LIBRARY_TOKENS_MIN
-            && aligned(self.weight.cols)
-            && aligned(self.weight.rows)
-            && aligned(self.out_stride as usize)
-            && [self.x, self.out].iter().all(|address| address.is_multiple_of(256))
-    }
 }
 
 impl CudaBackend {
@@ -86,7 +78,7 @@ impl CudaBackend {
         scale: Placed,
         eps: f32,
         gather: bool,
-    ) -> Result<u64, BackendError> {
+    ) -> Result<(), BackendError> {
         let (at, shape) = (&self.memory.at, self.step.shape);
         let params = NormParams {
             gather: if gather { at.tables.outputs } else { 0 },
@@ -100,16 +92,34 @@ impl CudaBackend {
         let wide = params.cols.is_multiple_of(4) && params.cols <= WIDE_NORM_COLS_MAX;
         let aligned = [x, scale.address].iter().all(|address| address.is_multiple_of(16));
         let kernel = if wide && aligned { list::RMS_NORM_WIDE } else { list::RMS_NORM };
-        self.device.launch(kernel, [rows, 1, 1], &params)?;
-        Ok(at.normed)
+        self.device.launch(kernel, [rows, 1, 1], &params)
+    }
+
+    /// Enqueues a product of what a norm makes of `from`, so far as the product before has not begun
+    /// that norm.
+    pub(super) fn norm_and_multiply(
+        &mut self,
+        from: u64,
+        (scale, eps): (Placed, f32),
+        mut product: Product,
+    ) -> Result<(), BackendError> {
+        match self.begun_norm(from, scale, &product) {
+            Some(begun) => product.norms.before = Some((begun, eps)),
+            None => self.norm(from, scale, eps, false)?,
+        }
+        self.multiply(&product)
     }
 
     /// Enqueues a product.
     pub(super) fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+        self.step.begun_norm = None;
+        if self.recordings.is_recording() {
+            self.expect_product(product);
+        }
         if self.multiply_by_stream(product)? {
             return Ok(());
         }
-        if product.suits_library() {
+        if self.suits_library(product) {
             return self.multiply_by_library(product);
         }
         let weight = &product.weight;
@@ -134,54 +144,5 @@ impl CudaBackend {
         };
         let tiles = |size: u32| size.div_ceil(PRODUCT_TILE);
         self.device.launch(kernel, [tiles(params.outputs), tiles(params.tokens), 1], &params)
-    }
-
-    /// Tokens that the library is asked for: more than there are, so that it knows few shapes. What
-    /// it makes of the others lies in the same tensors, where nothing reads it.
-    fn library_tokens(&self, product: &Product) -> u32 {
-        let plan = &self.step.plan;
-        let is_head = product.then == Then::Logits;
-        let room = word(if is_head { plan.outputs_max } else { plan.tokens_max });
-        product.tokens.next_multiple_of(LIBRARY_TOKENS_UNIT).min(room).max(product.tokens)
-    }
-
-    fn multiply_by_library(&mut self, product: &Product) -> Result<(), BackendError> {
-        let rows = word(product.weight.rows);
-        let is_glu = product.then == Then::Glu;
-        let (out, out_stride) =
-            if is_glu { (self.memory.at.sums, rows) } else { (product.out, product.out_stride) };
-        let shape = Shape {
-            tokens: self.library_tokens(product),
-            outputs: rows,
-            inputs: word(product.weight.cols),
-            stride: word(product.weight.stride),
-            out_stride,
-            adds: product.then == Then::Add,
-            single: matches!(product.then, Then::Add | Then::Logits | Then::Part),
-        };
-        let operands = Operands { x: product.x, weight: product.weight.address, out };
-        self.blas.product(shape, operands, &self.device.stream)?;
-        self.device.note_launch("cublasLt");
-        let params = EpilogueParams {
-            sums: out,
-            bias: product.bias(),
-            out: product.out,
-            tokens: product.tokens,
-            outputs: product.outputs(),
-        };
-        let kernel = match product.then {
-            Then::Glu if params.outputs.is_multiple_of(GLU_ELEMENTS) => {
-                let threads = list::ALL[list::GLU_WIDE.index].threads * GLU_ELEMENTS;
-                let grid = [params.outputs.div_ceil(threads), params.tokens, 1];
-                return self.device.launch(list::GLU_WIDE, grid, &params);
-            }
-            Then::Glu => list::GLU,
-            Then::Store if product.bias.is_some() => list::BIAS,
-            Then::Add if product.bias.is_some() => list::BIAS_RESIDUAL,
-            _ => return Ok(()),
-        };
-        let threads = list::ALL[kernel.index].threads;
-        let grid = [params.tokens, params.outputs.div_ceil(threads), 1];
-        self.device.launch(kernel, grid, &params)
     }
 }

@@ -14,6 +14,7 @@ use super::ffi::failed;
 use super::ffi::launch::Event;
 use super::graph;
 use super::ring::{RING_SLOTS, Ring};
+use super::stream_product::BegunNorm;
 use crate::backend::{BackendError, MemoryPlan, StepOutput, Ticket};
 use crate::batch::Batch;
 
@@ -54,6 +55,8 @@ pub(super) struct Step {
     pub(super) attend_plans: Vec<(usize, u32, u32)>,
     /// Times that it notes, so far.
     pub(super) stamps: usize,
+    /// The norm that the product before has begun.
+    pub(super) begun_norm: Option<BegunNorm>,
     pub(super) ring: Option<Ring>,
     /// One a slot of the ring.
     events: Vec<Event>,
@@ -80,6 +83,7 @@ impl Step {
         self.rope = None;
         self.attend_plans.clear();
         self.stamps = 0;
+        self.begun_norm = None;
         self.is_replayed = false;
         self.begun += 1;
         Ok(())

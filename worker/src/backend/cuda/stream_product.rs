@@ -1,17 +1,23 @@
 //! Products of few tokens on Hopper: weights streamed once, at the speed of memory.
 //!
 //! `binfer_kernels::stream` chooses the launch. Tensor maps are made for each launch: that takes a
-//! microsecond, and recordings keep them. Deliberately absent: other products, see `product.rs`.
+//! microsecond, and recordings keep them. A norm between two such products of few tokens is shared out
+//! among them (`cuda/stream_finish.cuh`): the first leaves a [`BegunNorm`]. Deliberately absent: other
+//! products, see `product.rs`.
 
 use binfer_kernels::Target;
 use binfer_kernels::fast_params::{StreamProductParams, TensorMap};
 use binfer_kernels::list;
-use binfer_kernels::stream::{STREAM_KERNELS, StreamPlan, StreamShape, StreamStore, stream_plan};
+use binfer_kernels::stream::{
+    STREAM_KERNELS, STREAM_NORM_TOKENS_MAX, STREAM_PARTS_MAX, StreamPlan, StreamShape, StreamStore,
+    stream_plan,
+};
 
-use super::CudaBackend;
 use super::device::Blocks;
 use super::ffi::tensor_map::{Dimension, describe};
 use super::product::{Product, Then, word};
+use super::weights::Placed;
+use super::{CudaBackend, Half};
 use crate::backend::BackendError;
 
 /// Elements of a row of a box: 128 bytes.
@@ -21,16 +27,67 @@ const GLU_ROWS: u32 = 8;
 /// Chunks of weights left to ask for when the next kernel may start.
 const START_NEXT_AHEAD: u32 = 2;
 
+/// Bytes of a norm's squares on their way from one product to the next.
+pub(super) const SQUARES_BYTES: usize = 4 * (STREAM_PARTS_MAX * STREAM_NORM_TOKENS_MAX) as usize;
+
+/// A norm of which a product has done its part: scaled rows and sums of squares are in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BegunNorm {
+    /// Address of what is normed.
+    x: u64,
+    /// Address of the norm's scale.
+    scale: u64,
+    /// The product's kernel: sums lie as the next product's has to expect them.
+    kernel: usize,
+    /// Parts of a token's squares.
+    parts: u32,
+}
+
 impl CudaBackend {
+    /// The norm of `x` that the product before has begun, if `product` can end it.
+    pub(super) fn begun_norm(
+        &mut self,
+        x: u64,
+        scale: Placed,
+        product: &Product,
+    ) -> Option<BegunNorm> {
+        let begun = self.step.begun_norm.take()?;
+        let plan = self.stream_plan(product)?;
+        let is_same = begun.x == x && begun.scale == scale.address;
+        (is_same && begun.kernel == plan.kernel).then_some(begun)
+    }
+
+    /// The norm behind `product`, if its kernel can begin it. Not in half precision: rows are not
+    /// yet divided by their length, and may be too large for it.
+    fn norm_to_begin(&self, product: &Product, plan: &StreamPlan) -> Option<BegunNorm> {
+        let scale = product.norms.behind?;
+        let fits = STREAM_KERNELS[plan.kernel].folds_norms()
+            && product.then == Then::Add
+            && self.settings.half == Half::Bf16
+            && (plan.rounds, product.out_stride) == (1, product.outputs())
+            && product.out_stride.is_multiple_of(2)
+            && plan.blocks <= STREAM_PARTS_MAX;
+        let (x, scale, kernel, parts) = (product.out, scale.address, plan.kernel, plan.blocks);
+        fits.then_some(BegunNorm { x, scale, kernel, parts })
+    }
+
     /// Enqueues a product of few tokens; false where no stream product takes it.
-    pub(super) fn multiply_by_stream(&self, product: &Product) -> Result<bool, BackendError> {
+    pub(super) fn multiply_by_stream(&mut self, product: &Product) -> Result<bool, BackendError> {
         let Some(plan) = self.stream_plan(product) else { return Ok(false) };
         let outputs = product.outputs();
+        let (normed, squares) = (self.memory.at.normed, self.memory.at.squares);
+        let begins = self.norm_to_begin(product, &plan);
         let params = StreamProductParams {
             weight: self.weight_map(product, &plan)?,
             x: self.x_map(product, &plan)?,
             out: product.out,
             bias: product.bias(),
+            squares: product.norms.before.map_or(0, |_| squares),
+            next_scale: begins.map_or(0, |norm| norm.scale),
+            next_x: normed,
+            next_squares: squares,
+            parts: product.norms.before.map_or(0, |(norm, _)| norm.parts),
+            eps: product.norms.before.map_or(0.0, |(_, eps)| eps),
             out_rows: outputs,
             inputs: word(product.weight.cols),
             tokens: product.tokens,
@@ -47,6 +104,7 @@ impl CudaBackend {
             ..Blocks::default()
         };
         self.device.launch_blocks(list::STREAM[plan.kernel], blocks, &params)?;
+        self.step.begun_norm = begins;
         Ok(true)
     }
 

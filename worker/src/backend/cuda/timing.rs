@@ -65,7 +65,8 @@ impl CudaBackend {
             single: false,
         };
         let product = self.seconds(|backend| {
-            backend.blas.product(shape, Operands { x, weight, out }, &backend.device.stream)
+            let operands = Operands { tokens: PEAK_SIDE, x, weight, out };
+            backend.blas.product(shape, operands, &backend.device.stream)
         })?;
         let copy = self
             .seconds(|backend| buffers[0].copy_within(0, bytes, bytes, &backend.device.stream))?;

@@ -51,7 +51,8 @@ fn calls_become_lines_with_names_and_shapes() {
         })
         .unwrap();
     let (residual, bias) = (x, Some(norm));
-    recorder.linear_out(&LinearOutArgs { x: wide, weight, bias, residual, out: x }).unwrap();
+    let args = LinearOutArgs { x: wide, weight, bias, residual, out: x, next_norm: None };
+    recorder.linear_out(&args).unwrap();
     let expected = "\
 load norm FfnRows = blk.norm[1, 4] F16
 load up FfnRows = blk.up[8, 8] F16 fed 0..6
@@ -61,6 +62,6 @@ attend @0[2, 4] = @16[2, 8] heads 1/1 of 4 layer 3 group 0 window 9 q norm norm 
 linear_out @0[2, 4] = @0[2, 4] + sum over ranks @16[2, 8] * up + norm
 ";
     assert_eq!(recorder.trace(), expected);
-    let unknown = LinearOutArgs { x: wide, weight, bias: Some(Weight(7)), residual, out: x };
+    let unknown = LinearOutArgs { bias: Some(Weight(7)), ..args };
     assert!(recorder.linear_out(&unknown).is_err());
 }

@@ -152,7 +152,8 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         // Into another tensor first, then in place.
         for out in [at[2], at[1]] {
             let (weight, bias) = (weight.weight, bias.weight);
-            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out };
+            let args =
+                LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next_norm: None };
             rig.backend.linear_out(&args).unwrap();
             assert_near(&rig.read(out), &want, TOLERANCE, &format!("{tokens} x {dtype:?}"));
         }
@@ -177,7 +178,14 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
             rig.write(to, &vec![0.0; to.len()]);
             rig.upload_tokens(&vec![0; from.rows], &[]);
             let weight = weight.weight;
-            let args = LinearOutArgs { x: from, weight, bias: None, residual: to, out: to };
+            let args = LinearOutArgs {
+                x: from,
+                weight,
+                bias: None,
+                residual: to,
+                out: to,
+                next_norm: None,
+            };
             rig.backend.linear_out(&args).unwrap();
             rig.read(to)
         };
@@ -203,7 +211,14 @@ fn plain_types_take_any_number_of_columns() {
         rig.write(at[1], &[0.0; 63]);
         rig.upload_tokens(&[0; 3], &[]);
         let (residual, out) = (at[1], at[1]);
-        let args = LinearOutArgs { x: at[0], weight: weight.weight, bias: None, residual, out };
+        let args = LinearOutArgs {
+            x: at[0],
+            weight: weight.weight,
+            bias: None,
+            residual,
+            out,
+            next_norm: None,
+        };
         rig.backend.linear_out(&args).unwrap();
         let want: Vec<_> =
             x.chunks(77).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();

@@ -45,7 +45,14 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let inputs = rig.random.floats(3 * fed);
     rig.write(at[1], &inputs);
     let bias = Some(rig.weight_of(&[(DType::F32, HIDDEN)], 1, 0..1, &[bias()]).weight);
-    let args = LinearOutArgs { x: at[1], weight: linear.weight, bias, residual: x, out: x };
+    let args = LinearOutArgs {
+        x: at[1],
+        weight: linear.weight,
+        bias,
+        residual: x,
+        out: x,
+        next_norm: None,
+    };
     rig.backend.linear_out(&args).unwrap();
     let sums =
         inputs.chunks(fed).map(|x| oracle::product(&oracle::wide(x), &linear.rows)).collect();

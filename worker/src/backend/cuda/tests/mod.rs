@@ -6,6 +6,7 @@
 //! there if the tests were built with `BINFER_STRESS=1`.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
+mod algorithms;
 mod attend;
 mod drawing;
 mod failing;

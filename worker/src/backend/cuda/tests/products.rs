@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use binfer_kernels::Target;
 use binfer_proto::Token;
 use binfer_shard::DType;
 use binfer_shard::spec::Act;
@@ -138,7 +139,8 @@ fn linear_out_adds_to_the_residual() {
         // Into another tensor first, then in place.
         let got = [at[2], at[1]].map(|out| {
             let (weight, bias) = (weight.weight, bias.as_ref().map(|bias| bias.weight));
-            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out };
+            let args =
+                LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next_norm: None };
             rig.backend.linear_out(&args).unwrap();
             rig.read(out)
         });
@@ -147,6 +149,75 @@ fn linear_out_adds_to_the_residual() {
         crate::backend::tests::assert_near(&got[0], &want, 1e-5, &format!("{half:?} {case:?}"));
         same_bits(&got[0], &got[1], &format!("{half:?} {case:?}"));
     });
+}
+
+/// A product, the norm behind it, and the product behind that, which may share the norm out.
+fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
+    let Case { tokens, cols, outs, is_decode, aligned } = case;
+    let (half, hidden) = (rig.half(), outs);
+    let inner = if glu.is_some() { 2 * cols } else { cols };
+    let (out, norm) = (rig.weight(DType::BF16, hidden, cols), rig.weight(DType::F32, 1, hidden));
+    let (next, bias) = (rig.weight(DType::F16, inner, hidden), bias(rig, inner));
+    let shapes =
+        [(tokens, cols, Kind::Inner), (tokens, hidden, Kind::Sum), (tokens, cols, Kind::Inner)];
+    let (at, arena) = rig.place(&shapes, aligned);
+    rig.allocate(&plan(arena));
+    let x = rig.random.floats(tokens * cols);
+    let x = rig.write(at[0], &x);
+    let residual = rig.random.floats(tokens * hidden);
+    let bias_weight = bias.as_ref().map(|bias| bias.weight);
+    let mut run = |next_norm| {
+        rig.write(at[1], &residual);
+        rig.upload(tokens, is_decode);
+        let (weight, residual, out) = (out.weight, at[1], at[1]);
+        let args = LinearOutArgs { x: at[0], weight, bias: None, residual, out, next_norm };
+        rig.backend.linear_out(&args).unwrap();
+        let has_begun = rig.backend.step.begun_norm.is_some();
+        let args = NormLinearArgs {
+            x: at[1],
+            norm: norm.weight,
+            eps: EPS,
+            weight: next.weight,
+            bias: bias_weight,
+            glu,
+            out: at[2],
+        };
+        rig.backend.norm_linear(&args).unwrap();
+        let got = [rig.read(at[1]), rig.read(at[2])];
+        rig.outcome();
+        (got, has_begun)
+    };
+    let ((got, has_begun), (again, _)) = (run(Some(norm.weight)), run(Some(norm.weight)));
+    let (apart, begins_unasked) = run(None);
+    assert!(!begins_unasked);
+    let what = format!("{half:?} {case:?} {has_begun}");
+    let sums: Vec<f32> = x
+        .chunks(cols)
+        .flat_map(|x| oracle::product(&oracle::wide(x), &out.rows))
+        .zip(&residual)
+        .map(|(sum, residual)| (sum.value + f64::from(*residual)) as f32)
+        .collect();
+    let row = |x: &[f32]| {
+        let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
+        let sums = add(oracle::product(&normed, &next.rows), bias.as_ref());
+        if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
+    };
+    let want: Vec<_> = sums.chunks(hidden).flat_map(row).collect();
+    near(&got[1], &want, half, &what);
+    near(&apart[1], &want, half, &what);
+    same_bits(&got[0], &apart[0], &what);
+    same_bits(&got[0], &again[0], &what);
+    same_bits(&got[1], &again[1], &what);
+    let target = rig.backend.device.target;
+    let shared_out = target == Target::Sm90a && half == Half::Bf16 && tokens <= 16;
+    let suits = cols.is_multiple_of(8) && hidden.is_multiple_of(8) && aligned;
+    assert!(!shared_out || !suits || has_begun, "{what}: norms stand alone");
+}
+
+#[test]
+fn a_norm_between_two_products_may_be_shared_out_among_them() {
+    for_all(|rig, case| check_norm_between(rig, case, None));
+    for_all(|rig, case| check_norm_between(rig, case, Some(Act::Silu)));
 }
 
 #[test]
@@ -223,8 +294,15 @@ fn packed_types_are_unpacked_once() {
         let x = rig.write(at[0], &x);
         rig.write(at[1], &[0.0; 99]);
         rig.upload(3, false);
-        let (residual, out) = (at[1], at[1]);
-        let args = LinearOutArgs { x: at[0], weight: weight.weight, bias: None, residual, out };
+        let (x_at, weight_at, out) = (at[0], weight.weight, at[1]);
+        let args = LinearOutArgs {
+            x: x_at,
+            weight: weight_at,
+            bias: None,
+            residual: out,
+            out,
+            next_norm: None,
+        };
         rig.backend.linear_out(&args).unwrap();
         let product = |x| oracle::product(&oracle::wide(x), &weight.rows);
         let want: Vec<_> = x.chunks(256).flat_map(product).collect();

@@ -88,7 +88,7 @@ fn product(rig: &mut Rig, tokens: usize, then: Then) -> Vec<f32> {
         rig.upload(tokens, true);
         let (x, out, bias) = (at[0], at[2], None);
         if then == Then::Add {
-            let args = LinearOutArgs { x, weight, bias, residual: at[1], out };
+            let args = LinearOutArgs { x, weight, bias, residual: at[1], out, next_norm: None };
             rig.backend.linear_out(&args).unwrap();
         } else {
             let glu = (then == Then::Glu).then_some(Act::Silu);

@@ -1,0 +1,242 @@
+// products.cu: a sweep over the ways to launch stream_product.cu, for whoever fits the estimate of
+// ../src/stream.rs: all tiles, clusters and rings for the products of a model, each timed in a graph
+// whose launches depend on each other and take turns with weights that do not fit into the cache.
+//
+// `make kernel-bench`, then on a Hopper GPU: target/kernel-bench [hidden inner heads kv_heads] >
+// sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which memory delivers
+// the weights. The best of every product goes to stderr. Deliberately absent: whether results are
+// right, which the worker's tests say.
+#include <cuda_runtime.h>
+#include <cudaTypedefs.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "../cuda/stream_product.cu"
+
+namespace bench {
+
+constexpr double kMemoryRate = 3.07e6;  // bytes a microsecond, measured on an H100
+constexpr size_t kWeightElements = size_t(1) << 30;
+constexpr int kLaunches = 16, kReplays = 5, kHeadDim = 128;
+constexpr int kSharedMax = 227 * 1024;
+constexpr int kRings[] = {113 * 1024, kSharedMax};
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+  exit(1);
+}
+#define CHECK(call) bench::check(call, #call)
+
+struct Kernel {
+  int tokens, rows_max, slices, threads;
+  void (*run)(StreamProductParams);
+};
+template <typename S>
+Kernel kernel(void (*run)(StreamProductParams)) {
+  return {S::kN, S::kRows, S::kSlices, S::kThreads, run};
+}
+#define KERNEL(N, GROUPS, SLICES) \
+  kernel<stream::Shape<N, GROUPS, SLICES>>(stream_product_n##N##_bf16)
+const std::vector<Kernel> kernels = {KERNEL(8, 1, 8),   KERNEL(16, 1, 4),  KERNEL(32, 1, 4),
+                                     KERNEL(64, 1, 2),  KERNEL(96, 2, 1),  KERNEL(128, 2, 1),
+                                     KERNEL(192, 3, 1), KERNEL(256, 3, 1)};
+
+struct Product {
+  const char* name;
+  int rows, inputs;  // of the weight
+  StreamStore store;
+};
+
+// A way to launch it.
+struct Plan {
+  int tile_rows, cluster, stages, blocks, shared_bytes;
+};
+
+// Not all numbers of blocks fill a chip: clusters do not span its parts.
+int clusters_at_once(const Kernel& kernel, const Plan& plan) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {unsigned(plan.cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(132 / plan.cluster * plan.cluster);
+  config.blockDim = dim3(kernel.threads);
+  config.dynamicSmemBytes = plan.shared_bytes;
+  config.attrs = &attribute, config.numAttrs = 1;
+  int clusters = 0;
+  const auto* run = reinterpret_cast<const void*>(kernel.run);
+  CHECK(cudaOccupancyMaxActiveClusters(&clusters, run, &config));
+  return std::min(clusters, 132 / plan.cluster);
+}
+
+std::vector<Plan> plans(const Kernel& kernel, const Product& product) {
+  std::vector<Plan> found;
+  const auto bytes = [&](const Plan& plan) {
+    return stream::shared_bytes(kernel.tokens, plan.tile_rows, kernel.slices, plan.stages,
+                                plan.cluster);
+  };
+  for (int cluster = 1; cluster <= 4; ++cluster) {
+    for (int tile_rows = 16; tile_rows <= kernel.rows_max; tile_rows += 16) {
+      for (const int ring : kRings) {
+        Plan plan = {tile_rows, cluster, stream::kStagesMax, 0, 0};
+        while (plan.stages > 1 && bytes(plan) > ring) --plan.stages;
+        plan.shared_bytes = bytes(plan);
+        if (plan.stages < 2 || plan.shared_bytes > kSharedMax) continue;
+        const int tiles = (product.rows + tile_rows - 1) / tile_rows;
+        const int at_once = clusters_at_once(kernel, plan);
+        if (at_once == 0 || (cluster > 1 && tiles > at_once)) continue;
+        const int rounds = (tiles + at_once - 1) / at_once;
+        if (tiles < at_once * rounds * 6 / 10) continue;  // most of the chip idles
+        plan.blocks = (tiles + rounds - 1) / rounds * cluster;
+        found.push_back(plan);
+      }
+    }
+  }
+  return found;
+}
+
+using Encode = PFN_cuTensorMapEncodeTiled_v12000;
+TensorMap tensor_map(void* at, std::vector<cuuint64_t> sizes, std::vector<cuuint64_t> strides,
+                     std::vector<cuuint32_t> box) {
+  static Encode encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                           cudaEnableDefault, &result));
+    return reinterpret_cast<Encode>(found);
+  }();
+  for (auto& stride : strides) stride *= 2;
+  const std::vector<cuuint32_t> ones(sizes.size(), 1);
+  CUtensorMap map;
+  const CUresult status =
+      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, cuuint32_t(sizes.size()), at, sizes.data(),
+             strides.data(), box.data(), ones.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) check(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
+  TensorMap copy;
+  memcpy(&copy, &map, sizeof copy);
+  return copy;
+}
+
+__global__ void fill(__nv_bfloat16* out, size_t count) {
+  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count;
+       i += size_t(gridDim.x) * blockDim.x) {
+    out[i] = __float2bfloat16(float((i * 2654435761u >> 8) % 1001) * 6e-5f - 0.03f);
+  }
+}
+
+struct Bench {
+  __nv_bfloat16 *weights, *x;
+  void* out;
+  cudaStream_t stream;
+
+  Bench() {
+    CHECK(cudaMalloc(&weights, kWeightElements * 2));
+    CHECK(cudaMalloc(&x, size_t(256) * 65536 * 2));
+    CHECK(cudaMalloc(&out, size_t(256) * 262144 * 4));
+    CHECK(cudaStreamCreate(&stream));
+    fill<<<1024, 256>>>(weights, kWeightElements);
+    fill<<<1024, 256>>>(x, size_t(256) * 65536);
+    CHECK(cudaDeviceSynchronize());
+  }
+
+  void launch(const Kernel& kernel, const Product& product, const Plan& plan, size_t at) {
+    const auto rows = cuuint64_t(product.rows), inputs = cuuint64_t(product.inputs);
+    const bool is_glu = product.store == STREAM_STORE_GLU;
+    const auto tile_rows = cuuint32_t(plan.tile_rows), tokens = cuuint32_t(kernel.tokens);
+    StreamProductParams params = {};
+    params.weight = is_glu ? tensor_map(weights + at, {inputs, 8, 2, rows / 16},
+                                        {inputs, rows / 2 * inputs, 8 * inputs},
+                                        {64, 8, 2, tile_rows / 16})
+                           : tensor_map(weights + at, {inputs, rows}, {inputs}, {64, tile_rows});
+    params.x = tensor_map(x, {inputs, tokens}, {inputs}, {64, tokens});
+    params.out = out;
+    params.out_rows = params.out_stride = is_glu ? product.rows / 2 : product.rows;
+    params.inputs = product.inputs, params.tokens = kernel.tokens;
+    params.store = product.store, params.tile_rows = plan.tile_rows;
+    params.stages = plan.stages, params.start_next_ahead = 2;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {unsigned(plan.cluster), 1, 1};
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(plan.blocks), config.blockDim = dim3(kernel.threads);
+    config.dynamicSmemBytes = plan.shared_bytes, config.stream = stream;
+    config.attrs = attributes, config.numAttrs = plan.cluster > 1 ? 2 : 1;
+    CHECK(cudaLaunchKernelEx(&config, kernel.run, params));
+  }
+
+  // Median of a launch, in microseconds.
+  float time(const Kernel& kernel, const Product& product, const Plan& plan) {
+    const size_t elements = (size_t(product.rows) * product.inputs + 1023) / 1024 * 1024;
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < kLaunches; ++i) {
+      launch(kernel, product, plan, i % (kWeightElements / elements) * elements);
+    }
+    CHECK(cudaStreamEndCapture(stream, &graph));
+    CHECK(cudaGraphInstantiate(&ready, graph, 0));
+    cudaEvent_t begin, end;
+    CHECK(cudaEventCreate(&begin));
+    CHECK(cudaEventCreate(&end));
+    std::vector<float> times(kReplays);
+    CHECK(cudaGraphLaunch(ready, stream));
+    for (float& time : times) {
+      CHECK(cudaEventRecord(begin, stream));
+      CHECK(cudaGraphLaunch(ready, stream));
+      CHECK(cudaEventRecord(end, stream));
+      CHECK(cudaStreamSynchronize(stream));
+      CHECK(cudaEventElapsedTime(&time, begin, end));
+    }
+    CHECK(cudaEventDestroy(begin));
+    CHECK(cudaEventDestroy(end));
+    CHECK(cudaGraphExecDestroy(ready));
+    CHECK(cudaGraphDestroy(graph));
+    std::sort(times.begin(), times.end());
+    return times[kReplays / 2] * 1000 / kLaunches;
+  }
+};
+
+void sweep(Bench& bench, const Kernel& kernel, const Product& product) {
+  const double floor_us = 2.0 * product.rows * product.inputs / kMemoryRate;
+  Plan best = {};
+  float least = INFINITY;
+  for (const Plan& plan : plans(kernel, product)) {
+    const float us = bench.time(kernel, product, plan);
+    printf("{\"product\":\"%s\",\"rows\":%d,\"inputs\":%d,\"tokens\":%d,\"tile_rows\":%d,"
+           "\"cluster\":%d,\"blocks\":%d,\"stages\":%d,\"shared_bytes\":%d,\"us\":%.2f,"
+           "\"floor_us\":%.2f}\n",
+           product.name, product.rows, product.inputs, kernel.tokens, plan.tile_rows, plan.cluster,
+           plan.blocks, plan.stages, plan.shared_bytes, us, floor_us);
+    if (us < least) least = us, best = plan;
+  }
+  fprintf(stderr, "%s of %d tokens: %.2f us (floor %.2f), tiles of %d, %d blocks in clusters of %d\n",
+          product.name, kernel.tokens, least, floor_us, best.tile_rows, best.blocks, best.cluster);
+}
+
+}  // namespace bench
+
+int main(int count, char** words) {
+  int sizes[] = {4096, 12288, 32, 8};  // hidden, inner, heads, KV heads: Qwen3-8B
+  for (int i = 1; i < count && i <= 4; ++i) sizes[i - 1] = atoi(words[i]);
+  const auto [hidden, inner, heads, kv_heads] = sizes;
+  const bench::Product products[] = {
+      {"qkv", (heads + 2 * kv_heads) * bench::kHeadDim, hidden, STREAM_STORE},
+      {"out", hidden, heads * bench::kHeadDim, STREAM_ADD_F32},
+      {"gate_up", 2 * inner, hidden, STREAM_STORE_GLU},
+      {"down", hidden, inner, STREAM_ADD_F32}};
+  bench::Bench bench;
+  for (const bench::Kernel& kernel : bench::kernels) {
+    const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    CHECK(cudaFuncSetAttribute(kernel.run, shared, bench::kSharedMax));
+    for (const bench::Product& product : products) sweep(bench, kernel, product);
+  }
+  return 0;
+}
