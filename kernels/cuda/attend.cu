@@ -125,6 +125,7 @@ __device__ void attend(const AttendParams& p) {
     tile.add_values(sums, first, count);
     __syncthreads();
   }
+  if (p.sinks != nullptr) total += __expf(p.sinks[head] - largest);
 #pragma unroll
   for (int each = 0; each < kEachDim; ++each) {
     const uint32_t d = threadIdx.x + each * kAttendThreads;

@@ -32,8 +32,6 @@ namespace decode {
 using heads::Factors;
 using heads::Head;
 
-constexpr float kLog2E = 1.4426950408889634f;
-
 // Shared memory, in bytes; `group`: query heads of a KV head.
 template <int kDim, int kStages>
 struct Layout {
@@ -88,6 +86,7 @@ __device__ void add_up(const AttendParams& a, const Place& at, bool whole, State
       out = {out.x + weight * x.x, out.y + weight * x.y};
     }
     if (whole) {
+      sum += sink_weight(a, at, head, largest);
       store_out<T, kDim>(a, at, head, pair, {out.x / sum, out.y / sum});
       continue;
     }

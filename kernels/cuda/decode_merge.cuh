@@ -8,11 +8,20 @@
 namespace decode {
 
 constexpr int kRanksMax = 8;  // blocks of a cluster
+constexpr float kLog2E = 1.4426950408889634f;
 
 template <typename T, int kDim>
 __device__ void store_out(const AttendParams& a, const Place& at, int head, int pair, float2 x) {
   const size_t row = size_t(at.token) * a.heads + at.head * (a.heads / a.kv_heads) + head;
   reinterpret_cast<uint32_t*>(static_cast<T*>(a.out) + row * kDim)[pair] = ptx::pack<T>(x.x, x.y);
+}
+
+// What a head's sink adds to its sum of weights, once a pair; `largest`: of scores, base 2.
+__device__ inline float sink_weight(const AttendParams& a, const Place& at, int head,
+                                    float largest) {
+  if (a.sinks == nullptr) return 0.0f;
+  const int query = at.head * (a.heads / a.kv_heads) + head;
+  return ptx::exp2_approximate(a.sinks[query] * kLog2E - largest);
 }
 
 // The last block of a pair sums its pieces, a warp a head.
@@ -70,6 +79,7 @@ __device__ void merge(const DecodeAttendParams& p, const Place& at, const share:
         add(i, x);
       }
     }
+    sum += sink_weight(p.attend, at, head, largest);
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
       store_out<T, kDim>(p.attend, at, head, 32 * j + lane, {out[j].x / sum, out[j].y / sum});
@@ -105,6 +115,7 @@ __device__ void merge_in_cluster(const AttendParams& a, const Place& at, int ran
       sum += weight * state[rank].y;
       out = {out.x + weight * x[rank].x, out.y + weight * x[rank].y};
     }
+    sum += sink_weight(a, at, head, largest);
     store_out<T, kDim>(a, at, head, i % (kDim / 2), {out.x / sum, out.y / sum});
   }
 }

@@ -83,6 +83,6 @@ struct AttendPlanParams {
 BINFER_SIZE(TensorMap, 128);
 BINFER_SIZE(PrefillTile, 16);
 BINFER_SIZE(StreamProductParams, 384);
-BINFER_SIZE(DecodeAttendParams, 184);
+BINFER_SIZE(DecodeAttendParams, 192);
 BINFER_SIZE(PrefillAttendParams, 576);
 BINFER_SIZE(AttendPlanParams, 80);

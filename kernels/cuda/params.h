@@ -191,6 +191,7 @@ struct AttendParams {
   void* out;             // T [tokens, heads * head_dim]
   const float* q_norm;   // [head_dim] or null
   const float* k_norm;   // [head_dim] or null
+  const float* sinks;    // [heads] or null: scores without values
   const float* rope;     // see RopeParams::table
   void* keys;            // T [block][kv_head][token of block][head_dim]
   void* values;          // likewise
@@ -206,7 +207,7 @@ struct AttendParams {
   float scale;  // of scores
   uint32_t tokens;  // of the launch
 };
-BINFER_SIZE(AttendParams, 152);
+BINFER_SIZE(AttendParams, 160);
 
 // Random weights, for measurements: uniform in -range..range, or all one.
 struct FillParams {

@@ -128,7 +128,12 @@ __device__ void store(const PrefillAttendParams& p, const Work& work, int first_
     sum += __shfl_xor_sync(~0u, sum, 2);
     const int row = first_row + 8 * half, token = row / group, head = row % group;
     if (token >= work.count || row >= kRows / group * group) continue;
-    const size_t at = size_t(work.token + token) * p.attend.heads + work.kv_head * group + head;
+    const int query = work.kv_head * group + head;
+    if (p.attend.sinks != nullptr) {
+      const float largest = rows.largest[half] * p.attend.scale;
+      sum += ptx::exp2_approximate((p.attend.sinks[query] - largest) * kLog2E);
+    }
+    const size_t at = size_t(work.token + token) * p.attend.heads + query;
     auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attend.out) + at * S::kDim);
     const float factor = 1.0f / sum;
 #pragma unroll

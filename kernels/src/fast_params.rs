@@ -54,7 +54,7 @@ pub struct DecodeAttendParams {
     pub rows: u32,
     pub reserved: u32,
 }
-sized!(DecodeAttendParams, 184);
+sized!(DecodeAttendParams, 192);
 
 /// See `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -230,6 +230,7 @@ pub struct AttendParams {
     pub out: Address,
     pub q_norm: Address,
     pub k_norm: Address,
+    pub sinks: Address,
     pub rope: Address,
     pub keys: Address,
     pub values: Address,
@@ -245,7 +246,7 @@ pub struct AttendParams {
     pub scale: f32,
     pub tokens: u32,
 }
-sized!(AttendParams, 152);
+sized!(AttendParams, 160);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]

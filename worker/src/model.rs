@@ -135,6 +135,7 @@ fn assemble_layer(
             qkv_bias: optional("attn.qkv.bias"),
             q_norm: optional("attn.q_norm"),
             k_norm: optional("attn.k_norm"),
+            sinks: optional("attn.sinks"),
             out: of("attn.out")?,
             out_bias: optional("attn.out.bias"),
         },

@@ -118,6 +118,8 @@ pub struct AttendArgs {
     pub kv_group: usize,
     /// Attend only to the last so many positions, the token itself included.
     pub window: Option<u32>,
+    /// `[heads]`: of each query head a score that has no value: it takes its share of the weight.
+    pub sinks: Option<Weight>,
     /// `[tokens, heads * head_dim]`.
     pub out: Tensor,
 }

@@ -137,8 +137,7 @@ impl AttendArgs {
     pub fn check(
         &self,
         step: &StepShape,
-        q_norm: Option<WeightShape>,
-        k_norm: Option<WeightShape>,
+        [q_norm, k_norm, sinks]: [Option<WeightShape>; 3],
     ) -> Result<(), BackendError> {
         let contract = Contract { operation: "attend", step };
         let Self { heads, kv_heads, head_dim, rope, .. } = *self;
@@ -152,6 +151,7 @@ impl AttendArgs {
         }
         contract.vector("q_norm", q_norm, head_dim)?;
         contract.vector("k_norm", k_norm, head_dim)?;
+        contract.vector("sinks", sinks, heads)?;
         contract.tensor("qkv", &self.qkv, step.tokens, (heads + 2 * kv_heads) * head_dim)?;
         contract.tensor("out", &self.out, step.tokens, heads * head_dim)?;
         contract.apart(&self.qkv, &self.out)

@@ -181,13 +181,14 @@ impl Backend for Recorder {
         let AttendArgs { heads, kv_heads, head_dim, rope, layer, kv_group, window, .. } = *args;
         let q_norm = self.option("attend", " q norm ", args.q_norm)?;
         let k_norm = self.option("attend", " k norm ", args.k_norm)?;
+        let sinks = self.option("attend", " sinks ", args.sinks)?;
         let eps = match (args.q_norm, args.k_norm) {
             (None, None) => String::new(),
             _ => format!(" eps {:e}", args.norm_eps),
         };
         let window = window.map_or(String::new(), |last| format!(" window {last}"));
         self.line(format_args!(
-            "attend {} = {} heads {heads}/{kv_heads} of {head_dim} layer {layer} group {kv_group}{window}{q_norm}{k_norm}{eps} {rope:?}",
+            "attend {} = {} heads {heads}/{kv_heads} of {head_dim} layer {layer} group {kv_group}{window}{q_norm}{k_norm}{eps}{sinks} {rope:?}",
             At(args.out),
             At(args.qkv)
         ));

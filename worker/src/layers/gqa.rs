@@ -34,6 +34,8 @@ pub struct GqaLayer {
     pub q_norm: Option<Weight>,
     /// `[head_dim]`.
     pub k_norm: Option<Weight>,
+    /// `[heads]`: scores without values.
+    pub sinks: Option<Weight>,
     /// `[hidden, heads * head_dim]`.
     pub out: Weight,
     /// `[hidden]`, the same on all ranks.
@@ -74,6 +76,7 @@ impl GqaLayer {
                 layer: self.layer,
                 kv_group: self.kv_group,
                 window: self.window,
+                sinks: self.sinks,
                 out: mixed,
             })
         })?;

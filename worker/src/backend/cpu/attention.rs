@@ -27,6 +27,8 @@ pub(super) struct Attention<'a, E> {
     pub(super) place: Place<'a>,
     /// Positions that the token sees: the last is its own.
     pub(super) seen: Range<usize>,
+    /// Of each query head a score without a value.
+    pub(super) sinks: Option<&'a [f32]>,
     /// `[query heads][head_dim]`.
     pub(super) out: &'a mut [f32],
 }
@@ -97,8 +99,10 @@ impl<E: Element> Kernel for Attention<'_, E> {
                 }
             }
         }
-        for (out, state) in self.out.chunks_exact_mut(head_dim).zip(&states) {
-            let factor = 1.0 / state.sum;
+        let heads = self.out.chunks_exact_mut(head_dim).zip(&states);
+        for (head, (out, state)) in heads.enumerate() {
+            let sink = self.sinks.map_or(0.0, |sinks| math::exp::<I>(sinks[head] - state.largest));
+            let factor = 1.0 / (state.sum + sink);
             out.iter_mut().for_each(|out| *out *= factor);
         }
     }

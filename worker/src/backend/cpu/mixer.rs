@@ -31,6 +31,8 @@ pub(super) struct Attend<'a> {
     pub(super) q_norm: Option<Norm<'a>>,
     /// For each key head.
     pub(super) k_norm: Option<Norm<'a>>,
+    /// Of each query head.
+    pub(super) sinks: Option<&'a [f32]>,
     pub(super) batch: &'a Batch,
     pub(super) cache: &'a mut LayerCache,
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`.
@@ -60,8 +62,8 @@ impl Mixer {
         self.rope.prepare(attend.args.rope, &attend.batch.positions);
         self.write_cache(level, &mut attend);
         self.rotate_queries(team, level, &attend);
-        let Attend { args, batch, cache, out, .. } = attend;
-        let read = Read { args, batch, team, level };
+        let Attend { args, sinks, batch, cache, out, .. } = attend;
+        let read = Read { args, sinks, batch, team, level };
         match &cache.data {
             CacheData::F32(pair) => self.read_cache(&read, cache, pair, out),
             CacheData::BF16(pair) => self.read_cache(&read, cache, pair, out),
@@ -108,8 +110,9 @@ impl Mixer {
         pair: &Pair<E>,
         out: &mut [f32],
     ) {
-        let Read { args, batch, team, level } = *read;
-        let group = args.heads / args.kv_heads * args.head_dim;
+        let Read { args, sinks, batch, team, level } = *read;
+        let heads = args.heads / args.kv_heads;
+        let group = heads * args.head_dim;
         let seen: usize = batch.positions.iter().map(|position| *position as usize + 1).sum();
         // Reading one sequence of less than about a thousand positions takes less time than waking
         // another thread for a part of it: measured, hence the twelfth.
@@ -123,6 +126,7 @@ impl Mixer {
                 cache: pair,
                 place: Place { shape: cache.shape, table, kv_head },
                 seen: first_seen(args, end)..end,
+                sinks: sinks.map(|sinks| &sinks[kv_head * heads..][..heads]),
                 out,
             });
         });
@@ -161,6 +165,7 @@ impl Kernel for NormHead<'_> {
 #[derive(Clone, Copy)]
 struct Read<'a> {
     args: &'a AttendArgs,
+    sinks: Option<&'a [f32]>,
     batch: &'a Batch,
     team: &'a Team,
     level: Level,

@@ -144,8 +144,9 @@ impl Backend for CpuBackend {
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
         let q_norm = optional(&self.weights, "attend", args.q_norm)?;
         let k_norm = optional(&self.weights, "attend", args.k_norm)?;
-        let [q_shape, k_shape] = [q_norm, k_norm].map(|v| v.map(WeightShape::of_vector));
-        args.check(&self.step_shape(), q_shape, k_shape)?;
+        let sinks = optional(&self.weights, "attend", args.sinks)?;
+        let shapes = [q_norm, k_norm, sinks].map(|vector| vector.map(WeightShape::of_vector));
+        args.check(&self.step_shape(), shapes)?;
         let refuse = || BackendError::Args {
             operation: "attend",
             cause: format!("layer {} has no cache", args.layer),
@@ -154,7 +155,8 @@ impl Backend for CpuBackend {
         let (qkv, out) = apart(&mut self.arena, &args.qkv, &args.out);
         let [q_norm, k_norm] =
             [q_norm, k_norm].map(|v| v.map(|scale| Norm { scale, eps: args.norm_eps }));
-        let attend = Attend { args, q_norm, k_norm, batch: &self.step.batch, cache, qkv, out };
+        let batch = &self.step.batch;
+        let attend = Attend { args, q_norm, k_norm, sinks, batch, cache, qkv, out };
         self.work.mixer.attend(&self.team, self.settings.level, attend)
     }
 

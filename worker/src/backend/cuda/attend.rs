@@ -16,17 +16,17 @@ fn refuse(cause: String) -> BackendError {
 }
 
 impl CudaBackend {
-    /// Enqueues attention; `norms` of query and key heads. The arguments were checked.
+    /// Enqueues attention; `vectors`: norms of query and key heads, sinks. The arguments were checked.
     pub(super) fn mix(
         &mut self,
         args: &AttendArgs,
-        norms: [Option<Placed>; 2],
+        vectors: [Option<Placed>; 3],
     ) -> Result<(), BackendError> {
         if args.head_dim > PLAIN_HEAD_DIM_MAX {
             return Err(refuse(format!("heads of {} elements, 256 at most", args.head_dim)));
         }
         self.prepare_rope(args.rope)?;
-        let params = self.attend_params(args, norms)?;
+        let params = self.attend_params(args, vectors)?;
         let cache_blocks = self.memory.layers[args.layer].shape.blocks;
         if self.mix_fast(args.kv_group, cache_blocks, &params)? {
             return Ok(());
@@ -40,7 +40,7 @@ impl CudaBackend {
     fn attend_params(
         &self,
         args: &AttendArgs,
-        norms: [Option<Placed>; 2],
+        vectors: [Option<Placed>; 3],
     ) -> Result<AttendParams, BackendError> {
         let layer = self.memory.layers.get(args.layer);
         let layer = layer.ok_or_else(|| refuse(format!("layer {} has no cache", args.layer)))?;
@@ -53,13 +53,15 @@ impl CudaBackend {
         }
         let tables = self.memory.groups.get(args.kv_group);
         let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
-        let [q_norm, k_norm] = norms.map(|norm| norm.map_or(0, |norm| norm.address));
+        let [q_norm, k_norm, sinks] =
+            vectors.map(|vector| vector.map_or(0, |vector| vector.address));
         Ok(AttendParams {
             step: self.memory.at.tables,
             qkv: self.inner("attend", &args.qkv)?,
             out: self.inner("attend", &args.out)?,
             q_norm,
             k_norm,
+            sinks,
             rope: self.memory.at.rope,
             keys: layer.keys,
             values: layer.values,

@@ -169,9 +169,9 @@ impl Backend for CudaBackend {
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
         let q_norm = self.weights.optional("attend", args.q_norm)?;
         let k_norm = self.weights.optional("attend", args.k_norm)?;
-        let [q_shape, k_shape] = [q_norm, k_norm].map(|norm| norm.map(|norm| norm.shape()));
-        args.check(&self.step_shape(), q_shape, k_shape)?;
-        self.mix(args, [q_norm, k_norm])
+        let vectors = [q_norm, k_norm, self.weights.optional("attend", args.sinks)?];
+        args.check(&self.step_shape(), vectors.map(|vector| vector.map(|vector| vector.shape())))?;
+        self.mix(args, vectors)
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {

@@ -47,6 +47,7 @@ fn calls_become_lines_with_names_and_shapes() {
             layer,
             kv_group,
             window,
+            sinks: None,
             out,
         })
         .unwrap();

@@ -56,17 +56,19 @@ pub(in crate::backend) fn rotate(
     out
 }
 
-/// Attention of one query over keys and values, all of which it sees.
+/// Attention of one query over keys and values, all of which it sees, and over a score without a
+/// value.
 pub(in crate::backend) fn attention(
     query: &[f64],
     keys: &[Vec<f64>],
     values: &[Vec<f64>],
+    sink: Option<f64>,
 ) -> Vec<Sum> {
     let scale = 1.0 / (query.len() as f64).sqrt();
     let scores: Vec<f64> = keys.iter().map(|key| dot(query, key).value * scale).collect();
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-    let total: f64 = weights.iter().sum();
+    let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
     (0..query.len())
         .map(|element| {
             let column: Vec<f64> = values.iter().map(|value| value[element] / total).collect();

@@ -44,7 +44,8 @@ impl Shape {
         let rope =
             Rope { theta: 10_000.0, dims: self.rope_dims as u32, scaling: RopeScaling::None };
         let Self { heads, kv_heads, head_dim, window, .. } = *self;
-        let [q_norm, k_norm] = [&norms.q, &norms.k].map(|norm| norm.as_ref().map(|n| n.weight));
+        let all = [&norms.q, &norms.k, &norms.sinks];
+        let [q_norm, k_norm, sinks] = all.map(|known| known.as_ref().map(|known| known.weight));
         AttendArgs {
             qkv,
             heads,
@@ -57,6 +58,7 @@ impl Shape {
             layer: 0,
             kv_group: 0,
             window,
+            sinks,
             out,
         }
     }
@@ -81,24 +83,27 @@ impl Shape {
                 let keys: Vec<_> = (first..=token).map(|t| rotated(t, self.heads + kv)).collect();
                 let value = |t| oracle::wide(stored(t, self.heads + self.kv_heads + kv));
                 let values: Vec<_> = (first..=token).map(value).collect();
-                out.extend(oracle::attention(&rotated(token, query), &keys, &values));
+                let sink = norms.sinks.as_ref().map(|sinks| sinks.rows[0][query]);
+                out.extend(oracle::attention(&rotated(token, query), &keys, &values, sink));
             }
         }
         out
     }
 }
 
-/// Scales for query and key heads.
+/// Scales for query and key heads, and scores without values.
 struct Norms {
     q: Option<Known>,
     k: Option<Known>,
+    sinks: Option<Known>,
 }
 
 impl Norms {
-    /// Both, one or none.
-    fn random(rig: &mut Rig, head_dim: usize) -> Self {
-        let mut norm = || (rig.random.below(2) == 0).then(|| rig.norm(head_dim));
-        Self { q: norm(), k: norm() }
+    /// Each or none of them.
+    fn random(rig: &mut Rig, shape: &Shape) -> Self {
+        let mut vector = |len| (rig.random.below(2) == 0).then(|| rig.norm(len));
+        let (q, k) = (vector(shape.head_dim), vector(shape.head_dim));
+        Self { q, k, sinks: vector(shape.heads) }
     }
 }
 
@@ -118,7 +123,7 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
     let mut rig = Rig::new(level, 1 + seed as usize % 2, kv_dtype);
     rig.random = Random(seed);
     let shape = Shape::random(&mut rig.random);
-    let norms = Norms::random(&mut rig, shape.head_dim);
+    let norms = Norms::random(&mut rig, &shape);
     let tables = tables(&mut rig.random, 2, TOKENS, shape.block_tokens);
     let blocks = 2 * tables[0].len();
     let (block_tokens, width) = (shape.block_tokens, shape.heads * shape.head_dim);

@@ -116,6 +116,7 @@ impl Model {
             layer: 0,
             kv_group: 0,
             window: None,
+            sinks: None,
             out: mixed,
         };
         backend.attend(&args).unwrap();

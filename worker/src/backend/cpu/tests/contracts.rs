@@ -74,6 +74,7 @@ fn block_tables_are_checked() {
         layer,
         kv_group,
         window,
+        sinks: None,
         out,
     };
     for table in [&[][..], &[BlockId(0)], &[BlockId(0), BlockId(4)]] {

@@ -26,31 +26,37 @@ pub(super) struct Shape {
     pub(super) rope_dims: usize,
     pub(super) window: Option<u32>,
     pub(super) has_norms: bool,
+    pub(super) has_sinks: bool,
 }
+
+/// Neither norms nor sinks.
+const BARE: Shape = Shape {
+    heads: 1,
+    kv_heads: 1,
+    head_dim: 64,
+    rope_dims: 64,
+    window: None,
+    has_norms: false,
+    has_sinks: false,
+};
 
 /// Published shapes in small, and shapes that nobody publishes.
 const SHAPES: [Shape; 7] = [
-    Shape { heads: 4, kv_heads: 2, head_dim: 128, rope_dims: 128, window: None, has_norms: true },
-    Shape { heads: 8, kv_heads: 1, head_dim: 64, rope_dims: 64, window: None, has_norms: false },
-    Shape { heads: 2, kv_heads: 2, head_dim: 64, rope_dims: 64, window: Some(70), has_norms: true },
+    Shape { heads: 4, kv_heads: 2, head_dim: 128, rope_dims: 128, has_norms: true, ..BARE },
+    Shape { heads: 8, kv_heads: 1, has_sinks: true, ..BARE },
+    Shape { heads: 2, kv_heads: 2, window: Some(70), has_norms: true, has_sinks: true, ..BARE },
+    Shape { heads: 6, kv_heads: 2, head_dim: 128, rope_dims: 128, window: Some(1), ..BARE },
     Shape {
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 128,
-        rope_dims: 128,
-        window: Some(1),
-        has_norms: false,
-    },
-    Shape { heads: 3, kv_heads: 1, head_dim: 24, rope_dims: 16, window: None, has_norms: true },
-    Shape {
-        heads: 2,
+        heads: 3,
         kv_heads: 1,
-        head_dim: 70,
-        rope_dims: 70,
-        window: Some(65),
-        has_norms: false,
+        head_dim: 24,
+        rope_dims: 16,
+        has_norms: true,
+        has_sinks: true,
+        ..BARE
     },
-    Shape { heads: 16, kv_heads: 1, head_dim: 128, rope_dims: 128, window: None, has_norms: false },
+    Shape { heads: 2, kv_heads: 1, head_dim: 70, rope_dims: 70, window: Some(65), ..BARE },
+    Shape { heads: 16, kv_heads: 1, head_dim: 128, rope_dims: 128, has_sinks: true, ..BARE },
 ];
 
 impl Shape {
@@ -58,9 +64,10 @@ impl Shape {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    fn args(&self, qkv: Tensor, out: Tensor, norms: &[Option<Known>; 2]) -> AttendArgs {
+    fn args(&self, qkv: Tensor, out: Tensor, vectors: &[Option<Known>; 3]) -> AttendArgs {
         let dims = self.rope_dims as u32;
-        let [q_norm, k_norm] = [0, 1].map(|i| norms[i].as_ref().map(|norm| norm.weight));
+        let weight = |i: usize| vectors[i].as_ref().map(|known| known.weight);
+        let [q_norm, k_norm, sinks] = [0, 1, 2].map(weight);
         AttendArgs {
             qkv,
             heads: self.heads,
@@ -73,6 +80,7 @@ impl Shape {
             layer: 0,
             kv_group: 0,
             window: self.window,
+            sinks,
             out,
         }
     }
@@ -81,13 +89,13 @@ impl Shape {
     fn oracle(
         &self,
         qkv: &[f32],
-        norms: &[Option<Known>; 2],
+        vectors: &[Option<Known>; 3],
         wanted: impl Iterator<Item = usize>,
     ) -> Vec<oracle::Sum> {
         let (dim, tokens) = (self.head_dim, qkv.len() / self.qkv());
         let stored = |token: usize, head: usize| &qkv[token * self.qkv() + head * dim..][..dim];
         let rotated = |token, index| {
-            let norm = &norms[usize::from(index >= self.heads)];
+            let norm = &vectors[usize::from(index >= self.heads)];
             let head = match norm {
                 Some(norm) => oracle::rms_norm(stored(token, index), &norm.rows[0], EPS),
                 None => oracle::wide(stored(token, index)),
@@ -105,7 +113,8 @@ impl Shape {
                 let value = |t| oracle::wide(stored(t, self.heads + self.kv_heads + kv));
                 let values: Vec<_> = (seen..=token).map(value).collect();
                 let keys = &keys[kv][seen..=token];
-                out.extend(oracle::attention(&rotated(token, query), keys, &values));
+                let sink = vectors[2].as_ref().map(|sinks| sinks.rows[0][query]);
+                out.extend(oracle::attention(&rotated(token, query), keys, &values, sink));
             }
         }
         out
@@ -128,7 +137,8 @@ pub(super) struct Feeding {
     pub(super) repeats: usize,
     /// Of a chunk every so manieth token is compared with the oracle.
     compared: usize,
-    norms: [Option<Known>; 2],
+    /// Norms of queries and keys, sinks.
+    vectors: [Option<Known>; 3],
     tables: Vec<Vec<BlockId>>,
     qkv: Vec<Vec<f32>>,
     done: Vec<usize>,
@@ -140,7 +150,8 @@ impl Feeding {
         let each = tokens.div_ceil(BLOCK_TOKENS);
         let norm =
             |rig: &mut Rig| shape.has_norms.then(|| rig.weight(DType::F32, 1, shape.head_dim));
-        let norms = [norm(rig), norm(rig)];
+        let sinks = |rig: &mut Rig| shape.has_sinks.then(|| rig.weight(DType::F32, 1, shape.heads));
+        let vectors = [norm(rig), norm(rig), sinks(rig)];
         let width = shape.heads * shape.head_dim;
         let rows = 8192;
         let shapes = [(rows, shape.qkv(), Kind::Inner), (rows, width, Kind::Inner)];
@@ -159,7 +170,7 @@ impl Feeding {
         });
         let qkv = qkv.collect();
         let tables = tables(&mut rig.random, sequences, each);
-        Self { shape, repeats: 2, compared: 1, norms, tables, qkv, done: vec![0; sequences], at }
+        Self { shape, repeats: 2, compared: 1, vectors, tables, qkv, done: vec![0; sequences], at }
     }
 
     /// Feeds `counts` tokens of each sequence, compares, and returns what came out; decode rows draw
@@ -183,7 +194,7 @@ impl Feeding {
         let mut run = || {
             rig.write(qkv, &fed);
             rig.backend.upload(Arc::clone(&batch)).unwrap();
-            rig.backend.attend(&self.shape.args(qkv, out, &self.norms)).unwrap();
+            rig.backend.attend(&self.shape.args(qkv, out, &self.vectors)).unwrap();
             let got = rig.read(out);
             rig.outcome();
             got
@@ -198,7 +209,7 @@ impl Feeding {
             self.done[index] += count;
             let seen = &self.qkv[index][..self.done[index] * width];
             let wanted = (start..start + count).step_by(self.compared);
-            want.extend(self.shape.oracle(seen, &self.norms, wanted));
+            want.extend(self.shape.oracle(seen, &self.vectors, wanted));
             for token in (first..first + count).step_by(self.compared) {
                 compared.extend_from_slice(&got[token * out_width..][..out_width]);
             }

@@ -122,6 +122,7 @@ fn attention_bears_short_rings_and_pauses() {
         rope_dims: head_dim,
         window,
         has_norms: true,
+        has_sinks: true,
     };
     for shape in [shape(8, 2, 64, None), shape(4, 2, 128, Some(150))] {
         both(Half::Bf16, &format!("{shape:?}"), |rig| {
