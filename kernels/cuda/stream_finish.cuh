@@ -9,6 +9,7 @@
 #pragma once
 
 #include "fast_params.h"
+#include "layouts.cuh"
 #include "ptx.cuh"
 
 namespace stream {
@@ -104,7 +105,7 @@ struct Way {
   }
   // Gate and up: 16 rows are 8 of gate, then 8 of up.
   __device__ void glu_out(int r, int t, float4 sum) const {
-    const int row = first_row / 2 + r / 16 * 8 + r % 8;
+    const int row = first_row / 2 + layouts::gated(r).row;
     const int end = min(p.out_rows, (first_row + p.tile_rows) / 2);
     const bool biased = p.bias != nullptr && row < end;
     const float gate = biased ? p.bias[row] : 0.0f;

@@ -113,8 +113,8 @@ struct Spot {
   int row, token;
 };
 __device__ inline Spot spot_of(int thread, int quad) {
-  return {thread / 128 * 64 + thread % 128 / 32 * 16 + thread % 32 / 4,
-          quad * 8 + thread % 4 * 2};
+  const layouts::Place at = layouts::sum(thread, 4 * quad);
+  return {at.row, at.column};
 }
 
 // Adds up a tile over the cluster: every rank takes a part of the sums, from all ranks in order.
