@@ -40,11 +40,12 @@ template <typename S>
 Kernel kernel(void (*run)(StreamProductParams)) {
   return {S::kN, S::kRows, S::kSlices, S::kThreads, run};
 }
-#define KERNEL(N, GROUPS, SLICES) \
-  kernel<stream::Shape<N, GROUPS, SLICES>>(stream_product_n##N##_bf16)
-const std::vector<Kernel> kernels = {KERNEL(8, 1, 8),   KERNEL(16, 1, 4),  KERNEL(32, 1, 4),
-                                     KERNEL(64, 1, 2),  KERNEL(96, 2, 1),  KERNEL(128, 2, 1),
-                                     KERNEL(192, 3, 1), KERNEL(256, 3, 1)};
+#define KERNEL(NAME, ...) kernel<stream::Shape<__VA_ARGS__>>(stream_product_##NAME##_bf16)
+const std::vector<Kernel> kernels = {
+    KERNEL(n8s8, 8, 1, 8),     KERNEL(n8s4, 8, 1, 4),     KERNEL(n16s8, 16, 1, 8),
+    KERNEL(n16s4, 16, 1, 4),   KERNEL(n32, 32, 1, 4),     KERNEL(n64, 64, 1, 2),
+    KERNEL(n96, 96, 2, 1),     KERNEL(n128, 128, 2, 1),   KERNEL(n192g2, 192, 2, 1),
+    KERNEL(n192g3, 192, 3, 1), KERNEL(n256g2, 256, 2, 1), KERNEL(n256g3, 256, 3, 1)};
 
 struct Product {
   const char* name;

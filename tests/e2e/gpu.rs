@@ -124,7 +124,9 @@ fn the_demo_model_says_what_it_says_on_the_cpu_but_where_two_tokens_are_close() 
         return;
     }
     let text = TextModel::from_source(&binfer_shard::Source::open(model_path()).unwrap()).unwrap();
-    let server = Server::ready(Permit::alone(), 1, &["--device", "cuda"]);
+    let args = &["--device", "cuda"];
+    let mut server = Server::with("demo", Permit::alone(), 1, (args, &[]));
+    server.wait_until_ready();
     for golden in goldens() {
         let (path, body) = golden.ask_with_tokens();
         let said = server.client.post(path, &body).unwrap().text();
