@@ -127,7 +127,7 @@ impl CudaBackend {
 
     /// Remembers that part of a decode step falls to a general kernel, on an image that has others.
     pub(super) fn note_general(&mut self, what: impl FnOnce() -> String) {
-        if self.recordings.under_way.is_some() && self.device.target == Target::Sm90a {
+        if self.recordings.is_recording() && self.device.target == Target::Sm90a {
             self.recordings.general.insert(what());
         }
     }

@@ -13,6 +13,7 @@ use crate::backend::BackendError;
 
 /// Columns that `rms_norm_wide` takes at most.
 const WIDE_NORM_COLS_MAX: u32 = 8192;
+
 /// What becomes of the sums of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
