@@ -1,0 +1,77 @@
+// The race for a token: the same noise as worker/src/backend/cpu/sample.rs, and the best of a block.
+#pragma once
+
+#include "common.cuh"
+#include "sample_params.h"
+
+namespace binfer {
+
+constexpr uint32_t kNone = 0xffffffffu;
+
+__device__ inline uint64_t split_mix(uint64_t counter) {
+  uint64_t z = counter + 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+__device__ inline uint64_t stream_of(const StepOutput& output) {
+  const uint64_t place = static_cast<uint64_t>(output.choice) << 32 | output.position;
+  return split_mix(split_mix(output.seed) ^ place);
+}
+
+// -ln(-ln(u)) of 32 random bits of the token.
+__device__ inline uint32_t noise_bits(uint64_t stream, uint32_t token) {
+  return static_cast<uint32_t>(split_mix(stream + token * 0x9e3779b97f4a7c15ull) >> 32);
+}
+
+__device__ inline double gumbel(uint32_t bits) {
+  return -log(-log((static_cast<double>(bits) + 0.5) / 4294967296.0));
+}
+
+// Not less than gumbel(bits), and cheap: see the CPU's noise_bound.
+__device__ inline double noise_bound(uint32_t bits) {
+  return static_cast<double>(__clz(~bits) + 1) * 0.6931471805599453 + 1e-3;
+}
+
+// The best so far: the higher score, then the lower id.
+struct Best {
+  double score = -INFINITY;
+  uint32_t token = kNone;
+
+  __device__ void enter(double other_score, uint32_t other) {
+    if (other_score > score || (other_score == score && other < token)) {
+      score = other_score;
+      token = other;
+    }
+  }
+  __device__ void race(uint64_t stream, double inverse_temperature, uint32_t candidate, float logit) {
+    const double base = static_cast<double>(logit) * inverse_temperature;
+    const uint32_t bits = noise_bits(stream, candidate);
+    if (score - base <= noise_bound(bits)) enter(base + gumbel(bits), candidate);
+  }
+};
+
+// Best of a block, on thread 0.
+template <int kThreads>
+__device__ Best block_best(Best best) {
+  __shared__ double scores[kThreads / 32];
+  __shared__ uint32_t tokens[kThreads / 32];
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    const double score = __shfl_xor_sync(0xffffffffu, best.score, lanes);
+    best.enter(score, __shfl_xor_sync(0xffffffffu, best.token, lanes));
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) {
+    scores[threadIdx.x / 32] = best.score;
+    tokens[threadIdx.x / 32] = best.token;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int warp = 1; warp < kThreads / 32; ++warp) best.enter(scores[warp], tokens[warp]);
+  }
+  return best;
+}
+
+}  // namespace binfer
