@@ -80,6 +80,11 @@ impl Engine {
         Self(parts)
     }
 
+    /// Which rank it is.
+    pub fn rank(&self) -> Rank {
+        self.0.identity.rank
+    }
+
     /// Applies the plan, packs it, enqueues forward and sample. Does not wait.
     pub fn launch(&mut self, plan: &Plan) -> Result<InFlight, EngineError> {
         let began = Instant::now();
@@ -95,8 +100,9 @@ impl Engine {
     }
 
     fn enqueue(&mut self, batch: Arc<Batch>) -> Result<Ticket, BackendError> {
-        if self.0.backend.upload(Arc::clone(&batch))? == Begun::Operations {
-            self.operate(&batch)?;
+        match self.0.backend.upload(Arc::clone(&batch))? {
+            Begun::Operations => self.operate(&batch)?,
+            Begun::Replayed => self.0.progress.replays(batch.rows.len()),
         }
         self.0.backend.commit()
     }

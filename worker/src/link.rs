@@ -13,6 +13,7 @@ use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, Down, Failed, Hello, Up, down, up};
 use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, VERSION};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
@@ -47,6 +48,14 @@ impl EnginePort {
     /// Sends a message up; a closed link ends the process anyway.
     pub fn send(&self, message: up::Message) {
         let _ = self.up.send(Up { message: Some(message) });
+    }
+
+    /// Passes an outcome on; a failure is told the coordinator first, with where the engine was.
+    pub fn told<T>(&self, outcome: Result<T>) -> Result<T> {
+        if let Err(error) = &outcome {
+            self.send(failed(&self.progress, format!("{error:#}")));
+        }
+        outcome
     }
 }
 
@@ -129,7 +138,7 @@ async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result
     let progress = Arc::new(Progress::default());
     let abort = Arc::new(Mutex::new(None));
     let (down, port_down) = mpsc::channel();
-    let (over, mut engine_over) = tokio::sync::oneshot::channel();
+    let (over, mut engine_over) = oneshot::channel();
     let port = EnginePort {
         down: port_down,
         up: up.clone(),
@@ -141,8 +150,12 @@ async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result
         .spawn(move || {
             let outcome =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| setup::run(&port)));
-            let _ =
-                over.send(outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the engine panicked"))));
+            let untold = match outcome {
+                Ok(Ok(())) => Some("the engine ended"),
+                Ok(Err(_)) => None,
+                Err(_) => Some("the engine panicked"),
+            };
+            let _ = over.send(untold);
         })
         .context("worker: cannot start the engine thread")?;
     let mut beat = tokio::time::interval(BEAT);
@@ -156,8 +169,10 @@ async fn serve(mut incoming: Streaming<Down>, up: UnboundedSender<Up>) -> Result
                 Ok(Some(Down { message: None })) => {}
                 Err(_) => break ExitCode::from(EXIT_FAILED),
             },
-            outcome = &mut engine_over => {
-                report(outcome, &progress, &up);
+            untold = &mut engine_over => {
+                if let Some(cause) = untold.unwrap_or(Some("the engine thread is gone")) {
+                    let _ = up.send(Up { message: Some(failed(&progress, cause.into())) });
+                }
                 // The report is on its way: the coordinator answers it with Stop, or closes.
                 let _ = tokio::time::timeout(Duration::from_secs(2), incoming.message()).await;
                 break ExitCode::from(EXIT_FAILED);
@@ -187,18 +202,32 @@ fn send_beat(progress: &Progress, up: &UnboundedSender<Up>) {
     let _ = up.send(Up { message: Some(up::Message::Beat(beat)) });
 }
 
-/// Tells the coordinator why the engine ended.
-fn report(
-    outcome: Result<Result<()>, tokio::sync::oneshot::error::RecvError>,
-    progress: &Progress,
-    up: &UnboundedSender<Up>,
-) {
-    let cause = match outcome {
-        Ok(Ok(())) => "the engine ended".into(),
-        Ok(Err(error)) => format!("{error:#}"),
-        Err(_) => "the engine thread is gone".into(),
-    };
+fn failed(progress: &Progress, cause: String) -> up::Message {
     let at = progress.snapshot();
-    let failed = Failed { operation: at.operation(), step: at.step_launched, cause };
-    let _ = up.send(Up { message: Some(up::Message::Failed(failed)) });
+    up::Message::Failed(Failed { operation: at.operation(), step: at.step_launched, cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Operation;
+
+    #[test]
+    fn a_failure_is_told_with_step_and_operation_and_a_success_is_not() {
+        let (up, mut told) = unbounded_channel();
+        let progress = Arc::new(Progress::default());
+        let (down, abort) = (mpsc::channel().1, Arc::default());
+        let port = EnginePort { down, up, progress: Arc::clone(&progress), abort };
+        assert_eq!(port.told(Ok(3)).unwrap(), 3);
+        assert!(told.try_recv().is_err());
+        progress.launched(9);
+        progress.enter(Operation::Down, Some(2));
+        let error = anyhow::anyhow!("out of memory").context("step 9");
+        assert!(port.told::<()>(Err(error)).is_err());
+        let Ok(Up { message: Some(up::Message::Failed(failed)) }) = told.try_recv() else {
+            panic!("nothing was told");
+        };
+        assert_eq!((failed.step, failed.operation.as_str()), (9, "layers.2.ffn.down"));
+        assert_eq!(failed.cause, "step 9: out of memory");
+    }
 }

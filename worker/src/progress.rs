@@ -29,9 +29,11 @@ pub enum Operation {
     Head,
     /// Sampling.
     Sample,
+    /// All of a step, out of a recording.
+    Recorded,
 }
 
-const OPERATIONS: [(Operation, &str); 10] = [
+const OPERATIONS: [(Operation, &str); 11] = [
     (Operation::Idle, "idle"),
     (Operation::Pack, "pack"),
     (Operation::Embed, "embed"),
@@ -42,9 +44,10 @@ const OPERATIONS: [(Operation, &str); 10] = [
     (Operation::Down, "ffn.down"),
     (Operation::Head, "head"),
     (Operation::Sample, "sample"),
+    (Operation::Recorded, "recorded step"),
 ];
 
-/// Layer number of operations outside of layers.
+/// In place of a layer, for operations outside of layers.
 const NO_LAYER: u64 = 0xffff;
 
 /// Shared between the executing thread (writes) and the link (reads).
@@ -52,7 +55,8 @@ const NO_LAYER: u64 = 0xffff;
 pub struct Progress {
     step_launched: AtomicU64,
     step_finished: AtomicU64,
-    /// Operation in the low 8 bits, layer in the next 16, count of operations in the rest.
+    /// Operation in the low 8 bits, layer in the next 16 (or rows of a recorded step), count of
+    /// operations in the rest.
     last: AtomicU64,
 }
 
@@ -65,7 +69,8 @@ pub struct Snapshot {
     pub step_finished: u64,
     /// Operations entered so far; wraps at 2^40.
     pub operations: u64,
-    layer: u64,
+    /// Layer, or rows.
+    place: u64,
     operation: u64,
 }
 
@@ -75,17 +80,28 @@ impl Progress {
         self.step_launched.store(step, Ordering::Relaxed);
     }
 
-    /// A step is over.
+    /// A step is over. Where another one is under way, its operation stays the last one.
     pub fn finished(&self, step: u64) {
         self.step_finished.store(step, Ordering::Relaxed);
-        self.enter(Operation::Idle, None);
+        if step >= self.step_launched.load(Ordering::Relaxed) {
+            self.enter(Operation::Idle, None);
+        }
     }
 
     /// An operation is about to run.
     pub fn enter(&self, operation: Operation, layer: Option<usize>) {
+        self.put(operation, layer.map_or(NO_LAYER, |layer| layer as u64));
+    }
+
+    /// A step of so many rows was enqueued as a whole.
+    pub fn replays(&self, rows: usize) {
+        self.put(Operation::Recorded, rows as u64);
+    }
+
+    fn put(&self, operation: Operation, place: u64) {
         let count = (self.last.load(Ordering::Relaxed) >> 24).wrapping_add(1);
-        let layer = layer.map_or(NO_LAYER, |layer| layer as u64 & NO_LAYER);
-        self.last.store(count << 24 | layer << 8 | operation as u64, Ordering::Relaxed);
+        let last = count << 24 | (place & NO_LAYER) << 8 | operation as u64;
+        self.last.store(last, Ordering::Relaxed);
     }
 
     /// Where the executing thread is.
@@ -95,7 +111,7 @@ impl Progress {
             step_launched: self.step_launched.load(Ordering::Relaxed),
             step_finished: self.step_finished.load(Ordering::Relaxed),
             operations: last >> 24,
-            layer: last >> 8 & NO_LAYER,
+            place: last >> 8 & NO_LAYER,
             operation: last & 0xff,
         }
     }
@@ -114,10 +130,14 @@ impl fmt::Display for Snapshot {
             .iter()
             .find(|(operation, _)| *operation as u64 == self.operation)
             .map_or("unknown", |(_, name)| name);
-        if self.layer == NO_LAYER {
+        let place = self.place;
+        if self.operation == Operation::Recorded as u64 {
+            return write!(f, "{name} of {place} rows");
+        }
+        if place == NO_LAYER {
             return f.write_str(name);
         }
-        write!(f, "layers.{}.{name}", self.layer)
+        write!(f, "layers.{place}.{name}")
     }
 }
 
@@ -135,5 +155,20 @@ mod tests {
         assert_eq!(at.operation(), "layers.17.attn.out");
         progress.enter(Operation::Head, None);
         assert_eq!(progress.snapshot().operation(), "head");
+    }
+
+    #[test]
+    fn a_step_that_ends_while_another_runs_leaves_that_ones_operation() {
+        let progress = Progress::default();
+        progress.launched(1);
+        progress.replays(200);
+        progress.launched(2);
+        progress.replays(5);
+        progress.finished(1);
+        let at = progress.snapshot();
+        assert_eq!((at.step_launched, at.step_finished), (2, 1));
+        assert_eq!(at.operation(), "recorded step of 5 rows");
+        progress.finished(2);
+        assert_eq!(progress.snapshot().operation(), "idle");
     }
 }

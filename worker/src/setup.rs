@@ -34,9 +34,20 @@ const IN_FLIGHT_MAX: usize = 2;
 /// How often the device is asked whether it is done, while no plan comes.
 const POLL: Duration = Duration::from_micros(20);
 
-/// Runs the engine until the link closes.
+/// Runs the engine until the link closes. A failure is told while what failed still lives: to end a
+/// communicator, or to free memory behind kernels that hang, takes longer than peers wait.
 pub fn run(port: &EnginePort) -> Result<()> {
-    let Some(mut engine) = get_ready(port)? else { return Ok(()) };
+    let Some(mut rank) = port.told(load(port))? else { return Ok(()) };
+    let Some(blocks) = port.told(rank.meet(port))? else { return Ok(()) };
+    let mut engine = rank.into_engine(port, blocks);
+    port.told(work(port, &mut engine))
+}
+
+/// Makes recordings, says that the rank is ready, and runs steps.
+fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
+    engine.record()?;
+    let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
+    port.send(up::Message::Ready(Ready { rank, memory, notes }));
     let mut in_flight = VecDeque::new();
     loop {
         let is_full = in_flight.len() == IN_FLIGHT_MAX;
@@ -109,31 +120,73 @@ impl LoadedRank {
         let layout = &self.layout;
         Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
     }
+
+    /// Joins the other ranks and takes all memory; returns the blocks per KV group that all agreed on.
+    fn meet(&mut self, port: &EnginePort) -> Result<Option<Vec<u32>>> {
+        let (me, world) = (self.welcome.rank as usize, self.welcome.world as usize);
+        if me == 0 && world > 1 {
+            let id = self.backend.comm_id(world)?;
+            port.send(up::Message::CommId(CommId { id }));
+        }
+        if world > 1 {
+            let Some(down::Message::Comm(Comm { id })) = next(port) else { return Ok(None) };
+            let abort = self.backend.join(&id, me, world)?;
+            if let Ok(mut slot) = port.abort.lock() {
+                *slot = Some(abort);
+            }
+        }
+        let Some(down::Message::Allocate(Allocate { blocks })) = next(port) else {
+            return Ok(None);
+        };
+        let (spec, limits) = (self.source.spec(), self.limits());
+        let (got, wanted) = (blocks.len(), spec.kv_groups.len());
+        if got != wanted {
+            bail!("blocks for {got} KV groups where the model has {wanted}");
+        }
+        let activations = Activations::plan(&self.model, limits);
+        let plan = memory::plan(spec, &self.layout, &activations, limits, &blocks)?;
+        self.backend.allocate(&plan)?;
+        Ok(Some(blocks))
+    }
+
+    /// A rank that has its memory, ready to record and to work.
+    fn into_engine(self, port: &EnginePort, blocks: Vec<u32>) -> Engine {
+        let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
+        let identity = Identity {
+            group: GroupId(self.welcome.group),
+            epoch: Epoch(self.welcome.epoch),
+            rank: Rank(self.welcome.rank),
+        };
+        let plan_limits = PlanLimits {
+            slots_max: load.slots_max,
+            tokens_per_step_max: load.tokens_per_step_max,
+            vocab: spec.vocab,
+            blocks,
+        };
+        let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
+        let slots = SlotTable::new(
+            (identity.group, identity.epoch),
+            plan_limits,
+            load.context_max,
+            block_tokens,
+        );
+        let activations = Activations::plan(&self.model, limits);
+        Engine::new(EngineParts {
+            identity,
+            backend: self.backend,
+            model: self.model,
+            activations,
+            slots,
+            progress: Arc::clone(&port.progress),
+        })
+    }
 }
 
-fn get_ready(port: &EnginePort) -> Result<Option<Engine>> {
+/// Loads what the coordinator says, if it says anything.
+fn load(port: &EnginePort) -> Result<Option<LoadedRank>> {
     let Some(down::Message::Welcome(welcome)) = next(port) else { return Ok(None) };
     let Some(down::Message::Load(load)) = next(port) else { return Ok(None) };
-    let mut rank = load_rank(port, welcome, load)?;
-    if rank.welcome.rank == 0 && rank.welcome.world > 1 {
-        let id = rank.backend.comm_id(rank.welcome.world as usize)?;
-        port.send(up::Message::CommId(CommId { id }));
-    }
-    if rank.welcome.world > 1 {
-        let Some(down::Message::Comm(Comm { id })) = next(port) else { return Ok(None) };
-        let (me, world) = (rank.welcome.rank as usize, rank.welcome.world as usize);
-        let abort = rank.backend.join(&id, me, world)?;
-        if let Ok(mut slot) = port.abort.lock() {
-            *slot = Some(abort);
-        }
-    }
-    let Some(down::Message::Allocate(Allocate { blocks })) = next(port) else { return Ok(None) };
-    let rank_number = rank.welcome.rank;
-    let mut engine = allocate(port, rank, &blocks)?;
-    engine.record()?;
-    let (memory, notes) = (engine.ledger(), engine.notes());
-    port.send(up::Message::Ready(Ready { rank: rank_number, memory, notes }));
-    Ok(Some(engine))
+    load_rank(port, welcome, load).map(Some)
 }
 
 fn next(port: &EnginePort) -> Option<down::Message> {
@@ -175,42 +228,6 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     }));
     Ok(loaded)
-}
-
-fn allocate(port: &EnginePort, mut rank: LoadedRank, blocks: &[u32]) -> Result<Engine> {
-    let (spec, load) = (rank.source.spec(), &rank.load);
-    if blocks.len() != spec.kv_groups.len() {
-        bail!("blocks for {} KV groups where the model has {}", blocks.len(), spec.kv_groups.len());
-    }
-    let limits = rank.limits();
-    let activations = Activations::plan(&rank.model, limits);
-    rank.backend.allocate(&memory::plan(spec, &rank.layout, &activations, limits, blocks)?)?;
-    let identity = Identity {
-        group: GroupId(rank.welcome.group),
-        epoch: Epoch(rank.welcome.epoch),
-        rank: Rank(rank.welcome.rank),
-    };
-    let plan_limits = PlanLimits {
-        slots_max: load.slots_max,
-        tokens_per_step_max: load.tokens_per_step_max,
-        vocab: spec.vocab,
-        blocks: blocks.to_vec(),
-    };
-    let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
-    let slots = SlotTable::new(
-        (identity.group, identity.epoch),
-        plan_limits,
-        load.context_max,
-        block_tokens,
-    );
-    Ok(Engine::new(EngineParts {
-        identity,
-        backend: rank.backend,
-        model: rank.model,
-        activations,
-        slots,
-        progress: Arc::clone(&port.progress),
-    }))
 }
 
 fn name(message: &down::Message) -> &'static str {
