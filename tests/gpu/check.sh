@@ -6,33 +6,57 @@
 #                               that looks for races (skipped where tests were built without it)
 #   memcheck, synccheck         compute-sanitizer, on the device's own image, every buffer an
 #   initcheck, racecheck        allocation of its own with a red zone behind it; a number is how many
-#                               reports there were: docs/gpu-tests.md says which are known
+#                               reports there were, `known` and a number where known.txt has them all
 #
 #   tests/gpu/check.sh LOGS TEST_BINARY...      `make gpu-test` builds the binaries and calls this
 #
-# Needs a GPU, compute-sanitizer for the last four, and no cargo. Run in the repository's root.
-# WAYS chooses columns, ONLY tests (a pattern), JOBS how many run at once, LIMIT_S the seconds of one,
-# TOTAL_S of all.
+# Needs a GPU, compute-sanitizer for the last four, and no cargo. Run in the repository's root. In
+# pieces: WAYS chooses columns, ONLY tests (a pattern), and results of earlier calls with the same LOGS
+# stay in the table unless run again. JOBS is how many run at once, LIMIT_S the seconds of one, TOTAL_S
+# of all; what was not reached is a dash.
 set -uo pipefail
 
 logs=$1
 shift
 ways=(${WAYS:-own compute_80 stressed memcheck synccheck initcheck racecheck})
 limit_s=${LIMIT_S:-300}
+reports_max=2000
+known=$(dirname "$0")/known.txt
 mkdir -p "$logs"
-: > "$logs/results"
+touch "$logs/results"
 export BINFER_REQUIRE_GPU=1
 
 # What a way runs a test with.
 command_of() {
     local way=$1 sanitizer
-    sanitizer="env BINFER_SANITIZED=1 compute-sanitizer --tool $way --error-exitcode 99 --print-limit 20"
+    sanitizer="env BINFER_SANITIZED=1 compute-sanitizer --tool $way --error-exitcode 99"
+    sanitizer+=" --print-limit $reports_max --show-backtrace no"
     [ "$way" = memcheck ] && sanitizer+=" --padding 512"
     case $way in
     own) echo env BINFER_KERNELS= ;;
     compute_80 | stressed) echo env "BINFER_KERNELS=$way" ;;
     *) echo "$sanitizer" ;;
     esac
+}
+
+# The kernel that each report in a sanitizer's log names.
+kernels_of() {
+    sed -nE -e 's/^=+     at (void )?([A-Za-z0-9_]+).*/\2/p' \
+        -e 's/^=+ (Error|Warning): .*(R|r)ace.* at (void )?([A-Za-z0-9_]+).*/\4/p' "$1"
+}
+
+# Says how many reports a log has, and whether known.txt has all of them.
+reports_of() {
+    local log=$1 name=$2 way=$3 count
+    count=$(grep -oE 'SUMMARY: [0-9]+' "$log" | tail -1 | grep -oE '[0-9]+')
+    if [ -z "$count" ] || [ "$count" -gt "$reports_max" ]; then
+        echo "${count:-FAILED}"
+        return
+    fi
+    kernels_of "$log" | awk -v name="$name" -v way="$way" -v count="$count" '
+        NR == FNR { if ($1 == way && name ~ ("(^|::)" $2 "$")) known[$3] = 1; next }
+        $1 in known { explained++ }
+        END { print (explained == count ? "known-" : "") count }' "$known" -
 }
 
 # Runs one test in one way; appends "test way result seconds".
@@ -46,12 +70,13 @@ run() {
     code=$?
     result=FAILED
     [ $code -eq 0 ] && result=ok
+    [ $code -eq 0 ] && grep -q 'skipped: ' "$log" && result=skipped
     [ $code -eq 124 ] && result=LATE
-    [ $code -eq 99 ] && result=$(grep -oE 'SUMMARY: [0-9]+' "$log" | tail -1 | grep -oE '[0-9]+')
-    echo "$name $way ${result:-FAILED} $((($(date +%s%N) - began) / 100000000))" >> "$logs/results"
+    [ $code -eq 99 ] && result=$(reports_of "$log" "$name" "$way")
+    echo "$name $way $result $((($(date +%s%N) - began) / 100000000))" >> "$logs/results"
 }
-export -f run command_of
-export logs limit_s
+export -f run command_of kernels_of reports_of
+export logs limit_s reports_max known
 
 # Tests that match a pattern, with every way: binary, name, way, each ending with 0.
 runs() {
@@ -69,15 +94,15 @@ runs() {
 }
 
 binaries=("$@")
-# These watch the device's memory, are several processes that wait for each other, or repeat small
-# steps a thousand times on all images by themselves.
-alone='mixed_load|rank|::stress::'
+# The real program and mixed load take the device's memory or watch it, ranks are processes that wait
+# for each other, and a thousand repeats run on all images by themselves.
+alone='(^|::)gpu::|::ranks::|::stress::'
 runs "$alone" | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P 1 bash -c 'run "$@"' run
 runs -v "$alone" |
     timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "${JOBS:-4}" bash -c 'run "$@"' run
 
 awk -v ways="${ways[*]}" '
-    { cell[$1, $2] = $3 " " $4 / 10; if ($3 != "ok") bad++ }
+    { cell[$1, $2] = $3 " " $4 / 10; good[$1, $2] = $3 ~ /^(ok|skipped|known-[0-9]+)$/ }
     !seen[$1]++ { order[++count] = $1 }
     END {
         columns = split(ways, way, " ")
@@ -94,6 +119,7 @@ awk -v ways="${ways[*]}" '
             }
             printf "\n"
         }
+        for (key in good) bad += !good[key]
         printf "%d tests, %d not ok; logs of all in the folder\n", count, bad
         exit bad > 0
-    }' <(sort "$logs/results")
+    }' <(sort -s -k1,1 "$logs/results")

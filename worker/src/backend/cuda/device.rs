@@ -110,6 +110,18 @@ impl Device {
         Ok(true)
     }
 
+    /// Goes on as on a device whose blocks have so much shared memory.
+    #[cfg(test)]
+    pub(super) fn limit_shared_memory(
+        &mut self,
+        bytes: u32,
+        half: Half,
+    ) -> Result<(), BackendError> {
+        self.info.shared_bytes_max = bytes;
+        self.functions = load(modules(self.target), half, bytes)?;
+        Ok(())
+    }
+
     /// From now on names of launched kernels are kept, or not.
     pub(super) fn keep_names(&self, wanted: bool) {
         *self.launched.borrow_mut() = wanted.then(Vec::new);

@@ -82,6 +82,7 @@ pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
     parts.sort_by_key(|rows| std::cmp::Reverse(rows.bytes()));
     let threads = threads.clamp(1, THREADS_MAX).min(parts.len());
     let row_bytes_max = parts.iter().map(|rows| rows.row_bytes).max().unwrap_or(0);
+    let piece_bytes = PIECE_BYTES.min(parts.first().map_or(0, Rows::bytes)).max(row_bytes_max);
     let (parts, open, next) = (&parts, &open, &AtomicUsize::new(0));
     thread::scope(|scope| {
         let (filled, ready) = mpsc::channel();
@@ -89,7 +90,7 @@ pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
         for thread in 0..threads {
             let (give, free) = mpsc::channel();
             for _ in 0..PIECES {
-                let buffer = PinnedBuffer::new(PIECE_BYTES.max(row_bytes_max))?;
+                let buffer = PinnedBuffer::new(piece_bytes)?;
                 let _ = give.send(Piece { buffer, uploaded: Event::new()? });
             }
             let lane = Lane { thread, free, filled: filled.clone() };

@@ -69,10 +69,9 @@ pub(in crate::backend) fn attention(
     let largest = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
     let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - largest).exp());
-    (0..query.len())
-        .map(|element| {
-            let column: Vec<f64> = values.iter().map(|value| value[element] / total).collect();
-            Sum { size: 1.0, ..dot(&weights, &column) }
-        })
-        .collect()
+    let mut sums = vec![0.0; query.len()];
+    for (weight, value) in weights.iter().zip(values) {
+        sums.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight / total * value);
+    }
+    sums.into_iter().map(|value| Sum { value, size: 1.0 }).collect()
 }

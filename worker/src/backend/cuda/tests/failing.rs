@@ -59,7 +59,8 @@ fn serve(tiny: &mut Tiny) -> Drawn {
     joined.tokens[0] = TokenInput::LastSample(SlotId(0));
     joined.tokens[1] = TokenInput::LastSample(SlotId(2));
     steps.push(joined);
-    steps.extend((20..50).map(|start| next(&[(HEIR, VICTIM, start)])));
+    let end = if is_sanitized() { 22 } else { 50 };
+    steps.extend((20..end).map(|start| next(&[(HEIR, VICTIM, start)])));
     let run = |batch: Batch| {
         let rows = batch.outputs.len();
         let (_, outcome, logits) = tiny.step(batch);

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::goldens::{bound, feed};
 use super::tiny::{Tiny, What, fixture, table};
-use super::{Half, Piece, batch, is_sanitized, output, settings};
+use super::{Half, Piece, TOKENS, batch, is_sanitized, output, rank_drawing, settings};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::cuda::CudaSettings;
 use crate::backend::{Backend, Begun};
@@ -29,7 +29,7 @@ const DRAWN: usize = 24;
 const ROWS: usize = 3;
 
 /// Tells the parent.
-fn say(what: &str) {
+pub(super) fn say(what: &str) {
     println!("{MARK}{what}");
 }
 
@@ -58,7 +58,10 @@ fn join(settings: CudaSettings, what: What, rank: usize) -> Tiny {
 /// What a process does that is a rank; nothing in the process that runs all tests.
 #[test]
 fn a_rank_plays_its_part() {
-    let Ok(role) = std::env::var(ROLE) else { return };
+    let Ok(role) = std::env::var(ROLE) else {
+        eprintln!("skipped: it is a part of the tests beside it");
+        return;
+    };
     let (rank, world, name): (usize, usize, String) = serde_json::from_str(&role).unwrap();
     let settings = CudaSettings { world, ..settings(Half::Bf16).unwrap() };
     let what =
@@ -69,6 +72,7 @@ fn a_rank_plays_its_part() {
     if name.is_empty() {
         return wait_for_end();
     }
+    rank_drawing::check(&mut tiny, &name);
     let text = std::fs::read_to_string(fixture(&name).join("golden.json")).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
     for (slot, case) in golden["prompts"].as_array().unwrap().iter().enumerate() {
@@ -77,19 +81,21 @@ fn a_rank_plays_its_part() {
     wait_for_end();
 }
 
-/// Every rank's `x` is the sum of all of them.
+/// Every rank's `x` is the sum of all of them, of any size, twice.
 fn check_sums(tiny: &mut Tiny, rank: usize, world: usize) {
-    for (rows, cols) in [(1, 1), (3, 64), (512, 64)] {
-        let x = Tensor { offset: 0, rows, cols, kind: Kind::Sum };
+    for (index, rows) in TOKENS.into_iter().chain([512, 8192]).enumerate() {
+        let x = Tensor { offset: 0, rows, cols: [1, 3, 5][index % 3], kind: Kind::Sum };
         let mine = |at: usize| (at % 251) as f32 + 1000.0 * rank as f32;
         let bytes: Vec<u8> = (0..x.len()).flat_map(|at| mine(at).to_le_bytes()).collect();
-        let (memory, stream) = (&tiny.backend.memory, &tiny.backend.device.stream);
-        memory.arena.write(0, &bytes, stream).unwrap();
-        tiny.backend.all_reduce(x).unwrap();
         let ranks = (0..world).sum::<usize>() as f32;
         let want = |at: usize| world as f32 * (at % 251) as f32 + 1000.0 * ranks;
-        let got = tiny.backend.read(x).unwrap();
-        assert!(got.iter().enumerate().all(|(at, got)| *got == want(at)), "{rows} x {cols}");
+        for _ in 0..2 {
+            let (memory, stream) = (&tiny.backend.memory, &tiny.backend.device.stream);
+            memory.arena.write(0, &bytes, stream).unwrap();
+            tiny.backend.all_reduce(x).unwrap();
+            let got = tiny.backend.read(x).unwrap();
+            assert!(got.iter().enumerate().all(|(at, got)| *got == want(at)), "{x:?}");
+        }
     }
 }
 
