@@ -40,9 +40,6 @@ impl Plan {
     }
 
     fn check_all(&self, limits: &PlanLimits) -> Result<(), String> {
-        if self.masked {
-            return Err("masked sampling is not in this version".into());
-        }
         let slots = || self.close.iter().chain(self.open.iter().map(|open| &open.slot));
         if let Some(slot) = slots().find(|slot| slot.0 >= limits.slots_max) {
             return Err(format!("slot {slot} is not below {}", limits.slots_max));

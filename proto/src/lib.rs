@@ -1,12 +1,13 @@
 //! Everything two binfer processes must agree on.
 //!
-//! Plain Rust types for the step contract ([`Plan`], [`StepResult`]) with their checks and hashes,
+//! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks and hashes,
 //! and [`wire`], the one file that converts them to the prost types generated from `cluster.proto`.
 //! Deliberately absent: transport, scheduling, and anything that knows a model.
 
 mod check;
 mod hash;
 mod ids;
+mod masks;
 mod plan;
 mod result;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub use check::{PlanError, PlanLimits};
 pub use ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId, Token};
+pub use masks::{Mask, Masks, MasksError};
 pub use plan::{
     BIASES_MAX, Bias, BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start,
     TOP_LOGPROBS_MAX, expand_rows,

@@ -22,7 +22,7 @@ pub struct Plan {
     pub blocks: Vec<BlockGrant>,
     /// What runs.
     pub rows: Rows,
-    /// Sampling waits for `Masks` messages.
+    /// Sampling waits for the step's [`crate::Masks`].
     pub masked: bool,
 }
 

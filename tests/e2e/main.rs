@@ -11,6 +11,7 @@
 //! | `gpu` | the real program on GPUs |
 //! | `hub` | models by their id on the hub |
 //! | `logits` | logits against the goldens; their bits in any company |
+//! | `masks` | masked steps, on real workers without a coordinator |
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `features` | features of the tiny checkpoints switched off: the goldens notice |
 //! | `nccl` | a library for several GPUs that will not do |
@@ -41,6 +42,7 @@ mod harness;
 mod hub;
 mod kill;
 mod logits;
+mod masks;
 mod nccl;
 mod packed;
 mod parity;
@@ -55,6 +57,7 @@ mod timing;
 mod tiny;
 mod tokens;
 mod trace;
+mod workers;
 
 #[path = "../../shard-tool/tests/support/blocks.rs"]
 mod blocks;

@@ -42,6 +42,7 @@ fn batch() -> Batch {
             biases: 0,
             logprobs: 0,
         }],
+        masked: false,
     }
 }
 

@@ -9,7 +9,7 @@ use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
 use binfer_shard::spec::KvKind;
 use binfer_shard::{Source, layouts};
 use binfer_worker::backend::Backend;
-use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight};
+use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight, Launched};
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model;
 use binfer_worker::progress::Progress;
@@ -112,8 +112,11 @@ impl Pair {
 
     /// Both begin the step.
     pub(crate) fn launch(&mut self, plan: &Plan) {
-        self.in_flight
-            .push_back(self.engines.each_mut().map(|engine| engine.launch(plan).unwrap()));
+        let launch = |engine: &mut Engine| match engine.launch(plan).unwrap() {
+            Launched::InFlight(step) => step,
+            Launched::Waiting(step) => panic!("step {} is masked", step.step()),
+        };
+        self.in_flight.push_back(self.engines.each_mut().map(launch));
     }
 
     /// The oldest step's result, which both must have.

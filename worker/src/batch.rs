@@ -84,4 +84,6 @@ pub struct Batch {
     pub rows: Vec<BatchRow>,
     /// The tokens to draw.
     pub outputs: Vec<BatchOutput>,
+    /// Drawing waits for masks.
+    pub masked: bool,
 }

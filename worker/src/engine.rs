@@ -1,13 +1,15 @@
 //! One step on one rank: apply, pack, enqueue; then wait and read.
 //!
-//! `launch` and `collect` are apart because a device runs while the host goes on. Host slots hold
+//! `launch` and `collect` are apart because a device runs while the host goes on; `masks` is between
+//! them where a plan says so, because the forward runs while the host makes them. Host slots hold
 //! nothing that depends on a sampled token. Deliberately absent: gRPC, threads, decisions.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use binfer_proto::{
-    Epoch, GroupId, Plan, PlanError, Rank, RowResult, RowStatus, StepId, StepResult, Tokens,
+    Epoch, GroupId, Masks, MasksError, Plan, PlanError, Rank, RowResult, RowStatus, StepId,
+    StepResult, Tokens,
 };
 
 use crate::backend::{Backend, BackendError, Begun, StepOutput, Ticket};
@@ -16,7 +18,7 @@ use crate::forward;
 use crate::memory::Activations;
 use crate::model::Model;
 use crate::progress::{Operation, Progress};
-use crate::slots::SlotTable;
+use crate::slots::{Applied, SlotTable};
 
 /// Which worker this is.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,9 @@ pub enum EngineError {
     /// The plan contradicts what this rank knows.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Masks came that no step waits for, or that the one that waits cannot have.
+    #[error(transparent)]
+    Masks(#[from] MasksError),
     /// An operation failed.
     #[error("step {step}: {source}")]
     Backend {
@@ -64,10 +69,37 @@ pub struct EngineParts {
 /// A rank that is ready for steps.
 pub struct Engine(EngineParts);
 
+/// A step that was launched.
+pub enum Launched {
+    /// All of it is enqueued.
+    InFlight(InFlight),
+    /// Its forward is; it draws once it has its masks.
+    Waiting(Waiting),
+}
+
 /// A step that was enqueued.
 pub struct InFlight {
-    step: StepId,
+    applied: AppliedPlan,
     ticket: Ticket,
+}
+
+/// A step whose drawing is not enqueued.
+pub struct Waiting {
+    applied: AppliedPlan,
+    batch: Arc<Batch>,
+    begun: Begun,
+}
+
+impl Waiting {
+    /// Which step it is.
+    pub fn step(&self) -> StepId {
+        self.applied.step
+    }
+}
+
+/// What a step's result needs of its plan.
+struct AppliedPlan {
+    step: StepId,
     plan_hash: u64,
     /// See [`crate::slots::Applied::draws`].
     draws: Vec<Option<u8>>,
@@ -85,32 +117,69 @@ impl Engine {
         self.0.identity.rank
     }
 
-    /// Applies the plan, packs it, enqueues forward and sample. Does not wait.
-    pub fn launch(&mut self, plan: &Plan) -> Result<InFlight, EngineError> {
+    /// Applies the plan, packs it, enqueues forward and, if it is not masked, sample. Does not wait.
+    pub fn launch(&mut self, plan: &Plan) -> Result<Launched, EngineError> {
         let began = Instant::now();
         let EngineParts { progress, slots, .. } = &mut self.0;
         progress.launched(plan.step.0);
         progress.enter(Operation::Pack, None);
-        let applied = slots.apply(plan)?;
-        let ticket = self
-            .enqueue(Arc::new(applied.batch))
-            .map_err(|source| EngineError::Backend { step: plan.step, source })?;
-        let (plan_hash, draws) = (applied.plan_hash, applied.draws);
-        Ok(InFlight { step: plan.step, ticket, plan_hash, draws, began })
+        let Applied { batch, plan_hash, draws } = slots.apply(plan)?;
+        let (step, batch) = (plan.step, Arc::new(batch));
+        let begun = self.begin(&batch).map_err(|source| EngineError::Backend { step, source })?;
+        let applied = AppliedPlan { step, plan_hash, draws, began };
+        let waiting = Waiting { applied, batch, begun };
+        if plan.masked {
+            self.0.progress.enter(Operation::Masks, None);
+            return Ok(Launched::Waiting(waiting));
+        }
+        self.draw(waiting).map(Launched::InFlight)
     }
 
-    fn enqueue(&mut self, batch: Arc<Batch>) -> Result<Ticket, BackendError> {
-        match self.0.backend.upload(Arc::clone(&batch))? {
-            Begun::Operations => self.operate(&batch)?,
+    /// Enqueues the drawing of the step that waits. No other plan is launched before.
+    pub fn masks(&mut self, waiting: Waiting, masks: Masks) -> Result<InFlight, EngineError> {
+        let Identity { group, epoch, .. } = self.0.identity;
+        let step = waiting.step();
+        if (masks.group, masks.epoch, masks.step) != (group, epoch, step) {
+            let cause = format!(
+                "group {} epoch {} came where group {group} epoch {epoch} step {step} waits",
+                masks.group, masks.epoch
+            );
+            return Err(MasksError { step: masks.step, cause }.into());
+        }
+        let vocab = self.0.slots.limits().vocab;
+        masks.check(waiting.batch.outputs.len(), vocab)?;
+        let taken = self.0.backend.masks(masks.rows);
+        taken.map_err(|source| EngineError::Backend { step, source })?;
+        self.draw(waiting)
+    }
+
+    /// Uploads a step and enqueues its forward.
+    fn begin(&mut self, batch: &Arc<Batch>) -> Result<Begun, BackendError> {
+        let begun = self.0.backend.upload(Arc::clone(batch))?;
+        match begun {
+            Begun::Operations => self.forward(batch)?,
             Begun::Replayed => self.0.progress.replays(batch.rows.len()),
         }
-        self.0.backend.commit()
+        Ok(begun)
     }
 
-    /// Calls the operations of a step that the backend has begun.
-    fn operate(&mut self, batch: &Batch) -> Result<(), BackendError> {
+    /// Enqueues the rest of a step.
+    fn draw(&mut self, waiting: Waiting) -> Result<InFlight, EngineError> {
+        let Waiting { applied, batch, begun } = waiting;
+        let sampled = if begun == Begun::Operations { self.sample(&batch) } else { Ok(()) };
+        let ticket = sampled.and_then(|()| self.0.backend.commit());
+        let ticket =
+            ticket.map_err(|source| EngineError::Backend { step: applied.step, source })?;
+        Ok(InFlight { applied, ticket })
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<(), BackendError> {
         let EngineParts { backend, model, activations, progress, .. } = &mut self.0;
-        forward::forward(model, batch, activations, &mut **backend, progress)?;
+        forward::forward(model, batch, activations, &mut **backend, progress)
+    }
+
+    fn sample(&mut self, batch: &Batch) -> Result<(), BackendError> {
+        let EngineParts { backend, activations, progress, .. } = &mut self.0;
         forward::sample(batch, activations, &mut **backend, progress)
     }
 
@@ -118,7 +187,8 @@ impl Engine {
     pub fn record(&mut self) -> Result<(), BackendError> {
         for rows in self.0.backend.recordings() {
             let batch = self.0.backend.begin_recording(rows)?;
-            self.operate(&batch)?;
+            self.forward(&batch)?;
+            self.sample(&batch)?;
             self.0.backend.end_recording()?;
         }
         Ok(())
@@ -143,32 +213,34 @@ impl Engine {
     /// Whether [`Self::collect`] would not wait.
     pub fn is_done(&mut self, step: &InFlight) -> Result<bool, EngineError> {
         let done = self.0.backend.is_done(step.ticket);
-        done.map_err(|source| EngineError::Backend { step: step.step, source })
+        done.map_err(|source| EngineError::Backend { step: step.applied.step, source })
     }
 
     /// Waits for the step and reads its tokens and digest.
     pub fn collect(&mut self, step: InFlight) -> Result<StepResult, EngineError> {
         let EngineParts { identity, backend, progress, .. } = &mut self.0;
+        let InFlight { applied, ticket } = step;
         let output = backend
-            .collect(step.ticket)
-            .map_err(|source| EngineError::Backend { step: step.step, source })?;
-        progress.finished(step.step.0);
-        let rows = if identity.rank == Rank(0) { rows(&step, &output) } else { Vec::new() };
+            .collect(ticket)
+            .map_err(|source| EngineError::Backend { step: applied.step, source })?;
+        progress.finished(applied.step.0);
+        let draws = &applied.draws;
+        let rows = if identity.rank == Rank(0) { rows(draws, &output) } else { Vec::new() };
         Ok(StepResult {
             group: identity.group,
             epoch: identity.epoch,
-            step: step.step,
+            step: applied.step,
             rank: identity.rank,
-            plan_hash: step.plan_hash,
+            plan_hash: applied.plan_hash,
             digest: output.digest,
             rows,
-            step_us: u32::try_from(step.began.elapsed().as_micros()).unwrap_or(u32::MAX),
+            step_us: u32::try_from(applied.began.elapsed().as_micros()).unwrap_or(u32::MAX),
         })
     }
 }
 
 /// Results of the plan's rows out of the batch's outputs, which skip rows that draw nothing.
-fn rows(step: &InFlight, output: &StepOutput) -> Vec<RowResult> {
+fn rows(draws: &[Option<u8>], output: &StepOutput) -> Vec<RowResult> {
     let (mut sampled, mut logprobs) = (output.sampled.iter(), output.logprobs.iter());
     let row = |draws: &Option<u8>| match draws.and_then(|count| Some((count, sampled.next()?))) {
         Some((count, sample)) if sample.finite => RowResult {
@@ -182,5 +254,5 @@ fn rows(step: &InFlight, output: &StepOutput) -> Vec<RowResult> {
             logprobs: Vec::new(),
         },
     };
-    step.draws.iter().map(row).collect()
+    draws.iter().map(row).collect()
 }

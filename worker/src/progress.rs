@@ -27,13 +27,15 @@ pub enum Operation {
     Down,
     /// Final norm, logits and their gathering.
     Head,
+    /// Nothing to do before the step's masks come.
+    Masks,
     /// Sampling.
     Sample,
     /// All of a step, out of a recording.
     Recorded,
 }
 
-const OPERATIONS: [(Operation, &str); 11] = [
+const OPERATIONS: [(Operation, &str); 12] = [
     (Operation::Idle, "idle"),
     (Operation::Pack, "pack"),
     (Operation::Embed, "embed"),
@@ -43,6 +45,7 @@ const OPERATIONS: [(Operation, &str); 11] = [
     (Operation::GateUp, "ffn.gate_up"),
     (Operation::Down, "ffn.down"),
     (Operation::Head, "head"),
+    (Operation::Masks, "masks"),
     (Operation::Sample, "sample"),
     (Operation::Recorded, "recorded step"),
 ];

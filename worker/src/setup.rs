@@ -4,7 +4,6 @@
 //! plan is packed and launched; the CPU is done when `launch` returns. Deliberately absent: sockets,
 //! and what a step does.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -25,12 +24,11 @@ use crate::link::EnginePort;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model::{self, Model};
 use crate::slots::SlotTable;
+use crate::steps::Steps;
 
 /// How often a loading rank reports its progress.
 const PROGRESS: Duration = Duration::from_millis(50);
 
-/// Steps that may be launched and not collected.
-const IN_FLIGHT_MAX: usize = 2;
 /// How often the device is asked whether it is done, while no plan comes.
 const POLL: Duration = Duration::from_micros(20);
 
@@ -48,37 +46,28 @@ fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
     engine.record()?;
     let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
     port.send(up::Message::Ready(Ready { rank, memory, notes }));
-    let mut in_flight = VecDeque::new();
+    let mut steps = Steps::new(engine);
     loop {
-        let is_full = in_flight.len() == IN_FLIGHT_MAX;
-        let is_done = match in_flight.front() {
-            Some(oldest) => is_full || engine.is_done(oldest)?,
-            None => false,
-        };
-        if is_done && let Some(oldest) = in_flight.pop_front() {
-            let result = engine.collect(oldest)?;
+        if let Some(result) = steps.advance()? {
             port.send(up::Message::Result((&result).into()));
             continue;
         }
-        let message = if in_flight.is_empty() {
-            port.down.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
+        let message = if steps.are_in_flight() {
             port.down.recv_timeout(POLL)
+        } else {
+            port.down.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         match message {
             Ok(down::Message::Plan(plan)) => {
-                let plan = Plan::try_from(plan).map_err(anyhow::Error::msg)?;
-                in_flight.push_back(engine.launch(&plan)?);
+                steps.plan(Plan::try_from(plan).map_err(anyhow::Error::msg)?)?;
             }
+            Ok(down::Message::Masks(masks)) => steps.masks(masks.into())?,
             Ok(other) => bail!("unexpected message: {}", name(&other)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    for step in in_flight {
-        engine.collect(step)?;
-    }
-    let report = engine.report();
+    let report = steps.end()?;
     if !report.is_empty() {
         eprint!("{report}");
     }
@@ -237,7 +226,7 @@ fn name(message: &down::Message) -> &'static str {
         down::Message::Comm(_) => "comm",
         down::Message::Allocate(_) => "allocate",
         down::Message::Plan(_) => "plan",
-        down::Message::Masks(_) => "masks (not in this version)",
+        down::Message::Masks(_) => "masks",
         down::Message::Reset(_) => "reset (not in this version)",
         down::Message::Trace(_) => "trace (not in this version)",
         down::Message::Stop(_) => "stop",

@@ -71,6 +71,11 @@ impl SlotTable {
         }
     }
 
+    /// What plans must keep to.
+    pub fn limits(&self) -> &PlanLimits {
+        &self.limits
+    }
+
     /// Applies a plan: close, open, blocks, rows. An error means that coordinator and worker
     /// disagree about the state, and ends the epoch.
     pub fn apply(&mut self, plan: &Plan) -> Result<Applied, PlanError> {
@@ -86,7 +91,7 @@ impl SlotTable {
             ));
         }
         self.next = self.next.next();
-        let mut batch = Batch::default();
+        let mut batch = Batch { masked: plan.masked, ..Batch::default() };
         self.change_slots(plan, &mut batch)?;
         let rows = match &plan.rows {
             Rows::Same => expand_rows(&self.last_rows),
@@ -94,6 +99,9 @@ impl SlotTable {
         };
         for row in &rows {
             self.pack(row, &mut batch)?;
+        }
+        if batch.masked && batch.outputs.is_empty() {
+            return Err("masked, but no row draws a token".into());
         }
         let plan_hash = plan.hash(&rows);
         let draws = rows.iter().map(|row| (row.outputs != Outputs::None).then_some(row.logprobs));

@@ -8,7 +8,7 @@ use super::args::{
 };
 use super::{BackendError, MemoryPlan};
 use crate::batch::{Batch, BatchRow, SlotTokens, TokenInput};
-use binfer_proto::Bias;
+use binfer_proto::{Bias, Mask};
 
 /// Sizes that the arguments of a step must agree with.
 #[derive(Clone, Copy, Debug)]
@@ -237,6 +237,34 @@ fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
     batch.begun.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
     if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
         return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
+    }
+    Ok(())
+}
+
+/// Refuses masks that the step cannot have. `known` says whether it has some already.
+pub fn check_masks(
+    masks: &[Mask],
+    (batch, vocab): (&Batch, usize),
+    known: bool,
+) -> Result<(), BackendError> {
+    let vocab = u32::try_from(vocab).unwrap_or(u32::MAX);
+    let checked = match (batch.masked, known) {
+        (true, false) => Mask::check(masks, batch.outputs.len(), vocab),
+        (true, true) => Err("the step has its masks already".into()),
+        (false, _) => Err("the step is not masked".into()),
+    };
+    checked.map_err(|cause| BackendError::Args { operation: "masks", cause })
+}
+
+/// Refuses to draw for a step that lacks its masks.
+pub fn check_masked(
+    operation: &'static str,
+    batch: &Batch,
+    known: bool,
+) -> Result<(), BackendError> {
+    if batch.masked && !known {
+        let cause = "the step's masks have not come".into();
+        return Err(BackendError::Args { operation, cause });
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub mod timed;
 
 use std::sync::Arc;
 
-use binfer_proto::{Logprob, Token};
+use binfer_proto::{Logprob, Mask, Token};
 use binfer_shard::{LocalTensor, Source};
 
 use crate::batch::Batch;
@@ -214,6 +214,10 @@ pub trait Backend: Send {
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError>;
     /// RMSNorm and product for the batch's output rows, gathered over ranks.
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError>;
+    /// Takes the masks of the step under way, where its batch says `masked`: by rising output, those
+    /// without one are unrestricted. Between `head` and `sample`; where the device does all
+    /// operations by itself, before `commit`, and it draws once it has them.
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError>;
     /// Draws one token per output row and remembers it as its slot's last.
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError>;
 

@@ -7,6 +7,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use binfer_proto::Mask;
 use binfer_shard::{LocalTensor, Source};
 
 use super::args::{
@@ -213,6 +214,12 @@ impl Backend for Recorder {
         self.line(format_args!(
             "head {logits} = {x} norm {norm} eps {eps:e} * {weight} from token {first_token}"
         ));
+        Ok(())
+    }
+
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
+        let outputs: Vec<u32> = masks.iter().map(|mask| mask.output).collect();
+        self.line(format_args!("masks of outputs {outputs:?}"));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use binfer_proto::Mask;
 use binfer_shard::{LocalTensor, Source, read_ahead};
 
 use super::attention::TILE;
@@ -9,7 +10,7 @@ use super::cache::LayerCache;
 use super::mixer::Attend;
 use super::panel::{Feed, Norm, Panel};
 use super::product::{Product, Then, pass_tokens, scratch_lanes};
-use super::sample::Sampler;
+use super::sample::{Row, Sampler};
 use super::simd::LANES;
 use super::{CpuBackend, Loaded, loaded, matrix, optional, vector};
 use crate::backend::args::{
@@ -225,13 +226,20 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
+        self.step.mask(masks, self.plan.vocab)
+    }
+
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
         args.check(&self.step_shape())?;
+        let masks = self.step.take_masks()?;
+        let mut masks = masks.iter().peekable();
         let logits = self.arena[range(&args.logits)].chunks_exact(args.logits.cols);
         self.step.sampled.clear();
         self.step.logprobs.clear();
-        for (output, logits) in self.step.batch.outputs.iter().zip(logits) {
-            let sampled = self.sampler.sample(output, logits, &mut self.step.logprobs);
+        for ((index, output), logits) in (0..).zip(&self.step.batch.outputs).zip(logits) {
+            let row = Row { output, logits, mask: masks.next_if(|mask| mask.output == index) };
+            let sampled = self.sampler.sample(row, &mut self.step.logprobs);
             self.last_tokens[output.slot.index()] = sampled.token;
             self.step.sampled.push(sampled);
         }

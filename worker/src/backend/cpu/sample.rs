@@ -7,13 +7,13 @@
 //! computed again. That makes [`gumbel`] part of the format: a device must do the same, and may use
 //! less precision only to find the candidates for the maximum, never to decide between them.
 //!
-//! What is drawn by are logits after biases and penalties ([`History`]). What is allowed:
-//! temperature first; then min-p keeps those at least that share as likely as the best; top-k keeps
-//! the k best and all that equal the k-th; then top-p keeps the fewest of the most likely tokens
-//! whose share of what both left reaches p, the lower id before its equal, and always the first.
-//! Logprobs are of the raw logits.
+//! What is drawn by are logits after biases and penalties ([`History`]). What is allowed: where the
+//! row has a mask, only what that allows, as if there were no other tokens; temperature; then min-p
+//! keeps those at least that share as likely as the best; top-k keeps the k best and all that equal
+//! the k-th; then top-p keeps the fewest of the most likely tokens whose share of what both left
+//! reaches p, the lower id before its equal, and always the first. Logprobs are of the raw logits.
 //!
-//! Deliberately absent: masks, randomness with a state.
+//! Deliberately absent: randomness with a state.
 
 mod allowed;
 mod history;
@@ -28,7 +28,7 @@ use history::History;
 use logprobs::logprobs;
 
 pub use allowed::Scratch;
-pub use sampler::Sampler;
+pub use sampler::{Row, Sampler};
 
 use crate::backend::Sampled;
 
@@ -43,27 +43,36 @@ pub struct Draw<'a> {
     pub choice: u32,
     /// Position that the token will have in its sequence.
     pub position: u32,
+    /// Whose the logits are, rising; those of the whole vocabulary where absent.
+    pub tokens: Option<&'a [Token]>,
 }
 
-/// Draws from `logits`, one per token of the vocabulary. A row with a NaN or an infinity draws
+impl Draw<'_> {
+    /// The token of a logit.
+    fn token(&self, place: Token) -> Token {
+        self.tokens.map_or(place, |tokens| tokens[place as usize])
+    }
+}
+
+/// Draws from `logits`, one per token of the vocabulary or of [`Draw::tokens`]. A row with a NaN or an infinity draws
 /// nothing and says so.
 pub fn draw(logits: &[f32], draw: &Draw<'_>, scratch: &mut Scratch) -> Sampled {
     let Some(top) = top(logits) else { return Sampled { token: 0, finite: false } };
     let sampling = draw.sampling;
     if sampling.temperature <= 0.0 {
-        return Sampled { token: top.token, finite: true };
+        return Sampled { token: draw.token(top.place), finite: true };
     }
     let mut race = Race::new(draw, top);
-    if !allowed::is_restricted(logits, sampling) {
-        (0..).zip(logits).for_each(|(token, &logit)| race.enter(token, logit));
-        return Sampled { token: race.winner, finite: true };
+    if allowed::is_restricted(logits, sampling) {
+        allowed::keep(logits, sampling, top.logit, scratch);
+        scratch.kept.iter().for_each(|c| race.enter(c.token, c.logit));
+    } else {
+        (0..).zip(logits).for_each(|(place, &logit)| race.enter(place, logit));
     }
-    allowed::keep(logits, sampling, top.logit, scratch);
-    scratch.kept.iter().for_each(|c| race.enter(c.token, c.logit));
-    Sampled { token: race.winner, finite: true }
+    Sampled { token: draw.token(race.winner), finite: true }
 }
 
-/// The largest logit and the lowest token that has it; nothing for a row that is not all numbers.
+/// The largest logit and the first place that has it; nothing for a row that is not all numbers.
 fn top(logits: &[f32]) -> Option<Top> {
     const LANES: usize = 16;
     // An exponent of all ones is an infinity or a NaN. Lanes, so that the compiler vectorises.
@@ -82,49 +91,51 @@ fn top(logits: &[f32]) -> Option<Top> {
     if logits.is_empty() || bad.contains(&true) {
         return None;
     }
-    let token = (0..).zip(logits).find_map(|(token, &x)| (x == logit).then_some(token))?;
-    Some(Top { token, logit })
+    let place = (0..).zip(logits).find_map(|(place, &x)| (x == logit).then_some(place))?;
+    Some(Top { place, logit })
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Top {
-    token: Token,
+    place: Token,
     logit: f32,
 }
 
-/// The noisy arg-max. Tokens may enter in any order, and more than once.
-struct Race {
+/// The noisy arg-max. Logits, by their places, may enter in any order, and more than once. Places
+/// rise as their tokens do; the noise is the token's.
+struct Race<'a> {
+    draw: &'a Draw<'a>,
     stream: u64,
     inverse_temperature: f64,
     winner: Token,
     score: f64,
 }
 
-impl Race {
+impl<'a> Race<'a> {
     /// The most likely token runs first: it is always allowed, and most others then lose to it
     /// without a logarithm.
-    fn new(draw: &Draw<'_>, top: Top) -> Self {
+    fn new(draw: &'a Draw<'a>, top: Top) -> Self {
         let stream = stream(draw.seed, draw.choice, draw.position);
         let inverse_temperature = 1.0 / f64::from(draw.sampling.temperature);
-        let score =
-            f64::from(top.logit) * inverse_temperature + gumbel(noise_bits(stream, top.token));
-        Self { stream, inverse_temperature, winner: top.token, score }
+        let noise = gumbel(noise_bits(stream, draw.token(top.place)));
+        let score = f64::from(top.logit) * inverse_temperature + noise;
+        Self { draw, stream, inverse_temperature, winner: top.place, score }
     }
 
-    fn enter(&mut self, token: Token, logit: f32) {
+    fn enter(&mut self, place: Token, logit: f32) {
         let base = f64::from(logit) * self.inverse_temperature;
         let needed = self.score - base;
         if needed > NOISE_MAX {
             return;
         }
-        let bits = noise_bits(self.stream, token);
+        let bits = noise_bits(self.stream, self.draw.token(place));
         if needed > noise_bound(bits) {
             return;
         }
         let score = base + gumbel(bits);
-        if score > self.score || (score == self.score && token < self.winner) {
+        if score > self.score || (score == self.score && place < self.winner) {
             self.score = score;
-            self.winner = token;
+            self.winner = place;
         }
     }
 }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use binfer_proto::{Logprob, Token};
+use binfer_proto::{Logprob, Mask, Token};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::backend::check::check_batch;
+use crate::backend::check::{check_batch, check_masked, check_masks};
 use crate::backend::{BackendError, MemoryPlan, Sampled, StepOutput, Ticket};
 use crate::batch::Batch;
 
@@ -17,6 +17,8 @@ pub(super) struct Step {
     pub(super) batch: Arc<Batch>,
     pub(super) sampled: Vec<Sampled>,
     pub(super) logprobs: Vec<Logprob>,
+    /// Once they have come, of a step that is masked.
+    masks: Option<Vec<Mask>>,
     hidden: Xxh3Default,
     /// Where times are wanted: when they began to count, and those of the step under way.
     stamps: Option<(Instant, Vec<u64>)>,
@@ -47,11 +49,25 @@ impl Step {
     ) -> Result<(), BackendError> {
         check_batch(&batch, plan)?;
         self.batch = batch;
+        self.masks = None;
         self.sampled.clear();
         self.logprobs.clear();
         self.hidden.reset();
         self.stamp();
         Ok(())
+    }
+
+    /// Takes the step's masks.
+    pub(super) fn mask(&mut self, masks: Vec<Mask>, vocab: usize) -> Result<(), BackendError> {
+        check_masks(&masks, (&self.batch, vocab), self.masks.is_some())?;
+        self.masks = Some(masks);
+        Ok(())
+    }
+
+    /// What its outputs may be, before they are drawn.
+    pub(super) fn take_masks(&mut self) -> Result<Vec<Mask>, BackendError> {
+        check_masked("sample", &self.batch, self.masks.is_some())?;
+        Ok(self.masks.take().unwrap_or_default())
     }
 
     /// Takes the hidden state of an output, after the last norm, into the digest.

@@ -85,6 +85,7 @@ fn stand_in(rows: usize, groups: usize) -> Batch {
         positions: vec![0; rows],
         rows: (0..rows).map(row).collect(),
         outputs: (0..rows).map(output).collect(),
+        masked: false,
     }
 }
 

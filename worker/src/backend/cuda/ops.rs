@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use binfer_kernels::list;
 use binfer_kernels::params::EmbedParams;
+use binfer_proto::Mask;
 use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
+use super::ffi::failed;
 use super::memory::{self, Memory};
 use super::product::{Norms, Product, Then, word};
 use super::ring::Ring;
@@ -208,6 +210,10 @@ impl Backend for CudaBackend {
         let norms = Norms::default();
         self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride, norms })?;
         self.gather_logits(args, logits)
+    }
+
+    fn masks(&mut self, _: Vec<Mask>) -> Result<(), BackendError> {
+        Err(failed("masks", "not on this device yet"))
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {

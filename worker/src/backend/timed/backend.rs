@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use binfer_proto::Mask;
 use binfer_shard::{LocalTensor, Source};
 
 use super::cost::{Counts, Work};
@@ -104,6 +105,10 @@ impl Backend for Timed {
             other => other,
         };
         self.run("head".to_owned(), work, |inner| inner.head(args))
+    }
+
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
+        self.inner.masks(masks)
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {

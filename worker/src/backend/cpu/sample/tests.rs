@@ -10,16 +10,16 @@ use super::{
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
 
-fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
+pub(super) fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
     Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
 }
 
 fn at(sampling: &Sampling, seed: u64, position: u32) -> Draw<'_> {
-    Draw { sampling, seed, choice: 0, position }
+    Draw { sampling, seed, choice: 0, position, tokens: None }
 }
 
 /// Roughly normal logits; `step` rounds them, for ties.
-fn logits(seed: u64, len: usize, spread: f32, step: Option<f32>) -> Vec<f32> {
+pub(super) fn logits(seed: u64, len: usize, spread: f32, step: Option<f32>) -> Vec<f32> {
     let bits = |i: usize, part: u64| split_mix(seed ^ (i as u64) << 20 ^ part << 50);
     let uniform = |i: usize, part: u64| (bits(i, part) >> 40) as f32 / (1 << 24) as f32;
     let normal = |i| (0..12).map(|part| uniform(i, part)).sum::<f32>() - 6.0;
@@ -29,9 +29,13 @@ fn logits(seed: u64, len: usize, spread: f32, step: Option<f32>) -> Vec<f32> {
 
 /// Tokens that may be drawn: by the definition, with sorts.
 fn allowed(logits: &[f32], sampling: &Sampling) -> Vec<Token> {
+    allowed_of((0..).take(logits.len()).collect(), logits, sampling)
+}
+
+/// The same where there are no others than `tokens`.
+fn allowed_of(mut tokens: Vec<Token>, logits: &[f32], sampling: &Sampling) -> Vec<Token> {
     // -0 equals 0.
     let logit = |token: Token| f64::from(logits[token as usize]) + 0.0;
-    let mut tokens: Vec<Token> = (0..u32::try_from(logits.len()).unwrap()).collect();
     tokens.sort_by(|&a, &b| logit(b).total_cmp(&logit(a)));
     let mass = |token, best| ((logit(token) - logit(best)) / f64::from(sampling.temperature)).exp();
     let best = tokens[0];
@@ -54,14 +58,16 @@ fn allowed(logits: &[f32], sampling: &Sampling) -> Vec<Token> {
     tokens
 }
 
-fn oracle(logits: &[f32], draw: &Draw<'_>) -> Token {
+pub(super) fn oracle(logits: &[f32], draw: &Draw<'_>) -> Token {
+    let tokens = draw.tokens.map_or_else(|| (0..).take(logits.len()).collect(), <[Token]>::to_vec);
     let stream = stream(draw.seed, draw.choice, draw.position);
     let score = |token: Token| {
         let logit = f64::from(logits[token as usize]);
         logit * (1.0 / f64::from(draw.sampling.temperature)) + gumbel(noise_bits(stream, token))
     };
     let better = |best: Token, next: Token| if score(next) > score(best) { next } else { best };
-    allowed(logits, draw.sampling).into_iter().reduce(better).unwrap()
+    let allowed = allowed_of(tokens, logits, draw.sampling);
+    allowed.into_iter().reduce(better).unwrap()
 }
 
 #[test]
@@ -160,7 +166,8 @@ fn seed_choice_position_and_nothing_else_decide() {
     let row = logits(3, 500, 0.3, None);
     let sampling = sampling(1.0, 0, 1.0);
     let token = |seed, choice, position, scratch: &mut Scratch| {
-        draw(&row, &Draw { sampling: &sampling, seed, choice, position }, scratch).token
+        let how = Draw { sampling: &sampling, seed, choice, position, tokens: None };
+        draw(&row, &how, scratch).token
     };
     let mut used = Scratch::for_vocab(500);
     let first = token(1, 2, 3, &mut used);
@@ -206,7 +213,8 @@ fn the_lowest_id_wins_among_equals() {
 fn the_lowest_id_wins_among_equal_scores() {
     let row = [0.5; 9];
     let sampling = sampling(1.0, 0, 1.0);
-    let mut race = Race::new(&at(&sampling, 1, 1), super::top(&row).unwrap());
+    let how = at(&sampling, 1, 1);
+    let mut race = Race::new(&how, super::top(&row).unwrap());
     // Scores as equal as they never are by chance.
     race.score = 0.5 + gumbel(noise_bits(race.stream, 4));
     race.winner = 5;

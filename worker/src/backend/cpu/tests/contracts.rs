@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use binfer_proto::{BlockId, SlotId};
+use binfer_proto::{BlockId, Mask, SlotId};
 use binfer_shard::DType;
 use binfer_shard::spec::{Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Rig, batch, output, place};
-use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, Tensor};
+use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
 use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
 use crate::batch::{Batch, TokenInput};
 
@@ -51,6 +51,30 @@ fn shapes_places_and_overlaps_are_checked() {
     assert!(cause(rig.backend.linear_out(&args)).contains("overlap"));
     let args = LinearOutArgs { bias: Some(norm), residual: at[1], ..args };
     assert!(cause(rig.backend.linear_out(&args)).contains("bias is [1, 32], not [1, 48]"));
+}
+
+#[test]
+fn masks_come_once_before_what_they_are_for() {
+    let (mut rig, _, _, at) = rig();
+    let logits = Tensor { cols: 10, rows: 1, ..at[0] };
+    let (sample, mask) = (SampleArgs { logits }, vec![Mask::of(0, 10, [7])]);
+    let step = |masked| {
+        let piece = Piece { slot: 0, start: 0, tokens: &[0], table: &[] };
+        Arc::new(Batch { outputs: vec![output(0, 0, 1)], masked, ..batch(&[piece]) })
+    };
+    rig.write(logits, &[1.0; 10]);
+    rig.backend.upload(step(false)).unwrap();
+    assert!(cause(rig.backend.masks(mask.clone())).contains("the step is not masked"));
+    rig.backend.upload(step(true)).unwrap();
+    assert!(cause(rig.backend.sample(&sample)).contains("masks have not come"));
+    assert!(
+        cause(rig.backend.masks(vec![Mask::of(1, 10, [7])])).contains("output 1 is not below 1")
+    );
+    rig.backend.masks(mask.clone()).unwrap();
+    assert!(cause(rig.backend.masks(mask)).contains("its masks already"));
+    rig.backend.sample(&sample).unwrap();
+    let ticket = rig.backend.commit().unwrap();
+    assert_eq!(rig.backend.collect(ticket).unwrap().sampled[0].token, 7);
 }
 
 #[test]

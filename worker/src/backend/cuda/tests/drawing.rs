@@ -6,7 +6,7 @@ use binfer_proto::{Bias, Sampling, SlotId, Token};
 
 use super::{Half, Rig, batch, is_sanitized, piece, plan};
 use crate::backend::args::{Kind, SampleArgs};
-use crate::backend::cpu::sample::Sampler;
+use crate::backend::cpu::sample::{Row, Sampler};
 use crate::backend::tests::Random;
 use crate::backend::{Backend, MemoryPlan};
 use crate::batch::{BatchOutput, SlotTokens};
@@ -57,7 +57,7 @@ fn the_device_draws_what_the_cpu_draws() {
         let got = rig.outcome().sampled;
         let (mut cpu, mut none) = (Sampler::new(rows, vocab), Vec::new());
         for ((logits, output), got) in logits.chunks(vocab).zip(&outputs).zip(got) {
-            let want = cpu.sample(output, logits, &mut none);
+            let want = cpu.sample(Row { output, logits, mask: None }, &mut none);
             assert_eq!(got, want, "{vocab} {:?}", output.sampling);
         }
     }
@@ -152,7 +152,7 @@ fn penalties_biases_and_logprobs_are_those_of_the_cpu() {
             let mut found = Vec::new();
             let rows = outputs.iter().zip(logits.chunks(vocab)).zip(&got.sampled);
             for ((output, logits), got) in rows {
-                let want = cpu.sample(output, logits, &mut found);
+                let want = cpu.sample(Row { output, logits, mask: None }, &mut found);
                 assert_eq!(*got, want, "{vocab} step {step} {output:?}");
             }
             assert_eq!(got.logprobs.len(), found.len());

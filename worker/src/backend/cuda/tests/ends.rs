@@ -12,7 +12,7 @@ use super::{
 };
 use crate::backend::Backend;
 use crate::backend::args::{EmbedArgs, HeadArgs, Kind, SampleArgs};
-use crate::backend::cpu::sample::Sampler;
+use crate::backend::cpu::sample::{Row, Sampler};
 
 const EPS: f32 = 1e-5;
 /// Width and vocabulary: even and odd, no multiple of a tile, and one that the library takes.
@@ -128,8 +128,9 @@ fn any_number_of_rows_draws_what_the_cpu_draws() {
         }
         let (mut cpu, mut none) = (Sampler::new(rows, vocab), Vec::new());
         let outputs = batch.outputs.iter().zip(logits.chunks(vocab));
-        let want: Vec<_> =
-            outputs.map(|(output, logits)| cpu.sample(output, logits, &mut none)).collect();
+        let want: Vec<_> = outputs
+            .map(|(output, logits)| cpu.sample(Row { output, logits, mask: None }, &mut none))
+            .collect();
         let batch = Arc::new(batch);
         for _ in 0..2 {
             rig.backend.upload(Arc::clone(&batch)).unwrap();

@@ -8,7 +8,7 @@ use super::ranks::say;
 use super::tiny::{SLOTS, Tiny, table};
 use super::{Half, Piece, batch, output, settings};
 use crate::backend::Sampled;
-use crate::backend::cpu::sample::Sampler;
+use crate::backend::cpu::sample::{Row, Sampler};
 use crate::batch::{Batch, SlotTokens};
 
 /// Slots that nothing was drawn in.
@@ -69,7 +69,7 @@ fn run(tiny: &mut Tiny, cpu: &mut Sampler, batch: Batch) -> (Vec<Sampled>, Vec<f
     let (_, outcome, logits) = tiny.step(batch);
     let (mut want, mut found) = (Vec::new(), Vec::new());
     for (output, logits) in outputs.iter().zip(logits.chunks(logits.len() / outputs.len())) {
-        want.push(cpu.sample(output, logits, &mut found));
+        want.push(cpu.sample(Row { output, logits, mask: None }, &mut found));
     }
     assert_eq!(outcome.sampled, want);
     assert_eq!(outcome.logprobs.len(), found.len());
