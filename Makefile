@@ -93,8 +93,8 @@ test-full: need-cargo model $(PYTHON_CLIENTS)
 		cargo test --locked --workspace
 
 # Three test binaries, with stressed kernels; tests/gpu/check.sh runs them where there is no cargo, too.
-gpu-test: need-cargo
-	tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load" "--test e2e"; do \
+gpu-test: need-cargo model
+	BINFER_CACHE="$(CACHE)" tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load" "--test e2e"; do \
 		BINFER_STRESS=1 cargo test --locked --no-run --message-format=json $$tests | \
 			sed -n 's/.*"executable":"\([^"]*deps[^"]*\)".*/\1/p'; done)
 

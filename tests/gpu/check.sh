@@ -86,7 +86,7 @@ runs() {
             grep -E '(^|::)(cuda::tests|gpu)::' | grep -E "${ONLY:-.}" | grep -E "$@" |
             while read -r name; do
                 for way in "${ways[@]}"; do
-                    [[ $name =~ $alone && $way != own ]] ||
+                    [[ $name =~ $alone && $way != own && ! "$way $name" =~ $repeats ]] ||
                         printf '%s\0%s\0%s\0' "$binary" "$name" "$way"
                 done
             done
@@ -95,8 +95,9 @@ runs() {
 
 binaries=("$@")
 # The real program and mixed load take the device's memory or watch it, ranks are processes that wait
-# for each other, and a thousand repeats run on all images by themselves.
+# for each other, and a thousand repeats compare an image with its stressed twin by themselves.
 alone='(^|::)gpu::|::ranks::|::stress::'
+repeats='^compute_80 .*::stress::'
 runs "$alone" | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P 1 bash -c 'run "$@"' run
 runs -v "$alone" |
     timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "${JOBS:-4}" bash -c 'run "$@"' run

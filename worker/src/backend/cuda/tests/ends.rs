@@ -17,6 +17,18 @@ use crate::backend::cpu::sample::{Row, Sampler};
 const EPS: f32 = 1e-5;
 /// Width and vocabulary: even and odd, no multiple of a tile, and one that the library takes.
 const HEADS: [(usize, usize); 4] = [(64, 301), (77, 302), (320, 515), (128, 304)];
+/// Numbers of outputs with widths and vocabularies of more tiles than blocks, and of blocks that divide
+/// the width.
+const LARGE_HEADS: [(usize, usize, usize); 8] = [
+    (1, 64, 8456),
+    (9, 64, 8456),
+    (17, 64, 8456),
+    (33, 64, 24_584),
+    (129, 64, 24_584),
+    (1, 1032, 120),
+    (16, 1032, 120),
+    (255, 1032, 120),
+];
 /// Tokens of a step whose logits are wanted.
 const FED: usize = 60;
 
@@ -69,6 +81,9 @@ fn the_head_makes_logits_of_output_rows_only() {
             rig.begin(index as u64 + 1);
             check_head(&mut rig, outputs, HEADS[index % HEADS.len()]);
             check_head(&mut rig, outputs, HEADS[(index + 1) % HEADS.len()]);
+        }
+        for (outputs, cols, vocab) in LARGE_HEADS {
+            check_head(&mut rig, outputs, (cols, vocab));
         }
     }
 }

@@ -70,9 +70,9 @@ enum Then {
     Add,
 }
 
-/// A product of so many tokens, again and again.
-fn product(rig: &mut Rig, tokens: usize, then: Then) -> Vec<f32> {
-    let (cols, outs) = (4096, 1024);
+/// A product of so many tokens into so many outputs, again and again.
+fn product(rig: &mut Rig, (tokens, outs): (usize, usize), then: Then) -> Vec<f32> {
+    let cols = 4096;
     let rows = if then == Then::Glu { 2 * outs } else { outs };
     let norm = rig.weight(DType::F32, 1, cols).weight;
     let weight = rig.weight(DType::BF16, rows, cols).weight;
@@ -107,10 +107,12 @@ fn product(rig: &mut Rig, tokens: usize, then: Then) -> Vec<f32> {
 #[test]
 fn products_bear_short_rings_and_pauses() {
     let thens = [Then::Store, Then::Glu, Then::Add].into_iter().cycle();
-    for (tokens, then) in [1, 8, 16, 32, 64, 96, 128, 256].into_iter().zip(thens) {
+    for (tokens, then) in [1, 8, 16, 32, 64, 96, 128, 192, 256].into_iter().zip(thens) {
         let name = format!("{tokens} tokens, {then:?}");
-        both(Half::Bf16, &name, |rig| product(rig, tokens, then));
+        both(Half::Bf16, &name, |rig| product(rig, (tokens, 1024), then));
     }
+    // Enough outputs for tiles of three warpgroups.
+    both(Half::Bf16, "129 tokens", |rig| product(rig, (129, 8456), Then::Store));
 }
 
 #[test]
