@@ -7,7 +7,7 @@
 
 use binfer_shard::DType;
 
-use super::{Half, Rig, allocate, near, oracle, plan};
+use super::{Half, Rig, allocate, is_sanitized, near, oracle, plan};
 use crate::backend::Backend;
 use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
 
@@ -15,9 +15,9 @@ use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
 const TOKENS: usize = 320;
 const COLS: usize = 64;
 const OUTS: usize = 128;
-/// Rows of the reader's, and its outputs.
-const READ: usize = 3;
-const LAST: usize = 5;
+/// Rows of the reader's, and its outputs: so few that the tool names every read.
+const READ: usize = 1;
+const LAST: usize = 3;
 
 /// A product and its reader; whether the library took part.
 fn write_and_read(aligned: bool) -> Option<bool> {
@@ -59,13 +59,15 @@ fn write_and_read(aligned: bool) -> Option<bool> {
     rig.outcome();
     let names = rig.backend.launched();
     assert!(names.contains(&"product_residual"), "{names:?}");
-    let (stored, got) = (rig.read(at[1]), rig.read(at[2]));
     let row = |x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], 1e-5), &weight.rows);
     let want: Vec<_> = x.chunks(COLS).flat_map(row).collect();
-    near(&stored, &want, Half::Bf16, "stored");
-    let rows = stored.chunks(OUTS).take(READ);
-    let want: Vec<_> = rows.flat_map(|x| oracle::product(&oracle::wide(x), &reader.rows)).collect();
-    near(&got, &want, Half::Bf16, "read");
+    // A copy to the host is one more read that the tool reports.
+    if !is_sanitized() {
+        near(&rig.read(at[1]), &want, Half::Bf16, "stored");
+    }
+    let stored = want.chunks(OUTS).take(READ).map(|row| row.iter().map(|sum| sum.value).collect());
+    let want = stored.flat_map(|row: Vec<f64>| oracle::product(&row, &reader.rows));
+    near(&rig.read(at[2]), &want.collect::<Vec<_>>(), Half::Bf16, "read");
     Some(names.contains(&"cublasLt"))
 }
 
