@@ -36,8 +36,9 @@ struct StepInput {
   int32_t token;  // >= 0: the id; < 0: the last sample of slot ~token
   uint32_t position;
   uint32_t row;
+  uint32_t reserved;
 };
-BINFER_SIZE(StepInput, 12);
+BINFER_SIZE(StepInput, 16);
 
 // One token to draw.
 struct StepOutput {

@@ -1,6 +1,6 @@
 // First and last kernel of a step, and the one that notes times between others.
 //   apply:  the host's delta, out of a slot of a ring of mapped memory, becomes the step's tables.
-//           Grid: any; each thread takes a stride of every array. Reads mapped memory once.
+//           Grid: a thread for each vector of 16 bytes of tokens, rows and outputs.
 //   finish: a digest of each output's hidden state, and what was drawn, back into mapped memory.
 //           Grid: one block an output of the bucket, at least one.
 //   stamp:  the device's clock, once all before it is over, into mapped memory. Grid: one block. Never
@@ -11,66 +11,63 @@
 
 namespace binfer {
 
-constexpr int kApplyThreads = 128;
+constexpr int kApplyThreads = 64;
 constexpr int kFinishThreads = 128;
+constexpr uint32_t kOutputVectors = sizeof(StepOutput) / sizeof(uint4);
+static_assert(sizeof(StepInput) == sizeof(uint4) && sizeof(StepRow) == sizeof(uint4), "vectors");
+static_assert(sizeof(StepOutput) % sizeof(uint4) == 0, "vectors");
 
 // Mapped memory must not be served from a cache that an earlier step filled.
-__device__ inline uint32_t load_host(const uint32_t* at) { return __ldcv(at); }
-
-__device__ inline StepRow load_row(const uint8_t* at) {
-  const uint4 words = __ldcv(reinterpret_cast<const uint4*>(at));
-  return StepRow{words.x, words.y, words.z, words.w};
+template <typename T>
+__device__ T load_host(const void* at) {
+  return __ldcv(static_cast<const T*>(at));
 }
 
-__device__ void apply_tokens(const ApplyParams& p, const uint32_t* inputs, uint32_t count) {
-  const uint32_t stride = gridDim.x * kApplyThreads;
-  for (uint32_t t = blockIdx.x * kApplyThreads + threadIdx.x; t < p.tokens; t += stride) {
-    int32_t token = -1;
-    uint32_t position = 0;
-    int32_t row = -1;
-    if (t < count) {
-      token = static_cast<int32_t>(load_host(inputs + 3 * t));
-      position = load_host(inputs + 3 * t + 1);
-      row = static_cast<int32_t>(load_host(inputs + 3 * t + 2));
-      if (token < 0) token = p.last_tokens[~token];
-    }
-    p.step.token_ids[t] = token;
-    p.step.positions[t] = position;
-    p.step.row_of[t] = row;
-  }
+__device__ void apply_token(const ApplyParams& p, uint32_t t, uint4 input, bool is_padding) {
+  int32_t token = static_cast<int32_t>(input.x);
+  if (!is_padding && token < 0) token = p.last_tokens[~token];
+  p.step.token_ids[t] = is_padding ? -1 : token;
+  p.step.positions[t] = is_padding ? 0 : input.y;
+  p.step.row_of[t] = is_padding ? -1 : static_cast<int32_t>(input.z);
 }
 
+// A read of the host's memory takes a microsecond or two, and a block brings about a kilobyte in
+// that time. So each thread reads one vector, of whichever array, before it knows what counts.
 __device__ void apply(const ApplyParams& p) {
   wait_for_previous();
   let_next_start();
   const uint32_t slot = p.step.state->next_slot;
   const uint8_t* delta = p.ring + slot * p.ring_bytes;
-  const uint32_t* header = reinterpret_cast<const uint32_t*>(delta);
-  const uint32_t tokens = load_host(header), rows = load_host(header + 1);
-  const uint32_t outputs = load_host(header + 3), updates = load_host(header + 4);
-  const uint32_t first = blockIdx.x * kApplyThreads + threadIdx.x;
-  const uint32_t stride = gridDim.x * kApplyThreads;
-  if (first == 0) {
+  const uint32_t thread = blockIdx.x * kApplyThreads + threadIdx.x;
+  const uint32_t row = thread - p.tokens, word = row - p.rows;  // where they are not below 0
+  const bool is_token = thread < p.tokens, is_row = !is_token && row < p.rows;
+  const bool is_output = !is_token && !is_row && word < p.outputs * kOutputVectors;
+  const uint8_t* mine = delta + sizeof(StepHeader) + thread * sizeof(uint4);
+  if (is_row) mine = delta + p.rows_offset + row * sizeof(uint4);
+  if (is_output) mine = delta + p.outputs_offset + word * sizeof(uint4);
+  uint4 vector = {0, 0, 0, 0};
+  if (is_token || is_row || is_output) vector = load_host<uint4>(mine);
+  const uint4 counts = load_host<uint4>(delta);
+  const uint32_t updates = load_host<uint32_t>(delta + sizeof(uint4));
+  const uint32_t tokens = counts.x, rows = counts.y, outputs = counts.w;
+  const uint4 padding = {0, 0, 0, 0};
+  if (is_token) apply_token(p, thread, vector, thread >= tokens);
+  if (is_row) reinterpret_cast<uint4*>(p.step.rows)[row] = row < rows ? vector : padding;
+  if (is_output) {
+    const bool counted = word < outputs * kOutputVectors;
+    reinterpret_cast<uint4*>(p.step.outputs)[word] = counted ? vector : padding;
+  }
+  if (thread == 0) {
     p.step.state->tokens = tokens;
     p.step.state->rows = rows;
-    p.step.state->decode_rows = load_host(header + 2);
+    p.step.state->decode_rows = counts.z;
     p.step.state->outputs = outputs;
     p.step.state->ring_slot = slot;
   }
-  apply_tokens(p, header + sizeof(StepHeader) / 4, tokens);
-  for (uint32_t r = first; r < p.rows; r += stride) {
-    const StepRow padding{0, 0, 0, 0};
-    p.step.rows[r] = r < rows ? load_row(delta + p.rows_offset + r * sizeof(StepRow)) : padding;
-  }
-  constexpr uint32_t kOutputWords = sizeof(StepOutput) / 4;
-  const uint32_t* from = reinterpret_cast<const uint32_t*>(delta + p.outputs_offset);
-  uint32_t* to = reinterpret_cast<uint32_t*>(p.step.outputs);
-  for (uint32_t word = first; word < p.outputs * kOutputWords; word += stride) {
-    to[word] = word < outputs * kOutputWords ? load_host(from + word) : 0;
-  }
-  const uint32_t* changes = reinterpret_cast<const uint32_t*>(delta + p.updates_offset);
-  for (uint32_t u = first; u < updates; u += stride) {
-    p.block_tables[load_host(changes + 2 * u)] = static_cast<int32_t>(load_host(changes + 2 * u + 1));
+  const uint8_t* changes = delta + p.updates_offset;
+  for (uint32_t u = thread; u < updates; u += gridDim.x * kApplyThreads) {
+    const uint2 change = load_host<uint2>(changes + u * sizeof(uint2));
+    p.block_tables[change.x] = static_cast<int32_t>(change.y);
   }
 }
 

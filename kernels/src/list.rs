@@ -80,7 +80,7 @@ macro_rules! kernels {
 }
 
 kernels! {
-    APPLY: ApplyParams = "step", "apply", None, 128, 0;
+    APPLY: ApplyParams = "step", "apply", None, 64, 0;
     FINISH: FinishParams = "step", "finish", None, 128, 0;
     STAMP: StampParams = "step", "stamp", None, 32, 0;
     EMBED: EmbedParams = "rows", "embed", Halves, 256, 0;

@@ -49,8 +49,9 @@ pub struct StepInput {
     pub token: i32,
     pub position: u32,
     pub row: u32,
+    pub reserved: u32,
 }
-sized!(StepInput, 12);
+sized!(StepInput, 16);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +74,9 @@ pub struct StepOutput {
     pub logprobs: u32,
 }
 sized!(StepOutput, 64);
+/// Vectors of 16 bytes of an output; of inputs and rows each is one.
+pub const OUTPUT_VECTORS: u32 = 4;
+const _: () = assert!(size_of::<StepOutput>() == 16 * OUTPUT_VECTORS as usize);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -112,7 +112,7 @@ impl Ring {
                     TokenInput::Known(id) => id,
                     TokenInput::LastSample(slot) => !slot.0,
                 };
-                [id, batch.positions[token], word(index)]
+                [id, batch.positions[token], word(index), 0]
                     .iter()
                     .for_each(|word| put(&mut self.bytes, *word));
             }

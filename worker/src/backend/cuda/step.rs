@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use binfer_kernels::list;
-use binfer_kernels::params::{ApplyParams, FinishParams};
+use binfer_kernels::params::{ApplyParams, FinishParams, OUTPUT_VECTORS};
 use binfer_proto::Token;
 use binfer_shard::spec::Rope;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -17,9 +17,6 @@ use super::ring::{RING_SLOTS, Ring};
 use super::stream_product::BegunNorm;
 use crate::backend::{BackendError, MemoryPlan, StepOutput, Ticket};
 use crate::batch::Batch;
-
-/// Blocks of the first kernel at most: several, so that mapped memory is read in parallel.
-const APPLY_BLOCKS_MAX: u32 = 32;
 
 /// What launches cover: at least what the batch has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,8 +136,8 @@ impl CudaBackend {
             reserved: 0,
         };
         let threads = list::ALL[list::APPLY.index].threads;
-        let blocks = (4 * shape.tokens.max(1)).div_ceil(threads).min(APPLY_BLOCKS_MAX);
-        self.device.launch(list::APPLY, [blocks, 1, 1], &params)
+        let vectors = shape.tokens + shape.rows + OUTPUT_VECTORS * shape.outputs;
+        self.device.launch(list::APPLY, [vectors.div_ceil(threads).max(1), 1, 1], &params)
     }
 
     /// The step's last kernel.
