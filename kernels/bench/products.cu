@@ -2,8 +2,8 @@
 // ../src/stream.rs: all tiles, clusters and rings for the products of a model, each timed in a graph
 // whose launches depend on each other and take turns with weights that do not fit into the cache.
 //
-// `make kernel-bench`, then on a Hopper GPU: target/kernel-bench [hidden inner heads kv_heads] >
-// sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which memory delivers
+// `make kernel-bench`, then on a Hopper GPU: target/kernel-bench [hidden inner heads kv_heads
+// [tokens ..]] > sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which memory delivers
 // the weights. The best of every product goes to stderr. Deliberately absent: whether results are
 // right, which the worker's tests say.
 #include <cuda_runtime.h>
@@ -21,8 +21,9 @@ namespace bench {
 
 constexpr double kMemoryRate = 3.07e6;  // bytes a microsecond, measured on an H100
 constexpr size_t kWeightElements = size_t(1) << 30;
+constexpr int kVocab = 151936;
 constexpr int kLaunches = 16, kReplays = 5, kHeadDim = 128;
-constexpr int kSharedMax = 227 * 1024;
+constexpr int kSharedMax = 227 * 1024, kTokensMax = 256;
 constexpr int kRings[] = {113 * 1024, kSharedMax};
 
 void check(cudaError_t error, const char* what) {
@@ -33,19 +34,20 @@ void check(cudaError_t error, const char* what) {
 #define CHECK(call) bench::check(call, #call)
 
 struct Kernel {
+  const char* name;
   int tokens, rows_max, slices, threads;
   void (*run)(StreamProductParams);
 };
 template <typename S>
-Kernel kernel(void (*run)(StreamProductParams)) {
-  return {S::kN, S::kRows, S::kSlices, S::kThreads, run};
+Kernel kernel(const char* name, void (*run)(StreamProductParams)) {
+  return {name, S::kN, S::kRows, S::kSlices, S::kThreads, run};
 }
-#define KERNEL(NAME, ...) kernel<stream::Shape<__VA_ARGS__>>(stream_product_##NAME##_bf16)
+#define KERNEL(NAME, ...) kernel<stream::Shape<__VA_ARGS__>>(#NAME, stream_product_##NAME##_bf16)
 const std::vector<Kernel> kernels = {
-    KERNEL(n8s8, 8, 1, 8),     KERNEL(n8s4, 8, 1, 4),     KERNEL(n16s8, 16, 1, 8),
-    KERNEL(n16s4, 16, 1, 4),   KERNEL(n32, 32, 1, 4),     KERNEL(n64, 64, 1, 2),
-    KERNEL(n96, 96, 2, 1),     KERNEL(n128, 128, 2, 1),   KERNEL(n192g2, 192, 2, 1),
-    KERNEL(n192g3, 192, 3, 1), KERNEL(n256g2, 256, 2, 1), KERNEL(n256g3, 256, 3, 1)};
+    KERNEL(n8s8, 8, 1, 8),   KERNEL(n8s4, 8, 1, 4),   KERNEL(n16s8, 16, 1, 8),
+    KERNEL(n16s4, 16, 1, 4), KERNEL(n32, 32, 1, 4),   KERNEL(n64, 64, 1, 2),
+    KERNEL(n96, 96, 3, 1),   KERNEL(n128, 128, 3, 1), KERNEL(n192, 192, 3, 1),
+    KERNEL(n256, 256, 3, 1)};
 
 struct Product {
   const char* name;
@@ -55,6 +57,7 @@ struct Product {
 
 // A way to launch it.
 struct Plan {
+  int tokens;  // of the product
   int tile_rows, cluster, stages, blocks, shared_bytes;
 };
 
@@ -74,7 +77,17 @@ int clusters_at_once(const Kernel& kernel, const Plan& plan) {
   return std::min(clusters, 132 / plan.cluster);
 }
 
-std::vector<Plan> plans(const Kernel& kernel, const Product& product) {
+// Those that have the tokens in one tile, and those that have them in two.
+bool takes(const Kernel& kernel, int tokens) {
+  int least = kTokensMax;
+  for (const Kernel& other : kernels) {
+    if (other.tokens >= tokens) least = std::min(least, other.tokens);
+  }
+  const bool in_two = kernel.tokens >= stream::kTiledTokensMin && kernel.tokens < tokens;
+  return kernel.tokens == least || (in_two && 2 * kernel.tokens >= tokens);
+}
+
+std::vector<Plan> plans(const Kernel& kernel, const Product& product, int tokens) {
   std::vector<Plan> found;
   const auto bytes = [&](const Plan& plan) {
     return stream::shared_bytes(kernel.tokens, plan.tile_rows, kernel.slices, plan.stages,
@@ -83,11 +96,12 @@ std::vector<Plan> plans(const Kernel& kernel, const Product& product) {
   for (int cluster = 1; cluster <= 4; ++cluster) {
     for (int tile_rows = 16; tile_rows <= kernel.rows_max; tile_rows += 16) {
       for (const int ring : kRings) {
-        Plan plan = {tile_rows, cluster, stream::kStagesMax, 0, 0};
+        Plan plan = {tokens, tile_rows, cluster, stream::kStagesMax, 0, 0};
         while (plan.stages > 1 && bytes(plan) > ring) --plan.stages;
         plan.shared_bytes = bytes(plan);
         if (plan.stages < 2 || plan.shared_bytes > kSharedMax) continue;
-        const int tiles = (product.rows + tile_rows - 1) / tile_rows;
+        const int token_tiles = (tokens + kernel.tokens - 1) / kernel.tokens;
+        const int tiles = (product.rows + tile_rows - 1) / tile_rows * token_tiles;
         const int at_once = clusters_at_once(kernel, plan);
         if (at_once == 0 || (cluster > 1 && tiles > at_once)) continue;
         const int rounds = (tiles + at_once - 1) / at_once;
@@ -149,16 +163,16 @@ struct Bench {
   void launch(const Kernel& kernel, const Product& product, const Plan& plan, size_t at) {
     const auto rows = cuuint64_t(product.rows), inputs = cuuint64_t(product.inputs);
     const bool is_glu = product.store == STREAM_STORE_GLU;
-    const auto tile_rows = cuuint32_t(plan.tile_rows), tokens = cuuint32_t(kernel.tokens);
+    const auto tile_rows = cuuint32_t(plan.tile_rows), in_box = cuuint32_t(kernel.tokens);
     StreamProductParams params = {};
     params.weight = is_glu ? tensor_map(weights + at, {inputs, 8, 2, rows / 16},
                                         {inputs, rows / 2 * inputs, 8 * inputs},
                                         {64, 8, 2, tile_rows / 16})
                            : tensor_map(weights + at, {inputs, rows}, {inputs}, {64, tile_rows});
-    params.x = tensor_map(x, {inputs, tokens}, {inputs}, {64, tokens});
+    params.x = tensor_map(x, {inputs, cuuint64_t(plan.tokens)}, {inputs}, {64, in_box});
     params.out = out;
     params.out_rows = params.out_stride = is_glu ? product.rows / 2 : product.rows;
-    params.inputs = product.inputs, params.tokens = kernel.tokens;
+    params.inputs = product.inputs, params.tokens = plan.tokens;
     params.store = product.store, params.tile_rows = plan.tile_rows;
     params.stages = plan.stages, params.start_next_ahead = 2;
     cudaLaunchAttribute attributes[2] = {};
@@ -205,21 +219,25 @@ struct Bench {
   }
 };
 
-void sweep(Bench& bench, const Kernel& kernel, const Product& product) {
+void sweep(Bench& bench, const Product& product, int tokens) {
   const double floor_us = 2.0 * product.rows * product.inputs / kMemoryRate;
   Plan best = {};
   float least = INFINITY;
-  for (const Plan& plan : plans(kernel, product)) {
-    const float us = bench.time(kernel, product, plan);
-    printf("{\"product\":\"%s\",\"rows\":%d,\"inputs\":%d,\"tokens\":%d,\"tile_rows\":%d,"
-           "\"cluster\":%d,\"blocks\":%d,\"stages\":%d,\"shared_bytes\":%d,\"us\":%.2f,"
-           "\"floor_us\":%.2f}\n",
-           product.name, product.rows, product.inputs, kernel.tokens, plan.tile_rows, plan.cluster,
-           plan.blocks, plan.stages, plan.shared_bytes, us, floor_us);
-    if (us < least) least = us, best = plan;
+  const char* name = "nothing";
+  for (const Kernel& kernel : kernels) {
+    if (!takes(kernel, tokens)) continue;
+    for (const Plan& plan : plans(kernel, product, tokens)) {
+      const float us = bench.time(kernel, product, plan);
+      printf("{\"product\":\"%s\",\"rows\":%d,\"inputs\":%d,\"tokens\":%d,\"kernel\":\"%s\","
+             "\"tile_rows\":%d,\"cluster\":%d,\"blocks\":%d,\"stages\":%d,\"shared_bytes\":%d,"
+             "\"us\":%.2f,\"floor_us\":%.2f}\n",
+             product.name, product.rows, product.inputs, tokens, kernel.name, plan.tile_rows,
+             plan.cluster, plan.blocks, plan.stages, plan.shared_bytes, us, floor_us);
+      if (us < least) least = us, best = plan, name = kernel.name;
+    }
   }
-  fprintf(stderr, "%s of %d tokens: %.2f us (floor %.2f), tiles of %d, %d blocks in clusters of %d\n",
-          product.name, kernel.tokens, least, floor_us, best.tile_rows, best.blocks, best.cluster);
+  fprintf(stderr, "%s of %d tokens: %.2f us (floor %.2f), %s, tiles of %d, %d blocks in clusters of %d\n",
+          product.name, tokens, least, floor_us, name, best.tile_rows, best.blocks, best.cluster);
 }
 
 }  // namespace bench
@@ -227,17 +245,23 @@ void sweep(Bench& bench, const Kernel& kernel, const Product& product) {
 int main(int count, char** words) {
   int sizes[] = {4096, 12288, 32, 8};  // hidden, inner, heads, KV heads: Qwen3-8B
   for (int i = 1; i < count && i <= 4; ++i) sizes[i - 1] = atoi(words[i]);
+  std::vector<int> tokens = {8, 16, 32, 64, 96, 128, 192, 256};
+  if (count > 5) tokens.clear();
+  for (int i = 5; i < count; ++i) tokens.push_back(std::min(atoi(words[i]), bench::kTokensMax));
   const auto [hidden, inner, heads, kv_heads] = sizes;
   const bench::Product products[] = {
       {"qkv", (heads + 2 * kv_heads) * bench::kHeadDim, hidden, STREAM_STORE},
       {"out", hidden, heads * bench::kHeadDim, STREAM_ADD_F32},
       {"gate_up", 2 * inner, hidden, STREAM_STORE_GLU},
-      {"down", hidden, inner, STREAM_ADD_F32}};
+      {"down", hidden, inner, STREAM_ADD_F32},
+      {"head", bench::kVocab, hidden, STREAM_STORE_F32}};
   bench::Bench bench;
   for (const bench::Kernel& kernel : bench::kernels) {
     const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
     CHECK(cudaFuncSetAttribute(kernel.run, shared, bench::kSharedMax));
-    for (const bench::Product& product : products) sweep(bench, kernel, product);
+  }
+  for (const int few : tokens) {
+    for (const bench::Product& product : products) sweep(bench, product, few);
   }
   return 0;
 }

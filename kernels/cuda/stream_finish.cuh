@@ -21,19 +21,20 @@ template <int kN>
 constexpr int kNormFloats = (4 * kN > 128 ? 4 * kN : 128) + kN;
 
 // Ways out of the consumers' sums. A call takes tokens t, t + 1 of row r, and the same of row r +
-// 8, as wgmma spreads them: over a warp 8 tokens by 16 rows. Rows are of the tile.
+// 8, as wgmma spreads them: over a warp 8 tokens by 16 rows. Both are of the tile; norms are folded
+// in only where it has all tokens.
 template <typename T, int kN>
 struct Way {
   static constexpr int kThreads = 128;  // of the consumers, where norms are folded in
   const StreamProductParams& p;
   float* shared;  // [kNormFloats<kN>]
-  int first_row;
+  int first_row, first_token;
   const bool normed, prepares;
 
   __device__ float* factors() const { return shared + kNormFloats<kN> - kN; }
 
-  __device__ Way(const StreamProductParams& p, float* shared, int first_row)
-      : p(p), shared(shared), first_row(first_row),
+  __device__ Way(const StreamProductParams& p, float* shared, int first_row, int first_token)
+      : p(p), shared(shared), first_row(first_row), first_token(first_token),
         normed(kN <= kFoldedTokensMax && p.squares != nullptr),
         prepares(kN <= kFoldedTokensMax && p.next_scale != nullptr) {}
 
@@ -134,6 +135,7 @@ struct Way {
       const float even = factors()[t], odd = factors()[t + 1];
       sum = {sum.x * even, sum.y * odd, sum.z * even, sum.w * odd};
     }
+    t += first_token;
     if (p.store == STREAM_STORE_GLU) return glu_out(r, t, sum);
     const int row = first_row + r, end = end_row();
     const float bias = p.bias != nullptr && row < end ? p.bias[row] : 0.0f;

@@ -32,9 +32,9 @@ namespace stream {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 
 template <typename S>
-__device__ void load_weight(const StreamProductParams& p, const Ring<S>& ring, int tile, int chunk,
+__device__ void load_weight(const StreamProductParams& p, const Ring<S>& ring, int row, int chunk,
                             int stage, uint64_t policy) {
-  const int row = tile * p.tile_rows, slice_bytes = p.tile_rows * 128;
+  const int slice_bytes = p.tile_rows * 128;
   uint8_t* to = ring.weight(stage);
 #pragma unroll
   for (int slice = 0; slice < S::kSlices; ++slice, to += slice_bytes) {
@@ -47,12 +47,12 @@ __device__ void load_weight(const StreamProductParams& p, const Ring<S>& ring, i
   }
 }
 template <typename S>
-__device__ void load_x(const StreamProductParams& p, const Ring<S>& ring, int chunk, int stage,
-                       uint64_t policy) {
+__device__ void load_x(const StreamProductParams& p, const Ring<S>& ring, int token, int chunk,
+                       int stage, uint64_t policy) {
   uint8_t* to = ring.x(stage);
 #pragma unroll
   for (int slice = 0; slice < S::kSlices; ++slice, to += S::kN * 128) {
-    ptx::tma_load(to, &p.x, &ring.full[stage], policy, (chunk * S::kSlices + slice) * 64, 0);
+    ptx::tma_load(to, &p.x, &ring.full[stage], policy, (chunk * S::kSlices + slice) * 64, token);
   }
 }
 
@@ -62,24 +62,28 @@ __device__ void produce(const StreamProductParams& p, const Ring<S>& ring, const
   const uint64_t once = ptx::policy_evict_first(), often = ptx::policy_evict_last();
   const int units = part.units(), ahead = min(ring.count, units);
   int tile = part.cluster, chunk = part.begin;
+  Corner corner = corner_of<S>(p, part, tile);
   const auto next_weight = [&](int stage) {
     ptx::mbarrier_arrive_expect(&ring.full[stage], ring.bytes);
-    load_weight(p, ring, tile, chunk, stage, once);
-    if (++chunk == part.end) chunk = part.begin, tile += part.clusters;
+    load_weight(p, ring, corner.row, chunk, stage, once);
+    if (++chunk < part.end) return;
+    chunk = part.begin, tile += part.clusters;
+    corner = corner_of<S>(p, part, tile);
   };
   for (int i = 0; i < ahead; ++i) next_weight(i);
   ptx::wait_for_earlier_kernels();
   for (int i = 0; i < ahead; ++i) {
-    load_x(p, ring, part.begin + i % part.chunks(), i, often);
+    const int x_tile = part.cluster + i / part.chunks() * part.clusters;
+    load_x(p, ring, corner_of<S>(p, part, x_tile).token, part.begin + i % part.chunks(), i, often);
   }
   const int start_next = max(ahead, units - p.start_next_ahead);
   Turn turn;
   for (int unit = ahead; unit < units; ++unit, turn.next(ring.count)) {
     if (unit == start_next) ptx::let_next_kernel_start();
     ptx::mbarrier_wait(&ring.empty[turn.stage], turn.parity);
-    const int x_chunk = chunk;
+    const int x_chunk = chunk, token = corner.token;
     next_weight(turn.stage);
-    load_x(p, ring, x_chunk, turn.stage, often);
+    load_x(p, ring, token, x_chunk, turn.stage, often);
   }
   ptx::let_next_kernel_start();
 }
@@ -169,7 +173,8 @@ __device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const
   const bool signals = thread % 32 == 0;
   ptx::wait_for_earlier_kernels();
   if (thread >= consumers) return;
-  Way<T, S::kN> way(p, ring.norm, part.cluster * p.tile_rows);
+  const Corner first = corner_of<S>(p, part, part.cluster);
+  Way<T, S::kN> way(p, ring.norm, first.row, first.token);
   float4 before[S::kFoldsNorms ? S::kQuads : 1];
   if constexpr (S::kFoldsNorms) {
     if (part.ranks == 1) {
@@ -201,7 +206,8 @@ __device__ void consume(const StreamProductParams& p, const Ring<S>& ring, const
     }
     ptx::wgmma_wait<0>();
     if (signals && done >= 0) ptx::mbarrier_arrive(&ring.empty[done]);
-    way.first_row = tile * p.tile_rows;
+    const Corner corner = corner_of<S>(p, part, tile);
+    way.first_row = corner.row, way.first_token = corner.token;
     const auto& quads = reinterpret_cast<const float4(&)[S::kQuads]>(sums);
     if (part.ranks > 1) {
       finish_together<T, S>(p, ring, part, consumers, way, quads);
@@ -267,11 +273,9 @@ __device__ void run(const StreamProductParams& p) {
   STREAM_PRODUCT(stream_product_n16s4_##TYPE, T, 16, 1, 4)   \
   STREAM_PRODUCT(stream_product_n32_##TYPE, T, 32, 1, 4)     \
   STREAM_PRODUCT(stream_product_n64_##TYPE, T, 64, 1, 2)     \
-  STREAM_PRODUCT(stream_product_n96_##TYPE, T, 96, 2, 1)     \
-  STREAM_PRODUCT(stream_product_n128_##TYPE, T, 128, 2, 1)   \
-  STREAM_PRODUCT(stream_product_n192g2_##TYPE, T, 192, 2, 1) \
-  STREAM_PRODUCT(stream_product_n192g3_##TYPE, T, 192, 3, 1) \
-  STREAM_PRODUCT(stream_product_n256g2_##TYPE, T, 256, 2, 1) \
-  STREAM_PRODUCT(stream_product_n256g3_##TYPE, T, 256, 3, 1)
+  STREAM_PRODUCT(stream_product_n96_##TYPE, T, 96, 3, 1)     \
+  STREAM_PRODUCT(stream_product_n128_##TYPE, T, 128, 3, 1)   \
+  STREAM_PRODUCT(stream_product_n192_##TYPE, T, 192, 3, 1)   \
+  STREAM_PRODUCT(stream_product_n256_##TYPE, T, 256, 3, 1)
 STREAM_PRODUCTS(bf16, __nv_bfloat16)
 STREAM_PRODUCTS(f16, __half)

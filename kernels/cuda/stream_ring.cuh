@@ -8,9 +8,11 @@
 
 namespace stream {
 
+constexpr int kTiledTokensMin = 96;
+
 template <int kN_, int kGroups_, int kSlices_>
 struct Shape {
-  static constexpr int kN = kN_;            // tokens, padded
+  static constexpr int kN = kN_;            // tokens of a tile
   static constexpr int kGroups = kGroups_;  // consumer warpgroups at most, 64 rows each
   static constexpr int kSlices = kSlices_;  // of 64 k, a stage
   static constexpr int kRows = 64 * kGroups;
@@ -23,6 +25,8 @@ struct Shape {
   static constexpr int kThreads = kConsumers + (kShiftsRegisters ? 128 : 32);
   static constexpr int kQuads = kN / 8;  // float4 of sums of a consumer thread
   static constexpr bool kFoldsNorms = kN <= kFoldedTokensMax;
+  // Whether there may be more tokens than a tile has: those of few would only read weights again.
+  static constexpr bool kTilesTokens = kN >= kTiledTokensMin;
   // Float4 of a thread's share of a cluster's sums that it asks for at once.
   static constexpr int kBatch = kQuads < 8 ? 1 : kQuads < 16 ? 2 : 4;
 };
@@ -81,10 +85,12 @@ struct Turn {
   }
 };
 
-// This block's part of the product: every clusters-th tile of rows, from `cluster` on; of each,
-// chunks begin .. end of k.
+// This block's part of the product: every clusters-th tile, from `cluster` on; of each, chunks
+// begin .. end of k. Tiles of the same rows follow each other, so that their weights come from
+// memory once.
 struct Part {
   int tiles, cluster, clusters;
+  int token_tiles;  // of the same rows
   int rank, ranks;  // in the cluster
   int begin, end;
   __device__ int chunks() const { return end - begin; }
@@ -92,13 +98,23 @@ struct Part {
     return cluster < tiles ? ((tiles - cluster - 1) / clusters + 1) * chunks() : 0;
   }
 };
+// Where a tile begins.
+struct Corner {
+  int row, token;
+};
+template <typename S>
+__device__ Corner corner_of(const StreamProductParams& p, const Part& part, int tile) {
+  if constexpr (!S::kTilesTokens) return {tile * p.tile_rows, 0};
+  return {tile / part.token_tiles * p.tile_rows, tile % part.token_tiles * S::kN};
+}
 template <typename S>
 __device__ Part part_of_block(const StreamProductParams& p) {
   Part part;
   const int rows = p.store == STREAM_STORE_GLU ? 2 * p.out_rows : p.out_rows;
   const int chunks = (p.inputs + 64 * S::kSlices - 1) / (64 * S::kSlices);
   part.rank = ptx::cluster_rank(), part.ranks = ptx::cluster_size();
-  part.tiles = (rows + p.tile_rows - 1) / p.tile_rows;
+  part.token_tiles = S::kTilesTokens ? (p.tokens + S::kN - 1) / S::kN : 1;
+  part.tiles = (rows + p.tile_rows - 1) / p.tile_rows * part.token_tiles;
   part.cluster = blockIdx.x / part.ranks, part.clusters = gridDim.x / part.ranks;
   part.begin = chunks * part.rank / part.ranks, part.end = chunks * (part.rank + 1) / part.ranks;
   return part;

@@ -107,12 +107,10 @@ kernels! {
     STREAM_N16S4: StreamProductParams = "stream_product", "stream_product_n16s4", Halves, 160, BLOCK_BYTES;
     STREAM_N32: StreamProductParams = "stream_product", "stream_product_n32", Halves, 160, BLOCK_BYTES;
     STREAM_N64: StreamProductParams = "stream_product", "stream_product_n64", Halves, 160, BLOCK_BYTES;
-    STREAM_N96: StreamProductParams = "stream_product", "stream_product_n96", Halves, 288, BLOCK_BYTES;
-    STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 288, BLOCK_BYTES;
-    STREAM_N192G2: StreamProductParams = "stream_product", "stream_product_n192g2", Halves, 288, BLOCK_BYTES;
-    STREAM_N192G3: StreamProductParams = "stream_product", "stream_product_n192g3", Halves, 512, BLOCK_BYTES;
-    STREAM_N256G2: StreamProductParams = "stream_product", "stream_product_n256g2", Halves, 288, BLOCK_BYTES;
-    STREAM_N256G3: StreamProductParams = "stream_product", "stream_product_n256g3", Halves, 512, BLOCK_BYTES;
+    STREAM_N96: StreamProductParams = "stream_product", "stream_product_n96", Halves, 512, BLOCK_BYTES;
+    STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 512, BLOCK_BYTES;
+    STREAM_N192: StreamProductParams = "stream_product", "stream_product_n192", Halves, 512, BLOCK_BYTES;
+    STREAM_N256: StreamProductParams = "stream_product", "stream_product_n256", Halves, 512, BLOCK_BYTES;
     ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
     DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
     DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
@@ -127,7 +125,7 @@ kernels! {
 const BLOCK_BYTES: u32 = 227 << 10;
 
 /// The stream products, as [`crate::stream::STREAM_KERNELS`] has them.
-pub const STREAM: [Kernel<StreamProductParams>; 12] = [
+pub const STREAM: [Kernel<StreamProductParams>; 10] = [
     STREAM_N8S8,
     STREAM_N8S4,
     STREAM_N16S8,
@@ -136,10 +134,8 @@ pub const STREAM: [Kernel<StreamProductParams>; 12] = [
     STREAM_N64,
     STREAM_N96,
     STREAM_N128,
-    STREAM_N192G2,
-    STREAM_N192G3,
-    STREAM_N256G2,
-    STREAM_N256G3,
+    STREAM_N192,
+    STREAM_N256,
 ];
 
 /// Query heads of a KV head that `decode_attend` takes at most.

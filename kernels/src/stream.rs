@@ -1,9 +1,14 @@
 //! Which stream product (`cuda/stream_product.cu`) serves a shape, and how it is launched.
 //!
-//! Pure: from a shape and a number of multiprocessors to a plan, the same on all ranks. The constants
-//! of the estimate were fitted to sweeps over the shapes of Qwen3-1.7B and 8B on an H100
-//! (`bench/products.cu`); above 128 tokens what it chooses for these, and no other model was tried, is
-//! within 4 % of the best that was found. Deliberately absent: tensor maps and the launch itself.
+//! Pure: from a shape and a number of multiprocessors to a plan, the same on all ranks. The
+//! constants of the estimate (`stream/rates.rs`) were fitted to sweeps over the shapes of Qwen3-1.7B
+//! and 8B on an H100 (`bench/products.cu`); above 64 tokens what it chooses for these, and no other
+//! model was tried, is within 5 % of the best that was found. Deliberately absent: tensor maps and
+//! the launch itself.
+
+mod rates;
+
+use rates::{MEMORY_RATE, Rates};
 
 /// What becomes of a product's sums: `enum StreamStore` of `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub struct StreamShape {
 pub struct StreamKernel {
     /// Its place in the name.
     pub variant: &'static str,
-    /// Tokens that it takes: rows of the box of x's tensor map.
+    /// Tokens of a tile: rows of the box of x's tensor map.
     pub tokens: u32,
     /// Weight rows of a tile at most.
     pub rows_max: u32,
@@ -53,23 +58,29 @@ impl StreamKernel {
     pub fn folds_norms(&self) -> bool {
         self.tokens <= STREAM_NORM_TOKENS_MAX
     }
+
+    /// Into how many tiles so many tokens are cut; 0 where it does not take them. Two tiles read
+    /// weights again, out of the second-level cache, but x half as often.
+    fn token_tiles(&self, tokens: u32) -> u32 {
+        let tiles = tokens.div_ceil(self.tokens);
+        let tiles_max = if self.tokens >= TILED_TOKENS_MIN { 2 } else { 1 };
+        if tiles <= tiles_max { tiles } else { 0 }
+    }
 }
 
 /// All of them, by tokens, and of equals the better one first; the table at the end of
 /// `cuda/stream_product.cu`.
-pub const STREAM_KERNELS: [StreamKernel; 12] = [
+pub const STREAM_KERNELS: [StreamKernel; 10] = [
     kernel("n8s8", 8, 1, 8),
     kernel("n8s4", 8, 1, 4),
     kernel("n16s8", 16, 1, 8),
     kernel("n16s4", 16, 1, 4),
     kernel("n32", 32, 1, 4),
     kernel("n64", 64, 1, 2),
-    kernel("n96", 96, 2, 1),
-    kernel("n128", 128, 2, 1),
-    kernel("n192g2", 192, 2, 1),
-    kernel("n192g3", 192, 3, 1),
-    kernel("n256g2", 256, 2, 1),
-    kernel("n256g3", 256, 3, 1),
+    kernel("n96", 96, 3, 1),
+    kernel("n128", 128, 3, 1),
+    kernel("n192", 192, 3, 1),
+    kernel("n256", 256, 3, 1),
 ];
 
 /// A kernel of so many warpgroups that multiply; three of them leave one to the copying warp.
@@ -85,6 +96,8 @@ pub const STREAM_NORM_TOKENS_MAX: u32 = 16;
 /// Parts that a token's squares are summed in at most, one of each block of a product.
 pub const STREAM_PARTS_MAX: u32 = 160;
 
+/// Tokens of the smallest tile of which there may be several: `cuda/stream_ring.cuh`.
+const TILED_TOKENS_MIN: u32 = 96;
 /// Rows that a warpgroup multiplies.
 const GROUP_ROWS: u32 = 64;
 /// What a block may take of a Hopper multiprocessor's shared memory.
@@ -94,48 +107,6 @@ const STAGES_MAX: u32 = 24;
 /// What a block leaves free for a block of decode attention, which follows what is stored as it is:
 /// of products that hold most of what they load at once.
 const ATTEND_BYTES: u32 = 88 * 1024;
-/// Bytes a microsecond that memory delivers.
-const MEMORY_RATE: f64 = 3.05e6;
-
-/// What the estimate knows of kernels of so many tokens.
-#[derive(Clone, Copy, Debug)]
-struct Rates {
-    /// Bytes a microsecond out of the second-level cache, and into one multiprocessor.
-    cache: f64,
-    block: f64,
-    /// Products a microsecond of one multiprocessor.
-    multiply: f64,
-    /// Microseconds that a cluster adds up, and more of them for 10,000 sums of a tile.
-    cluster: f64,
-    sums: f64,
-    /// Share of a block's time that nothing hides.
-    alone: f64,
-    /// Microseconds that tiles of less than 32 rows lose.
-    narrow: f64,
-}
-
-const FEW: Rates = Rates { cluster: 0.3, narrow: 1.0, ..SOME };
-const SOME: Rates = Rates {
-    cache: 6.5e6,
-    block: 55e3,
-    multiply: f64::INFINITY,
-    cluster: 1.0,
-    sums: 0.0,
-    alone: 0.15,
-    narrow: 0.0,
-};
-const MANY: Rates =
-    Rates { cache: 12e6, block: 90e3, multiply: 3e6, cluster: 2.5, sums: 1.5, alone: 0.0, ..SOME };
-
-impl Rates {
-    fn of(kernel: &StreamKernel) -> &'static Self {
-        match kernel.tokens {
-            ..=16 => &FEW,
-            17..=128 => &SOME,
-            _ => &MANY,
-        }
-    }
-}
 
 /// How to launch a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,10 +139,10 @@ pub fn stream_plan(shape: &StreamShape, multiprocessors: u32) -> Option<StreamPl
     if !aligned || rows == 0 || inputs == 0 || !inputs.is_multiple_of(8) || tokens == 0 {
         return None;
     }
-    let tokens_taken = STREAM_KERNELS.iter().map(|kernel| kernel.tokens).find(|n| *n >= tokens)?;
+    let in_one = STREAM_KERNELS.iter().map(|kernel| kernel.tokens).find(|n| *n >= tokens)?;
     let mut best: Option<(f64, Tiling)> = None;
     for (index, kernel) in STREAM_KERNELS.iter().enumerate() {
-        if kernel.tokens != tokens_taken {
+        if kernel.tokens > in_one || kernel.token_tiles(tokens) == 0 {
             continue;
         }
         for (cluster, tile_rows) in (1..=4).flat_map(|cluster| {
@@ -210,7 +181,8 @@ impl Tiling {
     ) -> Option<Self> {
         // Clusters do not fill a chip whose parts are not multiples of them.
         let at_once = multiprocessors / cluster - if cluster > 2 { 5 } else { 0 };
-        let tiles = shape.rows.div_ceil(tile_rows);
+        let token_tiles = STREAM_KERNELS[kernel].token_tiles(shape.tokens);
+        let tiles = shape.rows.div_ceil(tile_rows) * token_tiles;
         let rounds = tiles.div_ceil(at_once.max(1));
         let tiling = Self { kernel, tile_rows, cluster, tiles, rounds };
         // A cluster takes one tile; each of its blocks needs some columns to be worth its while.
@@ -248,21 +220,24 @@ impl Tiling {
     /// Estimate of the time: the slowest of memory, cache and blocks, and what adds to it.
     fn microseconds(self, shape: &StreamShape) -> f64 {
         let kernel = &STREAM_KERNELS[self.kernel];
-        let rates = Rates::of(kernel);
+        let rates = Rates::of(shape.tokens);
         let [rows, inputs, tokens] = [shape.rows, shape.inputs, kernel.tokens].map(f64::from);
         let [tile_rows, cluster, tiles, rounds] =
             [self.tile_rows, self.cluster, self.tiles, self.rounds].map(f64::from);
-        let multiplied = f64::from(self.tile_rows.next_multiple_of(GROUP_ROWS));
+        let whole_rows = f64::from(self.tile_rows.next_multiple_of(GROUP_ROWS));
         let weight = 2.0 * rows * inputs;
         let memory = weight / MEMORY_RATE;
-        let cache = (weight + 2.0 * tiles * tokens * inputs) / rates.cache;
+        let cache = 2.0 * tiles * (tile_rows + tokens) * inputs / rates.cache;
         let of_block = rounds * inputs / cluster;
         let block = of_block * 2.0 * (tile_rows + tokens) / rates.block;
-        let multiply = of_block * multiplied * tokens / rates.multiply;
-        let adding_up = rates.cluster + rates.sums * tile_rows * tokens / 1e4;
+        let multiply = of_block * whole_rows * tokens / rates.multiply;
+        let sums = tile_rows * tokens / 1e4;
+        let adding_up = rates.cluster + rates.sums * sums + rates.together * block;
+        let no_rows = (whole_rows - tile_rows) / f64::from(GROUP_ROWS);
         memory.max(cache).max(block).max(multiply)
             + if self.cluster > 1 { adding_up } else { 0.0 }
-            + rates.alone * block
+            + (rates.alone + rates.partial * no_rows) * block
+            + rates.ends * rounds * sums
             + if self.tile_rows < 32 { rates.narrow } else { 0.0 }
     }
 
