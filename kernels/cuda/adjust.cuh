@@ -52,7 +52,7 @@ struct Adjust {
 };
 
 __device__ inline Adjust adjust_of(const SampleParams& p, const StepOutput& output) {
-  if (!output.adjusted) return Adjust{};
+  if (!(output.adjusted & kSeen)) return Adjust{};
   const size_t slot = output.slot;
   return Adjust{p.entries + slot * p.vocab,  p.biases + slot * kBiasesMax, output.biases,
                 output.repetition_penalty,   output.frequency_penalty,     output.presence_penalty};

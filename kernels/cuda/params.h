@@ -40,6 +40,10 @@ struct StepInput {
 };
 BINFER_SIZE(StepInput, 16);
 
+// Bits of StepOutput::adjusted.
+constexpr uint32_t kSeen = 1;
+constexpr uint32_t kMasked = 2;
+
 // One token to draw.
 struct StepOutput {
   uint32_t token;  // index of the input token whose logits are wanted
@@ -55,7 +59,7 @@ struct StepOutput {
   float frequency_penalty;
   float presence_penalty;
   uint32_t biases;    // of the slot
-  uint32_t adjusted;  // whether penalties or biases change logits
+  uint32_t adjusted;  // kSeen: by penalties or biases; kMasked: by the step's masks; 0: not at all
   uint32_t logprobs;  // of the drawn token and of so many less one most likely ones; 0: none
 };
 BINFER_SIZE(StepOutput, 64);

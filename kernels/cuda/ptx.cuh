@@ -114,6 +114,13 @@ __device__ __forceinline__ float exp2_approximate(float x) {
   return y;
 }
 
+// A word that the host or another device stores: what it stored before, this thread sees after.
+__device__ __forceinline__ uint32_t load_acquire_system(const uint32_t* at) {
+  uint32_t x;
+  asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(x) : "l"(at) : "memory");
+  return x;
+}
+
 // Adds; what this thread saw written before, whoever adds later sees after.
 __device__ __forceinline__ uint32_t add_acquire_release(uint32_t* at, uint32_t x) {
   uint32_t before;

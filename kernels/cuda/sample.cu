@@ -1,7 +1,8 @@
 // Drawing tokens as worker/src/backend/cpu/sample.rs does: the arg-max of logit / temperature +
 // Gumbel noise(seed, choice, position, token id) over the allowed tokens, ties to the lowest id; at
 // temperature 0 the arg-max of the logits. Biases and penalties are worked into a logit whenever it
-// is read (adjust.cuh); the logits in memory stay raw, for logprobs.
+// is read (adjust.cuh); the logits in memory stay raw, for logprobs. Of a step with masks only what
+// they allow is drawn (masks.cuh), as if there were no other tokens; all must be numbers all the same.
 //   sample_tiles: a tile of a row's logits: largest, noisy best, whether all are numbers.
 //                 Grid: (tiles of 4,096 logits, outputs).
 //   sample_rows:  tiles to a token; min-p, top-k and top-p (sample_select.cuh); logprobs
@@ -25,11 +26,14 @@ __device__ void sample_tiles(const SampleParams& p) {
   const uint32_t first = blockIdx.x * kTileLogits;
   const uint32_t end = min(first + kTileLogits, p.vocab);
   const Adjust adjust = adjust_of(p, output);
+  const bool has_masks = (output.adjusted & kMasked) != 0;
+  const Mask mask = has_masks ? take_mask(p, blockIdx.y, first, end) : Mask{};
   Best top, best;
   bool finite = true;
   for (uint32_t token = first + threadIdx.x; token < end; token += kTileThreads) {
     const float logit = adjust(token, logits[token]);
     finite = finite && isfinite(logit);
+    if (!mask.allows(token)) continue;
     top.enter(logit, token);
     if (noisy) best.race(stream, inverse_temperature, token, logit);
   }
@@ -67,18 +71,20 @@ __device__ void sample_rows(const SampleParams& p) {
   const float* logits = p.logits + static_cast<size_t>(blockIdx.x) * p.vocab;
   if (finite && limited && output.temperature > 0.0f) {
     const double inverse_temperature = 1.0 / static_cast<double>(output.temperature);
-    const Row row{logits, adjust_of(p, output), p.vocab, largest, inverse_temperature, 0};
+    const Mask mask = mask_of(p, output, blockIdx.x);
+    const Row row{logits,  adjust_of(p, output), mask, p.vocab, largest, inverse_temperature,
+                  kLowestOrder};
     token = restricted(output, row);
   }
   if (finite && output.logprobs > 0) {
-    const Row row{logits, Adjust{}, p.vocab, raw_top(p, logits), 1.0, 0};
+    const Row row{logits, Adjust{}, Mask{}, p.vocab, raw_top(p, logits), 1.0, kLowestOrder};
     put_logprobs(p, output, row, token);
   }
   if (threadIdx.x == 0) {
     token = finite ? token : 0;
     p.drawn[blockIdx.x] = StepResult{token, finite, 0};
     p.last_tokens[output.slot] = static_cast<int32_t>(token);
-    if (finite && output.adjusted) count_drawn(p, output.slot, token);
+    if (finite && (output.adjusted & kSeen)) count_drawn(p, output.slot, token);
   }
 }
 

@@ -30,6 +30,22 @@ BINFER_SIZE(Logprob, 8);
 constexpr int kBiasesMax = 300;
 constexpr int kLogprobsMax = 21;
 
+// Steps under way that have masks, each in a slot of its own: the ring's slot modulo this.
+constexpr int kMaskSlots = 2;
+// A slot's first word while masks have not come, once they have, and when none will.
+constexpr uint32_t kMasksAwaited = 0;
+constexpr uint32_t kMasksGiven = 1;
+constexpr uint32_t kMasksGivenUp = 2;
+
+// Masks of outputs. A row is a word that says whether it has one, and its bits, the lowest first.
+struct MaskParams {
+  const uint32_t* given;  // mapped host memory: [kMaskSlots][1 + outputs_max * (1 + words)]
+  uint32_t* kept;         // [outputs_max][1 + words]: of the step that draws
+  uint32_t words;         // of bits
+  uint32_t reserved;
+};
+BINFER_SIZE(MaskParams, 24);
+
 struct SampleParams {
   StepTables step;
   const float* logits;  // [outputs, vocab]; never written
@@ -39,9 +55,10 @@ struct SampleParams {
   uint16_t* entries;   // [slots, vocab]: what slots have seen, see worker/src/backend/adjust.rs
   const Bias* biases;  // [slots, kBiasesMax], by rising token
   Logprob* logprobs;   // mapped host memory: [ring slots][outputs_max][kLogprobsMax]
+  MaskParams masks;
   uint32_t vocab;
   uint32_t tiles_per_row;
   uint32_t outputs_max;
   uint32_t reserved;
 };
-BINFER_SIZE(SampleParams, 120);
+BINFER_SIZE(SampleParams, 144);

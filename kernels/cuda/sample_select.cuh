@@ -3,6 +3,7 @@
 #pragma once
 
 #include "adjust.cuh"
+#include "masks.cuh"
 #include "sample_draw.cuh"
 
 namespace binfer {
@@ -15,16 +16,23 @@ __device__ inline uint32_t order_of(float logit) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// A row under selection. `threshold`: logits of this order and above are kept.
+// Of the lowest logit that is a number.
+constexpr uint32_t kLowestOrder = 0x00800000u;
+
+// A row under selection. `threshold`: logits of this order and above are kept; masked ones are below
+// all numbers.
 struct Row {
   const float* logits;
   Adjust adjust;
+  Mask mask;
   uint32_t vocab;
   float top;
   double inverse_temperature;
   uint32_t threshold;
 
-  __device__ float logit(uint32_t token) const { return adjust(token, logits[token]); }
+  __device__ float logit(uint32_t token) const {
+    return mask.allows(token) ? adjust(token, logits[token]) : -INFINITY;
+  }
   __device__ uint64_t mass(float logit) const {
     const double share =
         exp((static_cast<double>(logit) - static_cast<double>(top)) * inverse_temperature);

@@ -53,6 +53,10 @@ pub struct StepInput {
 }
 sized!(StepInput, 16);
 
+/// Bits of [`StepOutput::adjusted`].
+pub const SEEN: u32 = 1;
+pub const MASKED: u32 = 2;
+
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

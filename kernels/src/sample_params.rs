@@ -47,6 +47,26 @@ pub struct Logprob {
 }
 sized!(Logprob, 8);
 
+/// Steps under way that have masks at most.
+pub const MASK_SLOTS: usize = 2;
+/// Masks have not come.
+pub const MASKS_AWAITED: u32 = 0;
+/// Masks have come.
+pub const MASKS_GIVEN: u32 = 1;
+/// Masks will not come.
+pub const MASKS_GIVEN_UP: u32 = 2;
+
+/// See `cuda/sample_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct MaskParams {
+    pub given: Address,
+    pub kept: Address,
+    pub words: u32,
+    pub reserved: u32,
+}
+sized!(MaskParams, 24);
+
 /// See `cuda/sample_params.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -59,9 +79,10 @@ pub struct SampleParams {
     pub entries: Address,
     pub biases: Address,
     pub logprobs: Address,
+    pub masks: MaskParams,
     pub vocab: u32,
     pub tiles_per_row: u32,
     pub outputs_max: u32,
     pub reserved: u32,
 }
-sized!(SampleParams, 120);
+sized!(SampleParams, 144);

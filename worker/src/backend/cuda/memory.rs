@@ -12,6 +12,7 @@ use super::fast_attend::FastAttendSizes;
 use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
+use super::masks;
 use super::sample::Seen;
 use super::share::gathered_bytes;
 use super::stream_product::SQUARES_BYTES;
@@ -79,6 +80,8 @@ pub(super) struct Places {
     pub(super) tiles: u64,
     /// `[outputs]`.
     pub(super) drawn: u64,
+    /// `[outputs][words]`, see `masks.rs`.
+    pub(super) masks: u64,
     /// Pages and tiles of all groups, one group after the other.
     attend_plans: u64,
     /// Pieces of attention, see `fast_attend.rs`.
@@ -127,6 +130,7 @@ fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
         rope: take(4 * tokens * 2 * ROPE_PAIRS_MAX),
         tiles: take(size_of::<SampleTile>() * outputs * tiles),
         drawn: take(size_of::<StepResult>() * outputs),
+        masks: take(masks::kept_bytes(plan)),
         attend_plans: take(plan.blocks_per_slot.len() * attend_plan_bytes(&sizes)),
         partials: take(sizes.partial_bytes),
         arrivals: take(sizes.arrival_bytes),

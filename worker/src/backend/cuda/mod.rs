@@ -7,7 +7,7 @@
 //! | `library.rs`, `algorithms.rs` | products of many tokens: cuBLASLt, and what it was found to do best |
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
-//! | `sample.rs` | drawing tokens, and what slots have seen |
+//! | `sample.rs`, `masks.rs` | drawing tokens, what slots have seen, what may be drawn |
 //! | `graph.rs` | decode steps as recordings, by bucket |
 //! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
 //! | `memory.rs`, `ledger.rs` | all other memory, taken once; what was taken for what |
@@ -30,6 +30,7 @@ mod graph;
 mod ledger;
 mod library;
 mod load;
+mod masks;
 mod memory;
 mod ops;
 mod product;
@@ -112,6 +113,16 @@ pub struct CudaBackend {
     library: Library,
     /// Last, since the others' memory is freed in its context.
     device: Device,
+}
+
+/// Before anything ends: all that is left in the device may stand behind a step that waits for masks.
+impl Drop for CudaBackend {
+    fn drop(&mut self) {
+        if let Some(ring) = &mut self.step.ring {
+            // Its places are within its memory, so this does not fail.
+            let _ = ring.masks.give_up();
+        }
+    }
 }
 
 /// Version of the NCCL that several ranks would use, out of one of `folders` if it is there.

@@ -8,7 +8,6 @@ use binfer_proto::Mask;
 use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
-use super::ffi::failed;
 use super::memory::{self, Memory};
 use super::product::{Norms, Product, Then, word};
 use super::ring::Ring;
@@ -18,7 +17,7 @@ use super::{CudaBackend, Half};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use crate::backend::check::{StepShape, check_batch};
+use crate::backend::check::{StepShape, check_batch, check_masked};
 use crate::backend::{
     Abort, Backend, BackendError, Begun, MemoryPlan, Peaks, StepOutput, Ticket, Weight,
 };
@@ -212,12 +211,13 @@ impl Backend for CudaBackend {
         self.gather_logits(args, logits)
     }
 
-    fn masks(&mut self, _: Vec<Mask>) -> Result<(), BackendError> {
-        Err(failed("masks", "not on this device yet"))
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
+        self.step.give_masks(&masks)
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
         args.check(&self.step_shape())?;
+        check_masked("sample", &self.step.batch, self.step.has_masks)?;
         let logits = self.sum("sample", &args.logits)?;
         self.draw(args, logits)
     }
@@ -228,6 +228,7 @@ impl Backend for CudaBackend {
     }
 
     fn commit(&mut self) -> Result<Ticket, BackendError> {
+        check_masked("commit", &self.step.batch, self.step.has_masks)?;
         if !self.step.is_replayed {
             self.launch_finish()?;
         }

@@ -4,12 +4,15 @@
 //! device does not know; up come tokens, digests and logprobs. A slot is written again four steps later, when
 //! its step is long collected. Deliberately absent: launches.
 
-use binfer_kernels::params::{StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate};
+use binfer_kernels::params::{
+    MASKED, SEEN, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
+};
 use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
 use binfer_proto::{BlockId, Logprob};
 
 use super::ffi::failed;
 use super::ffi::memory::PinnedBuffer;
+use super::masks::MaskSlots;
 use super::memory::GroupTables;
 use crate::backend::{BackendError, MemoryPlan, Sampled, adjust};
 use crate::batch::{Batch, BatchOutput, TokenInput};
@@ -39,6 +42,7 @@ pub(super) struct Ring {
     stamps: PinnedBuffer,
     stamps_max: usize,
     logprobs: PinnedBuffer,
+    pub(super) masks: MaskSlots,
     pub(super) offsets: Offsets,
     outputs_max: usize,
     rows_max: usize,
@@ -63,6 +67,7 @@ impl Ring {
             stamps: PinnedBuffer::new(RING_SLOTS * plan.stamps_max * STAMP_BYTES)?,
             stamps_max: plan.stamps_max,
             logprobs: PinnedBuffer::new(RING_SLOTS * plan.outputs_max * LOGPROB_BYTES)?,
+            masks: MaskSlots::new(plan)?,
             offsets: Offsets { rows, outputs, updates, end },
             outputs_max: plan.outputs_max,
             rows_max: plan.slots_max,
@@ -90,7 +95,7 @@ impl Ring {
     /// Host memory taken.
     pub(super) fn bytes(&self) -> usize {
         let buffers = [&self.deltas, &self.results, &self.logprobs, &self.stamps];
-        buffers.iter().map(|buffer| buffer.bytes()).sum()
+        self.masks.bytes() + buffers.iter().map(|buffer| buffer.bytes()).sum::<usize>()
     }
 
     /// Writes a step's delta into a slot.
@@ -126,7 +131,11 @@ impl Ring {
         }
         self.deltas.store(base + self.offsets.rows, &self.bytes)?;
         self.bytes.clear();
-        batch.outputs.iter().for_each(|output| put_output(&mut self.bytes, output));
+        let masked = if batch.masked { MASKED } else { 0 };
+        batch.outputs.iter().for_each(|output| put_output(&mut self.bytes, output, masked));
+        if batch.masked {
+            self.masks.expect(slot)?;
+        }
         self.deltas.store(base + self.offsets.outputs, &self.bytes)
     }
 
@@ -204,8 +213,8 @@ fn put(bytes: &mut Vec<u8>, word: u32) {
     bytes.extend(word.to_le_bytes());
 }
 
-/// As `StepOutput` lies.
-fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput) {
+/// As `StepOutput` lies; `masked` is a bit of `adjusted`.
+fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
     let sampling = &output.sampling;
     [word(output.token), output.slot.0, output.position, output.choice]
         .iter()
@@ -220,7 +229,7 @@ fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput) {
         sampling.frequency_penalty.to_bits(),
         sampling.presence_penalty.to_bits(),
         word(output.biases),
-        u32::from(output.is_adjusted()),
+        masked | if output.is_adjusted() { SEEN } else { 0 },
         output.logprobs.into(),
     ]
     .iter()

@@ -88,6 +88,7 @@ impl CudaBackend {
             entries: seen.entries.address(),
             biases: seen.biases.address(),
             logprobs: ring.logprobs_address(),
+            masks: ring.masks.params(at.masks),
             vocab: word(args.logits.cols),
             tiles_per_row: word(args.logits.cols).div_ceil(SAMPLE_TILE_LOGITS),
             outputs_max: word(plan.outputs_max),

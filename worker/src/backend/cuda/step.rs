@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use binfer_kernels::list;
 use binfer_kernels::params::{ApplyParams, FinishParams, OUTPUT_VECTORS};
-use binfer_proto::Token;
+use binfer_proto::{Mask, Token};
 use binfer_shard::spec::Rope;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -15,6 +15,7 @@ use super::ffi::launch::Event;
 use super::graph;
 use super::ring::{RING_SLOTS, Ring};
 use super::stream_product::BegunNorm;
+use crate::backend::check::check_masks;
 use crate::backend::{BackendError, MemoryPlan, StepOutput, Ticket};
 use crate::batch::Batch;
 
@@ -46,6 +47,8 @@ pub(super) struct Step {
     pub(super) buckets: Vec<usize>,
     /// The device does the whole step by itself.
     pub(super) is_replayed: bool,
+    /// Masks were given, in a step that waits for some.
+    pub(super) has_masks: bool,
     /// For which rope the device's table of cosines and sines holds.
     pub(super) rope: Option<Rope>,
     /// For which KV groups, with which window and tile, the device's tables of work hold.
@@ -82,13 +85,29 @@ impl Step {
         self.stamps = 0;
         self.begun_norm = None;
         self.is_replayed = false;
+        self.has_masks = false;
         self.begun += 1;
+        Ok(())
+    }
+
+    /// Gives the step that was begun last its masks: on the device it goes on.
+    pub(super) fn give_masks(&mut self, masks: &[Mask]) -> Result<(), BackendError> {
+        check_masks(masks, (&self.batch, self.plan.vocab), self.has_masks)?;
+        let slot = self.last_slot();
+        let ring = self.ring.as_mut().ok_or_else(|| failed("masks", "nothing was allocated"))?;
+        ring.masks.give(slot, masks)?;
+        self.has_masks = true;
         Ok(())
     }
 
     /// The ring's slot of the step that begins next; the device counts along.
     fn slot(&self) -> usize {
         usize::try_from(self.begun % RING_SLOTS as u64).unwrap_or(0)
+    }
+
+    /// The ring's slot of the step that was begun last.
+    fn last_slot(&self) -> usize {
+        usize::try_from(self.begun.wrapping_sub(1) % RING_SLOTS as u64).unwrap_or(0)
     }
 }
 
@@ -165,7 +184,7 @@ impl CudaBackend {
     pub(super) fn mark_end(&mut self) -> Result<Ticket, BackendError> {
         let step = &mut self.step;
         let ticket = Ticket(step.begun);
-        let slot = usize::try_from((step.begun.wrapping_sub(1)) % RING_SLOTS as u64).unwrap_or(0);
+        let slot = step.last_slot();
         step.events[slot].record(&self.device.stream)?;
         let (batch, stamps) = (Arc::clone(&step.batch), step.stamps);
         step.pending.push_back(Pending { ticket, slot, batch, stamps });

@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::sys;
 
@@ -178,6 +179,25 @@ impl PinnedBuffer {
         let to = self.host.wrapping_add(at);
         // SAFETY: the range is this buffer's; `from` is a Rust slice, so it lies elsewhere.
         unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        Ok(())
+    }
+
+    /// Stores a word that the device may be asking for, at a multiple of four bytes: once it sees the
+    /// word, it sees all that was stored before.
+    pub(in crate::backend::cuda) fn publish(
+        &mut self,
+        at: usize,
+        word: u32,
+    ) -> Result<(), BackendError> {
+        self.check_range(&(at..at.saturating_add(size_of::<u32>())))?;
+        if !at.is_multiple_of(size_of::<u32>()) {
+            return Err(failed("pinned memory", format!("a word at byte {at}")));
+        }
+        let place = self.host.wrapping_add(at).cast();
+        // SAFETY: within the buffer and aligned, since the buffer begins at a page; the host reaches
+        // it through `&mut self` alone.
+        let place = unsafe { AtomicU32::from_ptr(place) };
+        place.store(word, Ordering::Release);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::backend::{Backend, MemoryPlan};
 use crate::batch::{BatchOutput, SlotTokens};
 
 /// Vocabularies: smaller than a tile, one more than a tile, and a real one.
-const VOCABS: [usize; 3] = [50, 4097, 151_936];
+pub(super) const VOCABS: [usize; 3] = [50, 4097, 151_936];
 
 /// All kinds of drawing.
 fn samplings() -> Vec<Sampling> {
@@ -86,12 +86,12 @@ fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
 }
 
 /// One of `choices`.
-fn pick<T: Copy>(random: &mut Random, choices: &[T]) -> T {
+pub(super) fn pick<T: Copy>(random: &mut Random, choices: &[T]) -> T {
     choices[random.below(choices.len())]
 }
 
 /// A row of any kind, and what its slot begins with.
-fn any_row(random: &mut Random, row: usize, vocab: usize) -> (BatchOutput, SlotTokens) {
+pub(super) fn any_row(random: &mut Random, row: usize, vocab: usize) -> (BatchOutput, SlotTokens) {
     let sampling = Sampling {
         temperature: pick(random, &[0.0, 0.3, 1.0, 2.0]),
         top_k: pick(random, &[0, 0, 1, 40]),

@@ -14,6 +14,7 @@ mod failing;
 mod goldens;
 mod graphs;
 mod library;
+mod masks;
 mod products;
 mod rank_drawing;
 mod ranks;

@@ -117,7 +117,8 @@ impl Tiny {
         let mut tiny = Self { backend, model, what, activations };
         for rows in tiny.backend.recordings() {
             let batch = tiny.backend.begin_recording(rows).unwrap();
-            tiny.operate(&batch);
+            tiny.forward(&batch);
+            tiny.sample(&batch);
             tiny.backend.end_recording().unwrap();
         }
         tiny
@@ -128,18 +129,35 @@ impl Tiny {
         self.activations.logits.cols
     }
 
-    fn operate(&mut self, batch: &Batch) {
+    fn forward(&mut self, batch: &Batch) {
         let (progress, backend) = (Progress::default(), &mut self.backend);
         forward::forward(&self.model, batch, &self.activations, backend, &progress).unwrap();
+    }
+
+    fn sample(&mut self, batch: &Batch) {
+        let (progress, backend) = (Progress::default(), &mut self.backend);
         forward::sample(batch, &self.activations, backend, &progress).unwrap();
     }
 
     /// Runs a step; who did the work, its outcome, and its logits.
     pub(super) fn step(&mut self, batch: Batch) -> (Begun, StepOutput, Vec<f32>) {
+        self.step_with(batch, |_, _| ())
+    }
+
+    /// The same with something to do once all before drawing is enqueued.
+    pub(super) fn step_with(
+        &mut self,
+        batch: Batch,
+        before_drawing: impl FnOnce(&mut CudaBackend, Begun),
+    ) -> (Begun, StepOutput, Vec<f32>) {
         let batch = Arc::new(batch);
         let begun = self.backend.upload(Arc::clone(&batch)).unwrap();
         if begun == Begun::Operations {
-            self.operate(&batch);
+            self.forward(&batch);
+        }
+        before_drawing(&mut self.backend, begun);
+        if begun == Begun::Operations {
+            self.sample(&batch);
         }
         let ticket = self.backend.commit().unwrap();
         let outcome = self.backend.collect(ticket).unwrap();
