@@ -26,7 +26,7 @@ fn model() -> String {
 }
 
 /// Whether there is a GPU.
-fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let probe = binfer().args(["worker", "--probe"]).stderr(Stdio::null()).output().unwrap();
     let said = String::from_utf8(probe.stdout).unwrap();
     let found = said.contains(r#""device":"cuda""#);

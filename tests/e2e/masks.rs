@@ -9,6 +9,7 @@ use binfer_proto::{
     Rows, Sampling, SlotId, Start, StepId, Token,
 };
 
+use crate::gpu;
 use crate::harness::{Permit, repository};
 use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
 use crate::workers::Workers;
@@ -161,6 +162,38 @@ fn workers_that_wait_for_masks_end_when_they_are_told_or_left() {
         }
         let statuses = workers.statuses(Duration::from_secs(1));
         assert!(!is_told || statuses.iter().all(|status| status.success()), "{statuses:?}");
+    }
+}
+
+#[test]
+fn a_gpu_draws_what_masks_allow_and_can_be_left_while_it_waits() {
+    if !gpu::is_there() {
+        return;
+    }
+    let _permit = Permit::alone();
+    let [first, second] = step_masks();
+    for is_told in [true, false] {
+        let mut workers = Workers::start_on_gpu(&model());
+        send_plan(&workers, &plan(1, true));
+        send_plan(&workers, &plan(2, true));
+        workers.wait_until_all_at(1, "masks");
+        send_masks(&workers, 1, &first);
+        let one = drawn(&mut workers, 1);
+        assert!(one.len() == 2 && first[0].allows(one[0]), "{one:?}");
+        // From here on out of recordings.
+        workers.wait_until_all_at(2, "masks");
+        send_masks(&workers, 2, &second);
+        let two = drawn(&mut workers, 2);
+        assert!(two.len() == 3 && second[0].allows(two[1]) && two[2] == 42, "{two:?}");
+        send_plan(&workers, &plan(3, true));
+        send_plan(&workers, &plan(4, false));
+        workers.wait_until_all_at(3, "masks");
+        if is_told {
+            workers.stop();
+        } else {
+            workers.hang_up();
+        }
+        workers.statuses(Duration::from_secs(2));
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use binfer_proto::cluster::cluster_server::{Cluster, ClusterServer};
-use binfer_proto::cluster::{Allocate, Beat, Comm, Down, Load, Stop, Up, Welcome, down, up};
+use binfer_proto::cluster::{Allocate, Beat, Comm, Cuda, Down, Load, Stop, Up, Welcome, down, up};
 use binfer_proto::{Rank, StepResult};
 use binfer_shard::Source;
 use tokio::net::UnixListener;
@@ -58,8 +58,20 @@ impl Drop for Workers {
 }
 
 impl Workers {
-    /// Starts `world` workers and brings them to `Ready`.
+    /// Starts `world` workers on the CPU and brings them to `Ready`.
     pub(crate) fn start(model: &Path, world: usize) -> Self {
+        Self::with(world, &Load { dtype: "f32".into(), ..load(model) })
+    }
+
+    /// Starts one on a GPU.
+    pub(crate) fn start_on_gpu(model: &Path) -> Self {
+        let libraries = std::env::var("BINFER_CUDA_LIBRARIES").unwrap_or_default();
+        let libraries = libraries.split(':').map(str::to_owned).collect();
+        let cuda = Cuda { graphs: true, memory_utilization: 0.5, libraries, ..Cuda::default() };
+        Self::with(1, &Load { dtype: "bf16".into(), cuda: Some(cuda), ..load(model) })
+    }
+
+    fn with(world: usize, load: &Load) -> Self {
         // Tests run beside each other, a thread each.
         let scratch = Scratch::new(&format!("workers-{:?}", thread::current().id()));
         let socket = scratch.file("cluster.sock");
@@ -77,7 +89,7 @@ impl Workers {
         let (links, said) = (Vec::new(), vec![VecDeque::new(); world]);
         let mut workers = Self { children, links, events, said, close: Some(close) };
         workers.attach(world);
-        workers.load(model, world);
+        workers.load(load);
         workers
     }
 
@@ -92,24 +104,12 @@ impl Workers {
         self.links = attached.into_iter().flatten().collect();
     }
 
-    fn load(&mut self, model: &Path, world: usize) {
-        let digest = Source::open(model).unwrap().digest();
+    fn load(&mut self, load: &Load) {
+        let world = u32::try_from(self.links.len()).unwrap();
         for (rank, link) in (0..).zip(&self.links) {
-            let world = u32::try_from(world).unwrap();
             let welcome = Welcome { group: 0, rank, world, epoch: 1 };
-            let load = Load {
-                model: model.to_str().unwrap().to_owned(),
-                model_digest: digest.to_le_bytes().to_vec(),
-                dtype: "f32".to_owned(),
-                threads: 1,
-                slots_max: SLOTS,
-                tokens_per_step_max: 64,
-                context_max: 128,
-                kv_bytes_max: 1 << 26,
-                ..Load::default()
-            };
             send(link, down::Message::Welcome(welcome));
-            send(link, down::Message::Load(load));
+            send(link, down::Message::Load(load.clone()));
         }
         if world > 1 {
             let id = self.says(0, |message| match message {
@@ -203,6 +203,20 @@ impl Workers {
 
     fn next(&mut self) -> Event {
         self.events.recv_timeout(PATIENCE).expect("workers that say nothing")
+    }
+}
+
+/// What workers of a model are told, but for the device.
+fn load(model: &Path) -> Load {
+    Load {
+        model: model.to_str().unwrap().to_owned(),
+        model_digest: Source::open(model).unwrap().digest().to_le_bytes().to_vec(),
+        threads: 1,
+        slots_max: SLOTS,
+        tokens_per_step_max: 64,
+        context_max: 128,
+        kv_bytes_max: 1 << 26,
+        ..Load::default()
     }
 }
 
