@@ -13,7 +13,7 @@
 # Needs a GPU, compute-sanitizer for the last four, and no cargo. Run in the repository's root. In
 # pieces: WAYS chooses columns, ONLY tests (a pattern), and results of earlier calls with the same LOGS
 # stay in the table unless run again. JOBS is how many run at once, LIMIT_S the seconds of one, TOTAL_S
-# of all; what was not reached is a dash.
+# of each of the three parts; what was not reached is a dash.
 set -uo pipefail
 
 logs=$1
@@ -26,10 +26,12 @@ mkdir -p "$logs"
 touch "$logs/results"
 export BINFER_REQUIRE_GPU=1
 
-# What a way runs a test with.
+# What a way runs a test with. Of the portable image sanitizers see the kernels that no other has.
 command_of() {
-    local way=$1 sanitizer
-    sanitizer="env BINFER_SANITIZED=1 compute-sanitizer --tool $way --error-exitcode 99"
+    local way=$1 name=$2 sanitizer image=
+    [[ $name == *::narrow::* ]] && image=compute_80
+    sanitizer="env BINFER_SANITIZED=1 BINFER_KERNELS=$image"
+    sanitizer+=" compute-sanitizer --tool $way --error-exitcode 99"
     sanitizer+=" --print-limit $reports_max --show-backtrace no"
     [ "$way" = memcheck ] && sanitizer+=" --padding 512"
     case $way in
@@ -63,7 +65,7 @@ reports_of() {
 run() {
     local binary=$1 name=$2 way=$3 began log with code result
     log="$logs/$way.${name//::/.}.log"
-    with=$(command_of "$way")
+    with=$(command_of "$way" "$name")
     began=$(date +%s%N)
     # shellcheck disable=SC2086
     timeout "$limit_s" $with "$binary" --exact "$name" --nocapture --test-threads=1 > "$log" 2>&1
@@ -86,21 +88,28 @@ runs() {
             grep -E '(^|::)(cuda::tests|gpu)::' | grep -E "${ONLY:-.}" | grep -E "$@" |
             while read -r name; do
                 for way in "${ways[@]}"; do
-                    [[ $name =~ $alone && $way != own && ! "$way $name" =~ $repeats ]] ||
-                        printf '%s\0%s\0%s\0' "$binary" "$name" "$way"
+                    [[ $name =~ $alone && $way != own ]] && continue
+                    [[ $name =~ $repeats && $way != own && $way != compute_80 ]] && continue
+                    printf '%s\0%s\0%s\0' "$binary" "$name" "$way"
                 done
             done
     done
 }
 
+# Runs those that match a pattern, so many at once.
+run_all() {
+    runs "${@:2}" | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "$1" bash -c 'run "$@"' run
+}
+
 binaries=("$@")
 # The real program and mixed load take the device's memory or watch it, ranks are processes that wait
-# for each other, and a thousand repeats compare an image with its stressed twin by themselves.
-alone='(^|::)gpu::|::ranks::|::stress::'
-repeats='^compute_80 .*::stress::'
-runs "$alone" | timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P 1 bash -c 'run "$@"' run
-runs -v "$alone" |
-    timeout "${TOTAL_S:-3600}" xargs -r -0 -n 3 -P "${JOBS:-4}" bash -c 'run "$@"' run
+# for each other: one at a time. A thousand repeats compare an image with its stressed twin by
+# themselves, and are slow beside sanitizers.
+alone='(^|::)gpu::|::ranks::'
+repeats='::stress::'
+run_all 1 "$alone"
+run_all "${JOBS:-8}" "$repeats"
+run_all "${JOBS:-8}" -v "$alone|$repeats"
 
 awk -v ways="${ways[*]}" '
     { cell[$1, $2] = $3 " " $4 / 10; good[$1, $2] = $3 ~ /^(ok|skipped|known-[0-9]+)$/ }

@@ -292,7 +292,7 @@ fn any_number_of_decode_rows_and_of_tokens_of_a_chunk() {
     {
         let Some(mut rig) = Rig::new(half, 21) else { return };
         // One block or several of a row, one tile of a chunk or several.
-        for count in numbers_of_tokens().filter(|count| !is_sanitized() || *count < 100) {
+        for count in numbers_of_tokens().filter(|count| !is_sanitized() || *count < 60) {
             let what = format!("{half:?} {count}");
             let mut feeding = Feeding::new(&mut rig, shape, count, 2);
             feeding.step(&mut rig, &vec![1; count], &what);

@@ -336,6 +336,6 @@ fn near(got: &[f32], want: &[oracle::Sum], half: Half, what: &str) {
 
 /// Every number has the same bits.
 fn same_bits(one: &[f32], other: &[f32], what: &str) {
-    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert!(bits(one) == bits(other), "{what}: bits differ");
+    let (one, other) = (one.iter().map(|x| x.to_bits()), other.iter().map(|x| x.to_bits()));
+    assert!(one.eq(other), "{what}: bits differ");
 }

@@ -1,6 +1,7 @@
 //! Products with norm and gate, products with residual, and norms between them: on kernels of all kinds.
 
 use binfer_kernels::Target;
+use binfer_kernels::stream::{STREAM_KERNELS, StreamShape, StreamStore, stream_plan};
 use binfer_shard::DType;
 use binfer_shard::spec::Act;
 
@@ -15,9 +16,9 @@ const EPS: f32 = 1e-5;
 /// Inputs and outputs: no multiple of anything, of 8, of a tile, and more than one tile.
 const SHAPES: [(usize, usize); 4] = [(77, 61), (72, 40), (128, 192), (320, 264)];
 
-/// Numbers of decode rows with inputs and outputs for what small shapes do not meet. On Hopper, for every
-/// kernel of `binfer_kernels::stream`: blocks of a cluster that divide few rows' many inputs, blocks
-/// that go round more than once, and tiles of three warpgroups.
+/// Numbers of decode rows with inputs and outputs for what small shapes do not meet. On Hopper: blocks of
+/// a cluster that divide few rows' many inputs, blocks that go round more than once, and the kernels
+/// of the most tokens.
 const LARGE: [(usize, usize, usize); 16] = [
     (1, 1032, 120),
     (9, 1032, 120),
@@ -36,7 +37,9 @@ const LARGE: [(usize, usize, usize); 16] = [
     (129, 64, WIDE),
     (255, 64, WIDE),
 ];
-/// Outputs for tiles of three warpgroups.
+/// Of an H100.
+const MULTIPROCESSORS: u32 = 132;
+/// So many outputs have all tokens in one tile.
 const WIDE: usize = 24_584;
 
 /// Calls `test` with all types, numbers of tokens, shapes, chunks and decode rows.
@@ -90,6 +93,26 @@ impl Case {
     fn plan(&self, arena: usize, normed: usize) -> MemoryPlan {
         MemoryPlan { hidden: normed.max(512), ..plan(arena) }
     }
+}
+
+/// On Hopper, which CI does not need: plans are arithmetic.
+#[test]
+fn cases_meet_every_stream_product() {
+    const STORES: [StreamStore; 3] = [StreamStore::Store, StreamStore::Glu, StreamStore::AddF32];
+    let suits = |case: &Case| case.aligned && case.cols.is_multiple_of(8);
+    let plan = |case: Case, store| {
+        let rows = (if store == StreamStore::Glu { 2 } else { 1 }) * case.outs as u32;
+        let (inputs, tokens) = (case.cols as u32, case.tokens as u32);
+        stream_plan(&StreamShape { rows, inputs, tokens, store }, MULTIPROCESSORS)
+    };
+    let cases = cases().into_iter().filter(suits);
+    let plans: Vec<_> = cases.flat_map(|c| STORES.map(|store| plan(c, store))).flatten().collect();
+    for (index, kernel) in STREAM_KERNELS.iter().enumerate() {
+        let is_met = plans.iter().any(|plan| plan.kernel == index);
+        assert!(is_met, "no case has {}", kernel.variant);
+    }
+    assert!(plans.iter().any(|plan| plan.cluster > 1), "no case has clusters");
+    assert!(plans.iter().any(|plan| plan.rounds > 1), "no case has rounds");
 }
 
 /// A bias of every other case.

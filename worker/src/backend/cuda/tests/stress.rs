@@ -111,7 +111,7 @@ fn products_bear_short_rings_and_pauses() {
         let name = format!("{tokens} tokens, {then:?}");
         both(Half::Bf16, &name, |rig| product(rig, (tokens, 1024), then));
     }
-    // Enough outputs for tiles of three warpgroups.
+    // Enough outputs for a tile of all tokens.
     both(Half::Bf16, "129 tokens", |rig| product(rig, (129, 8456), Then::Store));
 }
 

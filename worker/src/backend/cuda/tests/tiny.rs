@@ -44,7 +44,7 @@ pub(super) fn models() -> impl Iterator<Item = (Half, What)> {
     ALL.into_iter().filter(move |(_, what)| has_time(*what))
 }
 /// Of the buckets likewise. Few enough tokens for kernels of our own: see docs/gpu-tests.md.
-const SOME_BUCKETS: [usize; 3] = [1, 8, 24];
+const SOME_BUCKETS: [usize; 2] = [1, 24];
 
 /// A model on the device.
 pub(super) struct Tiny {
