@@ -57,6 +57,9 @@ const STRESSED: [Target; 2] = [
 ];
 const FLAGS: [&str; 4] = ["-O3", "-std=c++17", "-Xptxas=-v", "--diag-suppress=177"];
 
+/// Oldest CUDA whose compiler is used.
+const CUDA_MAJOR_MIN: u32 = 13;
+
 /// One file for one target.
 struct Job {
     source: PathBuf,
@@ -68,6 +71,7 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed=cuda");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::rerun-if-env-changed=BINFER_STRESS");
     let is_stressed = std::env::var("BINFER_STRESS").is_ok_and(|value| value == "1");
     let nvcc = find_nvcc();
@@ -82,7 +86,7 @@ fn main() {
     fs::write(out.join("images.rs"), text).expect("writing OUT_DIR");
 }
 
-/// The compiler, if there is one.
+/// The first compiler that is new enough, if there is one.
 fn find_nvcc() -> Option<PathBuf> {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
     let fetched = root.parent()?.join("target/cuda");
@@ -91,7 +95,25 @@ fn find_nvcc() -> Option<PathBuf> {
     let home = std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = home.into_iter().chain(std::env::split_paths(&path)).chain([fetched.join("bin")]);
-    dirs.map(|dir| dir.join("nvcc")).find(|nvcc| nvcc.is_file())
+    dirs.map(|dir| dir.join("nvcc")).filter(|nvcc| nvcc.is_file()).find(|nvcc| is_new(nvcc))
+}
+
+/// Whether a compiler knows CUDA 13; a warning says so if not.
+fn is_new(nvcc: &Path) -> bool {
+    let said = Command::new(nvcc).arg("--version").output();
+    let said = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    // "Cuda compilation tools, release 13.0, V13.0.88"
+    let release = said.as_deref().ok().and_then(|said| said.split("release ").nth(1));
+    let release = release.and_then(|rest| rest.split(',').next()).unwrap_or("unknown");
+    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let is_new = major.is_some_and(|major| major >= CUDA_MAJOR_MIN);
+    if !is_new {
+        let nvcc = nvcc.display();
+        println!(
+            "cargo::warning={nvcc} is of CUDA {release}, {CUDA_MAJOR_MIN}.0 is needed: not used"
+        );
+    }
+    is_new
 }
 
 /// Compiles what changed, two files at a time or more. Fails with nvcc's words.

@@ -43,6 +43,27 @@ impl Target {
         }
     }
 
+    /// Whether a device of that compute capability runs it: machine code holds for its major version.
+    #[must_use]
+    pub fn runs_on(self, (major, minor): (i32, i32)) -> bool {
+        match self {
+            Self::Sm90a => (major, minor) == (9, 0),
+            Self::Sm80 => major == 8,
+            Self::Compute80 => major >= 8,
+        }
+    }
+
+    /// Shared memory that a block may ask for: what the devices have that the image is made for, the
+    /// least of them where there are many.
+    #[must_use]
+    pub fn shared_bytes_max(self) -> u32 {
+        match self {
+            Self::Sm90a => 227 << 10,
+            Self::Sm80 => 163 << 10,
+            Self::Compute80 => 99 << 10,
+        }
+    }
+
     /// As people write it.
     #[must_use]
     pub fn name(self) -> &'static str {

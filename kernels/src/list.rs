@@ -37,6 +37,8 @@ pub struct KernelInfo {
     pub threads: u32,
     /// Bytes of shared memory asked for at launch, where a launch does not ask for less.
     pub shared_bytes: u32,
+    /// Bytes of its parameters.
+    pub param_bytes: usize,
 }
 
 impl KernelInfo {
@@ -75,6 +77,7 @@ macro_rules! kernels {
             types: Types::$types,
             threads: $threads,
             shared_bytes: $shared,
+            param_bytes: size_of::<$params>(),
         }),*];
     };
 }

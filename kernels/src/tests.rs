@@ -53,6 +53,34 @@ fn a_device_gets_the_best_that_it_can_run() {
 }
 
 #[test]
+fn the_best_image_runs_and_machine_code_of_another_device_does_not() {
+    for capability in [(8, 0), (8, 6), (9, 0), (10, 0), (12, 1)] {
+        let best = Target::of_capability(capability.0, capability.1).unwrap();
+        assert!(best.runs_on(capability) && Target::Compute80.runs_on(capability));
+        assert_eq!(Target::Sm90a.runs_on(capability), capability == (9, 0));
+        assert_eq!(Target::Sm80.runs_on(capability), capability.0 == 8);
+    }
+    assert!(!Target::Compute80.runs_on((7, 5)));
+}
+
+#[test]
+fn kernels_of_the_portable_image_ask_for_what_every_device_has() {
+    let most = Target::Compute80.shared_bytes_max();
+    assert_eq!(most, 101_376);
+    let large = list::ALL.iter().filter(|kernel| kernel.shared_bytes > most);
+    for kernel in large.filter(|kernel| modules(Target::Compute80).any(|m| m.file == kernel.file)) {
+        // Whoever launches these looks at what a launch needs; usual shapes fit.
+        assert!(kernel.name.starts_with("decode_attend"), "{} asks for too much", kernel.name);
+    }
+    for (head_dim, group, rows, fits) in
+        [(64, 16, 1024, true), (128, 8, 1024, true), (128, 16, 1, false)]
+    {
+        let bytes = list::decode_attend_bytes(head_dim, group, rows);
+        assert_eq!(bytes <= most, fits, "{head_dim}, {group}, {rows}: {bytes}");
+    }
+}
+
+#[test]
 fn stream_products_are_listed_as_plans_count_them() {
     for (kernel, known) in list::STREAM.iter().zip(stream::STREAM_KERNELS) {
         let info = &list::ALL[kernel.index];
