@@ -7,8 +7,14 @@ use crate::{Error, ModelSpec, layout, layouts};
 
 /// Activations are f32.
 const ACTIVATION_BYTES: u64 = 4;
-/// Of a device one part in so many is left alone: driver, graphs, workspaces, fragments.
+/// Of a device one part in so many is left alone, as `--gpu-memory-utilization` has it by default.
 const SPARED_PART: u64 = 10;
+/// Bytes that a device's driver takes for a process before that asks for any: its context.
+pub const CONTEXT_BYTES: u64 = 512 << 20;
+/// Bytes set aside for what the driver takes later: recordings, local memory, its libraries.
+pub const DRIVER_BYTES: u64 = 768 << 20;
+/// The same for what NCCL takes where there are several ranks: channels, recordings of its calls.
+pub const COLLECTIVES_BYTES: u64 = 1 << 30;
 /// Of the host's free memory the KV cache takes one part in so many, unless told otherwise.
 const HOST_KV_PART: u64 = 4;
 
@@ -32,8 +38,8 @@ pub struct Limits {
 /// Where ranks keep what they hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Each rank has a device of so many bytes. A tenth of it is left alone; KV takes what weights
-    /// and activations leave.
+    /// Each rank has a device of so many bytes. A tenth of it is left alone; KV takes what driver,
+    /// weights and activations leave.
     Devices(u64),
     /// All ranks share so many free bytes of the host.
     Host {
@@ -45,6 +51,15 @@ pub enum Memory {
 }
 
 impl Memory {
+    /// Bytes of a rank that are neither asked for nor left alone.
+    fn driver_bytes(self, world: u32) -> u64 {
+        let collectives = if world > 1 { COLLECTIVES_BYTES } else { 0 };
+        match self {
+            Self::Devices(_) => CONTEXT_BYTES + DRIVER_BYTES + collectives,
+            Self::Host { .. } => 0,
+        }
+    }
+
     /// Bytes of KV cache that a rank may take beside so many other bytes.
     #[must_use]
     pub fn kv_bytes_max(self, world: u32, other_bytes: u64) -> u64 {
@@ -60,6 +75,8 @@ impl Memory {
 /// What one rank holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RankLedger {
+    /// What its device's driver and NCCL take by themselves.
+    pub driver_bytes: u64,
     /// Its slices of all tensors.
     pub weight_bytes: u64,
     /// Its activations of the largest step.
@@ -71,8 +88,14 @@ pub struct RankLedger {
 }
 
 impl RankLedger {
+    /// All but the cache.
+    fn fixed(&self) -> u64 {
+        let driver_and_weights = self.driver_bytes.saturating_add(self.weight_bytes);
+        driver_and_weights.saturating_add(self.activation_bytes)
+    }
+
     fn total(&self) -> u64 {
-        self.weight_bytes.saturating_add(self.activation_bytes).saturating_add(self.kv_bytes)
+        self.fixed().saturating_add(self.kv_bytes)
     }
 }
 
@@ -104,17 +127,17 @@ impl Ledger {
             let activations = activation_elements(spec, layout, tokens, outputs);
             let weight_bytes = layout::weight_bytes(spec, layout)?;
             let activation_bytes = activations.saturating_mul(ACTIVATION_BYTES);
-            let other = weight_bytes.saturating_add(activation_bytes);
             let element_bytes = limits.kv_element_bytes;
-            let budget = limits.memory.kv_bytes_max(world, other);
-            blocks.push(blocks_within(spec, layout, element_bytes, budget, limits.kv_tokens_max));
-            let kv_position_bytes = kv_position_bytes(spec, layout, element_bytes);
-            ranks.push(RankLedger {
+            let rank = RankLedger {
+                driver_bytes: limits.memory.driver_bytes(world),
                 weight_bytes,
                 activation_bytes,
-                kv_position_bytes,
+                kv_position_bytes: kv_position_bytes(spec, layout, element_bytes),
                 kv_bytes: 0,
-            });
+            };
+            let budget = limits.memory.kv_bytes_max(world, rank.fixed());
+            blocks.push(blocks_within(spec, layout, element_bytes, budget, limits.kv_tokens_max));
+            ranks.push(rank);
         }
         let smallest = |group: usize| blocks.iter().map(|blocks| blocks[group]).min();
         let kv_blocks: Vec<u32> = (0..spec.kv_groups.len()).filter_map(smallest).collect();
@@ -146,7 +169,7 @@ impl Ledger {
 fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64) -> u64 {
     let least = |rank: &RankLedger| {
         let context = rank.kv_position_bytes.saturating_mul(limits.context_max.into());
-        rank.weight_bytes.saturating_add(rank.activation_bytes).saturating_add(context)
+        rank.fixed().saturating_add(context)
     };
     match limits.memory {
         Memory::Devices(_) if contexts > 0 => 0,

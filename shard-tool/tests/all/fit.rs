@@ -72,7 +72,8 @@ fn a_card_keeps_a_tenth_and_gives_the_rest_to_the_cache() {
     // Residual stream, inside of the feed-forward, attention's output; logits of 64 outputs.
     assert_eq!(rank.activation_bytes, 4 * (512 * (4096 + 12_288 + 4096) + 64 * 151_936));
     let usable = (80_u64 << 30) * 9 / 10;
-    let left = usable - rank.weight_bytes - rank.activation_bytes;
+    assert_eq!(rank.driver_bytes, 1280 << 20);
+    let left = usable - rank.driver_bytes - rank.weight_bytes - rank.activation_bytes;
     let exact = left / KV_TOKEN_BYTES;
     assert!(ledger.kv_tokens.abs_diff(exact) < 64, "{} is not {exact}", ledger.kv_tokens);
     assert_eq!(ledger.contexts, exact / 40_960);
@@ -80,9 +81,18 @@ fn a_card_keeps_a_tenth_and_gives_the_rest_to_the_cache() {
 
     let ledger = Ledger::new(&spec, 1, &limits(devices(16))).unwrap();
     assert_eq!((ledger.kv_tokens, ledger.contexts), (0, 0));
-    let needed = rank.weight_bytes + rank.activation_bytes + KV_TOKEN_BYTES * 40_960;
+    let fixed = rank.driver_bytes + rank.weight_bytes + rank.activation_bytes;
     let usable = (16_u64 << 30) - (16_u64 << 30) / 10;
-    assert_eq!(ledger.missing_bytes, needed - usable);
+    assert_eq!(ledger.missing_bytes, fixed + KV_TOKEN_BYTES * 40_960 - usable);
+}
+
+#[test]
+fn several_cards_leave_room_for_their_collectives() {
+    let spec = qwen3_8b();
+    let of = |world| Ledger::new(&spec, world, &limits(devices(80))).unwrap().ranks[0];
+    assert_eq!(of(2).driver_bytes - of(1).driver_bytes, fit::COLLECTIVES_BYTES);
+    let host = limits(Memory::Host { free_bytes: 8 << 30, kv_bytes: None });
+    assert_eq!(Ledger::new(&spec, 2, &host).unwrap().ranks[0].driver_bytes, 0);
 }
 
 #[test]
@@ -148,12 +158,12 @@ fn auto_takes_the_fewest_cards_that_hold_a_full_context() {
         fit::choose(&spec, &bytes, &limits(devices(1))).map(|choice| choice.world)
     };
     assert_eq!(choose(&[80; 8]).unwrap(), 1);
-    assert_eq!(choose(&[24; 8]).unwrap(), 1);
+    assert_eq!(choose(&[25; 8]).unwrap(), 1);
     // Weights fit on one, but not with 5.6 GiB of cache.
     assert_eq!(choose(&[20; 8]).unwrap(), 2);
-    assert_eq!(choose(&[9; 8]).unwrap(), 3);
+    assert_eq!(choose(&[11; 8]).unwrap(), 3);
     // Every rank must fit on the smallest of those taken.
-    assert_eq!(choose(&[20, 9, 9]).unwrap(), 3);
+    assert_eq!(choose(&[20, 11, 11]).unwrap(), 3);
     let error = choose(&[4; 4]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
     assert!(error.to_string().contains("4 card(s)"), "{error}");

@@ -118,6 +118,7 @@ impl Row {
         let ledger = &self.ledger;
         let ranks = ledger.ranks.iter().map(|rank| {
             json!({
+                "driver_bytes": rank.driver_bytes,
                 "weight_bytes": rank.weight_bytes,
                 "activation_bytes": rank.activation_bytes,
                 "kv_bytes_per_token": rank.kv_position_bytes,
