@@ -142,9 +142,13 @@ impl Backend for Timed {
         if let Some(profile) = &mut self.profile {
             profile.add(&step.operations, &step.counts, &output.stamps_ns);
         }
-        if let Some(trace) = &mut self.trace {
-            let written = trace.add(ticket.0, &step.operations, &step.counts, &output.stamps_ns);
-            written.map_err(|source| BackendError::Io { operation: "--trace", source })?;
+        if let Some(trace) = &mut self.trace
+            && let Err(error) =
+                trace.add(ticket.0, &step.operations, &step.counts, &output.stamps_ns)
+        {
+            // A disk that is full ends the trace, not the requests.
+            eprintln!("--trace: {error}; the rest of the steps is not in it");
+            self.trace = None;
         }
         Ok(output)
     }

@@ -1,10 +1,13 @@
 //! Times summed over steps, by operation: the table of `--profile`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::cost::{Cost, Counts, Operation};
 use super::table::table;
 use crate::backend::Peaks;
+
+/// Gaps that are remembered: the last ones.
+const GAPS_MAX: usize = 1 << 16;
 
 /// What an operation took in all layers and steps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,14 +23,14 @@ pub(super) struct Profile {
     /// By name without the layer, and kernels.
     totals: BTreeMap<(String, String), Total>,
     steps: u64,
-    /// From the end of a step to the beginning of the next, nanoseconds.
-    gaps_ns: Vec<u64>,
+    /// From the end of a step to the beginning of the next, nanoseconds; of the last steps.
+    gaps_ns: VecDeque<u64>,
     last_end_ns: Option<u64>,
 }
 
 impl Profile {
     pub(super) fn new(peaks: Option<Peaks>) -> Self {
-        let (totals, gaps_ns) = (BTreeMap::new(), Vec::new());
+        let (totals, gaps_ns) = (BTreeMap::new(), VecDeque::new());
         Self { peaks, totals, steps: 0, gaps_ns, last_end_ns: None }
     }
 
@@ -35,7 +38,10 @@ impl Profile {
     pub(super) fn add(&mut self, operations: &[Operation], counts: &Counts, stamps_ns: &[u64]) {
         self.steps += 1;
         if let (Some(end), Some(begin)) = (self.last_end_ns, stamps_ns.first()) {
-            self.gaps_ns.push(begin.saturating_sub(end));
+            if self.gaps_ns.len() == GAPS_MAX {
+                self.gaps_ns.pop_front();
+            }
+            self.gaps_ns.push_back(begin.saturating_sub(end));
         }
         self.last_end_ns = stamps_ns.last().copied();
         for (operation, times) in operations.iter().zip(stamps_ns.windows(2)) {
@@ -90,7 +96,7 @@ impl Profile {
     }
 
     fn summary(&self, all_ns: u64) -> String {
-        let mut gaps = self.gaps_ns.clone();
+        let mut gaps: Vec<u64> = self.gaps_ns.iter().copied().collect();
         gaps.sort_unstable();
         let gap = gaps.get(gaps.len() / 2).map_or_else(String::new, |median| {
             format!("; between steps {:.1} us (median)", *median as f64 / 1e3)
