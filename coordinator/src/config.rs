@@ -104,13 +104,17 @@ pub fn gpus_are_shared() -> bool {
     text_var("BINFER_GPUS_SHARED").is_some_and(|value| value == "1")
 }
 
-/// Folders where CUDA's libraries may be besides the system's own: CUDA itself, and the wheels of
-/// NVIDIA's in Python's folders of packages.
+/// Folders where CUDA's libraries may be besides the system's own: those that `LD_LIBRARY_PATH` names,
+/// CUDA itself, and the wheels of NVIDIA's in Python's folders of packages.
 pub fn cuda_library_folders() -> Vec<PathBuf> {
     let prefixes = [path_var("VIRTUAL_ENV"), home(".local")].into_iter().flatten();
     let prefixes = prefixes.chain(["/usr/local", "/usr", "/opt/venv"].map(PathBuf::from));
     let cuda = path_var("CUDA_HOME").or_else(|| Some(PathBuf::from("/usr/local/cuda")));
-    let mut folders: Vec<PathBuf> = cuda.into_iter().map(|home| home.join("lib64")).collect();
+    let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&named)
+        .filter(|folder| folder.is_absolute())
+        .chain(cuda.map(|home| home.join("lib64")))
+        .collect();
     for prefix in prefixes {
         let versions = fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
         let mut versions: Vec<PathBuf> = versions

@@ -150,12 +150,28 @@ pub struct Gpu {
 enum Line {
     Cuda(Gpu),
     Nccl { version: String },
+    Cublas { version: String },
     None { cause: String },
 }
 
-/// The GPUs that can be used. Hosts without one are not made to start a child.
+/// The GPUs that can be used. Hosts without one are not made to start a child; where there is one
+/// that cannot be used, stderr says why.
 pub fn present() -> Vec<Gpu> {
-    if config::has_nvidia_device() { probe().unwrap_or_default() } else { Vec::new() }
+    usable(config::has_nvidia_device(), probe, |note| eprintln!("binfer: {note}"))
+}
+
+fn usable(
+    is_there: bool,
+    probe: impl FnOnce() -> Result<Vec<Gpu>, String>,
+    say: impl FnOnce(&str),
+) -> Vec<Gpu> {
+    if !is_there {
+        return Vec::new();
+    }
+    probe().unwrap_or_else(|cause| {
+        say(&format!("there is an NVIDIA device, and it is not used: {cause}"));
+        Vec::new()
+    })
 }
 
 /// The GPUs that can be used, or why there are none.
@@ -174,11 +190,20 @@ pub fn probe() -> Result<Vec<Gpu>, String> {
 
 /// Version of the NCCL that several ranks would use, or why they could not.
 pub fn nccl() -> Result<String, String> {
+    library("--probe-nccl")
+}
+
+/// Version and file of the cuBLASLt that a GPU would use, or why it could not.
+pub fn cublas() -> Result<String, String> {
+    library("--probe-cublas")
+}
+
+fn library(flag: &str) -> Result<String, String> {
     let folders = config::cuda_library_folders().into_iter().map(PathBuf::into_os_string);
-    let args: Vec<OsString> = [OsString::from("--probe-nccl")].into_iter().chain(folders).collect();
+    let args: Vec<OsString> = [OsString::from(flag)].into_iter().chain(folders).collect();
     match ask(&args)?.pop() {
-        Some(Line::Nccl { version }) => Ok(version),
-        _ => Err("looking for NCCL: a child spoke of something else".into()),
+        Some(Line::Nccl { version } | Line::Cublas { version }) => Ok(version),
+        _ => Err("looking for a library: a child spoke of something else".into()),
     }
 }
 
@@ -245,6 +270,18 @@ mod tests {
         let shared = Wishes { shared: true, ..cuda }.choose(&gpus, 3, asked).unwrap().unwrap();
         assert_eq!((shared.ordinals, shared.is_shared), (vec![3; 3], true));
         assert!((shared.memory_utilization - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_spoken_of_and_one_that_is_not_there_is_not() {
+        let mut said = Vec::new();
+        let old = || Err("driver 580 or newer is needed".to_owned());
+        assert!(usable(true, old, |note| said.push(note.to_owned())).is_empty());
+        assert!(said.len() == 1 && said[0].contains("driver 580 or newer"), "{said:?}");
+        let unasked = || -> Result<Vec<Gpu>, String> { panic!("a child for nothing") };
+        assert!(usable(false, unasked, |note| panic!("{note}")).is_empty());
+        let there = || Ok(vec![gpu(0, "H100")]);
+        assert_eq!(usable(true, there, |note| panic!("{note}")).len(), 1);
     }
 
     #[test]

@@ -259,8 +259,6 @@ fn hello(rank: Rank, instance: String) -> Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
         host: "local".into(),
-        device: "script".into(),
-        bytes_free: 0,
         pid: std::process::id(),
         instance,
         wanted_rank: Some(rank.0),

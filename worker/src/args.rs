@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Flags that ask for no rank.
-const PROBES: [&str; 2] = ["probe", "probe_nccl"];
+const PROBES: [&str; 3] = ["probe", "probe_nccl", "probe_cublas"];
 
 /// Arguments of `binfer worker`.
 #[derive(Args, Clone, Debug)]
@@ -16,6 +16,9 @@ pub struct WorkerArgs {
     /// Print a line for NCCL, as it is found in these folders and the system's places, and end
     #[arg(long, exclusive = true, value_name = "DIR", num_args = 0..)]
     pub probe_nccl: Option<Vec<PathBuf>>,
+    /// The same for cuBLASLt
+    #[arg(long, exclusive = true, value_name = "DIR", num_args = 0..)]
+    pub probe_cublas: Option<Vec<PathBuf>>,
     /// Unix socket of the coordinator
     #[arg(long, value_name = "PATH", required_unless_present_any = PROBES, default_value = "")]
     pub attach: String,

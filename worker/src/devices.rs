@@ -9,10 +9,10 @@ use anyhow::{Result, bail};
 use binfer_kernels::Target;
 use binfer_proto::cluster::{Cuda, Load, Welcome};
 
-use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
 use crate::backend::timed::{Timed, TimedSettings};
+use crate::backend::{Backend, BackendError};
 
 /// The device that a rank was told to use, without weights.
 pub fn open(load: &Load, welcome: &Welcome) -> Result<Box<dyn Backend>> {
@@ -92,12 +92,12 @@ pub fn print() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints what `binfer worker --probe-nccl` is asked for: a JSON line with the version that several
-/// ranks would use, or the cause why they could not.
+/// Prints what `binfer worker --probe-nccl` and `--probe-cublas` are asked for: a JSON line with the
+/// version that GPUs would use, or the cause why they could not.
 #[must_use]
-pub fn print_nccl(folders: &[PathBuf]) -> ExitCode {
-    match cuda::nccl_version(folders) {
-        Ok(version) => println!("{{\"device\":\"nccl\",\"version\":{version:?}}}"),
+pub fn print_library(name: &str, version: Result<String, BackendError>) -> ExitCode {
+    match version {
+        Ok(version) => println!("{{\"device\":\"{name}\",\"version\":{version:?}}}"),
         Err(cause) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", cause.to_string()),
     }
     ExitCode::SUCCESS

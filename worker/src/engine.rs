@@ -194,6 +194,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Runs the step that the backend wants to have run before the first one; nothing comes of it.
+    pub fn rehearse(&mut self) -> Result<(), BackendError> {
+        let Some(batch) = self.0.backend.rehearsal().map(Arc::new) else { return Ok(()) };
+        if self.begin(&batch)? == Begun::Operations {
+            self.sample(&batch)?;
+        }
+        let ticket = self.0.backend.commit()?;
+        self.0.backend.collect(ticket).map(drop)
+    }
+
     /// What memory was taken for what, for people; empty where the backend does not say.
     pub fn ledger(&self) -> String {
         let mib = |(name, bytes): &(String, u64)| format!("{name} {} MiB", bytes >> 20);

@@ -19,7 +19,7 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use crate::args::WorkerArgs;
-use crate::backend::Abort;
+use crate::backend::{Abort, cuda};
 use crate::progress::Progress;
 use crate::{devices, setup};
 
@@ -65,7 +65,10 @@ pub fn run(args: &WorkerArgs) -> Result<ExitCode> {
         return Ok(devices::print());
     }
     if let Some(folders) = &args.probe_nccl {
-        return Ok(devices::print_nccl(folders));
+        return Ok(devices::print_library("nccl", cuda::nccl_version(folders)));
+    }
+    if let Some(folders) = &args.probe_cublas {
+        return Ok(devices::print_library("cublas", cuda::cublas_version(folders)));
     }
     die_with_parent(args.parent)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,18 +122,10 @@ fn hello(args: &WorkerArgs) -> Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        device: "cpu".into(),
-        bytes_free: memory_free_bytes(),
         pid: std::process::id(),
         instance: args.instance.clone(),
         wanted_rank: Some(args.rank),
     }
-}
-
-/// Memory that nobody uses, as the kernel counts it.
-fn memory_free_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    (info.freeram + info.bufferram).saturating_mul(u64::from(info.mem_unit))
 }
 
 /// Forwards until the stream ends, the coordinator says stop, or the engine is over.

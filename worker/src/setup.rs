@@ -37,14 +37,17 @@ const POLL: Duration = Duration::from_micros(20);
 pub fn run(port: &EnginePort) -> Result<()> {
     let Some(mut rank) = port.told(load(port))? else { return Ok(()) };
     let Some(blocks) = port.told(rank.meet(port))? else { return Ok(()) };
+    let notes = std::mem::take(&mut rank.notes);
     let mut engine = rank.into_engine(port, blocks);
-    port.told(work(port, &mut engine))
+    port.told(work(port, &mut engine, notes))
 }
 
 /// Makes recordings, says that the rank is ready, and runs steps.
-fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
+fn work(port: &EnginePort, engine: &mut Engine, mut notes: Vec<String>) -> Result<()> {
     engine.record()?;
-    let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
+    engine.rehearse()?;
+    notes.extend(engine.notes());
+    let (rank, memory) = (engine.rank().0, engine.ledger());
     port.send(up::Message::Ready(Ready { rank, memory, notes }));
     let mut steps = Steps::new(engine);
     loop {
@@ -82,6 +85,8 @@ struct LoadedRank {
     layout: RankLayout,
     backend: Box<dyn Backend>,
     model: Model,
+    /// What people should know.
+    notes: Vec<String>,
 }
 
 impl LoadedRank {
@@ -99,14 +104,19 @@ impl LoadedRank {
         let activations = Activations::plan(&self.model, limits);
         let none = vec![0; spec.kv_groups.len()];
         let plan = memory::plan(spec, &self.layout, &activations, limits, &none)?;
+        let element_bytes = devices::kv_element_bytes(load)?;
+        let (layout, asked) = (&self.layout, load.kv_bytes_max);
         let bytes_max = match self.backend.kv_bytes_max(&plan)? {
-            Some(fits) if load.kv_bytes_max == 0 => fits,
-            Some(fits) => fits.min(load.kv_bytes_max),
-            None => load.kv_bytes_max,
+            Some(fits) if asked > fits => {
+                let position_bytes = fit::kv_position_bytes(spec, layout, element_bytes).max(1);
+                let [asked, fits_tokens] = [asked, fits].map(|bytes| bytes / position_bytes);
+                self.notes.push(format!("--kv-cache-tokens {asked}: {fits_tokens} fit"));
+                fits
+            }
+            Some(fits) if asked == 0 => fits,
+            _ => asked,
         };
         let positions_max = u64::from(load.slots_max) * u64::from(load.context_max);
-        let element_bytes = devices::kv_element_bytes(load)?;
-        let layout = &self.layout;
         Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
     }
 
@@ -208,7 +218,8 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         model::load(&source, &layout, &mut *backend, done)?
     };
     model.limit_positions(load.context_max);
-    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model };
+    let notes = Vec::new();
+    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model, notes };
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
         blocks_max: loaded.blocks_max()?,

@@ -30,7 +30,10 @@ pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
                     gpu.ordinal, gpu.name, gpu.capability
                 );
             }
-            println!("cublas  {}", cublas());
+            match device::cublas() {
+                Ok(version) => println!("cublas  ok       {version}"),
+                Err(cause) => println!("cublas  missing  {cause}"),
+            }
             match device::nccl() {
                 Ok(version) => println!("nccl    ok       {version}"),
                 Err(cause) => println!("nccl    missing  {cause} (for several GPUs alone)"),
@@ -39,16 +42,4 @@ pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
         Err(cause) => println!("cuda    missing  {cause}"),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where cuBLASLt was found.
-fn cublas() -> String {
-    let folders = config::cuda_library_folders();
-    let found = folders.into_iter().map(|folder| folder.join("libcublasLt.so.13"));
-    match found.into_iter().find(|path| path.is_file()) {
-        Some(path) => format!("ok       {}", path.display()),
-        None => "unknown  not in a Python package; the system's places and LD_LIBRARY_PATH are \
-                 tried at start. `pip install 'nvidia-cublas==13.*'` brings it"
-            .to_owned(),
-    }
 }

@@ -244,6 +244,10 @@ pub trait Backend: Send {
     fn end_recording(&mut self) -> Result<(), BackendError> {
         Ok(())
     }
+    /// A step worth running before the first one; none where there is nothing to gain.
+    fn rehearsal(&self) -> Option<Batch> {
+        None
+    }
     /// Notes the time at which all that was enqueued before is over, as the step's next stamp.
     fn stamp(&mut self) -> Result<(), BackendError> {
         Ok(())

@@ -116,8 +116,6 @@ async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
         host: "local".into(),
-        device: "script".into(),
-        bytes_free: 0,
         pid: std::process::id(),
         instance: args.instance.clone(),
         wanted_rank: Some(0),

@@ -31,7 +31,8 @@ impl CudaBackend {
         if self.mix_fast(args.kv_group, cache_blocks, &params)? {
             return Ok(());
         }
-        self.note_general(|| format!("attention with heads of {} elements", args.head_dim));
+        let whose = if self.step.shape.is_decode { "" } else { "prompts' " };
+        self.note_general(|| format!("{whose}attention with heads of {} elements", args.head_dim));
         let heads = params.heads + 2 * params.kv_heads;
         self.device.launch(list::QKV_PREPARE, [params.tokens, heads, 1], &params)?;
         self.device.launch(list::ATTEND, [params.tokens, params.heads, 1], &params)

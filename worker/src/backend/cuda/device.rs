@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use binfer_kernels::list::{self, Kernel, Types};
 use binfer_kernels::{MODULES, Target, modules};
 
-use super::ffi::launch::{Function, Launch, Module, Stream};
+use super::ffi::launch::{Function, FunctionShape, Launch, Module, Stream};
 use super::ffi::{self, Context, DeviceInfo, failed};
 use super::ledger::Ledger;
 use super::{CudaSettings, Half};
@@ -45,6 +45,8 @@ pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
 pub(super) struct Device {
     pub(super) info: DeviceInfo,
     pub(super) target: Target,
+    /// Of a block, as the device has it and the image may ask for it.
+    pub(super) shared_bytes_max: u32,
     /// As [`list::ALL`] has them; none where the image lacks a kernel.
     functions: Vec<Option<Function>>,
     /// Kernels may start before the one before them has ended.
@@ -85,12 +87,22 @@ impl Device {
         let context = Context::new(settings.ordinal)?;
         let mut ledger = Ledger::new(&context)?;
         let stream = Stream::new()?;
-        let image = || load(modules(target), settings.half, info.shared_bytes_max);
+        let shared_bytes_max = info.shared_bytes_max.min(target.shared_bytes_max());
+        let image = || load(modules(target), settings.half, shared_bytes_max);
         let functions = ledger.count("modules", &context, image)?;
         let (dependent, launched) = (target.has_dependent_launch(), RefCell::default());
         let waits_for_all = Cell::default();
-        let device =
-            Self { info, target, functions, dependent, stream, waits_for_all, launched, context };
+        let device = Self {
+            info,
+            target,
+            shared_bytes_max,
+            functions,
+            dependent,
+            stream,
+            waits_for_all,
+            launched,
+            context,
+        };
         Ok((device, ledger))
     }
 
@@ -106,7 +118,7 @@ impl Device {
         if found.clone().next().is_none() {
             return Ok(false);
         }
-        self.functions = load(found, half, self.info.shared_bytes_max)?;
+        self.functions = load(found, half, self.shared_bytes_max)?;
         Ok(true)
     }
 
@@ -180,7 +192,17 @@ fn image(info: &DeviceInfo, wanted: Option<Target>) -> Result<Target, BackendErr
         let cause = format!("{name} has compute capability {major}.{minor}; 8.0 is needed");
         failed("CUDA", cause)
     })?;
-    Ok(wanted.unwrap_or(best))
+    let image = wanted.unwrap_or(best);
+    if image.runs_on(info.capability) {
+        return Ok(image);
+    }
+    let fits = Target::ALL.into_iter().filter(|target| target.runs_on(info.capability));
+    let fits = fits.map(Target::name).collect::<Vec<_>>().join(" and ");
+    let (wanted, name) = (image.name(), &info.name);
+    let cause = format!(
+        "--kernels {wanted}: {name} has compute capability {major}.{minor}, for which {fits} are"
+    );
+    Err(failed("CUDA", cause))
 }
 
 /// Loads modules of one target and finds all kernels in them. Where a kernel may ask for more
@@ -210,8 +232,35 @@ fn load(
                 Types::None => kernel.name.to_owned(),
                 Types::Halves => format!("{}{suffix}", kernel.name),
             };
-            let shared_bytes = kernel.shared_bytes.min(shared_bytes_max);
-            module.function(&name, kernel.threads, shared_bytes).map(Some)
+            let shape = FunctionShape {
+                threads: kernel.threads,
+                shared_bytes: kernel.shared_bytes.min(shared_bytes_max),
+                param_bytes: kernel.param_bytes,
+            };
+            module.function(&name, shape).map(Some)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_a_device_cannot_run_is_refused_with_those_that_it_can() {
+        let device = |capability| DeviceInfo {
+            ordinal: 0,
+            name: "Some GPU".to_owned(),
+            capability,
+            multiprocessors: 1,
+            shared_bytes_max: 1,
+            bytes_total: 1,
+        };
+        assert_eq!(image(&device((9, 0)), Some(Target::Compute80)).unwrap(), Target::Compute80);
+        assert_eq!(image(&device((8, 9)), Some(Target::Sm80)).unwrap(), Target::Sm80);
+        let error = image(&device((9, 0)), Some(Target::Sm80)).unwrap_err().to_string();
+        assert!(error.contains("--kernels sm_80: Some GPU has compute capability 9.0"), "{error}");
+        assert!(error.ends_with("sm_90a and compute_80 are"), "{error}");
+        assert!(image(&device((7, 5)), None).is_err());
+    }
 }

@@ -105,7 +105,7 @@ impl CudaBackend {
         let group = params.heads / params.kv_heads;
         let shared_bytes = decode_attend_bytes(params.head_dim, group, decode);
         if shape.rows > DECODE_ROWS_MAX
-            || shared_bytes > self.device.info.shared_bytes_max
+            || shared_bytes > self.device.shared_bytes_max
             || (has_chunks && self.device.target != Target::Sm90a)
         {
             return Ok(false);

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use binfer_kernels::Target;
 use binfer_proto::{Sampling, SlotId};
 
 use super::CudaBackend;
 use super::ffi::failed;
-use super::ffi::launch::Graph;
+use super::ffi::recording::{Calls, Graph, Recording};
+use super::product::word;
 use super::step::LaunchShape;
 use crate::backend::{BackendError, MemoryPlan};
 use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
@@ -24,8 +24,8 @@ const ROWS_MAX: usize = 256;
 pub(super) struct Recordings {
     /// With how many times each notes.
     graphs: BTreeMap<u32, (Graph, usize)>,
-    /// Rows of the one that is being made.
-    under_way: Option<u32>,
+    /// Rows of the one that is being made. Dropped, it ends; what was recorded is lost.
+    under_way: Option<(u32, Recording)>,
     /// What runs on general kernels where there are better ones for published shapes.
     general: BTreeSet<String>,
 }
@@ -34,6 +34,11 @@ impl Recordings {
     /// Whether launches are recorded at the moment.
     pub(super) fn is_recording(&self) -> bool {
         self.under_way.is_some()
+    }
+
+    /// Ends a recording that nobody ended, because an operation of it failed.
+    pub(super) fn give_up(&mut self) {
+        self.under_way = None;
     }
 }
 
@@ -61,7 +66,7 @@ pub(super) fn bucket(rows: usize, buckets: &[usize]) -> Option<usize> {
 
 /// A step of the shape of a recording; its contents do not matter.
 fn stand_in(rows: usize, groups: usize) -> Batch {
-    let slot = |row: usize| SlotId(u32::try_from(row).unwrap_or(u32::MAX));
+    let slot = |row: usize| SlotId(word(row));
     let row = |row: usize| BatchRow {
         slot: slot(row),
         first: row,
@@ -107,8 +112,9 @@ impl CudaBackend {
         self.step.attend_plans.clear();
         self.step.stamps = 0;
         self.step.begun_norm = None;
-        self.recordings.under_way = Some(all);
-        self.device.stream.begin_recording()?;
+        self.recordings.give_up();
+        let recording = Recording::begin(&self.device.stream, Calls::Recordable)?;
+        self.recordings.under_way = Some((all, recording));
         self.launch_apply()?;
         Ok(batch)
     }
@@ -116,19 +122,22 @@ impl CudaBackend {
     /// Keeps what was recorded. The first time, all products are known.
     pub(super) fn stop_recording(&mut self) -> Result<(), BackendError> {
         self.launch_finish()?;
-        let make = || self.device.stream.end_recording();
+        let under_way = self.recordings.under_way.take();
+        let (rows, recording) =
+            under_way.ok_or_else(|| failed("record", "nothing is being recorded"))?;
+        let recorded = recording.end()?;
+        let make = || recorded.ready(&self.device.stream);
         let graph = self.ledger.count("graphs", &self.device.context, make)?;
-        let rows = self.recordings.under_way.take();
-        let rows = rows.ok_or_else(|| failed("record", "nothing is being recorded"))?;
         if self.settings.graphs {
             self.recordings.graphs.insert(rows, (graph, self.step.stamps));
         }
         self.prepare_library()
     }
 
-    /// Remembers that part of a decode step falls to a general kernel, on an image that has others.
+    /// Remembers that part of a step falls to a general kernel: of recordings, and of the rehearsal
+    /// behind them, which show all that a model needs.
     pub(super) fn note_general(&mut self, what: impl FnOnce() -> String) {
-        if self.recordings.is_recording() && self.device.target == Target::Sm90a {
+        if self.recordings.is_recording() || self.step.is_first() {
             self.recordings.general.insert(what());
         }
     }
@@ -146,7 +155,7 @@ impl CudaBackend {
         let graph = self.recordings.graphs.get(&shape.rows).filter(|_| shape.is_decode);
         let Some((graph, stamps)) = graph else { return Ok(false) };
         self.step.stamps = *stamps;
-        self.device.stream.replay(graph)?;
+        graph.replay(&self.device.stream)?;
         Ok(true)
     }
 }

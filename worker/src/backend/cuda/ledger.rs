@@ -45,7 +45,7 @@ pub(super) fn in_use(context: &Context) -> Result<u64, BackendError> {
 }
 
 impl CudaBackend {
-    /// All that lies on the device.
+    /// All that lies on the device; the first line is not only this process's.
     pub(super) fn device_lines(&self) -> Vec<(String, u64)> {
         let exact = [("weights", self.weights.bytes())].into_iter().chain(self.memory.ledger());
         let exact = exact.map(|(name, bytes)| (name, bytes as u64));
@@ -58,17 +58,23 @@ impl CudaBackend {
             .collect()
     }
 
+    /// What this process took since it has a context.
+    pub(super) fn own_bytes(&self) -> u64 {
+        self.device_lines().iter().skip(1).map(|(_, bytes)| bytes).sum()
+    }
+
     /// The same for people, with what the driver says is in use, and the host's share.
     pub(super) fn all_lines(&self) -> Vec<(String, u64)> {
         let device = &self.device.info;
         let title = format!("{} ({})", device.name, self.device.target.name());
         let in_use = in_use(&self.device.context).ok().map(|bytes| ("in use".to_owned(), bytes));
-        let ring = self.step.ring.as_ref().map_or(0, Ring::bytes) as u64;
+        let ring = self.step.ring.as_ref().map_or(0, Ring::bytes);
+        let pinned = (ring + self.memory.seen.host_bytes()) as u64;
         [(title, device.bytes_total)]
             .into_iter()
             .chain(in_use)
             .chain(self.device_lines())
-            .chain([("pinned host memory".to_owned(), ring)])
+            .chain([("pinned host memory".to_owned(), pinned)])
             .collect()
     }
 }

@@ -14,6 +14,7 @@ use binfer_kernels::stream::STREAM_TOKENS_MAX;
 
 use super::CudaBackend;
 use super::ffi::blas::{Operands, Shape};
+use super::ffi::recording::{Calls, Recording};
 use super::product::{Product, Then, word};
 use crate::backend::BackendError;
 
@@ -113,14 +114,14 @@ impl CudaBackend {
         let (x, out) = (self.memory.arena.address(), self.memory.arena.address());
         let Self { ledger, blas, device, .. } = self;
         let prepare = || {
-            device.stream.begin_recording()?;
+            let recording = Recording::begin(&device.stream, Calls::All)?;
             for (shape, most, weight) in seen {
                 for tokens in rungs(least, most) {
                     let operands = Operands { tokens, x, weight, out };
                     blas.product(Shape { tokens, ..shape }, operands, &device.stream)?;
                 }
             }
-            device.stream.end_recording().map(drop)
+            recording.end().map(drop)
         };
         ledger.count("cuBLASLt", &device.context, prepare)
     }

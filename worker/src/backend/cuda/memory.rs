@@ -148,10 +148,28 @@ fn table_entries(plan: &MemoryPlan) -> usize {
     plan.blocks_per_slot.iter().map(|blocks| blocks * plan.slots_max).sum()
 }
 
+/// Bytes of one block in all layers.
+pub(super) fn kv_block_bytes(plan: &MemoryPlan) -> u64 {
+    let one = |kv: &KvLayerPlan| 2 * half_cache_bytes(&KvLayerPlan { blocks: 1, ..*kv }) as u64;
+    plan.kv.iter().map(one).sum()
+}
+
 /// Bytes of K or of V of a layer.
 fn half_cache_bytes(kv: &KvLayerPlan) -> usize {
     let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
     bytes.next_multiple_of(ALIGNMENT)
+}
+
+/// Kernels count in 32 bits.
+fn check_sizes(plan: &MemoryPlan) -> Result<(), BackendError> {
+    let widest = [plan.hidden, plan.wide, plan.vocab].into_iter().max().unwrap_or(0);
+    let rows = plan.tokens_max.max(plan.slots_max).max(plan.outputs_max);
+    let blocks = plan.kv.iter().map(|kv| kv.blocks).max().unwrap_or(0);
+    let largest = [2 * widest, rows, blocks, table_entries(plan)].into_iter().max().unwrap_or(0);
+    if u32::try_from(largest).is_ok() {
+        return Ok(());
+    }
+    Err(failed("allocate", format!("{plan:?}: something is larger than kernels can count")))
 }
 
 /// Bytes of workspaces and tables.
@@ -214,6 +232,7 @@ impl Memory {
 
     /// Takes all of it.
     pub(super) fn new(plan: &MemoryPlan, stream: &Stream) -> Result<Self, BackendError> {
+        check_sizes(plan)?;
         let workspace = DeviceBuffer::new(workspace_bytes(plan))?;
         workspace.fill(0, stream)?;
         let mut dealer = Dealer { base: workspace.address(), used: 0 };

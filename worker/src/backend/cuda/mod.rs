@@ -8,9 +8,12 @@
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `sample.rs`, `masks.rs` | drawing tokens, what slots have seen, what may be drawn |
+//! | `staging.rs` | what slots have seen, on its way to the device |
 //! | `graph.rs` | decode steps as recordings, by bucket |
+//! | `rehearsal.rs` | a prompt's step, run before the first one |
 //! | `load.rs`, `upload.rs`, `weights.rs` | weights: converted once, uploaded, found again |
 //! | `memory.rs`, `ledger.rs` | all other memory, taken once; what was taken for what |
+//! | `budget.rs` | how much of the device the cache may take |
 //! | `timing.rs` | times between operations, for `timed/` |
 //! | `device.rs` | the device, the image that it runs, launches |
 //! | `ranks.rs`, `share.rs` | the other ranks, and what they add to the operations |
@@ -23,6 +26,7 @@
 
 mod algorithms;
 mod attend;
+mod budget;
 mod device;
 mod fast_attend;
 mod ffi;
@@ -35,9 +39,11 @@ mod memory;
 mod ops;
 mod product;
 mod ranks;
+mod rehearsal;
 mod ring;
 mod sample;
 mod share;
+mod staging;
 mod step;
 mod stream_product;
 #[cfg(test)]
@@ -128,6 +134,12 @@ impl Drop for CudaBackend {
 /// Version of the NCCL that several ranks would use, out of one of `folders` if it is there.
 pub fn nccl_version(folders: &[PathBuf]) -> Result<String, BackendError> {
     ffi::nccl::Nccl::open(folders)?.version_text()
+}
+
+/// Version and file of the cuBLASLt that a GPU would use, out of one of `folders` if it is there.
+pub fn cublas_version(folders: &[PathBuf]) -> Result<String, BackendError> {
+    let (version, file) = ffi::library::cublas(folders)?;
+    Ok(format!("{}, {file}", ffi::library::version_text(version)))
 }
 
 impl CudaBackend {

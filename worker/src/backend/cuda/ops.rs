@@ -8,8 +8,9 @@ use binfer_proto::Mask;
 use binfer_shard::{LocalPart, LocalTensor, Source};
 use half::{bf16, f16};
 
-use super::memory::{self, Memory};
+use super::memory::Memory;
 use super::product::{Norms, Product, Then, word};
+use super::rehearsal::rehearsal;
 use super::ring::Ring;
 use super::share::LogitsPlace;
 use super::step::Step;
@@ -22,11 +23,6 @@ use crate::backend::{
     Abort, Backend, BackendError, Begun, MemoryPlan, Peaks, StepOutput, Ticket, Weight,
 };
 use crate::batch::Batch;
-
-/// Bytes kept free for what the driver takes by itself: recordings, local memory, the library.
-const RESERVE_BYTES: u64 = 768 << 20;
-/// The same for what several ranks' library takes: its channels, and recordings of its calls.
-const COLLECTIVES_BYTES: u64 = 1 << 30;
 
 impl CudaBackend {
     fn step_shape(&self) -> StepShape {
@@ -102,12 +98,7 @@ impl Backend for CudaBackend {
     }
 
     fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
-        let (free, total) = self.device.context.memory_bytes()?;
-        #[expect(clippy::cast_possible_truncation, reason = "a share of a size")]
-        let others = (total as f64 * (1.0 - self.settings.memory_utilization)) as u64;
-        let steps = memory::step_bytes(plan) as u64;
-        let collectives = if plan.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
-        Ok(Some(free.saturating_sub(others + steps + RESERVE_BYTES + collectives)))
+        self.cache_bytes_max(plan).map(Some)
     }
 
     fn kv_layout(&self) -> &'static str {
@@ -125,6 +116,7 @@ impl Backend for CudaBackend {
 
     fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
         check_batch(&batch, &self.step.plan)?;
+        self.recordings.give_up();
         self.step.begin(batch)?;
         self.ranks.step_begins();
         self.begin_slots()?;
@@ -269,6 +261,10 @@ impl Backend for CudaBackend {
 
     fn end_recording(&mut self) -> Result<(), BackendError> {
         self.stop_recording()
+    }
+
+    fn rehearsal(&self) -> Option<Batch> {
+        rehearsal(&self.step.plan)
     }
 
     fn notes(&self) -> Vec<String> {

@@ -54,7 +54,8 @@ pub(super) struct Norms {
     pub(super) behind: Option<Placed>,
 }
 
-/// Sizes were checked against what was allocated.
+/// A size as kernels have it. Sizes were checked against what was allocated, which fits
+/// (`Memory::new`).
 pub(super) fn word(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }

@@ -1,8 +1,8 @@
 //! The way between host and device: a ring of slots in mapped memory, one a step.
 //!
 //! Down goes a step's delta: tokens, rows, outputs, and only those blocks of block tables that the
-//! device does not know; up come tokens, digests and logprobs. A slot is written again four steps later, when
-//! its step is long collected. Deliberately absent: launches.
+//! device does not know; up come tokens, digests and logprobs. A slot is written again four steps later; a
+//! step that would need one whose step is not collected is refused. Deliberately absent: launches.
 
 use binfer_kernels::params::{
     MASKED, SEEN, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
@@ -14,6 +14,7 @@ use super::ffi::failed;
 use super::ffi::memory::PinnedBuffer;
 use super::masks::MaskSlots;
 use super::memory::GroupTables;
+use super::product::word;
 use crate::backend::{BackendError, MemoryPlan, Sampled, adjust};
 use crate::batch::{Batch, BatchOutput, TokenInput};
 
@@ -234,11 +235,6 @@ fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
     ]
     .iter()
     .for_each(|word| put(bytes, *word));
-}
-
-/// Sizes here were checked against what was allocated, which fits.
-fn word(size: usize) -> u32 {
-    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 fn words(bytes: &[u8; 16]) -> [u32; 4] {

@@ -12,6 +12,8 @@ use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
 use super::product::word;
+use super::ranks::Ranks;
+use super::staging::Staging;
 use super::step::Step;
 use crate::backend::args::SampleArgs;
 use crate::backend::{BackendError, MemoryPlan, adjust};
@@ -31,15 +33,23 @@ pub(super) struct Seen {
     entries: DeviceBuffer,
     /// `[slots, BIASES_MAX]`.
     biases: DeviceBuffer,
-    vocab: usize,
+    /// A slot's entries and biases on their way.
+    staging: Staging,
+    /// Of the slot that begins.
+    beginning: Vec<u16>,
 }
 
 impl Seen {
     /// Takes its memory.
     pub(super) fn new(plan: &MemoryPlan) -> Result<Self, BackendError> {
         let (slots, vocab) = (plan.slots_max, plan.vocab);
-        let entries = DeviceBuffer::new(size_of::<u16>() * slots * vocab)?;
-        Ok(Self { entries, biases: DeviceBuffer::new(BIAS_BYTES * slots)?, vocab })
+        let bytes = size_of::<u16>() * vocab;
+        Ok(Self {
+            entries: DeviceBuffer::new(bytes * slots)?,
+            biases: DeviceBuffer::new(BIAS_BYTES * slots)?,
+            staging: Staging::new(if slots == 0 { 0 } else { bytes + BIAS_BYTES })?,
+            beginning: vec![0; vocab],
+        })
     }
 
     /// Bytes that [`Self::new`] takes.
@@ -52,25 +62,34 @@ impl Seen {
         self.entries.bytes() + self.biases.bytes()
     }
 
-    /// A slot begins anew, once all that the stream was given before is done.
-    fn begin(&self, tokens: &SlotTokens, stream: &Stream) -> Result<(), BackendError> {
+    /// Host memory taken.
+    pub(super) fn host_bytes(&self) -> usize {
+        self.staging.bytes()
+    }
+
+    /// A slot begins anew, after all that the stream was given before.
+    fn begin(&mut self, tokens: &SlotTokens, way: (&Stream, &Ranks)) -> Result<(), BackendError> {
         let slot = tokens.slot.index();
-        let mut entries = vec![0; self.vocab];
-        adjust::begin(tokens, &mut entries);
-        let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-        self.entries.write(slot * bytes.len(), &bytes, stream)?;
+        adjust::begin(tokens, &mut self.beginning);
+        let entries: Vec<[u8; 2]> =
+            self.beginning.iter().map(|entry| entry.to_le_bytes()).collect();
         let words = |bias: &Bias| [bias.token, bias.value.to_bits()].map(u32::to_le_bytes);
-        let bytes: Vec<u8> = tokens.biases.iter().flat_map(words).flatten().collect();
-        self.biases.write(slot * BIAS_BYTES, &bytes, stream)
+        let biases: Vec<u8> = tokens.biases.iter().flat_map(words).flatten().collect();
+        let entries = entries.as_flattened();
+        let parts = [
+            (entries, &self.entries, slot * entries.len()),
+            (biases.as_slice(), &self.biases, slot * BIAS_BYTES),
+        ];
+        self.staging.send(&parts, way)
     }
 }
 
 impl CudaBackend {
     /// Slots of the step under way begin. Only those of requests with penalties or biases come
     /// here, once each time that a request gets a slot.
-    pub(super) fn begin_slots(&self) -> Result<(), BackendError> {
-        let begin = |tokens| self.memory.seen.begin(tokens, &self.device.stream);
-        self.step.batch.begun.iter().try_for_each(begin)
+    pub(super) fn begin_slots(&mut self) -> Result<(), BackendError> {
+        let (seen, way) = (&mut self.memory.seen, (&self.device.stream, &self.ranks));
+        self.step.batch.begun.iter().try_for_each(|tokens| seen.begin(tokens, way))
     }
 
     /// Launches what draws the step's tokens.

@@ -13,6 +13,7 @@ use super::CudaBackend;
 use super::ffi::failed;
 use super::ffi::launch::Event;
 use super::graph;
+use super::product::word;
 use super::ring::{RING_SLOTS, Ring};
 use super::stream_product::BegunNorm;
 use crate::backend::check::check_masks;
@@ -75,6 +76,10 @@ impl Step {
 
     /// Makes `batch` the step, and its delta ready for the device.
     pub(super) fn begin(&mut self, batch: Arc<Batch>) -> Result<(), BackendError> {
+        if self.pending.len() >= RING_SLOTS {
+            let cause = format!("{RING_SLOTS} steps are under way, more than the ring holds");
+            return Err(BackendError::Args { operation: "upload", cause });
+        }
         let slot = self.slot();
         let ring = self.ring.as_mut().ok_or_else(|| failed("upload", "nothing was allocated"))?;
         ring.write(slot, &batch)?;
@@ -100,6 +105,11 @@ impl Step {
         Ok(())
     }
 
+    /// Whether no step was begun before this one.
+    pub(super) fn is_first(&self) -> bool {
+        self.begun <= 1
+    }
+
     /// The ring's slot of the step that begins next; the device counts along.
     fn slot(&self) -> usize {
         usize::try_from(self.begun % RING_SLOTS as u64).unwrap_or(0)
@@ -117,7 +127,6 @@ fn shape_of(batch: &Batch, buckets: &[usize]) -> LaunchShape {
     let is_decode =
         tokens == rows && outputs == rows && batch.rows.iter().all(|row| row.count == 1);
     let bucket = graph::bucket(rows, buckets).filter(|_| is_decode);
-    let word = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     match bucket {
         Some(bucket) => {
             let all = word(bucket);
@@ -165,7 +174,6 @@ impl CudaBackend {
             return Err(failed("commit", "nothing was allocated"));
         };
         let at = &self.memory.at;
-        let word = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
         let params = FinishParams {
             step: at.tables,
             hidden: at.normed,

@@ -189,7 +189,7 @@ impl Uploads<'_> {
 
     fn enqueue(&mut self, filled: Filled) -> Result<u64, BackendError> {
         let Filled { piece, thread, at, bytes, packed_bytes } = filled;
-        self.slab.write_pinned(at, &piece.buffer, bytes, self.stream)?;
+        self.slab.write_pinned(at, &piece.buffer, 0..bytes, self.stream)?;
         piece.uploaded.record(self.stream)?;
         self.under_way.push_back((thread, piece));
         Ok(packed_bytes)

@@ -16,16 +16,13 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::launch::Stream;
-use super::{Library, failed, memory::DeviceBuffer};
+use super::{failed, memory::DeviceBuffer};
 use crate::backend::BackendError;
 use crate::backend::cuda::Half;
 use crate::backend::cuda::algorithms::{self, Key};
 
 /// Bytes that an algorithm may use meanwhile.
 pub(in crate::backend::cuda) const WORKSPACE_BYTES: usize = 32 << 20;
-
-/// The library, and who brings it.
-const LIBRARY: Library = Library { file: "libcublasLt.so.13", package: "nvidia-cublas==13.*" };
 
 /// `CUBLAS_OP_T`.
 static TRANSPOSED: i32 = 1;
@@ -101,7 +98,7 @@ impl Blas {
         card: &str,
         folders: &[std::path::PathBuf],
     ) -> Result<Self, BackendError> {
-        LIBRARY.keep(folders)?;
+        super::library::cublas(folders)?;
         let handle = result::create_handle().map_err(blas_error)?;
         let workspace = DeviceBuffer::new(WORKSPACE_BYTES)?;
         Ok(Self { handle, workspace, half, card: card.to_owned(), plans: BTreeMap::new() })

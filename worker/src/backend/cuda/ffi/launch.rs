@@ -1,7 +1,8 @@
-//! Modules and their functions, streams, events, graphs.
+//! Modules and their functions, streams, events.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::{CString, c_void};
+use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 
@@ -16,8 +17,18 @@ pub(in crate::backend::cuda) struct Module(sys::CUmodule);
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct Function {
     raw: sys::CUfunction,
-    threads: u32,
-    shared_bytes: u32,
+    shape: FunctionShape,
+}
+
+/// What is known of a kernel before it is launched.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct FunctionShape {
+    /// Of a block.
+    pub(in crate::backend::cuda) threads: u32,
+    /// Shared memory of a block, where a launch does not ask for less.
+    pub(in crate::backend::cuda) shared_bytes: u32,
+    /// Of its one parameter.
+    pub(in crate::backend::cuda) param_bytes: usize,
 }
 
 // SAFETY: driver handles may be used from any thread.
@@ -33,25 +44,36 @@ impl Module {
         Ok(Self(raw))
     }
 
-    /// The kernel of that name, to be launched with so many threads and bytes of shared memory.
+    /// The kernel of that name, on the device from here on.
     pub(in crate::backend::cuda) fn function(
         self,
         name: &str,
-        threads: u32,
-        shared_bytes: u32,
+        shape: FunctionShape,
     ) -> Result<Function, BackendError> {
         let text = CString::new(name).map_err(|error| failed("kernel", error.to_string()))?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: a place for a handle, a string that ends with 0.
         let status = unsafe { sys::cuModuleGetFunction(&raw mut raw, self.0, text.as_ptr()) };
         check(status, "cuModuleGetFunction")?;
-        if shared_bytes > 48 << 10 {
-            let bytes = i32::try_from(shared_bytes).unwrap_or(i32::MAX);
+        // SAFETY: a function that exists. Whatever `CUDA_MODULE_LOADING` says, nothing is left to
+        // the first launch.
+        check(unsafe { sys::cuFuncLoad(raw) }, "cuFuncLoad")?;
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: a function that exists, two places for numbers.
+        let status = unsafe { sys::cuFuncGetParamInfo(raw, 0, &raw mut offset, &raw mut bytes) };
+        check(status, "cuFuncGetParamInfo")?;
+        if bytes != shape.param_bytes {
+            let cause =
+                format!("{name} takes {bytes} bytes, and its twin has {}", shape.param_bytes);
+            return Err(failed("kernel", cause));
+        }
+        if shape.shared_bytes > 48 << 10 {
+            let bytes = i32::try_from(shape.shared_bytes).unwrap_or(i32::MAX);
             let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function that exists.
             check(unsafe { sys::cuFuncSetAttribute(raw, which, bytes) }, "cuFuncSetAttribute")?;
         }
-        Ok(Function { raw, threads, shared_bytes })
+        Ok(Function { raw, shape })
     }
 }
 
@@ -69,10 +91,28 @@ pub(in crate::backend::cuda) struct Launch {
 }
 
 /// A queue of the device's work, run in order.
-pub(in crate::backend::cuda) struct Stream(sys::CUstream);
+pub(in crate::backend::cuda) struct Stream(Arc<Queue>);
+
+/// The driver's stream, for those who must not outlive it.
+pub(super) struct Queue(sys::CUstream);
 
 // SAFETY: driver handles may be used from any thread.
-unsafe impl Send for Stream {}
+unsafe impl Send for Queue {}
+// SAFETY: the driver locks what it shares.
+unsafe impl Sync for Queue {}
+
+impl Queue {
+    pub(super) fn raw(&self) -> sys::CUstream {
+        self.0
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: made by `Stream::new`, destroyed once; work in it is finished first.
+        let _ = unsafe { sys::cuStreamDestroy_v2(self.0) };
+    }
+}
 
 impl Stream {
     pub(in crate::backend::cuda) fn new() -> Result<Self, BackendError> {
@@ -80,20 +120,24 @@ impl Stream {
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: a place for a handle; a context is current.
         check(unsafe { sys::cuStreamCreate(&raw mut raw, flags) }, "cuStreamCreate")?;
-        Ok(Self(raw))
+        Ok(Self(Arc::new(Queue(raw))))
     }
 
     pub(super) fn raw(&self) -> sys::CUstream {
-        self.0
+        self.0.raw()
+    }
+
+    pub(super) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.0)
     }
 
     /// Waits until all is done.
     pub(in crate::backend::cuda) fn synchronize(&self) -> Result<(), BackendError> {
         // SAFETY: a stream that exists.
-        check(unsafe { sys::cuStreamSynchronize(self.0) }, "cuStreamSynchronize")
+        check(unsafe { sys::cuStreamSynchronize(self.raw()) }, "cuStreamSynchronize")
     }
 
-    /// Enqueues a kernel with its one parameter. `Kernel<P>` says that `P` is the kernel's type.
+    /// Enqueues a kernel with its one parameter, which must have the size that the kernel reads.
     pub(in crate::backend::cuda) fn launch<P: Copy>(
         &self,
         function: &Function,
@@ -101,6 +145,11 @@ impl Stream {
         params: &P,
     ) -> Result<(), BackendError> {
         use sys::CUlaunchAttributeID as Id;
+        let FunctionShape { threads, shared_bytes, param_bytes } = function.shape;
+        if size_of::<P>() != param_bytes {
+            let cause = format!("{} bytes for a kernel that takes {param_bytes}", size_of::<P>());
+            return Err(failed("launch", cause));
+        }
         // SAFETY: plain data, for which zeros are a value; the fields that count are set below.
         let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
         let mut count = 0;
@@ -121,16 +170,16 @@ impl Stream {
             gridDimX: x,
             gridDimY: y,
             gridDimZ: z,
-            blockDimX: function.threads,
+            blockDimX: threads,
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: launch.shared_bytes.unwrap_or(function.shared_bytes),
-            hStream: self.0,
+            sharedMemBytes: launch.shared_bytes.unwrap_or(shared_bytes),
+            hStream: self.raw(),
             attrs: attributes.as_mut_ptr(),
             numAttrs: if count == 2 { 2 } else { u32::from(count == 1) },
         };
         let mut pointers = [std::ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies the parameter, whose size the kernel knows, before it returns.
+        // SAFETY: the driver copies the parameter, whose size was checked, before it returns.
         let status = unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -141,60 +190,10 @@ impl Stream {
         };
         check(status, "cuLaunchKernelEx")
     }
-
-    /// From here on, work is recorded instead of run. Relaxed, since cuBLASLt loads its kernels when
-    /// they are first used.
-    pub(in crate::backend::cuda) fn begin_recording(&self) -> Result<(), BackendError> {
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: a stream that exists.
-        check(unsafe { sys::cuStreamBeginCapture_v2(self.0, mode) }, "cuStreamBeginCapture")
-    }
-
-    /// Ends the recording and makes it ready for the device.
-    pub(in crate::backend::cuda) fn end_recording(&self) -> Result<Graph, BackendError> {
-        let mut graph = std::ptr::null_mut();
-        // SAFETY: a place for a handle; the stream records.
-        check(unsafe { sys::cuStreamEndCapture(self.0, &raw mut graph) }, "cuStreamEndCapture")?;
-        let mut exec = std::ptr::null_mut();
-        // SAFETY: a place for a handle, a graph that exists; 0: no flags.
-        let made = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0) };
-        // SAFETY: the graph is this function's; what was instantiated does not need it.
-        let _ = unsafe { sys::cuGraphDestroy(graph) };
-        check(made, "cuGraphInstantiate")?;
-        let graph = Graph(exec);
-        // SAFETY: both exist.
-        check(unsafe { sys::cuGraphUpload(exec, self.0) }, "cuGraphUpload")?;
-        Ok(graph)
-    }
-
-    /// Enqueues all that was recorded.
-    pub(in crate::backend::cuda) fn replay(&self, graph: &Graph) -> Result<(), BackendError> {
-        // SAFETY: both exist.
-        check(unsafe { sys::cuGraphLaunch(graph.0, self.0) }, "cuGraphLaunch")
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed once; work in it is finished first.
-        let _ = unsafe { sys::cuStreamDestroy_v2(self.0) };
-    }
-}
-
-/// Recorded work.
-pub(in crate::backend::cuda) struct Graph(sys::CUgraphExec);
-
-// SAFETY: driver handles may be used from any thread.
-unsafe impl Send for Graph {}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        // SAFETY: made by `end_recording`, destroyed once.
-        let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
-    }
 }
 
 /// A place in a stream that can be waited for.
+#[derive(Debug)]
 pub(in crate::backend::cuda) struct Event(sys::CUevent);
 
 // SAFETY: driver handles may be used from any thread.
@@ -212,7 +211,7 @@ impl Event {
     /// Marks the end of what the stream was given so far.
     pub(in crate::backend::cuda) fn record(&self, stream: &Stream) -> Result<(), BackendError> {
         // SAFETY: both exist.
-        check(unsafe { sys::cuEventRecord(self.0, stream.0) }, "cuEventRecord")
+        check(unsafe { sys::cuEventRecord(self.0, stream.raw()) }, "cuEventRecord")
     }
 
     /// Whether the device has passed it.

@@ -65,6 +65,7 @@ impl DeviceBuffer {
     }
 
     /// Copies host memory into a part of it, after all that the stream was given before.
+    #[cfg(test)]
     pub(in crate::backend::cuda) fn write(
         &self,
         at: usize,
@@ -80,22 +81,21 @@ impl DeviceBuffer {
     }
 
     /// Enqueues a copy of pinned memory into a part of it. The caller waits for the stream before
-    /// `from` is written again.
+    /// that range of `from` is written again.
     pub(in crate::backend::cuda) fn write_pinned(
         &self,
         at: usize,
         from: &PinnedBuffer,
-        bytes: usize,
+        range: Range<usize>,
         stream: &Stream,
     ) -> Result<(), BackendError> {
-        self.check_range(at, bytes)?;
-        from.check_range(&(0..bytes))?;
-        let to = self.address + at as u64;
+        self.check_range(at, range.len())?;
+        from.check_range(&range)?;
+        let (to, bytes) = (self.address + at as u64, range.len());
+        let from = from.host.wrapping_add(range.start).cast::<c_void>();
         // SAFETY: both ranges are whole; pinned memory lives until the context ends or it drops,
         // which waits for the device.
-        let status = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(to, from.host.cast::<c_void>(), bytes, stream.raw())
-        };
+        let status = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from, bytes, stream.raw()) };
         check(status, "cuMemcpyHtoDAsync")
     }
 

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `mod.rs` | the driver, devices, contexts, errors |
 //! | `memory.rs` | device memory, pinned memory, copies |
-//! | `launch.rs` | modules, functions, streams, events, graphs |
+//! | `launch.rs` | modules, functions, streams, events |
+//! | `recording.rs` | work that is recorded, graphs |
 //! | `tensor_map.rs` | tensors in the copy engine's words |
+//! | `library.rs` | libraries beside the driver: found and kept open |
 //! | `blas.rs` | cuBLASLt |
 //! | `nccl.rs`, `nccl_bindings.rs` | NCCL; what bindgen made of its header |
 //!
@@ -17,13 +19,14 @@
 
 pub(super) mod blas;
 pub(super) mod launch;
+pub(super) mod library;
 pub(super) mod memory;
 pub(super) mod nccl;
 mod nccl_bindings;
+pub(super) mod recording;
 pub(super) mod tensor_map;
 
 use std::ffi::{CStr, c_int};
-use std::path::PathBuf;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 
@@ -61,8 +64,9 @@ fn describe(status: CUresult) -> String {
 pub(super) fn start_driver() -> Result<i32, BackendError> {
     // SAFETY: the driver's initialisers may run in any process at any time.
     if let Err(error) = unsafe { libloading::Library::new("libcuda.so.1") } {
+        let error = library::with_source(&error);
         let cause = format!("{error}; no NVIDIA driver is installed, or no GPU is passed through");
-        return Err(failed("libcuda.so.1", cause));
+        return Err(failed("CUDA", cause));
     }
     // SAFETY: the library is there; 0 is the only flag.
     check(unsafe { sys::cuInit(0) }, "cuInit")?;
@@ -76,37 +80,6 @@ pub(super) fn start_driver() -> Result<i32, BackendError> {
         return Err(failed("cuDriverGetVersion", cause));
     }
     Ok(version)
-}
-
-/// A library beside the driver.
-pub(super) struct Library {
-    /// Its file.
-    file: &'static str,
-    /// The package of Python's that brings it.
-    package: &'static str,
-}
-
-impl Library {
-    /// Opens it out of one of `folders`, or where the system looks, for as long as the process lives,
-    /// so that opening it by its name finds it again.
-    fn keep(&self, folders: &[PathBuf]) -> Result<(), BackendError> {
-        let (name, package) = (self.file, self.package);
-        let places = folders.iter().map(|folder| folder.join(name)).chain([PathBuf::from(name)]);
-        for place in places {
-            // SAFETY: NVIDIA's libraries may be initialised in any process at any time.
-            if let Ok(library) = unsafe { libloading::Library::new(&place) } {
-                std::mem::forget(library);
-                return Ok(());
-            }
-        }
-        let cause = format!("{name} was not found; `pip install '{package}'` brings it");
-        Err(failed("dlopen", cause))
-    }
-
-    fn too_old(&self, cause: &str) -> BackendError {
-        let (name, package) = (self.file, self.package);
-        failed(name, format!("{cause}; `pip install --upgrade '{package}'` brings a newer one"))
-    }
 }
 
 /// A device as the driver describes it.

@@ -5,20 +5,20 @@
 //! waiting, and what is summed.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
-use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::failed;
 use super::launch::Stream;
+use super::library::{Library, version_text, with_source};
 use super::nccl_bindings::{self as sys, ncclDataType_t as Type, ncclResult_t as Status};
-use super::{Library, failed};
 use crate::backend::BackendError;
 
 /// Bytes of a communicator's name.
 pub(in crate::backend::cuda) const ID_BYTES: usize = 128;
 /// Oldest version that is used, the first that was made for CUDA 13: 2.27.7.
-const VERSION_MIN: i32 = 22_707;
+const VERSION_MIN: usize = 22_707;
 /// What the library knows a configuration by.
 const CONFIG_MAGIC: u32 = 0xcafe_beef;
 /// The library, and who brings it.
@@ -34,11 +34,7 @@ impl Nccl {
         LIBRARY.keep(folders)?;
         // SAFETY: the library may be initialised at any time; the bindings were made from its header.
         let opened = unsafe { sys::Nccl::new(LIBRARY.file) };
-        let library = opened.map_err(|error| {
-            // Which function is missing stands in the loader's own words.
-            let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            LIBRARY.too_old(&format!("{error}{source}"))
-        })?;
+        let library = opened.map_err(|error| LIBRARY.too_old(&with_source(&error)))?;
         let nccl = Self(Arc::new(library));
         let version = nccl.version()?;
         if version < VERSION_MIN {
@@ -48,12 +44,12 @@ impl Nccl {
         Ok(nccl)
     }
 
-    fn version(&self) -> Result<i32, BackendError> {
+    fn version(&self) -> Result<usize, BackendError> {
         let mut version = 0;
         // SAFETY: a place for a number.
         let status = unsafe { self.0.ncclGetVersion(&raw mut version) };
         self.check(status, "ncclGetVersion")?;
-        Ok(version)
+        Ok(usize::try_from(version).unwrap_or(0))
     }
 
     /// "2.28.9".
@@ -99,11 +95,6 @@ impl Nccl {
         let texts = [text, more].map(text_of).into_iter().filter(|text| !text.is_empty());
         Err(failed(call, texts.collect::<Vec<_>>().join(": ")))
     }
-}
-
-/// As the library counts since 2.9.
-fn version_text(version: i32) -> String {
-    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
 
 fn text_of(text: *const c_char) -> String {

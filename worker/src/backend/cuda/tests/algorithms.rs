@@ -12,6 +12,7 @@ use super::{Half, settings};
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::ffi::blas::{Operands, Shape};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
+use crate::backend::cuda::ffi::recording::{Calls, Recording};
 
 /// Rows and columns of weights, and whether sums are added in single precision: a layer of Qwen3-1.7B
 /// and one of 8B.
@@ -60,19 +61,19 @@ impl Bench {
         let CudaBackend { blas, device, .. } = &mut self.backend;
         let stream = &device.stream;
         let bytes = 2 * shape.outputs as usize * shape.inputs as usize;
-        stream.begin_recording().unwrap();
+        let recording = Recording::begin(stream, Calls::All).unwrap();
         for product in 0..PRODUCTS {
             let weight = self.weights.address() + (product * bytes % (WEIGHT_BYTES - bytes)) as u64;
             let weight = weight.next_multiple_of(256);
             let (tokens, x, out) = (shape.tokens, self.x.address(), self.out.address());
             blas.product(shape, Operands { tokens, x, weight, out }, stream).unwrap();
         }
-        let graph = stream.end_recording().unwrap();
+        let graph = recording.end().unwrap().ready(stream).unwrap();
         let mut times: Vec<f64> = (0..REPLAYS)
             .map(|_| {
                 stream.synchronize().unwrap();
                 let began = Instant::now();
-                stream.replay(&graph).unwrap();
+                graph.replay(stream).unwrap();
                 stream.synchronize().unwrap();
                 began.elapsed().as_secs_f64() * 1e6 / PRODUCTS as f64
             })

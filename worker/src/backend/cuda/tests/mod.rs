@@ -18,6 +18,7 @@ mod masks;
 mod products;
 mod rank_drawing;
 mod ranks;
+mod recording;
 mod stress;
 mod timing;
 mod tiny;
