@@ -2,7 +2,7 @@
 // hold tensor maps are aligned to 64 bytes.
 #pragma once
 
-#include "params.h"
+#include "sample_params.h"
 
 // What cuTensorMapEncodeTiled fills.
 struct alignas(64) TensorMap {
@@ -15,6 +15,7 @@ enum StreamStore {
   STREAM_STORE_GLU = 1,  // out = T(silu(gate + bias) * (up + bias))
   STREAM_ADD_F32 = 2,    // out += sum + bias, f32
   STREAM_STORE_F32 = 3,  // out = sum + bias, f32
+  STREAM_HEAD = 4,       // out = sum, f32, where it is needed, and statistics: head_product.cu
 };
 
 // out[token][row] = sum over k of weight[row][k] * x[token][k]; see stream_product.cu. A norm may
@@ -38,6 +39,16 @@ struct StreamProductParams {
   int32_t tile_rows;         // a multiple of 8, of 16 for GLU
   int32_t stages;            // of the ring, at most 24
   int32_t start_next_ahead;  // chunks left to ask for when the next kernel may start
+};
+
+// Logits and their statistics; see head_product.cu.
+struct HeadProductParams {
+  StreamProductParams product;  // store: HEAD, tokens: outputs, or padding
+  StepTables step;
+  SampleTile* tiles;  // [outputs][tiles_per_row], of which the head writes one for each of its blocks
+  uint32_t tiles_per_row;
+  uint32_t vocab;
+  uint32_t first_token;  // id of the weight's first row
 };
 
 // Attention of a step's decode rows, one token each; see decode_attend.cu.
@@ -83,6 +94,7 @@ struct AttendPlanParams {
 BINFER_SIZE(TensorMap, 128);
 BINFER_SIZE(PrefillTile, 16);
 BINFER_SIZE(StreamProductParams, 384);
+BINFER_SIZE(HeadProductParams, 512);
 BINFER_SIZE(DecodeAttendParams, 192);
 BINFER_SIZE(PrefillAttendParams, 576);
 BINFER_SIZE(AttendPlanParams, 80);

@@ -3,23 +3,30 @@
 // temperature 0 the arg-max of the logits. Biases and penalties are worked into a logit whenever it
 // is read (adjust.cuh); the logits in memory stay raw, for logprobs. Of a step with masks only what
 // they allow is drawn (masks.cuh), as if there were no other tokens; all must be numbers all the same.
-//   sample_tiles: a tile of a row's logits: largest, noisy best, whether all are numbers.
-//                 Grid: (tiles of 4,096 logits, outputs).
+//   sample_tiles: a tile of a row's logits: largest, noisy best, whether all are numbers; of rows
+//                 that head_product.cu has not said that of. Grid: (tiles of 4,096 logits, any).
 //   sample_rows:  tiles to a token; min-p, top-k and top-p (sample_select.cuh); logprobs
 //                 (sample_logprobs.cuh); counts the token in its slot's entries. Grid: outputs.
+// Where the head has said all there is to say, sample_tiles is launched for nothing: a recording does
+// not know. That is short, as few blocks see at once that no row is left. To have sample_rows do its
+// work would save the launch, at the cost of rows with penalties, biases or masks: many blocks share
+// the tiles of a row, and sample_rows has one.
 #include "sample_logprobs.cuh"
+#include "sample_needs.cuh"
 
 namespace binfer {
 
 constexpr int kTileThreads = 256;
 constexpr int kTileLogits = 4096;
 
-__device__ void sample_tiles(const SampleParams& p) {
-  wait_for_previous();
-  let_next_start();
-  if (blockIdx.y >= p.step.state->outputs) return;
-  const StepOutput output = p.step.outputs[blockIdx.y];
-  const float* logits = p.logits + static_cast<size_t>(blockIdx.y) * p.vocab;
+// Whether tiles of the row are there, and none of its logits are wanted for them.
+__device__ inline bool is_done_by_head(const SampleParams& p, const StepOutput& output) {
+  return p.head_parts > 0 && suits_head(output);
+}
+
+__device__ void sample_tile(const SampleParams& p, uint32_t row) {
+  const StepOutput output = p.step.outputs[row];
+  const float* logits = p.logits + static_cast<size_t>(row) * p.vocab;
   const bool noisy = output.temperature > 0.0f;
   const double inverse_temperature = noisy ? 1.0 / static_cast<double>(output.temperature) : 0.0;
   const uint64_t stream = stream_of(output);
@@ -27,7 +34,7 @@ __device__ void sample_tiles(const SampleParams& p) {
   const uint32_t end = min(first + kTileLogits, p.vocab);
   const Adjust adjust = adjust_of(p, output);
   const bool has_masks = (output.adjusted & kMasked) != 0;
-  const Mask mask = has_masks ? take_mask(p, blockIdx.y, first, end) : Mask{};
+  const Mask mask = has_masks ? take_mask(p, row, first, end) : Mask{};
   Best top, best;
   bool finite = true;
   for (uint32_t token = first + threadIdx.x; token < end; token += kTileThreads) {
@@ -41,8 +48,37 @@ __device__ void sample_tiles(const SampleParams& p) {
   top = block_best<kTileThreads>(top);
   best = block_best<kTileThreads>(best);
   if (threadIdx.x == 0) {
-    SampleTile& tile = p.tiles[blockIdx.y * p.tiles_per_row + blockIdx.x];
+    SampleTile& tile = p.tiles[row * p.tiles_per_row + blockIdx.x];
     tile = SampleTile{best.score, best.token, static_cast<float>(top.score), top.token, finite};
+  }
+}
+
+// Which of kTileThreads rows from `first` on are left to do, in order; returns how many.
+__device__ uint32_t rows_left(const SampleParams& p, uint32_t first, uint32_t* rows) {
+  __shared__ uint32_t counts[kTileThreads / 32];
+  const uint32_t row = first + threadIdx.x, warp = threadIdx.x / 32;
+  const bool is_left = row < p.step.state->outputs && !is_done_by_head(p, p.step.outputs[row]);
+  const uint32_t lanes = __ballot_sync(0xffffffffu, is_left);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) counts[warp] = __popc(lanes);
+  __syncthreads();
+  uint32_t place = __popc(lanes & ((1u << threadIdx.x % 32) - 1)), count = 0;
+  for (uint32_t other = 0; other < kTileThreads / 32; ++other) {
+    if (other < warp) place += counts[other];
+    count += counts[other];
+  }
+  if (is_left) rows[place] = row;
+  __syncthreads();
+  return count;
+}
+
+__device__ void sample_tiles(const SampleParams& p) {
+  __shared__ uint32_t rows[kTileThreads];
+  wait_for_previous();
+  let_next_start();
+  for (uint32_t first = 0; first < p.step.state->outputs; first += kTileThreads) {
+    const uint32_t count = rows_left(p, first, rows);
+    for (uint32_t i = blockIdx.y; i < count; i += gridDim.y) sample_tile(p, rows[i]);
   }
 }
 
@@ -53,7 +89,9 @@ __device__ void sample_rows(const SampleParams& p) {
   const StepOutput output = p.step.outputs[blockIdx.x];
   Best top, best;
   bool finite = true;
-  for (uint32_t tile = threadIdx.x; tile < p.tiles_per_row; tile += kRowThreads) {
+  const uint32_t tiles =
+      is_done_by_head(p, output) ? p.head_parts : (p.vocab + kTileLogits - 1) / kTileLogits;
+  for (uint32_t tile = threadIdx.x; tile < tiles; tile += kRowThreads) {
     const SampleTile& at = p.tiles[blockIdx.x * p.tiles_per_row + tile];
     finite = finite && at.finite != 0;
     top.enter(at.top_logit, at.top_token);
@@ -66,10 +104,8 @@ __device__ void sample_rows(const SampleParams& p) {
   if (threadIdx.x == 0) largest = static_cast<float>(top.score);
   __syncthreads();
   uint32_t token = output.temperature > 0.0f ? best.token : top.token;
-  const bool limited = (output.top_k > 0 && output.top_k < p.vocab) || output.top_p < 1.0f ||
-                       output.min_p_depth < INFINITY;
   const float* logits = p.logits + static_cast<size_t>(blockIdx.x) * p.vocab;
-  if (finite && limited && output.temperature > 0.0f) {
+  if (finite && is_limited(output, p.vocab)) {
     const double inverse_temperature = 1.0 / static_cast<double>(output.temperature);
     const Mask mask = mask_of(p, output, blockIdx.x);
     const Row row{logits,  adjust_of(p, output), mask, p.vocab, largest, inverse_temperature,

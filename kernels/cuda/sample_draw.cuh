@@ -34,6 +34,15 @@ __device__ inline double noise_bound(uint32_t bits) {
   return static_cast<double>(__clz(~bits) + 1) * 0.6931471805599453 + 1e-3;
 }
 
+// A float's place in the order of floats; -0 counts as 0.
+__device__ inline uint32_t order_of(float logit) {
+  const uint32_t bits = __float_as_uint(logit + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float logit_of(uint32_t order) {
+  return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
 // The best so far: the higher score, then the lower id.
 struct Best {
   double score = -INFINITY;

@@ -49,7 +49,7 @@ BINFER_SIZE(MaskParams, 24);
 struct SampleParams {
   StepTables step;
   const float* logits;  // [outputs, vocab]; never written
-  SampleTile* tiles;    // [outputs, tiles]
+  SampleTile* tiles;    // [outputs, tiles_per_row]
   StepResult* drawn;    // [outputs]
   int32_t* last_tokens;
   uint16_t* entries;   // [slots, vocab]: what slots have seen, see worker/src/backend/adjust.rs
@@ -57,8 +57,8 @@ struct SampleParams {
   Logprob* logprobs;   // mapped host memory: [ring slots][outputs_max][kLogprobsMax]
   MaskParams masks;
   uint32_t vocab;
-  uint32_t tiles_per_row;
+  uint32_t tiles_per_row;  // room for them
   uint32_t outputs_max;
-  uint32_t reserved;
+  uint32_t head_parts;  // tiles of rows that head_product.cu made; 0 where it did not
 };
 BINFER_SIZE(SampleParams, 144);

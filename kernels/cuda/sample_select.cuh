@@ -10,12 +10,6 @@ namespace binfer {
 
 constexpr int kRowThreads = 512;
 
-// A float's place in the order of floats; -0 counts as 0.
-__device__ inline uint32_t order_of(float logit) {
-  const uint32_t bits = __float_as_uint(logit + 0.0f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
 // Of the lowest logit that is a number.
 constexpr uint32_t kLowestOrder = 0x00800000u;
 
@@ -132,8 +126,7 @@ __device__ uint32_t restricted(const StepOutput& output, Row row) {
     const double target = static_cast<double>(output.top_p) * static_cast<double>(total_mass(row));
     const uint64_t needed = max(static_cast<uint64_t>(ceil(target)), static_cast<uint64_t>(1));
     const Border border = select<true>(row, needed);
-    const uint32_t bits = border.order & 0x80000000u ? border.order & 0x7fffffffu : ~border.order;
-    const uint64_t each = max(row.mass(__uint_as_float(bits)), static_cast<uint64_t>(1));
+    const uint64_t each = max(row.mass(logit_of(border.order)), static_cast<uint64_t>(1));
     const uint64_t equals = (needed - min(border.before, needed) + each - 1) / each;
     row.threshold = border.order;
     last_id = nth_equal(row, border.order, max(equals, static_cast<uint64_t>(1)));

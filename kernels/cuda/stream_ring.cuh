@@ -73,6 +73,10 @@ struct Ring {
         count(stress::stages(p.stages, 2)),
         x_offset(p.tile_rows * 128 * S::kSlices),
         bytes(stage_bytes(S::kN, p.tile_rows, S::kSlices)) {}
+  // Shared memory that nobody reads for a tile.
+  __device__ uint8_t* behind(const StreamProductParams& p) const {
+    return stages + count * bytes + ((p.tile_rows + 63) / 64 * 64 - p.tile_rows) * 128;
+  }
   __device__ uint8_t* weight(int stage) const { return stages + stage * bytes; }
   __device__ uint8_t* x(int stage) const { return weight(stage) + x_offset; }
 };

@@ -46,6 +46,19 @@ sized!(StreamProductParams, 384);
 /// See `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
+pub struct HeadProductParams {
+    pub product: StreamProductParams,
+    pub step: StepTables,
+    pub tiles: Address,
+    pub tiles_per_row: u32,
+    pub vocab: u32,
+    pub first_token: u32,
+}
+sized!(HeadProductParams, 512);
+
+/// See `cuda/fast_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct DecodeAttendParams {
     pub attend: AttendParams,
     pub pages: Address,

@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use crate::fast_params::{
-    AttendPlanParams, DecodeAttendParams, PrefillAttendParams, StreamProductParams,
+    AttendPlanParams, DecodeAttendParams, HeadProductParams, PrefillAttendParams,
+    StreamProductParams,
 };
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
@@ -114,6 +115,12 @@ kernels! {
     STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 512, BLOCK_BYTES;
     STREAM_N192: StreamProductParams = "stream_product", "stream_product_n192", Halves, 512, BLOCK_BYTES;
     STREAM_N256: StreamProductParams = "stream_product", "stream_product_n256", Halves, 512, BLOCK_BYTES;
+    HEAD_N8: HeadProductParams = "head_product", "head_product_n8s8", Halves, 160, BLOCK_BYTES;
+    HEAD_N16: HeadProductParams = "head_product", "head_product_n16s4", Halves, 160, BLOCK_BYTES;
+    HEAD_N32: HeadProductParams = "head_product", "head_product_n32", Halves, 160, BLOCK_BYTES;
+    HEAD_N64: HeadProductParams = "head_product", "head_product_n64", Halves, 160, BLOCK_BYTES;
+    HEAD_N96: HeadProductParams = "head_product", "head_product_n96", Halves, 512, BLOCK_BYTES;
+    HEAD_N128: HeadProductParams = "head_product", "head_product_n128", Halves, 512, BLOCK_BYTES;
     ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
     DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
     DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
@@ -139,6 +146,20 @@ pub const STREAM: [Kernel<StreamProductParams>; 10] = [
     STREAM_N128,
     STREAM_N192,
     STREAM_N256,
+];
+
+/// The same for the head, where there is one.
+pub const HEAD: [Option<Kernel<HeadProductParams>>; 10] = [
+    Some(HEAD_N8),
+    None,
+    None,
+    Some(HEAD_N16),
+    Some(HEAD_N32),
+    Some(HEAD_N64),
+    Some(HEAD_N96),
+    Some(HEAD_N128),
+    None,
+    None,
 ];
 
 /// Query heads of a KV head that `decode_attend` takes at most.

@@ -83,6 +83,6 @@ pub struct SampleParams {
     pub vocab: u32,
     pub tiles_per_row: u32,
     pub outputs_max: u32,
-    pub reserved: u32,
+    pub head_parts: u32,
 }
 sized!(SampleParams, 144);

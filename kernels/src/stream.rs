@@ -10,6 +10,13 @@ mod rates;
 
 use rates::{MEMORY_RATE, Rates};
 
+mod kernels;
+#[cfg(test)]
+mod tests;
+
+use kernels::{GROUP_ROWS, TILED_TOKENS_MIN};
+pub use kernels::{STREAM_KERNELS, StreamKernel};
+
 /// What becomes of a product's sums: `enum StreamStore` of `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -22,6 +29,8 @@ pub enum StreamStore {
     AddF32 = 2,
     /// `out = sum + bias`, in single precision.
     StoreF32 = 3,
+    /// `out = sum`, in single precision, where it is needed, and statistics (`cuda/head_product.cu`).
+    Head = 4,
 }
 
 /// A product of few tokens with a weight.
@@ -37,58 +46,6 @@ pub struct StreamShape {
     pub store: StreamStore,
 }
 
-/// One of the kernels `stream_product_{variant}_{type}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamKernel {
-    /// Its place in the name.
-    pub variant: &'static str,
-    /// Tokens of a tile: rows of the box of x's tensor map.
-    pub tokens: u32,
-    /// Weight rows of a tile at most.
-    pub rows_max: u32,
-    /// Slices of 64 columns that a stage of the ring holds.
-    pub slices: u32,
-    /// Threads of a block.
-    pub threads: u32,
-}
-
-impl StreamKernel {
-    /// Whether it takes its part in norms before and behind it, see `cuda/stream_finish.cuh`.
-    #[must_use]
-    pub fn folds_norms(&self) -> bool {
-        self.tokens <= STREAM_NORM_TOKENS_MAX
-    }
-
-    /// Into how many tiles so many tokens are cut; 0 where it does not take them. Two tiles read
-    /// weights again, out of the second-level cache, but x half as often.
-    fn token_tiles(&self, tokens: u32) -> u32 {
-        let tiles = tokens.div_ceil(self.tokens);
-        let tiles_max = if self.tokens >= TILED_TOKENS_MIN { 2 } else { 1 };
-        if tiles <= tiles_max { tiles } else { 0 }
-    }
-}
-
-/// All of them, by tokens, and of equals the better one first; the table at the end of
-/// `cuda/stream_product.cu`.
-pub const STREAM_KERNELS: [StreamKernel; 10] = [
-    kernel("n8s8", 8, 1, 8),
-    kernel("n8s4", 8, 1, 4),
-    kernel("n16s8", 16, 1, 8),
-    kernel("n16s4", 16, 1, 4),
-    kernel("n32", 32, 1, 4),
-    kernel("n64", 64, 1, 2),
-    kernel("n96", 96, 3, 1),
-    kernel("n128", 128, 3, 1),
-    kernel("n192", 192, 3, 1),
-    kernel("n256", 256, 3, 1),
-];
-
-/// A kernel of so many warpgroups that multiply; three of them leave one to the copying warp.
-const fn kernel(variant: &'static str, tokens: u32, groups: u32, slices: u32) -> StreamKernel {
-    let threads = if groups == 3 { 512 } else { 128 * groups + 32 };
-    StreamKernel { variant, tokens, rows_max: GROUP_ROWS * groups, slices, threads }
-}
-
 /// Tokens that these products take at most.
 pub const STREAM_TOKENS_MAX: u32 = 256;
 /// Tokens of the products that share norms out among them at most.
@@ -96,10 +53,6 @@ pub const STREAM_NORM_TOKENS_MAX: u32 = 16;
 /// Parts that a token's squares are summed in at most, one of each block of a product.
 pub const STREAM_PARTS_MAX: u32 = 160;
 
-/// Tokens of the smallest tile of which there may be several: `cuda/stream_ring.cuh`.
-const TILED_TOKENS_MIN: u32 = 96;
-/// Rows that a warpgroup multiplies.
-const GROUP_ROWS: u32 = 64;
 /// What a block may take of a Hopper multiprocessor's shared memory.
 const SHARED_MAX: u32 = 227 * 1024;
 const HEADER_BYTES: u32 = 1024;
@@ -134,7 +87,7 @@ pub fn stream_plan(shape: &StreamShape, multiprocessors: u32) -> Option<StreamPl
     let aligned = match store {
         StreamStore::Store => rows.is_multiple_of(8),
         StreamStore::Glu => rows.is_multiple_of(16),
-        StreamStore::AddF32 | StreamStore::StoreF32 => true,
+        StreamStore::AddF32 | StreamStore::StoreF32 | StreamStore::Head => true,
     };
     if !aligned || rows == 0 || inputs == 0 || !inputs.is_multiple_of(8) || tokens == 0 {
         return None;
@@ -142,7 +95,8 @@ pub fn stream_plan(shape: &StreamShape, multiprocessors: u32) -> Option<StreamPl
     let in_one = STREAM_KERNELS.iter().map(|kernel| kernel.tokens).find(|n| *n >= tokens)?;
     let mut best: Option<(f64, Tiling)> = None;
     for (index, kernel) in STREAM_KERNELS.iter().enumerate() {
-        if kernel.tokens > in_one || kernel.token_tiles(tokens) == 0 {
+        let suits = store != StreamStore::Head || kernel.has_head;
+        if kernel.tokens > in_one || kernel.token_tiles(tokens) == 0 || !suits {
             continue;
         }
         for (cluster, tile_rows) in (1..=4).flat_map(|cluster| {
@@ -187,7 +141,8 @@ impl Tiling {
         let tiling = Self { kernel, tile_rows, cluster, tiles, rounds };
         // A cluster takes one tile; each of its blocks needs some columns to be worth its while.
         let columns = 128 * cluster * STREAM_KERNELS[kernel].slices;
-        let shared = cluster > 1 && (rounds > 1 || shape.inputs < columns);
+        let alone = shape.store == StreamStore::Head || rounds > 1 || shape.inputs < columns;
+        let shared = cluster > 1 && alone;
         let (_, most, stages_min) = tiling.room(shape);
         (!shared && most >= stages_min).then_some(tiling)
     }
@@ -195,6 +150,13 @@ impl Tiling {
     fn stage_bytes(self) -> u32 {
         let kernel = &STREAM_KERNELS[self.kernel];
         (self.tile_rows + kernel.tokens) * 128 * kernel.slices
+    }
+
+    /// Bytes of statistics: `head_bytes` in `cuda/head_race.cuh`.
+    fn head_bytes(self, shape: &StreamShape) -> u32 {
+        let tile_tokens = STREAM_KERNELS[self.kernel].tokens;
+        let tokens = if tile_tokens < TILED_TOKENS_MIN { tile_tokens } else { STREAM_TOKENS_MAX };
+        if shape.store == StreamStore::Head { 52 * tokens + 2048 } else { 0 }
     }
 
     /// What a block loads, in stages.
@@ -213,7 +175,8 @@ impl Tiling {
             && shape.store == StreamStore::Store
             && part <= 2 * (SHARED_MAX - ATTEND_BYTES);
         let (left, stages_min) = if beside_attend { (ATTEND_BYTES, 4) } else { (0, 3) };
-        let stages = (SHARED_MAX - left - HEADER_BYTES - behind) / self.stage_bytes();
+        let beside = left + HEADER_BYTES + behind + self.head_bytes(shape);
+        let stages = (SHARED_MAX - beside) / self.stage_bytes();
         (behind, stages.min(STAGES_MAX), stages_min)
     }
 
@@ -256,10 +219,9 @@ impl Tiling {
             cluster: self.cluster,
             blocks: self.tiles.div_ceil(self.rounds) * self.cluster,
             rounds: self.rounds,
-            shared_bytes: HEADER_BYTES + (stages * self.stage_bytes() + behind).max(sums),
+            shared_bytes: HEADER_BYTES
+                + (stages * self.stage_bytes() + behind).max(sums)
+                + self.head_bytes(shape),
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -87,4 +87,9 @@ fn stream_products_are_listed_as_plans_count_them() {
         let name = format!("stream_product_{}", known.variant);
         assert_eq!((info.name, info.threads), (name.as_str(), known.threads));
     }
+    for (kernel, known) in list::HEAD.iter().zip(stream::STREAM_KERNELS) {
+        let name = kernel.map(|kernel| list::ALL[kernel.index].name.to_owned());
+        let head = || format!("head_product_{}", known.variant);
+        assert_eq!(name, known.has_head.then(head));
+    }
 }

@@ -155,7 +155,8 @@ pub struct HeadArgs {
     pub weight: Weight,
     /// Token id of the weight's first row.
     pub first_token: usize,
-    /// `[outputs, vocabulary]`.
+    /// `[outputs, vocabulary]`. A backend may leave rows as they were that `sample` has no use for: of
+    /// outputs without logprobs, penalties, biases, masks, and top-k, top-p or min-p.
     pub logits: Tensor,
 }
 

@@ -112,6 +112,7 @@ impl CudaBackend {
         self.step.attend_plans.clear();
         self.step.stamps = 0;
         self.step.begun_norm = None;
+        self.step.head_parts = 0;
         self.recordings.give_up();
         let recording = Recording::begin(&self.device.stream, Calls::Recordable)?;
         self.recordings.under_way = Some((all, recording));

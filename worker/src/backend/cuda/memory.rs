@@ -2,7 +2,6 @@
 //!
 //! Cache and activations are not cleared: nothing reads what no step has written.
 
-use binfer_kernels::list::SAMPLE_TILE_LOGITS;
 use binfer_kernels::params::{
     ROPE_PAIRS_MAX, StepOutput, StepResult, StepRow, StepState, StepTables,
 };
@@ -13,7 +12,7 @@ use super::ffi::failed;
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
 use super::masks;
-use super::sample::Seen;
+use super::sample::{Seen, tiles_per_row};
 use super::share::gathered_bytes;
 use super::stream_product::SQUARES_BYTES;
 use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
@@ -111,7 +110,7 @@ impl Dealer {
 fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
     let (tokens, outputs) = (plan.tokens_max, plan.outputs_max);
     let sizes = FastAttendSizes::of(plan);
-    let tiles = plan.vocab.div_ceil(SAMPLE_TILE_LOGITS as usize);
+    let tiles = tiles_per_row(plan.vocab) as usize;
     let tables = StepTables {
         state: take(size_of::<StepState>()),
         token_ids: take(4 * tokens),

@@ -6,6 +6,7 @@
 //! | `product.rs`, `attend.rs` | products, attention: which kernel, with which grid |
 //! | `library.rs`, `algorithms.rs` | products of many tokens: cuBLASLt, and what it was found to do best |
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
+//! | `head_product.rs` | the head, with what sampling wants to know of logits |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `sample.rs`, `masks.rs` | drawing tokens, what slots have seen, what may be drawn |
 //! | `staging.rs` | what slots have seen, on its way to the device |
@@ -31,6 +32,7 @@ mod device;
 mod fast_attend;
 mod ffi;
 mod graph;
+mod head_product;
 mod ledger;
 mod library;
 mod load;

@@ -199,7 +199,8 @@ impl Backend for CudaBackend {
         let LogitsPlace { address: out, stride: out_stride } = self.logits_place(args, logits);
         let (x, bias, then) = (self.memory.at.normed, None, Then::Logits);
         let norms = Norms::default();
-        self.multiply(&Product { x, tokens, weight, bias, then, out, out_stride, norms })?;
+        let product = Product { x, tokens, weight, bias, then, out, out_stride, norms };
+        self.multiply_head(&product, args.first_token)?;
         self.gather_logits(args, logits)
     }
 

@@ -112,12 +112,17 @@ impl CudaBackend {
         self.multiply(&product)
     }
 
-    /// Enqueues a product.
-    pub(super) fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+    /// Whatever multiplies: no norm is begun any more, and a recording's products will come again.
+    pub(super) fn begin_product(&mut self, product: &Product) {
         self.step.begun_norm = None;
         if self.recordings.is_recording() {
             self.expect_product(product);
         }
+    }
+
+    /// Enqueues a product.
+    pub(super) fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
+        self.begin_product(product);
         if self.multiply_by_stream(product)? {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 
 use binfer_kernels::list::{self, SAMPLE_TILE_LOGITS};
 use binfer_kernels::sample_params::{BIASES_MAX, Bias as BiasTwin, LOGPROBS_MAX, SampleParams};
+use binfer_kernels::stream::STREAM_PARTS_MAX;
 use binfer_proto::Bias;
 
 use super::CudaBackend;
@@ -22,6 +23,9 @@ use crate::batch::SlotTokens;
 // The kernels' tables have room for what a plan may ask.
 const _: () = assert!(BIASES_MAX == binfer_proto::BIASES_MAX);
 const _: () = assert!(LOGPROBS_MAX == 1 + binfer_proto::TOP_LOGPROBS_MAX as usize);
+
+/// Rows whose tiles are made at once at most: with a large vocabulary that fills a device.
+const TILE_ROWS_AT_ONCE: u32 = 32;
 
 /// Bytes of a slot's biases.
 const BIAS_BYTES: usize = BIASES_MAX * size_of::<BiasTwin>();
@@ -84,6 +88,11 @@ impl Seen {
     }
 }
 
+/// Room for statistics of a row: of tiles of its logits, or of what each block of the head has of it.
+pub(super) fn tiles_per_row(vocab: usize) -> u32 {
+    word(vocab).div_ceil(SAMPLE_TILE_LOGITS).max(STREAM_PARTS_MAX)
+}
+
 impl CudaBackend {
     /// Slots of the step under way begin. Only those of requests with penalties or biases come
     /// here, once each time that a request gets a slot.
@@ -94,7 +103,7 @@ impl CudaBackend {
 
     /// Launches what draws the step's tokens.
     pub(super) fn draw(&self, args: &SampleArgs, logits: u64) -> Result<(), BackendError> {
-        let Step { shape, ring: Some(ring), plan, .. } = &self.step else {
+        let Step { shape, ring: Some(ring), plan, head_parts, .. } = &self.step else {
             return Err(failed("sample", "nothing was allocated"));
         };
         let (at, seen) = (&self.memory.at, &self.memory.seen);
@@ -109,11 +118,12 @@ impl CudaBackend {
             logprobs: ring.logprobs_address(),
             masks: ring.masks.params(at.masks),
             vocab: word(args.logits.cols),
-            tiles_per_row: word(args.logits.cols).div_ceil(SAMPLE_TILE_LOGITS),
+            tiles_per_row: tiles_per_row(args.logits.cols),
             outputs_max: word(plan.outputs_max),
-            reserved: 0,
+            head_parts: *head_parts,
         };
-        let tiles = [params.tiles_per_row, shape.outputs, 1];
+        let rows = shape.outputs.min(TILE_ROWS_AT_ONCE);
+        let tiles = [params.vocab.div_ceil(SAMPLE_TILE_LOGITS), rows, 1];
         self.device.launch(list::SAMPLE_TILES, tiles, &params)?;
         self.device.launch(list::SAMPLE_ROWS, [shape.outputs, 1, 1], &params)
     }

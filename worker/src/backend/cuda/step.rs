@@ -58,6 +58,8 @@ pub(super) struct Step {
     pub(super) stamps: usize,
     /// The norm that the product before has begun.
     pub(super) begun_norm: Option<BegunNorm>,
+    /// Tiles of each row that the head made statistics of; 0 where it only made logits.
+    pub(super) head_parts: u32,
     pub(super) ring: Option<Ring>,
     /// One a slot of the ring.
     events: Vec<Event>,
@@ -89,6 +91,7 @@ impl Step {
         self.attend_plans.clear();
         self.stamps = 0;
         self.begun_norm = None;
+        self.head_parts = 0;
         self.is_replayed = false;
         self.has_masks = false;
         self.begun += 1;

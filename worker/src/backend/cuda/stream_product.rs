@@ -3,7 +3,7 @@
 //! `binfer_kernels::stream` chooses the launch. Tensor maps are made for each launch: that takes a
 //! microsecond, and recordings keep them. A norm between two such products of few tokens is shared out
 //! among them (`cuda/stream_finish.cuh`): the first leaves a [`BegunNorm`]. Deliberately absent: other
-//! products, see `product.rs`.
+//! products, see `product.rs`; the head's, where statistics go with it (`head_product.rs`).
 
 use binfer_kernels::Target;
 use binfer_kernels::fast_params::{StreamProductParams, TensorMap};
@@ -52,7 +52,7 @@ impl CudaBackend {
         product: &Product,
     ) -> Option<BegunNorm> {
         let begun = self.step.begun_norm.take()?;
-        let plan = self.stream_plan(product)?;
+        let plan = self.stream_plan(product, store(product.then))?;
         let is_same = begun.x == x && begun.scale == scale.address;
         (is_same && begun.kernel == plan.kernel).then_some(begun)
     }
@@ -73,46 +73,54 @@ impl CudaBackend {
 
     /// Enqueues a product of few tokens; false where no stream product takes it.
     pub(super) fn multiply_by_stream(&mut self, product: &Product) -> Result<bool, BackendError> {
-        let Some(plan) = self.stream_plan(product) else { return Ok(false) };
-        let outputs = product.outputs();
+        let store = store(product.then);
+        let Some(plan) = self.stream_plan(product, store) else { return Ok(false) };
         let (normed, squares) = (self.memory.at.normed, self.memory.at.squares);
         let begins = self.norm_to_begin(product, &plan);
         let params = StreamProductParams {
-            weight: self.weight_map(product, &plan)?,
-            x: self.x_map(product, &plan)?,
-            out: product.out,
-            bias: product.bias(),
             squares: product.norms.before.map_or(0, |_| squares),
             next_scale: begins.map_or(0, |norm| norm.scale),
             next_x: normed,
             next_squares: squares,
             parts: product.norms.before.map_or(0, |(norm, _)| norm.parts),
             eps: product.norms.before.map_or(0.0, |(_, eps)| eps),
-            out_rows: outputs,
-            inputs: word(product.weight.cols),
-            tokens: product.tokens,
-            out_stride: product.out_stride,
-            store: store(product.then) as u32,
-            tile_rows: plan.tile_rows,
-            stages: plan.stages,
-            start_next_ahead: START_NEXT_AHEAD,
+            ..self.stream_params(product, store, &plan)?
         };
-        let blocks = Blocks {
-            grid: [plan.blocks, 1, 1],
-            cluster: plan.cluster,
-            shared_bytes: Some(plan.shared_bytes),
-            ..Blocks::default()
-        };
-        self.device.launch_blocks(list::STREAM[plan.kernel], blocks, &params)?;
+        self.device.launch_blocks(list::STREAM[plan.kernel], blocks(&plan), &params)?;
         self.step.begun_norm = begins;
         Ok(true)
     }
 
-    fn stream_plan(&self, product: &Product) -> Option<StreamPlan> {
+    /// What a kernel has to know of a product whose norms are others' business.
+    pub(super) fn stream_params(
+        &self,
+        product: &Product,
+        store: StreamStore,
+        plan: &StreamPlan,
+    ) -> Result<StreamProductParams, BackendError> {
+        Ok(StreamProductParams {
+            weight: self.weight_map(product, plan)?,
+            x: self.x_map(product, plan)?,
+            out: product.out,
+            bias: product.bias(),
+            out_rows: product.outputs(),
+            inputs: word(product.weight.cols),
+            tokens: product.tokens,
+            out_stride: product.out_stride,
+            store: store as u32,
+            tile_rows: plan.tile_rows,
+            stages: plan.stages,
+            start_next_ahead: START_NEXT_AHEAD,
+            ..StreamProductParams::default()
+        })
+    }
+
+    /// How a stream product with such sums is launched; nothing where none takes it.
+    pub(super) fn stream_plan(&self, product: &Product, store: StreamStore) -> Option<StreamPlan> {
         let boxes = [product.x, product.weight.address];
         let aligned = boxes.iter().all(|address| address.is_multiple_of(16))
             && product.out.is_multiple_of(4)
-            && product.out_stride.is_multiple_of(2);
+            && (product.out_stride.is_multiple_of(2) || store == StreamStore::Head);
         if self.device.target != Target::Sm90a || !aligned {
             return None;
         }
@@ -120,7 +128,7 @@ impl CudaBackend {
             rows: word(product.weight.rows),
             inputs: word(product.weight.cols),
             tokens: product.tokens,
-            store: store(product.then),
+            store,
         };
         stream_plan(&shape, self.device.info.multiprocessors)
     }
@@ -154,6 +162,16 @@ impl CudaBackend {
         let in_box = STREAM_KERNELS[plan.kernel].tokens;
         let rows = Dimension { size: tokens, stride: inputs, in_box };
         describe(self.settings.half, product.x, &[columns, rows])
+    }
+}
+
+/// The blocks of a launch.
+pub(super) fn blocks(plan: &StreamPlan) -> Blocks {
+    Blocks {
+        grid: [plan.blocks, 1, 1],
+        cluster: plan.cluster,
+        shared_bytes: Some(plan.shared_bytes),
+        ..Blocks::default()
     }
 }
 

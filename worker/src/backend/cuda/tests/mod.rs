@@ -13,6 +13,7 @@ mod ends;
 mod failing;
 mod goldens;
 mod graphs;
+mod head;
 mod library;
 mod masks;
 mod products;
@@ -171,6 +172,20 @@ impl Rig {
     /// Loads a random matrix, of which `fed` columns are fed.
     fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Known {
         let packed = self.random.packed(dtype, rows, cols);
+        let weight = self.load(dtype, (rows, cols), &packed);
+        let mut known = Vec::new();
+        for packed in packed.chunks(packed.len() / rows) {
+            let mut row = vec![0.0; cols];
+            dequantize_row(dtype, packed, &mut row).unwrap();
+            let is_vector = rows == 1 || cols == 1;
+            let stored = |x: &f32| f64::from(if is_vector { *x } else { self.rounded(*x) });
+            known.push(row.iter().map(stored).collect());
+        }
+        Known { weight, rows: known }
+    }
+
+    /// Loads a matrix.
+    fn load(&mut self, dtype: DType, (rows, cols): (usize, usize), packed: &[u8]) -> Weight {
         let part = LocalPart {
             source: String::new(),
             dtype,
@@ -179,17 +194,9 @@ impl Rig {
             inputs: 0..cols as u32,
             ranges: Vec::new(),
         };
-        let mut known = Vec::new();
-        for packed in packed.chunks(part.row_bytes() as usize) {
-            let mut row = vec![0.0; cols];
-            dequantize_row(dtype, packed, &mut row).unwrap();
-            let is_vector = rows == 1 || cols == 1;
-            let stored = |x: &f32| f64::from(if is_vector { *x } else { self.rounded(*x) });
-            known.push(row.iter().map(stored).collect());
-        }
         let tensor = LocalTensor { name: "test".into(), cut: Cut::Replicated, parts: vec![part] };
         let open = |_: &LocalPart| {
-            let mut left = packed.as_slice();
+            let mut left = packed;
             Ok(move |out: &mut [u8]| {
                 let (now, later) = left.split_at(out.len());
                 out.copy_from_slice(now);
@@ -197,8 +204,7 @@ impl Rig {
                 Ok(())
             })
         };
-        let weights = self.backend.adopt(&[tensor], open, &mut |_| ()).unwrap();
-        Known { weight: weights[0], rows: known }
+        self.backend.adopt(&[tensor], open, &mut |_| ()).unwrap()[0]
     }
 
     /// Takes memory; activations and cache become NaN.
@@ -300,9 +306,10 @@ fn batch(pieces: &[Piece]) -> Batch {
     batch
 }
 
+/// Wants a logprob, so that its logits are written.
 fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
     let (slot, sampling) = (SlotId(slot), Sampling::GREEDY);
-    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position, biases: 0, logprobs: 0 }
+    BatchOutput { token, slot, sampling, seed: 0, choice: 0, position, biases: 0, logprobs: 1 }
 }
 
 /// Memory for steps of up to [`tokens_max`] tokens in 512 slots.
