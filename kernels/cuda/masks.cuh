@@ -29,7 +29,8 @@ __device__ inline Mask take_mask(const SampleParams& p, uint32_t row, uint32_t f
   if (threadIdx.x == 0) {
     uint32_t word = ptx::load_acquire_system(state);
     while (word == kMasksAwaited) {
-      __nanosleep(500);
+      // Not sooner: a thousand blocks may be asking, all over the same bus.
+      __nanosleep(2000);
       word = ptx::load_acquire_system(state);
     }
     is_masked = word == kMasksGiven && __ldcv(from) != 0;

@@ -2,7 +2,7 @@
 //!
 //! A step that waits for its masks keeps the plan behind it waiting. A device could take that one,
 //! but not all that begins with a step may stand in line (what a slot has seen goes to a GPU at
-//! once), and holding it costs nothing: the device draws in the meantime. Deliberately absent: the
+//! once), and holding it costs little: the device draws in the meantime. Deliberately absent: the
 //! link, and what a step does.
 
 use std::collections::VecDeque;
