@@ -1,9 +1,9 @@
 //! The steps of one rank in their order: plans and masks in, results out.
 //!
-//! A step that waits for its masks keeps the plan behind it waiting. A device could take that one,
-//! but not all that begins with a step may stand in line (what a slot has seen goes to a GPU at
-//! once), and holding it costs little: the device draws in the meantime. Deliberately absent: the
-//! link, and what a step does.
+//! A step that waits for its masks keeps the plan behind it waiting. A device could take most of
+//! these, but to begin many slots waits for the steps before, and nobody would be left to take the
+//! masks; and holding it costs little, since the device draws in the meantime. Deliberately absent:
+//! the link, and what a step does.
 
 use std::collections::VecDeque;
 
