@@ -85,7 +85,8 @@ runs() {
     local binary name way
     for binary in "${binaries[@]}"; do
         "$binary" --list --format terse | sed -n 's/: test$//p' |
-            grep -E '(^|::)(cuda::tests|gpu)::' | grep -E "${ONLY:-.}" | grep -E "$@" |
+            grep -E '(^|::)(cuda::tests|gpu)::' | grep -v '::algorithms::' | # a sweep
+            grep -E "${ONLY:-.}" | grep -E "$@" |
             while read -r name; do
                 for way in "${ways[@]}"; do
                     [[ $name =~ $alone && $way != own ]] && continue
