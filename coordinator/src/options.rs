@@ -39,7 +39,7 @@ pub struct ModelArgs {
     /// Launch each CUDA kernel by itself, for looking at them
     #[arg(long)]
     pub no_cuda_graphs: bool,
-    /// Share of a GPU's memory that may be taken
+    /// Share of a GPU's memory that a rank may take, whatever other processes use
     #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
     pub gpu_memory_utilization: f32,
     /// Compute threads over all ranks [default: one a core]

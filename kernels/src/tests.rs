@@ -1,5 +1,7 @@
 //! What the compiler said of the kernels, and whether the list and the files agree.
 
+mod twins;
+
 use super::list::{self, Types};
 use super::*;
 
