@@ -3,35 +3,21 @@
 // whose launches depend on each other and take turns with weights that do not fit into the cache.
 //
 // `make kernel-bench`, then on a Hopper GPU: target/kernel-bench [hidden inner heads kv_heads
-// [tokens ..]] > sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which memory delivers
-// the weights. The best of every product goes to stderr. Deliberately absent: whether results are
-// right, which the worker's tests say.
-#include <cuda_runtime.h>
+// [tokens ..]] > sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which
+// memory delivers the weights. The best of every product goes to stderr. Deliberately absent: whether
+// results are right, which the worker's tests say.
 #include <cudaTypedefs.h>
 
-#include <algorithm>
-#include <cstdio>
-#include <cstdlib>
+#include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "../cuda/stream_product.cu"
+#include "bench.cuh"
 
 namespace bench {
 
-constexpr double kMemoryRate = 3.07e6;  // bytes a microsecond, measured on an H100
-constexpr size_t kWeightElements = size_t(1) << 30;
-constexpr int kVocab = 151936;
-constexpr int kLaunches = 16, kReplays = 5, kHeadDim = 128;
-constexpr int kSharedMax = 227 * 1024, kTokensMax = 256;
+constexpr int kSharedMax = 227 * 1024;
 constexpr int kRings[] = {113 * 1024, kSharedMax};
-
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-  exit(1);
-}
-#define CHECK(call) bench::check(call, #call)
 
 struct Kernel {
   const char* name;
@@ -48,12 +34,6 @@ const std::vector<Kernel> kernels = {
     KERNEL(n16s4, 16, 1, 4), KERNEL(n32, 32, 1, 4),   KERNEL(n64, 64, 1, 2),
     KERNEL(n96, 96, 3, 1),   KERNEL(n128, 128, 3, 1), KERNEL(n192, 192, 3, 1),
     KERNEL(n256, 256, 3, 1)};
-
-struct Product {
-  const char* name;
-  int rows, inputs;  // of the weight
-  StreamStore store;
-};
 
 // A way to launch it.
 struct Plan {
@@ -138,123 +118,62 @@ TensorMap tensor_map(void* at, std::vector<cuuint64_t> sizes, std::vector<cuuint
   return copy;
 }
 
-__global__ void fill(__nv_bfloat16* out, size_t count) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < count;
-       i += size_t(gridDim.x) * blockDim.x) {
-    out[i] = __float2bfloat16(float((i * 2654435761u >> 8) % 1001) * 6e-5f - 0.03f);
-  }
+void launch(Bench& bench, const Kernel& kernel, const Product& product, const Plan& plan,
+            __nv_bfloat16* weight) {
+  const auto rows = cuuint64_t(product.rows), inputs = cuuint64_t(product.inputs);
+  const bool is_glu = product.store == STREAM_STORE_GLU;
+  const auto tile_rows = cuuint32_t(plan.tile_rows), in_box = cuuint32_t(kernel.tokens);
+  StreamProductParams params = {};
+  params.weight = is_glu ? tensor_map(weight, {inputs, 8, 2, rows / 16},
+                                      {inputs, rows / 2 * inputs, 8 * inputs},
+                                      {64, 8, 2, tile_rows / 16})
+                         : tensor_map(weight, {inputs, rows}, {inputs}, {64, tile_rows});
+  params.x = tensor_map(bench.x, {inputs, cuuint64_t(plan.tokens)}, {inputs}, {64, in_box});
+  params.out = bench.out;
+  params.out_rows = params.out_stride = is_glu ? product.rows / 2 : product.rows;
+  params.inputs = product.inputs, params.tokens = plan.tokens;
+  params.store = product.store, params.tile_rows = plan.tile_rows;
+  params.stages = plan.stages, params.start_next_ahead = 2;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {unsigned(plan.cluster), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(plan.blocks), config.blockDim = dim3(kernel.threads);
+  config.dynamicSmemBytes = plan.shared_bytes, config.stream = bench.stream;
+  config.attrs = attributes, config.numAttrs = plan.cluster > 1 ? 2 : 1;
+  CHECK(cudaLaunchKernelEx(&config, kernel.run, params));
 }
 
-struct Bench {
-  __nv_bfloat16 *weights, *x;
-  void* out;
-  cudaStream_t stream;
-
-  Bench() {
-    CHECK(cudaMalloc(&weights, kWeightElements * 2));
-    CHECK(cudaMalloc(&x, size_t(256) * 65536 * 2));
-    CHECK(cudaMalloc(&out, size_t(256) * 262144 * 4));
-    CHECK(cudaStreamCreate(&stream));
-    fill<<<1024, 256>>>(weights, kWeightElements);
-    fill<<<1024, 256>>>(x, size_t(256) * 65536);
-    CHECK(cudaDeviceSynchronize());
-  }
-
-  void launch(const Kernel& kernel, const Product& product, const Plan& plan, size_t at) {
-    const auto rows = cuuint64_t(product.rows), inputs = cuuint64_t(product.inputs);
-    const bool is_glu = product.store == STREAM_STORE_GLU;
-    const auto tile_rows = cuuint32_t(plan.tile_rows), in_box = cuuint32_t(kernel.tokens);
-    StreamProductParams params = {};
-    params.weight = is_glu ? tensor_map(weights + at, {inputs, 8, 2, rows / 16},
-                                        {inputs, rows / 2 * inputs, 8 * inputs},
-                                        {64, 8, 2, tile_rows / 16})
-                           : tensor_map(weights + at, {inputs, rows}, {inputs}, {64, tile_rows});
-    params.x = tensor_map(x, {inputs, cuuint64_t(plan.tokens)}, {inputs}, {64, in_box});
-    params.out = out;
-    params.out_rows = params.out_stride = is_glu ? product.rows / 2 : product.rows;
-    params.inputs = product.inputs, params.tokens = plan.tokens;
-    params.store = product.store, params.tile_rows = plan.tile_rows;
-    params.stages = plan.stages, params.start_next_ahead = 2;
-    cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributeClusterDimension;
-    attributes[1].val.clusterDim = {unsigned(plan.cluster), 1, 1};
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(plan.blocks), config.blockDim = dim3(kernel.threads);
-    config.dynamicSmemBytes = plan.shared_bytes, config.stream = stream;
-    config.attrs = attributes, config.numAttrs = plan.cluster > 1 ? 2 : 1;
-    CHECK(cudaLaunchKernelEx(&config, kernel.run, params));
-  }
-
-  // Median of a launch, in microseconds.
-  float time(const Kernel& kernel, const Product& product, const Plan& plan) {
-    const size_t elements = (size_t(product.rows) * product.inputs + 1023) / 1024 * 1024;
-    cudaGraph_t graph;
-    cudaGraphExec_t ready;
-    CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < kLaunches; ++i) {
-      launch(kernel, product, plan, i % (kWeightElements / elements) * elements);
-    }
-    CHECK(cudaStreamEndCapture(stream, &graph));
-    CHECK(cudaGraphInstantiate(&ready, graph, 0));
-    cudaEvent_t begin, end;
-    CHECK(cudaEventCreate(&begin));
-    CHECK(cudaEventCreate(&end));
-    std::vector<float> times(kReplays);
-    CHECK(cudaGraphLaunch(ready, stream));
-    for (float& time : times) {
-      CHECK(cudaEventRecord(begin, stream));
-      CHECK(cudaGraphLaunch(ready, stream));
-      CHECK(cudaEventRecord(end, stream));
-      CHECK(cudaStreamSynchronize(stream));
-      CHECK(cudaEventElapsedTime(&time, begin, end));
-    }
-    CHECK(cudaEventDestroy(begin));
-    CHECK(cudaEventDestroy(end));
-    CHECK(cudaGraphExecDestroy(ready));
-    CHECK(cudaGraphDestroy(graph));
-    std::sort(times.begin(), times.end());
-    return times[kReplays / 2] * 1000 / kLaunches;
-  }
-};
-
 void sweep(Bench& bench, const Product& product, int tokens) {
-  const double floor_us = 2.0 * product.rows * product.inputs / kMemoryRate;
   Plan best = {};
   float least = INFINITY;
   const char* name = "nothing";
   for (const Kernel& kernel : kernels) {
     if (!takes(kernel, tokens)) continue;
     for (const Plan& plan : plans(kernel, product, tokens)) {
-      const float us = bench.time(kernel, product, plan);
+      const float us = bench.time(product, [&](__nv_bfloat16* weight) {
+        launch(bench, kernel, product, plan, weight);
+      });
       printf("{\"product\":\"%s\",\"rows\":%d,\"inputs\":%d,\"tokens\":%d,\"kernel\":\"%s\","
              "\"tile_rows\":%d,\"cluster\":%d,\"blocks\":%d,\"stages\":%d,\"shared_bytes\":%d,"
              "\"us\":%.2f,\"floor_us\":%.2f}\n",
              product.name, product.rows, product.inputs, tokens, kernel.name, plan.tile_rows,
-             plan.cluster, plan.blocks, plan.stages, plan.shared_bytes, us, floor_us);
+             plan.cluster, plan.blocks, plan.stages, plan.shared_bytes, us, floor_us(product));
       if (us < least) least = us, best = plan, name = kernel.name;
     }
   }
-  fprintf(stderr, "%s of %d tokens: %.2f us (floor %.2f), %s, tiles of %d, %d blocks in clusters of %d\n",
-          product.name, tokens, least, floor_us, name, best.tile_rows, best.blocks, best.cluster);
+  fprintf(stderr, "%s of %d tokens: %.2f us (floor %.2f), ", product.name, tokens, least,
+          floor_us(product));
+  fprintf(stderr, "%s, tiles of %d, %d blocks in clusters of %d\n", name, best.tile_rows,
+          best.blocks, best.cluster);
 }
 
 }  // namespace bench
 
 int main(int count, char** words) {
-  int sizes[] = {4096, 12288, 32, 8};  // hidden, inner, heads, KV heads: Qwen3-8B
-  for (int i = 1; i < count && i <= 4; ++i) sizes[i - 1] = atoi(words[i]);
-  std::vector<int> tokens = {8, 16, 32, 64, 96, 128, 192, 256};
-  if (count > 5) tokens.clear();
-  for (int i = 5; i < count; ++i) tokens.push_back(std::min(atoi(words[i]), bench::kTokensMax));
-  const auto [hidden, inner, heads, kv_heads] = sizes;
-  const bench::Product products[] = {
-      {"qkv", (heads + 2 * kv_heads) * bench::kHeadDim, hidden, STREAM_STORE},
-      {"out", hidden, heads * bench::kHeadDim, STREAM_ADD_F32},
-      {"gate_up", 2 * inner, hidden, STREAM_STORE_GLU},
-      {"down", hidden, inner, STREAM_ADD_F32},
-      {"head", bench::kVocab, hidden, STREAM_STORE_F32}};
+  const auto [products, tokens] = bench::wanted(count, words);
   bench::Bench bench;
   for (const bench::Kernel& kernel : bench::kernels) {
     const auto shared = cudaFuncAttributeMaxDynamicSharedMemorySize;

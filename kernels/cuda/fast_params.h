@@ -51,6 +51,23 @@ struct HeadProductParams {
   uint32_t first_token;  // id of the weight's first row
 };
 
+// The same without the copy engine; see narrow_product.cu. N and R are tokens and rows of the kernel's
+// tile.
+struct NarrowProductParams {
+  const void* weight;  // T [rows][stride]; for GLU gate rows, then as many up rows
+  const void* x;       // T [tokens][inputs]
+  const float* bias;   // [weight rows], or null
+  void* out;           // T or f32 [tokens][out_stride]
+  float* pieces;       // [2 * grid][N * R]
+  uint32_t* arrivals;  // [grid], zero before the first launch, and after each
+  int32_t out_rows;    // weight rows; half of them for GLU
+  int32_t inputs;      // k
+  int32_t stride;      // elements
+  int32_t tokens;
+  int32_t out_stride;  // elements
+  int32_t store;       // enum StreamStore
+};
+
 // Attention of a step's decode rows, one token each; see decode_attend.cu.
 struct DecodeAttendParams {
   AttendParams attend;  // block_tokens 64; all of a head is rotated
@@ -95,6 +112,7 @@ BINFER_SIZE(TensorMap, 128);
 BINFER_SIZE(PrefillTile, 16);
 BINFER_SIZE(StreamProductParams, 384);
 BINFER_SIZE(HeadProductParams, 512);
+BINFER_SIZE(NarrowProductParams, 72);
 BINFER_SIZE(DecodeAttendParams, 192);
 BINFER_SIZE(PrefillAttendParams, 576);
 BINFER_SIZE(AttendPlanParams, 80);

@@ -20,6 +20,11 @@ __host__ __device__ constexpr Place left(int thread, int r, int e) {
   return {thread / 32 * 16 + thread % 32 / 4 + r % 2 * 8, r / 2 * 8 + thread % 4 * 2 + e};
 }
 
+// The right operand of mma.sync, 16 x 8: element e of register r of a lane.
+__host__ __device__ constexpr Place right(int lane, int r, int e) {
+  return {r * 8 + lane % 4 * 2 + e, lane / 4};
+}
+
 // Weights of gate and up interleaved by eights: row r of a tile.
 struct Gated {
   bool is_up;
@@ -55,6 +60,19 @@ constexpr bool left_is_one_to_one() {
   return true;
 }
 static_assert(left_is_one_to_one(), "the left operand");
+
+constexpr bool right_is_one_to_one() {
+  bool taken[16 * 8] = {};
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const Place at = right(lane, i / 2, i % 2);
+      if (taken[at.row * 8 + at.column]) return false;
+      taken[at.row * 8 + at.column] = true;
+    }
+  }
+  return true;
+}
+static_assert(right_is_one_to_one(), "the right operand");
 
 // Attention multiplies what it summed: sums 2 i and 2 i + 1, packed, are register i % 4 of the left
 // operand for columns 16 (i / 4) to 16 (i / 4) + 15, in the same thread.

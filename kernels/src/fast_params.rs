@@ -59,6 +59,25 @@ sized!(HeadProductParams, 512);
 /// See `cuda/fast_params.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
+pub struct NarrowProductParams {
+    pub weight: Address,
+    pub x: Address,
+    pub bias: Address,
+    pub out: Address,
+    pub pieces: Address,
+    pub arrivals: Address,
+    pub out_rows: u32,
+    pub inputs: u32,
+    pub stride: u32,
+    pub tokens: u32,
+    pub out_stride: u32,
+    pub store: u32,
+}
+sized!(NarrowProductParams, 72);
+
+/// See `cuda/fast_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct DecodeAttendParams {
     pub attend: AttendParams,
     pub pages: Address,

@@ -5,13 +5,15 @@
 //! | `cuda/*.cu` | kernels, a contract comment each; `cuda/params.h`: their parameters |
 //! | `params.rs`, `fast_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
-//! | `stream.rs` | which product of few tokens serves a shape, and how it is launched |
+//! | `stream.rs` | which product of few tokens serves a shape, and how it is launched: on Hopper |
+//! | `narrow.rs` | the same elsewhere |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
 
 pub mod fast_params;
 pub mod list;
+pub mod narrow;
 pub mod params;
 pub mod rank_params;
 pub mod sample_params;

@@ -6,9 +6,10 @@
 use std::marker::PhantomData;
 
 use crate::fast_params::{
-    AttendPlanParams, DecodeAttendParams, HeadProductParams, PrefillAttendParams,
-    StreamProductParams,
+    AttendPlanParams, DecodeAttendParams, HeadProductParams, NarrowProductParams,
+    PrefillAttendParams, StreamProductParams,
 };
+use crate::narrow::NARROW_KERNELS;
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
     ProductParams, RopeParams, StampParams,
@@ -63,7 +64,7 @@ pub struct Kernel<P> {
 
 /// Declares the kernels and [`ALL`], which has them in the same order.
 macro_rules! kernels {
-    ($($konst:ident: $params:ty = $file:literal, $name:literal, $types:ident, $threads:literal, $shared:expr;)*) => {
+    ($($konst:ident: $params:ty = $file:literal, $name:literal, $types:ident, $threads:expr, $shared:expr;)*) => {
         #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "indices only")]
         enum Index { $($konst),* }
         $(
@@ -121,6 +122,11 @@ kernels! {
     HEAD_N64: HeadProductParams = "head_product", "head_product_n64", Halves, 160, BLOCK_BYTES;
     HEAD_N96: HeadProductParams = "head_product", "head_product_n96", Halves, 512, BLOCK_BYTES;
     HEAD_N128: HeadProductParams = "head_product", "head_product_n128", Halves, 512, BLOCK_BYTES;
+    NARROW_N8: NarrowProductParams = "narrow_product", "narrow_product_n8", Halves, NARROW_KERNELS[0].threads, NARROW_KERNELS[0].shared_bytes();
+    NARROW_N16: NarrowProductParams = "narrow_product", "narrow_product_n16", Halves, NARROW_KERNELS[1].threads, NARROW_KERNELS[1].shared_bytes();
+    NARROW_N32: NarrowProductParams = "narrow_product", "narrow_product_n32", Halves, NARROW_KERNELS[2].threads, NARROW_KERNELS[2].shared_bytes();
+    NARROW_N64: NarrowProductParams = "narrow_product", "narrow_product_n64", Halves, NARROW_KERNELS[3].threads, NARROW_KERNELS[3].shared_bytes();
+    NARROW_N128: NarrowProductParams = "narrow_product", "narrow_product_n128", Halves, NARROW_KERNELS[4].threads, NARROW_KERNELS[4].shared_bytes();
     ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
     DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
     DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
@@ -161,6 +167,10 @@ pub const HEAD: [Option<Kernel<HeadProductParams>>; 10] = [
     None,
     None,
 ];
+
+/// The narrow products, as [`NARROW_KERNELS`] has them.
+pub const NARROW: [Kernel<NarrowProductParams>; 5] =
+    [NARROW_N8, NARROW_N16, NARROW_N32, NARROW_N64, NARROW_N128];
 
 /// Query heads of a KV head that `decode_attend` takes at most.
 pub const DECODE_GROUP_MAX: u32 = 16;

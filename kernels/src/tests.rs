@@ -95,3 +95,11 @@ fn stream_products_are_listed_as_plans_count_them() {
         assert_eq!(name, known.has_head.then(head));
     }
 }
+
+#[test]
+fn narrow_products_are_listed_as_plans_count_them() {
+    for (kernel, known) in list::NARROW.iter().zip(narrow::NARROW_KERNELS) {
+        let info = &list::ALL[kernel.index];
+        assert_eq!(info.name, format!("narrow_product_{}", known.variant));
+    }
+}

@@ -47,7 +47,8 @@ pub(super) fn in_use(context: &Context) -> Result<u64, BackendError> {
 impl CudaBackend {
     /// All that lies on the device; the first line is not only this process's.
     pub(super) fn device_lines(&self) -> Vec<(String, u64)> {
-        let exact = [("weights", self.weights.bytes())].into_iter().chain(self.memory.ledger());
+        let own = [("weights", self.weights.bytes()), ("shared sums", self.narrow.bytes())];
+        let exact = own.into_iter().filter(|(_, bytes)| *bytes > 0).chain(self.memory.ledger());
         let exact = exact.map(|(name, bytes)| (name, bytes as u64));
         self.ledger
             .0

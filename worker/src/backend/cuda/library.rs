@@ -15,6 +15,7 @@ use binfer_kernels::stream::STREAM_TOKENS_MAX;
 use super::CudaBackend;
 use super::ffi::blas::{Operands, Shape};
 use super::ffi::recording::{Calls, Recording};
+use super::narrow_product::LAUNCHED_TOKENS_MAX;
 use super::product::{Product, Then, word};
 use crate::backend::BackendError;
 
@@ -104,7 +105,7 @@ impl CudaBackend {
             return Ok(());
         }
         let has_stream = self.device.target == Target::Sm90a;
-        let least = if has_stream { STREAM_TOKENS_MAX + 1 } else { TOKENS_MIN };
+        let least = 1 + if has_stream { STREAM_TOKENS_MAX } else { LAUNCHED_TOKENS_MAX };
         let seen: Vec<(Shape, u32, u64)> = self
             .library
             .seen

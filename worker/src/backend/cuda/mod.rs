@@ -7,6 +7,7 @@
 //! | `library.rs`, `algorithms.rs` | products of many tokens: cuBLASLt, and what it was found to do best |
 //! | `stream_product.rs`, `fast_attend.rs` | the same for published shapes, on kernels of their own |
 //! | `head_product.rs` | the head, with what sampling wants to know of logits |
+//! | `narrow_product.rs` | products of few tokens on images without wgmma |
 //! | `step.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `sample.rs`, `masks.rs` | drawing tokens, what slots have seen, what may be drawn |
 //! | `staging.rs` | what slots have seen, on its way to the device |
@@ -38,6 +39,7 @@ mod library;
 mod load;
 mod masks;
 mod memory;
+mod narrow_product;
 mod ops;
 mod product;
 mod ranks;
@@ -67,6 +69,7 @@ use graph::Recordings;
 use ledger::Ledger;
 use library::Library;
 use memory::Memory;
+use narrow_product::NarrowSpace;
 use ranks::Ranks;
 use step::Step;
 use weights::Weights;
@@ -115,6 +118,7 @@ pub struct CudaBackend {
     ranks: Ranks,
     step: Step,
     memory: Memory,
+    narrow: NarrowSpace,
     weights: Weights,
     ledger: Ledger,
     blas: Blas,
@@ -150,11 +154,13 @@ impl CudaBackend {
         let (device, mut ledger) = Device::open(&settings)?;
         let library = || Blas::new(settings.half, &device.info.name, &settings.libraries);
         let blas = ledger.count("cuBLASLt", &device.context, library)?;
+        let narrow = NarrowSpace::new(&device)?;
         Ok(Self {
             recordings: Recordings::default(),
             ranks: Ranks::new(settings.world, &settings.libraries)?,
             step: Step::default(),
             memory: Memory::nothing()?,
+            narrow,
             weights: Weights::default(),
             ledger,
             blas,

@@ -1,10 +1,11 @@
 //! Products: which kernel multiplies how many tokens, and what happens to the sums.
 //!
-//! Few tokens go to our own kernels (on Hopper to `stream_product.rs`), many to cuBLASLt
-//! (`library.rs`).
+//! Few tokens go to our own kernels (on Hopper to `stream_product.rs`, elsewhere to
+//! `narrow_product.rs`), many to cuBLASLt (`library.rs`), odd shapes to the plain kernel.
 
 use binfer_kernels::list::{self, Kernel, PRODUCT_TILE};
 use binfer_kernels::params::{NormParams, ProductParams};
+use binfer_kernels::stream::StreamStore;
 
 use super::CudaBackend;
 use super::stream_product::BegunNorm;
@@ -27,6 +28,18 @@ pub(super) enum Then {
     Logits,
     /// The same for all tokens: a part of a sum over ranks.
     Part,
+}
+
+impl Then {
+    /// The same for kernels.
+    pub(super) fn store(self) -> StreamStore {
+        match self {
+            Self::Store => StreamStore::Store,
+            Self::Glu => StreamStore::Glu,
+            Self::Add => StreamStore::AddF32,
+            Self::Logits | Self::Part => StreamStore::StoreF32,
+        }
+    }
 }
 
 /// A product of activations with a weight.
@@ -123,7 +136,7 @@ impl CudaBackend {
     /// Enqueues a product.
     pub(super) fn multiply(&mut self, product: &Product) -> Result<(), BackendError> {
         self.begin_product(product);
-        if self.multiply_by_stream(product)? {
+        if self.multiply_by_stream(product)? || self.multiply_by_narrow(product)? {
             return Ok(());
         }
         if self.suits_library(product) {

@@ -52,7 +52,7 @@ impl CudaBackend {
         product: &Product,
     ) -> Option<BegunNorm> {
         let begun = self.step.begun_norm.take()?;
-        let plan = self.stream_plan(product, store(product.then))?;
+        let plan = self.stream_plan(product, product.then.store())?;
         let is_same = begun.x == x && begun.scale == scale.address;
         (is_same && begun.kernel == plan.kernel).then_some(begun)
     }
@@ -73,7 +73,7 @@ impl CudaBackend {
 
     /// Enqueues a product of few tokens; false where no stream product takes it.
     pub(super) fn multiply_by_stream(&mut self, product: &Product) -> Result<bool, BackendError> {
-        let store = store(product.then);
+        let store = product.then.store();
         let Some(plan) = self.stream_plan(product, store) else { return Ok(false) };
         let (normed, squares) = (self.memory.at.normed, self.memory.at.squares);
         let begins = self.norm_to_begin(product, &plan);
@@ -172,14 +172,5 @@ pub(super) fn blocks(plan: &StreamPlan) -> Blocks {
         cluster: plan.cluster,
         shared_bytes: Some(plan.shared_bytes),
         ..Blocks::default()
-    }
-}
-
-fn store(then: Then) -> StreamStore {
-    match then {
-        Then::Store => StreamStore::Store,
-        Then::Glu => StreamStore::Glu,
-        Then::Add => StreamStore::AddF32,
-        Then::Logits | Then::Part => StreamStore::StoreF32,
     }
 }

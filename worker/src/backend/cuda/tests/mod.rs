@@ -16,6 +16,7 @@ mod graphs;
 mod head;
 mod library;
 mod masks;
+mod narrow;
 mod products;
 mod rank_drawing;
 mod ranks;
