@@ -39,8 +39,8 @@ fn multiply(rig: &mut Rig, (x, weight, out): (Tensor, &Known, Tensor)) -> Vec<f3
 
 #[test]
 fn tokens_do_not_see_each_other_and_products_equal_their_oracle() {
-    for (half, (cols, rows)) in
-        HALVES.into_iter().flat_map(|half| SHAPES.map(|shape| (half, shape)))
+    let shapes = if is_sanitized() { &SHAPES[..2] } else { &SHAPES[..] };
+    for (half, (cols, rows)) in HALVES.into_iter().flat_map(|h| shapes.iter().map(move |s| (h, *s)))
     {
         let Some(mut rig) = rig(half, 7) else { return };
         let weight = rig.weight(DType::BF16, rows, cols);
@@ -68,9 +68,6 @@ fn tokens_do_not_see_each_other_and_products_equal_their_oracle() {
             rig.write(at[0], &x);
             let alone = multiply(&mut rig, (at[0], &weight, at[1]));
             same_bits(&of_token(&got), &of_token(&alone), &what);
-        }
-        if is_sanitized() {
-            return;
         }
     }
 }
