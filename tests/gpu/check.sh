@@ -20,7 +20,7 @@ logs=$1
 shift
 ways=(${WAYS:-own compute_80 stressed memcheck synccheck initcheck racecheck})
 limit_s=${LIMIT_S:-300}
-reports_max=2000
+reports_max=100000
 known=$(dirname "$0")/known.txt
 mkdir -p "$logs"
 touch "$logs/results"
@@ -44,20 +44,20 @@ command_of() {
 # The kernel that each report in a sanitizer's log names.
 kernels_of() {
     sed -nE -e 's/^=+     at (void )?([A-Za-z0-9_]+).*/\2/p' \
-        -e 's/^=+ (Error|Warning): .*(R|r)ace.* at (void )?([A-Za-z0-9_]+).*/\4/p' "$1"
+        -e 's/^.*=+ (Error|Warning): .*Race.* at (void )?([A-Za-z0-9_]+).*/\3/p' "$1"
 }
 
 # Says how many reports a log has, and whether known.txt has all of them.
 reports_of() {
     local log=$1 name=$2 way=$3 count
     count=$(grep -oE 'SUMMARY: [0-9]+' "$log" | tail -1 | grep -oE '[0-9]+')
-    if [ -z "$count" ] || [ "$count" -gt "$reports_max" ]; then
+    if [ -z "$count" ] || [ "$count" -ge "$reports_max" ]; then
         echo "${count:-FAILED}"
         return
     fi
     kernels_of "$log" | awk -v name="$name" -v way="$way" -v count="$count" '
-        NR == FNR { if ($1 == way && name ~ ("(^|::)" $2 "$")) known[$3] = 1; next }
-        $1 in known { explained++ }
+        NR == FNR { if ($1 == way && name ~ ("(^|::)" $2 "$")) known[$3]; next }
+        { for (kernel in known) if ($1 ~ ("^" kernel "$")) { explained++; break } }
         END { print (explained == count ? "known-" : "") count }' "$known" -
 }
 
@@ -73,6 +73,9 @@ run() {
     result=FAILED
     [ $code -eq 0 ] && result=ok
     [ $code -eq 0 ] && grep -q 'skipped: ' "$log" && result=skipped
+    # A sanitizer fails what does not touch the GPU.
+    grep -q 'terminated before first instrumented API call' "$log" &&
+        grep -q '^test result: ok. 1 passed' "$log" && result=skipped code=0
     [ $code -eq 124 ] && result=LATE
     [ $code -eq 99 ] && result=$(reports_of "$log" "$name" "$way")
     echo "$name $way $result $((($(date +%s%N) - began) / 100000000))" >> "$logs/results"

@@ -161,13 +161,13 @@ fn recordings_draw_without_logits_what_the_cpu_draws_from_them() {
         let mut recorded = Tiny::new(settings.clone(), what);
         let single = CudaSettings { graphs: false, ..settings };
         let (mut launched, mut all) = (Tiny::new(single.clone(), what), Tiny::new(single, what));
-        for rows in [1, 5, 40, 200] {
-            for step in 0..4 {
+        for rows in if is_sanitized() { [1, 5, 16, 24] } else { [1, 5, 40, 200] } {
+            for step in 0..if is_sanitized() { 2 } else { 4 } {
                 let batch = || if step == 0 { prompts(rows) } else { decode(rows, step) };
                 let (_, _, logits) = all.step(mix(batch(), true));
-                let (begun, got, _) = recorded.step(mix(batch(), false));
+                let (begun, got) = recorded.draw(mix(batch(), false), |_, _| ());
                 assert!(begun == Begun::Replayed || step == 0);
-                let (_, same, _) = launched.step(mix(batch(), false));
+                let (_, same) = launched.draw(mix(batch(), false), |_, _| ());
                 assert_eq!(got, same, "{half:?} {what:?}, {rows} rows, step {step}");
                 let outputs = mix(batch(), false).outputs;
                 let vocab = logits.len() / rows;

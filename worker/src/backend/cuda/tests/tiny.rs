@@ -150,6 +150,17 @@ impl Tiny {
         batch: Batch,
         before_drawing: impl FnOnce(&mut CudaBackend, Begun),
     ) -> (Begun, StepOutput, Vec<f32>) {
+        let logits = self.activations.logits.with_rows(batch.outputs.len());
+        let (begun, outcome) = self.draw(batch, before_drawing);
+        (begun, outcome, self.backend.read(logits).unwrap())
+    }
+
+    /// The same without its logits, which are not there where no output wants them.
+    pub(super) fn draw(
+        &mut self,
+        batch: Batch,
+        before_drawing: impl FnOnce(&mut CudaBackend, Begun),
+    ) -> (Begun, StepOutput) {
         let batch = Arc::new(batch);
         let begun = self.backend.upload(Arc::clone(&batch)).unwrap();
         if begun == Begun::Operations {
@@ -160,9 +171,7 @@ impl Tiny {
             self.sample(&batch);
         }
         let ticket = self.backend.commit().unwrap();
-        let outcome = self.backend.collect(ticket).unwrap();
-        let logits = self.activations.logits.with_rows(batch.outputs.len());
-        (begun, outcome, self.backend.read(logits).unwrap())
+        (begun, self.backend.collect(ticket).unwrap())
     }
 }
 
