@@ -54,7 +54,7 @@ const OPERATIONS: [(Operation, &str); 12] = [
 const NO_LAYER: u64 = 0xffff;
 
 /// Shared between the executing thread (writes) and the link (reads).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
     step_launched: AtomicU64,
     step_finished: AtomicU64,
@@ -75,6 +75,14 @@ pub struct Snapshot {
     /// Layer, or rows.
     place: u64,
     operation: u64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let (step_launched, step_finished) = (AtomicU64::new(0), AtomicU64::new(0));
+        let last = AtomicU64::new(NO_LAYER << 8 | Operation::Idle as u64);
+        Self { step_launched, step_finished, last }
+    }
 }
 
 impl Progress {
@@ -158,6 +166,11 @@ mod tests {
         assert_eq!(at.operation(), "layers.17.attn.out");
         progress.enter(Operation::Head, None);
         assert_eq!(progress.snapshot().operation(), "head");
+    }
+
+    #[test]
+    fn who_has_entered_nothing_is_idle() {
+        assert_eq!(Progress::default().snapshot().operation(), "idle");
     }
 
     #[test]

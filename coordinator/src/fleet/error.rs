@@ -1,5 +1,6 @@
 //! Why a fleet did not come up, or is lost. Names rank and cause; clients and operators read it.
 
+use binfer_proto::cluster::Failed;
 use binfer_proto::{Rank, StepId};
 
 /// The fleet cannot serve (any more).
@@ -33,5 +34,30 @@ pub enum FleetError {
 impl FleetError {
     pub(super) fn worker(rank: usize, cause: impl Into<String>) -> Self {
         Self::Worker { rank: super::rank_id(rank), cause: cause.into() }
+    }
+}
+
+/// Why a rank ended, and where; before the first step only what it was at, if anything.
+pub(super) fn said(failed: &Failed) -> String {
+    let Failed { cause, operation, step } = failed;
+    match (step, operation.as_str()) {
+        (0, "idle") => cause.clone(),
+        (0, _) => format!("{cause} (in {operation}, before the first step)"),
+        _ => format!("{cause} (in {operation}, step {step})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_first_step_no_step_is_named() {
+        let failed = |operation: &str, step| {
+            said(&Failed { cause: "no room".into(), operation: operation.into(), step })
+        };
+        assert_eq!(failed("idle", 0), "no room");
+        assert_eq!(failed("head", 0), "no room (in head, before the first step)");
+        assert_eq!(failed("head", 7), "no room (in head, step 7)");
     }
 }

@@ -212,9 +212,11 @@ impl Fleet {
         match message {
             up::Message::Beat(beat) => self.watch.beat(rank, beat, Instant::now()),
             up::Message::Failed(failed) => {
-                let said =
-                    format!("{} (in {}, step {})", failed.cause, failed.operation, failed.step);
-                self.suspects.push(Suspect { rank, since: Instant::now(), said: Some(said) });
+                self.suspects.push(Suspect {
+                    rank,
+                    since: Instant::now(),
+                    said: Some(error::said(&failed)),
+                });
             }
             other => return Ok(Some((rank, other))),
         }
