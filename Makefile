@@ -5,6 +5,7 @@
 # make kernel-bench     builds target/kernel-bench and narrow-bench: sweeps over launches of products
 # make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
+# make audit    asks for published advisories on the dependencies (needs a network)
 # make fix      formats and applies clippy's suggestions
 
 CACHE := $(or $(BINFER_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/binfer,$(HOME)/.cache/binfer))
@@ -22,7 +23,7 @@ PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
 .PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test sim lint \
-	fix need-cargo need-python
+	audit fix need-cargo need-python
 
 demo: build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -108,6 +109,10 @@ sim: need-cargo
 lint: need-cargo
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+audit: need-cargo
+	cargo install --quiet --locked --root target/audit cargo-audit@0.22.2 --no-default-features
+	target/audit/bin/cargo-audit audit
 
 fix: need-cargo
 	cargo clippy --workspace --all-targets --fix --allow-dirty

@@ -25,6 +25,7 @@
 //! | `signals` | orderly ends |
 //! | `refusals` | settings and files that cannot be served |
 //! | `shards` | shards: the same answers, the checkpoint gone; what is refused; the cache |
+//! | `strangers` | who dials in and is no worker of this cluster |
 //! | `digests` | ranks that lie, with scripted workers |
 //!
 //! One binary, because each links the whole program. `BINFER_TEST_FULL=1` runs the whole matrix.
@@ -53,6 +54,7 @@ mod run;
 mod scripted;
 mod shards;
 mod signals;
+mod strangers;
 mod timing;
 mod tiny;
 mod tokens;

@@ -5,7 +5,7 @@
 //! front are the product's. Deliberately absent: processes, and a model (only its vocabulary).
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
@@ -21,7 +21,7 @@ use binfer_coordinator::serve::Serve;
 use binfer_coordinator::text::{TextModel, TextStage};
 use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
-use binfer_proto::cluster::{Beat, CommId, Hello, Loaded, Ready, Up, down, up};
+use binfer_proto::cluster::{Beat, CommId, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{
     Epoch, GroupId, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
     StepResult, VERSION, expand_rows,
@@ -30,6 +30,7 @@ use binfer_shard::Source;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use crate::harness::{Client, PATIENCE, model_path};
@@ -148,7 +149,7 @@ impl Cluster {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -169,7 +170,8 @@ fn model_info(text: &TextModel, vocab: u32) -> ModelInfo {
     }
 }
 
-fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
+/// Workers that dial in by themselves at `socket`.
+pub(crate) fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
     FleetConfig {
         group: GroupId(0),
         epoch: Epoch(1),
@@ -210,17 +212,7 @@ fn sched_config(setup: Setup<'_>) -> SchedConfig {
 /// A worker's life: dial in, handshake, plans.
 async fn work(rank: Rank, script: Script, config: FleetConfig) {
     let Spawn::Elsewhere { instance, socket } = config.spawn else { unreachable!() };
-    let (up, outgoing) = unbounded_channel();
-    send(&up, up::Message::Hello(hello(rank, instance)));
-    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    let channel = loop {
-        match endpoint.connect().await {
-            Ok(channel) => break channel,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
-    let outgoing = UnboundedReceiverStream::new(outgoing);
-    let mut down = ClusterClient::new(channel).attach(outgoing).await.unwrap().into_inner();
+    let (up, mut down) = dial(&socket, hello(rank, instance)).await;
     let mut beat = tokio::time::interval(Duration::from_millis(250));
     let (mut rows, mut operations) = (Vec::new(), 0);
     loop {
@@ -250,11 +242,28 @@ async fn work(rank: Rank, script: Script, config: FleetConfig) {
     }
 }
 
+/// Opens a worker's stream, as soon as somebody listens, and says `hello`.
+pub(crate) async fn dial(socket: &Path, hello: Hello) -> (UnboundedSender<Up>, Streaming<Down>) {
+    let (up, outgoing) = unbounded_channel();
+    send(&up, up::Message::Hello(hello));
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+    let channel = loop {
+        match endpoint.connect().await {
+            Ok(channel) => break channel,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let outgoing = UnboundedReceiverStream::new(outgoing);
+    let down = ClusterClient::new(channel).attach(outgoing).await.unwrap().into_inner();
+    (up, down)
+}
+
 fn send(up: &UnboundedSender<Up>, message: up::Message) {
     let _ = up.send(Up { message: Some(message) });
 }
 
-fn hello(rank: Rank, instance: String) -> Hello {
+/// What a worker says first.
+pub(crate) fn hello(rank: Rank, instance: String) -> Hello {
     Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
