@@ -1,7 +1,8 @@
 //! What a plan must satisfy before anybody acts on it, whatever the state of the slots.
 //!
-//! The coordinator checks before it sends, every worker after it received. Rules that need the
-//! state of slots (positions contiguous, blocks cover them) are the worker's slot table's.
+//! Every worker checks what it received; the coordinator refuses requests by the same checks of
+//! their parameters, so no request makes a plan that a worker refuses. Rules that need the state of
+//! slots (positions contiguous, blocks cover them) are the worker's slot table's.
 
 use std::collections::BTreeSet;
 
@@ -96,14 +97,25 @@ impl Bias {
             let Self { token, value } = bias;
             return Err(format!("logit_bias of token {token} is {value}, not from -100 to 100"));
         }
-        if !biases.is_sorted_by(|one, next| one.token < next.token) {
-            return Err("logit_bias: tokens do not rise".into());
+        let wrong = biases.windows(2).find(|pair| pair[0].token >= pair[1].token);
+        if let Some([one, next]) = wrong.and_then(|pair| pair.first_chunk()) {
+            let (one, next) = (one.token, next.token);
+            let why = if one == next { "is biased twice" } else { "comes after a larger one" };
+            return Err(format!("logit_bias: token {next} {why}"));
         }
         Ok(())
     }
 }
 
 impl Sampling {
+    /// The parameters as plans carry them: zeros without a sign, nothing smaller than a normal
+    /// number. Whatever a client or a file asked for passes here. Refuses what [`Self::check`] does.
+    pub fn checked(self) -> Result<Self, String> {
+        let sampling = self.canonical();
+        sampling.check()?;
+        Ok(sampling)
+    }
+
     /// Refuses values out of range. An error begins with the field's name.
     pub fn check(&self) -> Result<(), String> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {

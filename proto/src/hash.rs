@@ -3,7 +3,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::Token;
-use crate::plan::{Input, Outputs, Plan, Row, Start};
+use crate::plan::{Bias, Input, Open, Outputs, Plan, Row, Sampling, Start};
 
 impl Plan {
     /// Hash of this plan with `rows` in place of [`crate::Rows::Same`]. Every field counts.
@@ -15,30 +15,7 @@ impl Plan {
         feed.length(self.close.len());
         self.close.iter().for_each(|slot| feed.number(u64::from(slot.0)));
         feed.length(self.open.len());
-        for open in &self.open {
-            feed.number(u64::from(open.slot.0));
-            let s = &open.sampling;
-            for value in [
-                s.temperature,
-                s.top_p,
-                s.min_p,
-                s.repetition_penalty,
-                s.presence_penalty,
-                s.frequency_penalty,
-            ] {
-                feed.number(u64::from(value.to_bits()));
-            }
-            feed.number(u64::from(s.top_k));
-            feed.number(open.seed);
-            feed.number(u64::from(open.choice));
-            feed.number(u64::from(open.prompt_len));
-            feed.tokens(&open.history);
-            feed.length(open.biases.len());
-            for bias in &open.biases {
-                feed.number(u64::from(bias.token) << 32 | u64::from(bias.value.to_bits()));
-            }
-            feed.number(u64::from(open.adapter));
-        }
+        self.open.iter().for_each(|open| feed.open(open));
         feed.length(self.blocks.len());
         for grant in &self.blocks {
             feed.number(u64::from(grant.slot.0));
@@ -67,6 +44,36 @@ impl Feed {
     fn tokens(&mut self, tokens: &[Token]) {
         self.length(tokens.len());
         tokens.iter().for_each(|token| self.0.update(&token.to_le_bytes()));
+    }
+
+    /// Takes both apart, so that a field which is forgotten here does not compile.
+    fn open(&mut self, open: &Open) {
+        let Open { slot, sampling, seed, choice, prompt_len, history, biases, adapter } = open;
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+        } = sampling;
+        self.number(u64::from(slot.0));
+        for value in
+            [temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty]
+        {
+            self.number(u64::from(value.to_bits()));
+        }
+        self.number(u64::from(*top_k));
+        self.number(*seed);
+        self.number(u64::from(*choice));
+        self.number(u64::from(*prompt_len));
+        self.tokens(history);
+        self.length(biases.len());
+        for Bias { token, value } in biases {
+            self.number(u64::from(*token) << 32 | u64::from(value.to_bits()));
+        }
+        self.number(u64::from(*adapter));
     }
 
     fn row(&mut self, row: &Row) {

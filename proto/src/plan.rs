@@ -61,6 +61,21 @@ pub struct Bias {
     pub value: f32,
 }
 
+impl Bias {
+    /// The same bias with its value [`canonical`].
+    #[must_use]
+    pub fn canonical(self) -> Self {
+        Self { token: self.token, value: canonical(self.value) }
+    }
+}
+
+/// A float of a request as plans carry it: zero has no sign, and a number too small to be normal
+/// (below 1.2e-38), which a device may take for zero, is zero. Infinities and NaN stay as they are,
+/// for the checks to refuse.
+pub(crate) fn canonical(value: f32) -> f32 {
+    if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
+}
+
 /// How a token is chosen from logits. Penalties and filters of value "off" cost nothing.
 ///
 /// In this order, as vLLM's sampler documents it (0.22, `vllm.v1.sample.sampler`): biases
@@ -96,6 +111,28 @@ impl Sampling {
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
     };
+
+    /// The same parameters with every float [`canonical`].
+    pub(crate) fn canonical(self) -> Self {
+        let Self {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+        } = self;
+        Self {
+            temperature: canonical(temperature),
+            top_k,
+            top_p: canonical(top_p),
+            min_p: canonical(min_p),
+            repetition_penalty: canonical(repetition_penalty),
+            presence_penalty: canonical(presence_penalty),
+            frequency_penalty: canonical(frequency_penalty),
+        }
+    }
 
     /// Whether the tokens so far matter.
     pub fn penalises(&self) -> bool {

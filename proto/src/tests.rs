@@ -1,5 +1,7 @@
 //! What a plan may ask of drawing, and that none of it is lost on the way.
 
+mod carried;
+
 use crate::cluster as pb;
 use crate::*;
 
@@ -93,7 +95,9 @@ fn what_no_worker_could_do_is_refused_by_name() {
     assert_eq!(opened(|open| open.history[0] = 50), "token 50 is not below 50");
     assert!(opened(|open| open.biases[1].token = 50).contains("logit_bias: token 50"));
     assert!(opened(|open| open.biases[1].value = f32::NAN).contains("is NaN, not from"));
-    assert!(opened(|open| open.biases.reverse()).contains("do not rise"));
+    assert!(opened(|open| open.biases.reverse()).contains("token 0 comes after a larger one"));
+    let twice = opened(|open| open.biases = vec![open.biases[1]; 2]);
+    assert_eq!(twice, "slot 1: logit_bias: token 49 is biased twice");
     let many = opened(|open| open.biases = vec![open.biases[0]; 301]);
     assert!(many.contains("has 301 tokens"), "{many}");
     assert_eq!(refusal(&plan(open(), 22)), "slot 1: 22 logprobs are too many");

@@ -1,7 +1,8 @@
 //! Conversion between the plain types and the prost types, the only place where both meet; results
 //! in `wire/result.rs`.
 //!
-//! Going out never fails; coming in fails only where a value has no plain twin. Meaning is checked
+//! Going out never fails; coming in fails only where a value has no plain twin. What goes out comes
+//! in with the same bits, whatever they are, so that both ends hash the same. Meaning is checked
 //! afterwards, by `Plan::check` and `Masks::check`.
 
 mod result;
@@ -57,18 +58,9 @@ impl TryFrom<pb::Plan> for Plan {
 
 impl From<&Open> for pb::Open {
     fn from(open: &Open) -> Self {
-        let s = &open.sampling;
         Self {
             slot: open.slot.0,
-            sampling: Some(pb::Sampling {
-                temperature: s.temperature,
-                top_k: s.top_k,
-                top_p: s.top_p,
-                min_p: s.min_p,
-                repetition_penalty: s.repetition_penalty,
-                presence_penalty: s.presence_penalty,
-                frequency_penalty: s.frequency_penalty,
-            }),
+            sampling: Some(pb::Sampling::from(&open.sampling)),
             seed: open.seed,
             choice: open.choice,
             prompt_len: open.prompt_len,
@@ -83,40 +75,69 @@ impl TryFrom<pb::Open> for Open {
     type Error = String;
 
     fn try_from(open: pb::Open) -> Result<Self, String> {
-        let Some(s) = open.sampling else {
-            return Err(format!("slot {}: opened without sampling", open.slot));
-        };
+        let slot = open.slot;
+        let sampling = open.sampling.ok_or_else(|| "opened without sampling".to_owned());
+        let sampling = sampling.and_then(Sampling::try_from);
+        let biases = open.biases.into_iter().map(Bias::try_from).collect::<Result<_, _>>();
         Ok(Self {
-            slot: SlotId(open.slot),
-            sampling: Sampling {
-                temperature: s.temperature,
-                top_k: s.top_k,
-                top_p: s.top_p,
-                min_p: s.min_p,
-                repetition_penalty: s.repetition_penalty,
-                presence_penalty: s.presence_penalty,
-                frequency_penalty: s.frequency_penalty,
-            },
+            slot: SlotId(slot),
+            sampling: sampling.map_err(|cause| format!("slot {slot}: {cause}"))?,
             seed: open.seed,
             choice: open.choice,
             prompt_len: open.prompt_len,
             history: open.history,
-            biases: open.biases.into_iter().map(Bias::from).collect(),
+            biases: biases.map_err(|cause| format!("slot {slot}: {cause}"))?,
             adapter: open.adapter,
+        })
+    }
+}
+
+impl From<&Sampling> for pb::Sampling {
+    fn from(sampling: &Sampling) -> Self {
+        Self {
+            temperature: Some(sampling.temperature),
+            top_k: sampling.top_k,
+            top_p: Some(sampling.top_p),
+            min_p: Some(sampling.min_p),
+            repetition_penalty: Some(sampling.repetition_penalty),
+            presence_penalty: Some(sampling.presence_penalty),
+            frequency_penalty: Some(sampling.frequency_penalty),
+        }
+    }
+}
+
+impl TryFrom<pb::Sampling> for Sampling {
+    type Error = String;
+
+    fn try_from(sampling: pb::Sampling) -> Result<Self, String> {
+        Ok(Self {
+            temperature: present("temperature", sampling.temperature)?,
+            top_k: sampling.top_k,
+            top_p: present("top_p", sampling.top_p)?,
+            min_p: present("min_p", sampling.min_p)?,
+            repetition_penalty: present("repetition_penalty", sampling.repetition_penalty)?,
+            presence_penalty: present("presence_penalty", sampling.presence_penalty)?,
+            frequency_penalty: present("frequency_penalty", sampling.frequency_penalty)?,
         })
     }
 }
 
 impl From<&Bias> for pb::Bias {
     fn from(bias: &Bias) -> Self {
-        Self { token: bias.token, value: bias.value }
+        Self { token: bias.token, value: Some(bias.value) }
     }
 }
 
-impl From<pb::Bias> for Bias {
-    fn from(bias: pb::Bias) -> Self {
-        Self { token: bias.token, value: bias.value }
+impl TryFrom<pb::Bias> for Bias {
+    type Error = String;
+
+    fn try_from(bias: pb::Bias) -> Result<Self, String> {
+        Ok(Self { token: bias.token, value: present("a bias", bias.value)? })
     }
+}
+
+fn present(name: &str, value: Option<f32>) -> Result<f32, String> {
+    value.ok_or_else(|| format!("{name} has no value"))
 }
 
 impl From<&BlockGrant> for pb::Blocks {

@@ -15,6 +15,7 @@
 //! | `tiny` | tiny checkpoints of all families: logits and tokens at every rank count |
 //! | `features` | features of the tiny checkpoints switched off: the goldens notice |
 //! | `nccl` | a library for several GPUs that will not do |
+//! | `floats` | numbers at the edges of what a float is, in every field that takes one |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `timing` | `--profile` and `--trace` |
@@ -36,6 +37,7 @@ mod bench;
 mod bf16;
 mod digests;
 mod features;
+mod floats;
 mod folder;
 mod gpu;
 mod hang;

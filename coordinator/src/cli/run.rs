@@ -91,7 +91,7 @@ fn request(args: &RunArgs) -> Result<Generate> {
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
     };
-    sampling.check().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
+    let sampling = sampling.checked().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
     if args.max_tokens == 0 {
         return Err(
             LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into()

@@ -17,12 +17,14 @@ const SAMPLING_FIELDS: [&str; 8] = [
     "frequency_penalty",
 ];
 
-pub(super) fn sampling(sampling: &Sampling) -> Result<(), SubmitError> {
-    sampling.check().map_err(sampling_error)
+/// The parameters as plans carry them. Requests of every front pass here.
+pub(super) fn sampling(sampling: Sampling) -> Result<Sampling, SubmitError> {
+    sampling.checked().map_err(sampling_error)
 }
 
-/// Biases by rising token.
-pub(super) fn biases(mut biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, SubmitError> {
+/// Biases by rising token, as plans carry them.
+pub(super) fn biases(biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, SubmitError> {
+    let mut biases: Vec<Bias> = biases.into_iter().map(Bias::canonical).collect();
     biases.sort_by_key(|bias| bias.token);
     Bias::check(&biases, model.vocab).map_err(sampling_error)?;
     Ok(biases)

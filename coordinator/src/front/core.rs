@@ -139,7 +139,7 @@ impl Core {
     /// Submits a request and waits until the scheduler took it. Dropping the stream cancels it.
     pub async fn generate(&self, ask: Generate) -> Result<Stream, SubmitError> {
         self.check_ready()?;
-        checks::sampling(&ask.sampling)?;
+        let sampling = checks::sampling(ask.sampling)?;
         let biases = checks::biases(ask.biases, self.model())?;
         checks::stop(&ask.stop, self.limits())?;
         let param = ask.prompt.param();
@@ -152,7 +152,7 @@ impl Core {
             max_tokens,
             end_ids: self.shared.end_ids.clone(),
             ignore_eos: ask.ignore_eos,
-            sampling: ask.sampling,
+            sampling,
             biases,
             logprobs: checks::logprobs(ask.top_logprobs, self.model()),
             seed: ask.seed.unwrap_or_else(drawn_seed),

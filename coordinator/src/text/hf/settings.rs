@@ -119,6 +119,5 @@ fn sampling(config: &Object<'_>) -> Result<Sampling, TextError> {
         repetition_penalty: config.number("repetition_penalty")?.unwrap_or(1.0),
         ..Sampling::GREEDY
     };
-    sampling.check().map_err(|cause| config.wrong(cause))?;
-    Ok(sampling)
+    sampling.checked().map_err(|cause| config.wrong(cause))
 }
