@@ -24,7 +24,7 @@ pub(super) struct Attention<'a, E> {
     /// Rotated queries, `[query heads][head_dim]`.
     pub(super) queries: &'a [f32],
     pub(super) cache: &'a Pair<E>,
-    pub(super) place: Place<'a>,
+    pub(super) place: HeadPlace<'a>,
     /// Positions that the token sees: the last is its own.
     pub(super) seen: Range<usize>,
     /// Of each query head a score without a value.
@@ -35,7 +35,7 @@ pub(super) struct Attention<'a, E> {
 
 /// Where a sequence's keys and values of a head lie.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct HeadPlace<'a> {
     pub(super) shape: KvLayerPlan,
     /// Blocks of the sequence.
     pub(super) table: &'a [BlockId],
@@ -44,7 +44,7 @@ pub(super) struct Place<'a> {
 
 /// Running softmax of a head: largest score so far, and sum of exponentials relative to it.
 #[derive(Clone, Copy)]
-struct Softmax {
+struct OnlineSoftmax {
     largest: f32,
     sum: f32,
 }
@@ -68,7 +68,7 @@ impl<E: Element> Kernel for Attention<'_, E> {
     fn run<I: Isa>(self) {
         let (place, cache) = (self.place, self.cache);
         let head_dim = place.shape.head_dim;
-        let mut states = [Softmax { largest: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
+        let mut states = [OnlineSoftmax { largest: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
         self.out.fill(0.0);
         let tiles = self.seen.start / TILE..self.seen.end.div_ceil(TILE);
         for tile in tiles.clone() {
@@ -83,7 +83,7 @@ impl<E: Element> Kernel for Attention<'_, E> {
                     let ahead = if head == 0 { &cache.values[span.at..] } else { &[] };
                     score_span::<I, E>(query, &cache.keys, &span, ahead, &mut scores);
                 }
-                let factor = weigh::<I>(&mut scores, &seen, head_dim, state);
+                let factor = online_softmax::<I>(&mut scores, &seen, head_dim, state);
                 out.iter_mut().for_each(|out| *out *= factor);
                 let ahead = if head == 0 && tile + 1 < tiles.end {
                     place.spans(tile + 1, &(0..1)).next().map(|next| &cache.keys[next.at..])
@@ -108,8 +108,8 @@ impl<E: Element> Kernel for Attention<'_, E> {
     }
 }
 
-impl<'a> Place<'a> {
-    /// The spans of a tile of which something is seen.
+impl<'a> HeadPlace<'a> {
+    /// The spans of a tile that hold a position in `seen`.
     #[inline(always)]
     fn spans(self, tile: usize, seen: &Range<usize>) -> impl Iterator<Item = Span> + use<'a> {
         let KvLayerPlan { kv_heads, block_tokens, head_dim, .. } = self.shape;
@@ -185,11 +185,11 @@ fn fetch<I: Isa, E, const N: usize>(ahead: &[E], at: usize) {
 /// Turns scores into weights relative to the largest so far; returns by how much what was summed
 /// before must shrink.
 #[inline(always)]
-fn weigh<I: Isa>(
+fn online_softmax<I: Isa>(
     scores: &mut [f32; TILE],
     seen: &Range<usize>,
     head_dim: usize,
-    state: &mut Softmax,
+    state: &mut OnlineSoftmax,
 ) -> f32 {
     let scale = 1.0 / (head_dim as f32).sqrt();
     // One pass for each step, and lanes innermost: so the compiler vectorises.

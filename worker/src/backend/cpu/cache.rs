@@ -112,7 +112,7 @@ impl LayerCache {
     pub(super) fn write(&mut self, block: usize, head: usize, token: usize, kv: (&[f32], &[f32])) {
         let at =
             (block * self.shape.kv_heads + head) * self.shape.block_tokens * self.shape.head_dim;
-        let place = Place { at, token, block_tokens: self.shape.block_tokens };
+        let place = TokenPlace { at, token, block_tokens: self.shape.block_tokens };
         match &mut self.data {
             CacheData::F32(pair) => pair.write(place, kv),
             CacheData::BF16(pair) => pair.write(place, kv),
@@ -123,7 +123,7 @@ impl LayerCache {
 
 /// Where a token's key and value go.
 #[derive(Clone, Copy)]
-struct Place {
+struct TokenPlace {
     /// First element of the head in the block.
     at: usize,
     token: usize,
@@ -136,7 +136,7 @@ impl<E: Element> Pair<E> {
         Self { keys: zeros(), values: zeros() }
     }
 
-    fn write(&mut self, place: Place, (key, value): (&[f32], &[f32])) {
+    fn write(&mut self, place: TokenPlace, (key, value): (&[f32], &[f32])) {
         let keys = self.keys[place.at + place.token..].iter_mut().step_by(place.block_tokens);
         keys.zip(key).for_each(|(to, from)| *to = E::encode(*from));
         let values = &mut self.values[place.at + place.token * value.len()..][..value.len()];

@@ -1,20 +1,21 @@
 //! Weights in memory: as packed as in the checkpoint, in the order in which the kernel reads them.
 //!
 //! Sixteen output rows make a *band*, and a lane of a register is a row of the band, so that a
-//! product needs no sum across lanes. Within a band, weights come in blocks of some inputs by 16
+//! gemm needs no sum across lanes. Within a band, weights come in blocks of some inputs by 16
 //! rows (`blocks/`). Bands that are not full, and blocks past the last input, hold zeros. Parts may
-//! differ in type. Deliberately absent: arithmetic (`linear.rs`) and files (`Source`).
+//! differ in type. Deliberately absent: arithmetic (`microkernel.rs`) and files (`Source`).
 
 use std::ops::Range;
 
 use binfer_shard::DType;
 
-use super::blocks::{Blocks, GROUP, Rows};
+use super::blocks::{Blocks, Rows};
+use super::inputs::GROUP;
 use super::simd::LANES;
 use crate::backend::BackendError;
 
 /// Consecutive output rows of one type.
-pub(super) struct Part {
+pub(super) struct MatrixPart {
     /// Rows of the matrix that these are.
     pub(super) rows: Range<usize>,
     /// Bands of the matrix that these are.
@@ -26,11 +27,11 @@ pub(super) struct Part {
 pub(super) struct Matrix {
     cols: usize,
     inputs: Range<usize>,
-    parts: Vec<Part>,
+    parts: Vec<MatrixPart>,
 }
 
 /// Rows as a checkpoint has them: row-major, whole blocks.
-pub(super) struct Packed<'a> {
+pub(super) struct CheckpointRows<'a> {
     /// Type of the elements.
     pub(super) dtype: DType,
     /// Outputs.
@@ -41,11 +42,11 @@ pub(super) struct Packed<'a> {
 
 impl Matrix {
     /// Repacks `parts`, whose rows follow each other. All have `cols` columns; only those in
-    /// `inputs` are fed, the others count as fed with zero.
+    /// `inputs` get an activation, the others count as times zero.
     pub(super) fn from_packed(
         cols: usize,
         inputs: Range<usize>,
-        parts: &[Packed<'_>],
+        parts: &[CheckpointRows<'_>],
     ) -> Result<Self, BackendError> {
         let mut matrix = Self { cols, inputs, parts: Vec::with_capacity(parts.len()) };
         if matrix.inputs.start > matrix.inputs.end || matrix.inputs.end > cols {
@@ -53,7 +54,7 @@ impl Matrix {
         }
         for packed in parts {
             let (first_row, first_band) = (matrix.rows(), matrix.bands());
-            matrix.parts.push(Part {
+            matrix.parts.push(MatrixPart {
                 rows: first_row..first_row + packed.rows,
                 bands: first_band..first_band + packed.rows.div_ceil(LANES),
                 blocks: repack(cols, packed)?,
@@ -72,7 +73,7 @@ impl Matrix {
         self.cols
     }
 
-    /// Columns that are fed.
+    /// Columns that get an activation.
     pub(super) fn inputs(&self) -> Range<usize> {
         self.inputs.clone()
     }
@@ -82,7 +83,7 @@ impl Matrix {
         self.parts.last().map_or(0, |part| part.bands.end)
     }
 
-    pub(super) fn parts(&self) -> &[Part] {
+    pub(super) fn parts(&self) -> &[MatrixPart] {
         &self.parts
     }
 
@@ -104,7 +105,7 @@ fn refuse(cause: String) -> BackendError {
     BackendError::Args { operation: "load", cause }
 }
 
-fn repack(cols: usize, packed: &Packed<'_>) -> Result<Blocks, BackendError> {
+fn repack(cols: usize, packed: &CheckpointRows<'_>) -> Result<Blocks, BackendError> {
     let (dtype, rows) = (packed.dtype, packed.rows);
     let (elems, size) = (dtype.block_elems() as usize, dtype.block_bytes() as usize);
     let row_bytes = cols / elems * size;

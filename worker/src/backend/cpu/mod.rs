@@ -3,10 +3,10 @@
 //! | file | is |
 //! |---|---|
 //! | `ops.rs` | the operations of the trait, in terms of what follows |
-//! | `product.rs`, `linear.rs`, `panel.rs` | products: cut, kernel, inputs |
-//! | `matrix.rs`, `blocks/` | weights: where they lie, what they are multiplied by |
-//! | `mixer.rs`, `attention.rs`, `cache.rs`, `rope.rs` | attention |
-//! | `sample.rs` | drawing tokens |
+//! | `gemm.rs`, `microkernel.rs`, `panel.rs`, `inputs.rs` | gemm: tiles and epilogues, microkernel, inputs |
+//! | `matrix.rs`, `blocks/` | weights: bands of rows, and a file for each packed format |
+//! | `attend.rs`, `attention.rs`, `cache.rs`, `rope.rs` | attention |
+//! | `sample.rs` | sampling |
 //! | `ranks.rs`, `shm.rs` | collectives over shared memory |
 //! | `step.rs` | the step under way, and its digest |
 //! | `threads.rs`, `simd.rs`, `math.rs` | threads, instruction sets, elementary functions |
@@ -14,17 +14,18 @@
 //! Weights stay as packed as they came. No order of summation depends on the batch, on chunking,
 //! on threads or on block size, so a token's result has the same bits in any company.
 
+mod attend;
 mod attention;
 mod blocks;
 mod cache;
-mod invent;
-mod linear;
+mod gemm;
+mod inputs;
 mod math;
 mod matrix;
-mod mixer;
+mod microkernel;
 mod ops;
 mod panel;
-mod product;
+mod random_weights;
 mod ranks;
 mod rope;
 pub mod sample;
@@ -40,10 +41,10 @@ use binfer_shard::{LocalPart, LocalTensor};
 
 use super::check::{StepShape, WeightShape};
 use super::{BackendError, MemoryPlan, Weight};
+use attend::AttendScratch;
 pub use cache::KvDtype;
 use cache::LayerCache;
-use matrix::{Matrix, Packed};
-use mixer::Mixer;
+use matrix::{CheckpointRows, Matrix};
 use panel::Panel;
 use ranks::Ranks;
 use sample::Sampler;
@@ -99,9 +100,9 @@ enum Loaded {
 struct Work {
     panel: Panel,
     scratch: Vec<Lanes>,
-    /// Products on their way to the other ranks.
+    /// Partial sums on their way to the other ranks.
     exchanged: Vec<f32>,
-    mixer: Mixer,
+    attend_scratch: AttendScratch,
 }
 
 impl CpuBackend {
@@ -142,7 +143,7 @@ impl CpuBackend {
     }
 
     /// Repacks a rank's share of a tensor out of its parts' bytes.
-    fn adopt(&mut self, tensor: &LocalTensor, bytes: &[Vec<u8>]) -> Result<Weight, BackendError> {
+    fn pack(&mut self, tensor: &LocalTensor, bytes: &[Vec<u8>]) -> Result<Weight, BackendError> {
         let refuse = |cause: &str| BackendError::Args {
             operation: "load",
             cause: format!("{}: {cause}", tensor.name),
@@ -152,11 +153,15 @@ impl CpuBackend {
         if !tensor.parts.iter().all(same) {
             return Err(refuse("parts differ in columns"));
         }
-        let packed: Vec<Packed<'_>> = tensor
+        let packed: Vec<CheckpointRows<'_>> = tensor
             .parts
             .iter()
             .zip(bytes)
-            .map(|(part, bytes)| Packed { dtype: part.dtype, rows: part.rows as usize, bytes })
+            .map(|(part, bytes)| CheckpointRows {
+                dtype: part.dtype,
+                rows: part.rows as usize,
+                bytes,
+            })
             .collect();
         let inputs = first.inputs.start as usize..first.inputs.end as usize;
         let matrix = Matrix::from_packed(first.cols as usize, inputs, &packed)?;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use binfer_proto::Mask;
 use binfer_shard::{LocalTensor, Source, read_ahead};
 
+use super::attend::Attend;
 use super::attention::TILE;
 use super::cache::LayerCache;
-use super::mixer::Attend;
-use super::panel::{Feed, Norm, Panel};
-use super::product::{Product, Then, pass_tokens, scratch_lanes};
+use super::gemm::{Epilogue, Gemm, pass_tokens, scratch_lanes};
+use super::panel::{Norm, Panel, PanelSource};
 use super::sample::{Row, Sampler};
 use super::simd::LANES;
 use super::{CpuBackend, Loaded, loaded, matrix, optional, vector};
@@ -32,7 +32,7 @@ impl Backend for CpuBackend {
     ) -> Result<Vec<Weight>, BackendError> {
         let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
         read_ahead(source, tensors, |tensor, parts| {
-            weights.push(self.adopt(tensor, &parts)?);
+            weights.push(self.pack(tensor, &parts)?);
             bytes += tensor.bytes();
             done(bytes);
             Ok::<_, BackendError>(())
@@ -45,7 +45,7 @@ impl Backend for CpuBackend {
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {
-        self.adopt_invented(tensors, done)
+        self.pack_random(tensors, done)
     }
 
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
@@ -96,7 +96,7 @@ impl Backend for CpuBackend {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
         self.step.begin(batch, &self.plan)?;
         self.step.batch.begun.iter().for_each(|tokens| self.sampler.begin(tokens));
-        self.work.mixer.upload(&self.step.batch);
+        self.work.attend_scratch.upload(&self.step.batch);
         Ok(Begun::Operations)
     }
 
@@ -129,15 +129,15 @@ impl Backend for CpuBackend {
         let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
         let (x, out) = apart(&mut self.arena, &args.x, &args.out);
         let (hidden, cols) = (args.x.cols, args.out.cols);
-        let then = if args.glu.is_some() { Then::SiluGate } else { Then::Store };
+        let epilogue = if args.glu.is_some() { Epilogue::SiluGate } else { Epilogue::Store };
         let pass = pass_tokens(weight);
         for (x, out) in x.chunks(pass * hidden).zip(out.chunks_mut(pass * cols)) {
             let row = |token| &x[token * hidden..][..hidden];
             let norm = Some(Norm { scale, eps: args.eps });
-            let feed = Feed { tokens: x.len() / hidden, row, norm };
-            work.panel.fill(team, level, weight, feed);
+            let source = PanelSource { tokens: x.len() / hidden, row, norm };
+            work.panel.fill(team, level, weight, source);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
-            Product { matrix: weight, bias, panel, scratch, then }.run(team, level, out, cols);
+            Gemm { matrix: weight, bias, panel, scratch, epilogue }.run(team, level, out, cols);
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ impl Backend for CpuBackend {
             [q_norm, k_norm].map(|v| v.map(|scale| Norm { scale, eps: args.norm_eps }));
         let batch = &self.step.batch;
         let attend = Attend { args, q_norm, k_norm, sinks, batch, cache, qkv, out };
-        self.work.mixer.attend(&self.team, self.settings.level, attend)
+        self.work.attend_scratch.attend(&self.team, self.settings.level, attend)
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
@@ -175,18 +175,18 @@ impl Backend for CpuBackend {
         let (inputs, cols, pass) = (args.x.cols, args.out.cols, pass_tokens(weight));
         for (x, out) in x.chunks(pass * inputs).zip(out.chunks_mut(pass * cols)) {
             let row = |token| &x[token * inputs..][..inputs];
-            let feed = Feed { tokens: x.len() / inputs, row, norm: None };
-            work.panel.fill(team, level, weight, feed);
+            let source = PanelSource { tokens: x.len() / inputs, row, norm: None };
+            work.panel.fill(team, level, weight, source);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             if !self.ranks.are_several() {
-                let product = Product { matrix: weight, bias, panel, scratch, then: Then::Add };
-                product.run(team, level, out, cols);
+                let gemm = Gemm { matrix: weight, bias, panel, scratch, epilogue: Epilogue::Add };
+                gemm.run(team, level, out, cols);
                 continue;
             }
             let sums = &mut work.exchanged[..out.len()];
-            let then = Then::Store;
-            let product = Product { matrix: weight, bias: None, panel, scratch, then };
-            product.run(team, level, sums, cols);
+            let epilogue = Epilogue::Store;
+            let gemm = Gemm { matrix: weight, bias: None, panel, scratch, epilogue };
+            gemm.run(team, level, sums, cols);
             self.ranks.sum(operation, sums)?;
             if let Some(bias) = bias {
                 sums.chunks_exact_mut(cols).for_each(|sums| add(sums, bias));
@@ -210,17 +210,17 @@ impl Backend for CpuBackend {
         for (outputs, logits) in outputs.zip(logits.chunks_mut(HEAD_TOKENS * vocab)) {
             let row = |output: usize| &x[outputs[output].token * hidden..][..hidden];
             let norm = Some(Norm { scale, eps: args.eps });
-            work.panel.fill(team, level, weight, Feed { tokens: outputs.len(), row, norm });
+            work.panel.fill(team, level, weight, PanelSource { tokens: outputs.len(), row, norm });
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             (0..outputs.len()).for_each(|output| self.step.hash_hidden(panel.plain(output)));
-            let (bias, then) = (None, Then::Store);
-            let product = Product { matrix: weight, bias, panel, scratch, then };
+            let (bias, epilogue) = (None, Epilogue::Store);
+            let gemm = Gemm { matrix: weight, bias, panel, scratch, epilogue };
             if !self.ranks.are_several() {
-                product.run(team, level, logits, vocab);
+                gemm.run(team, level, logits, vocab);
                 continue;
             }
             let mine = &mut work.exchanged[..outputs.len() * weight.rows()];
-            product.run(team, level, mine, weight.rows());
+            gemm.run(team, level, mine, weight.rows());
             self.ranks.gather_logits(mine, outputs.len(), logits)?;
         }
         Ok(())

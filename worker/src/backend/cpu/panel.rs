@@ -1,13 +1,13 @@
-//! A product's inputs, prepared once for all rows of the weight.
+//! A gemm's inputs, prepared once for all rows of the weight.
 //!
 //! Per token: the inputs, normed where asked, in groups of 32 with zeros where the weight has
-//! columns that are not fed; the same inputs scaled for nibbles; and the sum of each half group.
+//! columns without an activation; the same inputs scaled for nibbles; and each half group's sum.
 //! A nibble is used where it stands in its word, worth `2^(4 k)` too much, so its input is divided
 //! by that beforehand: both are exact, and save a shift per weight.
 
 use std::ops::Range;
 
-use super::blocks::GROUP;
+use super::inputs::{GROUP, Inputs};
 use super::math;
 use super::matrix::Matrix;
 use super::simd::{Isa, Kernel, LANES, Level};
@@ -21,26 +21,7 @@ pub(super) struct Panel {
     groups: usize,
 }
 
-/// Prepared inputs of one token, in groups.
-#[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) plain: &'a [[f32; GROUP]],
-    /// Input `k` divided by `2^(4 (k % 8))`, but by 1 for the last of eight, see `blocks/codes.rs`.
-    pub(super) scaled: &'a [[f32; GROUP]],
-    /// Of the first and the last sixteen inputs.
-    pub(super) sums: &'a [[f32; 2]],
-}
-
-impl Inputs<'_> {
-    /// Sum of a group.
-    #[inline(always)]
-    pub(super) fn sum(&self, index: usize) -> f32 {
-        let [first, last] = self.sums[index];
-        first + last
-    }
-}
-
-/// RMSNorm before a product.
+/// RMSNorm before a gemm.
 #[derive(Clone, Copy)]
 pub(super) struct Norm<'a> {
     pub(super) scale: &'a [f32],
@@ -59,7 +40,7 @@ impl Norm<'_> {
 }
 
 /// Where a panel comes from.
-pub(super) struct Feed<'a, R> {
+pub(super) struct PanelSource<'a, R> {
     /// Tokens of the panel.
     pub(super) tokens: usize,
     /// The token's inputs.
@@ -83,22 +64,22 @@ impl Panel {
         self.tokens
     }
 
-    /// Makes it the inputs of `matrix` for the tokens of `feed`.
+    /// Makes it the inputs of `matrix` for the tokens of `source`.
     pub(super) fn fill<'a, R>(
         &mut self,
         team: &Team,
         level: Level,
         matrix: &Matrix,
-        feed: Feed<'a, R>,
+        source: PanelSource<'a, R>,
     ) where
         R: Fn(usize) -> &'a [f32] + Sync + Send,
     {
-        self.tokens = feed.tokens;
+        self.tokens = source.tokens;
         self.groups = matrix.groups();
         let (stride, inputs) = (stride(self.groups), matrix.inputs());
-        let data = &mut self.data[..feed.tokens * stride];
+        let data = &mut self.data[..source.tokens * stride];
         team.pieces(data.len(), data, stride, |token, to| {
-            let (x, norm, inputs) = ((feed.row)(token), feed.norm, inputs.clone());
+            let (x, norm, inputs) = ((source.row)(token), source.norm, inputs.clone());
             level.run(Prepare { x, norm, inputs, to });
         });
     }
@@ -160,7 +141,7 @@ impl Kernel for Prepare<'_> {
     }
 }
 
-/// What an input is multiplied by, by its place among eight.
+/// The factor of an input by its place among eight.
 const NIBBLE_SCALES: [f32; 8] = {
     let mut scales = [1.0; 8];
     let mut k = 1;

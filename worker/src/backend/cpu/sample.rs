@@ -1,4 +1,4 @@
-//! Drawing a token from a row of logits.
+//! Sampling a token from a row of logits.
 //!
 //! A token is the arg-max of `logit / temperature + noise` over the allowed tokens, the lowest id
 //! among equals; at temperature 0 it is the arg-max of the logits. The noise is Gumbel-distributed,
@@ -7,34 +7,35 @@
 //! computed again. That makes [`gumbel`] part of the format: a device must do the same, and may use
 //! less precision only to find the candidates for the maximum, never to decide between them.
 //!
-//! What is drawn by are logits after biases and penalties ([`History`]). What is allowed: where the
-//! row has a mask, only what that allows, as if there were no other tokens; temperature; then min-p
-//! keeps those at least that share as likely as the best; top-k keeps the k best and all that equal
-//! the k-th; then top-p keeps the fewest of the most likely tokens whose share of what both left
-//! reaches p, the lower id before its equal, and always the first. Logprobs are of the raw logits.
+//! Logits are taken after biases and penalties ([`TokenCounts`]). A row with a token mask is
+//! sampled as if there were no other tokens than those that it allows. After the temperature, min-p
+//! keeps the tokens whose probability is at least that share of the largest one; top-k keeps the k
+//! best and all that equal the k-th; then top-p keeps the fewest of the most likely tokens whose
+//! share of what both left reaches p, the lower id before its equal, and always the first. Logprobs
+//! are of the raw logits.
 //!
 //! Deliberately absent: randomness with a state.
 
 mod allowed;
-mod history;
 mod logprobs;
 mod sampler;
 #[cfg(test)]
 mod tests;
+mod token_counts;
 
 use binfer_proto::{Sampling, Token};
 
-use history::History;
 use logprobs::logprobs;
+use token_counts::TokenCounts;
 
 pub use allowed::Scratch;
 pub use sampler::{Row, Sampler};
 
 use crate::backend::Sampled;
 
-/// How to draw one token.
+/// How to sample one token.
 #[derive(Clone, Copy, Debug)]
-pub struct Draw<'a> {
+pub struct SampleParams<'a> {
     /// Temperature, min-p, top-k, top-p; penalties are in the logits already.
     pub sampling: &'a Sampling,
     /// Seed of the request.
@@ -47,29 +48,29 @@ pub struct Draw<'a> {
     pub tokens: Option<&'a [Token]>,
 }
 
-impl Draw<'_> {
+impl SampleParams<'_> {
     /// The token of a logit.
     fn token(&self, place: Token) -> Token {
         self.tokens.map_or(place, |tokens| tokens[place as usize])
     }
 }
 
-/// Draws from `logits`, one per token of the vocabulary or of [`Draw::tokens`]. A row with a NaN or an infinity draws
-/// nothing and says so.
-pub fn draw(logits: &[f32], draw: &Draw<'_>, scratch: &mut Scratch) -> Sampled {
+/// Samples from `logits`, one per token of the vocabulary or of [`SampleParams::tokens`]. A row
+/// with a NaN or an infinity gives no token: its result is not `finite`.
+pub fn sample_row(logits: &[f32], params: &SampleParams<'_>, scratch: &mut Scratch) -> Sampled {
     let Some(top) = top(logits) else { return Sampled { token: 0, finite: false } };
-    let sampling = draw.sampling;
+    let sampling = params.sampling;
     if sampling.temperature <= 0.0 {
-        return Sampled { token: draw.token(top.place), finite: true };
+        return Sampled { token: params.token(top.place), finite: true };
     }
-    let mut race = Race::new(draw, top);
+    let mut gumbel_max = GumbelMax::new(params, top);
     if allowed::is_restricted(logits, sampling) {
         allowed::keep(logits, sampling, top.logit, scratch);
-        scratch.kept.iter().for_each(|c| race.enter(c.token, c.logit));
+        scratch.kept.iter().for_each(|c| gumbel_max.consider(c.token, c.logit));
     } else {
-        (0..).zip(logits).for_each(|(place, &logit)| race.enter(place, logit));
+        (0..).zip(logits).for_each(|(place, &logit)| gumbel_max.consider(place, logit));
     }
-    Sampled { token: draw.token(race.winner), finite: true }
+    Sampled { token: params.token(gumbel_max.winner), finite: true }
 }
 
 /// The largest logit and the first place that has it; nothing for a row that is not all numbers.
@@ -103,32 +104,32 @@ struct Top {
 
 /// The noisy arg-max. Logits, by their places, may enter in any order, and more than once. Places
 /// rise as their tokens do; the noise is the token's.
-struct Race<'a> {
-    draw: &'a Draw<'a>,
+struct GumbelMax<'a> {
+    params: &'a SampleParams<'a>,
     stream: u64,
     inverse_temperature: f64,
     winner: Token,
     score: f64,
 }
 
-impl<'a> Race<'a> {
+impl<'a> GumbelMax<'a> {
     /// The most likely token runs first: it is always allowed, and most others then lose to it
     /// without a logarithm.
-    fn new(draw: &'a Draw<'a>, top: Top) -> Self {
-        let stream = stream(draw.seed, draw.choice, draw.position);
-        let inverse_temperature = 1.0 / f64::from(draw.sampling.temperature);
-        let noise = gumbel(noise_bits(stream, draw.token(top.place)));
+    fn new(params: &'a SampleParams<'a>, top: Top) -> Self {
+        let stream = stream(params.seed, params.choice, params.position);
+        let inverse_temperature = 1.0 / f64::from(params.sampling.temperature);
+        let noise = gumbel(noise_bits(stream, params.token(top.place)));
         let score = f64::from(top.logit) * inverse_temperature + noise;
-        Self { draw, stream, inverse_temperature, winner: top.place, score }
+        Self { params, stream, inverse_temperature, winner: top.place, score }
     }
 
-    fn enter(&mut self, place: Token, logit: f32) {
+    fn consider(&mut self, place: Token, logit: f32) {
         let base = f64::from(logit) * self.inverse_temperature;
         let needed = self.score - base;
         if needed > NOISE_MAX {
             return;
         }
-        let bits = noise_bits(self.stream, self.draw.token(place));
+        let bits = noise_bits(self.stream, self.params.token(place));
         if needed > noise_bound(bits) {
             return;
         }
@@ -151,7 +152,7 @@ fn split_mix(counter: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Start of the random numbers of one drawn token.
+/// Start of the random numbers of one sampled token.
 fn stream(seed: u64, choice: u32, position: u32) -> u64 {
     split_mix(split_mix(seed) ^ (u64::from(choice) << 32 | u64::from(position)))
 }

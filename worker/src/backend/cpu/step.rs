@@ -64,7 +64,7 @@ impl Step {
         Ok(())
     }
 
-    /// What its outputs may be, before they are drawn.
+    /// The token masks of its outputs, before they are sampled.
     pub(super) fn take_masks(&mut self) -> Result<Vec<Mask>, BackendError> {
         check_masked("sample", &self.batch, self.masks.is_some())?;
         Ok(self.masks.take().unwrap_or_default())

@@ -1,6 +1,6 @@
 //! Q8_0: signed bytes under one scale.
 
-use super::super::panel::Inputs;
+use super::super::inputs::Inputs;
 use super::super::simd::{Isa, LANES};
 use super::sums::{add_scaled, multiply};
 use super::{Block, GROUP, half, half_bits};

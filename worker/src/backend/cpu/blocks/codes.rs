@@ -4,7 +4,7 @@
 //! scaled inputs make good. Further bits are kept so that one shift a word brings those of eight
 //! inputs to the left end of their nibbles, into the place of the next nibble, which is masked out.
 
-use super::super::panel::Inputs;
+use super::super::inputs::Inputs;
 use super::super::simd::{Isa, LANES};
 use super::GROUP;
 use super::sums::multiply;

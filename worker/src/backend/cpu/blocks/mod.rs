@@ -9,7 +9,7 @@
 //! | `double.rs` | Q4_K, Q5_K, Q6_K: scales of scales for 256 inputs |
 //! | `sums.rs` | multiply-adds that all of them share |
 //!
-//! A lane is a row. Inputs come in groups of 32, the unit of a product's order: multiply-adds over
+//! A lane is a row. Inputs come in groups of 32, the unit of a gemm's order: multiply-adds over
 //! a group's inputs, then its scale. Deliberately absent: which block comes where (`matrix.rs`).
 
 mod bytes;
@@ -21,15 +21,12 @@ mod sums;
 
 use binfer_shard::DType;
 
-use super::panel::Inputs;
+use super::inputs::{GROUP, Inputs};
 use super::simd::{Isa, LANES};
 use bytes::BlockQ80;
 use double::{BlockK, BlockQ6K};
 use plain::{BlockBF16, BlockF16, BlockF32};
 use single::{BlockWithMinimum, BlockWithOffset};
-
-/// Inputs of a group.
-pub(super) const GROUP: usize = 32;
 
 /// A type of block.
 pub(super) trait Block: Clone {

@@ -1,6 +1,6 @@
 //! F32, F16 and BF16: numbers that need no scale.
 
-use super::super::panel::Inputs;
+use super::super::inputs::Inputs;
 use super::super::simd::{Isa, LANES};
 use super::sums::{add_scaled, multiply};
 use super::{Block, GROUP, half};

@@ -2,7 +2,7 @@
 
 use binfer_shard::{DType, quant};
 
-use super::super::panel::Inputs;
+use super::super::inputs::Inputs;
 use super::super::simd::{Isa, LANES};
 use super::codes::Codes;
 use super::sums::{accumulate, add_scaled};

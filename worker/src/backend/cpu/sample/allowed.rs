@@ -20,12 +20,12 @@ impl Scratch {
     }
 }
 
-/// A token that may still be drawn.
+/// A token that may still be sampled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     pub(super) logit: f32,
     pub(super) token: Token,
-    /// See [`Softmax`]; known only for top-p.
+    /// See [`TemperedSoftmax`]; known only for top-p.
     mass: f64,
 }
 
@@ -36,7 +36,7 @@ impl Candidate {
     }
 }
 
-/// Whether some tokens may not be drawn.
+/// Whether a filter excludes some tokens.
 pub(super) fn is_restricted(logits: &[f32], sampling: &Sampling) -> bool {
     restricts_k(logits, sampling) || sampling.top_p < 1.0 || sampling.min_p > 0.0
 }
@@ -45,9 +45,10 @@ fn restricts_k(logits: &[f32], sampling: &Sampling) -> bool {
     sampling.top_k > 0 && (sampling.top_k as usize) < logits.len()
 }
 
-/// Leaves in `scratch.kept` what may be drawn from a restricted row.
+/// Leaves in `scratch.kept` the tokens that min-p, top-k and top-p leave of a row.
 pub(super) fn keep(logits: &[f32], sampling: &Sampling, largest: f32, scratch: &mut Scratch) {
-    let share = Softmax { largest, inverse_temperature: 1.0 / f64::from(sampling.temperature) };
+    let share =
+        TemperedSoftmax { largest, inverse_temperature: 1.0 / f64::from(sampling.temperature) };
     let p = f64::from(sampling.top_p);
     let kept = &mut scratch.kept;
     let (by_k, by_share) = (restricts_k(logits, sampling), sampling.min_p > 0.0);
@@ -98,12 +99,12 @@ pub(super) fn kth_largest(logits: &[f32], k: usize, best: &mut Vec<f32>) -> f32 
 }
 
 /// Masses, in units of the most likely token's: exp((logit - largest) / temperature).
-pub(super) struct Softmax {
+pub(super) struct TemperedSoftmax {
     pub(super) largest: f32,
     pub(super) inverse_temperature: f64,
 }
 
-impl Softmax {
+impl TemperedSoftmax {
     fn mass(&self, logit: f32) -> f64 {
         self.masses(&[logit])[0]
     }
@@ -130,7 +131,7 @@ impl Softmax {
 }
 
 /// e^x for x <= 0, to 2e-16 of it; e^-700 stands for all that is smaller. Ours, because it
-/// vectorises (a whole vocabulary goes through it) and no libm decides what is drawn.
+/// vectorises (a whole vocabulary goes through it) and no libm decides which token is sampled.
 #[inline]
 pub(super) fn exp<const N: usize>(x: [f64; N]) -> [f64; N] {
     // ln 2 in two parts: the first times an n of 11 bits is exact.
@@ -167,7 +168,7 @@ const fn taylor() -> [f64; 13] {
 }
 
 /// Cuts `kept` to its most likely tokens that reach `target` together.
-fn keep_top_p(kept: &mut Vec<Candidate>, share: &Softmax, target: f64) {
+fn keep_top_p(kept: &mut Vec<Candidate>, share: &TemperedSoftmax, target: f64) {
     kept.iter_mut().for_each(|c| c.mass = share.mass(c.logit));
     // The border lies in lo..hi; all before lo are in, with `mass` together.
     let (mut lo, mut hi, mut mass) = (0, kept.len(), 0.0);

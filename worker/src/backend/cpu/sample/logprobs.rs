@@ -1,9 +1,9 @@
-//! Logprobs: of the drawn token and of the most likely ones, in the raw distribution.
+//! Logprobs: of the sampled token and of the most likely ones, in the raw distribution.
 
 use binfer_proto::{Logprob, Token};
 
 use super::Scratch;
-use super::allowed::{Candidate, Softmax, fill, kth_largest};
+use super::allowed::{Candidate, TemperedSoftmax, fill, kth_largest};
 
 /// Appends the logprob of `token` and those of the `tops` most likely tokens to `found`, the
 /// likeliest first, the lower id before its equal. All `logits` are numbers.
@@ -15,7 +15,7 @@ pub(super) fn logprobs(
     found: &mut Vec<Logprob>,
 ) {
     let largest = logits.iter().fold(f32::MIN, |a, &b| a.max(b));
-    let softmax = Softmax { largest, inverse_temperature: 1.0 };
+    let softmax = TemperedSoftmax { largest, inverse_temperature: 1.0 };
     let log_total = f64::from(largest) + softmax.total(logits).ln();
     let of = |token: Token| {
         let logprob = f64::from(logits[token as usize]) - log_total;

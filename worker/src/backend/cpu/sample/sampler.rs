@@ -1,26 +1,26 @@
-//! An output from its logits to its token: what its slot has seen, its mask, the draw, logprobs.
+//! One output from its logits to its token: penalties, the token mask, sampling, logprobs.
 
 use binfer_proto::{Logprob, Mask, Token};
 
-use super::{Draw, History, Scratch, draw, logprobs};
+use super::{SampleParams, Scratch, TokenCounts, logprobs, sample_row};
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
 
-/// What a token is drawn from.
+/// What a token is sampled from.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     /// How to draw.
     pub output: &'a BatchOutput,
     /// Raw, one per token of the vocabulary.
     pub logits: &'a [f32],
-    /// Which tokens may be drawn; all of them where absent.
+    /// Which tokens may be sampled; all of them where absent.
     pub mask: Option<&'a Mask>,
 }
 
-/// Draws for all slots of a backend.
+/// Samples for all slots of a backend.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    history: History,
+    history: TokenCounts,
     scratch: Scratch,
     /// Logits of a row, adjusted.
     adjusted: Vec<f32>,
@@ -32,7 +32,7 @@ impl Sampler {
     /// allowed as much.
     pub fn new(slots: usize, vocab: usize) -> Self {
         Self {
-            history: History::new(slots, vocab),
+            history: TokenCounts::new(slots, vocab),
             scratch: Scratch::for_vocab(vocab),
             adjusted: Vec::with_capacity(vocab),
             allowed: Allowed::default(),
@@ -44,7 +44,7 @@ impl Sampler {
         self.history.begin(tokens);
     }
 
-    /// Draws from a row, remembers the token where a penalty needs it, and appends the logprobs that
+    /// Samples from a row, counts the token where a penalty needs it, and appends the logprobs that
     /// are wanted to `found`; none where the logits are not finite.
     pub fn sample(&mut self, row: Row<'_>, found: &mut Vec<Logprob>) -> Sampled {
         let Row { output, logits, mask } = row;
@@ -53,13 +53,19 @@ impl Sampler {
         let adjusted = self.history.adjusted(output, logits, &mut self.adjusted);
         let scratch = &mut self.scratch;
         let sampled = match mask {
-            None => {
-                draw(adjusted, &Draw { sampling, seed, choice, position, tokens: None }, scratch)
-            }
+            None => sample_row(
+                adjusted,
+                &SampleParams { sampling, seed, choice, position, tokens: None },
+                scratch,
+            ),
             Some(mask) if self.allowed.gather(adjusted, mask) => {
                 let Allowed { tokens, logits } = &self.allowed;
                 let tokens = Some(&**tokens);
-                draw(logits, &Draw { sampling, seed, choice, position, tokens }, scratch)
+                sample_row(
+                    logits,
+                    &SampleParams { sampling, seed, choice, position, tokens },
+                    scratch,
+                )
             }
             Some(_) => Sampled { token: 0, finite: false },
         };
@@ -159,7 +165,7 @@ mod tests {
                     let [best_logit, next_logit] = [best, next].map(|t| adjusted[t as usize]);
                     if next_logit > best_logit { next } else { best }
                 };
-                let how = Draw {
+                let params = SampleParams {
                     sampling: &sampling,
                     seed: number,
                     choice: 0,
@@ -167,13 +173,13 @@ mod tests {
                     tokens: Some(&tokens),
                 };
                 let token = if sampling.temperature > 0.0 {
-                    oracle(&adjusted, &how)
+                    oracle(&adjusted, &params)
                 } else {
                     tokens.iter().copied().reduce(greedy).unwrap()
                 };
                 let drawn_from = Row { output: &output, logits: &row, mask: Some(&mask) };
-                let drawn = sampler.sample(drawn_from, &mut Vec::new());
-                assert_eq!(drawn, Sampled { token, finite: true }, "case {number} {sampling:?}");
+                let sampled = sampler.sample(drawn_from, &mut Vec::new());
+                assert_eq!(sampled, Sampled { token, finite: true }, "case {number} {sampling:?}");
                 adjust::count(&mut entries[token as usize]);
             }
         }
@@ -188,7 +194,7 @@ mod tests {
         let row = [9.0, 1.0, 2.0, 3.0];
         let masked = Row { output: &output, logits: &row, mask: Some(&mask) };
         assert_eq!(sampler.sample(masked, &mut found).token, 2);
-        // Of the drawn token in the raw distribution, and of the likeliest, allowed or not.
+        // Of the sampled token in the raw distribution, and of the likeliest, allowed or not.
         assert_eq!(found.iter().map(|one| one.token).collect::<Vec<_>>(), [2, 0, 3]);
         let all = Mask::of(0, 4, 0..4);
         let (mut plain, mut open) = (Vec::new(), Vec::new());

@@ -4,8 +4,8 @@ use binfer_proto::{Bias, Sampling, SlotId, Token};
 
 use super::allowed::exp;
 use super::{
-    Draw, History, NOISE_MAX, Race, Scratch, draw, gumbel, logprobs, noise_bits, noise_bound,
-    split_mix, stream,
+    GumbelMax, NOISE_MAX, SampleParams, Scratch, TokenCounts, gumbel, logprobs, noise_bits,
+    noise_bound, sample_row, split_mix, stream,
 };
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
@@ -14,8 +14,8 @@ pub(super) fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
     Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
 }
 
-fn at(sampling: &Sampling, seed: u64, position: u32) -> Draw<'_> {
-    Draw { sampling, seed, choice: 0, position, tokens: None }
+fn at(sampling: &Sampling, seed: u64, position: u32) -> SampleParams<'_> {
+    SampleParams { sampling, seed, choice: 0, position, tokens: None }
 }
 
 /// Roughly normal logits; `step` rounds them, for ties.
@@ -58,15 +58,16 @@ fn allowed_of(mut tokens: Vec<Token>, logits: &[f32], sampling: &Sampling) -> Ve
     tokens
 }
 
-pub(super) fn oracle(logits: &[f32], draw: &Draw<'_>) -> Token {
-    let tokens = draw.tokens.map_or_else(|| (0..).take(logits.len()).collect(), <[Token]>::to_vec);
-    let stream = stream(draw.seed, draw.choice, draw.position);
+pub(super) fn oracle(logits: &[f32], params: &SampleParams<'_>) -> Token {
+    let tokens =
+        params.tokens.map_or_else(|| (0..).take(logits.len()).collect(), <[Token]>::to_vec);
+    let stream = stream(params.seed, params.choice, params.position);
     let score = |token: Token| {
         let logit = f64::from(logits[token as usize]);
-        logit * (1.0 / f64::from(draw.sampling.temperature)) + gumbel(noise_bits(stream, token))
+        logit * (1.0 / f64::from(params.sampling.temperature)) + gumbel(noise_bits(stream, token))
     };
     let better = |best: Token, next: Token| if score(next) > score(best) { next } else { best };
-    let allowed = allowed_of(tokens, logits, draw.sampling);
+    let allowed = allowed_of(tokens, logits, params.sampling);
     allowed.into_iter().reduce(better).unwrap()
 }
 
@@ -118,10 +119,10 @@ fn draws_equal_the_oracle() {
         let top_p = [1.0, 0.0, 0.3, 0.9, 0.951, 0.9999][pick(5) as usize % 6];
         let min_p = [0.0, 0.0, 0.001, 0.2, 1.0][pick(7) as usize % 5];
         let sampling = Sampling { min_p, ..sampling(temperature, top_k, top_p) };
-        let how = at(&sampling, case, pick(6));
-        let drawn = draw(&row, &how, &mut scratch);
-        let expected = Sampled { token: oracle(&row, &how), finite: true };
-        assert_eq!(drawn, expected, "case {case}: {len} {sampling:?}");
+        let params = at(&sampling, case, pick(6));
+        let sampled = sample_row(&row, &params, &mut scratch);
+        let expected = Sampled { token: oracle(&row, &params), finite: true };
+        assert_eq!(sampled, expected, "case {case}: {len} {sampling:?}");
         if top_p < 1.0 || min_p > 0.0 || (top_k > 0 && (top_k as usize) < len) {
             let mut kept: Vec<Token> = scratch.kept.iter().map(|c| c.token).collect();
             kept.sort_unstable();
@@ -136,7 +137,7 @@ fn chi_square(row: &[f32], sampling: &Sampling) -> f64 {
     let mut counts = vec![0_u32; row.len()];
     let mut scratch = Scratch::for_vocab(row.len());
     for position in 0..draws {
-        counts[draw(row, &at(sampling, 7, position), &mut scratch).token as usize] += 1;
+        counts[sample_row(row, &at(sampling, 7, position), &mut scratch).token as usize] += 1;
     }
     let allowed = allowed(row, sampling);
     let mass = |t: &Token| (f64::from(row[*t as usize]) / f64::from(sampling.temperature)).exp();
@@ -166,8 +167,8 @@ fn seed_choice_position_and_nothing_else_decide() {
     let row = logits(3, 500, 0.3, None);
     let sampling = sampling(1.0, 0, 1.0);
     let token = |seed, choice, position, scratch: &mut Scratch| {
-        let how = Draw { sampling: &sampling, seed, choice, position, tokens: None };
-        draw(&row, &how, scratch).token
+        let params = SampleParams { sampling: &sampling, seed, choice, position, tokens: None };
+        sample_row(&row, &params, scratch).token
     };
     let mut used = Scratch::for_vocab(500);
     let first = token(1, 2, 3, &mut used);
@@ -193,19 +194,19 @@ fn the_lowest_id_wins_among_equals() {
     let mut row = vec![0.0; 40];
     (row[33], row[7], row[20]) = (2.5, 2.5, 2.5);
     let mut scratch = Scratch::default();
-    assert_eq!(draw(&row, &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 7);
+    assert_eq!(sample_row(&row, &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 7);
     // -0 equals 0.
-    assert_eq!(draw(&[-1.0, -0.0, 0.0], &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 1);
+    assert_eq!(sample_row(&[-1.0, -0.0, 0.0], &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 1);
     // All that equal the k-th stay; the first of equals makes a nucleus.
     for position in 0..100 {
-        let drawn = draw(&row, &at(&sampling(0.1, 1, 1.0), 1, position), &mut scratch);
-        assert!([33, 7, 20].contains(&drawn.token));
+        let sampled = sample_row(&row, &at(&sampling(0.1, 1, 1.0), 1, position), &mut scratch);
+        assert!([33, 7, 20].contains(&sampled.token));
         assert_eq!(scratch.kept.len(), 3);
-        let drawn = draw(&row, &at(&sampling(0.1, 0, 0.0), 1, position), &mut scratch);
-        assert_eq!(drawn.token, 7);
-        let drawn =
-            draw(&[-0.0, 0.0, -1.0], &at(&sampling(1.0, 2, 0.3), 1, position), &mut scratch);
-        assert_eq!(drawn.token, 0);
+        let sampled = sample_row(&row, &at(&sampling(0.1, 0, 0.0), 1, position), &mut scratch);
+        assert_eq!(sampled.token, 7);
+        let sampled =
+            sample_row(&[-0.0, 0.0, -1.0], &at(&sampling(1.0, 2, 0.3), 1, position), &mut scratch);
+        assert_eq!(sampled.token, 0);
     }
 }
 
@@ -213,16 +214,16 @@ fn the_lowest_id_wins_among_equals() {
 fn the_lowest_id_wins_among_equal_scores() {
     let row = [0.5; 9];
     let sampling = sampling(1.0, 0, 1.0);
-    let how = at(&sampling, 1, 1);
-    let mut race = Race::new(&how, super::top(&row).unwrap());
+    let params = at(&sampling, 1, 1);
+    let mut gumbel_max = GumbelMax::new(&params, super::top(&row).unwrap());
     // Scores as equal as they never are by chance.
-    race.score = 0.5 + gumbel(noise_bits(race.stream, 4));
-    race.winner = 5;
-    race.enter(4, 0.5);
-    assert_eq!(race.winner, 4);
-    race.winner = 3;
-    race.enter(4, 0.5);
-    assert_eq!(race.winner, 3);
+    gumbel_max.score = 0.5 + gumbel(noise_bits(gumbel_max.stream, 4));
+    gumbel_max.winner = 5;
+    gumbel_max.consider(4, 0.5);
+    assert_eq!(gumbel_max.winner, 4);
+    gumbel_max.winner = 3;
+    gumbel_max.consider(4, 0.5);
+    assert_eq!(gumbel_max.winner, 3);
 }
 
 #[test]
@@ -234,18 +235,18 @@ fn a_row_with_anything_but_numbers_draws_nothing() {
                 let mut row = vec![1.0; len];
                 row[at_index] = bad;
                 for sampling in [Sampling::GREEDY, sampling(1.0, 5, 0.9), sampling(1.0, 0, 1.0)] {
-                    let drawn = draw(&row, &at(&sampling, 0, 0), &mut scratch);
-                    assert_eq!(drawn, Sampled { token: 0, finite: false });
+                    let sampled = sample_row(&row, &at(&sampling, 0, 0), &mut scratch);
+                    assert_eq!(sampled, Sampled { token: 0, finite: false });
                 }
             }
         }
     }
-    assert!(!draw(&[], &at(&Sampling::GREEDY, 0, 0), &mut scratch).finite);
+    assert!(!sample_row(&[], &at(&Sampling::GREEDY, 0, 0), &mut scratch).finite);
     // Extremes that are numbers are fine.
     let row = [f32::MIN, f32::MAX, -f32::MIN_POSITIVE];
     for temperature in [0.0, f32::MIN_POSITIVE, 1.0, f32::MAX] {
         let sampling = sampling(temperature, 2, 0.5);
-        assert_eq!(draw(&row, &at(&sampling, 0, 0), &mut scratch).token, 1);
+        assert_eq!(sample_row(&row, &at(&sampling, 0, 0), &mut scratch).token, 1);
     }
 }
 
@@ -255,11 +256,11 @@ fn a_warm_scratch_does_not_grow() {
     let mut scratch = Scratch::for_vocab(row.len());
     let capacity = (scratch.kept.capacity(), scratch.best.capacity());
     for (top_k, top_p) in [(1, 1.0), (0, 0.9999), (3999, 0.5), (2500, 1.0), (50, 0.9)] {
-        draw(&row, &at(&sampling(1.0, top_k, top_p), 1, 1), &mut scratch);
+        sample_row(&row, &at(&sampling(1.0, top_k, top_p), 1, 1), &mut scratch);
     }
     // Ascending: every logit passes the threshold.
     let row: Vec<f32> = (0..4000_u16).map(f32::from).collect();
-    draw(&row, &at(&sampling(1.0, 50, 0.9), 1, 1), &mut scratch);
+    sample_row(&row, &at(&sampling(1.0, 50, 0.9), 1, 1), &mut scratch);
     assert_eq!((scratch.kept.capacity(), scratch.best.capacity()), capacity);
 }
 
@@ -274,11 +275,11 @@ fn logprobs_are_those_of_the_raw_softmax() {
             let mut order: Vec<Token> = (0..).take(len).collect();
             order.sort_by(|&a, &b| logprob(b).total_cmp(&logprob(a)));
             for tops in [0, 1, 5, 20] {
-                let (mut found, drawn) = (Vec::new(), Token::try_from(len / 2).unwrap());
-                logprobs(&row, drawn, tops, &mut scratch, &mut found);
+                let (mut found, sampled) = (Vec::new(), Token::try_from(len / 2).unwrap());
+                logprobs(&row, sampled, tops, &mut scratch, &mut found);
                 let wanted: Vec<Token> = order.iter().copied().take(tops).collect();
                 let tokens: Vec<Token> = found.iter().map(|one| one.token).collect();
-                assert_eq!(tokens, [&[drawn], &wanted[..]].concat(), "{len} {tops}");
+                assert_eq!(tokens, [&[sampled], &wanted[..]].concat(), "{len} {tops}");
                 for one in found {
                     let error = (f64::from(one.logprob) - logprob(one.token)).abs();
                     assert!(error < 1e-5, "{len}: {one:?}");
@@ -306,11 +307,11 @@ fn a_slot_remembers_what_it_drew_until_it_begins_anew() {
         biases,
         logprobs: 0,
     };
-    let (mut history, mut room) = (History::new(3, 4), Vec::new());
+    let (mut history, mut room) = (TokenCounts::new(3, 4), Vec::new());
     let begin = SlotTokens { slot: SlotId(1), prompt_len: 1, history: vec![3, 3], biases };
     history.begin(&begin);
     let row = [1.0, 1.0, 1.0, 1.0];
-    let drawn_by = |history: &History, room: &mut Vec<f32>| {
+    let drawn_by = |history: &TokenCounts, room: &mut Vec<f32>| {
         history.adjusted(&output(1, sampling, 1), &row, room).to_vec()
     };
     assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 3.5, 0.0]);

@@ -5,7 +5,7 @@
 mod attend;
 mod company;
 mod contracts;
-mod products;
+mod gemm;
 mod ranks;
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ use binfer_shard::{DType, LocalPart, LocalTensor};
 
 use super::cache::{CacheData, Element, Pair};
 use super::matrix::Matrix;
-use super::panel::{Feed, Panel};
+use super::panel::{Panel, PanelSource};
 use super::{CpuBackend, CpuSettings, KvDtype, Level};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::tests::{Random, assert_near, oracle};
@@ -76,7 +76,7 @@ impl Rig {
             }
         }
         let tensor = LocalTensor { name: "test".to_owned(), cut: Cut::Replicated, parts };
-        Known { weight: self.backend.adopt(&tensor, packed).unwrap(), rows: known }
+        Known { weight: self.backend.pack(&tensor, packed).unwrap(), rows: known }
     }
 
     /// A norm's scale.
@@ -115,8 +115,8 @@ impl Rig {
         let wide = Matrix::from_packed(COLS, 0..COLS, &[]).unwrap();
         let x = vec![f32::NAN; COLS];
         work.panel.reserve(Panel::floats(1, &wide));
-        let feed = Feed { tokens: 1, row: |_| x.as_slice(), norm: None };
-        work.panel.fill(team, settings.level, &wide, feed);
+        let source = PanelSource { tokens: 1, row: |_| x.as_slice(), norm: None };
+        work.panel.fill(team, settings.level, &wide, source);
     }
 
     fn write(&mut self, tensor: Tensor, values: &[f32]) {

@@ -33,7 +33,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let norm = rig.norm(HIDDEN).weight;
     rig.random.0 += rank as u64;
     let table = rig.weight(&[(DType::Q8_0, VOCAB[rank])], HIDDEN, 0..HIDDEN).weight;
-    let linear = rig.weight(&[(DType::Q4_1, HIDDEN)], COLS, FED[rank].clone());
+    let microkernel = rig.weight(&[(DType::Q4_1, HIDDEN)], COLS, FED[rank].clone());
     let fed = FED[rank].len();
     let vocab = VOCAB[0] + VOCAB[1];
     let (at, arena) = place(&[(3, HIDDEN), (3, fed), (2, vocab)]);
@@ -47,7 +47,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     let bias = Some(rig.weight_of(&[(DType::F32, HIDDEN)], 1, 0..1, &[bias()]).weight);
     let args = LinearOutArgs {
         x: at[1],
-        weight: linear.weight,
+        weight: microkernel.weight,
         bias,
         residual: x,
         out: x,
@@ -55,7 +55,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     };
     rig.backend.linear_out(&args).unwrap();
     let sums =
-        inputs.chunks(fed).map(|x| oracle::product(&oracle::wide(x), &linear.rows)).collect();
+        inputs.chunks(fed).map(|x| oracle::product(&oracle::wide(x), &microkernel.rows)).collect();
     let summed = rig.read(x);
     let logits = at[2];
     let args = HeadArgs { x, norm, eps: 1e-5, weight: table, first_token, logits };

@@ -1,5 +1,5 @@
-//! What slots have seen, where penalties or biases ask for it: entries as `backend/adjust.rs` has
-//! them.
+//! How often each slot's tokens occurred, kept where penalties or biases need it. An entry's bits
+//! are those of `backend/adjust.rs`.
 
 use binfer_proto::{Bias, Token};
 
@@ -8,7 +8,7 @@ use crate::batch::{BatchOutput, SlotTokens};
 
 /// Entries and biases of all slots.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct TokenCounts {
     vocab: usize,
     /// `[slot][vocab]`; written only for slots that need it.
     entries: Vec<u16>,
@@ -16,7 +16,7 @@ pub(super) struct History {
     biases: Vec<Vec<Bias>>,
 }
 
-impl History {
+impl TokenCounts {
     /// Of `slots` slots and a vocabulary.
     pub(super) fn new(slots: usize, vocab: usize) -> Self {
         Self { vocab, entries: vec![0; slots * vocab], biases: vec![Vec::new(); slots] }
@@ -29,7 +29,7 @@ impl History {
         self.biases[slot].clone_from(&tokens.biases);
     }
 
-    /// The logits that `output` is drawn by: the given ones, or those in `room`.
+    /// The logits that `output` is sampled from: the given ones, or adjusted ones in `room`.
     pub(super) fn adjusted<'a>(
         &self,
         output: &BatchOutput,

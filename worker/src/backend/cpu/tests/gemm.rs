@@ -142,8 +142,8 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         rig.write(at[0], &x);
         rig.write(at[1], &residual);
         rig.upload_tokens(&vec![0; tokens], &[]);
-        let product = |x| bias.add_to(oracle::product(&oracle::wide(x), &weight.rows));
-        let sums = x.chunks(fed).flat_map(product);
+        let gemm = |x| bias.add_to(oracle::product(&oracle::wide(x), &weight.rows));
+        let sums = x.chunks(fed).flat_map(gemm);
         let add = |(sum, residual): (oracle::Sum, &f32)| {
             let residual = f64::from(*residual);
             oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
@@ -173,7 +173,7 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
         let (at, arena) = place(&[(TOKENS, COLS), (TOKENS, ROWS), (1, COLS), (1, ROWS)]);
         rig.allocate(arena, 0, Vec::new());
         let x = rig.random.floats(TOKENS * COLS);
-        let mut product = |x: &[f32], from: Tensor, to: Tensor| {
+        let mut gemm = |x: &[f32], from: Tensor, to: Tensor| {
             rig.write(from, x);
             rig.write(to, &vec![0.0; to.len()]);
             rig.upload_tokens(&vec![0; from.rows], &[]);
@@ -189,12 +189,12 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
             rig.backend.linear_out(&args).unwrap();
             rig.read(to)
         };
-        let together = product(&x, at[0], at[1]);
+        let together = gemm(&x, at[0], at[1]);
         let want: Vec<_> =
             x.chunks(COLS).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();
         assert_near(&together, &want, TOLERANCE, &format!("{level:?} {dtype:?}"));
         for (x, together) in x.chunks(COLS).zip(together.chunks(ROWS)) {
-            assert_eq!(product(x, at[2], at[3]), together, "{level:?} {dtype:?}");
+            assert_eq!(gemm(x, at[2], at[3]), together, "{level:?} {dtype:?}");
         }
     }
 }

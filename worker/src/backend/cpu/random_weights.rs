@@ -7,14 +7,14 @@ use crate::backend::{BackendError, Weight};
 
 impl CpuBackend {
     /// Keeps made up tensors; `done` hears of bytes made so far.
-    pub(super) fn adopt_invented(
+    pub(super) fn pack_random(
         &mut self,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {
         let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
         for (seed, tensor) in (1..).zip(tensors) {
-            weights.push(self.adopt(tensor, &invented(tensor, seed)?)?);
+            weights.push(self.pack(tensor, &random_tensor(tensor, seed)?)?);
             bytes += tensor.bytes();
             done(bytes);
         }
@@ -26,12 +26,12 @@ impl CpuBackend {
 ///
 /// # Errors
 /// For packed types, whose bits are no plain numbers.
-fn invented(tensor: &LocalTensor, seed: u64) -> Result<Vec<Vec<u8>>, BackendError> {
+fn random_tensor(tensor: &LocalTensor, seed: u64) -> Result<Vec<Vec<u8>>, BackendError> {
     let mut state = seed;
-    tensor.parts.iter().map(|part| invented_part(tensor, part, &mut state)).collect()
+    tensor.parts.iter().map(|part| random_part(tensor, part, &mut state)).collect()
 }
 
-fn invented_part(
+fn random_part(
     tensor: &LocalTensor,
     part: &LocalPart,
     state: &mut u64,

@@ -1,4 +1,4 @@
-//! The innermost loops of products: a band of sixteen rows times up to eight tokens.
+//! The gemm's microkernel: a band of sixteen rows times up to eight tokens.
 //!
 //! Per output: multiply-adds over the 32 inputs of a group in order, then the group's scale, then
 //! the next group. That order is the same for any number of tokens and threads, so a token's
@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use super::blocks::{Block, Blocks, with_blocks};
+use super::inputs::Inputs;
 use super::matrix::Matrix;
-use super::panel::{Inputs, Panel};
+use super::panel::Panel;
 use super::simd::{Isa, Kernel, Lanes};
 
 /// How far ahead of use weights are asked for: a page, so that its translation is asked for too.
@@ -16,8 +17,8 @@ const PREFETCH_BYTES: usize = 4096;
 /// Up to so many tokens, weights arrive more slowly than they are used.
 const FEW_TOKENS: usize = 2;
 
-/// Products of some bands with some tokens.
-pub(super) struct Cell<'a> {
+/// A tile of the gemm's output: some bands times some tokens.
+pub(super) struct GemmTile<'a> {
     pub(super) matrix: &'a Matrix,
     pub(super) panel: &'a Panel,
     pub(super) bands: Range<usize>,
@@ -26,7 +27,7 @@ pub(super) struct Cell<'a> {
     pub(super) out: &'a mut [Lanes],
 }
 
-impl Kernel for Cell<'_> {
+impl Kernel for GemmTile<'_> {
     type Out = ();
 
     #[inline(always)]

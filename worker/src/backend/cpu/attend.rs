@@ -4,7 +4,7 @@
 //! chunk's later tokens see its earlier ones. Queries are normed, where asked, and rotated once,
 //! into memory of this file.
 
-use super::attention::{Attention, GROUP_MAX, Place};
+use super::attention::{Attention, GROUP_MAX, HeadPlace};
 use super::cache::{CacheData, Element, LayerCache, Pair};
 use super::panel::Norm;
 use super::rope::RopeTable;
@@ -16,7 +16,7 @@ use crate::batch::{Batch, BatchRow};
 
 /// Memory between the steps of `attend`.
 #[derive(Default)]
-pub(super) struct Mixer {
+pub(super) struct AttendScratch {
     rope: RopeTable,
     queries: Vec<f32>,
     head: Vec<f32>,
@@ -41,7 +41,7 @@ pub(super) struct Attend<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-impl Mixer {
+impl AttendScratch {
     /// A new step begins.
     pub(super) fn upload(&mut self, batch: &Batch) {
         self.rope.clear();
@@ -83,7 +83,7 @@ impl Mixer {
             let block = table[position / block_tokens].index();
             let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
             for (head, (key, value)) in heads.enumerate() {
-                turn(&self.rope, level, *k_norm, token, (key, &mut self.head));
+                norm_and_rotate(&self.rope, level, *k_norm, token, (key, &mut self.head));
                 cache.write(block, head, position % block_tokens, (&self.head, value));
             }
         }
@@ -98,7 +98,7 @@ impl Mixer {
         team.pieces(floats, &mut self.queries[..floats], width, |token, out| {
             let queries = &qkv[token * args.qkv.cols..][..width];
             for heads in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-                turn(rope, level, q_norm, token, heads);
+                norm_and_rotate(rope, level, q_norm, token, heads);
             }
         });
     }
@@ -124,7 +124,7 @@ impl Mixer {
             level.run(Attention {
                 queries: &self.queries[piece * group..][..group],
                 cache: pair,
-                place: Place { shape: cache.shape, table, kv_head },
+                place: HeadPlace { shape: cache.shape, table, kv_head },
                 seen: first_seen(args, end)..end,
                 sinks: sinks.map(|sinks| &sinks[kv_head * heads..][..heads]),
                 out,
@@ -134,7 +134,7 @@ impl Mixer {
 }
 
 /// `out = head` as attention wants it: normed, where asked, and rotated to the token's position.
-fn turn(
+fn norm_and_rotate(
     rope: &RopeTable,
     level: Level,
     norm: Option<Norm<'_>>,
