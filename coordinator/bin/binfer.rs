@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use binfer_coordinator::cli;
 use binfer_coordinator::launch::LaunchError;
+use binfer_coordinator::{cli, text};
 use clap::{Parser, Subcommand};
 
 /// Serves large language models from Hugging Face folders and GGUF files
@@ -33,6 +33,9 @@ enum Command {
     /// Run one rank; the other commands start it
     #[command(hide = true)]
     Worker(binfer_worker::args::WorkerArgs),
+    /// Make text into tokens; the other commands start it
+    #[command(hide = true)]
+    Text(text::process::TextArgs),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => cli::bench::run(&args),
         Command::Shard(args) => cli::shard::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),
+        Command::Text(args) => text::process::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("binfer: {error:#}");

@@ -15,10 +15,13 @@ use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
 use crate::front::ModelInfo;
 use crate::options::Options;
 use crate::sched::{KvGroupConfig, SchedConfig};
-use crate::text::TextModel;
+use crate::text::TextFacts;
+use crate::text::process::{Deadlines, TextConfig, TextSource};
 
 /// Workers must have dialled in by then.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
+/// This very program, whatever has happened to its file: it has the other roles, too.
+const PROGRAM: &str = "/proc/self/exe";
 /// Requests that may wait, and their prompt tokens.
 const QUEUE_MAX: usize = 1024;
 const QUEUE_TOKENS_MAX: usize = 1 << 20;
@@ -42,7 +45,7 @@ impl Blueprint {
             group: GroupId(0),
             epoch: Epoch(1),
             world: options.world,
-            spawn: Spawn::Processes { program: PathBuf::from("/proc/self/exe") },
+            spawn: Spawn::Processes { program: PathBuf::from(PROGRAM) },
             step_deadline: options.step_deadline,
             attach_deadline: ATTACH_DEADLINE,
             load: LoadConfig {
@@ -58,6 +61,18 @@ impl Blueprint {
                 random_weights: self.random_weights,
                 timing: options.timing.clone(),
             },
+        }
+    }
+
+    /// For the text process.
+    pub fn text_config(&self) -> TextConfig {
+        TextConfig {
+            program: PathBuf::from(PROGRAM),
+            source: match self.random_weights {
+                true => TextSource::Numbers(self.source.spec().vocab),
+                false => TextSource::of(&self.source),
+            },
+            deadlines: Deadlines::default(),
         }
     }
 
@@ -91,7 +106,7 @@ impl Blueprint {
     }
 
     /// For the fronts.
-    pub fn model_info(&self, text: &TextModel) -> ModelInfo {
+    pub fn model_info(&self, text: &TextFacts) -> ModelInfo {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ModelInfo {
             name: self.options.name.clone(),

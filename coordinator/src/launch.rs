@@ -23,7 +23,8 @@ use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
 use crate::shard_cache;
-use crate::text::{TextError, TextModel, TextStage};
+use crate::text::process::TextProcess;
+use crate::text::{TextError, TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
@@ -153,24 +154,17 @@ impl Launched {
         let report = self.report.clone();
         let fleet =
             tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
-        let source = Arc::clone(&self.blueprint.source);
-        let random_weights = self.blueprint.random_weights;
-        let build = move || {
-            if random_weights {
-                TextModel::numbers(source.spec().vocab)
-            } else {
-                TextModel::from_source(&source)
-            }
-        };
-        let text = tokio::task::spawn_blocking(build).await.map_err(std::io::Error::other)?;
-        let text = Arc::new(text?);
+        let config = self.blueprint.text_config();
+        let text = tokio::task::spawn_blocking(move || TextProcess::start(config)).await;
+        let text = Arc::new(text.map_err(std::io::Error::other)??);
+        let facts = Arc::clone(text.facts());
         self.report.phase("tokenizer built");
 
         let post = Arc::new(Post::default());
         let core = Core::new(Parts {
             commands: commands_in.clone(),
-            model: Arc::new(self.blueprint.model_info(&text)),
-            text: Arc::clone(&text),
+            model: Arc::new(self.blueprint.model_info(&facts)),
+            text,
             readiness: readiness_out.clone(),
             post: Arc::clone(&post),
             limits: Limits::default(),
@@ -179,7 +173,7 @@ impl Launched {
         let cluster = Cluster { core, readiness: readiness_out, closing };
         let front = start_front(front, cluster, commands_in)?;
         let ends = Ends { commands, readiness, post, stopped };
-        let outcome = self.serve(fleet, text, ends).await;
+        let outcome = self.serve(fleet, facts, ends).await;
         let _ = close.send(());
         match (outcome, tokio::time::timeout(FAREWELL, front).await) {
             (Err(error), _) => Err(error),
@@ -192,7 +186,7 @@ impl Launched {
     async fn serve(
         &self,
         fleet: tokio::task::JoinHandle<Result<(Fleet, Facts), FleetError>>,
-        text: Arc<TextModel>,
+        text: Arc<TextFacts>,
         mut ends: Ends,
     ) -> Result<(), LaunchError> {
         let started = tokio::select! {

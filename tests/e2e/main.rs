@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `parity` | served text equals transformers', at every rank count, in any company |
 //! | `run` | `binfer run` |
+//! | `text` | tokenizers that overrun, panic and die: what requests and the server see |
 //! | `tokens` | tokenizer and chat template against the goldens |
 //! | `bench` | `binfer bench MODEL` |
 //! | `bf16` | the demo model as a folder in bfloat16 |
@@ -57,6 +58,7 @@ mod scripted;
 mod shards;
 mod signals;
 mod strangers;
+mod text;
 mod timing;
 mod tiny;
 mod tokens;

@@ -18,7 +18,8 @@ use binfer_coordinator::front::{
 use binfer_coordinator::http;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use binfer_coordinator::serve::Serve;
-use binfer_coordinator::text::{TextModel, TextStage};
+use binfer_coordinator::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
+use binfer_coordinator::text::{TextFacts, TextStage};
 use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, CommId, Down, Hello, Loaded, Ready, Up, down, up};
@@ -76,14 +77,20 @@ impl Cluster {
     /// Starts a cluster and waits until it is ready.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
         let source = Source::open(model_path()).unwrap();
-        let text = Arc::new(TextModel::from_source(&source).unwrap());
+        let text = TextProcess::start(TextConfig {
+            program: env!("CARGO_BIN_EXE_binfer").into(),
+            source: TextSource::of(&source),
+            deadlines: Deadlines::default(),
+        });
+        let text = Arc::new(text.unwrap());
+        let facts = Arc::clone(text.facts());
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
         let post = Arc::new(Post::default());
         let core = Core::new(Parts {
             commands: commands.clone(),
-            model: Arc::new(model_info(&text, source.spec().vocab)),
-            text: Arc::clone(&text),
+            model: Arc::new(model_info(&facts, source.spec().vocab)),
+            text,
             readiness: readiness_out,
             post: Arc::clone(&post),
             limits: Limits::default(),
@@ -111,7 +118,7 @@ impl Cluster {
         let served = std::thread::spawn(move || {
             runtime().block_on(async {
                 let (fleet, _) = Fleet::start(fleet_config, |_| ()).await?;
-                let text = TextStage::new(text);
+                let text = TextStage::new(facts);
                 let fronts = Fronts::new(post, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
                 let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter: None };
@@ -158,7 +165,7 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn model_info(text: &TextModel, vocab: u32) -> ModelInfo {
+fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
     ModelInfo {
         name: "script".into(),
         context_max: 512,

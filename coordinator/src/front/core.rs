@@ -12,7 +12,8 @@ use super::post::Post;
 use super::stream::Stream;
 use super::{Command, Submit};
 use crate::sched::{Refused, Request, RequestId};
-use crate::text::{Message, TextModel};
+use crate::text::process::{TextJob, TextProcess};
+use crate::text::{Message, TextError};
 use binfer_proto::{Bias, Sampling, Token};
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -29,7 +30,7 @@ pub struct Parts {
     /// Facts about the model.
     pub model: Arc<ModelInfo>,
     /// Tokenizer and chat template.
-    pub text: Arc<TextModel>,
+    pub text: Arc<TextProcess>,
     /// Set by whoever supervises the workers.
     pub readiness: watch::Receiver<Readiness>,
     /// Shared with the serve loop's `Fronts`.
@@ -127,7 +128,7 @@ impl Core {
 
     /// What a token adds to a text; of one that is no part of a text, its name.
     pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
-        self.shared.parts.text.token_bytes(token)
+        self.shared.parts.text.facts().token_bytes(token)
     }
 
     /// Brings answers to their streams, for ever. A front runs it beside whatever reads them: without
@@ -223,13 +224,15 @@ impl Core {
 
     async fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
         checks::prompt(&prompt, self.model(), self.limits())?;
-        let prompt = match prompt {
+        let param = prompt.param();
+        let job = match prompt {
             Prompt::Tokens(tokens) => return Ok(tokens),
-            other => other,
+            Prompt::Text(text) => TextJob::Prompt { text },
+            Prompt::Chat(messages) => TextJob::Chat { messages },
         };
         let text = self.shared.parts.text.clone();
-        let param = prompt.param();
-        let tokens = self.on_pool(move || tokenize(&text, prompt)).await??;
+        let encoded = self.on_pool(move || text.encode(&job)).await?;
+        let tokens = encoded.map_err(|error| self.not_encoded(error))?;
         checks::tokens(&tokens, self.model(), param)?;
         Ok(tokens)
     }
@@ -255,6 +258,14 @@ impl Core {
             .map_err(|_| SubmitError::Failed { message: "work on a prompt was cut off".into() })
     }
 
+    fn not_encoded(&self, error: TextError) -> SubmitError {
+        match error {
+            TextError::Template(cause) => SubmitError::invalid("messages", cause),
+            TextError::Resting(_) => self.unavailable(&error.to_string()),
+            error => SubmitError::Failed { message: error.to_string() },
+        }
+    }
+
     fn busy(&self, message: &str) -> SubmitError {
         let retry_after = self.limits().retry_after;
         SubmitError::Busy { message: message.to_owned(), retry_after }
@@ -273,18 +284,6 @@ impl Prompt {
             Self::Text(_) | Self::Tokens(_) => "prompt",
             Self::Chat(_) => "messages",
         }
-    }
-}
-
-fn tokenize(text: &TextModel, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
-    match prompt {
-        Prompt::Tokens(tokens) => Ok(tokens),
-        Prompt::Text(prompt) => text
-            .encode_prompt(&prompt)
-            .map_err(|error| SubmitError::Failed { message: error.to_string() }),
-        Prompt::Chat(messages) => text
-            .encode_chat(&messages)
-            .map_err(|error| SubmitError::invalid("messages", error.to_string())),
     }
 }
 

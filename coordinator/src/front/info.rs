@@ -1,5 +1,6 @@
 //! What fronts know about the model, the server's state and their own limits.
 
+use crate::text::process::JOBS_AT_ONCE;
 use binfer_proto::{Sampling, Token};
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Default for Limits {
             messages_max: 4096,
             stop_strings_max: 16,
             stop_string_bytes_max: 256,
-            tokenizing_max: 2,
+            tokenizing_max: JOBS_AT_ONCE,
             tokenizing_queue_max: 256,
             retry_after: Duration::from_secs(1),
         }

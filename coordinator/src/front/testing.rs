@@ -3,6 +3,7 @@
 use super::{Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Post, Readiness};
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::TextStage;
+use crate::text::process::TextProcess;
 use crate::text::testing::{END, byte_tokens, model};
 use binfer_proto::{Logprob, Token};
 use std::collections::VecDeque;
@@ -53,7 +54,8 @@ pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripte
     let (commands, incoming) = mpsc::channel(64);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
     let post = Arc::new(Post::default());
-    let text = Arc::new(model());
+    let text = Arc::new(TextProcess::in_thread(Arc::new(model())));
+    let facts = Arc::clone(text.facts());
     let core = Core::new(Parts {
         commands,
         model: Arc::new(ModelInfo {
@@ -61,11 +63,11 @@ pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripte
             context_max: 256,
             vocab: 264,
             end_ids: vec![END],
-            sampling: text.sampling(),
+            sampling: facts.sampling(),
             salt: 7,
             created: 0x1234,
         }),
-        text: text.clone(),
+        text,
         readiness: readiness_out,
         post: post.clone(),
         limits: Limits::default(),
@@ -75,7 +77,7 @@ pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripte
     let serve_loop = ServeLoop {
         scripts: scripts.into(),
         fronts: Fronts::new(post, unread_bytes_max),
-        text: TextStage::new(text),
+        text: TextStage::new(facts),
         running: Vec::new(),
         seen: seen_in,
         cancelled: cancelled_in,

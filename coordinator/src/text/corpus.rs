@@ -36,7 +36,7 @@ fn sentence_pieces_are_those_of_transformers_and_sentencepiece() {
     let corpus = corpus();
     let model = mistral(&corpus);
     corpus.check("spm", |line| ids(&model, line));
-    corpus.check("spm_text", |line| model.decode(&ids(&model, line)));
+    corpus.check("spm_text", |line| model.facts.decode(&ids(&model, line)));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn text_in_random_pieces_is_the_text_at_once() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(random >> 33).unwrap() % end
     };
-    let mut stage = TextStage::new(Arc::clone(&model));
+    let mut stage = TextStage::new(Arc::clone(model.facts()));
     // Answers from any token to any other: many begin and end within a character.
     for _ in 0..2000 {
         let start = below(all.len() - 60);
@@ -76,11 +76,11 @@ fn text_in_random_pieces_is_the_text_at_once() {
         }
         stage.close(id);
         let mut bytes: Vec<u8> =
-            tokens.iter().flat_map(|id| model.vocab.bytes(*id)).copied().collect();
+            tokens.iter().flat_map(|id| model.facts.vocab.bytes(*id)).copied().collect();
         if bytes.first() == Some(&b' ') {
             bytes.remove(0);
         }
         assert_eq!(piecewise, String::from_utf8_lossy(&bytes), "{tokens:?}");
-        assert_eq!(piecewise, model.decode(tokens), "{tokens:?}");
+        assert_eq!(piecewise, model.facts.decode(tokens), "{tokens:?}");
     }
 }

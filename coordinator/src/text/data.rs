@@ -2,6 +2,7 @@
 
 use super::TextError;
 use super::pre::Pre;
+use super::vocab::Word;
 use binfer_proto::Token;
 use binfer_shard::gguf::Metadata;
 
@@ -101,10 +102,12 @@ impl TextData {
         index.and_then(|index| self.tokens.get(index)).map_or("", String::as_str)
     }
 
-    /// The written tokens by id, `None` for those that are not part of a text.
-    pub(super) fn visible(&self) -> impl Iterator<Item = Option<&str>> {
-        let all = self.tokens.iter().zip(&self.kinds);
-        all.map(|(word, kind)| (*kind != TokenKind::Control).then_some(word.as_str()))
+    /// The written tokens by id.
+    pub(super) fn words(&self) -> impl Iterator<Item = Word<'_>> {
+        self.tokens.iter().zip(&self.kinds).map(|(word, kind)| match kind {
+            TokenKind::Control => Word::Hidden(word),
+            TokenKind::Normal | TokenKind::Added => Word::Part(word),
+        })
     }
 
     /// Tokens that end an answer: the one that the file names, and those known by their names.

@@ -1,17 +1,19 @@
 //! Text to tokens and back: tokenizer, chat template, detokeniser, stop strings.
 //!
-//! [`TextModel`] serves the fronts, before a request is submitted; [`TextStage`] serves the serve
-//! loop, after a step. Deliberately absent: any download, and any tokenizer that would have to be
-//! guessed.
+//! [`TextProcess`](process::TextProcess) serves the fronts, before a request is submitted: it has
+//! another process use a [`TextModel`]. [`TextStage`] serves the serve loop, after a step.
+//! Deliberately absent: any download, and any tokenizer that would have to be guessed.
 
 mod clock;
 #[cfg(test)]
 mod corpus;
 mod data;
 mod detokenize;
+mod facts;
 mod hf;
 mod pieces;
 mod pre;
+pub mod process;
 #[cfg(test)]
 mod reference;
 mod stage;
@@ -26,6 +28,7 @@ mod vocab;
 
 pub use data::{Family, TextData, TokenKind};
 pub use detokenize::Detokenizer;
+pub use facts::TextFacts;
 pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Message};
@@ -35,8 +38,8 @@ pub use vocab::{Spelling, Vocab};
 use binfer_proto::{Sampling, Token};
 use binfer_shard::Source;
 use binfer_shard::gguf::Metadata;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokenizers::Tokenizer;
 
 /// What can be wrong with a model's text files, or a conversation.
@@ -69,20 +72,29 @@ pub enum TextError {
     /// The chat template is wrong, or refuses a conversation.
     #[error("{0}")]
     Template(String),
+    /// What the text process said of the model's files or of a text.
+    #[error("{0}")]
+    Told(String),
+    /// The text process was ended over a text, or at its start.
+    #[error("{0}")]
+    Lost(String),
+    /// The text process ended too often to be there now.
+    #[error(
+        "the model's tokenizer ended too often and is left alone for a minute; the last time {0}"
+    )]
+    Resting(String),
 }
 
 /// Everything about text that a model brings.
 #[derive(Debug)]
 pub struct TextModel {
     tokenizer: Tokenizer,
-    vocab: Vocab,
     template: Option<ChatTemplate>,
     /// Begins every plain prompt.
     bos: Option<Token>,
     /// Whether the tokenizer adds what its post-processor says to plain prompts.
     add_special: bool,
-    end_ids: Vec<Token>,
-    sampling: Sampling,
+    facts: Arc<TextFacts>,
 }
 
 /// What a model draws with whose files say nothing.
@@ -136,12 +148,15 @@ impl TextModel {
         };
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
-            vocab: Vocab::new(data.visible(), spelling),
             template: template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?,
             bos: data.bos.filter(|_| data.add_bos),
             add_special: true,
-            end_ids: data.end_ids(),
-            sampling: SAMPLING_DEFAULT,
+            facts: Arc::new(TextFacts {
+                vocab: Vocab::new(data.words(), spelling),
+                end_ids: data.end_ids(),
+                sampling: SAMPLING_DEFAULT,
+                has_template: template.is_some(),
+            }),
         })
     }
 
@@ -166,35 +181,9 @@ impl TextModel {
         template.render(messages)
     }
 
-    /// Whether the model can chat.
-    pub fn has_template(&self) -> bool {
-        self.template.is_some()
-    }
-
-    /// The text of `tokens`, control tokens left out.
-    pub fn decode(&self, tokens: &[Token]) -> String {
-        let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
-        tokens.iter().for_each(|token| detokenizer.push(&self.vocab, *token, &mut text));
-        detokenizer.finish(&mut text);
-        text
-    }
-
-    /// What a token adds to a text; of one that is no part of a text, its name.
-    pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
-        match self.vocab.bytes(token) {
-            [] => self.tokenizer.id_to_token(token).unwrap_or_default().into_bytes().into(),
-            bytes => bytes.into(),
-        }
-    }
-
-    /// Tokens that end an answer.
-    pub fn end_ids(&self) -> &[Token] {
-        &self.end_ids
-    }
-
-    /// How tokens are drawn where a request does not say it.
-    pub fn sampling(&self) -> Sampling {
-        self.sampling
+    /// Everything but the way from text to tokens.
+    pub fn facts(&self) -> &Arc<TextFacts> {
+        &self.facts
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<tokenizers::Encoding, TextError> {

@@ -66,9 +66,9 @@ fn pieces_are_those_of_transformers() {
     for Line { text, ids, decoded } in &PIECES.lines {
         let prompt = MODEL.encode_prompt(text).unwrap();
         assert_eq!((prompt[0], &prompt[1..]), (1, ids.as_slice()), "{text:?}");
-        assert_eq!(&MODEL.decode(&prompt), decoded, "{text:?}");
+        assert_eq!(&MODEL.facts.decode(&prompt), decoded, "{text:?}");
     }
-    assert_eq!(MODEL.end_ids(), [2]);
+    assert_eq!(MODEL.facts.end_ids(), [2]);
 }
 
 proptest! {
@@ -77,18 +77,18 @@ proptest! {
         let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
         for id in &ids {
             let mut piece = String::new();
-            detokenizer.push(&MODEL.vocab, *id, &mut piece);
+            detokenizer.push(&MODEL.facts.vocab, *id, &mut piece);
             text.push_str(&piece);
         }
         detokenizer.finish(&mut text);
-        prop_assert_eq!(text, MODEL.decode(&ids));
+        prop_assert_eq!(text, MODEL.facts.decode(&ids));
     }
 
     #[test]
     fn any_text_survives_the_way_there_and_back(text in "\\PC{0,20}") {
         prop_assume!(!text.contains('\u{2581}'));
         let ids = MODEL.encode_prompt(&text).unwrap();
-        prop_assert_eq!(MODEL.decode(&ids), text);
+        prop_assert_eq!(MODEL.facts.decode(&ids), text);
     }
 }
 
@@ -98,7 +98,7 @@ fn a_text_is_as_it_stands_without_the_prefix() {
         TextModel::new(&TextData { add_space_prefix: false, ..sentence_piece(&PIECES) }).unwrap();
     let (with, without) = (MODEL.encode_prompt("x").unwrap(), model.encode_prompt("x").unwrap());
     assert_eq!((with.len(), without.len()), (3, 2));
-    assert_eq!(model.decode(&with), " x");
+    assert_eq!(model.facts.decode(&with), " x");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! It runs between the scheduler and the mailboxes and knows neither. All its state follows from
 //! the tokens delivered so far, so it can be rebuilt from the journal.
 
-use super::TextModel;
+use super::TextFacts;
 use super::detokenize::Detokenizer;
 use super::stop::StopMatcher;
 use crate::sched::{Delivery, Finish, RequestId};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Detokenisers and stop matchers of the requests that run.
 #[derive(Debug)]
 pub struct TextStage {
-    model: Arc<TextModel>,
+    facts: Arc<TextFacts>,
     open: BTreeMap<RequestId, Answer>,
     text: String,
 }
@@ -37,8 +37,8 @@ struct Answer {
 
 impl TextStage {
     /// None open.
-    pub fn new(model: Arc<TextModel>) -> Self {
-        Self { model, open: BTreeMap::new(), text: String::new() }
+    pub fn new(facts: Arc<TextFacts>) -> Self {
+        Self { facts, open: BTreeMap::new(), text: String::new() }
     }
 
     /// A request was admitted.
@@ -61,7 +61,7 @@ impl TextStage {
             return Pushed { text: "", stop: false };
         }
         for token in &delivery.tokens {
-            answer.detokenizer.push(&self.model.vocab, *token, &mut self.text);
+            answer.detokenizer.push(&self.facts.vocab, *token, &mut self.text);
         }
         let ended = matches!(delivery.finish, Some(Finish::Stop | Finish::Length));
         if ended {

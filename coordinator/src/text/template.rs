@@ -7,10 +7,10 @@ use super::TextError;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One message of a conversation, as templates see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant` or what the template knows.
     pub role: String,

@@ -16,7 +16,7 @@ fn streamed(model: &TextModel, tokens: &[Token]) -> Vec<String> {
         .iter()
         .map(|token| {
             let mut piece = String::new();
-            detokenizer.push(&model.vocab, *token, &mut piece);
+            detokenizer.push(&model.facts.vocab, *token, &mut piece);
             piece
         })
         .collect();
@@ -41,7 +41,7 @@ proptest! {
         let model = model();
         let at_once = model.tokenizer.decode(&ids, true).unwrap();
         prop_assert_eq!(streamed(&model, &ids).concat(), at_once.clone());
-        prop_assert_eq!(model.decode(&ids), at_once);
+        prop_assert_eq!(model.facts.decode(&ids), at_once);
     }
 
     #[test]
@@ -56,7 +56,7 @@ proptest! {
     #[test]
     fn encoding_is_undone_by_decoding(text in "\\PC{0,20}") {
         let model = model();
-        prop_assert_eq!(model.decode(&model.encode_prompt(&text).unwrap()), text);
+        prop_assert_eq!(model.facts.decode(&model.encode_prompt(&text).unwrap()), text);
     }
 
     #[test]
@@ -91,8 +91,8 @@ fn control_tokens_are_parsed_in_prompts_unless_they_are_text() {
     assert_eq!(model.encode_prompt("hello1").unwrap(), [262, 3 + u32::from(b'1')]);
     let plain = build_tokenizer(&data(), ControlTokens::Text).unwrap();
     assert_eq!(plain.encode_fast("<|im_end|>", true).unwrap().len(), "<|im_end|>".len());
-    assert_eq!(model.decode(&[1, 262, END]), "hello");
-    assert_eq!(model.end_ids(), [0, END]);
+    assert_eq!(model.facts.decode(&[1, 262, END]), "hello");
+    assert_eq!(model.facts.end_ids(), [0, END]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn delivery(text: &str, finish: Option<Finish>) -> Delivery {
 
 #[test]
 fn the_stage_holds_back_what_may_be_a_stop_string() {
-    let mut stage = TextStage::new(Arc::new(model()));
+    let mut stage = TextStage::new(Arc::clone(model().facts()));
     stage.open(ID, &["END".into()]);
     let mut push = |text, finish| {
         let pushed = stage.push(&delivery(text, finish));
@@ -191,7 +191,7 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
 
 #[test]
 fn the_stage_flushes_a_broken_character_at_the_end_only() {
-    let mut stage = TextStage::new(Arc::new(model()));
+    let mut stage = TextStage::new(Arc::clone(model().facts()));
     stage.open(ID, &["\u{FFFD}!".into()]);
     let half = Delivery { tokens: byte_tokens(&[0xF0, 0x9F]).into(), ..delivery("", None) };
     assert_eq!(stage.push(&half).text, "");

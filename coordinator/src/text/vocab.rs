@@ -3,14 +3,19 @@
 //! A token that its spelling does not cover stands for itself, as in tokenizers' decoders.
 
 use binfer_proto::Token;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Bytes of every token. Hidden tokens and ids that do not exist have none.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Vocab {
+    #[serde(with = "latin1")]
     bytes: Vec<u8>,
     /// Where token `i` begins; one entry more than tokens.
     starts: Vec<u32>,
     drops_first_space: bool,
+    /// How hidden tokens are written.
+    names: BTreeMap<Token, String>,
 }
 
 /// How a vocabulary writes bytes.
@@ -25,33 +30,53 @@ pub enum Spelling {
     },
 }
 
+/// A token's written form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word<'a> {
+    /// Part of a text.
+    Part(&'a str),
+    /// Not part of a text.
+    Hidden(&'a str),
+    /// No token has this id.
+    Hole,
+}
+
 impl Vocab {
-    /// Of written tokens by id; `None` for those that are not part of a text.
-    pub(super) fn new<'a>(
-        words: impl Iterator<Item = Option<&'a str>>,
-        spelling: Spelling,
-    ) -> Self {
+    /// Of written tokens by id.
+    pub(super) fn new<'a>(words: impl Iterator<Item = Word<'a>>, spelling: Spelling) -> Self {
         let table = byte_table();
         let (mut bytes, mut starts) = (Vec::new(), vec![0]);
-        for word in words {
-            let word = word.unwrap_or_default();
-            match spelling {
-                Spelling::ByteLevel => byte_level(word, &table, &mut bytes),
-                Spelling::SentencePiece { .. } => sentence_piece(word, &mut bytes),
+        let mut names = BTreeMap::new();
+        for (id, word) in (0..).zip(words) {
+            match (word, spelling) {
+                (Word::Hidden(name), _) => drop(names.insert(id, name.to_owned())),
+                (Word::Hole, _) => {}
+                (Word::Part(word), Spelling::ByteLevel) => byte_level(word, &table, &mut bytes),
+                (Word::Part(word), Spelling::SentencePiece { .. }) => {
+                    sentence_piece(word, &mut bytes);
+                }
             }
             starts.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         }
         let drops_first_space = spelling == Spelling::SentencePiece { drops_first_space: true };
-        Self { bytes, starts, drops_first_space }
+        Self { bytes, starts, drops_first_space, names }
     }
 
     /// The bytes that `token` adds to a text.
     pub fn bytes(&self, token: Token) -> &[u8] {
         let Ok(index) = usize::try_from(token) else { return &[] };
         match (self.starts.get(index), self.starts.get(index + 1)) {
-            (Some(start), Some(end)) => &self.bytes[*start as usize..*end as usize],
+            // Another process wrote the table.
+            (Some(start), Some(end)) => {
+                self.bytes.get(*start as usize..*end as usize).unwrap_or_default()
+            }
             _ => &[],
         }
+    }
+
+    /// How a hidden token is written; nothing for any other.
+    pub(super) fn name(&self, token: Token) -> &str {
+        self.names.get(&token).map_or("", String::as_str)
     }
 
     /// Whether a text begins with a space that is not part of it.
@@ -101,4 +126,20 @@ fn byte_table() -> [Option<u8>; 324] {
         }
     }
     table
+}
+
+/// Any bytes as JSON text: a byte is the character with its number.
+mod latin1 {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        out.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(input: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(input)?;
+        text.chars().map(|c| u8::try_from(c).map_err(D::Error::custom)).collect()
+    }
 }

@@ -86,7 +86,7 @@ fn parse(golden: &Value, text: &TextModel) -> Golden {
         text: golden["text"].as_str().map(str::to_owned),
         messages: golden.get("messages").cloned(),
         prompt_ids: ids(&golden["prompt_ids"]),
-        whole: text.decode(&all),
+        whole: text.facts().decode(&all),
         generated: golden["generated"].as_str().unwrap().to_owned(),
         text_tokens: usize::try_from(golden["text_tokens"].as_u64().unwrap()).unwrap(),
         ids: all,

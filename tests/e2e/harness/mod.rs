@@ -19,7 +19,8 @@ pub(crate) use http::{Client, Reply, Streamed};
 pub(crate) use permits::Permit;
 pub(crate) use prng::Prng;
 pub(crate) use process::{
-    is_alive, is_waiting, maps, newest_thread_named, send_signal, traces, workers_of,
+    is_alive, is_waiting, maps, newest_thread_named, send_signal, text_process_of, traces,
+    workers_of,
 };
 pub(crate) use scratch::Scratch;
 pub(crate) use server::Server;

@@ -16,14 +16,28 @@ pub(crate) fn workers_of(parent: u32) -> Vec<(usize, u32)> {
     found
 }
 
-/// The rank of `pid` if it is a worker of `parent`. A process that ended has no command line.
+/// The text process that `parent` started.
+pub(crate) fn text_process_of(parent: u32) -> Option<u32> {
+    let parent = parent.to_string();
+    let mut pids = (fs::read_dir("/proc").unwrap().flatten())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| role_of(*pid, "text", &parent).is_some())
+}
+
+/// The rank of `pid` if it is a worker of `parent`.
 fn worker_rank(pid: u32, parent: &str) -> Option<usize> {
+    let words = role_of(pid, "worker", parent)?;
+    words.iter().skip_while(|word| *word != "--rank").nth(1)?.parse().ok()
+}
+
+/// The command line of `pid` if `parent` gave it this role. A process that ended has none.
+fn role_of(pid: u32, role: &str, parent: &str) -> Option<Vec<String>> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words: Vec<&str> =
-        line.split(|byte| *byte == 0).filter_map(|word| str::from_utf8(word).ok()).collect();
-    let after = |flag: &str| words.iter().skip_while(|word| **word != flag).nth(1).copied();
-    (words.get(1) == Some(&"worker") && after("--parent") == Some(parent)).then_some(())?;
-    after("--rank")?.parse().ok()
+    let words = line.split(|byte| *byte == 0);
+    let words: Vec<String> =
+        words.filter_map(|word| String::from_utf8(word.to_vec()).ok()).collect();
+    let of_parent = words.windows(2).any(|pair| pair == ["--parent", parent]);
+    (words.get(1).is_some_and(|word| word == role) && of_parent).then_some(words)
 }
 
 /// Whether the process runs or is stopped; a zombie is not alive.

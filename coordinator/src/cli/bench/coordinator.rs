@@ -32,7 +32,8 @@ use crate::meter::{StepCost, StepMeter};
 use crate::report::{Report, Verbosity};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::Serve;
-use crate::text::{SAMPLING_DEFAULT, TextModel, TextStage};
+use crate::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
+use crate::text::{SAMPLING_DEFAULT, TextStage};
 use crate::timing::Timing;
 
 /// Steps before the measured ones: streams begin, memory settles.
@@ -65,7 +66,11 @@ pub(super) struct CoordinatorBench {
 pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     let path = locate(&bench.model, None, &Report::new(Verbosity::Normal))?.path;
     let source = Source::open(path.clone())?;
-    let text = Arc::new(TextModel::from_source(&source)?);
+    let text = Arc::new(TextProcess::start(TextConfig {
+        program: PathBuf::from("/proc/self/exe"),
+        source: TextSource::of(&source),
+        deadlines: Deadlines::default(),
+    })?);
     let vocab = source.spec().vocab;
     let mut rows = Vec::new();
     for (streams, step_us) in
@@ -110,7 +115,7 @@ struct Setup {
 
 impl Setup {
     /// Runs one coordinator from start to end.
-    async fn measure(&self, text: Arc<TextModel>) -> Result<Vec<String>> {
+    async fn measure(&self, text: Arc<TextProcess>) -> Result<Vec<String>> {
         let (instance, socket) = config::fresh_socket();
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("listening")?;
         let mut peer = self.start_peer(&instance, &socket, &listener)?;
@@ -132,7 +137,7 @@ impl Setup {
         let front = std::thread::spawn(move || front(listener, core, closing));
         let mut serve = Serve {
             sched: Scheduler::new(self.sched_config(&facts))?,
-            text: TextStage::new(text),
+            text: TextStage::new(Arc::clone(text.facts())),
             fronts: Fronts::new(post, UNREAD_BYTES_MAX),
             fleet,
             commands,

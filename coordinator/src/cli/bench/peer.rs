@@ -94,7 +94,7 @@ fn speakable(model: &Path) -> Result<Vec<Token>> {
     let source = Source::open(model)?;
     let text = TextModel::from_source(&source)?;
     let whole = |token: &Token| {
-        let piece = text.decode(&[*token]);
+        let piece = text.facts().decode(&[*token]);
         !piece.is_empty() && !piece.contains(char::REPLACEMENT_CHARACTER)
     };
     let tokens: Vec<Token> = (0..source.spec().vocab).filter(whole).collect();

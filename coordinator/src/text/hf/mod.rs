@@ -11,12 +11,14 @@ mod settings;
 mod tests;
 
 use super::tokenizer::guarded;
-use super::{ChatTemplate, TextError, TextModel, Vocab};
+use super::vocab::Word;
+use super::{ChatTemplate, TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
 use decoder::Header;
 use files::{Folder, TOKENIZER};
 use settings::Settings;
 use std::path::Path;
+use std::sync::Arc;
 use tokenizers::{AddedToken, Tokenizer};
 
 /// Token ids are below this: the way back is a table over them.
@@ -51,15 +53,19 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
         let written = |token: &Option<String>| token.clone().unwrap_or_default();
         ChatTemplate::new(source, &written(&settings.bos), &written(&settings.eos))
     });
-    Ok(TextModel {
-        vocab: Vocab::new(words.iter().map(Option::as_deref), spelling),
-        tokenizer,
-        template: template.transpose()?,
-        bos,
-        add_special,
+    let special = tokenizer.get_added_vocabulary();
+    let words = words.iter().map(|word| match word.as_deref() {
+        None => Word::Hole,
+        Some(word) if special.is_special_token(word) => Word::Hidden(word),
+        Some(word) => Word::Part(word),
+    });
+    let facts = Arc::new(TextFacts {
+        vocab: Vocab::new(words, spelling),
         end_ids,
         sampling: settings.sampling,
-    })
+        has_template: template.is_some(),
+    });
+    Ok(TextModel { tokenizer, template: template.transpose()?, bos, add_special, facts })
 }
 
 /// Adds what only tokenizer_config.json names, and makes special what it calls so.
@@ -92,15 +98,13 @@ fn check_id(tokenizer: &Tokenizer, content: &str, id: Token) -> Result<(), Strin
     Err(format!("the token {content:?} has id {found} here, and {id} where it is added"))
 }
 
-/// The written form of every token by id; `None` for special ones and holes.
+/// The written form of every token by id; `None` for holes.
 fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, String> {
     let ids = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id.saturating_add(1));
     if ids > IDS_MAX {
         return Err(format!("token id {} is not below {IDS_MAX}", ids - 1));
     }
-    let added = tokenizer.get_added_vocabulary();
-    let word = |id| tokenizer.id_to_token(id).filter(|word| !added.is_special_token(word));
-    Ok((0..ids).map(word).collect())
+    Ok((0..ids).map(|id| tokenizer.id_to_token(id)).collect())
 }
 
 /// What a plain prompt begins with, and whether tokenizer.json adds its special tokens to it.

@@ -111,7 +111,7 @@ fn streamed(model: &TextModel, ids: &[u32]) -> String {
     let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
     for id in ids {
         let mut piece = String::new();
-        detokenizer.push(&model.vocab, *id, &mut piece);
+        detokenizer.push(&model.facts.vocab, *id, &mut piece);
         text.push_str(&piece);
     }
     detokenizer.finish(&mut text);
@@ -132,9 +132,9 @@ fn a_chat_is_that_of_the_golden() {
     let ids = |key: &str| serde_json::from_value::<Vec<u32>>(chat[key].clone()).unwrap();
     assert_eq!(QWEN3.render_chat(&messages).unwrap(), chat["rendered"].as_str().unwrap());
     assert_eq!(QWEN3.encode_chat(&messages).unwrap(), ids("prompt_ids"));
-    assert_eq!(QWEN3.decode(&ids("ids")), chat["generated"].as_str().unwrap());
-    assert_eq!(QWEN3.end_ids(), [349, 351]);
-    let sampling = QWEN3.sampling();
+    assert_eq!(QWEN3.facts.decode(&ids("ids")), chat["generated"].as_str().unwrap());
+    assert_eq!(QWEN3.facts.end_ids(), [349, 351]);
+    let sampling = QWEN3.facts.sampling();
     assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.6, 20, 0.95));
 }
 
@@ -143,16 +143,16 @@ proptest! {
     fn byte_level_text_is_that_of_the_library(ids in prop::collection::vec(0_u32..356, 0..40)) {
         let at_once = QWEN3.tokenizer.decode(&ids, true).unwrap();
         prop_assert_eq!(streamed(&QWEN3, &ids), at_once.clone());
-        prop_assert_eq!(QWEN3.decode(&ids), at_once);
+        prop_assert_eq!(QWEN3.facts.decode(&ids), at_once);
     }
 
     #[test]
     fn sentence_piece_text_is_that_of_the_library(ids in prop::collection::vec(0_u32..272, 0..40)) {
         let at_once = PIECES.tokenizer.decode(&ids, true).unwrap();
-        prop_assert_eq!(streamed(&PIECES, &ids), PIECES.decode(&ids));
+        prop_assert_eq!(streamed(&PIECES, &ids), PIECES.facts.decode(&ids));
         // The library replaces each byte of a run that is broken anywhere.
         if !at_once.contains(char::REPLACEMENT_CHARACTER) {
-            prop_assert_eq!(PIECES.decode(&ids), at_once);
+            prop_assert_eq!(PIECES.facts.decode(&ids), at_once);
         }
     }
 
@@ -188,7 +188,7 @@ fn templates_stand_in_several_places() {
     let copy = Copy::qwen3();
     let rendered = |copy: &Copy| copy.open().unwrap().render_chat(&[message("user", "x")]).unwrap();
     copy.edit(NAMES[1], |config| config["chat_template"] = Value::Null);
-    assert!(!copy.open().unwrap().has_template());
+    assert!(!copy.open().unwrap().facts.has_template());
     copy.write("chat_template.json", br#"{"chat_template": "of json"}"#);
     assert_eq!(rendered(&copy), "of json");
     let named = |name: &str| json!([{ "name": name, "template": "named {{ eos_token }}" }]);
@@ -204,14 +204,17 @@ fn templates_stand_in_several_places() {
 fn end_tokens_come_from_the_first_file_that_has_them() {
     let copy = Copy::qwen3();
     copy.edit(NAMES[2], |config| config["eos_token_id"] = 7.into());
-    assert_eq!(copy.open().unwrap().end_ids(), [7, 351]);
+    assert_eq!(copy.open().unwrap().facts.end_ids(), [7, 351]);
     copy.edit(NAMES[2], |config| {
         *config = json!({ "repetition_penalty": 1.05, "top_k": -1, "min_p": 0.02 });
     });
     let model = copy.open().unwrap();
-    assert_eq!(model.end_ids(), [351]);
-    assert_eq!((model.sampling().temperature, model.sampling().top_k), (1.0, 0));
-    assert_eq!((model.sampling().min_p, model.sampling().repetition_penalty), (0.02, 1.05));
+    assert_eq!(model.facts.end_ids(), [351]);
+    assert_eq!((model.facts.sampling().temperature, model.facts.sampling().top_k), (1.0, 0));
+    assert_eq!(
+        (model.facts.sampling().min_p, model.facts.sampling().repetition_penalty),
+        (0.02, 1.05)
+    );
     for name in &NAMES[1..] {
         std::fs::remove_file(copy.0.join(name)).unwrap();
     }
@@ -248,7 +251,7 @@ fn exercise(copy: &Copy) {
     if let Ok(model) = copy.open() {
         let _ = model.encode_prompt("How many 12 ships<|im_end|>\n");
         let _ = model.encode_chat(&[message("user", "x")]);
-        model.decode(&[0, 108, 60, 242, 349, 350, 351, 400]);
+        model.facts.decode(&[0, 108, 60, 242, 349, 350, 351, 400]);
     }
 }
 

@@ -1,0 +1,66 @@
+//! What the coordinator knows of a model's text: the way back from tokens, and settings.
+//!
+//! The text process reads the model's files and sends this. Deliberately absent: tokenizer and
+//! chat template, which stay there.
+
+use super::detokenize::Detokenizer;
+use super::vocab::Vocab;
+use binfer_proto::{Sampling, Token};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// Everything about a model's text but the way from text to tokens.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TextFacts {
+    pub(super) vocab: Vocab,
+    pub(super) end_ids: Vec<Token>,
+    #[serde(with = "SamplingFields")]
+    pub(super) sampling: Sampling,
+    pub(super) has_template: bool,
+}
+
+impl TextFacts {
+    /// The text of `tokens`, control tokens left out.
+    pub fn decode(&self, tokens: &[Token]) -> String {
+        let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
+        tokens.iter().for_each(|token| detokenizer.push(&self.vocab, *token, &mut text));
+        detokenizer.finish(&mut text);
+        text
+    }
+
+    /// What a token adds to a text; of one that is no part of a text, its name.
+    pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
+        match self.vocab.bytes(token) {
+            [] => self.vocab.name(token).as_bytes().into(),
+            bytes => bytes.into(),
+        }
+    }
+
+    /// Tokens that end an answer.
+    pub fn end_ids(&self) -> &[Token] {
+        &self.end_ids
+    }
+
+    /// How tokens are drawn where a request does not say it.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// Whether the model can chat.
+    pub fn has_template(&self) -> bool {
+        self.has_template
+    }
+}
+
+/// The fields of [`Sampling`], for serde.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Sampling")]
+struct SamplingFields {
+    temperature: f32,
+    top_k: u32,
+    top_p: f32,
+    min_p: f32,
+    repetition_penalty: f32,
+    presence_penalty: f32,
+    frequency_penalty: f32,
+}

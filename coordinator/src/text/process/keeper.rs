@@ -1,0 +1,278 @@
+//! Keeps a text process running, and knows who waits for what.
+//!
+//! One thread starts the process, listens to it and starts it again; the kernel ends the process
+//! with that thread, so nothing is orphaned. Those who ask wait for its word alone.
+
+use super::Deadlines;
+use super::life::{Life, Program};
+use super::wire::{self, Answer, Refusal};
+use crate::text::{TextError, TextFacts};
+use binfer_proto::Token;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::PipeWriter;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Starts within [`STARTS_WITHIN`]: a model whose text ends the process again and again must not
+/// keep the machine busy with that.
+const STARTS_MAX: usize = 10;
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a job went.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Tokens(Vec<Token>),
+    Refused(TextError),
+    /// The process ended while it had the job, by itself or because of another one.
+    Ended(String),
+    /// The process was ended because of this job.
+    Late,
+}
+
+impl Asked {
+    /// What that means for a job that was alone.
+    pub(super) fn judged(self, deadline: Duration) -> Result<Vec<Token>, TextError> {
+        let lost = |cause: String| {
+            let cause = format!("this text cannot be made into tokens: {cause}");
+            Err(TextError::Lost(cause))
+        };
+        match self {
+            Self::Tokens(tokens) => Ok(tokens),
+            Self::Refused(error) => Err(error),
+            Self::Ended(cause) => lost(format!("the model's tokenizer was ended over it: {cause}")),
+            Self::Late => lost(format!(
+                "the model's tokenizer or template took more than {} s over it",
+                deadline.as_secs_f32()
+            )),
+        }
+    }
+}
+
+/// The state that those who ask share with the keeper.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    input: Option<Arc<Mutex<PipeWriter>>>,
+    /// Of the last job; 0 is a process's own.
+    last_id: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    /// What the process said at its first start.
+    facts: Option<Vec<u8>>,
+    /// Why a start failed, in the process's words.
+    refusal: Option<Refusal>,
+    closing: bool,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Starting,
+    Serving,
+    /// It is not started again, for now or ever: the reason why it ended.
+    Resting(String),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    until: Instant,
+    answer: Sender<Asked>,
+}
+
+impl Shared {
+    /// Asks the process, once it runs, and waits for its answer.
+    pub(super) fn ask(&self, payload: &[u8], deadline: Duration) -> Asked {
+        let (answer, answered) = channel();
+        let (id, input) = {
+            let mut state = self.settled();
+            let Some(input) = state.input.clone() else {
+                return Asked::Refused(TextError::Resting(state.cause().to_owned()));
+            };
+            state.last_id += 1;
+            let id = state.last_id;
+            let until = Instant::now() + deadline;
+            state.waiting.insert(id, Waiting { until, answer });
+            (id, input)
+        };
+        // If this fails, the process has ended, and the keeper says so.
+        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = wire::write(&mut *input, id, payload);
+        drop(input);
+        answered.recv().unwrap_or_else(|_| Asked::Ended("nobody keeps it any more".into()))
+    }
+
+    /// Ends the process for good.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.lock().phase, Phase::Starting)
+    }
+
+    /// Why the process must end now. Jobs that are late learn it here.
+    pub(super) fn reason_to_end(&self, now: Instant) -> Option<String> {
+        let mut state = self.lock();
+        let before = state.waiting.len();
+        state.waiting.retain(|_, waiting| {
+            let late = waiting.until <= now;
+            if late {
+                let _ = waiting.answer.send(Asked::Late);
+            }
+            !late
+        });
+        let late = (state.waiting.len() < before).then(|| "a job took too long".to_owned());
+        late.or_else(|| state.closing.then(|| "it is no longer needed".to_owned()))
+    }
+
+    /// The process has read the model's files.
+    pub(super) fn has_started(&self, facts: Vec<u8>) -> Result<(), String> {
+        let mut state = self.lock();
+        if *state.facts.get_or_insert_with(|| facts.clone()) != facts {
+            return Err("the model's files are others than at the server's start".into());
+        }
+        state.phase = Phase::Serving;
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The process cannot use the model's files.
+    pub(super) fn has_refused(&self, refusal: Refusal) {
+        self.lock().refusal = Some(refusal);
+    }
+
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
+        let Some(waiting) = self.lock().waiting.remove(&id) else { return };
+        let asked = match answer {
+            Answer::Tokens(tokens) => Asked::Tokens(tokens),
+            Answer::Refused(refusal) => Asked::Refused(refusal.into()),
+            Answer::Facts(_) => return,
+        };
+        let _ = waiting.answer.send(asked);
+    }
+
+    /// The state once the process has started, or has failed to.
+    fn settled(&self) -> MutexGuard<'_, State> {
+        let starting = |state: &mut State| matches!(state.phase, Phase::Starting);
+        self.changed.wait_while(self.lock(), starting).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, input: PipeWriter) {
+        let mut state = self.lock();
+        state.phase = Phase::Starting;
+        state.input = Some(Arc::new(Mutex::new(input)));
+    }
+
+    /// The process has ended. Whether it is to be started again, unless that is now too often.
+    fn has_ended(&self, cause: &str, rests: bool) -> bool {
+        let mut state = self.lock();
+        state.input = None;
+        for (_, waiting) in std::mem::take(&mut state.waiting) {
+            let _ = waiting.answer.send(Asked::Ended(cause.to_owned()));
+        }
+        let again = state.facts.is_some() && !state.closing;
+        state.phase = match again && !rests {
+            true => Phase::Starting,
+            false => Phase::Resting(cause.to_owned()),
+        };
+        self.changed.notify_all();
+        again
+    }
+
+    /// Waits before the next start. Whether there is to be one.
+    fn rest(&self, time: Duration) -> bool {
+        let waiting = |state: &mut State| !state.closing;
+        let rested = self.changed.wait_timeout_while(self.lock(), time, waiting);
+        !rested.unwrap_or_else(PoisonError::into_inner).0.closing
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Why no process is there.
+    fn cause(&self) -> &str {
+        match &self.phase {
+            Phase::Resting(cause) => cause,
+            Phase::Starting | Phase::Serving => "it is being started",
+        }
+    }
+}
+
+/// The thread that keeps the process.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    program: Program,
+    deadlines: Deadlines,
+    shared: Arc<Shared>,
+    /// The latest starts.
+    starts: VecDeque<Instant>,
+}
+
+impl Keeper {
+    pub(super) fn new(program: Program, deadlines: Deadlines) -> Self {
+        Self { program, deadlines, shared: Arc::default(), starts: VecDeque::new() }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Starts the process and waits for what it says of the model.
+    pub(super) fn start(self) -> Result<TextFacts, TextError> {
+        let shared = self.shared();
+        let thread = std::thread::Builder::new().name("text-keeper".into());
+        thread
+            .spawn(move || self.keep())
+            .map_err(|error| TextError::Lost(format!("a thread cannot be started: {error}")))?;
+        let mut state = shared.settled();
+        if let Some(refusal) = state.refusal.take() {
+            return Err(refusal.into());
+        }
+        match (&state.phase, &state.facts) {
+            (Phase::Serving, Some(facts)) => serde_json::from_slice(facts)
+                .map_err(|error| TextError::Lost(format!("the text process: {error}"))),
+            _ => Err(TextError::Lost(format!(
+                "the process that reads the model's tokenizer and template is lost: {}",
+                state.cause()
+            ))),
+        }
+    }
+
+    fn keep(mut self) {
+        loop {
+            let rest = self.rest_after_start();
+            let cause = match Life::start(&self.program) {
+                Ok((life, input)) => {
+                    self.shared.begin(input);
+                    life.run(&self.shared, self.deadlines)
+                }
+                Err(error) => format!("it cannot be started: {error}"),
+            };
+            let again = self.shared.has_ended(&cause, !rest.is_zero());
+            if !again || !self.shared.rest(rest) {
+                return;
+            }
+        }
+    }
+
+    /// Counts a start. How long there is to be none after the process has ended.
+    fn rest_after_start(&mut self) -> Duration {
+        let now = Instant::now();
+        self.starts.push_back(now);
+        self.starts.retain(|start| now.duration_since(*start) < STARTS_WITHIN);
+        match self.starts.front().filter(|_| self.starts.len() >= STARTS_MAX) {
+            Some(first) => STARTS_WITHIN.saturating_sub(now.duration_since(*first)),
+            None => Duration::ZERO,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The text process itself: reads the model's files, then does jobs until nobody asks for more.
+
+use super::wire::{self, Answer};
+use super::{JOBS_AT_ONCE, TextJob, limits};
+use crate::text::{TextError, TextModel};
+use anyhow::{Context, Result, bail};
+use binfer_proto::Token;
+use binfer_shard::Source;
+use clap::Args;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Stack of a thread that does jobs: templates and patterns of regular expressions recurse.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Arguments of `binfer text`. People do not type it: the coordinator does.
+#[derive(Args, Clone, Debug)]
+pub struct TextArgs {
+    /// Hugging Face folder with the tokenizer
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// GGUF file, or shards of one, with the tokenizer
+    #[arg(long, value_name = "PATH", conflicts_with = "folder")]
+    gguf: Option<PathBuf>,
+    /// Tokens are numbers below N
+    #[arg(long, value_name = "N", conflicts_with_all = ["folder", "gguf"], default_value_t = 0)]
+    numbers: Token,
+    /// Process that must stay alive, or this one ends
+    #[arg(long, value_name = "PID")]
+    parent: i32,
+}
+
+/// Answers on stdout what is asked on stdin.
+pub fn run(args: &TextArgs) -> Result<ExitCode> {
+    die_with_parent(args.parent)?;
+    limits::before_start().context("text: limits")?;
+    let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let (model, answer) = started(|| open(args));
+    wire::write(&mut output, 0, &answer.to_payload()).context("text: answering")?;
+    let Some(model) = model else { return Ok(ExitCode::from(78)) };
+    limits::before_jobs().context("text: limits")?;
+    serve(&Arc::new(model), input, output).context("text: a thread")?;
+    // The coordinator is gone, or wants no more: a job at hand is for nobody.
+    std::process::exit(0)
+}
+
+fn die_with_parent(parent: i32) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("text: parent-death signal")?;
+    // The parent may have died before the line above took effect.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
+        bail!("text: process {parent}, which started this process, is gone");
+    }
+    Ok(())
+}
+
+fn open(args: &TextArgs) -> Result<TextModel, TextError> {
+    match (&args.folder, &args.gguf) {
+        (Some(folder), _) => TextModel::from_folder(folder),
+        (None, Some(path)) => TextModel::from_source(&Source::open(path)?),
+        (None, None) => TextModel::numbers(args.numbers),
+    }
+}
+
+/// Runs code that trusts its data to some extent.
+fn started(open: impl FnOnce() -> Result<TextModel, TextError>) -> (Option<TextModel>, Answer) {
+    let panicked = || TextError::Data("its data contradict themselves".into());
+    let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(panicked()));
+    match opened {
+        Ok(model) => {
+            let facts = serde_json::to_vec(&**model.facts()).unwrap_or_default();
+            (Some(model), Answer::Facts(facts))
+        }
+        Err(error) => (None, Answer::Refused(error.into())),
+    }
+}
+
+/// Does jobs, several at once, until `input` ends. A thread that waits for a job holds the lock of
+/// `input`, so a job comes right to the one that does it.
+pub(super) fn serve(
+    model: &Arc<TextModel>,
+    input: impl Read + Send + 'static,
+    output: impl Write + Send + 'static,
+) -> std::io::Result<()> {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let (input, output) = (Arc::new(Mutex::new(input)), Arc::new(Mutex::new(output)));
+    for number in 0..JOBS_AT_ONCE {
+        let (model, ended) = (Arc::clone(model), ended.clone());
+        let (input, output) = (Arc::clone(&input), Arc::clone(&output));
+        let work = move || {
+            while let Ok((id, payload)) = wire::read(&mut *lock(&input)) {
+                let answer = answer(&model, &payload).to_payload();
+                if wire::write(&mut *lock(&output), id, &answer).is_err() {
+                    break;
+                }
+            }
+            let _ = ended.send(());
+        };
+        let thread = std::thread::Builder::new().name(format!("text-{number}"));
+        thread.stack_size(STACK_BYTES).spawn(work)?;
+    }
+    // The first that finds the end speaks for all: others may still be at work.
+    let _ = end.recv();
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn answer(model: &TextModel, payload: &[u8]) -> Answer {
+    let done = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(payload) {
+        Ok(TextJob::Prompt { text }) => model.encode_prompt(&text),
+        Ok(TextJob::Chat { messages }) => model.encode_chat(&messages),
+        Err(error) => Err(TextError::Data(format!("no job: {error}"))),
+    }));
+    let panicked = || {
+        let cause = "the model's tokenizer or template panicked over this text; its data contradict \
+                     themselves";
+        TextError::Data(cause.into())
+    };
+    match done.unwrap_or_else(|_| Err(panicked())) {
+        Ok(tokens) => Answer::Tokens(tokens),
+        Err(error) => Answer::Refused(error.into()),
+    }
+}
