@@ -1,5 +1,6 @@
 # make demo     build, fetch the demo model, answer a prompt with two workers
-# make test     what CI runs; make test-full takes longer and covers the whole matrix
+# make test     all tests that need no GPU, 25 minutes on two cores; CI adds format and lints: .ci/run
+# make test-full  the same over the whole matrix, for hours
 # make gpu-test what needs a GPU, in every way that finds something else; one table
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
 # make kernel-bench     builds target/kernel-bench and narrow-bench: sweeps over launches of products
@@ -23,9 +24,9 @@ PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
 .PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test sim lint \
-	audit fix need-cargo need-python
+	audit fix need-all need-cargo need-python
 
-demo: build model
+demo: need-all build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
 
 build: need-cargo
@@ -56,7 +57,7 @@ $(CUDA_TOOLCHAIN): | need-python
 	mv target/cuda/download/nvidia/cu13/* target/cuda
 	chmod +x target/cuda/bin/* target/cuda/nvvm/bin/*
 	rm -rf target/cuda/download
-	touch $@
+	touch $@ kernels/cuda # whereupon kernels/build.rs looks for it
 
 kernel-bench: $(if $(CUDA_HOME),,$(CUDA_TOOLCHAIN))
 	mkdir -p target
@@ -89,10 +90,11 @@ nccl-bindings: $(CUDA_TOOLCHAIN) need-cargo need-python
 		-- -Itarget/cuda/include -isystem $$(cc -print-file-name=include)
 	cargo fmt --all
 
-test: need-cargo model $(PYTHON_CLIENTS)
+test: need-all model $(PYTHON_CLIENTS)
+	@echo "all tests that need no GPU: about 25 minutes on two cores, after a build" >&2
 	BINFER_CACHE="$(CACHE)" cargo test --locked --workspace
 
-test-full: need-cargo model $(PYTHON_CLIENTS)
+test-full: need-all model $(PYTHON_CLIENTS)
 	BINFER_CACHE="$(CACHE)" BINFER_TEST_FULL=1 BINFER_SIM_SEEDS=20000 \
 		cargo test --locked --workspace
 
@@ -123,9 +125,11 @@ $(PYTHON_CLIENTS): | need-python
 	python3 -m pip install --quiet --disable-pip-version-check --target target/python openai==3.54.0
 	touch $@
 
+need-all:
+	@.ci/need rust python
+
 need-cargo:
-	@command -v cargo >/dev/null || { echo "missing: a Rust toolchain; install it with: curl https://sh.rustup.rs -sSf | sh" >&2; exit 1; }
-	@command -v cc >/dev/null || { echo "missing: a C compiler; install it with: sudo apt-get install build-essential" >&2; exit 1; }
+	@.ci/need rust
 
 need-python:
-	@python3 -m pip --version >/dev/null 2>&1 || { echo "missing: python3 with pip; install it with: sudo apt-get install python3-pip" >&2; exit 1; }
+	@.ci/need python

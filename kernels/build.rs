@@ -90,11 +90,15 @@ fn main() {
 fn find_nvcc() -> Option<PathBuf> {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
     let fetched = root.parent()?.join("target/cuda");
-    // Appears when the toolchain is fetched.
-    println!("cargo::rerun-if-changed={}", fetched.join("bin/nvcc").display());
+    let fetched = fetched.join("bin");
+    // A file that is not there counts as changed at every build, so it is watched only while it is.
+    // When it appears, `make cuda-toolchain` touches the folder `cuda`.
+    if fetched.join("nvcc").is_file() {
+        println!("cargo::rerun-if-changed={}", fetched.join("nvcc").display());
+    }
     let home = std::env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = home.into_iter().chain(std::env::split_paths(&path)).chain([fetched.join("bin")]);
+    let dirs = home.into_iter().chain(std::env::split_paths(&path)).chain([fetched]);
     dirs.map(|dir| dir.join("nvcc")).filter(|nvcc| nvcc.is_file()).find(|nvcc| is_new(nvcc))
 }
 

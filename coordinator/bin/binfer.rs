@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
-use binfer_coordinator::launch::LaunchError;
-use binfer_coordinator::{cli, text};
+use anyhow::Result;
+use binfer_console as console;
+use binfer_coordinator::cli::{self, exit};
+use binfer_coordinator::{signals, text};
 use clap::{Parser, Subcommand};
 
 /// Serves large language models from Hugging Face folders and GGUF files
@@ -39,7 +41,35 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    console::init();
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli.command),
+        Err(shown) => show(&shown),
+    };
+    outcome.unwrap_or_else(|error| {
+        if !exit::is_silent(&error) {
+            console::message(format_args!("binfer: {error:#}"));
+        }
+        ExitCode::from(exit::status(&error))
+    })
+}
+
+/// Help and the version are results, on stdout; what is wrong with the flags is a message.
+fn show(shown: &clap::Error) -> Result<ExitCode> {
+    let text = shown.render().to_string();
+    if shown.use_stderr() {
+        console::lines(&text);
+        return Ok(ExitCode::from(exit::USAGE));
+    }
+    console::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    if !matches!(command, Command::Worker(_) | Command::Text(_)) {
+        signals::end_at_once()?;
+    }
+    match command {
         Command::Run(args) => cli::run::run(&args),
         Command::Serve(args) => cli::serve::run(&args),
         Command::Plan(args) => cli::plan::run(&args),
@@ -49,9 +79,5 @@ fn main() -> ExitCode {
         Command::Shard(args) => cli::shard::run(&args),
         Command::Worker(args) => binfer_worker::link::run(&args),
         Command::Text(args) => text::process::run(&args),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("binfer: {error:#}");
-        ExitCode::from(error.downcast_ref().map_or(70, LaunchError::exit_status))
-    })
+    }
 }

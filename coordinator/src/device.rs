@@ -157,7 +157,9 @@ enum Line {
 /// The GPUs that can be used. Hosts without one are not made to start a child; where there is one
 /// that cannot be used, stderr says why.
 pub fn present() -> Vec<Gpu> {
-    usable(config::has_nvidia_device(), probe, |note| eprintln!("binfer: {note}"))
+    usable(config::has_nvidia_device(), probe, |note| {
+        binfer_console::message(format_args!("binfer: {note}"));
+    })
 }
 
 fn usable(

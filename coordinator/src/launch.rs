@@ -5,12 +5,12 @@
 //! command) has a thread of its own. Deliberately absent: recovery; a lost worker ends the process
 //! with status 70, for a supervisor to restart.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use binfer_shard::Source;
 use binfer_shard::hub::HubError;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blueprint::Blueprint;
@@ -23,6 +23,7 @@ use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
 use crate::shard_cache;
+use crate::signals::{self, StopSignal};
 use crate::text::process::TextProcess;
 use crate::text::{TextError, TextFacts, TextStage};
 
@@ -49,21 +50,27 @@ pub enum LaunchError {
     /// A worker is lost, or never came.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// The request or the model gives no answer.
+    #[error("{0}")]
+    Answer(String),
     /// The host refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// A signal broke it off before the front had ended by itself.
+    #[error("interrupted")]
+    Interrupted(StopSignal),
+    /// A bug of ours, which a panic has described.
+    #[error("{0}; this is a bug of binfer")]
+    Defect(String),
 }
 
-impl LaunchError {
-    /// Exit status: 78 for settings and files, 69 for a hub that may work later, 70 for what broke
-    /// while running.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Self::Hub(HubError::Unreachable(_) | HubError::Answer(_) | HubError::Damaged(_)) => 69,
-            Self::Config(_) | Self::Hub(_) | Self::Model(_) | Self::Text(_) => 78,
-            Self::Fleet(_) | Self::Io(_) => 70,
-        }
-    }
+/// What a cluster's life came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<T> {
+    /// What the front returned.
+    pub value: T,
+    /// The signal that asked for the end, if one did.
+    pub signal: Option<StopSignal>,
 }
 
 /// What a front gets to work with.
@@ -93,7 +100,7 @@ pub struct LaunchPlan<'a> {
 pub fn launch<T: Send + 'static>(
     plan: LaunchPlan<'_>,
     front: impl FnOnce(Cluster) -> T + Send + 'static,
-) -> Result<T, LaunchError> {
+) -> Result<Ended<T>, LaunchError> {
     let report = Report::new(plan.args.verbosity());
     plan.args.check_alone()?;
     let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
@@ -138,14 +145,14 @@ struct Ends {
     commands: mpsc::Receiver<Command>,
     readiness: watch::Sender<Readiness>,
     post: Arc<Post>,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Option<StopSignal>>,
 }
 
 impl Launched {
     async fn supervise<T: Send + 'static>(
         self,
         front: impl FnOnce(Cluster) -> T + Send + 'static,
-    ) -> Result<T, LaunchError> {
+    ) -> Result<Ended<T>, LaunchError> {
         let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
         let starting = Readiness::Starting("weights are being loaded".into());
         let (readiness, readiness_out) = watch::channel(starting);
@@ -172,13 +179,17 @@ impl Launched {
         let (close, closing) = oneshot::channel();
         let cluster = Cluster { core, readiness: readiness_out, closing };
         let front = start_front(front, cluster, commands_in)?;
-        let ends = Ends { commands, readiness, post, stopped };
+        let ends = Ends { commands, readiness, post, stopped: stopped.clone() };
         let outcome = self.serve(fleet, facts, ends).await;
         let _ = close.send(());
-        match (outcome, tokio::time::timeout(FAREWELL, front).await) {
-            (Err(error), _) => Err(error),
-            (Ok(()), Ok(Ok(value))) => Ok(value),
-            (Ok(()), _) => Err(std::io::Error::other("the front did not end in time").into()),
+        let front = tokio::time::timeout(FAREWELL, front).await;
+        outcome?;
+        let signal = *stopped.borrow();
+        match (front, signal) {
+            (Ok(Ok(value)), signal) => Ok(Ended { value, signal }),
+            (Ok(Err(_)), _) => Err(LaunchError::Defect("the front has panicked".into())),
+            (Err(_), Some(signal)) => Err(LaunchError::Interrupted(signal)),
+            (Err(_), None) => Err(std::io::Error::other("the front did not end in time").into()),
         }
     }
 
@@ -191,7 +202,7 @@ impl Launched {
     ) -> Result<(), LaunchError> {
         let started = tokio::select! {
             started = fleet => started.map_err(std::io::Error::other)?,
-            _ = ends.stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            _ = ends.stopped.wait_for(Option::is_some) => return Ok(()),
         };
         self.report.loaded();
         let (fleet, facts) = started.inspect_err(|error| {
@@ -241,8 +252,13 @@ fn start_front<T: Send + 'static>(
 ) -> std::io::Result<oneshot::Receiver<T>> {
     let (done, result) = oneshot::channel();
     std::thread::Builder::new().name("front".into()).spawn(move || {
-        let value = front(cluster);
-        let _ = done.send(value);
+        // Caught, so that a front that panics stops the serve loop as well.
+        let value = catch_unwind(AssertUnwindSafe(|| front(cluster)));
+        if let Ok(value) = value {
+            let _ = done.send(value);
+        } else {
+            drop(done);
+        }
         let _ = commands.blocking_send(Command::Stop);
     })?;
     Ok(result)
@@ -252,19 +268,15 @@ fn start_front<T: Send + 'static>(
 fn watch_signals(
     commands: mpsc::Sender<Command>,
     readiness: watch::Sender<Readiness>,
-) -> std::io::Result<watch::Receiver<bool>> {
-    let (stop, stopped) = watch::channel(false);
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+) -> std::io::Result<watch::Receiver<Option<StopSignal>>> {
+    let (stop, stopped) = watch::channel(None);
+    let mut stops = signals::stops()?;
     tokio::spawn(async move {
         loop {
-            let status = tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
-            };
-            if stop.send_replace(true) {
+            let signal = stops.next().await;
+            if stop.send_replace(Some(signal)).is_some() {
                 // Workers end with this process: the kernel sees to it.
-                std::process::exit(status);
+                std::process::exit(signal.exit_status().into());
             }
             readiness.send_replace(Readiness::Draining);
             let _ = commands.send(Command::Stop).await;

@@ -20,5 +20,6 @@ pub mod report;
 pub mod sched;
 pub mod serve;
 pub mod shard_cache;
+pub mod signals;
 pub mod text;
 pub mod timing;

@@ -4,15 +4,18 @@
 //! Goes to stderr, so that stdout holds answers alone. Prompts and answers never come here.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use binfer_console as console;
 use binfer_shard::hub::Event;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::fleet::LoadProgress;
 
-/// What the bar of a download shows.
-const DOWNLOADING: &str = "downloading {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+/// What is shown behind the word for what is being done.
+const BAR: &str = "{bar:24} {bytes}/{total_bytes}{speed}";
+/// Until then a speed is that of the first buffers, and means nothing.
+const SPEED_AFTER: Duration = Duration::from_millis(500);
 
 /// How much to say on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,34 +44,32 @@ impl Verbosity {
 pub struct Report {
     verbosity: Verbosity,
     start: Instant,
-    /// Drawn from the first progress of something to its end, and never otherwise.
-    bar: ProgressBar,
+    draws: bool,
 }
 
 impl Report {
     /// The start begins now.
     pub fn new(verbosity: Verbosity) -> Self {
-        Self { verbosity, start: Instant::now(), bar: ProgressBar::hidden() }
+        let draws = verbosity != Verbosity::Quiet && std::io::stderr().is_terminal();
+        Self { verbosity, start: Instant::now(), draws }
     }
 
     /// With `--verbose`: a phase of the start is over.
     pub fn phase(&self, what: &str) {
         if self.verbosity == Verbosity::Verbose {
             let elapsed = self.start.elapsed().as_secs_f64() * 1e3;
-            self.bar.suspend(|| eprintln!("[{elapsed:7.1} ms] {what}"));
+            console::message(format_args!("[{elapsed:7.1} ms] {what}"));
         }
     }
 
     /// How far loading is.
     pub fn loading(&self, at: LoadProgress) {
-        let template = "loading {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
-        self.advance(template, (at.bytes_done, at.bytes_total));
+        self.advance("loading", (at.bytes_done, at.bytes_total));
     }
 
     /// How far the cutting of a checkpoint is.
     pub fn sharding(&self, done: u64, total: u64) {
-        let template = "sharding {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
-        self.advance(template, (done, total));
+        self.advance("sharding", (done, total));
     }
 
     /// How far a download is.
@@ -78,50 +79,69 @@ impl Report {
                 self.line("another process is downloading this model: waiting for it")
             }
             Event::Found { bytes_done, bytes_total } => {
-                self.advance(DOWNLOADING, (bytes_done, bytes_total));
-                // What was there says nothing of how fast the rest comes.
-                self.bar.tick();
-                self.bar.reset_eta();
+                self.advance("downloading", (bytes_done, bytes_total));
+                self.forget_speed();
             }
             Event::Progress { bytes_done, bytes_total } => {
-                self.advance(DOWNLOADING, (bytes_done, bytes_total));
+                self.advance("downloading", (bytes_done, bytes_total));
             }
         }
     }
 
-    fn advance(&self, template: &str, (done, total): (u64, u64)) {
-        if self.bar.is_finished() || self.bar.length() != Some(total) {
-            self.begin(template, total);
+    /// Moves the bar, which is drawn from the first progress of something to [`Self::loaded`]. The
+    /// total may grow: ranks say one after the other what they are going to load.
+    fn advance(&self, what: &str, (done, total): (u64, u64)) {
+        if !self.draws {
+            return;
         }
-        self.bar.set_position(done);
+        let bar = console::bar();
+        if !bar.is_hidden() {
+            bar.set_length(total);
+            bar.set_position(done);
+            return;
+        }
+        if let Ok(style) = ProgressStyle::with_template(&format!("{what} {BAR}")) {
+            bar.set_style(style.with_key("speed", write_speed));
+        }
+        bar.reset();
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        self.forget_speed();
     }
 
-    fn begin(&self, template: &str, total: u64) {
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-        self.bar.reset();
-        self.bar.set_length(total);
-        if self.verbosity != Verbosity::Quiet && std::io::stderr().is_terminal() {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
+    /// What was there at the beginning says nothing of how fast the rest comes.
+    fn forget_speed(&self) {
+        console::bar().tick();
+        console::bar().reset_eta();
     }
 
     /// Whatever it was is over, well or not.
     pub fn loaded(&self) {
-        self.bar.finish_and_clear();
-        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        console::bar().finish_and_clear();
+        console::bar().set_draw_target(ProgressDrawTarget::hidden());
     }
 
     /// Unless quiet: a line for the operator.
     pub fn line(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            console::message(text);
         }
     }
 
     /// Since the start.
     pub fn elapsed_s(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// ", 1.2 GiB/s, 4s left", once there is something to go by.
+fn write_speed(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let speed = state.per_sec();
+    if state.elapsed() >= SPEED_AFTER && speed >= 1.0 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+        let speed = HumanBytes(speed as u64);
+        // Writing to a string cannot fail.
+        let _ = write!(out, ", {speed}/s, {:#} left", indicatif::HumanDuration(state.eta()));
     }
 }

@@ -1,8 +1,10 @@
 //! `shard-tool`: `binfer shard` by itself, for machines that only prepare checkpoints.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use binfer_console::{self as console, StdoutError};
 use clap::Parser;
 
 /// Cuts a checkpoint into one safetensors file a rank
@@ -16,13 +18,16 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    console::init();
     let cli = Cli::parse();
-    match cli.shard.run(&cli.model, |_, _| true) {
-        Ok(text) => print!("{text}"),
-        Err(error) => {
-            eprintln!("shard-tool: {error}");
-            return ExitCode::from(78);
-        }
+    let fail = |error: &dyn Display, status| {
+        console::message(format_args!("shard-tool: {error}"));
+        ExitCode::from(status)
+    };
+    match cli.shard.run(&cli.model, |_, _| true).as_deref().map(console::print) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(StdoutError::Unread)) => ExitCode::from(StdoutError::Unread.exit_status()),
+        Ok(Err(error)) => fail(&error, error.exit_status()),
+        Err(error) => fail(error, 78),
     }
-    ExitCode::SUCCESS
 }

@@ -48,6 +48,7 @@ mod kill;
 mod libraries;
 mod logits;
 mod masks;
+mod output;
 mod packed;
 mod parity;
 mod plan;

@@ -80,6 +80,7 @@ fn requests_that_come_during_the_start_are_told_to_come_back() {
     let mut server = Server::start(Permit::one(), 2, &[]);
     let held = server.worker(1);
     assert!(send_signal(held, Signal::STOP));
+    server.wait_until_listening();
     let (path, body) = once().ask();
     let health = server.client.get("/health").unwrap();
     let early = server.client.post(path, &body).unwrap();

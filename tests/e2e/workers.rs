@@ -82,7 +82,8 @@ impl Workers {
         let start = |rank: usize| {
             let mut command = binfer();
             command.arg("worker").arg("--attach").arg(&socket);
-            command.args(["--rank", &rank.to_string(), "--instance", INSTANCE]);
+            command.args(["--rank", &rank.to_string()]);
+            command.stdin(binfer_coordinator::fleet::through_pipe(INSTANCE).unwrap());
             command.args(["--parent", &std::process::id().to_string()]).spawn().unwrap()
         };
         let children = (0..world).map(start).collect();

@@ -31,16 +31,29 @@ const SCHED_BANNED: [&str; 9] = [
     "println!",
 ];
 /// Who may use whom: a package and the workspace packages in its manifest.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("console", &[]),
     ("proto", &[]),
     ("kernels", &[]),
-    ("shard-tool", &[]),
-    ("worker", &["binfer-kernels", "binfer-proto", "binfer-shard"]),
-    ("coordinator", &["binfer-proto", "binfer-shard"]),
-    (".", &["binfer-coordinator", "binfer-proto", "binfer-shard", "binfer-worker"]),
+    ("shard-tool", &["binfer-console"]),
+    ("worker", &["binfer-console", "binfer-kernels", "binfer-proto", "binfer-shard"]),
+    ("coordinator", &["binfer-console", "binfer-proto", "binfer-shard"]),
+    (
+        ".",
+        &["binfer-console", "binfer-coordinator", "binfer-proto", "binfer-shard", "binfer-worker"],
+    ),
 ];
-const PACKAGES: [&str; 5] =
-    ["binfer-kernels", "binfer-proto", "binfer-shard", "binfer-worker", "binfer-coordinator"];
+const PACKAGES: [&str; 6] = [
+    "binfer-console",
+    "binfer-kernels",
+    "binfer-proto",
+    "binfer-shard",
+    "binfer-worker",
+    "binfer-coordinator",
+];
+/// Ways past the one writer of stdout and stderr.
+const BARE_OUTPUT: [&str; 6] =
+    ["println!", "print!", "dbg!", "io::stdout()", "io::stderr()", "/dev/std"];
 
 struct File {
     path: String,
@@ -164,6 +177,27 @@ fn the_environment_is_read_in_one_file() {
         .filter(|file| ["env::var", "env::vars"].iter().any(|call| file.text.contains(call)))
         .map(|file| file.path);
     none("read the environment in coordinator/src/config.rs", &readers.collect::<Vec<_>>());
+}
+
+/// `println!` panics when stdout is full or closed, and lets a model's escapes reach a terminal.
+#[test]
+fn one_package_writes_to_stdout_and_stderr() {
+    let program = |file: &File| {
+        let folders = ["coordinator/", "kernels/src/", "proto/src/", "shard-tool/", "worker/"];
+        folders.iter().any(|folder| file.path.starts_with(folder)) && !file.is_test()
+    };
+    let bare = rust().filter(program).flat_map(|file| {
+        let lines = file.text.lines().take_while(|line| !line.contains("mod tests {"));
+        let code = lines.filter(|line| {
+            // Whether it is a terminal may be asked; `as_fd` is a pipe between two roles.
+            let asks = [".is_terminal()", ".as_fd()"].iter().any(|ask| line.contains(ask));
+            !line.trim_start().starts_with("//") && !asks
+        });
+        let code: Vec<&str> = code.collect();
+        let found = BARE_OUTPUT.iter().filter(|way| code.iter().any(|line| line.contains(**way)));
+        found.map(|way| format!("{}: {way}", file.path)).collect::<Vec<_>>()
+    });
+    none("write through binfer-console", &bare.collect::<Vec<_>>());
 }
 
 #[test]

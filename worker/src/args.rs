@@ -7,7 +7,8 @@ use clap::Args;
 /// Flags that ask for no rank.
 const PROBES: [&str; 3] = ["probe", "probe_nccl", "probe_cublas"];
 
-/// Arguments of `binfer worker`.
+/// Arguments of `binfer worker`. The token that proves that this worker belongs to the coordinator's
+/// cluster comes through stdin, because everybody on a machine can read arguments.
 #[derive(Args, Clone, Debug)]
 pub struct WorkerArgs {
     /// Print a line for each device of this machine, and end
@@ -25,9 +26,6 @@ pub struct WorkerArgs {
     /// Rank that the launcher wants this worker to have
     #[arg(long, required_unless_present_any = PROBES, default_value_t = 0)]
     pub rank: u32,
-    /// Token that proves that this worker belongs to the coordinator's cluster
-    #[arg(long, required_unless_present_any = PROBES, default_value = "")]
-    pub instance: String,
     /// Process that must stay alive, or this one ends
     #[arg(long, value_name = "PID", required_unless_present_any = PROBES, default_value_t = 0)]
     pub parent: i32,

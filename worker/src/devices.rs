@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use binfer_console as console;
 use binfer_kernels::Target;
 use binfer_proto::cluster::{Cuda, Load, Welcome};
 
@@ -75,30 +76,34 @@ fn settings(cuda: &Cuda, load: &Load, world: usize) -> Result<CudaSettings> {
 
 /// Prints what `binfer worker --probe` is asked for: a JSON line a device, or one that says why
 /// there is none. The coordinator never opens a driver itself.
-#[must_use]
-pub fn print() -> ExitCode {
-    match cuda::probe() {
-        Ok(devices) => devices.iter().for_each(|device| {
-            let (major, minor) = device.capability;
-            let image = Target::of_capability(major, minor).map_or("", Target::name);
-            println!(
-                "{{\"device\":\"cuda\",\"ordinal\":{},\"name\":{:?},\"capability\":\"{major}.{minor}\",\
-                 \"multiprocessors\":{},\"bytes\":{},\"image\":\"{image}\"}}",
-                device.ordinal, device.name, device.multiprocessors, device.bytes_total
-            );
-        }),
-        Err(missing) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", missing.to_string()),
-    }
-    ExitCode::SUCCESS
+pub fn print() -> Result<ExitCode> {
+    let line = |device: &cuda::DeviceInfo| {
+        let (major, minor) = device.capability;
+        let image = Target::of_capability(major, minor).map_or("", Target::name);
+        format!(
+            "{{\"device\":\"cuda\",\"ordinal\":{},\"name\":{:?},\"capability\":\"{major}.{minor}\",\
+             \"multiprocessors\":{},\"bytes\":{},\"image\":\"{image}\"}}\n",
+            device.ordinal, device.name, device.multiprocessors, device.bytes_total
+        )
+    };
+    console::print(&match cuda::probe() {
+        Ok(devices) => devices.iter().map(line).collect::<String>(),
+        Err(missing) => none(&missing.to_string()),
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what `binfer worker --probe-nccl` and `--probe-cublas` are asked for: a JSON line with the
 /// version that GPUs would use, or the cause why they could not.
-#[must_use]
-pub fn print_library(name: &str, version: Result<String, BackendError>) -> ExitCode {
-    match version {
-        Ok(version) => println!("{{\"device\":\"{name}\",\"version\":{version:?}}}"),
-        Err(cause) => println!("{{\"device\":\"none\",\"cause\":{:?}}}", cause.to_string()),
-    }
-    ExitCode::SUCCESS
+pub fn print_library(name: &str, version: Result<String, BackendError>) -> Result<ExitCode> {
+    console::print(&match version {
+        Ok(version) => format!("{{\"device\":\"{name}\",\"version\":{version:?}}}\n"),
+        Err(cause) => none(&cause.to_string()),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The line that says why there is nothing.
+fn none(cause: &str) -> String {
+    format!("{{\"device\":\"none\",\"cause\":{cause:?}}}\n")
 }

@@ -4,6 +4,7 @@
 //! thread, sends heartbeats, and ends the process when the coordinator says so or is gone. It
 //! never executes, so it can always answer. Deliberately absent: anything about models.
 
+use std::io::Read;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -29,6 +30,8 @@ const BEAT: Duration = Duration::from_millis(250);
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// How long a coordinator that does not answer may take to end.
 const GOING_DOWN: Duration = Duration::from_secs(1);
+/// The longest token that is read.
+const INSTANCE_BYTES_MAX: u64 = 256;
 /// Exit status after an error of the engine: a supervisor may restart.
 const EXIT_FAILED: u8 = 70;
 
@@ -62,20 +65,21 @@ impl EnginePort {
 /// Runs a worker until its coordinator ends it.
 pub fn run(args: &WorkerArgs) -> Result<ExitCode> {
     if args.probe {
-        return Ok(devices::print());
+        return devices::print();
     }
     if let Some(folders) = &args.probe_nccl {
-        return Ok(devices::print_library("nccl", cuda::nccl_version(folders)));
+        return devices::print_library("nccl", cuda::nccl_version(folders));
     }
     if let Some(folders) = &args.probe_cublas {
-        return Ok(devices::print_library("cublas", cuda::cublas_version(folders)));
+        return devices::print_library("cublas", cuda::cublas_version(folders));
     }
     die_with_parent(args.parent)?;
+    let instance = read_instance().context("worker: the token on stdin cannot be read")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("worker: cannot start the runtime")?;
-    runtime.block_on(attach(args))
+    runtime.block_on(attach(args, instance))
 }
 
 /// Workers that a launcher started end with it, even when it is killed.
@@ -89,9 +93,13 @@ fn die_with_parent(parent: i32) -> Result<()> {
     Ok(())
 }
 
-async fn attach(args: &WorkerArgs) -> Result<ExitCode> {
+fn read_instance() -> std::io::Result<String> {
+    std::io::read_to_string(std::io::stdin().take(INSTANCE_BYTES_MAX))
+}
+
+async fn attach(args: &WorkerArgs, instance: String) -> Result<ExitCode> {
     let (up, outgoing) = unbounded_channel();
-    up.send(Up { message: Some(up::Message::Hello(hello(args))) })?;
+    up.send(Up { message: Some(up::Message::Hello(hello(args.rank, instance))) })?;
     match dial(&args.attach, outgoing).await {
         Ok(incoming) => serve(incoming, up).await,
         Err(error) => {
@@ -117,14 +125,14 @@ async fn dial(address: &str, outgoing: UnboundedReceiver<Up>) -> Result<Streamin
     Ok(incoming.into_inner())
 }
 
-fn hello(args: &WorkerArgs) -> Hello {
+fn hello(rank: u32, instance: String) -> Hello {
     Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         pid: std::process::id(),
-        instance: args.instance.clone(),
-        wanted_rank: Some(args.rank),
+        instance,
+        wanted_rank: Some(rank),
     }
 }
 

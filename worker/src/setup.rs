@@ -72,7 +72,7 @@ fn work(port: &EnginePort, engine: &mut Engine, mut notes: Vec<String>) -> Resul
     }
     let report = steps.end()?;
     if !report.is_empty() {
-        eprint!("{report}");
+        binfer_console::lines(&report);
     }
     Ok(())
 }

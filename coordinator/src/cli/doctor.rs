@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use binfer_console as console;
 use clap::Args;
 
 use crate::config;
@@ -15,31 +16,34 @@ pub struct DoctorArgs {}
 /// Prints a line a finding. A machine without a GPU is in order.
 pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let line = |line: String| console::print(&(line + "\n"));
     let memory = gib(config::memory_available_bytes());
-    println!("cpu     ok       {} cores, {memory:.1} GiB free", config::cores());
-    match config::demo_path() {
-        Ok(path) => println!("demo    ok       {}", path.display()),
-        Err(cause) => println!("demo    missing  {cause}"),
-    }
-    match device::probe() {
-        Ok(gpus) => {
-            for gpu in &gpus {
-                let (bytes, image) = (gib(gpu.bytes), &gpu.image);
-                println!(
-                    "cuda:{}  ok       {}, {bytes:.1} GiB, compute capability {}, runs {image}",
-                    gpu.ordinal, gpu.name, gpu.capability
-                );
-            }
-            match device::cublas() {
-                Ok(version) => println!("cublas  ok       {version}"),
-                Err(cause) => println!("cublas  missing  {cause}"),
-            }
-            match device::nccl() {
-                Ok(version) => println!("nccl    ok       {version}"),
-                Err(cause) => println!("nccl    missing  {cause} (for several GPUs alone)"),
-            }
+    line(format!("cpu     ok       {} cores, {memory:.1} GiB free", config::cores()))?;
+    line(match config::demo_path() {
+        Ok(path) => format!("demo    ok       {}", path.display()),
+        Err(cause) => format!("demo    missing  {cause}"),
+    })?;
+    let gpus = match device::probe() {
+        Ok(gpus) => gpus,
+        Err(cause) => {
+            line(format!("cuda    missing  {cause}"))?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Err(cause) => println!("cuda    missing  {cause}"),
+    };
+    for gpu in &gpus {
+        let (bytes, image) = (gib(gpu.bytes), &gpu.image);
+        line(format!(
+            "cuda:{}  ok       {}, {bytes:.1} GiB, compute capability {}, runs {image}",
+            gpu.ordinal, gpu.name, gpu.capability
+        ))?;
     }
+    line(match device::cublas() {
+        Ok(version) => format!("cublas  ok       {version}"),
+        Err(cause) => format!("cublas  missing  {cause}"),
+    })?;
+    line(match device::nccl() {
+        Ok(version) => format!("nccl    ok       {version}"),
+        Err(cause) => format!("nccl    missing  {cause} (for several GPUs alone)"),
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod doctor;
+pub mod exit;
 pub mod plan;
 pub mod pull;
 pub mod run;

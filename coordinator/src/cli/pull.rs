@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use binfer_console as console;
 use binfer_shard::hub::Hub;
 use clap::Args;
 
@@ -34,6 +35,6 @@ pub fn run(args: &PullArgs) -> Result<ExitCode> {
     let hub = Hub::new(&config::hub_settings().map_err(LaunchError::Config)?);
     let pulled = hub.and_then(|hub| hub.pull(&id, &|event| report.downloading(event)));
     report.loaded();
-    println!("{}", pulled.map_err(LaunchError::Hub)?.display());
+    console::print(&format!("{}\n", pulled.map_err(LaunchError::Hub)?.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,11 @@
 //! `binfer run`: one prompt, streamed to stdout; statistics to stderr.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
+use binfer_console as console;
 use binfer_proto::Sampling;
 use clap::Args;
 
@@ -13,7 +14,7 @@ use crate::front::{FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Re
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
 use crate::report::Verbosity;
-use crate::sched::Usage;
+use crate::sched::{Finish, Usage};
 use crate::text::Message;
 
 /// Arguments of `binfer run`.
@@ -22,9 +23,9 @@ pub struct RunArgs {
     /// The model and how to run it.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to continue; `-` reads stdin
-    #[arg(default_value = "Once upon a time, there was a")]
-    pub prompt: String,
+    /// What to continue; `-` reads stdin [default: stdin where that is no terminal, else a story's
+    /// beginning]
+    pub prompt: Option<String>,
     /// Tokens to generate at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub max_tokens: u32,
@@ -57,27 +58,33 @@ pub struct RunArgs {
     pub use_template: bool,
 }
 
-/// As a shell has it for a command that Ctrl-C ended.
-const EXIT_INTERRUPTED: u8 = 130;
+/// What is continued where nobody says anything.
+const PROMPT_DEFAULT: &str = "Once upon a time, there was a";
+/// Longest prompt that is read of stdin; a context of a million tokens has less.
+const PROMPT_BYTES_MAX: u64 = 64 << 20;
+/// What to know about a prompt that a model which was trained on chats gets without its template.
+const RAW_PROMPT: &str =
+    "the prompt is continued as it is; --use-template asks it as a chat message";
+/// Why there is no answer.
+const ENDED_AT_ONCE: &str = "the answer is empty: the model's first token was one that ends it";
 
 /// How an answer ended, where nothing broke.
 enum Answered {
     /// All of it was written.
-    Whole(Usage),
-    /// Whoever reads stdout has seen enough.
-    Unread,
+    Whole(Finish, Usage),
     /// By a signal. (Or by the loss of a worker: then the launcher has the last word.)
     Interrupted,
 }
 
-/// Streams the answer. Status 70 if the cluster was lost.
+/// Streams the answer.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let request = request(args)?;
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO, random_weights: false };
-    match launch(plan, move |cluster| front(cluster, request, quiet))?? {
-        Answered::Whole(_) | Answered::Unread => Ok(ExitCode::SUCCESS),
-        Answered::Interrupted => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+    let ended = launch(plan, move |cluster| front(cluster, request, quiet))?;
+    match (ended.value?, ended.signal) {
+        (Answered::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
+        (Answered::Interrupted | Answered::Whole(..), _) => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -97,10 +104,7 @@ fn request(args: &RunArgs) -> Result<Generate> {
             LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into()
         );
     }
-    let text = match args.prompt.as_str() {
-        "-" => read_stdin()?,
-        prompt => prompt.to_owned(),
-    };
+    let text = prompt(args.prompt.as_deref(), std::io::stdin())?;
     Ok(Generate {
         prompt: if args.use_template {
             Prompt::Chat(vec![Message { role: "user".into(), content: text }])
@@ -118,10 +122,24 @@ fn request(args: &RunArgs) -> Result<Generate> {
     })
 }
 
-fn read_stdin() -> Result<String> {
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("prompt from stdin")?;
-    Ok(text)
+/// PROMPT, or what comes through stdin.
+fn prompt(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String, LaunchError> {
+    match said {
+        Some("-") => {}
+        Some(prompt) => return Ok(prompt.to_owned()),
+        None if stdin.is_terminal() => return Ok(PROMPT_DEFAULT.to_owned()),
+        None => {}
+    }
+    let wrong = |cause: &str| ConfigError(format!("the prompt on stdin {cause}"));
+    let mut bytes = Vec::new();
+    stdin.take(PROMPT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Err(wrong("is empty; give it as an argument").into());
+    }
+    if bytes.len() as u64 > PROMPT_BYTES_MAX {
+        return Err(wrong("has more than 64 MiB").into());
+    }
+    String::from_utf8(bytes).map_err(|error| wrong(&format!("is no text: {error}")).into())
 }
 
 fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
@@ -132,6 +150,15 @@ fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
         match settled.map(|state| state.clone()) {
             Ok(Readiness::Ready) => {}
             Ok(_) | Err(_) => return Ok(Answered::Interrupted),
+        }
+        let is_raw = matches!(request.prompt, Prompt::Text(_)) && core.has_template();
+        let tell = |words: &str| {
+            if !quiet {
+                console::message(words);
+            }
+        };
+        if is_raw {
+            tell(RAW_PROMPT);
         }
         let began = Instant::now();
         let answer = async {
@@ -146,10 +173,13 @@ fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
             never = core.deliver() => match never {},
             _ = closing => return Ok(Answered::Interrupted),
         };
-        if let (Answered::Whole(usage), false) = (&answered, quiet) {
+        if let Answered::Whole(finish, usage) = &answered {
+            if *finish == Finish::Stop && usage.generated == 1 {
+                tell(ENDED_AT_ONCE);
+            }
             let seconds = began.elapsed().as_secs_f64();
             let speed = f64::from(usage.generated) / seconds.max(1e-9);
-            eprintln!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated);
+            tell(&format!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated));
         }
         Ok(answered)
     })
@@ -157,25 +187,39 @@ fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
 
 /// Writes pieces as they come.
 async fn print(stream: &mut crate::front::Stream) -> Result<Answered> {
-    let mut out = std::io::stdout();
     loop {
         match stream.next().await {
-            Reply::Text(text) => {
-                if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-                    return Ok(Answered::Unread);
-                }
+            Reply::Text(text) => console::print(&text)?,
+            Reply::Done { finish, usage } => {
+                console::print("\n")?;
+                return Ok(Answered::Whole(finish, usage));
             }
-            Reply::Done { usage, .. } => {
-                writeln!(out).map_err(|error| anyhow!("stdout: {error}"))?;
-                return Ok(Answered::Whole(usage));
+            Reply::Failed { kind, .. } if kind == FailKind::Shutdown => {
+                return Ok(Answered::Interrupted);
             }
-            Reply::Failed { message, kind } => {
-                let _ = writeln!(out);
-                if kind == FailKind::Shutdown {
-                    return Ok(Answered::Interrupted);
-                }
-                bail!("{message}");
-            }
+            Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_stdin_that_is_no_terminal_is_the_prompt_unless_one_is_given() {
+        let path = std::env::temp_dir().join(format!("binfer-prompt-{}", std::process::id()));
+        let stdin = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            File::open(&path).unwrap()
+        };
+        assert_eq!(prompt(None, stdin(b"Why?\n")).unwrap(), "Why?\n");
+        assert_eq!(prompt(Some("-"), stdin(b"Why?")).unwrap(), "Why?");
+        assert_eq!(prompt(Some("Said"), stdin(b"Why?")).unwrap(), "Said");
+        let refused = |said, bytes: &[u8]| prompt(said, stdin(bytes)).unwrap_err().to_string();
+        assert!(refused(None, b"").contains("stdin is empty; give it as an argument"));
+        assert!(refused(Some("-"), b"\xff").contains("is no text"));
+        std::fs::remove_file(&path).unwrap();
     }
 }

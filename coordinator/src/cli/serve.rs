@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use binfer_console as console;
 use clap::Args;
 
 use crate::config::ConfigError;
@@ -12,6 +13,9 @@ use crate::http;
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
 use crate::report::Verbosity;
+
+/// A week: more than any supervisor waits.
+const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
 /// Arguments of `binfer serve`.
 #[derive(Args, Clone, Debug)]
@@ -27,6 +31,7 @@ pub struct ServeArgs {
     pub port: u16,
     /// After SIGTERM, how long running requests may go on
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=DRAIN_SECONDS_MAX))]
     pub drain: u64,
 }
 
@@ -34,15 +39,20 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let listener = listen(args)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    if args.model.verbosity() != Verbosity::Quiet {
-        eprintln!("listening on http://{address}");
-    }
     let plan = LaunchPlan {
         args: &args.model,
         drain: Duration::from_secs(args.drain),
         random_weights: false,
     };
-    launch(plan, move |cluster| front(listener, cluster))??;
+    let quiet = args.model.verbosity() == Verbosity::Quiet;
+    let front = move |cluster| {
+        // Not before: model and flags are good now, and connections are taken from here on.
+        if !quiet {
+            console::message(format_args!("listening on http://{address}"));
+        }
+        front(listener, cluster)
+    };
+    launch(plan, front)?.value?;
     Ok(ExitCode::SUCCESS)
 }
 

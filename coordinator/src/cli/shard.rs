@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Result;
+use binfer_console as console;
 use binfer_shard::command::Shard;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launch::LaunchError;
 use crate::locate::{describe, locate};
 use crate::report::{Report, Verbosity};
+use crate::signals;
 
 /// Arguments of `binfer shard`.
 #[derive(Args, Clone, Debug)]
@@ -36,7 +37,7 @@ pub fn run(args: &ShardArgs) -> Result<ExitCode> {
     if args.shard.dry_run {
         // Of what is on the hub only headers are fetched.
         let described = describe(&args.model, args.revision.as_deref())?;
-        print!("{}", args.shard.listing(&described.spec).map_err(LaunchError::from)?);
+        console::print(&args.shard.listing(&described.spec).map_err(LaunchError::from)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let located = locate(&args.model, args.revision.as_deref(), &report)?;
@@ -47,10 +48,10 @@ pub fn run(args: &ShardArgs) -> Result<ExitCode> {
     });
     report.loaded();
     match (outcome, stopped.load(Ordering::Relaxed)) {
-        (Ok(text), _) => print!("{text}"),
+        (Ok(text), _) => console::print(&text)?,
         (Err(error), 0) => return Err(LaunchError::from(error).into()),
         (Err(error), status) => {
-            eprintln!("binfer: {error}");
+            console::message(format_args!("binfer: {error}"));
             return Ok(ExitCode::from(status));
         }
     }
@@ -61,18 +62,15 @@ pub fn run(args: &ShardArgs) -> Result<ExitCode> {
 /// removed first. A second signal ends the process at once.
 fn watch_signals() -> std::io::Result<Arc<AtomicU8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
+    let mut stops = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        signals::stops()?
     };
     let stopped = Arc::new(AtomicU8::new(0));
     let told = Arc::clone(&stopped);
     let wait = async move {
         loop {
-            let status = tokio::select! {
-                _ = interrupt.recv() => 130,
-                _ = terminate.recv() => 143,
-            };
+            let status = stops.next().await.exit_status();
             if told.swap(status, Ordering::Relaxed) != 0 {
                 std::process::exit(status.into());
             }

@@ -23,6 +23,7 @@ use tokio::time::Interval;
 pub use config::{CudaConfig, FleetConfig, LoadConfig, Spawn};
 pub use error::FleetError;
 pub use handshake::{Facts, LoadProgress};
+pub use spawn::through_pipe;
 
 use gather::Gather;
 use server::{Connection, Downlink, Incoming, SocketDir};

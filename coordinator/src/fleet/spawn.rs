@@ -4,6 +4,7 @@
 //! asks the kernel to be killed when the thread that started it ends, which must therefore live as
 //! long as the process. Deliberately absent: what a worker's end means.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
@@ -38,6 +39,9 @@ impl Worker {
         rank: usize,
         events: UnboundedSender<Incoming>,
     ) -> Result<Self, FleetError> {
+        let cannot_start =
+            |error: io::Error| FleetError::worker(rank, format!("cannot start: {error}"));
+        let token = through_pipe(program.instance).map_err(cannot_start)?;
         let mut command = Command::new(program.path);
         if program.shares_gpu {
             // NCCL refuses a second rank on a GPU, unless it takes each for a host of its own.
@@ -49,17 +53,16 @@ impl Worker {
             .arg("--attach")
             .arg(program.socket)
             .args(["--rank", &rank.to_string()])
-            .args(["--instance", program.instance])
             .args(["--parent", &std::process::id().to_string()])
             // Weights are walked from end to end at every token: with large pages the walk misses
             // the address cache less, which is worth a fifth of decoding.
             .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-            .stdin(Stdio::null())
+            .stdin(token)
             .stdout(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| FleetError::worker(rank, format!("cannot start: {error}")))?;
+            .map_err(cannot_start)?;
         let pid = child.id().unwrap_or(0);
         let (kill, killed) = oneshot::channel();
         tokio::spawn(async move {
@@ -73,6 +76,14 @@ impl Worker {
     pub(super) fn kill(&mut self) {
         self.kill.take();
     }
+}
+
+/// A child's stdin that holds a secret: unlike arguments, it is seen by nobody else. `secret` must be
+/// shorter than what a pipe holds.
+pub fn through_pipe(secret: &str) -> io::Result<Stdio> {
+    let (read, mut write) = io::pipe()?;
+    write.write_all(secret.as_bytes())?;
+    Ok(read.into())
 }
 
 /// Waits for the child; kills it when the other end of `killed` goes.

@@ -116,6 +116,11 @@ impl Core {
         &self.shared.parts.model
     }
 
+    /// Whether the model brings a chat template.
+    pub fn has_template(&self) -> bool {
+        self.shared.parts.text.facts().has_template()
+    }
+
     /// Whether requests are taken now.
     pub fn readiness(&self) -> Readiness {
         self.shared.parts.readiness.borrow().clone()

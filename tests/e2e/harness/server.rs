@@ -21,8 +21,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `binfer serve demo --dtype f32 --port 0 --tp TP ARGS` and waits until it listens,
-    /// which is before anything is loaded.
+    /// Starts `binfer serve demo --dtype f32 --port 0 --tp TP ARGS`; [`Self::wait_until_listening`] or
+    /// [`Self::wait_until_ready`] is needed before its client is of use.
     pub(crate) fn start(permit: Permit, tp: usize, args: &[&str]) -> Self {
         Self::of("demo", permit, tp, args)
     }
@@ -48,9 +48,7 @@ impl Server {
             .spawn()
             .unwrap();
         let log = Log::of(coordinator.stderr.take().unwrap());
-        let line = log.wait_for("listening on http://", PATIENCE);
-        let line = line.unwrap_or_else(|| panic!("it does not listen:\n{}", log.text()));
-        let address = line.split("http://").nth(1).unwrap().parse().unwrap();
+        let address = ([127, 0, 0, 1], 0).into();
         let client = Client { address, timeout: PATIENCE };
         Self { coordinator, client, log, world: tp, seen: Vec::new(), _permit: permit }
     }
@@ -62,7 +60,15 @@ impl Server {
         server
     }
 
+    /// Waits until it takes connections, and learns where.
+    pub(crate) fn wait_until_listening(&mut self) {
+        let line = self.log.wait_for("listening on http://", PATIENCE);
+        let line = line.unwrap_or_else(|| panic!("it does not listen:\n{}", self.log.text()));
+        self.client.address = line.split("http://").nth(1).unwrap().parse().unwrap();
+    }
+
     pub(crate) fn wait_until_ready(&mut self) {
+        self.wait_until_listening();
         let announced = self.log.wait_for(": ready in ", PATIENCE);
         assert!(announced.is_some(), "it does not become ready:\n{}", self.log.text());
         let ready = || self.client.get("/health").ok().filter(|reply| reply.status == 200);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use binfer_console as console;
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Source;
 use clap::Args;
@@ -20,9 +21,9 @@ use tokio::process::{Child, ChildStdout, Command as Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::samples::Samples;
-use crate::cli::table::print_table;
+use crate::cli::table::table;
 use crate::config;
-use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn};
+use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn, through_pipe};
 use crate::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };
@@ -87,7 +88,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         rows.push(runtime.block_on(setup.measure(Arc::clone(&text)))?);
     }
-    println!("CPU time of the coordinator per step, us; {} steps each", bench.steps);
+    let title = format!("CPU time of the coordinator per step, us; {} steps each\n", bench.steps);
     let head = [
         "streams",
         "step us",
@@ -99,7 +100,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
         "events/step",
         "steps/s",
     ];
-    print_table(&head, &rows);
+    console::print(&(title + &table(&head, &rows)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -158,7 +159,7 @@ impl Setup {
 
     fn start_peer(&self, instance: &str, socket: &Path, http: &TcpListener) -> Result<Child> {
         let mut process = Process::new("/proc/self/exe");
-        process.args(["bench", "peer", "--instance", instance]);
+        process.args(["bench", "peer"]);
         process.arg("--model").arg(&self.path).arg("--socket").arg(socket);
         let numbers = [
             ("--http", http.local_addr()?.to_string()),
@@ -172,7 +173,7 @@ impl Setup {
         if self.keep_awake {
             process.arg("--keep-awake");
         }
-        process.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        process.stdin(through_pipe(instance)?).stdout(Stdio::piped()).kill_on_drop(true);
         process.spawn().context("starting the bench's peer")
     }
 

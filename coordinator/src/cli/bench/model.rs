@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use binfer_console as console;
 use binfer_proto::Sampling;
 use clap::{Args, ValueEnum};
 
 use super::samples::Samples;
 use super::script::Dice;
-use crate::cli::table::print_table;
+use crate::cli::table::table;
 use crate::config::ConfigError;
 use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
@@ -58,22 +59,31 @@ pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
     }
     let random_weights = load.load_format == LoadFormat::Dummy;
     let plan = LaunchPlan { args: model, drain: Duration::ZERO, random_weights };
-    launch(plan, move |cluster| front(cluster, &load))??;
-    Ok(ExitCode::SUCCESS)
+    let ended = launch(plan, move |cluster| front(cluster, &load))?;
+    match (ended.value?, ended.signal) {
+        (Measured::Not, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
+        (Measured::Not | Measured::All, _) => Ok(ExitCode::SUCCESS),
+    }
 }
 
-fn front(cluster: Cluster, load: &Load) -> Result<()> {
+/// Whether there is a table; if not, the launcher knows why.
+enum Measured {
+    All,
+    Not,
+}
+
+fn front(cluster: Cluster, load: &Load) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Cluster { core, mut readiness, closing } = cluster;
         let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
         if !settled.is_ok_and(|state| *state == Readiness::Ready) {
-            return Ok(()); // the launcher knows better why; it speaks
+            return Ok(Measured::Not);
         }
         tokio::select! {
-            outcome = measure(&core, load) => outcome,
+            outcome = measure(&core, load) => outcome.map(|()| Measured::All),
             never = core.deliver() => match never {},
-            _ = closing => Ok(()),
+            _ = closing => Ok(Measured::Not),
         }
     })
 }
@@ -84,16 +94,15 @@ async fn measure(core: &Core, load: &Load) -> Result<()> {
     for batch in load.batch.iter().copied() {
         rows.push(measure_batch(core, load, batch, &mut dice).await?);
     }
-    println!(
-        "{}: {} prompt tokens, {} generated; median (min to max) of {} runs",
+    let title = format!(
+        "{}: {} prompt tokens, {} generated; median (min to max) of {} runs\n",
         core.model().name,
         load.prompt_tokens,
         load.generate,
         load.repeat
     );
     let head = ["batch", "prefill tok/s", "decode tok/s", "first token ms"];
-    print_table(&head, &rows);
-    Ok(())
+    Ok(console::print(&(title + &table(&head, &rows)))?)
 }
 
 async fn measure_batch(
@@ -170,7 +179,7 @@ async fn answer(core: &Core, ask: Generate) -> Result<()> {
         match stream.next().await {
             Reply::Text(_) => {}
             Reply::Done { .. } => return Ok(()),
-            Reply::Failed { message, .. } => bail!("{message}"),
+            Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
         }
     }
 }

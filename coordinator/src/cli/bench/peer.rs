@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use binfer_console as console;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, Plan, Token, VERSION};
@@ -37,9 +38,6 @@ pub(super) struct PeerArgs {
     /// Where workers dial in
     #[arg(long)]
     pub(super) socket: PathBuf,
-    /// What they say there
-    #[arg(long)]
-    pub(super) instance: String,
     /// Where clients do
     #[arg(long)]
     pub(super) http: SocketAddr,
@@ -72,7 +70,7 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
         std::thread::spawn(move || work(&args, script))
     };
     let events = clients::run(args.http, args.streams, args.tokens)?;
-    println!("{events}");
+    console::print(&format!("{events}\n"))?;
     worker.join().map_err(|_| anyhow!("the scripted worker panicked"))??;
     Ok(ExitCode::SUCCESS)
 }
@@ -111,13 +109,15 @@ fn work(args: &PeerArgs, script: Script) -> Result<()> {
 }
 
 async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
+    // What workers prove themselves by comes through stdin, as theirs does.
+    let instance = std::io::read_to_string(std::io::stdin())?;
     let (up, outgoing) = unbounded_channel();
     let hello = Hello {
         version: VERSION.into(),
         build: PROTOCOL_DIGEST.into(),
         host: "local".into(),
         pid: std::process::id(),
-        instance: args.instance.clone(),
+        instance,
         wanted_rank: Some(0),
     };
     send(&up, up::Message::Hello(hello));

@@ -8,6 +8,7 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use binfer_console as console;
 use binfer_shard::fit::{self, CARDS, Card, Choice, Ledger, Limits, Memory};
 use binfer_shard::{Description, ModelSpec};
 use clap::Args;
@@ -130,11 +131,11 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let args = &args.with_cards(&device::present());
     let plan = Plan::new(args, &described).map_err(LaunchError::Config)?;
     let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
-    if args.json {
-        println!("{:#}", plan.json(&args.model, &described, &rows));
+    console::print(&if args.json {
+        format!("{:#}\n", plan.json(&args.model, &described, &rows))
     } else {
-        plan.print(args, &described, &rows);
-    }
+        plan.text(args, &described, &rows)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

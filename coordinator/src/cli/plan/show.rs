@@ -5,32 +5,16 @@ use binfer_shard::{DType, Description, ModelSpec};
 use serde_json::{Value, json};
 
 use super::{Outcome, Plan, PlanArgs, Row};
-use crate::cli::table::print_table;
+use crate::cli::table::table;
 
 impl Plan<'_> {
-    /// Prints the table, what it stands on, and what `--tp auto` would take.
-    pub(super) fn print(&self, args: &PlanArgs, described: &Description, rows: &[Outcome]) {
-        let (spec, limits) = (self.spec, &self.limits);
-        let parameters = count(spec.parameters());
-        let assumed =
-            if described.assumed { " (weights not seen, config.json says so)" } else { "" };
-        let (layers, bytes) = (spec.layers.len(), size(spec.weight_bytes()));
-        let (model, architecture) = (&args.model, &spec.architecture);
-        println!(
-            "{model}: {architecture}, {layers} layers, {parameters} parameters, {}, {bytes}{assumed}",
-            dtypes(spec).join(" + ")
-        );
-        match limits.memory {
-            Memory::Devices(bytes) => {
-                let name = args.gpu.map_or("", |card| card.name);
-                let each = format!("{name} {}", size(bytes));
-                println!("cards: {} each, of which a tenth is left alone", each.trim_start());
-            }
-            Memory::Host { free_bytes, .. } => {
-                println!("host: {} free, of which a quarter is for KV", size(free_bytes));
-            }
-        }
-        println!("contexts of {} tokens, KV cache in {}", limits.context_max, self.kv_dtype);
+    /// The table, what it stands on, and what `--tp auto` would take.
+    pub(super) fn text(
+        &self,
+        args: &PlanArgs,
+        described: &Description,
+        rows: &[Outcome],
+    ) -> String {
         let head = [
             "TP",
             "fits",
@@ -42,21 +26,49 @@ impl Plan<'_> {
             "tok/s",
         ];
         let cells = rows.iter().flatten().map(Row::cells).collect::<Vec<_>>();
-        print_table(&head, &cells);
+        let mut text = self.heading(args, described) + &table(&head, &cells);
+        let mut line = |line: String| text.extend([&line, "\n"]);
         for (world, cause) in rows.iter().filter_map(|row| row.as_ref().err()) {
-            println!("TP {world}: {cause}");
+            line(format!("TP {world}: {cause}"));
         }
         if self.bandwidth.is_some() {
-            println!(
+            line(format!(
                 "ms/token: for one full context; tok/s: for as many as fit, {} at most; by the \
                  bandwidth of memory alone",
-                limits.sequences_max
-            );
+                self.limits.sequences_max
+            ));
         }
-        match &self.auto {
-            Ok(Choice { world, reason }) => println!("--tp auto: {world} ({reason})"),
-            Err(cause) => println!("--tp auto: {cause}"),
-        }
+        line(match &self.auto {
+            Ok(Choice { world, reason }) => format!("--tp auto: {world} ({reason})"),
+            Err(cause) => format!("--tp auto: {cause}"),
+        });
+        text
+    }
+
+    /// Model, memory and context, in three lines.
+    fn heading(&self, args: &PlanArgs, described: &Description) -> String {
+        let (spec, limits) = (self.spec, &self.limits);
+        let parameters = count(spec.parameters());
+        let assumed =
+            if described.assumed { " (weights not seen, config.json says so)" } else { "" };
+        let (layers, bytes) = (spec.layers.len(), size(spec.weight_bytes()));
+        let (model, architecture) = (&args.model, &spec.architecture);
+        let dtypes = dtypes(spec).join(" + ");
+        let memory = match limits.memory {
+            Memory::Devices(bytes) => {
+                let name = args.gpu.map_or("", |card| card.name);
+                let each = format!("{name} {}", size(bytes));
+                format!("cards: {} each, of which a tenth is left alone", each.trim_start())
+            }
+            Memory::Host { free_bytes, .. } => {
+                format!("host: {} free, of which a quarter is for KV", size(free_bytes))
+            }
+        };
+        let (context_max, kv_dtype) = (limits.context_max, self.kv_dtype);
+        format!(
+            "{model}: {architecture}, {layers} layers, {parameters} parameters, {dtypes}, \
+             {bytes}{assumed}\n{memory}\ncontexts of {context_max} tokens, KV cache in {kv_dtype}\n"
+        )
     }
 
     /// All of it, in bytes and seconds.

@@ -147,7 +147,8 @@ impl Backend for Timed {
                 trace.add(ticket.0, &step.operations, &step.counts, &output.stamps_ns)
         {
             // A disk that is full ends the trace, not the requests.
-            eprintln!("--trace: {error}; the rest of the steps is not in it");
+            let rest = "the rest of the steps is not in it";
+            binfer_console::message(format_args!("--trace: {error}; {rest}"));
             self.trace = None;
         }
         Ok(output)

@@ -1,0 +1,89 @@
+//! Exit statuses: the one place that says what an error means to a script or a supervisor.
+//!
+//! README has the same table for people.
+
+use binfer_console::StdoutError;
+use binfer_shard::hub::HubError;
+
+use crate::fleet::FleetError;
+use crate::front::SubmitError;
+use crate::launch::LaunchError;
+
+/// Flags that cannot be read.
+pub const USAGE: u8 = 2;
+/// The hub cannot be reached or sends what is damaged: it may work later. `EX_UNAVAILABLE`.
+const UNAVAILABLE: u8 = 69;
+/// A worker is lost. `EX_SOFTWARE`.
+const WORKER_LOST: u8 = 70;
+/// The system refused to read, write or make something. `EX_IOERR`.
+const IO: u8 = 74;
+/// Settings, files or a prompt that cannot work: they will not later either. `EX_CONFIG`.
+const SETTINGS: u8 = 78;
+/// A panic, as Rust reports that of a main thread.
+const DEFECT: u8 = 101;
+
+/// The status of a command that ended with `error`.
+#[must_use]
+pub fn status(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<LaunchError>() {
+        of_launch(error)
+    } else if let Some(error) = error.downcast_ref::<StdoutError>() {
+        error.exit_status()
+    } else if error.is::<SubmitError>() {
+        SETTINGS
+    } else if error.is::<std::io::Error>() {
+        IO
+    } else {
+        WORKER_LOST
+    }
+}
+
+fn of_launch(error: &LaunchError) -> u8 {
+    match error {
+        LaunchError::Hub(HubError::Unreachable(_) | HubError::Answer(_) | HubError::Damaged(_)) => {
+            UNAVAILABLE
+        }
+        LaunchError::Config(_)
+        | LaunchError::Hub(_)
+        | LaunchError::Model(_)
+        | LaunchError::Text(_)
+        | LaunchError::Answer(_) => SETTINGS,
+        LaunchError::Fleet(FleetError::Worker { .. } | FleetError::Disagreement { .. }) => {
+            WORKER_LOST
+        }
+        LaunchError::Fleet(FleetError::Local(_)) | LaunchError::Io(_) => IO,
+        LaunchError::Interrupted(signal) => signal.exit_status(),
+        LaunchError::Defect(_) => DEFECT,
+    }
+}
+
+/// Whether there is something to say about it.
+#[must_use]
+pub fn is_silent(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StdoutError::Unread))
+        || matches!(error.downcast_ref(), Some(LaunchError::Interrupted(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigError;
+    use crate::signals::StopSignal;
+
+    #[test]
+    fn every_kind_of_error_has_its_status() {
+        let of = |error: LaunchError| status(&error.into());
+        let lost = FleetError::Worker { rank: binfer_proto::Rank(1), cause: "gone".into() };
+        assert_eq!(of(LaunchError::Fleet(lost)), 70);
+        assert_eq!(of(LaunchError::Fleet(FleetError::Local("no socket".into()))), 74);
+        assert_eq!(of(LaunchError::Config(ConfigError("--tp".into()))), 78);
+        assert_eq!(of(LaunchError::Answer("not finite".into())), 78);
+        assert_eq!(of(LaunchError::Hub(HubError::Unreachable("no network".into()))), 69);
+        assert_eq!(of(LaunchError::Hub(HubError::Absent("no such model".into()))), 78);
+        assert_eq!(of(LaunchError::Io(std::io::ErrorKind::StorageFull.into())), 74);
+        assert_eq!(of(LaunchError::Interrupted(StopSignal::Terminate)), 143);
+        assert_eq!(of(LaunchError::Defect("the front".into())), 101);
+        assert_eq!(status(&StdoutError::Unread.into()), 141);
+        assert_eq!(status(&SubmitError::invalid("prompt", "too long").into()), 78);
+    }
+}

@@ -1,0 +1,84 @@
+//! SIGINT and SIGTERM: what they do before a command has anything to bring down, and after.
+//!
+//! At first either ends the process at once with its status, also as the first process of a
+//! container, which the kernel would not end. Who has something to bring down asks for [`stops`]; then
+//! the first signal is reported, and only a second one ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Whether a signal still ends the process without anybody being asked.
+static ENDS_AT_ONCE: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(true.into()));
+
+/// A signal that asks for the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT, Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl StopSignal {
+    /// As a shell has it for a command that the signal ended.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+/// Lets either signal end the process with its status, until somebody asks for [`stops`].
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn end_at_once() -> io::Result<()> {
+    for (number, stop) in [
+        (signal_hook::consts::SIGINT, StopSignal::Interrupt),
+        (signal_hook::consts::SIGTERM, StopSignal::Terminate),
+    ] {
+        let condition = Arc::clone(&ENDS_AT_ONCE);
+        signal_hook::flag::register_conditional_shutdown(
+            number,
+            stop.exit_status().into(),
+            condition,
+        )?;
+    }
+    Ok(())
+}
+
+/// Signals from now on, in place of an end at once. Must be called within a runtime.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn stops() -> io::Result<Stops> {
+    let stops = Stops {
+        interrupt: signal(SignalKind::interrupt())?,
+        terminate: signal(SignalKind::terminate())?,
+    };
+    ENDS_AT_ONCE.store(false, Ordering::Relaxed);
+    Ok(stops)
+}
+
+/// Signals as they come.
+#[derive(Debug)]
+pub struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    /// The next one.
+    pub async fn next(&mut self) -> StopSignal {
+        tokio::select! {
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::Terminate,
+        }
+    }
+}
