@@ -194,7 +194,7 @@ async fn print(stream: &mut crate::front::Stream) -> Result<Answered> {
                 console::print("\n")?;
                 return Ok(Answered::Whole(finish, usage));
             }
-            Reply::Failed { kind, .. } if kind == FailKind::Shutdown => {
+            Reply::Failed { kind: FailKind::Shutdown, .. } => {
                 return Ok(Answered::Interrupted);
             }
             Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
