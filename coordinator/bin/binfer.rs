@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use anyhow::Result;
 use binfer_console as console;
-use binfer_coordinator::cli::{self, exit};
+use binfer_console as console;
+use binfer_coordinator::cli::{self, exit, tips};
 use binfer_coordinator::{signals, text};
-use clap::{Parser, Subcommand};
 
 /// Serves large language models from Hugging Face folders and GGUF files
 #[derive(Parser, Debug)]
@@ -44,7 +45,11 @@ fn main() -> ExitCode {
     console::init();
     let outcome = match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
-        Err(shown) => show(&shown),
+        Err(shown) => {
+            let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+            let args: Vec<String> = args.collect();
+            show(&tips::improved(shown, &Cli::command(), &args))
+        }
     };
     outcome.unwrap_or_else(|error| {
         if !exit::is_silent(&error) {

@@ -107,3 +107,32 @@ fn what_cannot_be_had_is_refused_with_both_readings_of_the_name() {
     let refusing = elsewhere("HF_ENDPOINT", &format!("http://{nobody}"));
     refused(refusing, 69, "refused (os error 111); check the network and HF_ENDPOINT");
 }
+
+/// Whatever goes wrong, and however often it is told.
+#[test]
+fn no_message_holds_a_token_or_a_password() {
+    let hub = Hub::new("secrets");
+    let address = hub.server.endpoint.strip_prefix("http://").unwrap();
+    let endpoint = format!("http://somebody:sesame@{address}");
+    let told = |variables: &[(&str, &str)]| {
+        let mut command = hub.command(&["pull", REPOSITORY, "--revision", "v9"]);
+        command.env("HF_TOKEN", "hf_sesame").envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !stderr.is_empty(), "{output:?}");
+        assert!(!stderr.contains("sesame") && !stderr.contains("somebody"), "{stderr}");
+        stderr
+    };
+    let answer = |status: &'static str, header: &str| {
+        hub.server.fault("GET /api", Fault::Answer(status, header.to_owned()));
+    };
+    assert!(told(&[("HF_ENDPOINT", &endpoint)]).contains(&format!("revision on {address}")));
+    for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found", "418 Teapot"] {
+        answer(status, "");
+        told(&[("HF_ENDPOINT", &endpoint)]);
+    }
+    answer("302 Found", "Location: http://somebody:sesame@127.0.0.1:1/\r\n");
+    told(&[("HF_ENDPOINT", &endpoint)]);
+    told(&[("HF_ENDPOINT", "ftp://somebody:sesame@host")]);
+    told(&[("HF_ENDPOINT", "http://somebody:ses/ame:sesame@ho st")]);
+}

@@ -9,3 +9,4 @@ pub mod run;
 pub mod serve;
 pub mod shard;
 mod table;
+pub mod tips;

@@ -4,6 +4,7 @@
 //! endpoint's own origin and nowhere else, and what the hub says of a file stands on the answer
 //! that redirects to the storage, not on the storage's.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
@@ -24,11 +25,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// Speaks to one endpoint.
-#[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
     /// Without a slash at its end.
     endpoint: String,
+    /// The same for messages.
+    place: String,
     origin: Origin,
     token: Option<String>,
 }
@@ -62,11 +64,19 @@ impl Origin {
     }
 }
 
+/// Without the token.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
 impl Client {
     pub(super) fn new(settings: &HubSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let origin = endpoint.parse().ok().as_ref().and_then(Origin::of);
-        let wrong = || HubError::Unfit(format!("HF_ENDPOINT {endpoint:?} is not an http(s) URL"));
+        let place = shown(&endpoint).to_owned();
+        let wrong = || HubError::Unfit(format!("HF_ENDPOINT {place:?} is not an http(s) URL"));
         let origin = origin.ok_or_else(wrong)?;
         let tls = TlsConfig::builder().root_certs(roots(settings.roots_pem.as_deref())?).build();
         let config = Agent::config_builder()
@@ -81,7 +91,7 @@ impl Client {
             .proxy(settings.proxy.clone())
             .tls_config(tls);
         let agent = config.build().new_agent();
-        Ok(Self { agent, endpoint, origin, token: settings.token.clone() })
+        Ok(Self { agent, endpoint, place, origin, token: settings.token.clone() })
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -93,7 +103,7 @@ impl Client {
         let answer = self.follow(target, |uri| self.agent.get(uri), |_| true)?;
         let mut body = answer.into_body();
         let limited = body.with_config().limit(TEXT_BYTES_MAX);
-        limited.read_to_vec().map_err(|error| failure(&self.endpoint, error))
+        limited.read_to_vec().map_err(|error| failure(&self.place, error))
     }
 
     /// Headers that the hub itself gives for a file: redirects within its origin are followed,
@@ -123,16 +133,17 @@ impl Client {
         onwards: impl Fn(&Uri) -> bool,
     ) -> Result<Response<Body>, Failure> {
         let refuse = |cause: String| HubError::Answer(format!("{}: {cause}", target.name));
-        let mut uri: Uri =
-            target.url.parse().map_err(|error| refuse(format!("{}: {error}", target.url)))?;
+        let mut uri: Uri = target
+            .url
+            .parse()
+            .map_err(|error| refuse(format!("{}: {error}", shown(target.url))))?;
         for _ in 0..=REDIRECTS_MAX {
             let mut request = request(uri.clone());
             let trusted = Origin::of(&uri).as_ref() == Some(&self.origin);
             if let (true, Some(token)) = (trusted, &self.token) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
-            let host =
-                uri.authority().map_or(self.endpoint.as_str(), |authority| authority.as_str());
+            let host = uri.authority().map_or(&*self.place, |authority| shown(authority.as_str()));
             let answer = request.call().map_err(|error| failure(host, error))?;
             if !answer.status().is_redirection() {
                 return self.checked(answer, target.name);
@@ -140,7 +151,9 @@ impl Client {
             let next = next(&uri, answer.headers())
                 .ok_or_else(|| refuse(format!("{} without a place to go", answer.status())))?;
             if self.origin.scheme == "https" && next.scheme_str() != Some("https") {
-                return Err(refuse(format!("it redirects to {next}, which is not https")).into());
+                let place = next.authority().map_or("", |authority| shown(authority.as_str()));
+                let cause = format!("it redirects to {place} without https");
+                return Err(refuse(cause).into());
             }
             if !onwards(&next) {
                 return Ok(answer);
@@ -159,7 +172,7 @@ impl Client {
         let said = |key: &str| answer.headers().get(key).and_then(|value| value.to_str().ok());
         let (code, message) = (said("x-error-code"), said("x-error-message"));
         let words = message.map(|message| format!(": {message}")).unwrap_or_default();
-        let endpoint = &self.endpoint;
+        let endpoint = &self.place;
         Err(match (status, code) {
             (StatusCode::FORBIDDEN, _) | (_, Some("GatedRepo")) => HubError::Refused(format!(
                 "{name}: access is restricted ({status}{words}); ask for it on {endpoint}, \
@@ -210,6 +223,11 @@ fn asked(answer: &Response<Body>) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
+/// A URL, or a part of one, as messages may show it: without the name and password before its host.
+pub(super) fn shown(url: &str) -> &str {
+    url.rsplit('@').next().unwrap_or_default()
+}
+
 /// What a failed exchange with `host` comes to.
 fn failure(host: &str, error: ureq::Error) -> Failure {
     match error {
@@ -219,8 +237,9 @@ fn failure(host: &str, error: ureq::Error) -> Failure {
             HubError::Unreachable(cause).into()
         }
         ureq::Error::Io(error) => Failure::passing(format!("{host}: {error}")),
-        error @ (ureq::Error::BadUri(_)
-        | ureq::Error::Http(_)
+        // Its words hold the URL.
+        ureq::Error::BadUri(_) => HubError::Answer(format!("{host}: not a URL")).into(),
+        error @ (ureq::Error::Http(_)
         | ureq::Error::Tls(_)
         | ureq::Error::Rustls(_)
         | ureq::Error::BodyExceedsLimit(_)) => HubError::Answer(format!("{host}: {error}")).into(),

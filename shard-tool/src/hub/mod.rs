@@ -26,6 +26,7 @@ mod retry;
 mod select;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
@@ -46,7 +47,7 @@ const FILES_MAX: usize = 10_000;
 
 /// How to reach the hub, and where its files are kept. Paths and texts of the variables that are
 /// named, checked when the hub is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HubSettings {
     /// `HF_ENDPOINT`: the hub, or a mirror.
     pub endpoint: String,
@@ -60,6 +61,15 @@ pub struct HubSettings {
     pub roots_pem: Option<Vec<u8>>,
     /// What `HTTPS_PROXY` and its kin say.
     pub proxy: Option<Proxy>,
+}
+
+/// Without the token, and without the password that an endpoint may hold.
+impl fmt::Debug for HubSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("HubSettings");
+        shown.field("endpoint", &client::shown(&self.endpoint)).field("cache", &self.cache);
+        shown.field("offline", &self.offline).finish_non_exhaustive()
+    }
 }
 
 /// What whoever watches a download is told, by any of its threads.

@@ -1,8 +1,10 @@
 //! `binfer plan`: what a model takes at each rank count on given memory, and how fast it can be.
 //!
 //! Out of settings and headers alone, here or on the hub; nothing is loaded or downloaded. The
-//! numbers are those of the ledger that `serve` prints. Deliberately absent: measuring.
+//! numbers are those of the ledger that `serve` prints. Only how fast this host reads its memory is
+//! measured, where nobody says it.
 
+mod bandwidth;
 mod show;
 
 use std::process::ExitCode;
@@ -34,8 +36,9 @@ pub struct PlanArgs {
     /// Branch, tag or commit of an id on the hub [default: main]
     #[arg(long)]
     pub revision: Option<String>,
-    /// Memory of a card, as 80GB or 80GiB, or its name: H200, H100, A100, A100-40GB, L40S, L4, 4090
-    /// [default: the GPUs of this host; its free memory where it has none]
+    /// Memory of a card, as 80GB or 80GiB, or its name: B200, GH200, H200, H100, H100-NVL, H100-PCIe,
+    /// A100, A100-40GB, L40S, L4, A10, T4, 5090, 4090 [default: the GPUs of this host; its free memory
+    /// where it has none]
     #[arg(long, value_parser = parse_card)]
     pub gpu: Option<Card>,
     /// Cards that there are [default: those of this host; 8 of what --gpu names]
@@ -53,7 +56,8 @@ pub struct PlanArgs {
     /// How the KV cache is stored; `auto` is bf16 on cards, f32 on the host
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
-    /// Bandwidth of a card's, or the host's, memory in GB/s [default: that of a card by name]
+    /// Bandwidth of a card's, or the host's, memory in GB/s [default: that of a card by name; the
+    /// host's is measured]
     #[arg(long, value_name = "GB/s")]
     pub bandwidth: Option<f64>,
     /// JSON in place of the table
@@ -78,7 +82,7 @@ fn parse_card(text: &str) -> Result<Card, String> {
     if (1e6..1e15).contains(&bytes) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in bounds")]
         let bytes = bytes as u64;
-        return Ok(Card { name: "", bytes, bytes_per_s: 0.0 });
+        return Ok(Card::of_bytes(bytes));
     }
     let names: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
     Err(format!("expected memory as 80GB or 80GiB, or one of {}", names.join(", ")))
@@ -88,11 +92,10 @@ impl PlanArgs {
     /// The same for the GPUs of this host, unless others were named.
     fn with_cards(&self, gpus: &[Gpu]) -> Self {
         let Some(gpu) = gpus.first().filter(|_| self.gpu.is_none()) else { return self.clone() };
-        let known = CARDS.iter().find(|card| gpu.name.contains(card.name));
-        let (name, bytes_per_s) = known.map_or(("", 0.0), |card| (card.name, card.bytes_per_s));
         let bytes = gpus.iter().map(|gpu| gpu.bytes).min().unwrap_or(0);
+        let card = Card::of_driver(&gpu.name).unwrap_or_else(|| Card::of_bytes(bytes));
         Self {
-            gpu: Some(Card { name, bytes, bytes_per_s }),
+            gpu: Some(card.with_bytes(bytes)),
             gpus: self.gpus.or(u32::try_from(gpus.len()).ok()),
             ..self.clone()
         }
@@ -106,10 +109,18 @@ struct Plan<'a> {
     /// As it is stored.
     kv_dtype: &'static str,
     worlds: Vec<u32>,
-    /// Bytes a second; of a card, or of the host for all of its ranks.
-    bandwidth: Option<f64>,
+    /// Of a card, or of the host for all of its ranks, if known.
+    bandwidth: Option<Bandwidth>,
     /// What `--tp auto` would take; a sentence if nothing fits.
     auto: Result<Choice, String>,
+}
+
+/// How fast memory is read.
+#[derive(Clone, Copy)]
+struct Bandwidth {
+    bytes_per_s: f64,
+    /// Here and now, not said by anybody.
+    is_measured: bool,
 }
 
 /// A row of the plan.
@@ -185,8 +196,13 @@ impl<'a> Plan<'a> {
             Some(world) => Ok(Choice { world, reason: SHARDS_REASON.to_owned() }),
             None => fit::choose(spec, devices, &limits).map_err(|error| error.to_string()),
         };
-        let of_card = args.gpu.map(|card| card.bytes_per_s).filter(|bandwidth| *bandwidth > 0.0);
-        let bandwidth = args.bandwidth.map(|gigabytes| gigabytes * 1e9).or(of_card);
+        let said = args.bandwidth.map(|gigabytes| gigabytes * 1e9);
+        let (known, is_measured) = match (said, args.gpu) {
+            (Some(said), _) => (Some(said), false),
+            (None, Some(card)) => (Some(card.bytes_per_s).filter(|speed| *speed > 0.0), false),
+            (None, None) => (bandwidth::measure(free_bytes), true),
+        };
+        let bandwidth = known.map(|bytes_per_s| Bandwidth { bytes_per_s, is_measured });
         Ok(Self { spec, limits, kv_dtype: kv_dtype.stored(), worlds, bandwidth, auto })
     }
 
@@ -200,7 +216,7 @@ impl<'a> Plan<'a> {
                     Memory::Devices(_) => read.into_iter().max().unwrap_or(0),
                     Memory::Host { .. } => read.into_iter().sum(),
                 };
-                Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth))
+                Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth.bytes_per_s))
             };
             let contexts = ledger.contexts.min(u64::from(self.limits.sequences_max));
             let together = if contexts > 0 { seconds(contexts)? } else { None };

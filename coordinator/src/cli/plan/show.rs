@@ -4,7 +4,7 @@ use binfer_shard::fit::{Choice, Memory, RankLedger};
 use binfer_shard::{DType, Description, ModelSpec};
 use serde_json::{Value, json};
 
-use super::{Outcome, Plan, PlanArgs, Row};
+use super::{Bandwidth, Outcome, Plan, PlanArgs, Row};
 use crate::cli::table::table;
 
 impl Plan<'_> {
@@ -31,12 +31,16 @@ impl Plan<'_> {
         for (world, cause) in rows.iter().filter_map(|row| row.as_ref().err()) {
             line(format!("TP {world}: {cause}"));
         }
-        if self.bandwidth.is_some() {
+        if let Some(Bandwidth { bytes_per_s, is_measured }) = self.bandwidth {
+            let (most, gigabytes) = (self.limits.sequences_max, bytes_per_s / 1e9);
+            let how = if is_measured { ", measured just now; --bandwidth replaces it" } else { "" };
             line(format!(
-                "ms/token: for one full context; tok/s: for as many as fit, {} at most; by the \
-                 bandwidth of memory alone",
-                self.limits.sequences_max
+                "ms/token: for one full context; tok/s: for as many as fit, {most} at most; by the \
+                 bandwidth of memory alone ({gigabytes:.0} GB/s{how})"
             ));
+        }
+        if let Some(card) = args.gpu.filter(|card| !card.is_served()) {
+            line(format!("{}: no kernels are for it, compute capability 8.0 is needed", card.name));
         }
         line(match &self.auto {
             Ok(Choice { world, reason }) => format!("--tp auto: {world} ({reason})"),
@@ -99,7 +103,8 @@ impl Plan<'_> {
             "context": limits.context_max,
             "kv_dtype": self.kv_dtype,
             "memory": memory,
-            "bandwidth_bytes_per_s": self.bandwidth,
+            "bandwidth_bytes_per_s": self.bandwidth.map(|known| known.bytes_per_s),
+            "bandwidth_measured": self.bandwidth.is_some_and(|known| known.is_measured),
             "plans": rows,
             "auto": auto,
         })
