@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use anyhow::Result;
-use binfer_console as console;
 use binfer_console as console;
 use binfer_coordinator::cli::{self, exit, tips};
 use binfer_coordinator::{signals, text};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Serves large language models from Hugging Face folders and GGUF files
 #[derive(Parser, Debug)]
