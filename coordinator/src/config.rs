@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use binfer_shard::hub::{self, HubSettings};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::device::wheel_folders;
 
@@ -139,4 +140,15 @@ pub fn memory_available_bytes() -> u64 {
         .find_map(|line| line.strip_prefix("MemAvailable:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.map_or(1 << 30, |kib| kib.saturating_mul(1024))
+}
+
+/// Lets this process have as many descriptors as it may. How many that is.
+pub fn raise_descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = match setrlimit(Resource::Nofile, all) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    now.unwrap_or(u64::MAX)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use binfer_console as console;
 use clap::Args;
 
-use crate::config::ConfigError;
+use crate::config::{self, ConfigError};
 use crate::http;
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
@@ -71,7 +71,8 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
 fn front(listener: TcpListener, cluster: Cluster) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(cluster.closing.await) };
+    let config = http::Config::default().within(config::raise_descriptors());
     runtime
-        .block_on(http::serve(listener, cluster.core, http::Config::default(), closing))
+        .block_on(http::serve(listener, cluster.core, config, closing))
         .context("HTTP")
 }

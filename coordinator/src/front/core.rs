@@ -181,14 +181,9 @@ impl Core {
         let mailbox = Arc::new(Mailbox::new(reading, Arc::clone(&receipt)));
         let stream = Stream::open(&request, Arc::clone(&mailbox), &self.shared.parts);
         let submit = Submit { request, stop, receipt };
-        match parts.commands.try_send(Command::Submit(Box::new(submit))) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return Err(self.busy("too many requests arrive at once"));
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
-                return Err(self.unavailable("the server has stopped"));
-            }
+        // The serve loop takes it soon, and the queue alone says whether there is room.
+        if parts.commands.send(Command::Submit(Box::new(submit))).await.is_err() {
+            return Err(self.unavailable("the server has stopped"));
         }
         let answered = |answer: Result<(), Refused>| {
             answer.map(|()| stream).map_err(|why| self.refusal(&why, param))

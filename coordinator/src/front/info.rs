@@ -75,7 +75,7 @@ impl Default for Limits {
             stop_strings_max: 16,
             stop_string_bytes_max: 256,
             tokenizing_max: JOBS_AT_ONCE,
-            tokenizing_queue_max: 256,
+            tokenizing_queue_max: 4096,
             retry_after: Duration::from_secs(1),
         }
     }

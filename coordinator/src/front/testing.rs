@@ -8,7 +8,9 @@ use crate::text::testing::{END, byte_tokens, model};
 use binfer_proto::{Logprob, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 /// What happens to a request, in order. Control returns to the runtime after each.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub(crate) enum Act {
     Finish(Finish),
     /// The end by failure.
     Fail(FailKind, &'static str),
+    /// Nothing for so long.
+    Wait(Duration),
     /// Nothing until a reader leaves or unread text is over its cap.
     Hold,
     /// Not admitted. Must come first.
@@ -51,7 +55,7 @@ pub(crate) fn say(text: &str) -> Act {
 /// Starts a serve loop on the current runtime; each request follows the next script. Somebody must
 /// run [`Core::deliver`].
 pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
-    let (commands, incoming) = mpsc::channel(64);
+    let (commands, incoming) = mpsc::channel(1024);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
     let post = Arc::new(Post::default());
     let text = Arc::new(TextProcess::in_thread(Arc::new(model())));
@@ -99,6 +103,8 @@ struct Running {
     id: RequestId,
     logprobs: u8,
     acts: VecDeque<Act>,
+    /// When the act began.
+    since: Instant,
     usage: Usage,
 }
 
@@ -110,7 +116,11 @@ impl ServeLoop {
                 let Some(command) = incoming.recv().await else { return };
                 Some(command)
             } else {
-                tokio::task::yield_now().await;
+                let waits = |one: &Running| matches!(one.acts.front(), Some(Act::Wait(_)));
+                match self.running.iter().any(waits) {
+                    true => sleep(Duration::from_millis(1)).await,
+                    false => tokio::task::yield_now().await,
+                }
                 incoming.try_recv().ok()
             };
             match command {
@@ -148,7 +158,7 @@ impl ServeLoop {
         self.text.open(id, &stop);
         acts.push_back(Act::Hold);
         let usage = Usage { prompt, ..Usage::default() };
-        self.running.push(Running { id, logprobs, acts, usage });
+        self.running.push(Running { id, logprobs, acts, since: Instant::now(), usage });
     }
 
     fn cancel(&mut self, id: RequestId) {
@@ -169,9 +179,11 @@ impl ServeLoop {
                     one.acts = [Act::Hold].into();
                     continue;
                 }
+                Some(Act::Wait(time)) if one.since.elapsed() >= time => (Vec::new(), None),
                 _ => continue,
             };
             one.acts.pop_front();
+            one.since = Instant::now();
             let tokens = byte_tokens(&bytes);
             let logprobs = logprobs(&tokens, one.logprobs);
             one.usage.generated += u32::try_from(tokens.len()).unwrap();

@@ -1,30 +1,53 @@
-//! Reads the body of a request within limits of size and time.
+//! The body of a request: read within limits of size, time and memory, or refused and thrown away.
 
+use super::client::Client;
 use super::config::Config;
 use super::error::ApiError;
-use axum::body::Body;
-use axum::http::StatusCode;
-use http_body::Body as _;
+use axum::body::{Body, Bytes};
+use axum::http::header::EXPECT;
+use axum::http::{Request, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// Bodies up to this size are taken on any connection; longer ones at the same time are counted.
+/// Bodies up to this size are taken on any connection; longer ones count against
+/// [`Config::body_memory_bytes`].
 const SMALL_BYTES_MAX: usize = 64 << 10;
+/// What a permit of [`Memory`] stands for.
+const UNIT_BYTES: usize = 4 << 10;
+/// Of a body that is refused, this many times the limit is read and dropped, because a client that is
+/// still writing would not see the answer.
+const DRAIN_FACTOR: usize = 4;
 
-/// A body above the limit is read and dropped up to this many times the limit, because a client
-/// that is still writing would not see the answer.
-const DISCARD_FACTOR: usize = 4;
+/// Memory for long bodies, over all connections.
+#[derive(Debug)]
+pub(super) struct Memory(Semaphore);
 
-/// `large` has a permit for each body above [`SMALL_BYTES_MAX`] that may be held at a time.
-pub(super) async fn read(
-    body: Body,
+impl Memory {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Semaphore::new((bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS)))
+    }
+}
+
+/// A body that was read, and its share of the memory.
+pub(super) struct Received<'a> {
+    pub(super) bytes: Vec<u8>,
+    pub(super) memory: Option<SemaphorePermit<'a>>,
+}
+
+/// Reads all of a body.
+pub(super) async fn read<'a>(
+    mut body: Body,
     config: &Config,
-    large: &Semaphore,
-) -> Result<Vec<u8>, ApiError> {
-    match timeout(config.body_timeout, read_all(body, config.body_bytes_max, large)).await {
+    memory: &'a Memory,
+) -> Result<Received<'a>, ApiError> {
+    match timeout(config.body_timeout, read_all(&mut body, config.body_bytes_max, memory)).await {
         Ok(result) => result,
         Err(_) => {
             let seconds = config.body_timeout.as_secs();
@@ -34,48 +57,133 @@ pub(super) async fn read(
     }
 }
 
-async fn read_all(
-    mut body: Body,
+async fn read_all<'a>(
+    body: &mut Body,
     bytes_max: usize,
-    large: &Semaphore,
-) -> Result<Vec<u8>, ApiError> {
-    let discard_max = bytes_max.saturating_mul(DISCARD_FACTOR);
+    memory: &'a Memory,
+) -> Result<Received<'a>, ApiError> {
     let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if promised > discard_max {
+    if promised > bytes_max {
         return Err(too_large(bytes_max));
     }
-    let mut bytes = Vec::with_capacity(promised.min(SMALL_BYTES_MAX));
-    let mut seen = 0_usize;
-    let mut permit: Option<SemaphorePermit<'_>> = None;
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    let mut received = Received { bytes: Vec::new(), memory: None };
+    received.reserve(promised, memory)?;
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
             let message = "the body ended before it was complete";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
         };
         let Ok(data) = frame.into_data() else { continue };
-        seen = seen.saturating_add(data.len());
-        if seen > discard_max {
-            break;
+        let len = received.bytes.len().saturating_add(data.len());
+        if len > bytes_max {
+            return Err(too_large(bytes_max));
         }
-        if seen <= bytes_max {
-            if seen > SMALL_BYTES_MAX && permit.is_none() {
-                permit = Some(large.try_acquire().map_err(|_| too_many())?);
-            }
-            bytes.extend_from_slice(&data);
-        } else {
-            bytes = Vec::new();
-        }
+        received.reserve(len, memory)?;
+        received.bytes.extend_from_slice(&data);
     }
-    if seen > bytes_max { Err(too_large(bytes_max)) } else { Ok(bytes) }
+    Ok(received)
+}
+
+impl<'a> Received<'a> {
+    /// Sees to memory for `len` bytes in all.
+    fn reserve(&mut self, len: usize, memory: &'a Memory) -> Result<(), ApiError> {
+        if len <= SMALL_BYTES_MAX {
+            return Ok(());
+        }
+        let held = self.memory.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let missing = len.div_ceil(UNIT_BYTES).saturating_sub(held);
+        let missing = u32::try_from(missing).map_err(|_| too_many())?;
+        let more = memory.0.try_acquire_many(missing).map_err(|_| too_many())?;
+        match &mut self.memory {
+            Some(memory) => memory.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
 }
 
 fn too_many() -> ApiError {
-    let message = "too many long requests arrive at once";
+    let message = "too many long requests arrive at once; try again later";
     let retry_after = Some(Duration::from_secs(1));
     ApiError { retry_after, ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, message) }
 }
 
 fn too_large(bytes_max: usize) -> ApiError {
-    let message = format!("the body may have {bytes_max} bytes");
+    let message = format!("the body may have {bytes_max} bytes at most");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+}
+
+/// The body of a request on its way to a handler. Whoever drops it before its end refuses it: then
+/// the answer leaves at once, and the rest is read and thrown away, within limits, since a client
+/// that cannot go on writing sees a broken connection instead of the answer.
+struct RequestBody {
+    incoming: Option<Incoming>,
+    client: Arc<Client>,
+    config: Arc<Config>,
+    /// The client waits to be asked for the body (`Expect: 100-continue`), which reading does.
+    unasked: bool,
+}
+
+/// Puts the body of a request under these rules.
+pub(super) fn of_request(
+    request: Request<Incoming>,
+    client: &Arc<Client>,
+    config: &Arc<Config>,
+) -> Request<Body> {
+    let unasked = request.headers().contains_key(EXPECT);
+    request.map(|incoming| {
+        if incoming.is_end_stream() {
+            client.request_arrived();
+            return Body::empty();
+        }
+        let (client, config) = (Arc::clone(client), Arc::clone(config));
+        Body::new(RequestBody { incoming: Some(incoming), client, config, unasked })
+    })
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.unasked = false;
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(incoming).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.incoming = None;
+            self.client.request_arrived();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(incoming) = self.incoming.take().filter(|_| !self.unasked) else { return };
+        // Where the runtime is gone the connection is, too.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let bytes_max = self.config.body_bytes_max.saturating_mul(DRAIN_FACTOR);
+            runtime.spawn(timeout(self.config.body_timeout, drain(incoming, bytes_max)));
+        }
+    }
+}
+
+async fn drain(mut incoming: Incoming, bytes_max: usize) {
+    let mut seen = 0_usize;
+    while seen <= bytes_max
+        && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await
+    {
+        seen = seen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    }
 }

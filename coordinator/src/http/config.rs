@@ -7,18 +7,21 @@ use std::time::Duration;
 pub struct Config {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
-    /// Bodies above 64 KiB that are read at the same time; more are refused.
-    pub large_bodies_max: usize,
+    /// Bytes that bodies above 64 KiB may take together until they are tokenised.
+    pub body_memory_bytes: usize,
     /// Bytes of a request's head.
     pub head_bytes_max: usize,
     /// Header lines of a request.
     pub headers_max: usize,
-    /// Connections at the same time; more wait to be accepted.
+    /// Connections at the same time. One more ends the connection that has been without a request
+    /// longest; while all have one, it waits to be accepted.
     pub connections_max: usize,
-    /// For the head of a request, and for a connection without one.
+    /// For the head of a request, from its first byte.
     pub head_timeout: Duration,
     /// For the body of a request.
     pub body_timeout: Duration,
+    /// A connection without a request ends after this.
+    pub idle_timeout: Duration,
     /// A write that makes no progress for this long ends the connection, and so does a peer that
     /// acknowledges nothing.
     pub write_timeout: Duration,
@@ -32,15 +35,29 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             body_bytes_max: 4 << 20,
-            large_bodies_max: 32,
+            body_memory_bytes: 256 << 20,
             head_bytes_max: 32 << 10,
             headers_max: 100,
             connections_max: 4096,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             comment_interval: Duration::from_secs(15),
             linger: Duration::from_secs(2),
         }
+    }
+}
+
+/// Descriptors that are left for workers, files and whatever else a process has open.
+const DESCRIPTORS_KEPT: u64 = 128;
+
+impl Config {
+    /// As many connections as so many descriptors allow.
+    #[must_use]
+    pub fn within(self, descriptors: u64) -> Self {
+        let most = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT).max(1));
+        let connections_max = self.connections_max.min(most.unwrap_or(usize::MAX));
+        Self { connections_max, ..self }
     }
 }

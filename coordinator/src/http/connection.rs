@@ -1,58 +1,115 @@
-//! One client's connection: socket options, time limits, and its orderly end.
+//! One client's connection: socket options, hyper over it, and its orderly end.
 
+use super::body;
+use super::client::Client;
 use super::config::Config;
-use super::socket::{ClientSocket, HyperSide, Outlet};
+use super::socket::ClientSocket;
 use axum::Router;
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use std::pin::pin;
+use rustix::net::sockopt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+
+/// A client whose host has vanished is asked for a sign of life after this long, and as often.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Serves one connection until its end. `stop` true lets its current answer be the last.
 pub(super) async fn serve(
     socket: TcpStream,
+    client: Arc<Client>,
     router: Router,
     config: Arc<Config>,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Without these options a client is served worse, but served.
-    let _ = socket.set_nodelay(true);
-    let timeout_ms = u32::try_from(config.write_timeout.as_millis()).unwrap_or(u32::MAX);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&socket, timeout_ms);
-
-    let socket = ClientSocket::new(socket);
-    let closing = Arc::new(Notify::new());
+    set_options(&socket, config.write_timeout);
+    let socket = Arc::new(socket);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        let outlet = Outlet::new(Arc::clone(&socket), Arc::clone(&closing), request.version());
-        request.extensions_mut().insert(outlet);
-        router.call(request)
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        client.head_arrived();
+        let mut request = body::of_request(request, &client, &config);
+        request.extensions_mut().insert(Arc::clone(&client));
+        let (answering, client) = (router.call(request), Arc::clone(&client));
+        async move { answering.await.map(|answer| answer.map(|body| AnswerBody { body, client })) }
     });
-    let io = TokioIo::new(HyperSide::new(Arc::clone(&socket), config.write_timeout));
+    let io = ClientSocket::new(Arc::clone(&socket), Arc::clone(&client), config.write_timeout);
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.head_timeout)
+        // Who has shut down its writing side gets its answer; `Client::gone` finds who has left.
+        .half_close(true)
+        .header_read_timeout(None)
         .max_headers(config.headers_max)
         .max_buf_size(config.head_bytes_max)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let mut ending = pin!(async {
+    let mut gone = pin!(client.gone(&socket));
+    let stopping = async {
         tokio::select! {
-            () = closing.notified() => {}
+            () = client.last_answer() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
-    });
+    };
+    // How a connection ends is the client's affair.
     tokio::select! {
         biased;
-        // How a connection ends is the client's affair.
         _ = connection.as_mut() => return,
-        () = ending.as_mut() => {}
+        () = gone.as_mut() => return,
+        () = stopping => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => {}
+        () = gone.as_mut() => {}
+    }
+}
+
+/// Without these options a client is served worse, but served.
+fn set_options(socket: &TcpStream, write_timeout: Duration) {
+    let _ = socket.set_nodelay(true);
+    let timeout_ms = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX);
+    let _ = sockopt::set_tcp_user_timeout(socket, timeout_ms);
+    let _ = sockopt::set_tcp_keepidle(socket, KEEPALIVE);
+    let _ = sockopt::set_tcp_keepintvl(socket, KEEPALIVE);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
+/// The body of an answer, with whose end the client is without a request again.
+struct AnswerBody {
+    body: Body,
+    client: Arc<Client>,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.client.answered();
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// An error as a client sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) message: String,

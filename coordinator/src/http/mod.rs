@@ -6,8 +6,10 @@
 
 mod answer;
 mod body;
+mod client;
 mod config;
 mod connection;
+mod connections;
 mod error;
 mod fields;
 mod logprobs;
@@ -18,19 +20,18 @@ mod sse;
 #[cfg(test)]
 mod tests;
 mod unsupported;
+mod whole;
 
 pub use config::Config;
 
 use crate::front::Core;
+use connections::Connections;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
 /// Accepts on `listener` until `shutdown` is ready. Then no connection is accepted, answers that
 /// are being written have [`Config::linger`] to end, and what is left is cut.
@@ -45,44 +46,26 @@ pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listener = connections::listener(listener)?;
     let config = Arc::new(config);
-    let large_bodies = Semaphore::new(config.large_bodies_max);
+    let body_memory = body::Memory::new(config.body_memory_bytes);
     let courier = core.clone();
-    let app = routes::App { core, config: config.clone(), large_bodies };
+    let app = routes::App { core, config: config.clone(), body_memory };
     let router = routes::router(Arc::new(app));
     let (stop, stopped) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(router, Arc::clone(&config), stopped);
     let mut delivering = JoinSet::new();
     delivering.spawn(async move { courier.deliver().await });
     let mut shutdown = pin!(shutdown);
     loop {
-        let full = connections.len() >= config.connections_max;
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            socket = accept(&listener), if !full => {
-                let (router, config) = (router.clone(), config.clone());
-                connections.spawn(connection::serve(socket, router, config, stopped.clone()));
-            }
+            () = connections.turn(&listener) => {}
         }
     }
     drop(listener);
     // Nobody listens if no connection is open.
     let _ = stop.send(true);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(config.linger, all_ended).await;
-    connections.shutdown().await;
+    connections.close(config.linger).await;
     Ok(())
-}
-
-/// The next connection. Errors of `accept` are those of one client, or pass (no descriptors left).
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => return socket,
-            Err(_) => sleep(Duration::from_millis(20)).await,
-        }
-    }
 }

@@ -2,13 +2,14 @@
 
 use super::answer::{Events, Identity, Kind};
 use super::body;
+use super::client::Client;
 use super::config::Config;
 use super::error::ApiError;
 use super::logprobs::Logprobs;
 use super::request::{self, Parsed};
-use super::socket::Outlet;
 use super::sse::Sse;
-use crate::front::{Core, Readiness, Reply, Stream};
+use super::whole;
+use crate::front::{Core, Readiness};
 use axum::Extension;
 use axum::Json;
 use axum::Router;
@@ -19,7 +20,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 /// Bodies above this are parsed on the core's pool, so that no stream waits for them.
 const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
@@ -29,8 +29,7 @@ const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 pub(super) struct App {
     pub(super) core: Core,
     pub(super) config: Arc<Config>,
-    /// A permit for each long body that may be held at a time.
-    pub(super) large_bodies: Semaphore,
+    pub(super) body_memory: body::Memory,
 }
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -47,30 +46,31 @@ pub(super) fn router(app: Arc<App>) -> Router {
 
 async fn completions(
     State(app): State<Arc<App>>,
-    Extension(outlet): Extension<Outlet>,
+    Extension(client): Extension<Arc<Client>>,
     request: Request,
 ) -> Response {
-    answer(Kind::Completion, &app, outlet, request)
+    answer(Kind::Completion, &app, client, request)
         .await
         .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn chat_completions(
     State(app): State<Arc<App>>,
-    Extension(outlet): Extension<Outlet>,
+    Extension(client): Extension<Arc<Client>>,
     request: Request,
 ) -> Response {
-    answer(Kind::Chat, &app, outlet, request).await.unwrap_or_else(IntoResponse::into_response)
+    answer(Kind::Chat, &app, client, request).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(
     kind: Kind,
     app: &App,
-    outlet: Outlet,
+    client: Arc<Client>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let bytes = body::read(request.into_body(), &app.config, &app.large_bodies).await?;
-    let Parsed { ask, stream, include_usage, max_tokens_field } = parse(kind, app, bytes).await?;
+    let received = body::read(request.into_body(), &app.config, &app.body_memory).await?;
+    let parsed = parse(kind, app, received.bytes).await?;
+    let Parsed { ask, stream, include_usage, max_tokens_field } = parsed;
     let answer = app.core.generate(ask).await.map_err(|error| {
         let error = ApiError::from(error);
         match error.param.as_deref() {
@@ -78,13 +78,15 @@ async fn answer(
             _ => error,
         }
     })?;
+    // What is left of the request is its tokens, which the queue counts.
+    drop(received.memory);
     let identity = Identity::new(kind, answer.id(), app.core.model());
     let logprobs = Logprobs::of(&answer, kind, &app.core);
     if !stream {
-        return whole(&identity, answer, logprobs).await;
+        return whole::respond(whole::answer(identity, answer, logprobs), &client).await;
     }
     let events = Events::new(identity, include_usage, logprobs);
-    let body = Sse::new(answer, events, outlet, app.config.comment_interval);
+    let body = Sse::new(answer, events, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -102,27 +104,6 @@ async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError
         return parse(&bytes);
     }
     app.core.on_pool(move || parse(&bytes)).await?
-}
-
-async fn whole(
-    identity: &Identity,
-    mut answer: Stream,
-    logprobs: Option<Logprobs>,
-) -> Result<Response, ApiError> {
-    let (mut text, mut found) = (String::new(), Vec::new());
-    loop {
-        let reply = answer.next().await;
-        found.append(&mut answer.take_logprobs());
-        match reply {
-            Reply::Text(more) => text.push_str(&more),
-            Reply::Done { finish, usage } => {
-                let logprobs = logprobs.map_or(Value::Null, |mut logprobs| logprobs.json(&found));
-                let answer = identity.whole(&text, &logprobs, (finish, usage));
-                return Ok(Json(answer).into_response());
-            }
-            Reply::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
-        }
-    }
 }
 
 async fn models(State(app): State<Arc<App>>) -> Json<Value> {

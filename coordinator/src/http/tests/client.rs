@@ -140,7 +140,8 @@ impl Answer {
 
     /// The data of each event.
     pub(super) fn events(&self) -> Vec<&str> {
-        let events = self.body.split("\n\n").filter(|event| !event.is_empty());
+        let events = self.body.split("\n\n");
+        let events = events.filter(|event| !event.is_empty() && !event.starts_with(':'));
         events.map(|event| event.strip_prefix("data: ").unwrap()).collect()
     }
 

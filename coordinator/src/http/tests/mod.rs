@@ -2,5 +2,7 @@
 
 mod answers;
 mod client;
+mod connections;
 mod faults;
+mod leaving;
 mod refusals;

@@ -1,0 +1,139 @@
+//! All connections: accepted up to a limit, and ended when they are without a request for too long,
+//! or when another one needs the place.
+
+use super::client::Client;
+use super::config::Config;
+use super::connection;
+use axum::Router;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, Interval, interval, sleep};
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 1024;
+/// Until the next attempt to accept when descriptors or memory have run out.
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+
+/// The connections that are open.
+pub(super) struct Connections {
+    router: Router,
+    config: Arc<Config>,
+    stopped: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+    open: BTreeMap<Id, (Arc<Client>, AbortHandle)>,
+    /// Accepted, and waits for room.
+    next: Option<TcpStream>,
+    sweep: Interval,
+}
+
+impl Connections {
+    /// None yet. `stopped` true lets the answers that are being written be the last.
+    pub(super) fn new(router: Router, config: Arc<Config>, stopped: watch::Receiver<bool>) -> Self {
+        let shortest = config.head_timeout.min(config.idle_timeout);
+        let sweep = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
+        Self {
+            router,
+            config,
+            stopped,
+            tasks: JoinSet::new(),
+            open: BTreeMap::new(),
+            next: None,
+            sweep: interval(sweep),
+        }
+    }
+
+    /// Waits for the next thing that happens, and does what it asks for.
+    pub(super) async fn turn(&mut self, listener: &TcpListener) {
+        if self.has_room()
+            && let Some(socket) = self.next.take()
+        {
+            self.open(socket);
+        }
+        tokio::select! {
+            biased;
+            Some(ended) = self.tasks.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                self.open.remove(&id);
+            }
+            _ = self.sweep.tick() => self.end_late(),
+            accepted = listener.accept(), if self.next.is_none() => match accepted {
+                Ok((socket, _)) => self.next = Some(socket),
+                Err(error) => self.refused(&error).await,
+            },
+        }
+    }
+
+    /// Errors of `accept` are those of one client, or of this process.
+    async fn refused(&self, error: &io::Error) {
+        let spent = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        if Errno::from_io_error(error).is_some_and(|errno| spent.contains(&errno)) {
+            self.make_room();
+            sleep(ACCEPT_RETRY).await;
+        }
+    }
+
+    fn open(&mut self, socket: TcpStream) {
+        if self.is_full() {
+            self.make_room();
+        }
+        let client = Arc::new(Client::new(&self.config));
+        let serving = connection::serve(
+            socket,
+            Arc::clone(&client),
+            self.router.clone(),
+            Arc::clone(&self.config),
+            self.stopped.clone(),
+        );
+        let task = self.tasks.spawn(serving);
+        self.open.insert(task.id(), (client, task));
+    }
+
+    /// Ends those that have let the time for their next request pass.
+    fn end_late(&self) {
+        let now = Instant::now();
+        let late = self.open.values().filter(|(client, _)| client.is_late(now));
+        late.for_each(|(_, task)| task.abort());
+    }
+
+    /// Lets answers be written for `linger`, and cuts what is left.
+    pub(super) async fn close(mut self, linger: Duration) {
+        let all_ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(linger, all_ended).await;
+        self.tasks.shutdown().await;
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_full() || self.longest_waiting().is_some()
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.len() >= self.config.connections_max
+    }
+
+    /// Ends the connection that has been without a request longest.
+    fn make_room(&self) {
+        if let Some(task) = self.longest_waiting() {
+            task.abort();
+        }
+    }
+
+    fn longest_waiting(&self) -> Option<&AbortHandle> {
+        let alive = self.open.values().filter(|(_, task)| !task.is_finished());
+        let waiting = alive.filter_map(|(client, task)| Some((client.waiting_since()?, task)));
+        waiting.min_by_key(|(since, _)| *since).map(|(_, task)| task)
+    }
+}
+
+/// Takes over a listening socket.
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    // The standard library's is too short for many clients at once. Listening again only sets it.
+    rustix::net::listen(&listener, BACKLOG)?;
+    TcpListener::from_std(listener)
+}

@@ -1,0 +1,85 @@
+//! An answer in one piece.
+//!
+//! Nothing of it is sent before it is there, so a client that has closed its socket looks like one
+//! that has shut down its writing side and waits. Such a client is sent the head and a space, with
+//! which JSON may begin: if nobody is there, its host says so, and the request is cancelled.
+
+use super::answer::Identity;
+use super::client::Client;
+use super::error::ApiError;
+use super::logprobs::Logprobs;
+use crate::front::{Reply, Stream};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use http_body::Frame;
+use serde_json::Value;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// The whole answer's JSON.
+pub(super) async fn answer(
+    identity: Identity,
+    mut answer: Stream,
+    mut logprobs: Option<Logprobs>,
+) -> Result<String, ApiError> {
+    let (mut text, mut found) = (String::new(), Vec::new());
+    loop {
+        let reply = answer.next().await;
+        found.append(&mut answer.take_logprobs());
+        match reply {
+            Reply::Text(more) => text.push_str(&more),
+            Reply::Done { finish, usage } => {
+                let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
+                let logprobs = logprobs.unwrap_or(Value::Null);
+                return Ok(identity.whole(&text, &logprobs, (finish, usage)).to_string());
+            }
+            Reply::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
+        }
+    }
+}
+
+/// The response that `answer` makes, or the beginning of one while nobody knows who waits for it.
+pub(super) async fn respond(
+    answer: impl Future<Output = Result<String, ApiError>> + Send + 'static,
+    client: &Client,
+) -> Result<Response, ApiError> {
+    let mut answer = Box::pin(answer);
+    let body = tokio::select! {
+        biased;
+        json = answer.as_mut() => Body::from(json?),
+        () = client.may_have_left() => Body::new(Late { begun: false, answer: Some(answer) }),
+    };
+    let mut response = Response::new(body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+/// The body of an answer whose head is sent before it is known.
+struct Late<F> {
+    begun: bool,
+    /// `None` once it has ended.
+    answer: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future<Output = Result<String, ApiError>>> http_body::Body for Late<F> {
+    type Data = Bytes;
+    /// The status is sent, so a failure can only cut the answer off.
+    type Error = ApiError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
+        let this = self.get_mut();
+        if !std::mem::replace(&mut this.begun, true) {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b" ")))));
+        }
+        let Some(answer) = &mut this.answer else { return Poll::Ready(None) };
+        let json = ready!(answer.as_mut().poll(cx));
+        this.answer = None;
+        Poll::Ready(Some(json.map(|json| Frame::data(json.into()))))
+    }
+}
