@@ -9,7 +9,7 @@ use binfer_console as console;
 use clap::Args;
 
 use crate::config::{self, ConfigError};
-use crate::http;
+use crate::http::{self, Access, AllowedHost, AllowedOrigin};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
 use crate::report::Verbosity;
@@ -29,6 +29,15 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    /// A host name that requests may be addressed to, besides those of this machine's own loopback,
+    /// or * for any; may be given several times. Bound to another address than a loopback one, the
+    /// server answers to any name unless this is given
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<AllowedHost>,
+    /// An origin (as https://app.example.com) whose web pages may use the server, or * for any; may
+    /// be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub allowed_origin: Vec<AllowedOrigin>,
     /// After SIGTERM, how long running requests may go on
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=DRAIN_SECONDS_MAX))]
@@ -44,13 +53,15 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         drain: Duration::from_secs(args.drain),
         random_weights: false,
     };
+    let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
+    let config = http::Config { access, ..http::Config::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let front = move |cluster| {
         // Not before: model and flags are good now, and connections are taken from here on.
         if !quiet {
             console::message(format_args!("listening on http://{address}"));
         }
-        front(listener, cluster)
+        front(listener, cluster, config)
     };
     launch(plan, front)?.value?;
     Ok(ExitCode::SUCCESS)
@@ -68,11 +79,9 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
     })
 }
 
-fn front(listener: TcpListener, cluster: Cluster) -> Result<()> {
+fn front(listener: TcpListener, cluster: Cluster, config: http::Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(cluster.closing.await) };
-    let config = http::Config::default().within(config::raise_descriptors());
-    runtime
-        .block_on(http::serve(listener, cluster.core, config, closing))
-        .context("HTTP")
+    let config = config.within(config::raise_descriptors());
+    runtime.block_on(http::serve(listener, cluster.core, config, closing)).context("HTTP")
 }

@@ -4,8 +4,8 @@ use super::client::Client;
 use super::config::Config;
 use super::error::ApiError;
 use axum::body::{Body, Bytes};
-use axum::http::header::EXPECT;
-use axum::http::{Request, StatusCode};
+use axum::http::header::{CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, Request, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::future::poll_fn;
@@ -41,12 +41,18 @@ pub(super) struct Received<'a> {
     pub(super) memory: Option<SemaphorePermit<'a>>,
 }
 
-/// Reads all of a body.
+/// Reads all of a body, which must be JSON: a web page can send any server something else without
+/// asking first.
 pub(super) async fn read<'a>(
-    mut body: Body,
+    request: Request<Body>,
     config: &Config,
     memory: &'a Memory,
 ) -> Result<Received<'a>, ApiError> {
+    if !is_json(request.headers()) {
+        let message = "the body must be JSON, with the header Content-Type: application/json";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    let mut body = request.into_body();
     match timeout(config.body_timeout, read_all(&mut body, config.body_bytes_max, memory)).await {
         Ok(result) => result,
         Err(_) => {
@@ -55,6 +61,12 @@ pub(super) async fn read<'a>(
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, message))
         }
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 async fn read_all<'a>(

@@ -1,10 +1,13 @@
-//! Bounds of the HTTP front, each against a client that would take more.
+//! Settings of the HTTP front: who may ask, and bounds, each against a client that would take more.
 
+use super::access::Access;
 use std::time::Duration;
 
-/// Bounds of the HTTP front.
+/// Settings of the HTTP front.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Who may ask besides those who always may.
+    pub access: Access,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
     /// Bytes that bodies above 64 KiB may take together until they are tokenised.
@@ -34,6 +37,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            access: Access::default(),
             body_bytes_max: 4 << 20,
             body_memory_bytes: 256 << 20,
             head_bytes_max: 32 << 10,

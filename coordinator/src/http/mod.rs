@@ -4,6 +4,7 @@
 //! wait for a client is bounded ([`Config`]). Deliberately absent: TLS and keys (a proxy's work),
 //! HTTP/2, and logs of what is asked and answered.
 
+mod access;
 mod answer;
 mod body;
 mod client;
@@ -22,6 +23,7 @@ mod tests;
 mod unsupported;
 mod whole;
 
+pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
 pub use config::Config;
 
 use crate::front::Core;
@@ -52,6 +54,8 @@ pub async fn serve(
     let courier = core.clone();
     let app = routes::App { core, config: config.clone(), body_memory };
     let router = routes::router(Arc::new(app));
+    let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let router = access::guarded(router, config.access.clone(), is_local);
     let (stop, stopped) = watch::channel(false);
     let mut connections = Connections::new(router, Arc::clone(&config), stopped);
     let mut delivering = JoinSet::new();

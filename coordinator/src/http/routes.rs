@@ -68,7 +68,7 @@ async fn answer(
     client: Arc<Client>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let received = body::read(request.into_body(), &app.config, &app.body_memory).await?;
+    let received = body::read(request, &app.config, &app.body_memory).await?;
     let parsed = parse(kind, app, received.bytes).await?;
     let Parsed { ask, stream, include_usage, max_tokens_field } = parsed;
     let answer = app.core.generate(ask).await.map_err(|error| {

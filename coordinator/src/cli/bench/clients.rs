@@ -36,7 +36,7 @@ fn request(index: u32, tokens: u32) -> String {
         prompt.join(",")
     );
     format!(
-        "POST /v1/completions HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )

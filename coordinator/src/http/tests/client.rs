@@ -66,12 +66,16 @@ impl Server {
 }
 
 pub(super) async fn send(socket: &mut TcpStream, method: &str, path: &str, body: &str) {
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let lines = ["Host: localhost", "Content-Type: application/json"];
+    send_head(socket, &format!("{method} {path} HTTP/1.1"), &lines, body).await;
+}
+
+/// A request with a first line and others of the caller's.
+pub(super) async fn send_head(socket: &mut TcpStream, first: &str, lines: &[&str], body: &str) {
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let length = body.len();
+    let request = format!("{first}\r\n{lines}Content-Length: {length}\r\n\r\n{body}");
+    socket.write_all(request.as_bytes()).await.unwrap();
 }
 
 /// How long a test waits for what should come at once; a loaded machine is slow.

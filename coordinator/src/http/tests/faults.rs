@@ -132,7 +132,7 @@ async fn heads_and_bodies_have_their_time() {
     let mut slow_head = server.connect().await;
     slow_head.write_all(b"POST /v1/completions HTTP/1.1\r\nHost:").await.unwrap();
     let mut slow_body = server.connect().await;
-    let head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
+    let head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
     slow_body.write_all(head).await.unwrap();
     assert_eq!(read_answer(&mut slow_body).await.status, 408);
     for socket in [&mut silent, &mut slow_head] {

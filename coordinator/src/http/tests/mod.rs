@@ -1,5 +1,6 @@
 //! The HTTP front over real sockets, in front of a scripted serve loop.
 
+mod access;
 mod answers;
 mod client;
 mod connections;

@@ -1,0 +1,246 @@
+//! Who may ask: a browser sends what any web page tells it to, also to a server that only this
+//! machine can reach.
+//!
+//! The name that a request is addressed to keeps out pages whose own name was made to lead here (DNS
+//! rebinding), its origin keeps out all other pages that were not allowed.
+
+use super::error::ApiError;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer};
+
+/// How long a browser may remember what a preflight allowed.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Hosts and origins that are allowed besides those that always are.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Names that requests may be addressed to.
+    pub hosts: Vec<AllowedHost>,
+    /// Pages that may ask.
+    pub origins: Vec<AllowedOrigin>,
+}
+
+/// A name that requests may be addressed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedHost {
+    /// Whatever it is.
+    Any,
+    /// This one, at any port.
+    Name(String),
+}
+
+/// An origin whose pages may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedOrigin {
+    /// Whatever it is.
+    Any,
+    /// This one, as browsers write it.
+    Page(HeaderValue),
+}
+
+/// Why a flag's value is not a host or an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessError {
+    /// Of `--allowed-host`.
+    #[error("expected a host name or address without scheme, port and path, or *")]
+    Host,
+    /// Of `--allowed-origin`.
+    #[error("expected http:// or https:// with a host and maybe a port, and no path, or *")]
+    Origin,
+}
+
+impl FromStr for AllowedHost {
+    type Err = AccessError;
+
+    fn from_str(text: &str) -> Result<Self, AccessError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let bracketed = text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6());
+        let text = if bracketed { format!("[{text}]") } else { text.to_owned() };
+        let authority: Authority = text.parse().map_err(|_| AccessError::Host)?;
+        match authority.host() == text {
+            true => Ok(Self::Name(bare(&text))),
+            false => Err(AccessError::Host),
+        }
+    }
+}
+
+impl FromStr for AllowedOrigin {
+    type Err = AccessError;
+
+    fn from_str(text: &str) -> Result<Self, AccessError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let place = Place::of_origin(text.trim_end_matches('/')).ok_or(AccessError::Origin)?;
+        let Place { scheme, host, port } = place;
+        let text = match port == default_port(scheme) {
+            true => format!("{scheme}://{host}"),
+            false => format!("{scheme}://{host}:{port}"),
+        };
+        HeaderValue::from_str(&text).map(Self::Page).map_err(|_| AccessError::Origin)
+    }
+}
+
+/// Lets `router` answer only those who may ask; `is_local` if only this machine reaches it.
+pub(super) fn guarded(router: Router, access: Access, is_local: bool) -> Router {
+    let origins = access.origins.iter();
+    let pages: Vec<HeaderValue> = origins
+        .filter_map(|origin| match origin {
+            AllowedOrigin::Any => None,
+            AllowedOrigin::Page(page) => Some(page.clone()),
+        })
+        .collect();
+    let allowed = match (access.any_origin(), pages.is_empty()) {
+        (true, _) => Some(AllowOrigin::any()),
+        (false, true) => None,
+        (false, false) => Some(AllowOrigin::list(pages)),
+    };
+    let router = match allowed {
+        None => router,
+        Some(allowed) => router.layer(
+            CorsLayer::new()
+                .allow_origin(allowed)
+                .allow_methods([Method::GET, Method::POST])
+                .allow_headers(AllowHeaders::mirror_request())
+                .allow_private_network(AllowPrivateNetwork::yes())
+                .expose_headers([header::RETRY_AFTER])
+                .max_age(PREFLIGHT_AGE),
+        ),
+    };
+    let guard = Guard { access, is_local };
+    router.layer(from_fn_with_state(Arc::new(guard), admit))
+}
+
+async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+#[derive(Debug)]
+struct Guard {
+    access: Access,
+    is_local: bool,
+}
+
+impl Guard {
+    fn check(&self, request: &Request) -> Result<(), ApiError> {
+        let host = host(request)?;
+        if let Some(host) = &host
+            && !self.is_for_us(host.host())
+        {
+            return Err(forbidden(
+                "the Host of this request is not one that this server answers to; name it with \
+                 --allowed-host if it is",
+            ));
+        }
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+        let is_allowed = self.access.allows_origin(origin)
+            || host.is_some_and(|host| is_same_origin(origin, &host));
+        if is_allowed {
+            return Ok(());
+        }
+        Err(forbidden(
+            "pages of the Origin of this request may not use this server; name it with \
+             --allowed-origin if they may",
+        ))
+    }
+
+    fn is_for_us(&self, host: &str) -> bool {
+        let host = bare(host);
+        let is_named = self.access.hosts.iter().any(|allowed| match allowed {
+            AllowedHost::Any => true,
+            AllowedHost::Name(name) => *name == host,
+        });
+        let is_checked = self.is_local || !self.access.hosts.is_empty();
+        !is_checked || is_named || is_loopback(&host)
+    }
+}
+
+impl Access {
+    fn any_origin(&self) -> bool {
+        self.origins.contains(&AllowedOrigin::Any)
+    }
+
+    fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        self.origins.iter().any(|allowed| match allowed {
+            AllowedOrigin::Any => true,
+            AllowedOrigin::Page(page) => page == origin,
+        })
+    }
+}
+
+fn forbidden(message: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, message)
+}
+
+/// What the request is addressed to; nothing in HTTP/1.0, which no browser speaks.
+fn host(request: &Request) -> Result<Option<Authority>, ApiError> {
+    let wrong = |message| ApiError::new(StatusCode::BAD_REQUEST, message);
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version() < Version::HTTP_11 => Ok(None),
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(host) => Ok(Some(host)),
+            Err(_) => Err(wrong("the Host header is not a host")),
+        },
+        _ => Err(wrong("expected one Host header")),
+    }
+}
+
+/// A host in small letters, without the dot that may end it.
+fn bare(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// Whether a page came from the very place that it asks.
+fn is_same_origin(origin: &HeaderValue, host: &Authority) -> bool {
+    let Some(page) = origin.to_str().ok().and_then(Place::of_origin) else { return false };
+    let port = host.port_u16().unwrap_or(default_port(page.scheme));
+    (page.host, page.port) == (bare(host.host()), port)
+}
+
+/// What an origin names.
+struct Place {
+    scheme: &'static str,
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    fn of_origin(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let scheme = ["http", "https"].into_iter().find(|known| uri.scheme_str() == Some(known))?;
+        let authority = uri.authority()?;
+        let is_bare = !authority.as_str().contains('@') && text.matches('/').count() == 2;
+        let port = authority.port_u16().unwrap_or(default_port(scheme));
+        is_bare.then(|| Self { scheme, host: bare(authority.host()), port })
+    }
+}
+
+fn default_port(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
+}
