@@ -32,7 +32,7 @@ const SCHED_BANNED: [&str; 9] = [
 ];
 /// Who may use whom: a package and the workspace packages in its manifest.
 const ARROWS: [(&str, &[&str]); 7] = [
-    ("console", &[]),
+    ("shard-tool/console", &[]),
     ("proto", &[]),
     ("kernels", &[]),
     ("shard-tool", &["binfer-console"]),
