@@ -108,6 +108,7 @@ pub fn launch<T: Send + 'static>(
     let source = open(&located.path)?;
     let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
+    source.notes().iter().for_each(|note| report.line(note));
     let source = match &plan.args.shard_cache {
         Some(dir) => shard_cache::source(dir, source, options.world, &report),
         None => source,
@@ -165,6 +166,7 @@ impl Launched {
         let text = tokio::task::spawn_blocking(move || TextProcess::start(config)).await;
         let text = Arc::new(text.map_err(std::io::Error::other)??);
         let facts = Arc::clone(text.facts());
+        facts.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
 
         let post = Arc::new(Post::default());

@@ -60,8 +60,7 @@ pub fn describe(model: &str, revision: Option<&str>) -> Result<Description, Laun
     if let Some(path) = hub.cached(&id) {
         return Ok(binfer_shard::describe(&path)?);
     }
-    let spec = hub.describe(&id).map_err(nor_here)?;
-    Ok(Description { spec, assumed: false, shards_world: None })
+    Ok(hub.describe(&id).map_err(nor_here)?)
 }
 
 fn refuse_revision(revision: Option<&str>) -> Result<(), ConfigError> {

@@ -55,6 +55,8 @@ pub(crate) struct Catalog {
     tensors: BTreeMap<String, Stored>,
     /// Of each file the digest of its header.
     header_digests: Vec<u64>,
+    /// Tensors that an index puts into a file that lacks them: name and file.
+    promised: BTreeMap<String, String>,
     /// No headers are here: whatever tensor a model wants is taken to be there, of this type.
     assumed: Option<DType>,
 }
@@ -103,6 +105,16 @@ impl Catalog {
     /// Adds a tensor whose data are not here.
     pub(crate) fn describe(&mut self, info: TensorInfo) {
         self.tensors.insert(info.name.clone(), Stored { file: None, info });
+    }
+
+    /// Notes that an index puts a tensor into a file which lacks it.
+    pub(crate) fn promise(&mut self, name: &str, file: &str) {
+        self.promised.insert(name.to_owned(), file.to_owned());
+    }
+
+    /// The file that should have a tensor by the index, and has not.
+    pub(crate) fn promised(&self, name: &str) -> Option<&str> {
+        self.promised.get(name).map(String::as_str)
     }
 
     /// The files, each with the digest of its header.

@@ -9,6 +9,8 @@ use crate::{Error, ModelSpec, Source, hf, shards};
 pub struct Description {
     /// What it is made of.
     pub spec: ModelSpec,
+    /// What a person should hear of the settings, such as those that were ignored: whole lines.
+    pub notes: Vec<String>,
     /// There are no weights: tensors are those that `config.json` calls for, of the type it names.
     pub assumed: bool,
     /// It lies in shards, for so many ranks and no others.
@@ -22,9 +24,14 @@ pub struct Description {
 pub fn describe(path: &Path) -> Result<Description, Error> {
     if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
         let source = Source::open(path)?;
-        let (spec, shards_world) = (source.spec().clone(), source.shards_world());
-        return Ok(Description { spec, assumed: false, shards_world });
+        return Ok(Description::of(&source, false));
     }
-    let spec = Source::assumed(path)?.spec().clone();
-    Ok(Description { spec, assumed: true, shards_world: None })
+    Ok(Description::of(&Source::assumed(path)?, true))
+}
+
+impl Description {
+    fn of(source: &Source, assumed: bool) -> Self {
+        let (spec, notes) = (source.spec().clone(), source.notes().to_vec());
+        Self { spec, notes, assumed, shards_world: source.shards_world() }
+    }
 }

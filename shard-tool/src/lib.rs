@@ -16,6 +16,7 @@
 //! | [`command`] | what `binfer shard` and `shard-tool` do |
 //! | [`shards`] | a checkpoint cut for a number of ranks: written, opened, verified |
 //! | `families` | the registry: settings -> spec, one table an architecture |
+//! | `keys` | what to do about settings that nobody reads |
 //! | `dense` | what the tables of dense decoders share |
 //! | [`dtype`], [`quant`], [`dequant`] | element types, where their blocks keep what, its meaning |
 //! | [`Error`] | file, tensor, offset, cause, way out |
@@ -35,6 +36,7 @@ pub mod fit;
 pub mod gguf;
 mod hf;
 pub mod hub;
+mod keys;
 pub mod layout;
 mod part_reader;
 mod pieces;

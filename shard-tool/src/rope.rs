@@ -52,8 +52,7 @@ pub enum RopeScaling {
         /// Positions before scaling.
         original_context: u32,
     },
-    /// `YaRN`: divided where a dimension turns seldom, kept where it turns often; the bounds of the
-    /// ramp between are rounded outwards to whole dimensions.
+    /// `YaRN`: divided where a dimension turns seldom, kept where it turns often, with a ramp between.
     Yarn {
         /// Divisor of the frequencies that turn seldom.
         factor: f64,
@@ -65,6 +64,8 @@ pub enum RopeScaling {
         beta_slow: f64,
         /// Multiplies cosines and sines; already worked out, never to be derived again.
         attention_factor: f64,
+        /// The bounds of the ramp are rounded outwards to whole dimensions.
+        truncate: bool,
     },
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::catalog::{Catalog, DataFile};
+use crate::families::Described;
 use crate::gguf::TensorInfo;
 use crate::shards::open::{self, Shards, part_name};
 use crate::{
@@ -25,6 +26,7 @@ pub struct Source {
     catalog: Catalog,
     container: Container,
     spec: ModelSpec,
+    notes: Vec<String>,
     digest: u64,
 }
 
@@ -65,42 +67,44 @@ impl Source {
         // First: how weights of a family that is not known are stored does not matter.
         let family = families::of_class(&config)?;
         let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
-        let spec = families::of_config(family, &config, &catalog)?;
-        Ok(Self { path, catalog, container: Container::Absent, spec, digest: xxh3_64(&text) })
+        let Described { spec, notes } = families::of_config(family, &config, &catalog)?;
+        let (container, digest) = (Container::Absent, xxh3_64(&text));
+        Ok(Self { path, catalog, container, spec, notes, digest })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
         let (gguf, catalog) = gguf::split::open(path)?;
-        let spec = families::of_gguf(&gguf, &catalog, path)?;
-        let digest = catalog.digest(&[])?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            catalog,
-            container: Container::Gguf(gguf),
-            spec,
-            digest,
-        })
+        let Described { spec, notes } = families::of_gguf(&gguf, &catalog, path)?;
+        let (path, digest) = (path.to_path_buf(), catalog.digest(&[])?);
+        Ok(Self { path, catalog, container: Container::Gguf(gguf), spec, notes, digest })
     }
 
     fn open_folder(path: &Path) -> Result<Self, Error> {
         let (config, text) = hf::config(path)?;
         let family = families::of_class(&config)?;
         let catalog = hf::weights(path)?;
-        let spec = families::of_config(family, &config, &catalog)?;
-        let digest = catalog.digest(&text)?;
-        Ok(Self { path: path.to_path_buf(), catalog, container: Container::Folder, spec, digest })
+        let Described { spec, notes } = families::of_config(family, &config, &catalog)?;
+        let (path, digest) = (path.to_path_buf(), catalog.digest(&text)?);
+        Ok(Self { path, catalog, container: Container::Folder, spec, notes, digest })
     }
 
     fn open_shards(path: &Path) -> Result<Self, Error> {
-        let open::Opened { catalog, spec, digest, shards } = open::open(path)?;
-        let container = Container::Shards(shards);
-        Ok(Self { path: path.to_path_buf(), catalog, container, spec, digest })
+        let open::Opened { catalog, described, digest, shards } = open::open(path)?;
+        let Described { spec, notes } = described;
+        let (path, container) = (path.to_path_buf(), Container::Shards(shards));
+        Ok(Self { path, catalog, container, spec, notes, digest })
     }
 
     /// What the model is made of.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// What a person should hear of the settings, such as those that were ignored: whole lines.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Header of the GGUF file, or of that which shards were cut from: the tokenizer is in its

@@ -16,6 +16,8 @@ pub struct TextFacts {
     pub(super) end_ids: Vec<Token>,
     #[serde(with = "SamplingFields")]
     pub(super) sampling: Sampling,
+    /// What a person should hear of the files, such as settings that were ignored: whole lines.
+    pub(super) notes: Vec<String>,
     pub(super) has_template: bool,
 }
 
@@ -44,6 +46,11 @@ impl TextFacts {
     /// How tokens are drawn where a request does not say it.
     pub fn sampling(&self) -> Sampling {
         self.sampling
+    }
+
+    /// What a person should hear of the model's files: whole lines.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Whether the model can chat.

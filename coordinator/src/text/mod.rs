@@ -155,6 +155,7 @@ impl TextModel {
                 vocab: Vocab::new(data.words(), spelling),
                 end_ids: data.end_ids(),
                 sampling: SAMPLING_DEFAULT,
+                notes: Vec::new(),
                 has_template: template.is_some(),
             }),
         })

@@ -1,14 +1,14 @@
 //! `config.json` of a dense decoder, read and checked.
 
-use serde_json::Value;
-
-use super::names::HUGGING_FACE;
-use super::{Dense, Window, check_heads, kept, norm_eps, rope};
+use super::names::{HUGGING_FACE, Names};
+use super::rope::{self, Beside, RopeSettings};
+use super::{Dense, Window, check_heads, kept, norm_eps};
 use crate::catalog::Catalog;
-use crate::families::Family;
+use crate::families::{Described, Family};
 use crate::hf::Config;
+use crate::keys::CONFIG_JSON;
 use crate::spec::{Gqa, KvKind};
-use crate::{Error, ErrorKind, ModelSpec};
+use crate::{Error, ErrorKind};
 
 /// Keys that are read here.
 const UNDERSTOOD: &[&str] = &[
@@ -25,81 +25,51 @@ const UNDERSTOOD: &[&str] = &[
     "rms_norm_eps",
     "tie_word_embeddings",
     "vocab_size",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
 ];
 
-/// Keys that change nothing about what the model computes when it is served.
-const HARMLESS: &[&str] = &[
-    "_attn_implementation_autoset",
-    "_name_or_path",
-    "attention_dropout",
-    "dtype",
-    "hidden_dropout",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "max_sequence_length",
-    "output_attentions",
-    "output_hidden_states",
-    "pretraining_tp",
-    "return_dict",
-    "torch_dtype",
-    "transformers.js_config",
-    "transformers_version",
-    "unsloth_fixed",
-    "unsloth_version",
-    "use_cache",
-];
-
-/// Whether a setting says "as usual", so that ignoring it changes nothing.
-fn without_effect(key: &str, value: &Value) -> bool {
-    match key {
-        "add_cross_attention"
-        | "attention_bias"
-        | "mlp_bias"
-        | "is_encoder_decoder"
-        | "rope_interleaved"
-        | "tie_encoder_decoder"
-        | "use_mrope" => *value == Value::Bool(false),
-        "is_llama_config" => *value == Value::Bool(true),
-        "chunk_size_feed_forward" => value.as_u64() == Some(0),
-        "partial_rotary_factor" => value.as_f64() == Some(1.0),
-        _ => false,
-    }
-}
+/// What each layer keeps, of families that read it.
+const LAYER_TYPES: &str = "layer_types";
+/// The activation, under the names that transformers has for it.
+const SILU: &[&str] = &["silu", "swish"];
+/// Of `rms_norm_eps`, in transformers' classes.
+const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
 
 /// Reads the spec out of `config.json` and binds it to the tensors.
 pub(crate) fn from_config(
     family: &Family,
     config: &Config,
     catalog: &Catalog,
-) -> Result<ModelSpec, Error> {
-    let understood = [UNDERSTOOD, HARMLESS, rope::UNDERSTOOD, family.keys];
-    config.refuse_unknown(&understood, without_effect)?;
-    config.token_ids("eos_token_id")?;
+) -> Result<Described, Error> {
+    let understood = [UNDERSTOOD, rope::UNDERSTOOD, family.keys];
+    let mut ignored = config.judge(&understood, CONFIG_JSON)?;
     let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
-    match config.required("hidden_act", config.string("hidden_act"))? {
-        "silu" => {}
-        other => {
-            let cause = format!("activation {other:?} is not supported yet; supported: \"silu\"");
-            return Err(config.error(ErrorKind::Unsupported, cause));
-        }
-    }
-    let (hidden, heads) =
-        (config.positive("hidden_size")?, config.positive("num_attention_heads")?);
-    let head_dim = config.u32("head_dim")?.unwrap_or(hidden / heads);
-    let kv_heads = config.u32("num_key_value_heads")?;
-    let kv_heads = kv_heads.or(family.multi_head_default.then_some(heads));
-    let kv_heads = config.required("num_key_value_heads", Ok(kv_heads))?;
-    let (rope, context_max) = rope::read(config, head_dim)?;
+    check_activation(config)?;
     let features = (family.features)(config)?;
-    let eps = config.required("rms_norm_eps", config.float("rms_norm_eps"))?;
     let kept = kept(config.positive("num_hidden_layers")?, features.window, catalog);
-    let kept = by_layer_types(config, kept.map_err(refuse)?, features.window)?;
-    // A head that is stored although tied is used: transformers does so when the two differ.
+    let mut kept = kept.map_err(refuse)?;
+    if family.keys.contains(&LAYER_TYPES) {
+        kept = by_layer_types(config, kept, features.window)?;
+    }
+    let (defaults, hidden) = (&family.defaults, config.positive("hidden_size")?);
+    let heads = config.positive("num_attention_heads")?;
+    let head_dim = or_default(config, "head_dim", defaults.head_dim, hidden / heads)?;
+    let kv_heads = or_default(config, "num_key_value_heads", defaults.kv_heads, heads)?;
+    let positions = match config.get("max_position_embeddings") {
+        Some(_) => config.positive("max_position_embeddings")?,
+        None => defaults.positions,
+    };
+    let beside = Beside { config, head_dim, positions, kept: &kept };
+    let RopeSettings { rope, context_max, ignored: of_rope } = rope::read(beside)?;
+    ignored.extend(of_rope);
+    let eps = config.float("rms_norm_eps")?.unwrap_or(RMS_NORM_EPS_DEFAULT);
     let tied = config.bool("tie_word_embeddings")?.unwrap_or(false);
+    let stored = Stored::of(catalog);
+    let names = match stored {
+        Stored { embed: false, head: true } if tied => {
+            Names { embed: HUGGING_FACE.head, ..HUGGING_FACE }
+        }
+        _ => HUGGING_FACE,
+    };
     let dense = Dense {
         architecture: family.name,
         hidden,
@@ -107,12 +77,43 @@ pub(crate) fn from_config(
         vocab: config.positive("vocab_size")?,
         context_max,
         norm_eps: norm_eps("rms_norm_eps", eps).map_err(refuse)?,
-        tied_head: tied && catalog.tensor("lm_head.weight").is_none(),
+        // A head that is stored although tied is used: transformers does so when the two differ.
+        tied_head: tied && !(stored.embed && stored.head),
         gqa: check_heads(Gqa { heads, kv_heads, head_dim, rope }).map_err(refuse)?,
         kept,
         features,
     };
-    dense.spec(&HUGGING_FACE, catalog, config.folder())
+    let spec = dense.spec(&names, catalog, config.folder())?;
+    Ok(Described { spec, notes: config.note(&ignored) })
+}
+
+fn check_activation(config: &Config) -> Result<(), Error> {
+    match config.string("hidden_act")? {
+        Some(other) if !SILU.contains(&other) => {
+            let cause = format!("activation {other:?} is not supported yet; supported: \"silu\"");
+            Err(config.error(ErrorKind::Unsupported, cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Which tensors of a tied pair are stored: one under either name, or both.
+struct Stored {
+    embed: bool,
+    head: bool,
+}
+
+impl Stored {
+    fn of(catalog: &Catalog) -> Self {
+        let has = |name| catalog.tensor(&format!("{name}.weight")).is_some();
+        Self { embed: has(HUGGING_FACE.embed), head: has(HUGGING_FACE.head) }
+    }
+}
+
+/// An integer; `default` where the key is not there, `null` where it is null.
+fn or_default(config: &Config, key: &str, default: Option<u32>, null: u32) -> Result<u32, Error> {
+    let default = if config.has(key) { None } else { default };
+    Ok(config.u32(key)?.or(default).unwrap_or(null))
 }
 
 /// What each layer keeps by `layer_types`, where that is given, else `kept`.
@@ -121,7 +122,7 @@ fn by_layer_types(
     kept: Vec<KvKind>,
     window: Option<Window>,
 ) -> Result<Vec<KvKind>, Error> {
-    let Some(types) = config.strings("layer_types")? else { return Ok(kept) };
+    let Some(types) = config.strings(LAYER_TYPES)? else { return Ok(kept) };
     if types.len() != kept.len() {
         let cause = format!("{} layer_types for {} layers", types.len(), kept.len());
         return Err(config.error(ErrorKind::Mismatch, cause));

@@ -6,11 +6,12 @@ use super::names::{LLAMA_CPP, Names};
 use super::{Dense, check_heads, kept, mismatch, norm_eps, rope, rope_freqs};
 use crate::catalog::Catalog;
 use crate::error::listed;
-use crate::families::{Family, GgufForm};
-use crate::gguf::{Metadata, Value};
+use crate::families::{Described, Family, GgufForm};
+use crate::gguf::Metadata;
+use crate::keys::{GGUF, Unread, is_foreign, note};
 use crate::rope::stretched;
 use crate::spec::{Gqa, Rope, RopeScaling};
-use crate::{Error, ErrorKind, Gguf, ModelSpec};
+use crate::{Error, ErrorKind, Gguf};
 
 /// Keys after the architecture's name that are read here.
 const UNDERSTOOD: &[&str] = &[
@@ -29,7 +30,8 @@ const UNDERSTOOD: &[&str] = &[
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
-    "rope.scaling.finetuned",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
 ];
 
 /// Reads the spec out of GGUF metadata and binds it to the tensors.
@@ -38,9 +40,9 @@ pub(crate) fn from_gguf(
     form: &GgufForm,
     gguf: &Gguf,
     (catalog, path): (&Catalog, &Path),
-) -> Result<ModelSpec, Error> {
+) -> Result<Described, Error> {
     let keys = Keys { metadata: &gguf.metadata, architecture: family.name, path };
-    keys.refuse_unknown()?;
+    let notes = keys.judge()?;
     let refuse = mismatch(path);
     let features = (form.features)(catalog);
     let kept = kept(keys.positive("block_count")?, features.window, catalog).map_err(&refuse)?;
@@ -69,7 +71,7 @@ pub(crate) fn from_gguf(
         features,
     };
     let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };
-    dense.spec(&names, catalog, path)
+    Ok(Described { spec: dense.spec(&names, catalog, path)?, notes })
 }
 
 /// The metadata in one architecture's namespace.
@@ -156,14 +158,13 @@ impl Keys<'_> {
             "yarn" => {
                 let original_context = self.u32("rope.scaling.original_context_length")?;
                 let original_context = original_context.unwrap_or(positions).max(1);
-                let [beta_fast, beta_slow] = rope::YARN_BETAS;
-                let attention_factor = rope::yarn_attention_factor(factor);
                 let scaling = RopeScaling::Yarn {
                     factor,
                     original_context,
-                    beta_fast,
-                    beta_slow,
-                    attention_factor,
+                    beta_fast: self.beta("yarn_beta_fast", rope::YARN_BETAS[0])?,
+                    beta_slow: self.beta("yarn_beta_slow", rope::YARN_BETAS[1])?,
+                    attention_factor: rope::yarn_size(factor, 1.0),
+                    truncate: true,
                 };
                 Ok((scaling, positions.max(stretched(original_context, factor))))
             }
@@ -174,35 +175,31 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses keys that are neither understood nor at a value without effect.
-    fn refuse_unknown(&self) -> Result<(), Error> {
-        let refused: Vec<String> = self
-            .metadata
-            .iter()
-            .filter_map(|(key, value)| {
-                let name = key.strip_prefix(self.architecture)?.strip_prefix('.')?;
-                let fine = UNDERSTOOD.contains(&name) || without_effect(name, value);
-                (!fine).then(|| format!("{key} = {}", value.describe()))
-            })
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
+    /// Turns within the original context at a bound of `YaRN`'s ramp.
+    fn beta(&self, name: &str, default: f64) -> Result<f64, Error> {
+        let key = self.key(&format!("rope.scaling.{name}"));
+        match self.metadata.float(&key)?.unwrap_or(default) {
+            turns if turns > 0.0 => Ok(turns),
+            turns => Err(self.refuse(format!("{key} is {turns}"))),
         }
-        let cause = format!("settings that are not supported yet: {}", listed(&refused));
-        Err(Error::new(ErrorKind::Unsupported, cause).file(self.path))
     }
-}
 
-/// Whether a setting says "as usual", so that ignoring it changes nothing.
-fn without_effect(name: &str, value: &Value) -> bool {
-    match name {
-        "expert_count" | "expert_used_count" | "attention.sliding_window" => {
-            matches!(value, Value::Unsigned(0))
+    /// Refuses keys that nobody understands and that may matter; notes of those that are ignored.
+    fn judge(&self) -> Result<Vec<String>, Error> {
+        let mut unread = Unread::default();
+        for (key, value) in self.metadata.iter().filter(|(key, _)| !is_foreign(key)) {
+            let shown = format!("{key} = {}", value.describe());
+            let name = key.strip_prefix(self.architecture).and_then(|rest| rest.strip_prefix('.'));
+            match name {
+                Some(name) if UNDERSTOOD.contains(&name) => {}
+                Some(name) => unread.sort_in(GGUF, (name, value.into()), shown),
+                None => unread.ignored.push(shown),
+            }
         }
-        "rope.scale_linear" => matches!(value, Value::Float(1.0)),
-        "attention.causal" | "use_parallel_residual" => {
-            *value == Value::Bool(name == "attention.causal")
+        if unread.refused.is_empty() {
+            return Ok(note(self.path, &unread.ignored));
         }
-        _ => false,
+        let cause = format!("settings that are not supported yet: {}", listed(&unread.refused));
+        Err(Error::new(ErrorKind::Unsupported, cause).file(self.path))
     }
 }

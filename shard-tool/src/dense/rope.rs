@@ -1,129 +1,271 @@
 //! Rope settings of `config.json`, in the spellings of all versions of transformers.
 //!
-//! `rope_scaling` or `rope_parameters`, `type` or `rope_type`, the base within or beside. The
-//! numbers are worked out here as `modeling_rope_utils.py` does; the kind `longrope` is absent.
+//! `rope_scaling` or `rope_parameters` (or both, if they mean the same), `type` or `rope_type`, for
+//! the whole model or by layer type, the base within or beside. What each means is what
+//! `modeling_rope_utils.py` makes of it: `tests/fixtures/rope` has its numbers. The kinds `longrope`
+//! and `proportional` are absent.
 
 use crate::hf::Config;
+use crate::keys::CONFIG_JSON_ROPE;
 use crate::rope::stretched;
-use crate::spec::{Rope, RopeScaling};
+use crate::spec::{KvKind, Rope, RopeScaling};
 use crate::{Error, ErrorKind};
 
 /// When the configuration does not say.
 pub(super) const THETA_DEFAULT: f64 = 10_000.0;
 
+/// The context that the model was trained for, before scaling: within or beside.
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 /// Keys of `config.json` that are read here.
-pub(super) const UNDERSTOOD: &[&str] = &["rope_theta", "rope_scaling", "rope_parameters"];
+pub(super) const UNDERSTOOD: &[&str] = &["rope_theta", "rope_scaling", "rope_parameters", ORIGINAL];
 
-/// Rope and the number of positions that it stretches to.
-pub(super) fn read(config: &Config, head_dim: u32) -> Result<(Rope, u32), Error> {
-    let scaling = (config.object("rope_scaling")?, config.object("rope_parameters")?);
-    let ((Some(within), None) | (None, Some(within))) = &scaling else {
-        if scaling.0.is_some() {
-            let cause = "rope_scaling and rope_parameters: which one is meant?";
-            return Err(config.error(ErrorKind::Unsupported, cause));
-        }
-        let theta = theta(config, config.float("rope_theta")?)?;
-        let rope = Rope { theta, dims: head_dim, scaling: RopeScaling::None };
-        return Ok((rope, config.positive("max_position_embeddings")?));
-    };
-    let said = within.float("rope_theta")?.or(config.float("rope_theta")?);
-    let theta = theta(config, said)?;
-    let (scaling, context_max) = kind(config, within)?;
-    if matches!(scaling, RopeScaling::Dynamic { .. }) && head_dim <= 2 {
-        let cause = format!("dynamic rope scaling of heads of {head_dim}");
-        return Err(config.error(ErrorKind::Mismatch, cause));
-    }
-    Ok((Rope { theta, dims: head_dim, scaling }, context_max))
+/// What the rope settings come to.
+#[derive(Clone, Debug)]
+pub(super) struct RopeSettings {
+    pub(super) rope: Rope,
+    /// The positions that it stretches to.
+    pub(super) context_max: u32,
+    /// Settings without effect that a person should hear of.
+    pub(super) ignored: Vec<String>,
 }
 
-fn theta(config: &Config, said: Option<f64>) -> Result<f64, Error> {
-    let theta = said.unwrap_or(THETA_DEFAULT);
-    if theta > 1.0 {
-        return Ok(theta);
+impl RopeSettings {
+    fn means(&self, other: &Self) -> bool {
+        (self.rope, self.context_max) == (other.rope, other.context_max)
     }
-    Err(config.error(ErrorKind::Mismatch, format!("rope_theta is {theta}")))
 }
 
-/// The kind of scaling, by name, and the positions it stretches to.
-fn kind(config: &Config, within: &Config) -> Result<(RopeScaling, u32), Error> {
-    let positions = config.positive("max_position_embeddings")?;
-    let original = || {
-        let key = "original_max_position_embeddings";
-        Ok::<u32, Error>(if within.u32(key)?.is_some() { within.positive(key)? } else { positions })
-    };
-    let number = |key| positive(within, key, within.required(key, within.float(key))?);
-    let common = &["rope_theta", "rope_type", "type"][..];
-    let only = |keys: &[&str]| {
-        within.refuse_unknown(&[common, keys], |key, value| {
-            key == "partial_rotary_factor" && value.as_f64() == Some(1.0)
-        })
-    };
-    let name = within.string("rope_type")?.or(within.string("type")?).unwrap_or("default");
-    match name {
-        "default" => {
-            only(&[])?;
-            Ok((RopeScaling::None, positions))
+/// What the settings are read beside.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub(super) config: &'a Config,
+    pub(super) head_dim: u32,
+    /// `max_position_embeddings`, or its default.
+    pub(super) positions: u32,
+    /// What each layer keeps of the past, which is what transformers calls its type.
+    pub(super) kept: &'a [KvKind],
+}
+
+/// Reads them.
+pub(super) fn read(beside: Beside<'_>) -> Result<RopeSettings, Error> {
+    let config = beside.config;
+    let mut found: Option<RopeSettings> = None;
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(within) = config.object(key)?.filter(|within| within.iter().next().is_some())
+        else {
+            continue;
+        };
+        let settings = beside.whole_or_by_layer_type(&within)?;
+        match &found {
+            Some(other) if !other.means(&settings) => {
+                let cause = "rope_scaling and rope_parameters differ: which one is meant?";
+                return Err(config.error(ErrorKind::Unsupported, cause));
+            }
+            Some(_) => {}
+            None => found = Some(settings),
         }
-        "linear" => {
-            only(&["factor"])?;
-            let factor = number("factor")?;
-            Ok((RopeScaling::Linear { factor }, stretched(positions, factor)))
+    }
+    if let Some(settings) = found {
+        return Ok(settings);
+    }
+    let (context_max, ignored) = (beside.positions, Vec::new());
+    let rope = beside.rope(config.float("rope_theta")?, RopeScaling::None)?;
+    Ok(RopeSettings { rope, context_max, ignored })
+}
+
+impl Beside<'_> {
+    /// One object for all layers, or an object of them by layer type.
+    fn whole_or_by_layer_type(self, within: &Config) -> Result<RopeSettings, Error> {
+        if !within.iter().any(|(_, value)| value.is_object()) {
+            return self.one(within);
         }
-        "dynamic" => {
-            only(&["factor"])?;
-            let (factor, original_context) = (number("factor")?, positions);
-            let longest = original_context;
-            Ok((RopeScaling::Dynamic { factor, original_context, longest }, positions))
+        let flat = within.iter().filter(|(_, value)| !value.is_object());
+        let flat: Vec<String> = flat.map(|(key, value)| within.shown(key, value)).collect();
+        if !flat.is_empty() {
+            return Err(self.config.not_supported(&flat));
         }
-        "llama3" => {
-            let key = "original_max_position_embeddings";
-            only(&["factor", "low_freq_factor", "high_freq_factor", key])?;
-            let scaling = RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: number("low_freq_factor")?,
-                high_freq_factor: number("high_freq_factor")?,
-                original_context: within.positive(key)?,
-            };
+        let name = |kind: &KvKind| match kind {
+            KvKind::Full | KvKind::Latent(_) => "full_attention",
+            KvKind::Window(_) => "sliding_attention",
+        };
+        let mut types: Vec<&str> = self.kept.iter().map(name).collect();
+        types.sort_unstable();
+        types.dedup();
+        let mut found: Option<RopeSettings> = None;
+        for layer_type in types {
+            let settings = self.one(&within.required(layer_type, within.object(layer_type))?)?;
+            if found.as_ref().is_some_and(|other| !other.means(&settings)) {
+                let cause = "another rope for each layer type is not supported yet";
+                return Err(self.config.error(ErrorKind::Unsupported, cause));
+            }
+            found = Some(settings);
+        }
+        within.required("full_attention", Ok(found))
+    }
+
+    fn one(self, within: &Config) -> Result<RopeSettings, Error> {
+        let name = within.string("rope_type")?.or(within.string("type")?).unwrap_or("default");
+        let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
+            let cause = format!("rope scaling {name:?} is not supported yet");
+            let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            let error = self.config.error(ErrorKind::Unsupported, cause);
+            return Err(error.way_out(format!("supported: {}", known.join(", "))));
+        };
+        let common = &["rope_theta", "rope_type", "type"];
+        let ignored = within.judge(&[common, kind.keys], CONFIG_JSON_ROPE)?;
+        let scope = Scope { beside: self, within };
+        let (scaling, context_max) = (kind.read)(&scope)?;
+        let theta = within.float("rope_theta")?.or(self.config.float("rope_theta")?);
+        Ok(RopeSettings { rope: self.rope(theta, scaling)?, context_max, ignored })
+    }
+
+    fn rope(self, theta: Option<f64>, scaling: RopeScaling) -> Result<Rope, Error> {
+        let (theta, dims) = (theta.unwrap_or(THETA_DEFAULT), self.head_dim);
+        let refuse = |cause| Err(self.config.error(ErrorKind::Mismatch, cause));
+        if theta <= 1.0 {
+            return refuse(format!("rope_theta is {theta}"));
+        }
+        if matches!(scaling, RopeScaling::Dynamic { .. }) && dims <= 2 {
+            return refuse(format!("dynamic rope scaling of heads of {dims}"));
+        }
+        Ok(Rope { theta, dims, scaling })
+    }
+}
+
+/// A kind of scaling: its name, the keys that transformers reads of it, and how.
+struct Kind {
+    name: &'static str,
+    keys: &'static [&'static str],
+    read: fn(&Scope<'_>) -> Result<(RopeScaling, u32), Error>,
+}
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "default",
+        keys: &[],
+        read: |scope| Ok((RopeScaling::None, scope.beside.positions)),
+    },
+    Kind { name: "linear", keys: &["factor"], read: linear },
+    Kind {
+        name: "dynamic",
+        keys: &["factor"],
+        read: |scope| {
+            let (factor, positions) = (scope.number("factor")?, scope.beside.positions);
+            let scaling =
+                RopeScaling::Dynamic { factor, original_context: positions, longest: positions };
             Ok((scaling, positions))
+        },
+    },
+    Kind {
+        name: "llama3",
+        keys: &["factor", "low_freq_factor", "high_freq_factor", ORIGINAL],
+        read: |scope| {
+            let scaling = RopeScaling::Llama3 {
+                factor: scope.number("factor")?,
+                low_freq_factor: scope.number("low_freq_factor")?,
+                high_freq_factor: scope.number("high_freq_factor")?,
+                original_context: scope.original()?.unwrap_or(scope.beside.positions),
+            };
+            Ok((scaling, scope.beside.positions))
+        },
+    },
+    Kind {
+        name: "yarn",
+        keys: &[
+            "factor",
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+            ORIGINAL,
+        ],
+        read: yarn,
+    },
+];
+
+/// The object that is read, and what it stands in.
+struct Scope<'a> {
+    beside: Beside<'a>,
+    within: &'a Config,
+}
+
+impl Scope<'_> {
+    /// A number above 0 that must be there.
+    fn number(&self, key: &str) -> Result<f64, Error> {
+        let number = self.within.required(key, self.within.float(key))?;
+        self.positive(key, number)
+    }
+
+    fn positive(&self, key: &str, value: f64) -> Result<f64, Error> {
+        if value > 0.0 && value.is_finite() {
+            return Ok(value);
         }
-        "yarn" => {
-            let key = "original_max_position_embeddings";
-            let keys = ["factor", "attention_factor", "beta_fast", "beta_slow", key];
-            only(&keys)?;
-            let (factor, original_context) = (number("factor")?, original()?);
-            let scaling = yarn(within, factor, original_context)?;
-            Ok((scaling, positions.max(stretched(original_context, factor))))
+        let cause = format!("{key} of the rope scaling is {value}");
+        Err(self.within.error(ErrorKind::Mismatch, cause))
+    }
+
+    /// A number that Python takes for absent where it is 0.
+    fn unless_zero(&self, key: &str) -> Result<Option<f64>, Error> {
+        Ok(self.within.float(key)?.filter(|number| *number != 0.0))
+    }
+
+    /// The original context, if it is said; what stands beside goes first, as in transformers.
+    fn original(&self) -> Result<Option<u32>, Error> {
+        for config in [self.beside.config, self.within] {
+            if config.get(ORIGINAL).is_some() {
+                return config.positive(ORIGINAL).map(Some);
+            }
         }
-        other => {
-            let cause = format!("rope scaling {other:?} is not supported yet");
-            let error = config.error(ErrorKind::Unsupported, cause);
-            Err(error.way_out("supported: default, linear, dynamic, llama3, yarn"))
-        }
+        Ok(None)
     }
 }
 
-fn yarn(within: &Config, factor: f64, original_context: u32) -> Result<RopeScaling, Error> {
-    let number = |key, default| positive(within, key, within.float(key)?.unwrap_or(default));
-    Ok(RopeScaling::Yarn {
+fn linear(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
+    let (factor, positions) = (scope.number("factor")?, scope.beside.positions);
+    let context_max = match scope.original()? {
+        Some(original) => positions.max(stretched(original, factor)),
+        None => stretched(positions, factor),
+    };
+    Ok((RopeScaling::Linear { factor }, context_max))
+}
+
+fn yarn(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
+    let (positions, said) = (scope.beside.positions, scope.original()?);
+    let original_context = said.unwrap_or(positions);
+    let factor = match (scope.within.float("factor")?, said) {
+        (None, Some(original)) => f64::from(positions) / f64::from(original),
+        _ => scope.number("factor")?,
+    };
+    let attention_factor = match scope.within.float("attention_factor")? {
+        Some(said) => said,
+        None => match (scope.unless_zero("mscale")?, scope.unless_zero("mscale_all_dim")?) {
+            (Some(size), Some(all)) => yarn_size(factor, size) / yarn_size(factor, all),
+            _ => yarn_size(factor, 1.0),
+        },
+    };
+    let beta = |key: &str, default| {
+        let number = scope.unless_zero(key)?.unwrap_or(default);
+        scope.positive(key, number)
+    };
+    let scaling = RopeScaling::Yarn {
         factor,
         original_context,
-        beta_fast: number("beta_fast", YARN_BETAS[0])?,
-        beta_slow: number("beta_slow", YARN_BETAS[1])?,
-        attention_factor: number("attention_factor", yarn_attention_factor(factor))?,
-    })
+        beta_fast: beta("beta_fast", YARN_BETAS[0])?,
+        beta_slow: beta("beta_slow", YARN_BETAS[1])?,
+        attention_factor: scope.positive("attention_factor", attention_factor)?,
+        // Null is false to Python.
+        truncate: scope.within.bool("truncate")?.unwrap_or(!scope.within.has("truncate")),
+    };
+    Ok((scaling, positions.max(stretched(original_context, factor))))
 }
 
 /// `YaRN`'s fast and slow turns unless said otherwise.
 pub(super) const YARN_BETAS: [f64; 2] = [32.0, 1.0];
 
-/// `YaRN`'s attention factor unless said otherwise.
-pub(super) fn yarn_attention_factor(factor: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
-}
-
-fn positive(within: &Config, key: &str, value: f64) -> Result<f64, Error> {
-    if value > 0.0 {
-        return Ok(value);
-    }
-    Err(within.error(ErrorKind::Mismatch, format!("{key} of the rope scaling is {value}")))
+/// What `YaRN` multiplies cosines and sines by, for a `scale` (`mscale`) of 1 unless said otherwise.
+pub(super) fn yarn_size(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::catalog::Catalog;
 use crate::error::listed;
+use crate::hf::ANOTHER_MODEL;
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
 use crate::{DType, Error, ErrorKind};
 
@@ -70,6 +71,7 @@ impl<'c> Tensors<'c> {
     pub(super) fn finish(self, path: &Path) -> Result<Vec<TensorSpec>, Error> {
         let unused = self.catalog.names().filter(|name| !self.used.contains(*name) && !stray(name));
         let unused: Vec<String> = unused.map(str::to_owned).collect();
+        let promised = self.missing.iter().any(|name| self.catalog.promised(name).is_some());
         let complaints: Vec<String> = [
             ("lacks tensors", self.missing),
             ("has tensors without a use in this architecture", unused),
@@ -83,11 +85,16 @@ impl<'c> Tensors<'c> {
             return Ok(self.specs);
         }
         let cause = format!("the checkpoint {}", complaints.join("; it "));
-        Err(Error::new(ErrorKind::Mismatch, cause).file(path))
+        let error = Error::new(ErrorKind::Mismatch, cause).file(path);
+        if promised {
+            return Err(error.way_out(ANOTHER_MODEL));
+        }
+        Err(error)
     }
 }
 
-/// Tensors that old versions of transformers saved although they follow from the settings.
+/// Buffers that old versions of transformers saved although they follow from the settings.
 fn stray(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
+    let buffers = ["inv_freq", "original_inv_freq", "cos_cached", "sin_cached"];
+    name.rsplit_once("rotary_emb.").is_some_and(|(_, buffer)| buffers.contains(&buffer))
 }

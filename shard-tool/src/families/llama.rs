@@ -1,13 +1,13 @@
 //! Llama 2, 3, 3.1, 3.2, `SmolLM2` and whatever else calls itself llama; biases where said.
 
-use super::{Family, GgufForm};
+use super::{Defaults, Family, GgufForm};
 use crate::dense::Features;
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",
     class: "LlamaForCausalLM",
     keys: &["attention_bias", "mlp_bias"],
-    multi_head_default: true,
+    defaults: Defaults { kv_heads: None, head_dim: None, positions: 2048 },
     features: |config| {
         let attention_bias = config.bool("attention_bias")?.unwrap_or(false);
         Ok(Features {

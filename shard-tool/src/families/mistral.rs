@@ -1,16 +1,16 @@
 //! Mistral: llama with a sliding window on all layers, where one is said.
 
-use super::{Family, window};
+use super::{Defaults, Family, sliding_window, window_from};
 use crate::dense::Features;
 
 pub(super) const FAMILY: Family = Family {
     name: "mistral",
     class: "MistralForCausalLM",
     keys: &["sliding_window"],
-    multi_head_default: false,
+    defaults: Defaults { kv_heads: Some(8), head_dim: None, positions: 131_072 },
     features: |config| {
-        let positions = config.u32("sliding_window")?;
-        let window = positions.map(|positions| window(config, positions, 0)).transpose()?;
+        let window = sliding_window(config)?;
+        let window = window.map(|positions| window_from(config, positions, 0)).transpose()?;
         Ok(Features { window, ..Features::default() })
     },
     gguf: None,

@@ -25,12 +25,21 @@ pub(crate) struct Family {
     class: &'static str,
     /// Keys of config.json that `features` reads.
     pub(crate) keys: &'static [&'static str],
-    /// No `num_key_value_heads` means as many as query heads.
-    pub(crate) multi_head_default: bool,
+    pub(crate) defaults: Defaults,
     /// What config.json says the model has.
     pub(crate) features: fn(&Config) -> Result<Features, Error>,
     /// `None`: llama.cpp has no such architecture, or counts it among llama.
     gguf: Option<GgufForm>,
+}
+
+/// What transformers' configuration class has for keys that are not there.
+pub(crate) struct Defaults {
+    /// Of `num_key_value_heads`; `None` is as many as query heads, which null is in every family.
+    pub(crate) kv_heads: Option<u32>,
+    /// Of `head_dim`; `None` is what each head gets of the hidden state.
+    pub(crate) head_dim: Option<u32>,
+    /// Of `max_position_embeddings`.
+    pub(crate) positions: u32,
 }
 
 /// How llama.cpp's converter writes a family.
@@ -41,10 +50,17 @@ pub(crate) struct GgufForm {
     pub(crate) features: fn(&Catalog) -> Features,
 }
 
+/// A model as its settings describe it.
+pub(crate) struct Described {
+    pub(crate) spec: ModelSpec,
+    /// What a person should hear of the settings: whole lines.
+    pub(crate) notes: Vec<String>,
+}
+
 const REGISTRY: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 /// The spec of the model in an opened GGUF file.
-pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<ModelSpec, Error> {
+pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<Described, Error> {
     let metadata = &gguf.metadata;
     let key = "general.architecture";
     let architecture = metadata.required(key, metadata.string(key))?;
@@ -56,9 +72,9 @@ pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<Mod
         return Err(error.way_out(format!("supported: {}", known.join(", "))));
     };
     check_container(metadata, path)?;
-    let spec = dense::from_gguf(family, form, gguf, (catalog, path))?;
-    check_vocabulary(metadata, path, &spec)?;
-    Ok(spec)
+    let described = dense::from_gguf(family, form, gguf, (catalog, path))?;
+    check_vocabulary(metadata, path, &described.spec)?;
+    Ok(described)
 }
 
 /// The family that config.json names.
@@ -88,22 +104,27 @@ pub(crate) fn of_config(
     family: &Family,
     config: &Config,
     catalog: &Catalog,
-) -> Result<ModelSpec, Error> {
+) -> Result<Described, Error> {
     dense::from_config(family, config, catalog)
+}
+
+/// Positions of a window; where nothing is said, as transformers' classes have it. Null is none.
+fn sliding_window(config: &Config) -> Result<Option<u32>, Error> {
+    let absent = (!config.has("sliding_window")).then_some(4096);
+    Ok(config.u32("sliding_window")?.or(absent))
 }
 
 /// Qwen's way to say a window: it counts only where it is switched on.
 fn switched_window(config: &Config) -> Result<Option<dense::Window>, Error> {
-    let (positions, first) = (config.u32("sliding_window")?, config.u32("max_window_layers")?);
+    let (positions, first) = (sliding_window(config)?, config.u32("max_window_layers")?);
     if !config.bool("use_sliding_window")?.unwrap_or(false) {
         return Ok(None);
     }
-    let positions = config.required("sliding_window", Ok(positions))?;
-    let first_layer = config.required("max_window_layers", Ok(first))?;
-    window(config, positions, first_layer).map(Some)
+    let first_layer = first.unwrap_or(28);
+    positions.map(|positions| window_from(config, positions, first_layer)).transpose()
 }
 
-fn window(config: &Config, positions: u32, first_layer: u32) -> Result<dense::Window, Error> {
+fn window_from(config: &Config, positions: u32, first_layer: u32) -> Result<dense::Window, Error> {
     if positions == 0 {
         return Err(config.error(ErrorKind::Mismatch, "sliding_window is 0"));
     }

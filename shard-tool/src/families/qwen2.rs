@@ -1,13 +1,13 @@
 //! Qwen 2 and 2.5: biases of q, k and v; a window only where it is switched on.
 
-use super::{Family, GgufForm, switched_window};
+use super::{Defaults, Family, GgufForm, switched_window};
 use crate::dense::Features;
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen2",
     class: "Qwen2ForCausalLM",
     keys: &["sliding_window", "use_sliding_window", "max_window_layers", "layer_types"],
-    multi_head_default: false,
+    defaults: Defaults { kv_heads: Some(32), head_dim: None, positions: 32_768 },
     features: |config| {
         let window = switched_window(config)?;
         Ok(Features { qkv_bias: true, window, ..Features::default() })

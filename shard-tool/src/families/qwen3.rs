@@ -1,6 +1,6 @@
 //! Qwen 3, dense: norms of q and k heads; biases of attention where said.
 
-use super::{Family, GgufForm, switched_window};
+use super::{Defaults, Family, GgufForm, switched_window};
 use crate::dense::Features;
 
 pub(super) const FAMILY: Family = Family {
@@ -13,7 +13,7 @@ pub(super) const FAMILY: Family = Family {
         "max_window_layers",
         "layer_types",
     ],
-    multi_head_default: false,
+    defaults: Defaults { kv_heads: Some(32), head_dim: Some(128), positions: 32_768 },
     features: |config| {
         let attention_bias = config.bool("attention_bias")?.unwrap_or(false);
         Ok(Features {

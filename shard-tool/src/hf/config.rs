@@ -1,7 +1,7 @@
 //! Typed access to `config.json`, with errors that name file and key.
 //!
 //! A null is an absent key. Which keys matter is known by the table of dense models and the
-//! families; what nobody knows is refused here, by name.
+//! families; those that nobody reads are sorted by [`crate::keys`].
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::not_json;
 use crate::error::listed;
+use crate::keys::{Reason, Unread, note};
 use crate::{Error, ErrorKind};
 
 /// An object of a JSON file.
@@ -39,6 +40,11 @@ impl Config {
         self.entries.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether a key is there at all, be it null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// All keys that have a value.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let pairs = self.entries.iter().filter(|(_, value)| !value.is_null());
@@ -55,9 +61,13 @@ impl Config {
         found?.ok_or_else(missing)
     }
 
+    /// An integer, also one that was written as a float.
     pub(crate) fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
         self.typed(key, "an integer from 0 to 2^32 - 1", |value| {
-            value.as_u64().and_then(|value| u32::try_from(value).ok())
+            let whole = |x: &f64| x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+            let float = || value.as_f64().filter(whole).map(|x| x as u64);
+            value.as_u64().or_else(float).and_then(|value| u32::try_from(value).ok())
         })
     }
 
@@ -95,33 +105,38 @@ impl Config {
         })
     }
 
-    /// One token id or several; none when absent.
-    pub(crate) fn token_ids(&self, key: &str) -> Result<Vec<u32>, Error> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = self.typed(key, "a token id or a list of them", |value| match value {
-            Value::Array(values) => values.iter().map(id).collect(),
-            value => id(value).map(|id| vec![id]),
-        })?;
-        Ok(ids.unwrap_or_default())
-    }
-
-    /// Refuses keys that are neither `understood` nor at a value without effect.
-    pub(crate) fn refuse_unknown(
+    /// Refuses keys that are not `understood` and may matter by `table`; gives those that it ignores
+    /// for a person to hear of, as "KEY = VALUE".
+    pub(crate) fn judge(
         &self,
         understood: &[&[&str]],
-        without_effect: impl Fn(&str, &Value) -> bool,
-    ) -> Result<(), Error> {
+        table: &[Reason],
+    ) -> Result<Vec<String>, Error> {
         let known = |key: &str| understood.iter().any(|keys| keys.contains(&key));
-        let refused: Vec<String> = self
-            .iter()
-            .filter(|(key, value)| !known(key) && !without_effect(key, value))
-            .map(|(key, value)| format!("{}{key} = {}", self.within, describe(value)))
-            .collect();
-        if refused.is_empty() {
-            return Ok(());
+        let mut unread = Unread::default();
+        for (key, value) in self.iter().filter(|(key, _)| !known(key)) {
+            unread.sort_in(table, (key, value.into()), self.shown(key, value));
         }
-        let cause = format!("settings that are not supported yet: {}", listed(&refused));
-        Err(self.error(ErrorKind::Unsupported, cause))
+        if unread.refused.is_empty() {
+            return Ok(unread.ignored);
+        }
+        Err(self.not_supported(&unread.refused))
+    }
+
+    /// A line about settings that were ignored, if there are any.
+    pub(crate) fn note(&self, ignored: &[String]) -> Vec<String> {
+        note(&self.file, ignored)
+    }
+
+    /// An error that lists settings.
+    pub(crate) fn not_supported(&self, settings: &[String]) -> Error {
+        let cause = format!("settings that are not supported yet: {}", listed(settings));
+        self.error(ErrorKind::Unsupported, cause)
+    }
+
+    /// A key and its value, for messages.
+    pub(crate) fn shown(&self, key: &str, value: &Value) -> String {
+        format!("{}{key} = {}", self.within, describe(value))
     }
 
     fn typed<'a, T>(

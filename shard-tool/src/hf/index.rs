@@ -15,6 +15,9 @@ struct Text {
     weight_map: BTreeMap<String, String>,
 }
 
+/// What to do about an index that the files contradict.
+pub(crate) const ANOTHER_MODEL: &str = "index and files are of different models: download it again";
+
 /// An index, its file names checked to be names.
 pub(super) struct Index {
     path: PathBuf,
@@ -57,20 +60,24 @@ impl Index {
         Err(error.way_out("download the rest of the model"))
     }
 
-    /// Refuses files that lack tensors which the index says they have.
-    pub(super) fn check_tensors(&self, catalog: &Catalog) -> Result<(), Error> {
-        let elsewhere = |(tensor, file): &(&String, &String)| {
+    /// Refuses files that have tensors which the index puts elsewhere. Those that no file has are
+    /// noted in `catalog`: whether they are missed is known to whoever needs them. A tied head and
+    /// rotary frequencies, which follow from others, are often listed and rightly absent.
+    pub(super) fn check_tensors(&self, catalog: &mut Catalog) -> Result<(), Error> {
+        let mut wrong: Vec<String> = Vec::new();
+        for (tensor, file) in &self.weight_map {
             let place = catalog.place(tensor).map(|(place, _)| place.path.file_name());
-            place.flatten() != Some(file.as_ref())
-        };
-        let wrong = self.weight_map.iter().filter(elsewhere);
-        let wrong: Vec<String> =
-            wrong.map(|(tensor, file)| format!("{tensor} in {file}")).collect();
+            match place {
+                Some(place) if place == Some(file.as_ref()) => {}
+                Some(_) => wrong.push(format!("{tensor} in {file}")),
+                None => catalog.promise(tensor, file),
+            }
+        }
         if wrong.is_empty() {
             return Ok(());
         }
         let cause = format!("tensors are not where it says: {}", listed(&wrong));
         let error = Error::new(ErrorKind::Mismatch, cause).file(&self.path);
-        Err(error.way_out("index and files are of different models: download it again"))
+        Err(error.way_out(ANOTHER_MODEL))
     }
 }

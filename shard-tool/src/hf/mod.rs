@@ -13,6 +13,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) use config::Config;
+pub(crate) use index::ANOTHER_MODEL;
 
 use crate::catalog::{Catalog, DataFile};
 use crate::{DType, Error, ErrorKind};
@@ -94,7 +95,7 @@ pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
     for file in index.files() {
         add(&mut catalog, &folder.join(file))?;
     }
-    index.check_tensors(&catalog)?;
+    index.check_tensors(&mut catalog)?;
     Ok(catalog)
 }
 

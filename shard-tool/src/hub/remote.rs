@@ -14,11 +14,12 @@ use super::retry::{Failure, Retry, Stop};
 use super::select::{Wanted, Weights, wanted};
 use super::{Hub, HubError, ModelId};
 use crate::catalog::Catalog;
+use crate::families::Described;
 use crate::gguf::TensorInfo;
 use crate::hf::safetensors::{self, Input};
 use crate::hf::{self, Config};
 use crate::pieces::ReadAt;
-use crate::{Gguf, ModelSpec, families};
+use crate::{Description, Gguf, families};
 
 /// Fetched of every file at once: most headers of safetensors are shorter.
 const START_BYTES: u64 = 128 << 10;
@@ -28,14 +29,15 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Self::pull`]; [`HubError::Model`] for what cannot be served.
-    pub fn describe(&self, id: &ModelId) -> Result<ModelSpec, HubError> {
+    pub fn describe(&self, id: &ModelId) -> Result<Description, HubError> {
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
         let remote = Remote { client: &self.client, found: &found };
-        match wanted(id, &found.paths)? {
-            Wanted::Gguf(parts) => remote.gguf(&parts),
-            Wanted::Folder { weights, .. } => remote.folder(weights),
-        }
+        let Described { spec, notes } = match wanted(id, &found.paths)? {
+            Wanted::Gguf(parts) => remote.gguf(&parts)?,
+            Wanted::Folder { weights, .. } => remote.folder(weights)?,
+        };
+        Ok(Description { spec, notes, assumed: false, shards_world: None })
     }
 }
 
@@ -46,7 +48,7 @@ struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    fn folder(&self, weights: Weights) -> Result<ModelSpec, HubError> {
+    fn folder(&self, weights: Weights) -> Result<Described, HubError> {
         let path = self.path("config.json");
         let config = Config::parse(&path, &self.text("config.json")?)?;
         let family = families::of_class(&config)?;
@@ -60,7 +62,7 @@ impl Remote<'_> {
         Ok(families::of_config(family, &config, &catalog)?)
     }
 
-    fn gguf(&self, parts: &[String]) -> Result<ModelSpec, HubError> {
+    fn gguf(&self, parts: &[String]) -> Result<Described, HubError> {
         let read = |input: Input<'_>| Gguf::read_from(input.reader, input.path, input.bytes);
         let headers = self.headers(parts, read)?;
         let mut catalog = Catalog::default();

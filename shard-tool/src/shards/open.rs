@@ -16,14 +16,15 @@ use super::settings::{self, METADATA};
 use super::table::RankTable;
 use super::{MANIFEST, SHARD_AGAIN, spec_value};
 use crate::catalog::{Catalog, DataFile};
+use crate::families::{self, Described};
 use crate::gguf::TensorInfo;
-use crate::{DType, Error, ErrorKind, Gguf, ModelSpec, RankLayout, families, hf, layouts};
+use crate::{DType, Error, ErrorKind, Gguf, RankLayout, hf, layouts};
 
 /// An opened folder of shards.
 pub(crate) struct Opened {
     /// The ranks' parts, by [`part_name`].
     pub(crate) catalog: Catalog,
-    pub(crate) spec: ModelSpec,
+    pub(crate) described: Described,
     pub(crate) digest: u64,
     pub(crate) shards: Shards,
 }
@@ -47,23 +48,24 @@ pub(crate) fn part_name(name: &str, rank: u32) -> String {
 
 pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
     let (manifest, text) = Manifest::read(folder)?;
-    let (gguf, spec, settings_digest) = describe(folder, &manifest)?;
+    let (gguf, described, settings_digest) = describe(folder, &manifest)?;
+    let spec = &described.spec;
     let refuse = |cause: &str| {
         let error = Error::new(ErrorKind::Mismatch, cause).file(&folder.join(MANIFEST));
         Err(error.way_out(SHARD_AGAIN))
     };
-    if spec_value(&spec)? != manifest.spec {
+    if spec_value(spec)? != manifest.spec {
         return refuse("the settings beside it describe another model, or are read differently");
     }
     let world = manifest.layout.tensor_parallel;
-    let layouts = layouts(&spec, world)?;
+    let layouts = layouts(spec, world)?;
     if LayoutRecord::new(&layouts) != manifest.layout || layouts.len() != manifest.ranks.len() {
         return refuse("its layout is not how this version shares the model");
     }
     let source_digest = manifest.source.digest.0;
     let (mut catalog, mut digests) = (Catalog::default(), BTreeMap::new());
     for (layout, record) in layouts.iter().zip(&manifest.ranks) {
-        let table = RankTable::new(&spec, layout, source_digest)?;
+        let table = RankTable::new(spec, layout, source_digest)?;
         let of_parts: Vec<u64> = record.tensors.iter().map(|part| part.xxh3.0).collect();
         if RankRecord::new(&table, &of_parts) != *record {
             return refuse(&format!("its list of {} is not what the model needs", table.file));
@@ -77,11 +79,11 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
     hash.update(&text);
     hash.update(&settings_digest.to_le_bytes());
     let shards = Shards { gguf, world, source_digest, digests };
-    Ok(Opened { catalog, spec, digest: hash.digest(), shards })
+    Ok(Opened { catalog, described, digest: hash.digest(), shards })
 }
 
 /// The model, out of the settings and the list of the checkpoint's tensors.
-fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, ModelSpec, u64), Error> {
+fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Described, u64), Error> {
     let mut catalog = Catalog::default();
     let gguf = settings::metadata(folder, &mut catalog)?;
     for tensor in &manifest.source.tensors {
@@ -99,9 +101,9 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, ModelSp
     }
     match gguf {
         Some(gguf) => {
-            let spec = families::of_gguf(&gguf, &catalog, &folder.join(METADATA))?;
+            let described = families::of_gguf(&gguf, &catalog, &folder.join(METADATA))?;
             let digest = gguf.header_digest();
-            Ok((Some(gguf), spec, digest))
+            Ok((Some(gguf), described, digest))
         }
         None if !folder.join("config.json").is_file() => {
             let cause = format!("its settings are missing: neither config.json nor {METADATA}");
@@ -109,8 +111,8 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, ModelSp
         }
         None => {
             let (config, text) = hf::config(folder)?;
-            let spec = families::of_config(families::of_class(&config)?, &config, &catalog)?;
-            Ok((None, spec, xxhash_rust::xxh3::xxh3_64(&text)))
+            let described = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+            Ok((None, described, xxhash_rust::xxh3::xxh3_64(&text)))
         }
     }
 }

@@ -72,6 +72,7 @@ fn both_spellings_of_rope() {
         beta_fast: 16.0,
         beta_slow: 1.0,
         attention_factor: 1.5,
+        truncate: true,
     };
     assert_eq!((gqa.rope.scaling, spec.context_max), (scaling, 400));
     assert_eq!(spec.context_limit(), 400);
@@ -179,25 +180,88 @@ fn refused_ropes() {
         (
             LLAMA,
             "rope_scaling",
-            json!({ "type": "yarn", "factor": 2, "truncate": false }),
-            "rope_scaling.truncate = false",
+            json!({ "type": "yarn", "factor": 2, "truncate": 0 }),
+            "rope_scaling.truncate should be true or false, but is 0",
         ),
         (LLAMA, "rope_scaling", json!("yarn"), "rope_scaling should be an object, but is \"yarn\""),
         (LLAMA, "rope_theta", json!(0), "rope_theta is 0"),
     ];
     refuse("ropes", cases);
     let mut both = Folder::new(LLAMA.0, LLAMA.1);
-    both.set("rope_scaling", rope("linear")).set("rope_parameters", rope("linear"));
+    both.set("rope_scaling", rope("linear")).set("rope_parameters", rope("dynamic"));
     let message = open("both", &both).unwrap_err().to_string();
     assert!(message.contains("which one is meant?"), "{message}");
+}
+
+/// What transformers 5 writes of models whose layers differ.
+#[test]
+fn rope_by_layer_type_is_read_where_the_layers_of_the_model_agree() {
+    let linear = |factor: f64| json!({ "rope_type": "linear", "factor": factor });
+    let window = |settings: Value| {
+        let mut settings = json!({ "rope_parameters": settings, "sliding_window": 9 });
+        settings["use_sliding_window"] = json!(true);
+        settings["max_window_layers"] = json!(1);
+        settings
+    };
+    let by_type = json!({ "full_attention": linear(2.0), "sliding_attention": linear(2.0) });
+    let spec = spec_of("by-type", QWEN3, window(by_type));
+    let Mixer::Gqa(gqa) = spec.layers[1].mixer;
+    assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+    // A type that no layer has does not matter.
+    let unused = json!({ "full_attention": linear(4.0), "sliding_attention": linear(2.0) });
+    let spec = spec_of("by-type-unused", LLAMA, json!({ "rope_parameters": unused }));
+    let Mixer::Gqa(gqa) = spec.layers[1].mixer;
+    assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    let cases = [
+        (
+            json!({ "full_attention": linear(4.0), "sliding_attention": linear(2.0) }),
+            "another rope for each layer type",
+        ),
+        (json!({ "full_attention": linear(4.0) }), "rope_parameters.sliding_attention is missing"),
+        (
+            json!({ "full_attention": linear(4.0), "factor": 2 }),
+            "not supported yet: rope_parameters.factor = 2",
+        ),
+    ];
+    for (index, (settings, says)) in cases.into_iter().enumerate() {
+        let mut folder = Folder::new(QWEN3.0, QWEN3.1);
+        for (key, value) in window(settings).as_object().unwrap() {
+            folder.set(key, value.clone());
+        }
+        let message = open(&format!("by-type-{index}"), &folder).expect_err(says).to_string();
+        assert!(message.contains(says), "{message}");
+    }
+}
+
+/// Keys that are not there are what transformers' classes have for them; null is something else.
+#[test]
+fn absent_keys_have_the_defaults_of_their_class() {
+    let mut folder = Folder::new(MISTRAL.0, MISTRAL.1);
+    let config = folder.config.as_object_mut().unwrap();
+    for key in ["hidden_act", "rms_norm_eps", "max_position_embeddings"] {
+        config.remove(key);
+    }
+    let spec = open("defaults", &folder).unwrap().spec().clone();
+    assert_eq!(kinds(&spec), [KvKind::Window(4096); 2]);
+    assert_eq!((spec.norm_eps, spec.context_max), (1e-6, 131_072));
+    folder.config["sliding_window"] = Value::Null;
+    assert_eq!(kinds(open("defaults-null", &folder).unwrap().spec()), [KvKind::Full; 2]);
+    let mut llama = Folder::new(LLAMA.0, LLAMA.1);
+    llama.config.as_object_mut().unwrap().remove("max_position_embeddings");
+    assert_eq!(open("defaults-llama", &llama).unwrap().spec().context_max, 2048);
+    let mut qwen3 = Folder::new(QWEN3.0, QWEN3.1);
+    let message = open("head-null", qwen3.set("head_dim", Value::Null)).map(|_| ()).err();
+    assert!(message.is_none(), "{message:?}");
+    qwen3.config.as_object_mut().unwrap().remove("head_dim");
+    let message = open("head-absent", &qwen3).unwrap_err().to_string();
+    assert!(message.contains("not [32, 512]"), "{message}");
 }
 
 #[test]
 fn refused_windows() {
     let cases = [
         (MISTRAL, "sliding_window", json!(0), "sliding_window is 0"),
-        (MISTRAL, "num_key_value_heads", Value::Null, "num_key_value_heads is missing"),
-        (QWEN2, "use_sliding_window", json!(true), "sliding_window is missing"),
+        (MISTRAL, "num_key_value_heads", Value::Null, "k_proj.weight is [32, 16], not [32, 32]"),
         (QWEN2, "use_mrope", json!(true), "use_mrope = true"),
         (QWEN3, "layer_types", json!(["full_attention"]), "1 layer_types for 2 layers"),
         (QWEN3, "layer_types", json!(vec!["sliding_attention"; 2]), "there is no sliding window"),
@@ -251,7 +315,6 @@ fn refused_settings() {
         (LLAMA, "head_dim", json!(7), "a head width of 7 cannot be rotated in pairs"),
         (LLAMA, "head_dim", json!(u32::MAX - 1), "are too many"),
         (LLAMA, "rms_norm_eps", json!(2.5), "rms_norm_eps is 2.5"),
-        (LLAMA, "eos_token_id", json!("x"), "eos_token_id should be a token id or a list of them"),
         (LLAMA, "tie_word_embeddings", json!("x"), "tie_word_embeddings should be true or false"),
         (LLAMA, "vocab_size", json!(65), "model.embed_tokens.weight is [32, 64], not [32, 65]"),
     ];

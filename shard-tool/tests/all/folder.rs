@@ -63,6 +63,7 @@ fn models_that_transformers_wrote() {
                 beta_fast: 32.0,
                 beta_slow: 1.0,
                 attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
+                truncate: true,
             },
             _ => RopeScaling::None,
         };

@@ -74,6 +74,7 @@ fn qwen3_has_norms_of_heads_and_yarn_where_said() {
         beta_fast: 32.0,
         beta_slow: 1.0,
         attention_factor: 0.1 * 4.0_f64.ln() + 1.0,
+        truncate: true,
     };
     assert_eq!((scaling(&source), source.spec().context_max), (yarn, 16384));
     qwen3.string("qwen3.rope.scaling.type", "longrope");

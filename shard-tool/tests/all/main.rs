@@ -20,6 +20,7 @@ mod families;
 mod fit;
 mod folder;
 mod gguf_families;
+mod gguf_keys;
 mod hub;
 mod layout;
 mod model;
@@ -31,6 +32,8 @@ mod shards;
 mod slicer;
 mod source;
 mod split;
+mod tied;
+mod unread;
 
 use std::path::PathBuf;
 

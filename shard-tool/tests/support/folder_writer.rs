@@ -92,6 +92,7 @@ impl Folder {
         match model_type {
             "qwen2" => out.biases(&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
             "qwen3" => {
+                out.set("head_dim", json!(8));
                 for layer in 0..2 {
                     for norm in ["q_norm", "k_norm"] {
                         out.weight(&format!("model.layers.{layer}.self_attn.{norm}"), &[8]);

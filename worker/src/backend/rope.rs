@@ -29,8 +29,8 @@ pub fn frequencies(rope: Rope) -> impl Iterator<Item = f32> {
             RopeScaling::Linear { factor } => 1.0 / wave / single(factor),
             RopeScaling::Llama3 { .. } => llama3(1.0 / wave, rope.scaling),
             RopeScaling::Yarn { factor, .. } => {
-                let [low, high] = ramp;
-                let kept = 1.0 - ((pair as f32 - low) / (high - low)).clamp(0.0, 1.0);
+                let [low, width] = ramp;
+                let kept = 1.0 - ((pair as f32 - low) / width).clamp(0.0, 1.0);
                 1.0 / (single(factor) * wave) * (1.0 - kept) + 1.0 / wave * kept
             }
         }
@@ -68,9 +68,11 @@ fn llama3(frequency: f32, scaling: RopeScaling) -> f32 {
     (1.0 - share) * frequency / factor + share * frequency
 }
 
-/// Between which pairs `YaRN` goes over from frequencies as they are to divided ones.
+/// From which pair on `YaRN` goes over from frequencies as they are to divided ones, and within how
+/// many pairs.
 fn yarn_ramp(rope: Rope) -> [f32; 2] {
-    let RopeScaling::Yarn { original_context, beta_fast, beta_slow, .. } = rope.scaling else {
+    let RopeScaling::Yarn { original_context, beta_fast, beta_slow, truncate, .. } = rope.scaling
+    else {
         return [0.0; 2];
     };
     let dims = f64::from(rope.dims);
@@ -79,10 +81,13 @@ fn yarn_ramp(rope: Rope) -> [f32; 2] {
         let wave = f64::from(original_context) / (turns * std::f64::consts::TAU);
         dims * wave.ln() / (2.0 * rope.theta.ln())
     };
-    let low = single(pair_of(beta_fast).floor().max(0.0));
-    let high = single(pair_of(beta_slow).ceil().min(dims - 1.0));
+    let (mut low, mut high) = (pair_of(beta_fast), pair_of(beta_slow));
+    if truncate {
+        (low, high) = (low.floor(), high.ceil());
+    }
+    let (low, high) = (low.max(0.0), high.min(dims - 1.0));
     // No ramp at all would divide zero by zero.
-    if low == high { [low, high + 0.001] } else { [low, high] }
+    [single(low), if low == high { 0.001 } else { single(high - low) }]
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "transformers computes so")]
@@ -193,6 +198,7 @@ mod tests {
             beta_fast: 32.0,
             beta_slow: 1.0,
             attention_factor: 1.138_629_436_111_989,
+            truncate: true,
         };
         let expected = [
             1.0,

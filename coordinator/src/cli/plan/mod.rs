@@ -21,6 +21,7 @@ use crate::launch::LaunchError;
 use crate::locate::describe;
 use crate::options::{Dtype, step_defaults};
 use crate::parallel::SHARDS_REASON;
+use crate::report::{Report, Verbosity};
 
 /// Rank counts worth a row.
 const WORLDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
@@ -139,6 +140,8 @@ type Outcome = Result<Row, (u32, String)>;
 /// Prints the plan.
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
+    let report = Report::new(Verbosity::Normal);
+    described.notes.iter().for_each(|note| report.line(note));
     let args = &args.with_cards(&device::present());
     let plan = Plan::new(args, &described).map_err(LaunchError::Config)?;
     let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();

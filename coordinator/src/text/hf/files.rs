@@ -80,11 +80,6 @@ impl Object<'_> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<Option<f32>, TextError> {
-        #[expect(clippy::cast_possible_truncation, reason = "too large is inf, refused later")]
-        self.typed(key, "a number", |value| value.as_f64().map(|wide| wide as f32))
-    }
-
     /// Converts a field; `wanted` is what it should be.
     pub(super) fn typed<T>(
         &self,
@@ -94,6 +89,11 @@ impl Object<'_> {
     ) -> Result<Option<T>, TextError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         convert(value).map(Some).ok_or_else(|| self.wrong(format!("{key} is not {wanted}")))
+    }
+
+    /// Whether there is nothing in it, or no such file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
     /// An error about this file.

@@ -6,6 +6,7 @@
 
 mod decoder;
 mod files;
+mod generation;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -62,7 +63,8 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let facts = Arc::new(TextFacts {
         vocab: Vocab::new(words, spelling),
         end_ids,
-        sampling: settings.sampling,
+        sampling: settings.generation.sampling,
+        notes: settings.generation.notes,
         has_template: template.is_some(),
     });
     Ok(TextModel { tokenizer, template: template.transpose()?, bos, add_special, facts })
@@ -129,7 +131,7 @@ fn first_token(
 /// As vLLM has it: those of the configuration, and the tokenizer's own.
 fn end_ids(tokenizer: &Tokenizer, settings: &Settings) -> Result<Vec<Token>, String> {
     let own = settings.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
-    let mut ids: Vec<Token> = settings.end_ids.iter().copied().chain(own).collect();
+    let mut ids: Vec<Token> = settings.generation.end_ids.iter().copied().chain(own).collect();
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {

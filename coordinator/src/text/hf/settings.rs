@@ -1,9 +1,9 @@
-//! What stands beside tokenizer.json: special tokens, chat template, end tokens, sampling.
+//! What stands beside tokenizer.json: special tokens, chat template.
 
-use super::files::Folder;
-use super::files::Object;
+use super::files::{Folder, Object};
+use super::generation::Generation;
 use crate::text::TextError;
-use binfer_proto::{Sampling, Token};
+use binfer_proto::Token;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
@@ -16,30 +16,22 @@ pub(super) struct Settings {
     /// Tokens that tokenizer.json may lack, by id.
     pub(super) added: Vec<(Token, AddedToken)>,
     pub(super) template: Option<String>,
-    /// Of generation_config.json, or else of config.json.
-    pub(super) end_ids: Vec<Token>,
-    pub(super) sampling: Sampling,
+    pub(super) generation: Generation,
 }
 
 impl Settings {
     pub(super) fn read(folder: Folder<'_>) -> Result<Self, TextError> {
         let tokenizer = folder.object("tokenizer_config.json")?;
-        let generation = folder.object("generation_config.json")?;
         if tokenizer.bool("add_eos_token")? == Some(true) {
             return Err(tokenizer.wrong("add_eos_token true is not supported"));
         }
-        let end_ids = match end_ids(&generation)? {
-            ids if ids.is_empty() => end_ids(&folder.object("config.json")?)?,
-            ids => ids,
-        };
         Ok(Self {
             bos: special(&tokenizer, "bos_token")?,
             eos: special(&tokenizer, "eos_token")?,
             add_bos: tokenizer.bool("add_bos_token")?,
             added: added(&tokenizer)?,
             template: template(folder, &tokenizer)?,
-            end_ids,
-            sampling: sampling(&generation)?,
+            generation: Generation::read(folder)?,
         })
     }
 }
@@ -93,31 +85,4 @@ fn template(folder: Folder<'_>, config: &Object<'_>) -> Result<Option<String>, T
 
 fn owned(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
-}
-
-/// One id, or several.
-fn end_ids(config: &Object<'_>) -> Result<Vec<Token>, TextError> {
-    let id = |value: &Value| Token::try_from(value.as_u64()?).ok();
-    let ids = config.typed("eos_token_id", "a token id or several", |value| match value {
-        Value::Array(ids) => ids.iter().map(id).collect(),
-        one => id(one).map(|id| vec![id]),
-    });
-    Ok(ids?.unwrap_or_default())
-}
-
-/// As vLLM reads it: `do_sample` does not matter, and what is absent is neutral.
-fn sampling(config: &Object<'_>) -> Result<Sampling, TextError> {
-    let top_k = config.typed("top_k", "a whole number", |value| match value.as_i64()? {
-        -1 => Some(0),
-        count => u32::try_from(count).ok(),
-    });
-    let sampling = Sampling {
-        temperature: config.number("temperature")?.unwrap_or(1.0),
-        top_k: top_k?.unwrap_or(0),
-        top_p: config.number("top_p")?.unwrap_or(1.0),
-        min_p: config.number("min_p")?.unwrap_or(0.0),
-        repetition_penalty: config.number("repetition_penalty")?.unwrap_or(1.0),
-        ..Sampling::GREEDY
-    };
-    sampling.checked().map_err(|cause| config.wrong(cause))
 }
