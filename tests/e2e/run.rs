@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Golden, Permit, Run, TOKENS, binfer, goldens, is_alive, poll, send_signal, workers_of,
+    Golden, Permit, Run, Scratch, TOKENS, binfer, goldens, is_alive, poll, repository, send_signal,
+    workers_of,
 };
 
 fn golden(name: &str) -> Golden {
@@ -61,6 +62,22 @@ fn a_template_makes_a_chat_of_it_and_an_end_token_ends_it() {
         let line = line.unwrap_or_else(|| panic!("no {phase}: {}", run.stderr));
         assert!(line.starts_with('[') && line.contains(" ms] "), "{line}");
     }
+}
+
+#[test]
+fn a_broken_template_is_told_with_status_78_by_whom_it_concerns_alone() {
+    let _permit = Permit::one();
+    let scratch = Scratch::new("broken-template");
+    for file in repository("tests/fixtures/tiny/qwen3").read_dir().unwrap().flatten() {
+        let name = file.file_name().into_string().unwrap();
+        std::fs::copy(file.path(), scratch.file(&name)).unwrap();
+    }
+    std::fs::write(scratch.file("chat_template.jinja"), "\n{% if %}").unwrap();
+    let folder = scratch.path().to_str().unwrap();
+    let chat = Run::of(&["run", folder, "Hello", "--use-template"]);
+    assert_eq!(chat.status.code(), Some(78), "{chat:?}");
+    assert!(chat.stderr.contains("chat_template line 2: "), "{chat:?}");
+    Run::good(&["run", folder, "Hello", "--max-tokens", "1"]);
 }
 
 #[test]

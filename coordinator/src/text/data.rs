@@ -1,8 +1,8 @@
 //! What a model's files say about text, before anything is built from it.
 
-use super::TextError;
 use super::pre::Pre;
 use super::vocab::Word;
+use super::{SpecialTokens, TextError};
 use binfer_proto::Token;
 use binfer_shard::gguf::Metadata;
 
@@ -100,6 +100,13 @@ impl TextData {
     pub(super) fn written(&self, token: Option<Token>) -> &str {
         let index = token.and_then(|token| usize::try_from(token).ok());
         index.and_then(|index| self.tokens.get(index)).map_or("", String::as_str)
+    }
+
+    /// Tokens by the names that chat templates have for them.
+    pub(super) fn special_tokens(&self) -> SpecialTokens {
+        let named = [("bos_token", self.bos), ("eos_token", self.eos), ("unk_token", self.unknown)];
+        let named = named.into_iter().filter(|(_, token)| token.is_some());
+        named.map(|(name, token)| (name.to_owned(), self.written(token).to_owned())).collect()
     }
 
     /// The written tokens by id.

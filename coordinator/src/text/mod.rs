@@ -4,7 +4,6 @@
 //! another process use a [`TextModel`]. [`TextStage`] serves the serve loop, after a step.
 //! Deliberately absent: any download, and any tokenizer that would have to be guessed.
 
-mod clock;
 #[cfg(test)]
 mod corpus;
 mod data;
@@ -31,7 +30,7 @@ pub use detokenize::Detokenizer;
 pub use facts::TextFacts;
 pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
-pub use template::{ChatTemplate, Message};
+pub use template::{ChatTemplate, Message, SpecialTokens};
 pub use tokenizer::{ControlTokens, build as build_tokenizer};
 pub use vocab::{Spelling, Vocab};
 
@@ -139,7 +138,6 @@ impl TextModel {
 
     /// Out of `data`.
     pub fn new(data: &TextData) -> Result<Self, TextError> {
-        let (bos, eos) = (data.written(data.bos), data.written(data.eos));
         let template = data.chat_template.as_deref();
         let drops_first_space = data.add_space_prefix;
         let spelling = match data.family {
@@ -148,7 +146,7 @@ impl TextModel {
         };
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
-            template: template.map(|source| ChatTemplate::new(source, bos, eos)).transpose()?,
+            template: template.map(|source| ChatTemplate::new(source, data.special_tokens())),
             bos: data.bos.filter(|_| data.add_bos),
             add_special: true,
             facts: Arc::new(TextFacts {

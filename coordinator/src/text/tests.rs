@@ -112,25 +112,6 @@ fn chats_are_rendered_as_transformers_does() {
         "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n\
          <|im_start|>assistant\nw<|im_end|>\n<|im_start|>assistant\n"
     );
-    let rendered = |source: &str, content: &str| {
-        let template = ChatTemplate::new(source, "<s>", "</s>").unwrap();
-        template.render(&[message("user", content)]).map_err(|error| error.to_string())
-    };
-    // trim_blocks and lstrip_blocks, Python's methods, and the names that templates expect.
-    let source = "{{ bos_token }}\n  {% for m in messages %}\n{{ m.content.strip() }}\n  \
-                  {%- endfor %}\n{{ eos_token }}";
-    assert_eq!(rendered(source, " x ").unwrap(), "<s>\nx</s>");
-    let without_tools = "{% if tools is defined and tools is none %}none{% endif %}";
-    assert_eq!(rendered(without_tools, "").unwrap(), "none");
-    let refusing = "{% if messages[0].role == 'user' %}\n{{ raise_exception('No users') }}\
-                    {% endif %}";
-    assert_eq!(rendered(refusing, "").unwrap_err(), "chat_template line 2: No users");
-    let endless = "{% for i in range(9999) %}{% for i in range(9999) %}x{% endfor %}{% endfor %}";
-    let error = rendered(endless, "").unwrap_err();
-    assert!(error.starts_with("chat_template line 1: the conversation takes too long"), "{error}");
-    assert!(rendered("{{ strftime_now('%Y') }}", "").unwrap().starts_with("20"));
-    let broken = ChatTemplate::new("a\n{% if %}", "", "").unwrap_err().to_string();
-    assert!(broken.starts_with("chat_template line 2:"), "{broken}");
 }
 
 #[test]

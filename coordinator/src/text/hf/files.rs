@@ -76,6 +76,11 @@ impl Object<'_> {
         self.fields.get(key).filter(|value| !value.is_null())
     }
 
+    /// All fields.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.fields.iter()
+    }
+
     pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, TextError> {
         self.typed(key, "true or false", Value::as_bool)
     }

@@ -4,6 +4,7 @@
 //! UTF-8 the text is what transformers decodes; broken bytes become U+FFFD as in
 //! `String::from_utf8_lossy`, and `clean_up_tokenization_spaces` is not applied, as in vLLM.
 
+mod chat;
 mod decoder;
 mod files;
 mod generation;
@@ -13,7 +14,7 @@ mod tests;
 
 use super::tokenizer::guarded;
 use super::vocab::Word;
-use super::{ChatTemplate, TextError, TextFacts, TextModel, Vocab};
+use super::{TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
 use decoder::Header;
 use files::{Folder, TOKENIZER};
@@ -50,10 +51,7 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let words = words(&tokenizer).map_err(wrong)?;
     let (bos, add_special) = first_token(&tokenizer, &settings).map_err(wrong)?;
     let end_ids = end_ids(&tokenizer, &settings).map_err(wrong)?;
-    let template = settings.template.as_deref().map(|source| {
-        let written = |token: &Option<String>| token.clone().unwrap_or_default();
-        ChatTemplate::new(source, &written(&settings.bos), &written(&settings.eos))
-    });
+    let template = chat::template(folder)?;
     let special = tokenizer.get_added_vocabulary();
     let words = words.iter().map(|word| match word.as_deref() {
         None => Word::Hole,
@@ -67,7 +65,7 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
         notes: settings.generation.notes,
         has_template: template.is_some(),
     });
-    Ok(TextModel { tokenizer, template: template.transpose()?, bos, add_special, facts })
+    Ok(TextModel { tokenizer, template, bos, add_special, facts })
 }
 
 /// Adds what only tokenizer_config.json names, and makes special what it calls so.

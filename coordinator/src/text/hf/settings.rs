@@ -1,4 +1,4 @@
-//! What stands beside tokenizer.json: special tokens, chat template.
+//! What stands beside tokenizer.json: special tokens.
 
 use super::files::{Folder, Object};
 use super::generation::Generation;
@@ -15,7 +15,6 @@ pub(super) struct Settings {
     pub(super) add_bos: Option<bool>,
     /// Tokens that tokenizer.json may lack, by id.
     pub(super) added: Vec<(Token, AddedToken)>,
-    pub(super) template: Option<String>,
     pub(super) generation: Generation,
 }
 
@@ -30,7 +29,6 @@ impl Settings {
             eos: special(&tokenizer, "eos_token")?,
             add_bos: tokenizer.bool("add_bos_token")?,
             added: added(&tokenizer)?,
-            template: template(folder, &tokenizer)?,
             generation: Generation::read(folder)?,
         })
     }
@@ -59,30 +57,4 @@ fn added_token(value: &Value) -> Option<AddedToken> {
     let token = AddedToken::from(value.get("content")?.as_str()?, flag("special"));
     let token = token.single_word(flag("single_word")).normalized(flag("normalized"));
     Some(token.lstrip(flag("lstrip")).rstrip(flag("rstrip")))
-}
-
-/// A file of its own wins, as in transformers.
-fn template(folder: Folder<'_>, config: &Object<'_>) -> Result<Option<String>, TextError> {
-    if let Some(source) = folder.text("chat_template.jinja")? {
-        return Ok(Some(source));
-    }
-    let key = "chat_template";
-    match config.get(key) {
-        Some(Value::Array(named)) => {
-            let entry = |name: &str| {
-                let found = named.iter().find(|entry| entry.get("name") == Some(&name.into()));
-                found.and_then(|entry| entry.get("template")?.as_str())
-            };
-            let only = || named.first().filter(|_| named.len() == 1)?.get("template")?.as_str();
-            let chosen = entry("default").or_else(only).map(str::to_owned);
-            let missing = || config.wrong("chat_template has no template named \"default\"");
-            chosen.ok_or_else(missing).map(Some)
-        }
-        Some(_) => config.typed(key, "a string or named templates", owned),
-        None => folder.object("chat_template.json")?.typed(key, "a string", owned),
-    }
-}
-
-fn owned(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
 }

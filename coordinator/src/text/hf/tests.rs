@@ -196,8 +196,55 @@ fn templates_stand_in_several_places() {
     assert_eq!(rendered(&copy), "named <|im_end|>");
     copy.edit(NAMES[1], |config| config["chat_template"] = named("tool_use"));
     assert_eq!(rendered(&copy), "named <|im_end|>");
+    std::fs::create_dir(copy.0.join("additional_chat_templates")).unwrap();
+    copy.write("additional_chat_templates/default.jinja", b"an additional one");
+    assert_eq!(rendered(&copy), "an additional one");
     copy.write("chat_template.jinja", b"a file of its own");
     assert_eq!(rendered(&copy), "a file of its own");
+}
+
+#[test]
+fn a_template_that_cannot_be_had_fails_chats_and_nothing_else() {
+    let copy = Copy::qwen3();
+    let fails = |copy: &Copy| {
+        let model = copy.open().unwrap();
+        assert!(model.facts.has_template() && model.encode_prompt("x").is_ok());
+        model.render_chat(&[message("user", "x")]).unwrap_err().to_string()
+    };
+    let two = json!([{ "name": "rag", "template": "" }, { "name": "tool_use", "template": "" }]);
+    copy.edit(NAMES[1], |config| config["chat_template"] = two);
+    let error = fails(&copy);
+    assert!(
+        error.ends_with("chat_template has none named \"default\", but rag, tool_use"),
+        "{error}"
+    );
+    copy.edit(NAMES[1], |config| config["chat_template"] = 7.into());
+    let error = fails(&copy);
+    assert!(error.ends_with("chat_template is not a string or named templates"), "{error}");
+    copy.edit(NAMES[1], |config| config["chat_template"] = "{% for %}".into());
+    assert!(fails(&copy).starts_with("chat_template line 1: "));
+    copy.write("chat_template.jinja", b"\xff");
+    assert!(fails(&copy).ends_with("chat_template.jinja: not UTF-8 at byte 0"));
+}
+
+#[test]
+fn templates_know_special_tokens_by_their_names() {
+    let copy = Copy::qwen3();
+    copy.edit(NAMES[1], |config| {
+        config["chat_template"] =
+            "{{ pad_token }}{{ image_token }}{{ own }}{{ unk_token is defined }}\
+            {{ sep_token is defined }}{{ add_bos_token is defined }}"
+                .into();
+        config["added_tokens_decoder"] = Value::Null;
+        config["pad_token"] = json!({ "content": "<pad>" });
+        config["image_token"] = "<image>".into();
+        config["unk_token"] = Value::Null;
+        config["add_bos_token"] = false.into();
+        config["extra_special_tokens"] = json!({ "own": "<own>" });
+    });
+    copy.write("special_tokens_map.json", br#"{"sep_token": "<sep>", "pad_token": "<old>"}"#);
+    let rendered = || copy.open().unwrap().render_chat(&[message("user", "x")]).unwrap();
+    assert_eq!(rendered(), "<pad><image><own>FalseTrueFalse");
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Filters and tests of Jinja, where minijinja's own differ from them or are missing.
+
+use super::{print, source, texts};
+use minijinja::filters as builtin;
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State};
+
+/// Puts them into `environment`.
+pub(super) fn add(environment: &mut Environment<'_>) {
+    environment.add_filter("tojson", super::json::tojson);
+    environment.add_filter("string", print::str);
+    environment.add_filter("join", texts::join);
+    environment.add_filter("e", texts::escape);
+    environment.add_filter("escape", texts::escape);
+    environment.add_filter("trim", texts::trim);
+    environment.add_filter("title", texts::title);
+    environment.add_filter("center", texts::center);
+    environment.add_filter("wordcount", texts::wordcount);
+    environment.add_filter("truncate", texts::truncate);
+    environment.add_filter("indent", texts::indent);
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
+    environment.add_filter("sort", sort);
+    environment.add_filter("dictsort", dictsort);
+    environment.add_filter("attr", attr);
+    environment.add_filter("pprint", print::repr);
+    environment.add_filter(source::FORMAT, texts::format);
+    environment.add_filter("striptags", minijinja_contrib::filters::striptags);
+    environment.add_filter("filesizeformat", minijinja_contrib::filters::filesizeformat);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+    environment.add_test("callable", is_callable);
+    environment.add_function("cycler", |items: Rest<Value>| {
+        minijinja_contrib::globals::cycler(items.to_vec())
+    });
+    environment.add_function("dict", dict);
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+}
+
+/// Arguments of a filter by their names, the first ones out of their positions.
+pub(super) fn by_name(
+    names: &[&str],
+    positional: &[Value],
+    named: &Kwargs,
+) -> Result<Kwargs, Error> {
+    if positional.len() > names.len() {
+        return Err(Error::from(ErrorKind::TooManyArguments));
+    }
+    let first = names.iter().zip(positional).map(|(name, value)| Ok((*name, value.clone())));
+    let rest = named.args().map(|name| Ok((name, named.get::<Value>(name)?)));
+    first.chain(rest).collect()
+}
+
+fn sort(
+    state: &State<'_, '_>,
+    value: Value,
+    positional: Rest<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let names = ["reverse", "case_sensitive", "attribute"];
+    builtin::sort(state, value, by_name(&names, &positional, &named)?)
+}
+
+fn dictsort(
+    state: &State<'_, '_>,
+    value: &Value,
+    positional: Rest<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    print::pay_items(state, value)?;
+    builtin::dictsort(value, by_name(&["case_sensitive", "by", "reverse"], &positional, &named)?)
+}
+
+fn default(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let named = by_name(&["default_value", "boolean"], &positional, &named)?;
+    let other = named.get::<Option<Value>>("default_value")?.unwrap_or_else(|| Value::from(""));
+    let replaces_false = named.get::<Option<Value>>("boolean")?.is_some_and(|flag| flag.is_true());
+    named.assert_all_used()?;
+    let is_missing = value.is_undefined() || (replaces_false && !value.is_true());
+    Ok(if is_missing { other } else { value.clone() })
+}
+
+/// What is no number is 0, if the template names nothing else for it.
+fn int(
+    state: &State<'_, '_>,
+    value: &Value,
+    positional: Rest<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let named = by_name(&["default", "base"], &positional, &named)?;
+    let default = named.get::<Option<Value>>("default")?.unwrap_or_else(|| Value::from(0));
+    let base = named.get::<Option<u32>>("base")?;
+    let value = value.as_str().map_or_else(|| value.clone(), |text| Value::from(text.trim()));
+    builtin::int(state, &value, Some(default), base, nothing())
+}
+
+fn float(state: &State<'_, '_>, value: &Value, default: Option<Value>) -> Result<Value, Error> {
+    let default = default.unwrap_or_else(|| Value::from(0.0));
+    let value = value.as_str().map_or_else(|| value.clone(), |text| Value::from(text.trim()));
+    builtin::float(state, &value, Some(default), nothing())
+}
+
+fn nothing() -> Kwargs {
+    std::iter::empty::<(&str, Value)>().collect()
+}
+
+/// An attribute in Python's sense: items of a mapping are none.
+fn attr(value: &Value, name: &Value) -> Result<Value, Error> {
+    if value.kind() == ValueKind::Map { Ok(Value::UNDEFINED) } else { builtin::attr(value, name) }
+}
+
+/// What has `__iter__` in Python: none has not, and undefined has.
+fn is_iterable(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::None => false,
+        ValueKind::Undefined => true,
+        _ => value.try_iter().is_ok(),
+    }
+}
+
+/// What has a length and items in Python: strings and mappings, too.
+fn is_sequence(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map => true,
+        ValueKind::Iterable => value.len().is_some(),
+        _ => false,
+    }
+}
+
+/// `dict` takes pairs, too.
+fn dict(value: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+    let pairs = value.as_ref().filter(|value| value.kind() != ValueKind::Map);
+    let Some(pairs) = pairs else { return minijinja::functions::dict(value, named) };
+    let pair = |pair: Value| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
+    let pairs = pairs.try_iter()?.map(pair).collect::<Result<Vec<_>, Error>>()?;
+    minijinja::functions::dict(Some(Value::from_pairs(pairs)), named)
+}
+
+fn is_callable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::Plain)
+}

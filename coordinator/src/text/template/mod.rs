@@ -1,0 +1,165 @@
+//! A model's chat template: Jinja as transformers renders it, within bounds.
+//!
+//! Templates come with models, conversations from anybody, and neither is trusted. A source is
+//! measured before it is parsed ([`source`]); fuel bounds the work and the memory of a rendering,
+//! and the recursion limit its stack; nothing can be loaded or included. A template that is not in
+//! order fails the chats, not the start of a server, as the same model may be good for completions.
+
+mod clock;
+mod filters;
+mod json;
+mod letters;
+mod methods;
+mod print;
+mod source;
+mod strings;
+#[cfg(test)]
+mod tests;
+mod texts;
+
+use super::TextError;
+use jiff::civil::DateTime;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One message of a conversation, as templates see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant` or what the template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+/// Special tokens by the names that templates have for them, as `bos_token`.
+pub type SpecialTokens = BTreeMap<String, String>;
+
+/// What a rendering may cost, where a unit pays for an instruction or for 64 bytes: a base, and
+/// more per message.
+const FUEL_BASE: u64 = 200_000;
+const FUEL_PER_MESSAGE: u64 = 500;
+const RECURSION_MAX: usize = 200;
+const NAME: &str = "chat_template";
+
+/// A chat template, or why it is none.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    parsed: Result<Parsed, String>,
+    special: SpecialTokens,
+}
+
+#[derive(Debug)]
+struct Parsed {
+    environment: Environment<'static>,
+    /// Whether the role `developer` means something to the template.
+    knows_developer: bool,
+}
+
+impl ChatTemplate {
+    /// Parses `source`. What is wrong with it is told by [`Self::render`].
+    pub fn new(source: &str, special: SpecialTokens) -> Self {
+        Self { parsed: Parsed::new(source), special }
+    }
+
+    /// A template that cannot be had, for this reason.
+    pub fn broken(cause: String) -> Self {
+        Self { parsed: Err(cause), special: SpecialTokens::new() }
+    }
+
+    /// The prompt that asks for the answer to `messages`.
+    pub fn render(&self, messages: &[Message]) -> Result<String, TextError> {
+        self.render_at(messages, clock::now())
+    }
+
+    pub(super) fn render_at(
+        &self,
+        messages: &[Message],
+        now: DateTime,
+    ) -> Result<String, TextError> {
+        let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
+        let messages = parsed.known_roles(messages);
+        self.render_values(Value::from(Serde(&messages)), now)
+    }
+
+    pub(super) fn render_values(
+        &self,
+        messages: Value,
+        now: DateTime,
+    ) -> Result<String, TextError> {
+        let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
+        let work = u64::try_from(messages.len().unwrap_or(0)).unwrap_or(u64::MAX);
+        let values = context! {
+            messages,
+            add_generation_prompt => true,
+            // Defined and none, as in transformers: templates tell it from undefined.
+            tools => (),
+            documents => (),
+            ..Value::from(Serde(&self.special))
+        };
+        let fuel = FUEL_BASE.saturating_add(work.saturating_mul(FUEL_PER_MESSAGE));
+        parsed.render(values, fuel, now).map_err(|error| TextError::Template(told(&error)))
+    }
+}
+
+impl Parsed {
+    fn new(source: &str) -> Result<Self, String> {
+        let source = source::prepare(source).map_err(|error| format!("{NAME}: {error}"))?;
+        let mut environment = environment().map_err(|error| told(&error))?;
+        let parsed = environment.add_template_owned(NAME, source.text);
+        parsed.map_err(|error| told(&error))?;
+        Ok(Self { environment, knows_developer: source.knows_developer })
+    }
+
+    /// The messages with roles that the template knows: OpenAI's `developer` is the `system` of
+    /// newer models, and older templates would drop it, refuse it or write a role that the model
+    /// never saw.
+    fn known_roles(&self, messages: &[Message]) -> Vec<Message> {
+        let mut messages = messages.to_vec();
+        for message in &mut messages {
+            if message.role == "developer" && !self.knows_developer {
+                message.role = "system".to_owned();
+            }
+        }
+        messages
+    }
+
+    fn render(&self, values: Value, fuel: u64, now: DateTime) -> Result<String, Error> {
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel));
+        environment.add_function("strftime_now", move |format: &str| clock::strftime(format, now));
+        environment.get_template(NAME)?.render(values)
+    }
+}
+
+/// Jinja as transformers sets it up.
+fn environment() -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax?);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.set_formatter(print::format);
+    environment.set_unknown_method_callback(methods::unknown);
+    environment.add_function("raise_exception", raise_exception);
+    filters::add(&mut environment);
+    Ok(environment)
+}
+
+/// What templates call when a conversation does not suit them.
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// Names template and line, and says nothing of the conversation.
+fn told(error: &Error) -> String {
+    let line = error.line().map_or(String::new(), |line| format!(" line {line}"));
+    let cause = match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => "the conversation takes too long to render".to_owned(),
+        (_, Some(detail)) => detail.to_owned(),
+        (kind, None) => kind.to_string(),
+    };
+    format!("{NAME}{line}: {cause}")
+}

@@ -1,0 +1,198 @@
+//! Values written as Python writes them: what `{{ value }}`, `|string` and `|join` show.
+//!
+//! Whatever is written is paid for in fuel while it is written, because a small value may hold the
+//! same list many times over.
+
+use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Output, State, Value};
+
+/// Containers in containers that are written at most; Python gives up at 1,000.
+const NESTING_MAX: usize = 200;
+/// Bytes that one unit of fuel pays for, as in minijinja.
+const BYTES_PER_FUEL: usize = 64;
+
+/// A text that grows as long as there is fuel.
+pub(super) struct Paid<'a> {
+    state: &'a State<'a, 'a>,
+    text: String,
+    unpaid: usize,
+}
+
+impl<'a> Paid<'a> {
+    pub(super) fn new(state: &'a State<'_, '_>) -> Self {
+        Self { state, text: String::new(), unpaid: 0 }
+    }
+
+    pub(super) fn push(&mut self, text: &str) -> Result<(), Error> {
+        // One more byte, so that writing nothing very often has its price, too.
+        self.unpaid = self.unpaid.saturating_add(text.len()).saturating_add(1);
+        if self.unpaid >= BYTES_PER_FUEL {
+            pay(self.state, self.unpaid)?;
+            self.unpaid = 0;
+        }
+        self.text.push_str(text);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// Takes the fuel for so many bytes, before they are made.
+pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+    state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))
+}
+
+/// Takes the fuel for visiting all items of a value.
+pub(super) fn pay_items(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    state.consume_fuel(u64::try_from(value.len().unwrap_or(0)).unwrap_or(u64::MAX))
+}
+
+/// Spaces, or a text of the template's own.
+pub(super) fn indentation(state: &State<'_, '_>, width: &Value) -> Result<String, Error> {
+    if let Some(text) = width.as_str() {
+        return Ok(text.to_owned());
+    }
+    let count = i64::try_from(width.clone())?;
+    let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+    pay(state, count)?;
+    Ok(" ".repeat(count))
+}
+
+/// The error of a value that holds itself too often.
+pub(super) fn check_nesting(depth: usize) -> Result<(), Error> {
+    if depth > NESTING_MAX {
+        let detail = format!("a value is nested deeper than {NESTING_MAX}");
+        return Err(Error::new(ErrorKind::InvalidOperation, detail));
+    }
+    Ok(())
+}
+
+/// What minijinja calls for `{{ value }}`.
+pub(super) fn format(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), Error> {
+    if *state.auto_escape() != minijinja::AutoEscape::None {
+        return minijinja::escape_formatter(out, state, value);
+    }
+    match value.as_str() {
+        Some(text) => out.write_str(text)?,
+        None => out.write_str(&str(state, value)?)?,
+    }
+    Ok(())
+}
+
+/// Python's `str(value)`.
+pub(super) fn str(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let mut out = Paid::new(state);
+    write_str(&mut out, value)?;
+    Ok(out.finish())
+}
+
+/// Python's `repr(value)`.
+pub(super) fn repr(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
+    let mut out = Paid::new(state);
+    write_repr(&mut out, value, 0)?;
+    Ok(out.finish())
+}
+
+/// Writes Python's `str(value)`.
+pub(super) fn write_str(out: &mut Paid<'_>, value: &Value) -> Result<(), Error> {
+    match value.as_str() {
+        Some(text) => out.push(text),
+        None if value.is_undefined() => Ok(()),
+        None => write_repr(out, value, 0),
+    }
+}
+
+/// Writes Python's `repr(value)`.
+fn write_repr(out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Error> {
+    check_nesting(depth)?;
+    match value.kind() {
+        ValueKind::Undefined => out.push("Undefined"),
+        ValueKind::None => out.push("None"),
+        ValueKind::String => write_quoted(out, value.as_str().unwrap_or_default()),
+        ValueKind::Number if !value.is_integer() => {
+            out.push(&float(f64::try_from(value.clone()).unwrap_or(f64::NAN)))
+        }
+        ValueKind::Map => {
+            out.push("{")?;
+            for (index, key) in value.try_iter()?.enumerate() {
+                out.push(if index == 0 { "" } else { ", " })?;
+                write_repr(out, &key, depth + 1)?;
+                out.push(": ")?;
+                write_repr(out, &value.get_item(&key)?, depth + 1)?;
+            }
+            out.push("}")
+        }
+        // What has no length is a generator or an object of Jinja's: nothing that a prompt shows.
+        ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {
+            let (open, close) = if value.is_tuple() { ("(", ")") } else { ("[", "]") };
+            out.push(open)?;
+            for (index, item) in value.try_iter()?.enumerate() {
+                out.push(if index == 0 { "" } else { ", " })?;
+                write_repr(out, &item, depth + 1)?;
+            }
+            out.push(if value.is_tuple() && value.len() == Some(1) { "," } else { "" })?;
+            out.push(close)
+        }
+        _ => out.push(&value.to_string()),
+    }
+}
+
+/// A string in quotes, with escapes for what cannot be printed.
+fn write_quoted(out: &mut Paid<'_>, text: &str) -> Result<(), Error> {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut quoted = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c == quote => quoted.extend(['\\', c]),
+            c if is_printable(c) => quoted.push(c),
+            c => {
+                let code = u32::from(c);
+                quoted.push_str(&match code {
+                    0..=0xFF => format!("\\x{code:02x}"),
+                    0x100..=0xFFFF => format!("\\u{code:04x}"),
+                    _ => format!("\\U{code:08x}"),
+                });
+            }
+        }
+    }
+    quoted.push(quote);
+    out.push(&quoted)
+}
+
+/// Python's `isprintable`: Rust's rule for debug output is made of the same categories, and after
+/// the first character of a string it lets combining marks through.
+pub(super) fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    let mut shown = [b'a'; 5];
+    let length = 1 + c.encode_utf8(&mut shown[1..]).len();
+    let shown = std::str::from_utf8(&shown[..length]).unwrap_or_default();
+    shown.escape_debug().eq(shown.chars())
+}
+
+/// Python's `repr` of a float: the shortest digits that read back the same.
+pub(super) fn float(value: f64) -> String {
+    if value.is_nan() {
+        return "nan".into();
+    }
+    // Rust changes to exponents where Python does, and writes them as 1e16 instead of 1e+16.
+    let digits = format!("{value:?}");
+    match digits.split_once('e') {
+        Some((mantissa, exponent)) => {
+            let exponent: i32 = exponent.parse().unwrap_or_default();
+            format!("{mantissa}e{exponent:+03}")
+        }
+        None => digits,
+    }
+}
