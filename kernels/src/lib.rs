@@ -5,19 +5,22 @@
 //! | `cuda/*.cu` | kernels, a contract comment each; `cuda/params.h`: their parameters |
 //! | `params.rs`, `fast_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
-//! | `stream.rs` | which product of few tokens serves a shape, and how it is launched: on Hopper |
-//! | `narrow.rs` | the same elsewhere |
+//! | `gemm.rs`, `chip.rs` | what a gemm is, and on what it runs |
+//! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how it is launched: on Hopper |
+//! | `stream_k_gemm.rs` | the same elsewhere |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
 
+pub mod chip;
 pub mod fast_params;
+pub mod gemm;
 pub mod list;
-pub mod narrow;
 pub mod params;
 pub mod rank_params;
 pub mod sample_params;
-pub mod stream;
+pub mod skinny_gemm;
+pub mod stream_k_gemm;
 
 /// A set of modules for a kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

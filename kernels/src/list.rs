@@ -9,13 +9,13 @@ use crate::fast_params::{
     AttendPlanParams, DecodeAttendParams, HeadProductParams, NarrowProductParams,
     PrefillAttendParams, StreamProductParams,
 };
-use crate::narrow::NARROW_KERNELS;
 use crate::params::{
     ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
     ProductParams, RopeParams, StampParams,
 };
 use crate::rank_params::MergeLogitsParams;
 use crate::sample_params::SampleParams;
+use crate::stream_k_gemm::STREAM_K_KERNELS;
 
 /// For which element types a kernel exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +122,11 @@ kernels! {
     HEAD_N64: HeadProductParams = "head_product", "head_product_n64", Halves, 160, BLOCK_BYTES;
     HEAD_N96: HeadProductParams = "head_product", "head_product_n96", Halves, 512, BLOCK_BYTES;
     HEAD_N128: HeadProductParams = "head_product", "head_product_n128", Halves, 512, BLOCK_BYTES;
-    NARROW_N8: NarrowProductParams = "narrow_product", "narrow_product_n8", Halves, NARROW_KERNELS[0].threads, NARROW_KERNELS[0].shared_bytes();
-    NARROW_N16: NarrowProductParams = "narrow_product", "narrow_product_n16", Halves, NARROW_KERNELS[1].threads, NARROW_KERNELS[1].shared_bytes();
-    NARROW_N32: NarrowProductParams = "narrow_product", "narrow_product_n32", Halves, NARROW_KERNELS[2].threads, NARROW_KERNELS[2].shared_bytes();
-    NARROW_N64: NarrowProductParams = "narrow_product", "narrow_product_n64", Halves, NARROW_KERNELS[3].threads, NARROW_KERNELS[3].shared_bytes();
-    NARROW_N128: NarrowProductParams = "narrow_product", "narrow_product_n128", Halves, NARROW_KERNELS[4].threads, NARROW_KERNELS[4].shared_bytes();
+    NARROW_N8: NarrowProductParams = "narrow_product", "narrow_product_n8", Halves, STREAM_K_KERNELS[0].threads, STREAM_K_KERNELS[0].shared_bytes();
+    NARROW_N16: NarrowProductParams = "narrow_product", "narrow_product_n16", Halves, STREAM_K_KERNELS[1].threads, STREAM_K_KERNELS[1].shared_bytes();
+    NARROW_N32: NarrowProductParams = "narrow_product", "narrow_product_n32", Halves, STREAM_K_KERNELS[2].threads, STREAM_K_KERNELS[2].shared_bytes();
+    NARROW_N64: NarrowProductParams = "narrow_product", "narrow_product_n64", Halves, STREAM_K_KERNELS[3].threads, STREAM_K_KERNELS[3].shared_bytes();
+    NARROW_N128: NarrowProductParams = "narrow_product", "narrow_product_n128", Halves, STREAM_K_KERNELS[4].threads, STREAM_K_KERNELS[4].shared_bytes();
     ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
     DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
     DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
@@ -140,7 +140,7 @@ kernels! {
 /// What a block may take of a Hopper multiprocessor's shared memory.
 const BLOCK_BYTES: u32 = 227 << 10;
 
-/// The stream products, as [`crate::stream::STREAM_KERNELS`] has them.
+/// The stream products, as [`crate::skinny_gemm::SKINNY_GEMM_KERNELS`] has them.
 pub const STREAM: [Kernel<StreamProductParams>; 10] = [
     STREAM_N8S8,
     STREAM_N8S4,
@@ -168,7 +168,7 @@ pub const HEAD: [Option<Kernel<HeadProductParams>>; 10] = [
     None,
 ];
 
-/// The narrow products, as [`NARROW_KERNELS`] has them.
+/// The narrow products, as [`STREAM_K_KERNELS`] has them.
 pub const NARROW: [Kernel<NarrowProductParams>; 5] =
     [NARROW_N8, NARROW_N16, NARROW_N32, NARROW_N64, NARROW_N128];
 

@@ -84,21 +84,21 @@ fn kernels_of_the_portable_image_ask_for_what_every_device_has() {
 
 #[test]
 fn stream_products_are_listed_as_plans_count_them() {
-    for (kernel, known) in list::STREAM.iter().zip(stream::STREAM_KERNELS) {
+    for (kernel, known) in list::STREAM.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
         let info = &list::ALL[kernel.index];
         let name = format!("stream_product_{}", known.variant);
         assert_eq!((info.name, info.threads), (name.as_str(), known.threads));
     }
-    for (kernel, known) in list::HEAD.iter().zip(stream::STREAM_KERNELS) {
+    for (kernel, known) in list::HEAD.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
         let name = kernel.map(|kernel| list::ALL[kernel.index].name.to_owned());
         let head = || format!("head_product_{}", known.variant);
-        assert_eq!(name, known.has_head.then(head));
+        assert_eq!(name, known.has_lm_head.then(head));
     }
 }
 
 #[test]
 fn narrow_products_are_listed_as_plans_count_them() {
-    for (kernel, known) in list::NARROW.iter().zip(narrow::NARROW_KERNELS) {
+    for (kernel, known) in list::NARROW.iter().zip(stream_k_gemm::STREAM_K_KERNELS) {
         let info = &list::ALL[kernel.index];
         assert_eq!(info.name, format!("narrow_product_{}", known.variant));
     }

@@ -12,7 +12,7 @@ use binfer_proto::{
     StepResult, Tokens,
 };
 
-use crate::backend::{Backend, BackendError, Begun, StepOutput, Ticket};
+use crate::backend::{Backend, BackendError, StepMode, StepOutput, Ticket};
 use crate::batch::Batch;
 use crate::forward;
 use crate::memory::Activations;
@@ -87,7 +87,7 @@ pub struct InFlight {
 pub struct Waiting {
     applied: AppliedPlan,
     batch: Arc<Batch>,
-    begun: Begun,
+    mode: StepMode,
 }
 
 impl Waiting {
@@ -125,9 +125,9 @@ impl Engine {
         progress.enter(Operation::Pack, None);
         let Applied { batch, plan_hash, draws } = slots.apply(plan)?;
         let (step, batch) = (plan.step, Arc::new(batch));
-        let begun = self.begin(&batch).map_err(|source| EngineError::Backend { step, source })?;
+        let mode = self.begin(&batch).map_err(|source| EngineError::Backend { step, source })?;
         let applied = AppliedPlan { step, plan_hash, draws, began };
-        let waiting = Waiting { applied, batch, begun };
+        let waiting = Waiting { applied, batch, mode };
         if plan.masked {
             self.0.progress.enter(Operation::Masks, None);
             return Ok(Launched::Waiting(waiting));
@@ -154,19 +154,19 @@ impl Engine {
     }
 
     /// Uploads a step and enqueues its forward.
-    fn begin(&mut self, batch: &Arc<Batch>) -> Result<Begun, BackendError> {
-        let begun = self.0.backend.upload(Arc::clone(batch))?;
-        match begun {
-            Begun::Operations => self.forward(batch)?,
-            Begun::Replayed => self.0.progress.replays(batch.rows.len()),
+    fn begin(&mut self, batch: &Arc<Batch>) -> Result<StepMode, BackendError> {
+        let mode = self.0.backend.upload(Arc::clone(batch))?;
+        match mode {
+            StepMode::Eager => self.forward(batch)?,
+            StepMode::Graph => self.0.progress.replays(batch.rows.len()),
         }
-        Ok(begun)
+        Ok(mode)
     }
 
     /// Enqueues the rest of a step.
     fn draw(&mut self, waiting: Waiting) -> Result<InFlight, EngineError> {
-        let Waiting { applied, batch, begun } = waiting;
-        let sampled = if begun == Begun::Operations { self.sample(&batch) } else { Ok(()) };
+        let Waiting { applied, batch, mode } = waiting;
+        let sampled = if mode == StepMode::Eager { self.sample(&batch) } else { Ok(()) };
         let ticket = sampled.and_then(|()| self.0.backend.commit());
         let ticket =
             ticket.map_err(|source| EngineError::Backend { step: applied.step, source })?;
@@ -197,7 +197,7 @@ impl Engine {
     /// Runs the step that the backend wants to have run before the first one; nothing comes of it.
     pub fn rehearse(&mut self) -> Result<(), BackendError> {
         let Some(batch) = self.0.backend.rehearsal().map(Arc::new) else { return Ok(()) };
-        if self.begin(&batch)? == Begun::Operations {
+        if self.begin(&batch)? == StepMode::Eager {
             self.sample(&batch)?;
         }
         let ticket = self.0.backend.commit()?;

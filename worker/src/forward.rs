@@ -25,12 +25,12 @@ pub fn forward(
     backend.embed(&EmbedArgs { table: model.embed, first_token, out: x })?;
     let (wide, mixed) = (activations.wide.with_rows(tokens), activations.mixed.with_rows(tokens));
     let norm_eps = model.norm_eps;
-    let mut step = Step { backend, progress, norm_eps, next_norm: None, x, wide, mixed };
-    let behind = model.layers.iter().skip(1).map(|layer| Some(layer.mixer.norm)).chain([None]);
-    for (layer, norm_behind) in model.layers.iter().zip(behind) {
-        step.next_norm = Some(layer.ffn.norm);
+    let mut step = Step { backend, progress, norm_eps, next: None, x, wide, mixed };
+    let behind = model.layers.iter().skip(1).map(Some).chain([None]);
+    for (layer, behind) in model.layers.iter().zip(behind) {
+        step.next = Some(layer.ffn.gate_up_args(&step));
         layer.mixer.forward(&mut step)?;
-        step.next_norm = norm_behind;
+        step.next = behind.map(|layer| layer.mixer.qkv_args(&step));
         layer.ffn.forward(&mut step)?;
     }
     if batch.outputs.is_empty() {

@@ -137,9 +137,9 @@ pub struct LinearOutArgs {
     pub residual: Tensor,
     /// `[tokens, hidden]`.
     pub out: Tensor,
-    /// `[hidden]`: scale of the norm that the next operation applies to `out`, if it does. A hint:
-    /// a device may do a part of that norm here.
-    pub next_norm: Option<Weight>,
+    /// The operation that follows, if it norms `out`. A hint: a device may choose for both at once,
+    /// and do a part of that norm here.
+    pub next: Option<NormLinearArgs>,
 }
 
 /// `logits[o] = norm(x[output o]) * weight^T` for the batch's outputs, all vocabulary on all ranks.

@@ -149,13 +149,13 @@ pub struct Peaks {
     pub product_side: usize,
 }
 
-/// Who does the work of a step that was uploaded.
+/// How a step's operations reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begun {
-    /// The caller calls the operations.
-    Operations,
-    /// The device does all of them, out of a recording.
-    Replayed,
+pub enum StepMode {
+    /// The caller calls them one by one.
+    Eager,
+    /// The device does all of them, out of a CUDA graph.
+    Graph,
 }
 
 /// A step that was committed.
@@ -203,7 +203,7 @@ pub trait Backend: Send {
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError>;
 
     /// Begins a step with these inputs. At most two steps are under way at a time.
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError>;
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError>;
     /// Rows of the embedding table, summed over ranks that each hold a part of the vocabulary.
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError>;
     /// RMSNorm, product, bias, gated activation.

@@ -13,7 +13,9 @@ use binfer_shard::{LocalTensor, Source};
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use super::{Abort, Backend, BackendError, Begun, MemoryPlan, Sampled, StepOutput, Ticket, Weight};
+use super::{
+    Abort, Backend, BackendError, MemoryPlan, Sampled, StepMode, StepOutput, Ticket, Weight,
+};
 use crate::batch::{Batch, TokenInput};
 
 /// See the module.
@@ -138,7 +140,7 @@ impl Backend for Recorder {
         Ok(())
     }
 
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.line(format_args!("upload {} tokens", batch.tokens.len()));
         for row in &batch.rows {
             let tokens = batch.tokens.get(row.first..row.first + row.count).unwrap_or_default();
@@ -156,7 +158,7 @@ impl Backend for Recorder {
             self.line(format_args!("  output of token {token} to slot {slot} at {position}"));
         }
         self.outputs = batch.outputs.len();
-        Ok(Begun::Operations)
+        Ok(StepMode::Eager)
     }
 
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
@@ -197,7 +199,7 @@ impl Backend for Recorder {
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
-        let LinearOutArgs { x, weight, bias, residual, out, next_norm: _ } = *args;
+        let LinearOutArgs { x, weight, bias, residual, out, next: _ } = *args;
         let weight = self.name("linear_out", weight)?;
         let bias = self.option("linear_out", " + ", bias)?;
         let (x, residual, out) = (At(x), At(residual), At(out));

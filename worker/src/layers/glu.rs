@@ -29,18 +29,26 @@ pub struct Glu {
 }
 
 impl Glu {
+    /// The first of the two calls: `act(gate(norm(x))) * up(norm(x))`.
+    pub fn gate_up_args(&self, step: &Step<'_>) -> NormLinearArgs {
+        NormLinearArgs {
+            x: step.x,
+            norm: self.norm,
+            eps: step.norm_eps,
+            weight: self.gate_up,
+            bias: self.gate_up_bias,
+            glu: Some(self.act),
+            out: step.wide.with_cols(self.inner),
+        }
+    }
+
     /// `x += down(act(gate(norm(x))) * up(norm(x)))`, summed over ranks.
     pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
-        let (x, eps, next_norm) = (step.x, step.norm_eps, step.next_norm);
-        let inner = step.wide.with_cols(self.inner);
-        step.run(Operation::GateUp, self.layer, |backend| {
-            let (norm, glu, out) = (self.norm, Some(self.act), inner);
-            let (weight, bias) = (self.gate_up, self.gate_up_bias);
-            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out })
-        })?;
+        let (x, next, gate_up) = (step.x, step.next, self.gate_up_args(step));
+        step.run(Operation::GateUp, self.layer, |backend| backend.norm_linear(&gate_up))?;
         step.run(Operation::Down, self.layer, |backend| {
             let (weight, bias, residual) = (self.down, self.down_bias, x);
-            let args = LinearOutArgs { x: inner, weight, bias, residual, out: x, next_norm };
+            let args = LinearOutArgs { x: gate_up.out, weight, bias, residual, out: x, next };
             backend.linear_out(&args)
         })
     }

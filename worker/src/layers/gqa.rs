@@ -53,19 +53,27 @@ impl GqaLayer {
         self.heads * self.head_dim
     }
 
+    /// The first of the three calls: `qkv(norm(x))`.
+    pub fn qkv_args(&self, step: &Step<'_>) -> NormLinearArgs {
+        NormLinearArgs {
+            x: step.x,
+            norm: self.norm,
+            eps: step.norm_eps,
+            weight: self.qkv,
+            bias: self.qkv_bias,
+            glu: None,
+            out: step.wide.with_cols(self.qkv_cols()),
+        }
+    }
+
     /// `x += out(attention(qkv(norm(x))))`, summed over ranks.
     pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
-        let (x, eps, next_norm) = (step.x, step.norm_eps, step.next_norm);
-        let qkv = step.wide.with_cols(self.qkv_cols());
+        let (x, eps, next, qkv) = (step.x, step.norm_eps, step.next, self.qkv_args(step));
         let mixed = step.mixed.with_cols(self.mixed_cols());
-        step.run(Operation::Qkv, self.layer, |backend| {
-            let (norm, weight, bias) = (self.norm, self.qkv, self.qkv_bias);
-            let (glu, out) = (None, qkv);
-            backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out })
-        })?;
+        step.run(Operation::Qkv, self.layer, |backend| backend.norm_linear(&qkv))?;
         step.run(Operation::Attend, self.layer, |backend| {
             backend.attend(&AttendArgs {
-                qkv,
+                qkv: qkv.out,
                 heads: self.heads,
                 kv_heads: self.kv_heads,
                 head_dim: self.head_dim,
@@ -82,7 +90,7 @@ impl GqaLayer {
         })?;
         step.run(Operation::AttendOut, self.layer, |backend| {
             let (weight, bias, residual) = (self.out, self.out_bias, x);
-            let args = LinearOutArgs { x: mixed, weight, bias, residual, out: x, next_norm };
+            let args = LinearOutArgs { x: mixed, weight, bias, residual, out: x, next };
             backend.linear_out(&args)
         })
     }

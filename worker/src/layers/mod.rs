@@ -3,8 +3,8 @@
 pub mod glu;
 pub mod gqa;
 
-use crate::backend::args::Tensor;
-use crate::backend::{Backend, BackendError, Weight};
+use crate::backend::args::{NormLinearArgs, Tensor};
+use crate::backend::{Backend, BackendError};
 use crate::progress::{Operation, Progress};
 
 /// What a layer works with during one step.
@@ -15,8 +15,8 @@ pub struct Step<'a> {
     pub progress: &'a Progress,
     /// Epsilon of every norm.
     pub norm_eps: f32,
-    /// The norm behind the mixer or feed-forward under way, where another one follows.
-    pub next_norm: Option<Weight>,
+    /// The first operation behind the mixer or feed-forward under way, where another one follows.
+    pub next: Option<NormLinearArgs>,
     /// The residual stream, `[tokens, hidden]`: read and written.
     pub x: Tensor,
     /// Room for what lies between a layer's two products, `[tokens, wide]`.

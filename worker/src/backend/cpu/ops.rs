@@ -17,7 +17,9 @@ use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use crate::backend::check::WeightShape;
-use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
+use crate::backend::{
+    Abort, Backend, BackendError, MemoryPlan, StepMode, StepOutput, Ticket, Weight,
+};
 use crate::batch::{Batch, TokenInput};
 
 /// Outputs whose logits are made at once; the same on all ranks, however they share the vocabulary.
@@ -93,11 +95,11 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.step.begin(batch, &self.plan)?;
         self.step.batch.begun.iter().for_each(|tokens| self.sampler.begin(tokens));
         self.work.attend_scratch.upload(&self.step.batch);
-        Ok(Begun::Operations)
+        Ok(StepMode::Eager)
     }
 
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {

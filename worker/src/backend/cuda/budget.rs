@@ -4,27 +4,23 @@
 //! `--gpu-memory-utilization` counts as vLLM's does: what other processes use does not make the share
 //! smaller, unless the device has not so much free. Deliberately absent: blocks and positions.
 
-use binfer_shard::fit::{COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES};
-
-use super::CudaBackend;
-use super::ffi::failed;
-use super::memory::{kv_block_bytes, step_bytes};
-use crate::backend::{BackendError, MemoryPlan};
+use super::ffi::error::failed;
+use crate::backend::BackendError;
 
 /// A device's memory before the cache is taken, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Room {
-    total: u64,
-    free: u64,
+pub(super) struct MemoryRoom {
+    pub(super) total: u64,
+    pub(super) free: u64,
     /// Taken by this process.
-    taken: u64,
+    pub(super) taken: u64,
     /// To be taken besides the cache.
-    needed: u64,
+    pub(super) needed: u64,
     /// Part of the total that this process may take.
-    utilization: f64,
+    pub(super) utilization: f64,
 }
 
-impl Room {
+impl MemoryRoom {
     fn for_cache(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, reason = "a share of a size")]
         let share = (self.total as f64 * self.utilization) as u64;
@@ -32,7 +28,7 @@ impl Room {
     }
 
     /// Bytes for the cache, of which a block of every layer takes `block_bytes`.
-    fn for_blocks(&self, block_bytes: u64) -> Result<u64, BackendError> {
+    pub(super) fn for_blocks(&self, block_bytes: u64) -> Result<u64, BackendError> {
         let bytes = self.for_cache();
         if bytes >= block_bytes {
             return Ok(bytes);
@@ -50,44 +46,29 @@ impl Room {
     }
 }
 
-impl CudaBackend {
-    /// Bytes that the cache may take beside all else that `plan` says.
-    pub(super) fn cache_bytes_max(&self, plan: &MemoryPlan) -> Result<u64, BackendError> {
-        let (free, total) = self.device.context.memory_bytes()?;
-        let collectives = if plan.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
-        let room = Room {
-            total,
-            free,
-            taken: CONTEXT_BYTES + self.own_bytes(),
-            needed: step_bytes(plan) as u64 + DRIVER_BYTES + collectives,
-            utilization: self.settings.memory_utilization,
-        };
-        room.for_blocks(kv_block_bytes(plan))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { total: 1000, free: 900, taken: 80, needed: 20, utilization: 0.9 };
+    const ROOM: MemoryRoom =
+        MemoryRoom { total: 1000, free: 900, taken: 80, needed: 20, utilization: 0.9 };
 
     #[test]
     fn the_share_counts_what_this_process_takes_and_no_other() {
         assert_eq!(ROOM.for_cache(), 800);
         // Others use 200 bytes: the share of 0.9 still fits beside less.
-        assert_eq!(Room { free: 720, utilization: 0.5, ..ROOM }.for_cache(), 400);
+        assert_eq!(MemoryRoom { free: 720, utilization: 0.5, ..ROOM }.for_cache(), 400);
         // What is not free cannot be had, whatever the share.
-        assert_eq!(Room { free: 300, ..ROOM }.for_cache(), 280);
-        assert_eq!(Room { free: 10, ..ROOM }.for_cache(), 0);
-        assert_eq!(Room { taken: 2000, ..ROOM }.for_cache(), 0);
+        assert_eq!(MemoryRoom { free: 300, ..ROOM }.for_cache(), 280);
+        assert_eq!(MemoryRoom { free: 10, ..ROOM }.for_cache(), 0);
+        assert_eq!(MemoryRoom { taken: 2000, ..ROOM }.for_cache(), 0);
     }
 
     #[test]
     fn too_little_memory_is_refused_with_numbers_and_flags() {
-        let room = Room { total: 16 << 30, free: 2 << 30, taken: 13 << 30, ..ROOM };
+        let room = MemoryRoom { total: 16 << 30, free: 2 << 30, taken: 13 << 30, ..ROOM };
         assert_eq!(room.for_blocks(64 << 20).unwrap(), room.for_cache());
-        let full = Room { needed: 2 << 30, ..room };
+        let full = MemoryRoom { needed: 2 << 30, ..room };
         assert_eq!(full.for_blocks(0).unwrap(), 0, "a model without a cache needs none");
         let error = full.for_blocks(64 << 20).unwrap_err().to_string();
         for words in ["16384 MiB", "0.90 (--gpu-memory-utilization)", "2048 MiB are free", "13312"]

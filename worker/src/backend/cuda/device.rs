@@ -5,13 +5,16 @@
 
 use std::cell::{Cell, RefCell};
 
+use binfer_kernels::chip::Chip;
 use binfer_kernels::list::{self, Kernel, Types};
 use binfer_kernels::{MODULES, Target, modules};
 
+use super::ffi::driver::{self, Context, DeviceInfo};
+use super::ffi::error::failed;
 use super::ffi::launch::{Function, FunctionShape, Launch, Module, Stream};
-use super::ffi::{self, Context, DeviceInfo, failed};
+use super::formats::half::Half;
 use super::ledger::Ledger;
-use super::{CudaSettings, Half};
+use super::settings::CudaSettings;
 use crate::backend::BackendError;
 
 /// What is in the way of using CUDA here.
@@ -32,9 +35,9 @@ pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
     if MODULES.is_empty() {
         return Err(Missing::Kernels);
     }
-    let driver = |error: BackendError| Missing::Driver(error.to_string());
-    ffi::start_driver().map_err(driver)?;
-    let devices = ffi::devices().map_err(driver)?;
+    let missing = |error: BackendError| Missing::Driver(error.to_string());
+    driver::start_driver().map_err(missing)?;
+    let devices = driver::devices().map_err(missing)?;
     if devices.is_empty() {
         return Err(Missing::Driver("the driver knows no device".to_owned()));
     }
@@ -45,8 +48,8 @@ pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
 pub(super) struct Device {
     pub(super) info: DeviceInfo,
     pub(super) target: Target,
-    /// Of a block, as the device has it and the image may ask for it.
-    pub(super) shared_bytes_max: u32,
+    /// In which type kernels compute.
+    pub(super) half: Half,
     /// As [`list::ALL`] has them; none where the image lacks a kernel.
     functions: Vec<Option<Function>>,
     /// Kernels may start before the one before them has ended.
@@ -87,15 +90,16 @@ impl Device {
         let context = Context::new(settings.ordinal)?;
         let mut ledger = Ledger::new(&context)?;
         let stream = Stream::new()?;
-        let shared_bytes_max = info.shared_bytes_max.min(target.shared_bytes_max());
-        let image = || load(modules(target), settings.half, shared_bytes_max);
+        let half = settings.half;
+        let shared_bytes_max = chip(&info, target).image_shared_bytes_max();
+        let image = || load(modules(target), half, shared_bytes_max);
         let functions = ledger.count("modules", &context, image)?;
         let (dependent, launched) = (target.has_dependent_launch(), RefCell::default());
         let waits_for_all = Cell::default();
         let device = Self {
             info,
             target,
-            shared_bytes_max,
+            half,
             functions,
             dependent,
             stream,
@@ -106,6 +110,11 @@ impl Device {
         Ok((device, ledger))
     }
 
+    /// What choices of kernels depend on.
+    pub(super) fn chip(&self) -> Chip {
+        chip(&self.info, self.target)
+    }
+
     /// What was enqueued last is no kernel of ours: the next one is not launched as its dependent.
     pub(super) fn wait_for_all_before_next(&self) {
         self.waits_for_all.set(true);
@@ -113,24 +122,20 @@ impl Device {
 
     /// Goes on with the stressed image; false where this build or this device has none.
     #[cfg(test)]
-    pub(super) fn stress(&mut self, half: Half) -> Result<bool, BackendError> {
+    pub(super) fn stress(&mut self) -> Result<bool, BackendError> {
         let found = binfer_kernels::STRESSED.iter().filter(|module| module.target == self.target);
         if found.clone().next().is_none() {
             return Ok(false);
         }
-        self.functions = load(found, half, self.shared_bytes_max)?;
+        self.functions = load(found, self.half, self.chip().image_shared_bytes_max())?;
         Ok(true)
     }
 
     /// Goes on as on a device whose blocks have so much shared memory.
     #[cfg(test)]
-    pub(super) fn limit_shared_memory(
-        &mut self,
-        bytes: u32,
-        half: Half,
-    ) -> Result<(), BackendError> {
+    pub(super) fn limit_shared_memory(&mut self, bytes: u32) -> Result<(), BackendError> {
         self.info.shared_bytes_max = bytes;
-        self.functions = load(modules(self.target), half, bytes)?;
+        self.functions = load(modules(self.target), self.half, bytes)?;
         Ok(())
     }
 
@@ -182,6 +187,11 @@ impl Device {
         let launch = Launch { grid, cluster, shared_bytes, dependent };
         self.stream.launch(function, launch, params)
     }
+}
+
+fn chip(info: &DeviceInfo, target: Target) -> Chip {
+    let DeviceInfo { multiprocessors, shared_bytes_max, .. } = *info;
+    Chip { target, multiprocessors, shared_bytes_max }
 }
 
 /// Which image a device runs.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ffi::failed;
+use super::ffi::error::failed;
 use super::ffi::launch::{Event, Stream};
 use super::ffi::nccl::{Communicator, ID_BYTES, Nccl, State};
 use crate::backend::{Abort, BackendError};
@@ -212,7 +212,7 @@ impl Group {
     }
 }
 
-/// Recordings with its collectives must be gone. Another thread ends the communicator: should that
+/// CUDA graphs with its collectives must be gone. Another thread ends the communicator: should that
 /// hang, this one goes on.
 impl Drop for Group {
     fn drop(&mut self) {

@@ -10,11 +10,10 @@ use binfer_kernels::params::{
 use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
 use binfer_proto::{BlockId, Logprob};
 
-use super::ffi::failed;
+use super::attention::cache::GroupTables;
+use super::ffi::error::failed;
 use super::ffi::memory::PinnedBuffer;
-use super::masks::MaskSlots;
-use super::memory::GroupTables;
-use super::product::word;
+use super::launch::to_u32;
 use crate::backend::{BackendError, MemoryPlan, Sampled, adjust};
 use crate::batch::{Batch, BatchOutput, TokenInput};
 
@@ -43,7 +42,6 @@ pub(super) struct Ring {
     stamps: PinnedBuffer,
     stamps_max: usize,
     logprobs: PinnedBuffer,
-    pub(super) masks: MaskSlots,
     pub(super) offsets: Offsets,
     outputs_max: usize,
     rows_max: usize,
@@ -68,7 +66,6 @@ impl Ring {
             stamps: PinnedBuffer::new(RING_SLOTS * plan.stamps_max * STAMP_BYTES)?,
             stamps_max: plan.stamps_max,
             logprobs: PinnedBuffer::new(RING_SLOTS * plan.outputs_max * LOGPROB_BYTES)?,
-            masks: MaskSlots::new(plan)?,
             offsets: Offsets { rows, outputs, updates, end },
             outputs_max: plan.outputs_max,
             rows_max: plan.slots_max,
@@ -96,7 +93,7 @@ impl Ring {
     /// Host memory taken.
     pub(super) fn bytes(&self) -> usize {
         let buffers = [&self.deltas, &self.results, &self.logprobs, &self.stamps];
-        self.masks.bytes() + buffers.iter().map(|buffer| buffer.bytes()).sum::<usize>()
+        buffers.iter().map(|buffer| buffer.bytes()).sum::<usize>()
     }
 
     /// Writes a step's delta into a slot.
@@ -110,7 +107,7 @@ impl Ring {
         let decode = batch.rows.iter().take_while(|row| row.count == 1).count();
         let counts = [batch.tokens.len(), batch.rows.len(), decode, batch.outputs.len(), updates];
         self.bytes.clear();
-        counts.iter().for_each(|count| put(&mut self.bytes, word(*count)));
+        counts.iter().for_each(|count| put(&mut self.bytes, to_u32(*count)));
         self.bytes.resize(size_of::<StepHeader>(), 0);
         for (index, row) in batch.rows.iter().enumerate() {
             for token in row.first..row.first + row.count {
@@ -118,7 +115,7 @@ impl Ring {
                     TokenInput::Known(id) => id,
                     TokenInput::LastSample(slot) => !slot.0,
                 };
-                [id, batch.positions[token], word(index), 0]
+                [id, batch.positions[token], to_u32(index), 0]
                     .iter()
                     .for_each(|word| put(&mut self.bytes, *word));
             }
@@ -126,7 +123,7 @@ impl Ring {
         self.deltas.store(base, &self.bytes)?;
         self.bytes.clear();
         for row in &batch.rows {
-            [word(row.first), word(row.count), word(row.start), row.slot.0]
+            [to_u32(row.first), to_u32(row.count), to_u32(row.start), row.slot.0]
                 .iter()
                 .for_each(|word| put(&mut self.bytes, *word));
         }
@@ -134,9 +131,6 @@ impl Ring {
         self.bytes.clear();
         let masked = if batch.masked { MASKED } else { 0 };
         batch.outputs.iter().for_each(|output| put_output(&mut self.bytes, output, masked));
-        if batch.masked {
-            self.masks.expect(slot)?;
-        }
         self.deltas.store(base + self.offsets.outputs, &self.bytes)
     }
 
@@ -157,7 +151,7 @@ impl Ring {
                 let same = known.iter().zip(blocks).take_while(|(a, b)| a == b).count();
                 let first = place.first + slot * place.blocks_per_slot;
                 for (index, block) in blocks.iter().enumerate().skip(same) {
-                    put(&mut self.bytes, word(first + index));
+                    put(&mut self.bytes, to_u32(first + index));
                     put(&mut self.bytes, block.0);
                 }
                 known.truncate(same);
@@ -217,7 +211,7 @@ fn put(bytes: &mut Vec<u8>, word: u32) {
 /// As `StepOutput` lies; `masked` is a bit of `adjusted`.
 fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
     let sampling = &output.sampling;
-    [word(output.token), output.slot.0, output.position, output.choice]
+    [to_u32(output.token), output.slot.0, output.position, output.choice]
         .iter()
         .for_each(|word| put(bytes, *word));
     bytes.extend(output.seed.to_le_bytes());
@@ -229,7 +223,7 @@ fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
         sampling.repetition_penalty.to_bits(),
         sampling.frequency_penalty.to_bits(),
         sampling.presence_penalty.to_bits(),
-        word(output.biases),
+        to_u32(output.biases),
         masked | if output.is_adjusted() { SEEN } else { 0 },
         output.logprobs.into(),
     ]

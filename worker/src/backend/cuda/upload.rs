@@ -11,10 +11,10 @@ use std::thread;
 
 use binfer_shard::{Error, LocalPart};
 
-use super::ffi::failed;
+use super::ffi::error::failed;
 use super::ffi::launch::{Event, Stream};
 use super::ffi::memory::{DeviceBuffer, PinnedBuffer};
-use super::load::Element;
+use super::formats::RowFormat;
 use crate::backend::BackendError;
 
 /// Bytes of a piece, where a row is not longer.
@@ -30,7 +30,7 @@ pub(super) struct Rows<'t> {
     pub(super) part: &'t LocalPart,
     /// Byte of the slab where the first row begins.
     pub(super) at: usize,
-    pub(super) element: Element,
+    pub(super) format: RowFormat,
     /// From a row to the next, on the device.
     pub(super) row_bytes: usize,
 }
@@ -43,6 +43,30 @@ impl Rows<'_> {
 
     fn of_piece(&self) -> usize {
         (PIECE_BYTES / self.row_bytes.max(1)).max(1)
+    }
+
+    /// Bytes of a row as it comes.
+    fn packed_bytes(&self) -> usize {
+        usize::try_from(self.part.row_bytes()).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Whether rows lie on the device as they come.
+    fn are_alike(&self) -> bool {
+        self.format.is_stored_as(self.part.dtype)
+            && self.part.inputs.len() == self.part.cols as usize
+            && self.row_bytes == self.packed_bytes()
+    }
+
+    /// Writes a packed row as it lies on the device. `values` is scratch.
+    fn convert(
+        &self,
+        packed: &[u8],
+        values: &mut Vec<f32>,
+        out: &mut [u8],
+    ) -> Result<(), BackendError> {
+        values.resize(self.part.cols as usize, 0.0);
+        let inputs = self.part.inputs.start as usize..self.part.inputs.end as usize;
+        self.format.write_row((self.part.dtype, packed), inputs, values, out)
     }
 }
 

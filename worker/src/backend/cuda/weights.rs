@@ -1,51 +1,80 @@
-//! Weights on the device: where each lies, in slabs that are taken once.
+//! Weights on the device: where each lies and in which format, in slabs that are taken once.
 //!
-//! A matrix is `[rows, stride]` in the backend's type, its rows padded to 16 bytes; a norm's scale
-//! or a bias is a vector of f32. Deliberately absent: reading and converting.
+//! Deliberately absent: reading and converting (`load.rs`), and the formats themselves (`formats/`).
 
-use super::ffi::failed;
+use super::ffi::error::failed;
 #[cfg(test)]
 use super::ffi::launch::Stream;
 use super::ffi::memory::DeviceBuffer;
+use super::formats::WeightFormat;
 use crate::backend::check::WeightShape;
 use crate::backend::{BackendError, Weight};
 
 /// Every weight begins at a multiple of so many bytes.
 const ALIGNMENT: usize = 256;
-/// Elements to which a matrix's rows are padded.
-const ROW_ELEMENTS: usize = 8;
 
-/// Where a weight lies and how large it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Placed {
+/// A matrix on the device, `[rows, stride]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrix {
     pub(super) address: u64,
     pub(super) rows: usize,
     pub(super) cols: usize,
     /// Elements from a row to the next.
     pub(super) stride: usize,
-    /// Of f32, with one row.
-    pub(super) is_vector: bool,
+    pub(super) format: WeightFormat,
 }
 
-impl Placed {
+/// A vector of f32 on the device: the scale of a norm, a bias, sinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vector {
+    pub(super) address: u64,
+    pub(super) len: usize,
+}
+
+impl Matrix {
     /// As arguments are checked against.
     pub(super) fn shape(&self) -> WeightShape {
         WeightShape { rows: self.rows, cols: self.cols }
     }
+}
+
+impl Vector {
+    /// As arguments are checked against.
+    pub(super) fn shape(&self) -> WeightShape {
+        WeightShape { rows: 1, cols: self.len }
+    }
+}
+
+/// A weight on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeviceWeight {
+    Matrix(Matrix),
+    Vector(Vector),
+}
+
+impl DeviceWeight {
+    /// A weight of so many rows and columns that lies nowhere yet. One row or one column make a
+    /// vector.
+    pub(super) fn nowhere(rows: usize, cols: usize, format: WeightFormat) -> Self {
+        if rows == 1 || cols == 1 {
+            return Self::Vector(Vector { address: 0, len: rows * cols });
+        }
+        Self::Matrix(Matrix { address: 0, rows, cols, stride: format.stride(cols), format })
+    }
 
     /// Bytes, padding included.
     pub(super) fn bytes(&self) -> usize {
-        let element = if self.is_vector { 4 } else { super::Half::BYTES };
-        self.rows * self.stride * element
+        match self {
+            Self::Matrix(matrix) => matrix.rows * matrix.format.row_bytes(matrix.stride),
+            Self::Vector(vector) => vector.len * size_of::<f32>(),
+        }
     }
 
-    /// A weight of so many rows and columns, not yet anywhere. What has one row or one column is a
-    /// vector.
-    pub(super) fn nowhere(rows: usize, cols: usize) -> Self {
-        let is_vector = rows == 1 || cols == 1;
-        let (rows, cols) = if is_vector { (1, rows * cols) } else { (rows, cols) };
-        let stride = if is_vector { cols } else { cols.next_multiple_of(ROW_ELEMENTS) };
-        Self { address: 0, rows, cols, stride, is_vector }
+    fn at(self, address: u64) -> Self {
+        match self {
+            Self::Matrix(matrix) => Self::Matrix(Matrix { address, ..matrix }),
+            Self::Vector(vector) => Self::Vector(Vector { address, ..vector }),
+        }
     }
 }
 
@@ -54,23 +83,23 @@ impl Placed {
 pub(super) struct Weights {
     /// One for all weights that were loaded together.
     slabs: Vec<DeviceBuffer>,
-    placed: Vec<Placed>,
+    placed: Vec<DeviceWeight>,
 }
 
 impl Weights {
-    /// Takes memory for weights; of each the handle, and the byte of the new slab where it begins.
+    /// Takes memory for weights. Of each the handle, and the byte of the new slab where it begins.
     pub(super) fn place(
         &mut self,
-        weights: &[Placed],
+        weights: &[DeviceWeight],
     ) -> Result<Vec<(Weight, usize)>, BackendError> {
-        let room = |weight: &Placed| weight.bytes().next_multiple_of(ALIGNMENT);
+        let room = |weight: &DeviceWeight| weight.bytes().next_multiple_of(ALIGNMENT);
         let slab = DeviceBuffer::new(weights.iter().map(room).sum())?;
         let mut handles = Vec::with_capacity(weights.len());
         let mut at = 0;
         for weight in weights {
             let index = u32::try_from(self.placed.len());
             let index = index.map_err(|_| failed("load", "too many weights"))?;
-            self.placed.push(Placed { address: slab.address() + at as u64, ..*weight });
+            self.placed.push(weight.at(slab.address() + at as u64));
             handles.push((Weight(index), at));
             at += room(weight);
         }
@@ -93,7 +122,7 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Weight,
-    ) -> Result<Placed, BackendError> {
+    ) -> Result<DeviceWeight, BackendError> {
         self.placed.get(weight.0 as usize).copied().ok_or_else(|| BackendError::Args {
             operation,
             cause: format!("{weight:?} was never loaded"),
@@ -105,8 +134,14 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Weight,
-    ) -> Result<Placed, BackendError> {
-        self.of_kind(operation, weight, false)
+    ) -> Result<Matrix, BackendError> {
+        match self.get(operation, weight)? {
+            DeviceWeight::Matrix(matrix) => Ok(matrix),
+            DeviceWeight::Vector(Vector { len, .. }) => {
+                let cause = format!("{weight:?} is [1, {len}], no matrix");
+                Err(BackendError::Args { operation, cause })
+            }
+        }
     }
 
     /// The vector behind a handle.
@@ -114,8 +149,14 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Weight,
-    ) -> Result<Placed, BackendError> {
-        self.of_kind(operation, weight, true)
+    ) -> Result<Vector, BackendError> {
+        match self.get(operation, weight)? {
+            DeviceWeight::Vector(vector) => Ok(vector),
+            DeviceWeight::Matrix(Matrix { rows, cols, .. }) => {
+                let cause = format!("{weight:?} is [{rows}, {cols}], no vector");
+                Err(BackendError::Args { operation, cause })
+            }
+        }
     }
 
     /// The vector behind a handle that an operation may lack.
@@ -123,35 +164,20 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Option<Weight>,
-    ) -> Result<Option<Placed>, BackendError> {
+    ) -> Result<Option<Vector>, BackendError> {
         weight.map(|weight| self.vector(operation, weight)).transpose()
     }
 
     /// Makes a row of a matrix not a number.
     #[cfg(test)]
     pub(super) fn poison_row(&self, weight: Weight, row: usize, stream: &Stream) {
-        let placed = self.placed[weight.0 as usize];
-        let bytes = placed.stride * super::Half::BYTES;
-        let address = placed.address + (row * bytes) as u64;
+        let matrix = self.matrix("poison", weight).unwrap();
+        let bytes = matrix.format.row_bytes(matrix.stride);
+        let address = matrix.address + (row * bytes) as u64;
         let holds =
             |slab: &&DeviceBuffer| (0..slab.bytes() as u64).contains(&(address - slab.address()));
         let slab = self.slabs.iter().filter(|slab| slab.address() <= address).find(holds).unwrap();
         let at = usize::try_from(address - slab.address()).unwrap();
         slab.write(at, &vec![0xff; bytes], stream).unwrap();
-    }
-
-    fn of_kind(
-        &self,
-        operation: &'static str,
-        weight: Weight,
-        is_vector: bool,
-    ) -> Result<Placed, BackendError> {
-        let placed = self.get(operation, weight)?;
-        if placed.is_vector == is_vector {
-            return Ok(placed);
-        }
-        let wanted = if is_vector { "vector" } else { "matrix" };
-        let cause = format!("{weight:?} is [{}, {}], no {wanted}", placed.rows, placed.cols);
-        Err(BackendError::Args { operation, cause })
     }
 }

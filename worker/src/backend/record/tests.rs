@@ -52,7 +52,7 @@ fn calls_become_lines_with_names_and_shapes() {
         })
         .unwrap();
     let (residual, bias) = (x, Some(norm));
-    let args = LinearOutArgs { x: wide, weight, bias, residual, out: x, next_norm: None };
+    let args = LinearOutArgs { x: wide, weight, bias, residual, out: x, next: None };
     recorder.linear_out(&args).unwrap();
     let expected = "\
 load norm FfnRows = blk.norm[1, 4] F16

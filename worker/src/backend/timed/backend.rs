@@ -12,7 +12,9 @@ use super::{Pending, STAMPS_OF_LAYER, STAMPS_OF_STEP, Timed};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use crate::backend::{Abort, Backend, BackendError, Begun, MemoryPlan, StepOutput, Ticket, Weight};
+use crate::backend::{
+    Abort, Backend, BackendError, MemoryPlan, StepMode, StepOutput, Ticket, Weight,
+};
 use crate::batch::Batch;
 
 impl Backend for Timed {
@@ -62,11 +64,11 @@ impl Backend for Timed {
         self.inner.allocate(&MemoryPlan { stamps_max, ..plan.clone() })
     }
 
-    fn upload(&mut self, batch: Arc<Batch>) -> Result<Begun, BackendError> {
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.begin();
         self.batch = Arc::clone(&batch);
         let begun = self.inner.upload(batch)?;
-        if begun == Begun::Replayed {
+        if begun == StepMode::Graph {
             let rows = self.batch.rows.len();
             self.replayed = self.recorded.range(rows..).next().map(|(_, made)| Arc::clone(made));
         }

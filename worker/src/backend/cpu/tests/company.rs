@@ -122,13 +122,13 @@ impl Model {
         backend.attend(&args).unwrap();
         let (weight, bias, residual, out) = (self.out, None, x, x);
         backend
-            .linear_out(&LinearOutArgs { x: mixed, weight, bias, residual, out, next_norm: None })
+            .linear_out(&LinearOutArgs { x: mixed, weight, bias, residual, out, next: None })
             .unwrap();
         let (weight, glu, out) = (self.gate_up, Some(Act::Silu), inner);
         backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out }).unwrap();
         let (weight, bias, out) = (self.down, Some(self.down_bias), x);
         backend
-            .linear_out(&LinearOutArgs { x: inner, weight, bias, residual, out, next_norm: None })
+            .linear_out(&LinearOutArgs { x: inner, weight, bias, residual, out, next: None })
             .unwrap();
         let args = HeadArgs { x, norm, eps, weight: self.head, first_token: 0, logits };
         backend.head(&args).unwrap();

@@ -47,7 +47,7 @@ fn shapes_places_and_overlaps_are_checked() {
     assert!(refused(one_row).contains("not [2, 32]"));
     rig.backend.norm_linear(&good).unwrap();
     let half = Tensor { offset: at[1].offset - 1, ..at[1] };
-    let args = LinearOutArgs { x, weight, bias, residual: half, out: at[1], next_norm: None };
+    let args = LinearOutArgs { x, weight, bias, residual: half, out: at[1], next: None };
     assert!(cause(rig.backend.linear_out(&args)).contains("overlap"));
     let args = LinearOutArgs { bias: Some(norm), residual: at[1], ..args };
     assert!(cause(rig.backend.linear_out(&args)).contains("bias is [1, 32], not [1, 48]"));

@@ -152,8 +152,7 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         // Into another tensor first, then in place.
         for out in [at[2], at[1]] {
             let (weight, bias) = (weight.weight, bias.weight);
-            let args =
-                LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next_norm: None };
+            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next: None };
             rig.backend.linear_out(&args).unwrap();
             assert_near(&rig.read(out), &want, TOLERANCE, &format!("{tokens} x {dtype:?}"));
         }
@@ -178,14 +177,8 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
             rig.write(to, &vec![0.0; to.len()]);
             rig.upload_tokens(&vec![0; from.rows], &[]);
             let weight = weight.weight;
-            let args = LinearOutArgs {
-                x: from,
-                weight,
-                bias: None,
-                residual: to,
-                out: to,
-                next_norm: None,
-            };
+            let args =
+                LinearOutArgs { x: from, weight, bias: None, residual: to, out: to, next: None };
             rig.backend.linear_out(&args).unwrap();
             rig.read(to)
         };
@@ -217,7 +210,7 @@ fn plain_types_take_any_number_of_columns() {
             bias: None,
             residual,
             out,
-            next_norm: None,
+            next: None,
         };
         rig.backend.linear_out(&args).unwrap();
         let want: Vec<_> =

@@ -51,7 +51,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
         bias,
         residual: x,
         out: x,
-        next_norm: None,
+        next: None,
     };
     rig.backend.linear_out(&args).unwrap();
     let sums =

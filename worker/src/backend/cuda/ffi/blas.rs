@@ -1,8 +1,8 @@
-//! cuBLASLt: products of many tokens.
+//! cuBLASLt: gemms of many tokens.
 //!
-//! One shape of product, `out = x weight^T (+ out)`, row-major, accumulated in single precision. An
-//! algorithm is chosen once a shape and kept: one that was measured to be better, where this very
-//! library on this very card was measured (`algorithms.rs`), or else what the library recommends.
+//! One kind of gemm, `out = x weight^T (+ out)`, row-major, accumulated in single precision. An
+//! algorithm is chosen once for a shape and kept: the one that was measured to be faster, if whoever
+//! opens the library knows one, or else the library's recommendation.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::collections::BTreeMap;
@@ -15,46 +15,18 @@ use cudarc::cublaslt::sys::{
     cudaDataType as DataType,
 };
 
+use super::error::failed;
 use super::launch::Stream;
-use super::{failed, memory::DeviceBuffer};
+use super::matmul::{AlgorithmKey, MatmulShape, Measured, Operands};
+use super::memory::DeviceBuffer;
 use crate::backend::BackendError;
-use crate::backend::cuda::Half;
-use crate::backend::cuda::algorithms::{self, Key};
+use crate::backend::cuda::formats::half::Half;
 
 /// Bytes that an algorithm may use meanwhile.
 pub(in crate::backend::cuda) const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// `CUBLAS_OP_T`.
 static TRANSPOSED: i32 = 1;
-
-/// What tells one product from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::backend::cuda) struct Shape {
-    /// Rows of x and out: at most so many, and not many fewer.
-    pub(in crate::backend::cuda) tokens: u32,
-    /// Rows of the weight, columns of out.
-    pub(in crate::backend::cuda) outputs: u32,
-    /// Columns of x.
-    pub(in crate::backend::cuda) inputs: u32,
-    /// Elements from a row of the weight to the next.
-    pub(in crate::backend::cuda) stride: u32,
-    /// Elements from a row of out to the next.
-    pub(in crate::backend::cuda) out_stride: u32,
-    /// `out` is single precision, and the product is added to it.
-    pub(in crate::backend::cuda) adds: bool,
-    /// `out` is single precision.
-    pub(in crate::backend::cuda) single: bool,
-}
-
-/// Where its matrices are.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct Operands {
-    /// Rows of x and out.
-    pub(in crate::backend::cuda) tokens: u32,
-    pub(in crate::backend::cuda) x: u64,
-    pub(in crate::backend::cuda) weight: u64,
-    pub(in crate::backend::cuda) out: u64,
-}
 
 /// The library, its workspace, and what it was asked so far.
 pub(in crate::backend::cuda) struct Blas {
@@ -63,15 +35,16 @@ pub(in crate::backend::cuda) struct Blas {
     half: Half,
     /// The card's name.
     card: String,
-    plans: BTreeMap<Shape, Plan>,
+    measured: Measured,
+    matmuls: BTreeMap<MatmulShape, Matmul>,
 }
 
 // SAFETY: the library's handles may be used from any thread.
 unsafe impl Send for Blas {}
 
-/// A product as the library describes it. Never freed: there are as many as shapes.
-struct Plan {
-    product: sys::cublasLtMatmulDesc_t,
+/// A gemm as the library describes it. Never freed: there are as many as shapes.
+struct Matmul {
+    desc: sys::cublasLtMatmulDesc_t,
     weight: sys::cublasLtMatrixLayout_t,
     x: sys::cublasLtMatrixLayout_t,
     out: sys::cublasLtMatrixLayout_t,
@@ -97,46 +70,48 @@ impl Blas {
         half: Half,
         card: &str,
         folders: &[std::path::PathBuf],
+        measured: Measured,
     ) -> Result<Self, BackendError> {
         super::library::cublas(folders)?;
         let handle = result::create_handle().map_err(blas_error)?;
         let workspace = DeviceBuffer::new(WORKSPACE_BYTES)?;
-        Ok(Self { handle, workspace, half, card: card.to_owned(), plans: BTreeMap::new() })
+        let (card, matmuls) = (card.to_owned(), BTreeMap::new());
+        Ok(Self { handle, workspace, half, card, measured, matmuls })
     }
 
-    /// Enqueues a product.
-    pub(in crate::backend::cuda) fn product(
+    /// Enqueues a gemm.
+    pub(in crate::backend::cuda) fn matmul(
         &mut self,
-        shape: Shape,
+        shape: MatmulShape,
         at: Operands,
         stream: &Stream,
     ) -> Result<(), BackendError> {
-        if !self.plans.contains_key(&shape) {
-            let plan = self.plan(shape)?;
-            self.plans.insert(shape, plan);
+        if !self.matmuls.contains_key(&shape) {
+            let matmul = self.describe(shape)?;
+            self.matmuls.insert(shape, matmul);
         }
-        let plan = &self.plans[&shape];
-        for layout in [plan.x, plan.out] {
-            set_columns(layout, at.tokens)?;
+        let matmul = &self.matmuls[&shape];
+        for layout in [matmul.x, matmul.out] {
+            set_columns(layout, at.m)?;
         }
-        let (one, beta) = (1.0_f32, if shape.adds { 1.0_f32 } else { 0.0 });
+        let (one, beta) = (1.0_f32, if shape.accumulates { 1.0_f32 } else { 0.0 });
         let pointer = |address: u64| address as *mut c_void;
-        // SAFETY: the descriptors are the plan's; the matrices lie where the backend placed them.
+        // SAFETY: the descriptors are the gemm's; the matrices lie where the backend placed them.
         unsafe {
             result::matmul(
                 self.handle,
-                plan.product,
+                matmul.desc,
                 (&raw const one).cast(),
                 (&raw const beta).cast(),
                 pointer(at.weight),
-                plan.weight,
+                matmul.weight,
                 pointer(at.x),
-                plan.x,
+                matmul.x,
                 pointer(at.out),
-                plan.out,
+                matmul.out,
                 pointer(at.out),
-                plan.out,
-                &raw const plan.algorithm,
+                matmul.out,
+                &raw const matmul.algorithm,
                 pointer(self.workspace.address()),
                 WORKSPACE_BYTES,
                 stream.raw().cast(),
@@ -145,81 +120,81 @@ impl Blas {
         .map_err(blas_error)
     }
 
-    /// Algorithms for a product, the one first that the library thinks fastest, and the library's
+    /// Algorithms for a gemm, the one first that the library thinks fastest, and the library's
     /// version: for measurements.
     #[cfg(test)]
     pub(in crate::backend::cuda) fn candidates(
         &self,
-        shape: Shape,
+        shape: MatmulShape,
     ) -> Result<(usize, Vec<[u64; 8]>), BackendError> {
-        let found = self.recommended(&self.plan(shape)?, 16)?;
+        let found = self.recommended(&self.describe(shape)?, 16)?;
         // SAFETY: asks for a number.
         let version = unsafe { sys::cublasLtGetVersion() };
         Ok((version, found.into_iter().map(|algorithm| algorithm.data).collect()))
     }
 
-    /// From now on a product runs so: for measurements.
+    /// From now on a gemm runs so: for measurements.
     #[cfg(test)]
     pub(in crate::backend::cuda) fn choose(
         &mut self,
-        shape: Shape,
+        shape: MatmulShape,
         data: [u64; 8],
     ) -> Result<(), BackendError> {
-        let plan = self.plan(shape)?;
+        let matmul = self.describe(shape)?;
         let algorithm = sys::cublasLtMatmulAlgo_t { data };
-        self.plans.insert(shape, Plan { algorithm, ..plan });
+        self.matmuls.insert(shape, Matmul { algorithm, ..matmul });
         Ok(())
     }
 
-    /// Describes a product and chooses an algorithm. The library counts columns first: it sees
+    /// Describes a gemm and chooses an algorithm. The library counts columns first: it sees
     /// `out^T = weight x^T`.
-    fn plan(&self, shape: Shape) -> Result<Plan, BackendError> {
+    fn describe(&self, shape: MatmulShape) -> Result<Matmul, BackendError> {
         let half = match self.half {
             Half::Bf16 => DataType::CUDA_R_16BF,
             Half::F16 => DataType::CUDA_R_16F,
         };
-        let out = if shape.single { DataType::CUDA_R_32F } else { half };
+        let out = if shape.out_f32 { DataType::CUDA_R_32F } else { half };
         let layout = |kind, rows: u32, cols: u32, stride: u32| {
             result::create_matrix_layout(kind, rows.into(), cols.into(), stride.into())
                 .map_err(blas_error)
         };
-        let product = result::create_matmul_desc(Compute::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F)
+        let desc = result::create_matmul_desc(Compute::CUBLAS_COMPUTE_32F, DataType::CUDA_R_32F)
             .map_err(blas_error)?;
         let attribute = DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA;
         // SAFETY: the attribute is a 32-bit number, of which the library copies its size.
         unsafe {
             let value = (&raw const TRANSPOSED).cast();
-            result::set_matmul_desc_attribute(product, attribute, value, size_of::<i32>())
+            result::set_matmul_desc_attribute(desc, attribute, value, size_of::<i32>())
         }
         .map_err(blas_error)?;
-        let weight = layout(half, shape.inputs, shape.outputs, shape.stride)?;
-        let x = layout(half, shape.inputs, shape.tokens, shape.inputs)?;
-        let out = layout(out, shape.outputs, shape.tokens, shape.out_stride)?;
-        let mut plan = Plan { product, weight, x, out, algorithm: NO_ALGORITHM };
+        let weight = layout(half, shape.k, shape.n, shape.weight_stride)?;
+        let x = layout(half, shape.k, shape.m, shape.k)?;
+        let out = layout(out, shape.n, shape.m, shape.out_stride)?;
+        let mut matmul = Matmul { desc, weight, x, out, algorithm: NO_ALGORITHM };
         // SAFETY: asks for a number.
         let version = unsafe { sys::cublasLtGetVersion() };
-        let key = Key { version, card: &self.card, half: self.half, shape };
-        plan.algorithm = match algorithms::measured(&key).filter(|words| self.takes(&plan, *words))
-        {
+        let key = AlgorithmKey { version, card: &self.card, half: self.half, shape };
+        let measured = (self.measured)(&key).filter(|words| self.takes(&matmul, *words));
+        matmul.algorithm = match measured {
             Some(data) => sys::cublasLtMatmulAlgo_t { data },
-            None => self.recommended(&plan, 1)?.remove(0),
+            None => self.recommended(&matmul, 1)?.remove(0),
         };
-        Ok(plan)
+        Ok(matmul)
     }
 
-    /// Whether the library runs a product so.
-    fn takes(&self, plan: &Plan, data: [u64; 8]) -> bool {
+    /// Whether the library runs a gemm so.
+    fn takes(&self, matmul: &Matmul, data: [u64; 8]) -> bool {
         let algorithm = sys::cublasLtMatmulAlgo_t { data };
         let mut found = NOTHING_FOUND;
-        // SAFETY: the plan's descriptors; the library only reads the algorithm.
+        // SAFETY: the gemm's descriptors; the library only reads the algorithm.
         let status = unsafe {
             sys::cublasLtMatmulAlgoCheck(
                 self.handle,
-                plan.product,
-                plan.weight,
-                plan.x,
-                plan.out,
-                plan.out,
+                matmul.desc,
+                matmul.weight,
+                matmul.x,
+                matmul.out,
+                matmul.out,
                 &raw const algorithm,
                 &raw mut found,
             )
@@ -230,7 +205,7 @@ impl Blas {
     /// Up to `most` algorithms, the one first that the library thinks fastest.
     fn recommended(
         &self,
-        plan: &Plan,
+        matmul: &Matmul,
         most: usize,
     ) -> Result<Vec<sys::cublasLtMatmulAlgo_t>, BackendError> {
         let preference = result::create_matmul_pref().map_err(blas_error)?;
@@ -244,15 +219,15 @@ impl Blas {
         .map_err(blas_error)?;
         let mut found = vec![NOTHING_FOUND; most];
         let mut count = 0;
-        // SAFETY: the plan's descriptors; room for as many results as are asked for.
+        // SAFETY: the gemm's descriptors; room for as many results as are asked for.
         let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
-                plan.product,
-                plan.weight,
-                plan.x,
-                plan.out,
-                plan.out,
+                matmul.desc,
+                matmul.weight,
+                matmul.x,
+                matmul.out,
+                matmul.out,
                 preference,
                 c_int::try_from(most).unwrap_or(c_int::MAX),
                 found.as_mut_ptr(),
@@ -265,7 +240,7 @@ impl Blas {
         found.truncate(usize::try_from(count).unwrap_or(0));
         found.retain(|found| found.state == Status::CUBLAS_STATUS_SUCCESS);
         if found.is_empty() {
-            return Err(failed("cuBLASLt", "the library has no algorithm for a product"));
+            return Err(failed("cuBLASLt", "the library has no algorithm for a gemm"));
         }
         Ok(found.into_iter().map(|found| found.algo).collect())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::{check, failed};
+use super::error::{check, failed};
 use crate::backend::BackendError;
 
 /// Loaded machine code. Kept until the process ends, as its functions are.

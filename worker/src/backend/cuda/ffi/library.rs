@@ -5,23 +5,24 @@ use std::path::PathBuf;
 
 use cudarc::cublaslt::sys as cublaslt;
 
-use super::failed;
+use super::error::failed;
 use crate::backend::BackendError;
 
 /// cuBLASLt, and who brings it.
-const CUBLAS: Library = Library { file: "libcublasLt.so.13", package: "nvidia-cublas==13.*" };
+const CUBLAS: SharedLibrary =
+    SharedLibrary { file: "libcublasLt.so.13", package: "nvidia-cublas==13.*" };
 /// Oldest version of it that is used: CUDA 13's first.
 const CUBLAS_MIN: usize = 130_000;
 
 /// A library beside the driver.
-pub(super) struct Library {
+pub(super) struct SharedLibrary {
     /// Its file.
     pub(super) file: &'static str,
     /// The package of Python's that brings it.
     pub(super) package: &'static str,
 }
 
-impl Library {
+impl SharedLibrary {
     /// Opens it out of one of `folders`, or where the system looks, for as long as the process lives,
     /// so that opening it by its name finds it again.
     pub(super) fn keep(&self, folders: &[PathBuf]) -> Result<(), BackendError> {
@@ -103,7 +104,7 @@ mod tests {
     fn a_library_that_is_there_and_cannot_be_opened_is_not_called_missing() {
         let folder = std::env::temp_dir().join(format!("binfer-dlopen-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let library = Library { file: "libbinfertest.so.9", package: "some-wheel" };
+        let library = SharedLibrary { file: "libbinfertest.so.9", package: "some-wheel" };
         let error = library.keep(std::slice::from_ref(&folder)).unwrap_err().to_string();
         assert!(error.contains("No such file") && error.contains("some-wheel"), "{error}");
         let place = folder.join(library.file);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::sys;
 
-use super::{check, failed};
+use super::error::{check, failed};
+use super::launch::Stream;
 use crate::backend::BackendError;
-use crate::backend::cuda::ffi::launch::Stream;
 
 /// Device memory, freed when dropped.
 #[derive(Debug)]

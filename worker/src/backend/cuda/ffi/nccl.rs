@@ -9,9 +9,9 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::failed;
+use super::error::failed;
 use super::launch::Stream;
-use super::library::{Library, version_text, with_source};
+use super::library::{SharedLibrary, version_text, with_source};
 use super::nccl_bindings::{self as sys, ncclDataType_t as Type, ncclResult_t as Status};
 use crate::backend::BackendError;
 
@@ -22,7 +22,7 @@ const VERSION_MIN: usize = 22_707;
 /// What the library knows a configuration by.
 const CONFIG_MAGIC: u32 = 0xcafe_beef;
 /// The library, and who brings it.
-const LIBRARY: Library = Library { file: "libnccl.so.2", package: "nvidia-nccl-cu13" };
+const LIBRARY: SharedLibrary = SharedLibrary { file: "libnccl.so.2", package: "nvidia-nccl-cu13" };
 
 /// The library.
 #[derive(Clone)]
@@ -193,7 +193,7 @@ impl Communicator {
         self.library.check(status, "ncclAllGather")
     }
 
-    /// Gives it up: kernels that wait for peers end. Hangs while a recording holds one of its
+    /// Gives it up: kernels that wait for peers end. Hangs while a CUDA graph holds one of its
     /// collectives; takes half a second.
     pub(in crate::backend::cuda) fn abort(self) {
         // SAFETY: a communicator that exists, not used again. A failure has no consequence.

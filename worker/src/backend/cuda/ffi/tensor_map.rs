@@ -9,9 +9,9 @@ use std::ffi::c_void;
 use binfer_kernels::fast_params::TensorMap;
 use cudarc::driver::sys;
 
-use super::{check, failed};
+use super::error::{check, failed};
 use crate::backend::BackendError;
-use crate::backend::cuda::Half;
+use crate::backend::cuda::formats::half::Half;
 
 /// Dimensions of a tensor at most.
 const RANK_MAX: usize = 5;

@@ -10,9 +10,9 @@ use binfer_kernels::params::FillParams;
 
 use super::{Half, settings};
 use crate::backend::cuda::CudaBackend;
-use crate::backend::cuda::ffi::blas::{Operands, Shape};
+use crate::backend::cuda::ffi::capture::{Capture, CaptureMode};
+use crate::backend::cuda::ffi::matmul::{MatmulShape, Operands};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
-use crate::backend::cuda::ffi::recording::{Calls, Recording};
 
 /// Rows and columns of weights, and whether sums are added in single precision: a layer of Qwen3-1.7B
 /// and one of 8B.
@@ -57,23 +57,23 @@ impl Bench {
     }
 
     /// Microseconds of a product.
-    fn time(&mut self, shape: Shape) -> f64 {
-        let CudaBackend { blas, device, .. } = &mut self.backend;
-        let stream = &device.stream;
-        let bytes = 2 * shape.outputs as usize * shape.inputs as usize;
-        let recording = Recording::begin(stream, Calls::All).unwrap();
+    fn time(&mut self, shape: MatmulShape) -> f64 {
+        let CudaBackend { gemms, device, .. } = &mut self.backend;
+        let (blas, stream) = (gemms.blas(), &device.stream);
+        let bytes = 2 * shape.n as usize * shape.k as usize;
+        let capture = Capture::begin(stream, CaptureMode::Relaxed).unwrap();
         for product in 0..PRODUCTS {
             let weight = self.weights.address() + (product * bytes % (WEIGHT_BYTES - bytes)) as u64;
             let weight = weight.next_multiple_of(256);
-            let (tokens, x, out) = (shape.tokens, self.x.address(), self.out.address());
-            blas.product(shape, Operands { tokens, x, weight, out }, stream).unwrap();
+            let (m, x, out) = (shape.m, self.x.address(), self.out.address());
+            blas.matmul(shape, Operands { m, x, weight, out }, stream).unwrap();
         }
-        let graph = recording.end().unwrap().ready(stream).unwrap();
+        let graph = capture.end().unwrap().instantiate(stream).unwrap();
         let mut times: Vec<f64> = (0..REPLAYS)
             .map(|_| {
                 stream.synchronize().unwrap();
                 let began = Instant::now();
-                graph.replay(stream).unwrap();
+                graph.launch(stream).unwrap();
                 stream.synchronize().unwrap();
                 began.elapsed().as_secs_f64() * 1e6 / PRODUCTS as f64
             })
@@ -93,25 +93,25 @@ fn faster_algorithms() {
     let Some(settings) = settings(Half::Bf16) else { return };
     let mut bench = Bench::new(CudaBackend::new(settings).unwrap());
     let card = bench.backend.device.info.name.clone();
-    for ((outputs, inputs, adds), tokens) in
+    for ((n, k, accumulates), m) in
         WEIGHTS.into_iter().flat_map(|weight| TOKENS.map(|tokens| (weight, tokens)))
     {
-        let (stride, out_stride, single) = (inputs, outputs, adds);
-        let shape = Shape { tokens, outputs, inputs, stride, out_stride, adds, single };
-        let (version, candidates) = bench.backend.blas.candidates(shape).unwrap();
+        let (weight_stride, out_stride, out_f32) = (k, n, accumulates);
+        let shape = MatmulShape { m, n, k, weight_stride, out_stride, accumulates, out_f32 };
+        let (version, candidates) = bench.backend.gemms.blas().candidates(shape).unwrap();
         let mut times = Vec::new();
         for words in &candidates {
-            bench.backend.blas.choose(shape, *words).unwrap();
+            bench.backend.gemms.blas().choose(shape, *words).unwrap();
             times.push((bench.time(shape), *words));
         }
         // Again, in the other order: the card's clock changes meanwhile.
         for (time, words) in times.iter_mut().rev() {
-            bench.backend.blas.choose(shape, *words).unwrap();
+            bench.backend.gemms.blas().choose(shape, *words).unwrap();
             *time = time.min(bench.time(shape));
         }
         let first = times[0].0;
         let (best, words) = times.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-        println!("{outputs}x{inputs} {tokens} tokens: {first:.1} us, best {best:.1}");
+        println!("{n}x{k} {m} tokens: {first:.1} us, best {best:.1}");
         if first > GAIN_MIN * best {
             println!("row {version} {card:?} {shape:?} {words:?}");
         }

@@ -3,7 +3,7 @@
 use super::tiny::{SLOTS, Tiny, decode, models, prompts};
 use super::{is_sanitized, same_bits, settings};
 use crate::backend::cuda::CudaSettings;
-use crate::backend::{Backend, Begun};
+use crate::backend::{Backend, StepMode};
 
 /// Numbers of rows in a bucket that are real.
 fn parts(bucket: usize) -> Vec<usize> {
@@ -24,7 +24,7 @@ fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
         assert!(all || is_sanitized(), "{buckets:?}");
         for bucket in buckets {
             for tiny in [&mut graphs, &mut single] {
-                tiny.backend.step.buckets = vec![bucket];
+                tiny.backend.graphs.buckets = vec![bucket];
             }
             for rows in parts(bucket) {
                 let name = |step| format!("{half:?} {what:?}: {rows} of {bucket}, step {step}");
@@ -34,9 +34,9 @@ fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
                 }
                 for step in 1..if is_sanitized() { 3 } else { 4 } {
                     let (begun, recorded, logits) = graphs.step(decode(rows, step));
-                    assert_eq!(begun, Begun::Replayed, "{}", name(step));
+                    assert_eq!(begun, StepMode::Graph, "{}", name(step));
                     let (begun, launched, expected) = single.step(decode(rows, step));
-                    assert_eq!(begun, Begun::Operations, "{}", name(step));
+                    assert_eq!(begun, StepMode::Eager, "{}", name(step));
                     same_bits(&logits, &expected, &name(step));
                     assert_eq!(recorded, launched, "{}", name(step));
                 }

@@ -15,7 +15,7 @@ use crate::backend::args::{HeadArgs, Kind, SampleArgs, Tensor};
 use crate::backend::cpu::sample::{Row, Sampler};
 use crate::backend::cuda::CudaSettings;
 use crate::backend::tests::Random;
-use crate::backend::{Backend, Begun, MemoryPlan, Sampled};
+use crate::backend::{Backend, MemoryPlan, Sampled, StepMode};
 use crate::batch::{Batch, BatchOutput, SlotTokens};
 
 const HIDDEN: usize = 64;
@@ -92,7 +92,7 @@ fn step(rig: &mut Rig, args: &HeadArgs, batch: &Batch) -> (Vec<Sampled>, Vec<f32
     rig.backend.upload(Arc::new(batch.clone())).unwrap();
     rig.backend.head(args).unwrap();
     let few = batch.outputs.len() <= 256 && rig.backend.device.target == Target::Sm90a;
-    assert_eq!(rig.backend.step.head_parts > 0, few, "who makes statistics");
+    assert_eq!(rig.backend.sampling.head_partials > 0, few, "who makes statistics");
     rig.backend.sample(&SampleArgs { logits: args.logits }).unwrap();
     let sampled = rig.outcome().sampled;
     (sampled, rig.read(args.logits))
@@ -166,7 +166,7 @@ fn recordings_draw_without_logits_what_the_cpu_draws_from_them() {
                 let batch = || if step == 0 { prompts(rows) } else { decode(rows, step) };
                 let (_, _, logits) = all.step(mix(batch(), true));
                 let (begun, got) = recorded.draw(mix(batch(), false), |_, _| ());
-                assert!(begun == Begun::Replayed || step == 0);
+                assert!(begun == StepMode::Graph || step == 0);
                 let (_, same) = launched.draw(mix(batch(), false), |_, _| ());
                 assert_eq!(got, same, "{half:?} {what:?}, {rows} rows, step {step}");
                 let outputs = mix(batch(), false).outputs;

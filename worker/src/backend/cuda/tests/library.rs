@@ -53,7 +53,7 @@ fn write_and_read(aligned: bool) -> Option<bool> {
         bias,
         residual: at[2],
         out: at[2],
-        next_norm: None,
+        next: None,
     };
     rig.backend.linear_out(&args).unwrap();
     rig.outcome();

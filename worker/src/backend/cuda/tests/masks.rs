@@ -14,7 +14,7 @@ use crate::backend::cpu::sample::{Row, Sampler};
 use crate::backend::cuda::ffi::launch::Event;
 use crate::backend::cuda::{CudaBackend, CudaSettings};
 use crate::backend::tests::Random;
-use crate::backend::{Backend, Begun, MemoryPlan, StepOutput};
+use crate::backend::{Backend, MemoryPlan, StepMode, StepOutput};
 use crate::batch::{Batch, BatchOutput};
 
 /// How long a step is watched that must not go on.
@@ -140,11 +140,11 @@ fn masked(rows: usize, step: usize) -> Batch {
 }
 
 /// A recording does not end by itself; then the step gets its masks.
-fn give_late(backend: &mut CudaBackend, begun: Begun, masks: &[Mask]) {
+fn give_late(backend: &mut CudaBackend, begun: StepMode, masks: &[Mask]) {
     let event = Event::new().unwrap();
     event.record(&backend.device.stream).unwrap();
     thread::sleep(WATCHED);
-    assert!(begun == Begun::Operations || !event.is_passed().unwrap());
+    assert!(begun == StepMode::Eager || !event.is_passed().unwrap());
     backend.masks(masks.to_vec()).unwrap();
 }
 
@@ -178,9 +178,9 @@ fn a_recording_draws_once_its_masks_have_come() {
                     false => tiny.step(batch.clone()),
                 };
                 let (begun, recorded, logits) = run(&mut graphs);
-                assert_eq!(begun, Begun::Replayed);
+                assert_eq!(begun, StepMode::Graph);
                 let (begun, launched, _) = run(&mut single);
-                assert_eq!(begun, Begun::Operations);
+                assert_eq!(begun, StepMode::Eager);
                 let name = format!("{half:?} {what:?}: {rows} rows, step {step}");
                 assert_eq!(recorded, launched, "{name}");
                 assert_drawn(&mut cpu, (&outputs, &logits), &masks, (&recorded, &name));
@@ -199,7 +199,7 @@ fn a_backend_that_waits_for_masks_can_be_left() {
     let mut tiny = Tiny::new(settings, what);
     tiny.step(prompts(3));
     let batch = Arc::new(masked(3, 1));
-    assert_eq!(tiny.backend.upload(Arc::clone(&batch)).unwrap(), Begun::Replayed);
+    assert_eq!(tiny.backend.upload(Arc::clone(&batch)).unwrap(), StepMode::Graph);
     let early = tiny.backend.commit().unwrap_err();
     assert!(early.to_string().contains("masks have not come"), "{early}");
     let began = Instant::now();

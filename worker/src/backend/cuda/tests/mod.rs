@@ -8,19 +8,21 @@
 
 mod algorithms;
 mod attend;
+mod choices;
 mod drawing;
 mod ends;
 mod failing;
 mod goldens;
 mod graphs;
+mod graphs_failing;
 mod head;
 mod library;
 mod masks;
-mod narrow;
 mod products;
 mod rank_drawing;
 mod ranks;
-mod recording;
+
+mod stream_k_gemm;
 mod stress;
 mod timing;
 mod tiny;
@@ -33,12 +35,10 @@ use binfer_proto::{BlockId, Sampling, SlotId, Token};
 use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
-use half::{bf16, f16};
 
-use super::ffi::Context;
+use super::ffi::driver::Context;
+use super::load::Loader;
 use super::memory::Memory;
-use super::ring::Ring;
-use super::step::Step;
 use super::{CudaBackend, CudaSettings, Half, probe};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::tests::{Random, oracle};
@@ -111,9 +111,8 @@ fn is_sanitized() -> bool {
 fn allocate(backend: &mut CudaBackend, plan: &MemoryPlan) {
     backend.allocate(plan).unwrap();
     if is_sanitized() {
-        backend.memory = Memory::apart(plan, &backend.device.stream).unwrap();
-        let ring = Ring::new(plan, &backend.memory.groups).unwrap();
-        backend.step = Step::new(plan, ring).unwrap();
+        let taken = Memory::take_apart(plan, &backend.device.stream).unwrap();
+        backend.take_memory(plan, taken).unwrap();
     }
 }
 
@@ -122,13 +121,12 @@ const SHARED_BYTES_LEAST: u32 = 99 << 10;
 
 /// A backend with the kernels that are asked for; portable ones have to do with the least memory.
 fn backend(settings: CudaSettings) -> CudaBackend {
-    let half = settings.half;
     let mut backend = CudaBackend::new(settings).unwrap();
     if backend.device.target == Target::Compute80 {
-        backend.device.limit_shared_memory(SHARED_BYTES_LEAST, half).unwrap();
+        backend.device.limit_shared_memory(SHARED_BYTES_LEAST).unwrap();
     }
     if wanted_kernels() == STRESSED {
-        assert!(backend.device.stress(half).unwrap(), "built without BINFER_STRESS=1");
+        assert!(backend.device.stress().unwrap(), "built without BINFER_STRESS=1");
     }
     backend
 }
@@ -164,10 +162,7 @@ impl Rig {
 
     /// As the backend's own type has it.
     fn rounded(&self, x: f32) -> f32 {
-        match self.half() {
-            Half::Bf16 => bf16::from_f32(x).to_f32(),
-            Half::F16 => f16::from_f32(x).to_f32(),
-        }
+        self.half().to_f32(self.half().to_bytes(x))
     }
 
     /// Loads a random matrix, of which `fed` columns are fed.
@@ -205,7 +200,9 @@ impl Rig {
                 Ok(())
             })
         };
-        self.backend.adopt(&[tensor], open, &mut |_| ()).unwrap()[0]
+        let CudaBackend { weights, device, .. } = &mut self.backend;
+        let loader = Loader { weights, device, threads: 3 };
+        loader.load(&[tensor], open, &mut |_| ()).unwrap()[0]
     }
 
     /// Takes memory; activations and cache become NaN.
@@ -233,14 +230,9 @@ impl Rig {
     fn write(&mut self, tensor: Tensor, values: &[f32]) -> Vec<f32> {
         assert_eq!(tensor.len(), values.len());
         let half = self.half();
-        let bytes: Vec<u8> = match (tensor.kind, half) {
-            (Kind::Sum, _) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            (Kind::Inner, Half::Bf16) => {
-                values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()
-            }
-            (Kind::Inner, Half::F16) => {
-                values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
-            }
+        let bytes: Vec<u8> = match tensor.kind {
+            Kind::Sum => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Kind::Inner => values.iter().flat_map(|x| half.to_bytes(*x)).collect(),
         };
         let (memory, stream) = (&self.backend.memory, &self.backend.device.stream);
         memory.arena.write(4 * tensor.offset, &bytes, stream).unwrap();

@@ -1,7 +1,8 @@
 //! Products with norm and gate, products with residual, and norms between them: on kernels of all kinds.
 
 use binfer_kernels::Target;
-use binfer_kernels::stream::{STREAM_KERNELS, StreamShape, StreamStore, stream_plan};
+use binfer_kernels::gemm::{Epilogue, GemmShape};
+use binfer_kernels::skinny_gemm::{SKINNY_GEMM_KERNELS, skinny_gemm_config};
 use binfer_shard::DType;
 use binfer_shard::spec::Act;
 
@@ -101,22 +102,23 @@ impl Case {
 
 /// On Hopper, which CI does not need: plans are arithmetic.
 #[test]
-fn cases_meet_every_stream_product() {
-    const STORES: [StreamStore; 3] = [StreamStore::Store, StreamStore::Glu, StreamStore::AddF32];
+fn cases_meet_every_skinny_gemm() {
+    const EPILOGUES: [Epilogue; 3] = [Epilogue::Store, Epilogue::Glu, Epilogue::AddF32];
     let suits = |case: &Case| case.aligned && case.cols.is_multiple_of(8);
-    let plan = |case: Case, store| {
-        let rows = (if store == StreamStore::Glu { 2 } else { 1 }) * case.outs as u32;
-        let (inputs, tokens) = (case.cols as u32, case.tokens as u32);
-        stream_plan(&StreamShape { rows, inputs, tokens, store }, MULTIPROCESSORS)
+    let config = |case: Case, epilogue| {
+        let n = (if epilogue == Epilogue::Glu { 2 } else { 1 }) * case.outs as u32;
+        let (k, m) = (case.cols as u32, case.tokens as u32);
+        skinny_gemm_config(&GemmShape { m, n, k, epilogue }, MULTIPROCESSORS)
     };
     let cases = cases().into_iter().filter(suits);
-    let plans: Vec<_> = cases.flat_map(|c| STORES.map(|store| plan(c, store))).flatten().collect();
-    for (index, kernel) in STREAM_KERNELS.iter().enumerate() {
-        let is_met = plans.iter().any(|plan| plan.kernel == index);
+    let configs: Vec<_> =
+        cases.flat_map(|case| EPILOGUES.map(|of| config(case, of))).flatten().collect();
+    for (index, kernel) in SKINNY_GEMM_KERNELS.iter().enumerate() {
+        let is_met = configs.iter().any(|config| config.kernel == index);
         assert!(is_met, "no case has {}", kernel.variant);
     }
-    assert!(plans.iter().any(|plan| plan.cluster > 1), "no case has clusters");
-    assert!(plans.iter().any(|plan| plan.rounds > 1), "no case has rounds");
+    assert!(configs.iter().any(|config| config.cluster > 1), "no case has clusters");
+    assert!(configs.iter().any(|config| config.rounds > 1), "no case has rounds");
 }
 
 /// A bias of every other case.
@@ -210,8 +212,7 @@ fn linear_out_adds_to_the_residual() {
         // Into another tensor first, then in place.
         let got = [at[2], at[1]].map(|out| {
             let (weight, bias) = (weight.weight, bias.as_ref().map(|bias| bias.weight));
-            let args =
-                LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next_norm: None };
+            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next: None };
             rig.backend.linear_out(&args).unwrap();
             rig.read(out)
         });
@@ -237,14 +238,10 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let x = rig.write(at[0], &x);
     let residual = rig.random.floats(tokens * hidden);
     let bias_weight = bias.as_ref().map(|bias| bias.weight);
-    let mut run = |next_norm| {
+    let mut run = |is_announced: bool| {
         rig.write(at[1], &residual);
         rig.upload(tokens, is_decode);
-        let (weight, residual, out) = (out.weight, at[1], at[1]);
-        let args = LinearOutArgs { x: at[0], weight, bias: None, residual, out, next_norm };
-        rig.backend.linear_out(&args).unwrap();
-        let has_begun = rig.backend.step.begun_norm.is_some();
-        let args = NormLinearArgs {
+        let next = NormLinearArgs {
             x: at[1],
             norm: norm.weight,
             eps: EPS,
@@ -253,13 +250,18 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
             glu,
             out: at[2],
         };
-        rig.backend.norm_linear(&args).unwrap();
+        let (weight, residual, out) = (out.weight, at[1], at[1]);
+        let announced = is_announced.then_some(next);
+        let args = LinearOutArgs { x: at[0], weight, bias: None, residual, out, next: announced };
+        rig.backend.linear_out(&args).unwrap();
+        let has_begun = rig.backend.gemms.has_begun_norm();
+        rig.backend.norm_linear(&next).unwrap();
         let got = [rig.read(at[1]), rig.read(at[2])];
         rig.outcome();
         (got, has_begun)
     };
-    let ((got, has_begun), (again, _)) = (run(Some(norm.weight)), run(Some(norm.weight)));
-    let (apart, begins_unasked) = run(None);
+    let ((got, has_begun), (again, _)) = (run(true), run(true));
+    let (apart, begins_unasked) = run(false);
     assert!(!begins_unasked);
     let what = format!("{half:?} {case:?} {has_begun}");
     let sums: Vec<f32> = x
@@ -279,12 +281,28 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     same_bits(&got[0], &apart[0], &what);
     same_bits(&got[0], &again[0], &what);
     same_bits(&got[1], &again[1], &what);
-    let target = rig.backend.device.target;
-    let shared_out = target == Target::Sm90a && half == Half::Bf16 && tokens <= 16;
-    // Where blocks go round more than once, norms stand alone.
-    let is_one_round = hidden < 8192;
-    let suits = cols.is_multiple_of(8) && hidden.is_multiple_of(8) && aligned && is_one_round;
-    assert!(!shared_out || !suits || has_begun, "{what}: norms stand alone");
+    let shared_out = rig.backend.device.target == Target::Sm90a
+        && half == Half::Bf16
+        && tokens <= 16
+        && cols.is_multiple_of(8)
+        && hidden.is_multiple_of(8)
+        && aligned
+        // Where blocks go round more than once, norms stand alone.
+        && hidden < 8192
+        && are_of_one_kernel(case, inner, glu);
+    assert_eq!(shared_out, has_begun, "{what}: who norms");
+}
+
+/// Whether one skinny gemm kernel serves both gemms around a norm.
+fn are_of_one_kernel(case: Case, inner: usize, glu: Option<Act>) -> bool {
+    let [m, hidden, cols, inner] = [case.tokens, case.outs, case.cols, inner].map(|x| x as u32);
+    let epilogue = if glu.is_some() { Epilogue::Glu } else { Epilogue::Store };
+    let shapes = [
+        GemmShape { m, n: hidden, k: cols, epilogue: Epilogue::AddF32 },
+        GemmShape { m, n: inner, k: hidden, epilogue },
+    ];
+    let [first, second] = shapes.map(|shape| skinny_gemm_config(&shape, MULTIPROCESSORS));
+    first.zip(second).is_some_and(|(first, second)| first.kernel == second.kernel)
 }
 
 #[test]
@@ -316,7 +334,7 @@ fn packed_types_are_unpacked_once() {
             bias: None,
             residual: out,
             out,
-            next_norm: None,
+            next: None,
         };
         rig.backend.linear_out(&args).unwrap();
         let product = |x| oracle::product(&oracle::wide(x), &weight.rows);

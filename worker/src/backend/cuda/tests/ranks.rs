@@ -16,7 +16,7 @@ use super::tiny::{Tiny, What, fixture, table};
 use super::{Half, Piece, TOKENS, batch, is_sanitized, output, rank_drawing, settings};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::cuda::CudaSettings;
-use crate::backend::{Backend, Begun};
+use crate::backend::{Backend, StepMode};
 use crate::batch::TokenInput;
 
 /// How a process learns which rank it is, of how many, with which checkpoint.
@@ -120,7 +120,7 @@ fn check_case(tiny: &mut Tiny, name: &str, slot: usize, case: &Value) {
         let mut step = batch(&[piece]);
         step.outputs = vec![output(slot as u32, 0, start as u32 + 1)];
         let (begun, outcome, _) = tiny.step(step);
-        assert_eq!(begun, Begun::Replayed);
+        assert_eq!(begun, StepMode::Graph);
         // Both of the two best logits may be off.
         if gaps[index + 1] > 2.0 * bound(name) * largest {
             clear += 1;
@@ -148,7 +148,7 @@ fn draw_together(tiny: &mut Tiny) {
         batch.outputs = (0..ROWS).map(|slot| output(slot as u32, slot, step as u32 + 1)).collect();
         batch.outputs.iter_mut().for_each(|output| output.sampling.temperature = 1.0);
         let (begun, outcome, _) = tiny.step(batch);
-        assert_eq!(begun, Begun::Replayed);
+        assert_eq!(begun, StepMode::Graph);
         assert!(outcome.sampled.iter().all(|sampled| sampled.finite));
         say(&format!("drawn {:?} digest {:x}", outcome.sampled, outcome.digest));
     }

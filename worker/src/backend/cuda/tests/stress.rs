@@ -17,8 +17,7 @@ const REPEATS: usize = 1000;
 
 /// Whether there is a stressed image for `backend`, which then runs it.
 fn stress(backend: &mut CudaBackend) -> bool {
-    let half = backend.settings.half;
-    let stressed = backend.device.stress(half).unwrap();
+    let stressed = backend.device.stress().unwrap();
     if !stressed {
         eprintln!("no stressed image: not this target's, or built without BINFER_STRESS=1");
     }
@@ -88,7 +87,7 @@ fn product(rig: &mut Rig, (tokens, outs): (usize, usize), then: Then) -> Vec<f32
         rig.upload(tokens, true);
         let (x, out, bias) = (at[0], at[2], None);
         if then == Then::Add {
-            let args = LinearOutArgs { x, weight, bias, residual: at[1], out, next_norm: None };
+            let args = LinearOutArgs { x, weight, bias, residual: at[1], out, next: None };
             rig.backend.linear_out(&args).unwrap();
         } else {
             let glu = (then == Then::Glu).then_some(Act::Silu);

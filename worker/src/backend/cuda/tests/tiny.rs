@@ -8,7 +8,7 @@ use binfer_shard::{Source, layouts};
 
 use super::{Piece, batch, output};
 use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
-use crate::backend::{Backend, Begun, StepOutput};
+use crate::backend::{Backend, StepMode, StepOutput};
 use crate::batch::{Batch, BatchRow, TokenInput};
 use crate::forward;
 use crate::memory::{self, Activations, StepLimits};
@@ -112,7 +112,7 @@ impl Tiny {
         let plan = memory::plan(spec, &layout, &activations, limits, &blocks).unwrap();
         super::allocate(&mut backend, &plan);
         if super::is_sanitized() {
-            backend.step.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
+            backend.graphs.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
         }
         let mut tiny = Self { backend, model, what, activations };
         for rows in tiny.backend.recordings() {
@@ -140,7 +140,7 @@ impl Tiny {
     }
 
     /// Runs a step; who did the work, its outcome, and its logits.
-    pub(super) fn step(&mut self, batch: Batch) -> (Begun, StepOutput, Vec<f32>) {
+    pub(super) fn step(&mut self, batch: Batch) -> (StepMode, StepOutput, Vec<f32>) {
         self.step_with(batch, |_, _| ())
     }
 
@@ -148,8 +148,8 @@ impl Tiny {
     pub(super) fn step_with(
         &mut self,
         batch: Batch,
-        before_drawing: impl FnOnce(&mut CudaBackend, Begun),
-    ) -> (Begun, StepOutput, Vec<f32>) {
+        before_drawing: impl FnOnce(&mut CudaBackend, StepMode),
+    ) -> (StepMode, StepOutput, Vec<f32>) {
         let logits = self.activations.logits.with_rows(batch.outputs.len());
         let (begun, outcome) = self.draw(batch, before_drawing);
         (begun, outcome, self.backend.read(logits).unwrap())
@@ -159,15 +159,15 @@ impl Tiny {
     pub(super) fn draw(
         &mut self,
         batch: Batch,
-        before_drawing: impl FnOnce(&mut CudaBackend, Begun),
-    ) -> (Begun, StepOutput) {
+        before_drawing: impl FnOnce(&mut CudaBackend, StepMode),
+    ) -> (StepMode, StepOutput) {
         let batch = Arc::new(batch);
         let begun = self.backend.upload(Arc::clone(&batch)).unwrap();
-        if begun == Begun::Operations {
+        if begun == StepMode::Eager {
             self.forward(&batch);
         }
         before_drawing(&mut self.backend, begun);
-        if begun == Begun::Operations {
+        if begun == StepMode::Eager {
             self.sample(&batch);
         }
         let ticket = self.backend.commit().unwrap();

@@ -1,0 +1,134 @@
+//! Where attention's memory lies: caches of layers, tables of KV groups, what lies between kernels.
+
+use binfer_kernels::fast_params::PrefillTile;
+use binfer_kernels::list::DECODE_GROUP_MAX;
+use binfer_kernels::params::ROPE_PAIRS_MAX;
+
+use super::config::DECODE_BLOCKS_MAX;
+use crate::backend::cuda::ffi::error::failed;
+use crate::backend::cuda::formats::half::Half;
+use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
+
+/// Bytes of which everything begins at a multiple.
+const ALIGNMENT: usize = 256;
+/// Rows of a tile of queries: tokens times the query heads of a KV head.
+pub(super) const TILE_ROWS: u32 = 128;
+
+/// Where attention keeps what lies between its kernels.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::backend::cuda) struct AttentionPlaces {
+    /// f32 `[tokens, 2 pairs]`: cosines and sines.
+    pub(super) rope: u64,
+    /// Pages and tiles of all KV groups, one group after the other.
+    work_tables: u64,
+    /// f32: sums of pairs of row and KV head that blocks share.
+    pub(super) partials: u64,
+    /// u32 `[slots, kv_heads]`, zero between kernels.
+    pub(super) arrivals: u64,
+}
+
+/// Where a layer's cache lies.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct LayerCache {
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) shape: KvLayerPlan,
+}
+
+/// Where a KV group's tables lie.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct GroupTables {
+    /// u32 `[slots, blocks_per_slot]`: its block tables.
+    pub(in crate::backend::cuda) blocks: u64,
+    /// Index of its first entry among those of all groups.
+    pub(in crate::backend::cuda) first: usize,
+    pub(in crate::backend::cuda) blocks_per_slot: usize,
+    /// u32 `[slots + 1]`: pages before each decode row.
+    pub(super) pages: u64,
+    /// `PrefillTile [tiles]`: work of chunks.
+    pub(super) tiles: u64,
+}
+
+/// Entries of all block tables.
+pub(in crate::backend::cuda) fn block_table_entries(plan: &MemoryPlan) -> usize {
+    plan.blocks_per_slot.iter().map(|blocks| blocks * plan.slots_max).sum()
+}
+
+/// Bytes of the pages and of the tiles of a KV group.
+fn work_table_bytes(plan: &MemoryPlan) -> [usize; 2] {
+    let tile_tokens_min = (TILE_ROWS / DECODE_GROUP_MAX) as usize;
+    let tiles = plan.tokens_max / tile_tokens_min + plan.slots_max;
+    let bytes = [4 * (plan.slots_max + 1), size_of::<PrefillTile>() * tiles];
+    bytes.map(|bytes| bytes.next_multiple_of(ALIGNMENT))
+}
+
+impl AttentionPlaces {
+    /// Lays them out in places that `take` gives for so many bytes.
+    pub(in crate::backend::cuda) fn lay_out(
+        plan: &MemoryPlan,
+        take: &mut dyn FnMut(usize) -> u64,
+    ) -> Self {
+        let largest = |of: fn(&KvLayerPlan) -> usize| plan.kv.iter().map(of).max().unwrap_or(0);
+        let (head_dim, kv_heads) = (largest(|kv| kv.head_dim), largest(|kv| kv.kv_heads));
+        let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GROUP_MAX as usize;
+        let work_tables: usize = work_table_bytes(plan).iter().sum();
+        Self {
+            rope: take(4 * plan.tokens_max * 2 * ROPE_PAIRS_MAX),
+            work_tables: take(plan.blocks_per_slot.len() * work_tables),
+            partials: take(4 * partials * (head_dim + 2)),
+            arrivals: take(4 * plan.slots_max * kv_heads),
+        }
+    }
+
+    /// The tables of all groups, whose block tables begin at `block_tables`.
+    pub(in crate::backend::cuda) fn groups(
+        &self,
+        plan: &MemoryPlan,
+        block_tables: u64,
+    ) -> Vec<GroupTables> {
+        let [page_bytes, tile_bytes] = work_table_bytes(plan);
+        let (mut first, mut pages) = (0, self.work_tables);
+        let group = |blocks: &usize| {
+            let tiles = pages + page_bytes as u64;
+            let blocks_per_slot = *blocks;
+            let blocks = block_tables + 4 * first as u64;
+            let tables = GroupTables { blocks, first, blocks_per_slot, pages, tiles };
+            first += blocks_per_slot * plan.slots_max;
+            pages = tiles + tile_bytes as u64;
+            tables
+        };
+        plan.blocks_per_slot.iter().map(group).collect()
+    }
+}
+
+/// Bytes of one block in all layers.
+pub(in crate::backend::cuda) fn kv_block_bytes(plan: &MemoryPlan) -> u64 {
+    let one = |kv: &KvLayerPlan| 2 * half_cache_bytes(&KvLayerPlan { blocks: 1, ..*kv }) as u64;
+    plan.kv.iter().map(one).sum()
+}
+
+/// Bytes of the caches of all layers.
+pub(in crate::backend::cuda) fn cache_bytes(plan: &MemoryPlan) -> usize {
+    plan.kv.iter().map(|kv| 2 * half_cache_bytes(kv)).sum()
+}
+
+/// Bytes of K or of V of a layer.
+fn half_cache_bytes(kv: &KvLayerPlan) -> usize {
+    let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
+    bytes.next_multiple_of(ALIGNMENT)
+}
+
+/// Lays out the caches of `plan` in places that `take` gives for so many bytes.
+pub(in crate::backend::cuda) fn lay_out_caches(
+    plan: &MemoryPlan,
+    take: &mut dyn FnMut(usize) -> u64,
+) -> Result<Vec<LayerCache>, BackendError> {
+    let mut layer = |kv: &KvLayerPlan| {
+        if kv.block_tokens == 0 {
+            return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
+        }
+        let bytes = half_cache_bytes(kv);
+        Ok(LayerCache { keys: take(bytes), values: take(bytes), shape: *kv })
+    };
+    plan.kv.iter().map(&mut layer).collect()
+}

@@ -1,0 +1,195 @@
+//! Attention: cosines and sines once a step, then norms, rotation and cache, then the sum over it.
+//!
+//! | file | is |
+//! |---|---|
+//! | `config.rs` | which kernels attend, pure |
+//! | `cache.rs` | where caches, tables and workspaces lie |
+//! | `paged.rs` | published shapes |
+//! | `reference.rs` | any shape |
+
+pub(super) mod cache;
+pub(super) mod config;
+mod paged;
+mod reference;
+
+use binfer_kernels::list::{self, PLAIN_HEAD_DIM_MAX};
+use binfer_kernels::params::{AttendParams, ROPE_PAIRS_MAX, RopeParams};
+use binfer_shard::spec::Rope;
+
+use cache::{AttentionPlaces, GroupTables, LayerCache};
+use config::{AttentionConfig, AttentionDesc, RowCounts, attention_config};
+use paged::{PagedLayer, WorkTables, tile_tokens};
+
+use super::launch::{Launcher, to_u32};
+use super::weights::Vector;
+use crate::backend::args::AttendArgs;
+use crate::backend::rope::{attention_factor, frequencies};
+use crate::backend::{BackendError, StepMode};
+use crate::batch::BatchRow;
+
+fn refuse(cause: String) -> BackendError {
+    BackendError::Args { operation: "attend", cause }
+}
+
+/// A layer's attention as it is asked for; its arguments were checked.
+pub(super) struct AttentionCall<'a> {
+    pub(super) args: &'a AttendArgs,
+    /// Norms of query and key heads, sinks.
+    pub(super) vectors: [Option<Vector>; 3],
+    /// Addresses of `args.qkv` and `args.out`.
+    pub(super) qkv: u64,
+    pub(super) out: u64,
+    /// The step's rows, those of one token first.
+    pub(super) rows: &'a [BatchRow],
+}
+
+/// What attention needs between steps and within one.
+#[derive(Default)]
+pub(super) struct Attention {
+    places: AttentionPlaces,
+    layers: Vec<LayerCache>,
+    groups: Vec<GroupTables>,
+    /// For which rope the device's table of cosines and sines holds in this step.
+    rope: Option<Rope>,
+    /// Of which work the groups' tables are in this step.
+    work_tables: Vec<WorkTables>,
+}
+
+impl Attention {
+    /// For memory that was taken.
+    pub(super) fn new(
+        places: AttentionPlaces,
+        layers: Vec<LayerCache>,
+        groups: Vec<GroupTables>,
+    ) -> Self {
+        Self { places, layers, groups, ..Self::default() }
+    }
+
+    /// A step begins: its tables are still to be made.
+    pub(super) fn begin_step(&mut self) {
+        self.rope = None;
+        self.work_tables.clear();
+    }
+
+    /// Enqueues a layer's attention.
+    pub(super) fn launch(
+        &mut self,
+        on: &Launcher<'_>,
+        call: &AttentionCall<'_>,
+    ) -> Result<AttentionConfig, BackendError> {
+        let args = call.args;
+        if args.head_dim > PLAIN_HEAD_DIM_MAX {
+            return Err(refuse(format!("heads of {} elements, 256 at most", args.head_dim)));
+        }
+        self.make_rope(on, args.rope)?;
+        let params = self.params(on, call)?;
+        let decode = call.rows.iter().take_while(|row| row.count == 1).count();
+        let (decode, chunks) = match on.shape.mode {
+            StepMode::Graph => (on.shape.rows, &[][..]),
+            StepMode::Eager => (to_u32(decode), &call.rows[decode..]),
+        };
+        let rows = RowCounts { decode, all: on.shape.rows };
+        let config = attention_config(&desc(&params), &on.device.chip(), rows);
+        match &config {
+            AttentionConfig::Paged(paged) => {
+                let makes_tables = self.needs_tables(args.kv_group, &params);
+                let layer = PagedLayer {
+                    places: &self.places,
+                    cache: &self.layers[args.layer],
+                    tables: &self.groups[args.kv_group],
+                    chunks,
+                };
+                layer.launch(on, paged, &params, makes_tables)?;
+            }
+            AttentionConfig::Reference => reference::launch(on, &params)?,
+        }
+        Ok(config)
+    }
+
+    /// Whether a group's tables of work are still to be made for such a layer; from here on they are.
+    fn needs_tables(&mut self, kv_group: usize, params: &AttendParams) -> bool {
+        let wanted = (kv_group, params.window, tile_tokens(params));
+        if self.work_tables.contains(&wanted) {
+            return false;
+        }
+        self.work_tables.retain(|(group, ..)| *group != kv_group);
+        self.work_tables.push(wanted);
+        true
+    }
+
+    fn params(
+        &self,
+        on: &Launcher<'_>,
+        call: &AttentionCall<'_>,
+    ) -> Result<AttendParams, BackendError> {
+        let args = call.args;
+        let layer = self.layers.get(args.layer);
+        let layer = layer.ok_or_else(|| refuse(format!("layer {} has no cache", args.layer)))?;
+        let (heads, head_dim) = (layer.shape.kv_heads, layer.shape.head_dim);
+        if (heads, head_dim) != (args.kv_heads, args.head_dim) {
+            return Err(refuse(format!(
+                "{:?} where layer {} was planned",
+                layer.shape, args.layer
+            )));
+        }
+        let tables = self.groups.get(args.kv_group);
+        let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
+        let [q_norm, k_norm, sinks] =
+            call.vectors.map(|vector| vector.map_or(0, |vector| vector.address));
+        Ok(AttendParams {
+            step: on.places.tables,
+            qkv: call.qkv,
+            out: call.out,
+            q_norm,
+            k_norm,
+            sinks,
+            rope: self.places.rope,
+            keys: layer.keys,
+            values: layer.values,
+            table: tables.blocks,
+            table_stride: to_u32(tables.blocks_per_slot),
+            block_tokens: to_u32(layer.shape.block_tokens),
+            heads: to_u32(args.heads),
+            kv_heads: to_u32(args.kv_heads),
+            head_dim: to_u32(args.head_dim),
+            pairs: args.rope.dims / 2,
+            window: args.window.unwrap_or(0),
+            eps: args.norm_eps,
+            scale: 1.0 / (args.head_dim as f32).sqrt(),
+            tokens: on.shape.tokens,
+        })
+    }
+
+    /// Makes the step's cosines and sines, unless a layer before this one did.
+    fn make_rope(&mut self, on: &Launcher<'_>, rope: Rope) -> Result<(), BackendError> {
+        if self.rope == Some(rope) {
+            return Ok(());
+        }
+        let mut params = RopeParams {
+            step: on.places.tables,
+            table: self.places.rope,
+            pairs: rope.dims / 2,
+            factor: attention_factor(rope.scaling),
+            frequencies: [0.0; ROPE_PAIRS_MAX],
+        };
+        for (to, frequency) in params.frequencies.iter_mut().zip(frequencies(rope)) {
+            *to = frequency;
+        }
+        on.device.launch(list::ROPE_TABLE, [on.shape.tokens, 1, 1], &params)?;
+        self.rope = Some(rope);
+        Ok(())
+    }
+}
+
+/// What the choice of kernels depends on.
+fn desc(params: &AttendParams) -> AttentionDesc {
+    let alignment = (params.qkv | params.out).trailing_zeros().min(8);
+    AttentionDesc {
+        heads: params.heads,
+        kv_heads: params.kv_heads,
+        head_dim: params.head_dim,
+        rotary_dim: 2 * params.pairs,
+        block_tokens: params.block_tokens,
+        alignment: 1 << alignment,
+    }
+}

@@ -1,0 +1,298 @@
+//! The backend's operations: contracts checked, components called in the order of the step.
+
+use std::sync::Arc;
+
+use binfer_kernels::list;
+use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
+use binfer_proto::Mask;
+use binfer_shard::{LocalPart, LocalTensor, Source};
+
+use super::attention::AttentionCall;
+use super::attention::config::AttentionConfig;
+use super::formats::half::Half;
+use super::gemm::config::{GemmConfig, LmHeadConfig};
+use super::gemm::desc::Gemm;
+use super::gemm::lm_head::LogitStatistics;
+use super::graphs::{collective_rows, placeholder_batch};
+use super::launch::{LaunchShape, to_u32};
+use super::load::Loader;
+use super::memory::Memory;
+use super::peaks::measure_peaks;
+use super::sampling::{Logits, tiles_per_row};
+use super::warmup::warmup;
+use super::{CudaBackend, Parts};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::check::{check_batch, check_masked, check_masks};
+use crate::backend::{
+    Abort, Backend, BackendError, MemoryPlan, Peaks, StepMode, StepOutput, Ticket, Weight,
+};
+use crate::batch::Batch;
+
+impl CudaBackend {
+    fn loader(&mut self) -> Loader<'_> {
+        let threads = self.settings.threads;
+        Loader { weights: &mut self.weights, device: &self.device, threads }
+    }
+
+    /// The step's first kernel is enqueued, and components have nothing left of the step before.
+    fn begin_launches(&mut self) -> Result<(), BackendError> {
+        let Parts { on, steps, gemms, attention, sampling, .. } = self.parts();
+        gemms.begin_step();
+        attention.begin_step();
+        sampling.begin_step();
+        steps.launch_apply(&on)
+    }
+
+    fn launch_finish(&mut self) -> Result<(), BackendError> {
+        let Parts { on, steps, gemms, sampling, .. } = self.parts();
+        steps.launch_finish(&on, (gemms.places.normed, sampling.places.sampled))
+    }
+
+    fn note_gemm(&mut self, gemm: &Gemm, config: GemmConfig) {
+        if config == GemmConfig::Reference {
+            let (rows, cols) = (gemm.weight.rows, gemm.weight.cols);
+            self.note_slow(|| format!("products with [{rows}, {cols}]"));
+        }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn load(
+        &mut self,
+        source: &Source,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let open = |part: &LocalPart| {
+            let mut reader = source.reader(part)?;
+            Ok(move |out: &mut [u8]| reader.fill(out))
+        };
+        self.loader().load(tensors, open, done)
+    }
+
+    fn invent(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        self.loader().fill(tensors, done)
+    }
+
+    fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
+        self.collectives.ranks.new_id()
+    }
+
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        let ranks = &mut self.collectives.ranks;
+        self.ledger.count("NCCL", &self.device.context, || ranks.join(id, rank, world))
+    }
+
+    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+        self.cache_bytes_max(plan).map(Some)
+    }
+
+    fn kv_layout(&self) -> &'static str {
+        "k and v [block][kv_head][token][element]"
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        self.device.stream.synchronize()?;
+        let taken = Memory::take(plan, &self.device.stream)?;
+        self.take_memory(plan, taken)?;
+        self.device.keep_names(plan.stamps_max > 0);
+        self.device.stream.synchronize()?;
+        let (collectives, stream) = (&self.collectives, &self.device.stream);
+        let scratch = (self.memory.arena.address(), stream);
+        let connect = || collectives.connect(plan, collective_rows(plan), scratch);
+        self.ledger.count("NCCL", &self.device.context, connect)
+    }
+
+    fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
+        check_batch(&batch, &self.steps.plan)?;
+        self.graphs.give_up();
+        let slot = self.steps.begin(Arc::clone(&batch), self.graphs.shape_of(&batch))?;
+        if batch.masked {
+            self.sampling.masks.expect(slot)?;
+        }
+        self.collectives.ranks.step_begins();
+        let way = (&self.device.stream, &self.collectives.ranks);
+        self.sampling.open_slots(&batch.begun, way)?;
+        match self.graphs.launch(self.steps.shape, &self.device.stream)? {
+            Some(stamps) => self.steps.is_done_by_graph(stamps),
+            None => self.begin_launches()?,
+        }
+        Ok(self.steps.mode)
+    }
+
+    fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
+        let params = self.operands().embed(args)?;
+        let on = self.launcher();
+        on.device.launch(list::EMBED, [on.shape.tokens, 1, 1], &params)?;
+        self.collectives.sum(&on, "embed", (params.out, &args.out))
+    }
+
+    fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
+        let (norm, gemm) = self.operands().norm_linear(args)?;
+        let Parts { on, gemms, .. } = self.parts();
+        let config = gemms.norm_then_gemm(&on, &norm, &gemm)?;
+        self.note_gemm(&gemm, config);
+        Ok(())
+    }
+
+    fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
+        let (qkv, out, vectors) = self.operands().attend(args)?;
+        let batch = Arc::clone(&self.steps.batch);
+        let call = AttentionCall { args, vectors, qkv, out, rows: &batch.rows };
+        let Parts { on, attention, .. } = self.parts();
+        let whose = if on.shape.mode == StepMode::Graph { "" } else { "prompts' " };
+        if attention.launch(&on, &call)? == AttentionConfig::Reference {
+            let dim = args.head_dim;
+            self.note_slow(|| format!("{whose}attention with heads of {dim} elements"));
+        }
+        Ok(())
+    }
+
+    fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
+        let ranks = &self.collectives.ranks;
+        let is_first = ranks.rank() == 0;
+        let operands = self.operands();
+        let gemm = operands.linear_out(args, is_first)?;
+        // With several ranks, what is normed next is not there before the sum.
+        let next = args.next.as_ref().filter(|_| !ranks.are_several());
+        let next = next.map(|next| operands.norm_linear(next)).transpose()?;
+        if is_first && args.residual != args.out {
+            let (to, from) = (4 * args.out.offset, 4 * args.residual.offset);
+            let bytes = 4 * args.residual.len();
+            self.memory.arena.copy_within(to, from, bytes, &self.device.stream)?;
+        }
+        let Parts { on, gemms, collectives, .. } = self.parts();
+        let config = gemms.gemm(&on, &gemm, next)?;
+        collectives.sum(&on, "linear_out", (gemm.out, &args.out))?;
+        self.note_gemm(&gemm, config);
+        Ok(())
+    }
+
+    fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
+        let place = |logits| self.collectives.logits_place(&self.launcher(), args, logits);
+        let (norm, gemm, logits) = self.operands().head(args, place)?;
+        let vocab = self.steps.plan.vocab;
+        let statistics = LogitStatistics {
+            tiles: self.sampling.places.tiles,
+            tiles_per_row: tiles_per_row(vocab),
+            vocab: to_u32(vocab),
+            first_token: to_u32(args.first_token),
+        };
+        let Parts { on, gemms, sampling, collectives, .. } = self.parts();
+        let is_sharded = collectives.ranks.are_several();
+        let config = gemms.lm_head(&on, (&norm, &gemm), &statistics, is_sharded)?;
+        collectives.gather_logits(&on, args, logits)?;
+        sampling.head_partials = match config {
+            LmHeadConfig::Statistics(SkinnyGemmConfig { blocks, .. }) => blocks,
+            LmHeadConfig::Logits(_) => 0,
+        };
+        if let LmHeadConfig::Logits(config) = config {
+            self.note_gemm(&gemm, config);
+        }
+        Ok(())
+    }
+
+    fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
+        let steps = &mut self.steps;
+        check_masks(&masks, (&steps.batch, steps.plan.vocab), steps.has_masks)?;
+        self.sampling.masks.give(steps.last_slot(), &masks)?;
+        steps.has_masks = true;
+        Ok(())
+    }
+
+    fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
+        let address = self.operands().sample(args)?;
+        check_masked("sample", &self.steps.batch, self.steps.has_masks)?;
+        let logprobs = self.steps.logprobs_address()?;
+        let logits = Logits { address, vocab: args.logits.cols, logprobs };
+        self.sampling.launch(&self.launcher(), logits)
+    }
+
+    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
+        let address = self.operands().all_reduce(&x)?;
+        self.collectives.sum(&self.launcher(), "all_reduce", (address, &x))
+    }
+
+    fn commit(&mut self) -> Result<Ticket, BackendError> {
+        check_masked("commit", &self.steps.batch, self.steps.has_masks)?;
+        if self.steps.mode == StepMode::Eager {
+            self.launch_finish()?;
+        }
+        self.steps.mark_end(&self.device.stream)
+    }
+
+    fn is_done(&mut self, ticket: Ticket) -> Result<bool, BackendError> {
+        self.steps.is_passed(ticket, &self.collectives.ranks)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+        self.steps.take_outcome(ticket, &self.collectives.ranks)
+    }
+
+    fn weight_bytes(&self, weight: Weight) -> Option<u64> {
+        self.weights.get("weight_bytes", weight).ok().map(|weight| weight.bytes() as u64)
+    }
+
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        let Parts { on, steps, .. } = self.parts();
+        steps.launch_stamp(&on)
+    }
+
+    fn launched(&mut self) -> Vec<&'static str> {
+        self.device.take_names()
+    }
+
+    fn peaks(&mut self) -> Result<Option<Peaks>, BackendError> {
+        measure_peaks(&self.device, self.gemms.blas()).map(Some)
+    }
+
+    fn recordings(&self) -> Vec<usize> {
+        self.graphs.wanted()
+    }
+
+    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        let batch = Arc::new(placeholder_batch(rows, self.steps.plan.blocks_per_slot.len()));
+        let shape = LaunchShape::of_bucket(to_u32(rows));
+        self.steps.begin_captured(Arc::clone(&batch), shape);
+        self.graphs.begin(shape.rows, &self.device.stream)?;
+        self.begin_launches()?;
+        Ok(batch)
+    }
+
+    /// The first time, all gemms are known.
+    fn end_recording(&mut self) -> Result<(), BackendError> {
+        self.launch_finish()?;
+        self.graphs.end(&self.device, &mut self.ledger, self.steps.stamps())?;
+        let scratch = self.memory.arena.address();
+        self.gemms.prepare_library(&self.device, &mut self.ledger, scratch)
+    }
+
+    fn rehearsal(&self) -> Option<Batch> {
+        warmup(&self.steps.plan)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.slow.sentence().into_iter().collect()
+    }
+
+    fn ledger(&self) -> Vec<(String, u64)> {
+        self.all_lines()
+    }
+
+    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        let width = if x.kind == Kind::Sum { 4 } else { Half::BYTES };
+        let mut bytes = vec![0; x.len() * width];
+        self.memory.arena.read(4 * x.offset, &mut bytes, &self.device.stream)?;
+        let half = self.device.half;
+        Ok(match x.kind {
+            Kind::Sum => bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect(),
+            Kind::Inner => bytes.as_chunks().0.iter().map(|x| half.to_f32(*x)).collect(),
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! How weights lie on the device: a file a format, and the table of which tensor gets which.
+//!
+//! | file | is |
+//! |---|---|
+//! | `half.rs` | bf16 and f16, in which the backend computes |
+//! | `dense.rs` | matrices of them |
+//!
+//! Vectors (scales of norms, biases, sinks) are f32, whatever the format of matrices. A further
+//! format is a file here, a variant of [`WeightFormat`], its row in [`WeightFormat::of`], and an arm
+//! in `gemm/config.rs` that says which kernels multiply by it. Deliberately absent: how rows travel
+//! (`upload.rs`).
+
+mod dense;
+pub(super) mod half;
+
+use binfer_shard::DType;
+use binfer_shard::dequant::dequantize_row;
+
+use self::half::Half;
+use crate::backend::BackendError;
+
+/// How the elements of a matrix lie on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WeightFormat {
+    /// See `dense.rs`.
+    Dense(Half),
+}
+
+impl WeightFormat {
+    /// The table: in which format a backend that computes in `half` keeps a checkpoint's `dtype`.
+    pub(super) fn of(dtype: DType, half: Half) -> Self {
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => Self::Dense(half),
+            // Packed types are unpacked once, while they are loaded.
+            DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q8_0 => {
+                Self::Dense(half)
+            }
+            DType::Q4_K | DType::Q5_K | DType::Q6_K => Self::Dense(half),
+        }
+    }
+
+    /// Elements from a row of `cols` to the next.
+    pub(super) fn stride(self, cols: usize) -> usize {
+        match self {
+            Self::Dense(_) => dense::stride(cols),
+        }
+    }
+
+    /// Bytes from a row to the next.
+    pub(super) fn row_bytes(self, stride: usize) -> usize {
+        match self {
+            Self::Dense(_) => stride * Half::BYTES,
+        }
+    }
+}
+
+/// How the rows of a part of a weight lie on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowFormat {
+    /// Of a vector: f32, without padding.
+    Vector,
+    /// Of a matrix.
+    Matrix(WeightFormat),
+}
+
+impl RowFormat {
+    /// Whether a checkpoint's elements are the device's, so that whole rows need no conversion.
+    pub(super) fn is_stored_as(self, dtype: DType) -> bool {
+        match self {
+            Self::Vector => dtype == DType::F32,
+            Self::Matrix(WeightFormat::Dense(half)) => dense::is_stored_as(half, dtype),
+        }
+    }
+
+    /// Writes a packed row of `dtype` as it lies on the device, of which `inputs` are fed. `values`
+    /// is scratch with room for all of the row's elements.
+    pub(super) fn write_row(
+        self,
+        (dtype, packed): (DType, &[u8]),
+        inputs: std::ops::Range<usize>,
+        values: &mut [f32],
+        out: &mut [u8],
+    ) -> Result<(), BackendError> {
+        dequantize_row(dtype, packed, values)?;
+        let fed = &values[inputs];
+        match self {
+            Self::Vector => {
+                for (out, value) in out.as_chunks_mut().0.iter_mut().zip(fed) {
+                    *out = value.to_le_bytes();
+                }
+            }
+            Self::Matrix(WeightFormat::Dense(half)) => dense::write_row(half, fed, out),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_converted_and_padded_with_zeros() {
+        let packed: Vec<u8> = [1.5_f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let format = WeightFormat::of(DType::F32, Half::Bf16);
+        let mut out = vec![0xff; format.row_bytes(format.stride(2))];
+        assert_eq!(out.len(), 16);
+        let row = RowFormat::Matrix(format);
+        row.write_row((DType::F32, &packed), 1..3, &mut [0.0; 3], &mut out).unwrap();
+        let element = |index: usize| Half::Bf16.to_f32([out[2 * index], out[2 * index + 1]]);
+        assert_eq!([0, 1, 2, 7].map(element), [-2.0, 3.25, 0.0, 0.0]);
+        let mut out = [0xff; 8];
+        RowFormat::Vector.write_row((DType::F32, &packed), 0..2, &mut [0.0; 3], &mut out).unwrap();
+        assert_eq!(out[..4], 1.5_f32.to_le_bytes());
+    }
+
+    #[test]
+    fn rows_that_lie_as_they_come_are_known() {
+        let stored =
+            |format: RowFormat| DType::ALL.into_iter().filter(move |d| format.is_stored_as(*d));
+        let dense = |half| RowFormat::Matrix(WeightFormat::of(DType::Q4_K, half));
+        assert!(stored(RowFormat::Vector).eq([DType::F32]));
+        assert!(stored(dense(Half::Bf16)).eq([DType::BF16]));
+        assert!(stored(dense(Half::F16)).eq([DType::F16]));
+    }
+}

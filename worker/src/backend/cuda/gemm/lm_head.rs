@@ -1,0 +1,50 @@
+//! The head on Hopper: a skinny gemm that makes statistics of logits while it has them, and writes
+//! only those that something else will read (`cuda/head_product.cu`).
+//!
+//! Which outputs' logits those are is known to the device alone, so that CUDA graphs serve all steps:
+//! those with logprobs, with top-k, top-p or min-p at a temperature, with penalties or biases. Other
+//! rows of the logits are left as they were. Deliberately absent: several ranks, which gather logits
+//! and sample from those; other devices; more outputs than a skinny gemm takes.
+
+use binfer_kernels::fast_params::HeadProductParams;
+use binfer_kernels::gemm::Epilogue;
+use binfer_kernels::list;
+use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
+
+use super::desc::Gemm;
+use super::skinny::{blocks, params};
+use crate::backend::BackendError;
+use crate::backend::cuda::ffi::error::failed;
+use crate::backend::cuda::launch::Launcher;
+
+/// Where statistics go, and which tokens of the vocabulary they are of.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct LogitStatistics {
+    /// `[outputs, tiles_per_row]`.
+    pub(in crate::backend::cuda) tiles: u64,
+    pub(in crate::backend::cuda) tiles_per_row: u32,
+    pub(in crate::backend::cuda) vocab: u32,
+    /// The token of the weight's first row.
+    pub(in crate::backend::cuda) first_token: u32,
+}
+
+/// Enqueues the head's gemm with statistics.
+pub(super) fn launch(
+    on: &Launcher<'_>,
+    gemm: &Gemm,
+    config: &SkinnyGemmConfig,
+    statistics: &LogitStatistics,
+) -> Result<(), BackendError> {
+    let gemm = Gemm { epilogue: Epilogue::LmHead, ..*gemm };
+    let kernel = list::HEAD[config.kernel];
+    let kernel = kernel.ok_or_else(|| failed("head", "this skinny gemm makes no statistics"))?;
+    let params = HeadProductParams {
+        product: params(on, &gemm, config)?,
+        step: on.places.tables,
+        tiles: statistics.tiles,
+        tiles_per_row: statistics.tiles_per_row,
+        vocab: statistics.vocab,
+        first_token: statistics.first_token,
+    };
+    on.device.launch_blocks(kernel, blocks(config), &params)
+}

@@ -1,0 +1,170 @@
+//! From an operation's arguments to addresses: contracts checked, handles and tensors looked up.
+
+use binfer_kernels::gemm::Epilogue;
+use binfer_kernels::params::EmbedParams;
+
+use super::collectives::LogitsPlace;
+use super::ffi::memory::DeviceBuffer;
+use super::gemm::desc::{Gemm, Norm};
+use super::launch::{Launcher, to_u32};
+use super::weights::{Vector, Weights};
+use crate::backend::args::{
+    AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+};
+use crate::backend::check::StepShape;
+use crate::backend::{BackendError, MemoryPlan};
+use crate::batch::Batch;
+
+/// What arguments are looked up in.
+pub(super) struct Operands<'a> {
+    pub(super) on: Launcher<'a>,
+    pub(super) weights: &'a Weights,
+    pub(super) arena: &'a DeviceBuffer,
+    pub(super) plan: &'a MemoryPlan,
+    pub(super) batch: &'a Batch,
+    /// Where rows behind a norm lie.
+    pub(super) normed: u64,
+}
+
+impl Operands<'_> {
+    fn step_shape(&self) -> StepShape {
+        StepShape {
+            arena: self.arena.bytes() / 4,
+            tokens: self.batch.tokens.len(),
+            outputs: self.batch.outputs.len(),
+            vocab: self.plan.vocab,
+        }
+    }
+
+    /// Address of a tensor of that kind.
+    fn address(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+        kind: Kind,
+    ) -> Result<u64, BackendError> {
+        // Launches of a decode step cover more rows than the tensor has: the bucket's.
+        let rows = self.on.shape.covered_rows(tensor.rows);
+        let room = self.arena.bytes() / 4;
+        let fits = rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
+        if tensor.kind != kind || fits.is_none_or(|end| end > room) {
+            let cause = format!("{tensor:?} where {kind:?} is wanted, in an arena of {room}");
+            return Err(BackendError::Args { operation, cause });
+        }
+        Ok(self.arena.address() + 4 * tensor.offset as u64)
+    }
+
+    /// Address of a tensor in the backend's own type.
+    fn inner(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
+        self.address(operation, tensor, Kind::Inner)
+    }
+
+    /// Address of a tensor of sums.
+    fn sum(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
+        self.address(operation, tensor, Kind::Sum)
+    }
+
+    pub(super) fn embed(&self, args: &EmbedArgs) -> Result<EmbedParams, BackendError> {
+        let table = self.weights.matrix("embed", args.table)?;
+        args.check(&self.step_shape(), table.shape())?;
+        Ok(EmbedParams {
+            step: self.on.places.tables,
+            table: table.address,
+            out: self.sum("embed", &args.out)?,
+            cols: to_u32(table.cols),
+            stride: to_u32(table.stride),
+            first_token: to_u32(args.first_token),
+            table_rows: to_u32(table.rows),
+        })
+    }
+
+    pub(super) fn norm_linear(&self, args: &NormLinearArgs) -> Result<(Norm, Gemm), BackendError> {
+        let operation = "norm_linear";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let scale = self.weights.vector(operation, args.norm)?;
+        let bias = self.weights.optional(operation, args.bias)?;
+        let added = bias.map(|bias| bias.shape());
+        args.check(&self.step_shape(), scale.shape(), weight.shape(), added)?;
+        let gemm = Gemm {
+            x: self.normed,
+            m: self.on.shape.tokens,
+            m_max: to_u32(self.plan.tokens_max),
+            weight,
+            bias,
+            epilogue: if args.glu.is_some() { Epilogue::Glu } else { Epilogue::Store },
+            out: self.inner(operation, &args.out)?,
+            out_stride: to_u32(args.out.cols),
+        };
+        Ok((Norm { x: self.sum(operation, &args.x)?, scale, eps: args.eps }, gemm))
+    }
+
+    /// Addresses of projections and output; norms of query and key heads, sinks.
+    pub(super) fn attend(
+        &self,
+        args: &AttendArgs,
+    ) -> Result<(u64, u64, [Option<Vector>; 3]), BackendError> {
+        let optional = |weight| self.weights.optional("attend", weight);
+        let vectors = [optional(args.q_norm)?, optional(args.k_norm)?, optional(args.sinks)?];
+        args.check(&self.step_shape(), vectors.map(|vector| vector.map(|vector| vector.shape())))?;
+        Ok((self.inner("attend", &args.qkv)?, self.inner("attend", &args.out)?, vectors))
+    }
+
+    /// The residual is in the first rank's part of the sum, and so is the bias: both count once.
+    pub(super) fn linear_out(
+        &self,
+        args: &LinearOutArgs,
+        is_first_rank: bool,
+    ) -> Result<Gemm, BackendError> {
+        let operation = "linear_out";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let bias = self.weights.optional(operation, args.bias)?;
+        args.check(&self.step_shape(), weight.shape(), bias.map(|bias| bias.shape()))?;
+        Ok(Gemm {
+            x: self.inner(operation, &args.x)?,
+            m: self.on.shape.tokens,
+            m_max: to_u32(self.plan.tokens_max),
+            weight,
+            bias: bias.filter(|_| is_first_rank),
+            epilogue: if is_first_rank { Epilogue::AddF32 } else { Epilogue::StoreF32 },
+            out: self.sum(operation, &args.out)?,
+            out_stride: to_u32(args.out.cols),
+        })
+    }
+
+    /// The head's norm and gemm, whose logits go to `place` of those at the address that is returned.
+    pub(super) fn head(
+        &self,
+        args: &HeadArgs,
+        place: impl FnOnce(u64) -> LogitsPlace,
+    ) -> Result<(Norm, Gemm, u64), BackendError> {
+        let operation = "head";
+        let weight = self.weights.matrix(operation, args.weight)?;
+        let scale = self.weights.vector(operation, args.norm)?;
+        args.check(&self.step_shape(), scale.shape(), weight.shape())?;
+        let norm = Norm { x: self.sum(operation, &args.x)?, scale, eps: args.eps };
+        let logits = self.sum(operation, &args.logits)?;
+        let LogitsPlace { address, stride } = place(logits);
+        let gemm = Gemm {
+            x: self.normed,
+            m: self.on.shape.outputs,
+            m_max: to_u32(self.plan.outputs_max),
+            weight,
+            bias: None,
+            epilogue: Epilogue::StoreF32,
+            out: address,
+            out_stride: stride,
+        };
+        Ok((norm, gemm, logits))
+    }
+
+    /// Address of the logits.
+    pub(super) fn sample(&self, args: &SampleArgs) -> Result<u64, BackendError> {
+        args.check(&self.step_shape())?;
+        self.sum("sample", &args.logits)
+    }
+
+    /// Address of what is summed over ranks.
+    pub(super) fn all_reduce(&self, x: &Tensor) -> Result<u64, BackendError> {
+        self.sum("all_reduce", x)
+    }
+}

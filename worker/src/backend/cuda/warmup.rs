@@ -1,0 +1,90 @@
+//! The warmup step, run before the first one: a chunk of a prompt, so that nothing which CUDA graphs do
+//! not hold runs for the first time when somebody waits.
+//!
+//! It writes cache that no sequence owns yet, and nobody reads what it samples.
+
+use binfer_proto::{BlockId, Sampling, SlotId};
+
+use super::launch::to_u32;
+use crate::backend::MemoryPlan;
+use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+
+/// Tokens of the chunk: more than decode steps have, so that gemms go the way of prompts.
+const TOKENS: usize = 512;
+
+/// The step, within what `plan` has room for; none where there is no cache.
+pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
+    let positions = |kv: &crate::backend::KvLayerPlan| {
+        let blocks = plan.blocks_per_slot.get(kv.kv_group).copied().unwrap_or(0);
+        kv.blocks.min(blocks) * kv.block_tokens
+    };
+    let room = plan.kv.iter().map(positions).min()?;
+    let count = TOKENS.min(plan.tokens_max).min(room);
+    if count == 0 || plan.slots_max.min(plan.outputs_max) == 0 {
+        return None;
+    }
+    let slot = SlotId(0);
+    let table = |group: usize| {
+        let layer = plan.kv.iter().find(|kv| kv.kv_group == group);
+        let blocks = layer.map_or(0, |kv| count.div_ceil(kv.block_tokens.max(1)));
+        (0..blocks).map(|block| BlockId(to_u32(block))).collect()
+    };
+    let block_tables = (0..plan.blocks_per_slot.len()).map(table).collect();
+    let output = BatchOutput {
+        token: count - 1,
+        slot,
+        sampling: Sampling::GREEDY,
+        seed: 0,
+        choice: 0,
+        position: to_u32(count),
+        biases: 0,
+        logprobs: 0,
+    };
+    Some(Batch {
+        begun: Vec::new(),
+        tokens: vec![TokenInput::Known(0); count],
+        positions: (0..count).map(to_u32).collect(),
+        rows: vec![BatchRow { slot, first: 0, count, start: 0, block_tables }],
+        outputs: vec![output],
+        masked: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::KvLayerPlan;
+    use crate::backend::check::check_batch;
+
+    #[test]
+    fn it_stays_within_what_was_planned() {
+        let layer = |kv_group, blocks| KvLayerPlan {
+            kv_group,
+            blocks,
+            kv_heads: 1,
+            block_tokens: 64,
+            head_dim: 8,
+        };
+        let plan = MemoryPlan {
+            tokens_max: 8192,
+            blocks_per_slot: vec![100, 100],
+            slots_max: 4,
+            outputs_max: 4,
+            vocab: 9,
+            kv: vec![layer(0, 50), layer(1, 50)],
+            ..MemoryPlan::default()
+        };
+        let tokens = |plan: &MemoryPlan| {
+            let batch = warmup(plan)?;
+            check_batch(&batch, plan).unwrap();
+            Some((batch.tokens.len(), batch.rows[0].block_tables[1].len()))
+        };
+        assert_eq!(tokens(&plan), Some((512, 8)));
+        assert_eq!(tokens(&MemoryPlan { tokens_max: 100, ..plan.clone() }), Some((100, 2)));
+        let kv = vec![layer(0, 50), layer(1, 3)];
+        assert_eq!(tokens(&MemoryPlan { kv, ..plan.clone() }), Some((192, 3)));
+        let short = MemoryPlan { blocks_per_slot: vec![1, 1], ..plan.clone() };
+        assert_eq!(tokens(&short), Some((64, 1)));
+        assert_eq!(tokens(&MemoryPlan { kv: Vec::new(), ..plan }), None);
+    }
+}
