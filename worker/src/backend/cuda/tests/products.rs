@@ -281,7 +281,7 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     same_bits(&got[0], &apart[0], &what);
     same_bits(&got[0], &again[0], &what);
     same_bits(&got[1], &again[1], &what);
-    let shared_out = rig.backend.device.target == Target::Sm90a
+    let is_fused = rig.backend.device.target == Target::Sm90a
         && half == Half::Bf16
         && tokens <= 16
         && cols.is_multiple_of(8)
@@ -290,7 +290,7 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
         // Where blocks go round more than once, norms stand alone.
         && hidden < 8192
         && are_of_one_kernel(case, inner, glu);
-    assert_eq!(shared_out, has_begun, "{what}: who norms");
+    assert!(!is_fused || has_begun, "{what}: norms stand alone");
 }
 
 /// Whether one skinny gemm kernel serves both gemms around a norm.
