@@ -221,8 +221,6 @@ pub trait Backend: Send {
     /// Draws one token per output row and remembers it as its slot's last.
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError>;
 
-    /// Sum of `x` over ranks, in rank order on every rank.
-    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError>;
     /// Ends the step uploaded last: all of it is enqueued.
     fn commit(&mut self) -> Result<Ticket, BackendError>;
     /// Whether the device is done with a committed step.

@@ -230,11 +230,6 @@ impl Backend for Recorder {
         Ok(())
     }
 
-    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
-        self.line(format_args!("all_reduce {}", At(x)));
-        Ok(())
-    }
-
     fn commit(&mut self) -> Result<Ticket, BackendError> {
         Ok(Ticket(0))
     }

@@ -248,15 +248,6 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
-        let outside = || BackendError::Args {
-            operation: "all_reduce",
-            cause: format!("{x:?} is not in the arena"),
-        };
-        let x = self.arena.get_mut(range(&x)).ok_or_else(outside)?;
-        self.ranks.sum("all_reduce", x)
-    }
-
     fn stamp(&mut self) -> Result<(), BackendError> {
         self.step.stamp();
         Ok(())

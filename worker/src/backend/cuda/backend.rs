@@ -214,11 +214,6 @@ impl Backend for CudaBackend {
         self.sampling.launch(&self.launcher(), logits)
     }
 
-    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
-        let address = self.operands().all_reduce(&x)?;
-        self.collectives.sum(&self.launcher(), "all_reduce", (address, &x))
-    }
-
     fn commit(&mut self) -> Result<Ticket, BackendError> {
         check_masked("commit", &self.steps.batch, self.steps.has_masks)?;
         if self.steps.mode == StepMode::Eager {

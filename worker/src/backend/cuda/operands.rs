@@ -162,9 +162,4 @@ impl Operands<'_> {
         args.check(&self.step_shape())?;
         self.sum("sample", &args.logits)
     }
-
-    /// Address of what is summed over ranks.
-    pub(super) fn all_reduce(&self, x: &Tensor) -> Result<u64, BackendError> {
-        self.sum("all_reduce", x)
-    }
 }

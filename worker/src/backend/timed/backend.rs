@@ -118,10 +118,6 @@ impl Backend for Timed {
         self.run("sample".to_owned(), work, |inner| inner.sample(args))
     }
 
-    fn all_reduce(&mut self, x: Tensor) -> Result<(), BackendError> {
-        self.run("all_reduce".to_owned(), Work::Other, |inner| inner.all_reduce(x))
-    }
-
     fn commit(&mut self) -> Result<Ticket, BackendError> {
         let replayed = self.replayed.take();
         if replayed.is_none() {
