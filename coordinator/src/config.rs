@@ -3,14 +3,15 @@
 //! Command line and environment come in, immutable values go out and are passed on explicitly.
 
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use binfer_shard::hub::{self, HubSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::device::wheel_folders;
+use crate::expand;
+use crate::fleet::Place;
 
 /// Where models come from unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -40,11 +41,13 @@ pub fn demo_path() -> Result<PathBuf, ConfigError> {
 pub fn hub_settings() -> Result<HubSettings, ConfigError> {
     let cache_home = path_var("XDG_CACHE_HOME").or_else(|| home(".cache"));
     let hf_home = path_var("HF_HOME").or_else(|| cache_home.map(|dir| dir.join("huggingface")));
+    let hf_home = hf_home.map(|dir| expanded(&dir));
     let cache = path_var("HF_HUB_CACHE")
         .or_else(|| path_var("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| hf_home.as_ref().map(|dir| dir.join("hub")))
         .ok_or_else(|| ConfigError("no folder for models: set HF_HOME".into()))?;
     let token_path = path_var("HF_TOKEN_PATH").or_else(|| hf_home.map(|dir| dir.join("token")));
+    let token_path = token_path.map(|path| expanded(&path));
     let token = text_var("HF_TOKEN")
         .or_else(|| text_var("HUGGING_FACE_HUB_TOKEN"))
         .or_else(|| fs::read_to_string(token_path?).ok())
@@ -57,12 +60,15 @@ pub fn hub_settings() -> Result<HubSettings, ConfigError> {
         fs::read(&path).map_err(|error| ConfigError(format!("SSL_CERT_FILE {path:?}: {error}")))
     });
     let yes =
-        |text: String| matches!(text.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
+        |text: &str| matches!(text.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
+    // The first that is set holds, whatever it says.
+    let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter();
+    let offline = offline.filter_map(|name| Some((name, text_var(name)?))).next();
     Ok(HubSettings {
         endpoint: text_var("HF_ENDPOINT").unwrap_or_else(|| HUB.to_owned()),
-        cache,
+        cache: expanded(&cache),
         token,
-        offline: text_var("HF_HUB_OFFLINE").is_some_and(yes),
+        offline: offline.filter(|(_, said)| yes(said)).map(|(name, _)| name),
         roots_pem: roots_pem.transpose()?,
         proxy: hub::Proxy::try_from_env(),
     })
@@ -70,6 +76,24 @@ pub fn hub_settings() -> Result<HubSettings, ConfigError> {
 
 fn path_var(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A path as Python's `expanduser` and `expandvars` leave it, which is what the hub's own library
+/// makes of its variables: files of settings pass `~` and `$NAME` on as they are.
+fn expanded(path: &Path) -> PathBuf {
+    let Some(text) = path.to_str() else { return path.to_path_buf() };
+    expand::variables(&expand::home(text, home_of), |name| std::env::var(name).ok()).into()
+}
+
+/// The home of a user, or of this one where none is named.
+fn home_of(user: &str) -> Option<String> {
+    if user.is_empty() {
+        return std::env::home_dir()?.into_os_string().into_string().ok();
+    }
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut homes = fields.filter(|fields| fields.first() == Some(&user));
+    homes.find_map(|fields| fields.get(5).map(|home| (*home).to_owned()))
 }
 
 fn text_var(name: &str) -> Option<String> {
@@ -80,14 +104,14 @@ fn home(below: &str) -> Option<PathBuf> {
     path_var("HOME").map(|dir| dir.join(below))
 }
 
-/// Name of the socket for this cluster's workers, in a fresh folder, and the token that they show.
-pub fn fresh_socket() -> (String, PathBuf) {
-    let random = || RandomState::new().build_hasher().finish();
-    let instance = format!("{:016x}{:016x}", random(), random());
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
-    let base = base.unwrap_or_else(|| PathBuf::from("/tmp"));
-    let dir = format!("binfer-{}-{:08x}", std::process::id(), random() >> 32);
-    (instance, base.join(dir).join("cluster.sock"))
+/// Folders in which the workers' socket may be made, the best first.
+pub fn socket_places() -> Vec<Place> {
+    let named = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(|variable| {
+        Some(Place { variable: Some(variable), folder: path_var(variable)? })
+    });
+    let common = ["/tmp", "/dev/shm", "/var/tmp"];
+    let common = common.map(|folder| Place { variable: None, folder: folder.into() });
+    named.chain(common).collect()
 }
 
 /// Cores that this process may use.

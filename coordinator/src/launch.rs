@@ -14,15 +14,14 @@ use binfer_shard::hub::HubError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blueprint::Blueprint;
-use crate::config::ConfigError;
-use crate::fleet::{Facts, Fleet, FleetError};
+use crate::config::{self, ConfigError};
+use crate::fleet::{Facts, Fleet, FleetError, Rendezvous};
 use crate::front::{Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
 use crate::locate::locate;
 use crate::options::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
-use crate::shard_cache;
 use crate::signals::{self, StopSignal};
 use crate::text::process::TextProcess;
 use crate::text::{TextError, TextFacts, TextStage};
@@ -109,10 +108,7 @@ pub fn launch<T: Send + 'static>(
     let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
     source.notes().iter().for_each(|note| report.line(note));
-    let source = match &plan.args.shard_cache {
-        Some(dir) => shard_cache::source(dir, source, options.world, &report),
-        None => source,
-    };
+    let source = plan.args.shard_cache.source(source, options.world, &report);
     source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let random_weights = plan.random_weights;
@@ -159,9 +155,13 @@ impl Launched {
         let (readiness, readiness_out) = watch::channel(starting);
         // Before the first worker: from here on an end is an orderly one.
         let stopped = watch_signals(commands_in.clone(), readiness.clone())?;
-        let report = self.report.clone();
-        let fleet =
-            tokio::spawn(Fleet::start(self.blueprint.fleet_config(), move |at| report.loading(at)));
+        let rendezvous = Rendezvous::new(&config::socket_places())?;
+        for place in rendezvous.passed_over() {
+            self.report
+                .line(&format!("no place for the workers' socket: {place}; another is taken"));
+        }
+        let (config, report) = (self.blueprint.fleet_config(), self.report.clone());
+        let fleet = tokio::spawn(Fleet::start(config, rendezvous, move |at| report.loading(at)));
         let config = self.blueprint.text_config();
         let text = tokio::task::spawn_blocking(move || TextProcess::start(config)).await;
         let text = Arc::new(text.map_err(std::io::Error::other)??);

@@ -8,6 +8,7 @@ pub mod blueprint;
 pub mod cli;
 pub mod config;
 pub mod device;
+mod expand;
 pub mod fleet;
 pub mod front;
 pub mod http;

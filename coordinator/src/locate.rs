@@ -42,9 +42,11 @@ pub fn locate(
     }
     let id = hub_id(model, revision, &neither())?;
     let hub = Hub::new(&config::hub_settings()?)?;
-    let path = hub.model(&id, &|event| report.downloading(event));
+    let found = hub.model(&id, &|event| report.downloading(event));
     report.loaded();
-    Ok(Located { path: path.map_err(nor_here)?, name: model.to_owned() })
+    let found = found.map_err(nor_here)?;
+    found.note.iter().for_each(|note| report.line(note));
+    Ok(Located { path: found.path, name: model.to_owned() })
 }
 
 /// What MODEL is made of; nothing is downloaded but settings and headers, and `config.json` alone

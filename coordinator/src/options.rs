@@ -12,6 +12,7 @@ use crate::device::{Device, Kernels, Wishes};
 use crate::fleet::CudaConfig;
 use crate::parallel::{SHARDS_REASON, TensorParallel};
 use crate::report::Verbosity;
+use crate::shard_cache::ShardCache;
 use crate::timing::Timing;
 
 /// Flags of every command that runs a model.
@@ -59,9 +60,9 @@ pub struct ModelArgs {
     /// --gpu-memory-utilization leaves on a GPU; at most what --max-num-seqs need]
     #[arg(long, value_name = "TOKENS")]
     pub kv_cache_tokens: Option<u64>,
-    /// Keep the model's shards in this folder, and load from them when they are there
-    #[arg(long, value_name = "DIR")]
-    pub shard_cache: Option<PathBuf>,
+    /// Whether shards are kept.
+    #[command(flatten)]
+    pub shard_cache: ShardCache,
     /// A rank that stands still for so long counts as lost
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     pub step_deadline: f32,
@@ -239,7 +240,7 @@ impl ModelArgs {
                  checkpoint again: binfer shard MODEL -o NEW_DIR --tp {ranks}"
             )));
         }
-        if self.shard_cache.is_some() {
+        if self.shard_cache.dir.is_some() {
             return Err(ConfigError(format!(
                 "--shard-cache: {path} holds shards already; leave the flag away"
             )));

@@ -72,6 +72,12 @@ impl Report {
         self.advance("sharding", (done, total));
     }
 
+    /// How far reading all weights is.
+    pub fn verifying(&self, done: u64, total: u64) {
+        let template = "verifying {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
+        self.advance(template, (done, total));
+    }
+
     /// How far a download is.
     pub fn downloading(&self, event: Event) {
         match event {

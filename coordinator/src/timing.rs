@@ -2,8 +2,9 @@
 //!
 //! Deliberately absent: measuring, which is the worker's.
 
-use std::fs::File;
 use std::path::PathBuf;
+
+use binfer_shard::files::overwrite;
 
 use crate::config::ConfigError;
 
@@ -34,7 +35,7 @@ impl Timing {
     /// Names the file that cannot be written.
     pub fn check(&self, world: usize) -> Result<(), ConfigError> {
         for path in (0..world).filter_map(|rank| self.trace_of(rank, world)) {
-            File::create(&path)
+            overwrite(&path)
                 .map_err(|error| ConfigError(format!("--trace: {}: {error}", path.display())))?;
         }
         Ok(())

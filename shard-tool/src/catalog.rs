@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::files::open_within;
 use crate::gguf::TensorInfo;
 use crate::{DType, Error, ErrorKind};
 
@@ -29,13 +30,25 @@ pub(crate) struct DataFile {
 }
 
 impl DataFile {
+    /// Opens a file of a model's folder: see [`open_within`].
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |error: io::Error| Error::io(path, "open", &error);
-        // Asked before opening: opening a pipe would wait for its writer.
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(Error::new(ErrorKind::Unsupported, "not a regular file").file(path));
-        }
-        let file = File::open(path).map_err(failed)?;
+        Self::opened(path, open_within(path))
+    }
+
+    /// Opens a file that the user named: it may be a link.
+    pub(crate) fn open_named(path: &Path) -> Result<Self, Error> {
+        let target = std::fs::canonicalize(path);
+        Self::opened(path, target.and_then(|target| open_within(&target)))
+    }
+
+    fn opened(path: &Path, file: io::Result<File>) -> Result<Self, Error> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidInput => {
+                Error::new(ErrorKind::Unsupported, error.to_string()).file(path)
+            }
+            _ => Error::io(path, "open", &error),
+        };
+        let file = file.map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         Ok(Self { path: path.to_path_buf(), file, bytes })
     }

@@ -13,6 +13,7 @@
 //! | [`hub`] | models by id from the Hugging Face hub, through its cache |
 //! | `catalog`, `pieces` | where tensors lie in files; positional reads |
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
+//! | [`files`] | writing and removing in folders that others may write to as well |
 //! | [`command`] | what `binfer shard` and `shard-tool` do |
 //! | [`shards`] | a checkpoint cut for a number of ranks: written, opened, verified |
 //! | `families` | the registry: settings -> spec, one table an architecture |
@@ -32,6 +33,7 @@ mod describe;
 pub mod dtype;
 mod error;
 mod families;
+pub mod files;
 pub mod fit;
 pub mod gguf;
 mod hf;

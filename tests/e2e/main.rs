@@ -58,6 +58,7 @@ mod run;
 mod scripted;
 mod shards;
 mod signals;
+mod sockets;
 mod strangers;
 mod text;
 mod timing;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::{Permit, Run, Scratch, binfer, repository};
 use crate::hub_server::{HubServer, REPOSITORY};
+use crate::scripted::rendezvous;
 
 #[derive(Parser, Debug)]
 struct Flags {
@@ -39,7 +40,7 @@ fn reported(path: &Path, flags: &[&str]) -> (Blueprint, Vec<u64>, Vec<u32>) {
     config.spawn = Spawn::Processes { program: env!("CARGO_BIN_EXE_binfer").into() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let facts = runtime.block_on(async {
-        let (fleet, facts) = Fleet::start(config, |_| ()).await.unwrap();
+        let (fleet, facts) = Fleet::start(config, rendezvous(), |_| ()).await.unwrap();
         fleet.stop("the test has seen enough").await;
         facts
     });

@@ -11,7 +11,9 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Spawn};
+use binfer_coordinator::fleet::{
+    Fleet, FleetConfig, FleetError, LoadConfig, Place, Rendezvous, Spawn,
+};
 use binfer_coordinator::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };
@@ -104,20 +106,21 @@ impl Cluster {
             runtime().block_on(serving).unwrap();
         });
 
-        let folder = std::env::temp_dir().join(format!("binfer-script-{:016x}", random()));
-        let fleet_config = fleet_config(setup.scripts.len(), folder.join("cluster.sock"));
+        let rendezvous = rendezvous();
+        let fleet_config = fleet_config(setup.scripts.len());
         let (attach, ready) = std_mpsc::channel();
         let workers: Vec<JoinHandle<()>> = (0..)
             .zip(setup.scripts)
             .map(|(rank, script)| {
-                let (rank, script, config) = (Rank(rank), *script, fleet_config.clone());
-                std::thread::spawn(move || runtime().block_on(work(rank, script, config)))
+                let (rank, script, world) = (Rank(rank), *script, fleet_config.world);
+                let dial = (rendezvous.address(), rendezvous.instance().to_owned());
+                std::thread::spawn(move || runtime().block_on(work(rank, script, world, dial)))
             })
             .collect();
         let sched = Scheduler::new(sched_config(setup)).unwrap();
         let served = std::thread::spawn(move || {
             runtime().block_on(async {
-                let (fleet, _) = Fleet::start(fleet_config, |_| ()).await?;
+                let (fleet, _) = Fleet::start(fleet_config, rendezvous, |_| ()).await?;
                 let text = TextStage::new(facts);
                 let fronts = Fronts::new(post, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
@@ -160,11 +163,6 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
-}
-
 fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
     ModelInfo {
         name: "script".into(),
@@ -177,13 +175,18 @@ fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
     }
 }
 
-/// Workers that dial in by themselves at `socket`.
-pub(crate) fn fleet_config(world: usize, socket: PathBuf) -> FleetConfig {
+/// Where workers of a test dial in.
+pub(crate) fn rendezvous() -> Rendezvous {
+    Rendezvous::new(&[Place { variable: None, folder: std::env::temp_dir() }]).unwrap()
+}
+
+/// Workers that dial in by themselves.
+pub(crate) fn fleet_config(world: usize) -> FleetConfig {
     FleetConfig {
         group: GroupId(0),
         epoch: Epoch(1),
         world,
-        spawn: Spawn::Elsewhere { instance: "of the test".into(), socket },
+        spawn: Spawn::Elsewhere,
         step_deadline: Duration::from_secs(30),
         attach_deadline: PATIENCE,
         load: LoadConfig {
@@ -217,8 +220,7 @@ fn sched_config(setup: Setup<'_>) -> SchedConfig {
 }
 
 /// A worker's life: dial in, handshake, plans.
-async fn work(rank: Rank, script: Script, config: FleetConfig) {
-    let Spawn::Elsewhere { instance, socket } = config.spawn else { unreachable!() };
+async fn work(rank: Rank, script: Script, world: usize, (socket, instance): (PathBuf, String)) {
     let (up, mut down) = dial(&socket, hello(rank, instance)).await;
     let mut beat = tokio::time::interval(Duration::from_millis(250));
     let (mut rows, mut operations) = (Vec::new(), 0);
@@ -233,7 +235,7 @@ async fn work(rank: Rank, script: Script, config: FleetConfig) {
         };
         let Ok(Some(message)) = message else { return };
         match message.message.unwrap() {
-            down::Message::Load(_) => loaded(rank, config.world, &up),
+            down::Message::Load(_) => loaded(rank, world, &up),
             down::Message::Allocate(_) => {
                 send(&up, up::Message::Ready(Ready { rank: rank.0, ..Ready::default() }))
             }
@@ -254,12 +256,7 @@ pub(crate) async fn dial(socket: &Path, hello: Hello) -> (UnboundedSender<Up>, S
     let (up, outgoing) = unbounded_channel();
     send(&up, up::Message::Hello(hello));
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    let channel = loop {
-        match endpoint.connect().await {
-            Ok(channel) => break channel,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+    let channel = endpoint.connect().await.unwrap();
     let outgoing = UnboundedReceiverStream::new(outgoing);
     let down = ClusterClient::new(channel).attach(outgoing).await.unwrap().into_inner();
     (up, down)

@@ -1,6 +1,7 @@
 //! `binfer shard`, and what is served from shards: the same bits, with the checkpoint gone.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -208,16 +209,6 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     let second = run(&tiny, "2");
     assert!(!second.stderr.contains("shards written"), "{second:?}");
     assert_eq!((second.stdout, names(Path::new(&cache))), (first.stdout.clone(), entries.clone()));
-    // What counts is what is cut, not where it lies.
-    let elsewhere = scratch.file("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
-    names(&tiny).iter().for_each(|name| {
-        fs::copy(tiny.join(name), elsewhere.join(name)).unwrap();
-    });
-    let third = run(&elsewhere, "2");
-    assert!(!third.stderr.contains("shards written"), "{third:?}");
-    assert_eq!((third.stdout, names(Path::new(&cache))), (first.stdout.clone(), entries.clone()));
-
     // Damage in the weights is noticed by whoever loads them: so they were loaded from there.
     let entry = Path::new(&cache).join(&entries[0]);
     let shard = entry.join("rank-1-of-2.safetensors");
@@ -233,8 +224,8 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
 
     fs::write(&shard, &good[..good.len() - 1]).unwrap();
     let cut_short = run(&tiny, "2");
-    assert!(cut_short.stderr.contains("--shard-cache: ignored: "), "{cut_short:?}");
-    assert!(cut_short.stderr.contains("1 bytes short"), "{cut_short:?}");
+    let said = cut_short.stderr.contains(": ignored; remove it to have it written anew");
+    assert!(said && cut_short.stderr.contains("1 bytes short"), "{cut_short:?}");
     assert_eq!(cut_short.stdout, first.stdout);
     assert_eq!(fs::metadata(&shard).unwrap().len(), good.len() as u64 - 1, "overwritten");
 
@@ -246,4 +237,68 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     let fourth = run(&tiny, "2");
     assert!(fourth.stderr.contains("is for other ranks: ignored"), "{fourth:?}");
     assert_eq!(fourth.stdout, first.stdout);
+}
+
+#[test]
+fn a_cache_entry_is_ignored_once_its_checkpoint_has_changed() {
+    let _permit = Permit::one();
+    let scratch = Scratch::new("shards-changed");
+    let (cache, model) = (scratch.arg("cache"), scratch.file("model"));
+    let tiny = repository("tests/fixtures/tiny/qwen3");
+    fs::create_dir(&model).unwrap();
+    for name in names(&tiny) {
+        fs::copy(tiny.join(&name), model.join(name)).unwrap();
+    }
+    let run = |flags: &[&str]| {
+        let args = ["run", model.to_str().unwrap(), "ships", "--max-tokens", "2", "-v"];
+        Run::good(&[&args[..], &["--shard-cache", &cache], flags].concat()).stderr
+    };
+    assert!(run(&[]).contains("shards written"));
+    let entry = Path::new(&cache).join(&names(Path::new(&cache))[0]);
+    let written = fs::metadata(entry.join("manifest.json")).unwrap().modified().unwrap();
+    assert!(!run(&[]).contains("--shard-cache"));
+
+    // The same bytes at another time and place: only reading them can tell.
+    let weights = model.join("model.safetensors");
+    let copy = scratch.file("copy");
+    fs::copy(&weights, &copy).unwrap();
+    fs::rename(&copy, &weights).unwrap();
+    let said = run(&[]);
+    let why = "model.safetensors (time of change, inode) changed since it was cut";
+    assert!(said.contains(why) && said.contains("--shard-cache-verify finds out"), "{said}");
+    let said = run(&["--shard-cache-verify"]);
+    assert!(said.contains("shards verified") && !said.contains("ignored"), "{said}");
+    // Other bytes, outside of the sample that names the entry.
+    let bytes = fs::metadata(&weights).unwrap().len();
+    let file = fs::File::options().read(true).write(true).open(&weights).unwrap();
+    let header = &mut [0; 8];
+    file.read_exact_at(header, 0).unwrap();
+    let first = 8 + u64::from_le_bytes(*header);
+    assert!(first < bytes);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, first).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], first).unwrap();
+    let said = run(&["--shard-cache-verify"]);
+    assert!(said.contains("its bytes are not those that the entry was cut from"), "{said}");
+    file.write_all_at(&byte, first).unwrap();
+
+    for (name, text) in
+        [("generation_config.json", "{\"top_p\": 0.5}"), ("chat_template.jinja", "x")]
+    {
+        let path = model.join(name);
+        let good = fs::read(&path).ok();
+        fs::write(&path, text).unwrap();
+        let said = run(&["--shard-cache-verify"]);
+        assert!(
+            said.contains(&format!("{name} changed since it was cut: ignored; remove it")),
+            "{said}"
+        );
+        match good {
+            Some(good) => fs::write(path, good).unwrap(),
+            None => fs::remove_file(path).unwrap(),
+        }
+    }
+    assert!(run(&["--shard-cache-verify"]).contains("shards verified"));
+    let now = fs::metadata(entry.join("manifest.json")).unwrap().modified().unwrap();
+    assert_eq!((now, names(Path::new(&cache)).len()), (written, 1), "written anew");
 }

@@ -53,4 +53,13 @@ fn a_trace_that_cannot_be_written_is_refused_before_anything_starts() {
     let run = Run::of(&["run", "demo", "Once", "--trace", "/nowhere/at/all.json"]);
     assert_eq!(run.status.code(), Some(78));
     assert!(run.stderr.contains("--trace: /nowhere/at/all.json: "), "{}", run.stderr);
+    // The name of a rank's file can be foreseen.
+    let scratch = Scratch::new("timing-planted");
+    let precious = scratch.file("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    std::fs::hard_link(&precious, scratch.file("steps.json.rank-1")).unwrap();
+    let run = Run::of(&["run", "demo", "Once", "--tp", "2", "--trace", &scratch.arg("steps.json")]);
+    assert_eq!(run.status.code(), Some(78));
+    assert!(run.stderr.contains("steps.json.rank-1: ") && run.stderr.contains("a second name"));
+    assert_eq!(std::fs::read(precious).unwrap(), b"precious");
 }

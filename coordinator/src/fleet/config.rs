@@ -34,13 +34,8 @@ pub enum Spawn {
         /// The program, usually `/proc/self/exe`.
         program: PathBuf,
     },
-    /// Somebody else starts them, with the socket's path and the instance token.
-    Elsewhere {
-        /// What they must say in `Hello`.
-        instance: String,
-        /// Where the socket is made.
-        socket: PathBuf,
-    },
+    /// Somebody else starts them, with the rendezvous' address and instance token.
+    Elsewhere,
 }
 
 /// What a rank loads and how much it may take.

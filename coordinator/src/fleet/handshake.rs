@@ -11,6 +11,7 @@ use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 
 use super::config::{CudaConfig, FleetConfig};
 use super::error::FleetError;
+use super::rendezvous::Rendezvous;
 use super::server::Connection;
 use super::{Fleet, Watch, rank_id};
 
@@ -39,18 +40,20 @@ pub struct Facts {
 }
 
 impl Fleet {
-    /// Starts workers and brings them to `Ready`; `progress` hears how loading goes.
+    /// Starts workers and brings them to `Ready`; `progress` hears how loading goes. They dial in
+    /// at `rendezvous`.
     pub async fn start(
         config: FleetConfig,
+        rendezvous: Rendezvous,
         mut progress: impl FnMut(LoadProgress),
     ) -> Result<(Self, Facts), FleetError> {
         let deadline = config.attach_deadline;
-        let mut fleet = Self::launch(config)?;
+        let mut fleet = Self::launch(config, rendezvous)?;
         tokio::time::timeout(deadline, fleet.attach_all()).await.map_err(|_| {
             let missing = fleet.peers.iter().position(Option::is_none).unwrap_or(0);
             FleetError::worker(missing, format!("did not dial in within {deadline:?}"))
         })??;
-        fleet.socket = None;
+        fleet.rendezvous = None;
         fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
         let facts = fleet.load_all(&mut progress).await?;
         let ready = fleet.ready_all(&facts).await?;
@@ -111,7 +114,8 @@ impl Fleet {
         let stranger = self.strangers.iter().position(|(known, _)| *known == connection)?;
         let (_, down) = self.strangers.swap_remove(stranger);
         let up::Message::Hello(hello) = message else { return None };
-        if hello.instance != self.instance {
+        let awaited = self.rendezvous.as_ref().map(Rendezvous::instance);
+        if awaited != Some(hello.instance.as_str()) {
             return None;
         }
         let wanted = hello.wanted_rank.map(|rank| rank as usize);

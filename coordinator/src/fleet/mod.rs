@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod gather;
 mod handshake;
+mod rendezvous;
 mod server;
 mod socket;
 mod spawn;
@@ -23,10 +24,11 @@ use tokio::time::Interval;
 pub use config::{CudaConfig, FleetConfig, LoadConfig, Spawn};
 pub use error::FleetError;
 pub use handshake::{Facts, LoadProgress};
+pub use rendezvous::{Place, Rendezvous};
 pub use spawn::through_pipe;
 
 use gather::Gather;
-use server::{Connection, Downlink, Incoming, SocketDir};
+use server::{Connection, Downlink, Incoming};
 use spawn::{Program, Worker};
 use watch::Watch;
 
@@ -51,13 +53,12 @@ pub struct Fleet {
     strangers: Vec<(Connection, Downlink)>,
     /// By rank.
     peers: Vec<Option<(Connection, Downlink)>>,
-    instance: String,
     gather: Gather,
     watch: Watch,
     tick: Interval,
     suspects: Vec<Suspect>,
-    /// Until all workers have dialled in: afterwards a kill leaves nothing behind.
-    socket: Option<SocketDir>,
+    /// Where workers dial in, until all have.
+    rendezvous: Option<Rendezvous>,
 }
 
 /// A rank that failed or fell silent, to be blamed unless a better reason turns up.
@@ -70,20 +71,15 @@ struct Suspect {
 }
 
 impl Fleet {
-    /// Opens the socket and starts the processes; `handshake` does the rest.
-    fn launch(config: FleetConfig) -> Result<Self, FleetError> {
+    /// Listens and starts the processes; `handshake` does the rest.
+    fn launch(config: FleetConfig, rendezvous: Rendezvous) -> Result<Self, FleetError> {
         let (send, events) = unbounded_channel();
-        let (instance, socket) = match &config.spawn {
-            Spawn::Processes { .. } => crate::config::fresh_socket(),
-            Spawn::Elsewhere { instance, socket } => (instance.clone(), socket.clone()),
-        };
-        let dir = SocketDir::create(&socket)?;
-        server::listen(&socket, send.clone())?;
+        server::listen(&rendezvous, send.clone())?;
         let mut workers = Vec::new();
         if let Spawn::Processes { program } = &config.spawn {
             let shares_gpu = config.load.cuda.as_ref().is_some_and(|cuda| cuda.is_shared);
-            let (path, socket, instance) = (program.as_path(), socket.as_path(), &*instance);
-            let program = Program { path, socket, instance, shares_gpu };
+            let (path, socket) = (program.as_path(), &*rendezvous.address());
+            let program = Program { path, socket, instance: rendezvous.instance(), shares_gpu };
             for rank in 0..config.world {
                 workers.push(Worker::start(program, rank, send.clone())?);
             }
@@ -99,11 +95,10 @@ impl Fleet {
             workers,
             ended: 0,
             strangers: Vec::new(),
-            instance,
             watch,
             tick,
             suspects: Vec::new(),
-            socket: Some(dir),
+            rendezvous: Some(rendezvous),
         })
     }
 

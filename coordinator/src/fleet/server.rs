@@ -1,23 +1,21 @@
-//! The gRPC side of the fleet: accepts workers on a Unix socket in a folder of mode 0700.
+//! The gRPC side of the fleet: accepts workers where they dial in.
 //!
 //! Every message of every worker goes into one channel, tagged with its connection; the fleet reads
 //! it in its own pace. Deliberately absent: any reaction to a message.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use binfer_proto::MESSAGE_BYTES_MAX;
 use binfer_proto::cluster::cluster_server::{Cluster, ClusterServer};
 use binfer_proto::cluster::{Down, Up, down, up};
-use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{UnboundedReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::FleetError;
+use super::rendezvous::Rendezvous;
 use super::socket::WorkerSocket;
 
 /// A connection of a worker, in the order of their coming.
@@ -48,32 +46,13 @@ impl Downlink {
     }
 }
 
-/// The folder with the socket; it goes when this does.
-#[derive(Debug)]
-pub(super) struct SocketDir(PathBuf);
-
-impl SocketDir {
-    /// Makes the folder that `socket` will lie in, for this user alone.
-    pub(super) fn create(socket: &Path) -> Result<Self, FleetError> {
-        let dir = socket.parent().unwrap_or(Path::new("/")).to_owned();
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|error| FleetError::Local(format!("{}: {error}", dir.display())))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for SocketDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Starts to accept workers on `socket`, on the current runtime.
-pub(super) fn listen(socket: &Path, events: UnboundedSender<Incoming>) -> Result<(), FleetError> {
-    let listener = UnixListener::bind(socket)
-        .map_err(|error| FleetError::Local(format!("{}: {error}", socket.display())))?;
+/// Starts to accept workers, on the current runtime.
+pub(super) fn listen(
+    rendezvous: &Rendezvous,
+    events: UnboundedSender<Incoming>,
+) -> Result<(), FleetError> {
+    let listener = rendezvous.listener();
+    let listener = listener.map_err(|error| FleetError::Local(format!("listening: {error}")))?;
     let service = ClusterServer::new(Service { events, connections: AtomicU64::new(0) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

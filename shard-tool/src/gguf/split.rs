@@ -54,7 +54,7 @@ const WAY_OUT: &str = "put all parts of one model, under their own names, into o
 /// Opens a GGUF file, and all its other parts where it is one of several. The header is that of
 /// the file, or of the first part.
 pub(crate) fn open(path: &Path) -> Result<(Gguf, Catalog), Error> {
-    let (file, gguf) = read(path)?;
+    let (file, gguf) = read(DataFile::open_named(path)?)?;
     let mut catalog = Catalog::default();
     let Some(split) = Split::of(&gguf, path)? else {
         catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
@@ -73,9 +73,8 @@ pub(crate) fn open(path: &Path) -> Result<(Gguf, Catalog), Error> {
     Ok((first, catalog))
 }
 
-fn read(path: &Path) -> Result<(DataFile, Gguf), Error> {
-    let file = DataFile::open(path)?;
-    let gguf = Gguf::read(&file.file, path, file.bytes)?;
+fn read(file: DataFile) -> Result<(DataFile, Gguf), Error> {
+    let gguf = Gguf::read(&file.file, &file.path, file.bytes)?;
     Ok((file, gguf))
 }
 
@@ -135,7 +134,7 @@ impl Split {
     /// Adds a part's tensors, if it is the part that its name says.
     fn add(&self, number: u32, catalog: &mut Catalog) -> Result<Gguf, Error> {
         let path = self.path(number);
-        let (file, gguf) = read(&path)?;
+        let (file, gguf) = read(DataFile::open(&path)?)?;
         for (key, wanted) in [(NUMBER, number), (COUNT, self.count), (TENSORS, self.tensors)] {
             let said = gguf.metadata.u32(key)?;
             if said != Some(wanted) {

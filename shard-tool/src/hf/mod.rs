@@ -8,7 +8,6 @@ mod config;
 mod index;
 pub(crate) mod safetensors;
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -16,6 +15,7 @@ pub(crate) use config::Config;
 pub(crate) use index::ANOTHER_MODEL;
 
 use crate::catalog::{Catalog, DataFile};
+use crate::files::open_within;
 use crate::{DType, Error, ErrorKind};
 use safetensors::Input;
 
@@ -44,6 +44,18 @@ pub(crate) const TEXTS: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
+];
+
+/// Those of [`TEXTS`] that decide what is served: a folder that lacks one may answer otherwise.
+pub(crate) const SERVED: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
 ];
 
 /// The settings of the model in a folder, and their text.
@@ -126,7 +138,7 @@ fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
 pub(crate) fn bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::io(path, "read", &error);
     let mut text = Vec::new();
-    let file = File::open(path).map_err(failed)?;
+    let file = open_within(path).map_err(failed)?;
     file.take(bytes_max + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > bytes_max {
         let cause = format!("it is longer than {bytes_max} bytes");

@@ -1,33 +1,42 @@
 //! The cache on disk, in the layout that Hugging Face's own library has, so that both share it.
 //!
-//! `models--ORG--NAME/` has `blobs/<etag>`, `snapshots/<commit>/<path>` (links to blobs) and
-//! `refs/<revision>` (a commit). A blob has its name only once it is whole and checked, so a link
-//! that resolves is a file to rely on.
+//! `models--ORG--NAME/` has `blobs/<etag>`, `snapshots/<commit>/<path>` (links to blobs),
+//! `refs/<revision>` (a commit) and `.no_exist/<commit>/<path>` (what the commit is known to lack).
+//! A blob has its name only once it is whole and checked, so a link that resolves is a file to rely
+//! on. Others may write to the cache too: see [`crate::files`].
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FileType;
 
 use super::HubError;
 use super::id::{ModelId, is_commit};
+use crate::files::{Dir, is_random_name, random_name};
 
 /// Folders within folders of a snapshot that are looked into.
 const DEPTH_MAX: u32 = 8;
+const ABSENT: &str = ".no_exist";
+/// Not the library's lock, which is one a file and not relied on there: it renames whole files into
+/// place as this does.
+const LOCK: &str = "binfer.lock";
+/// Begins and ends the names of what is about to be put in its place; one is there for moments.
+const TEMPORARY: (&str, &str) = (".binfer.", ".tmp");
 
 /// One repository's part of the cache.
 #[derive(Debug)]
 pub(super) struct Repository {
+    cache: PathBuf,
+    /// Name of its folder.
+    folder: String,
     dir: PathBuf,
-    lock: PathBuf,
 }
 
 impl Repository {
     pub(super) fn new(cache: &Path, id: &ModelId) -> Self {
         let folder = format!("models--{}--{}", id.org, id.name);
-        // Not the library's lock, which is one a file and not relied on there: it renames whole
-        // files into place as this does.
-        let lock = cache.join(".locks").join(&folder).join("binfer.lock");
-        Self { dir: cache.join(folder), lock }
+        Self { cache: cache.to_path_buf(), dir: cache.join(&folder), folder }
     }
 
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
@@ -49,58 +58,6 @@ impl Repository {
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Notes what a revision stands for.
-    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
-        if is_commit(revision) {
-            return Ok(());
-        }
-        let path = self.dir.join("refs").join(revision);
-        let failed = HubError::cache(&path);
-        let write = || {
-            make_parent(&path)?;
-            let fresh = path.with_added_extension("binfer");
-            fs::write(&fresh, commit)?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(failed)
-    }
-
-    /// Makes `snapshots/<commit>/<name>` a link to a blob.
-    pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<(), HubError> {
-        let path = self.snapshot(commit).join(name);
-        let up = "../".repeat(2 + name.matches('/').count());
-        let failed = HubError::cache(&path);
-        let link = || {
-            make_parent(&path)?;
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), &path)
-        };
-        if path.is_file() { Ok(()) } else { link().map_err(failed) }
-    }
-
-    /// Keeps other binfer processes from writing to this repository; `waiting` is called before
-    /// the wait for one that does.
-    pub(super) fn lock(&self, waiting: impl FnOnce()) -> Result<File, HubError> {
-        let take = || {
-            make_parent(&self.lock)?;
-            fs::create_dir_all(self.dir.join("blobs"))?;
-            let file = File::options().create(true).append(true).open(&self.lock)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    waiting();
-                    file.lock()?;
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            Ok(file)
-        };
-        take().map_err(HubError::cache(&self.lock))
-    }
-
     /// Paths of the files that a snapshot has, those whose blobs are missing left out.
     pub(super) fn files(&self, commit: &str) -> Vec<String> {
         let mut found = Vec::new();
@@ -108,6 +65,127 @@ impl Repository {
         found.sort();
         found
     }
+
+    /// Whether a commit is known to have no such file.
+    pub(super) fn lacks(&self, commit: &str, name: &str) -> bool {
+        self.dir.join(ABSENT).join(commit).join(name).exists()
+    }
+
+    /// Notes that a commit has no such files.
+    pub(super) fn note_absent(&self, commit: &str, names: &[&str]) -> io::Result<()> {
+        let root = Dir::open(&self.cache)?.enter(&self.folder)?;
+        let absent = root.enter_or_make(ABSENT)?.enter_or_make(commit)?;
+        for name in names {
+            match absent.create(name) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps other binfer processes from writing to this repository; `waiting` is called before
+    /// the wait for one that does.
+    pub(super) fn lock(&self, waiting: impl FnOnce()) -> Result<Locked<'_>, HubError> {
+        let take = || {
+            let cache = Dir::open_or_make(&self.cache)?;
+            let lock =
+                cache.enter_or_make(".locks")?.enter_or_make(&self.folder)?.open_lock(LOCK)?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    waiting();
+                    lock.lock()?;
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            let root = cache.enter_or_make(&self.folder)?;
+            let blobs = root.enter_or_make("blobs")?;
+            clear(&root)?;
+            Ok(Locked { repository: self, root, blobs, _lock: lock })
+        };
+        take().map_err(HubError::cache(&self.dir))
+    }
+}
+
+/// A repository that no other binfer process writes to meanwhile.
+#[derive(Debug)]
+pub(super) struct Locked<'a> {
+    pub(super) repository: &'a Repository,
+    root: Dir,
+    pub(super) blobs: Dir,
+    _lock: File,
+}
+
+impl Locked<'_> {
+    /// Notes what a revision stands for.
+    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+        if is_commit(revision) {
+            return Ok(());
+        }
+        let write = || {
+            let (folder, name) = self.place(&["refs"], revision)?;
+            let fresh = temporary();
+            self.root.create(&fresh)?.write_all(commit.as_bytes())?;
+            self.root.rename(&fresh, &folder, name)
+        };
+        write().map_err(HubError::cache(&self.repository.dir.join("refs").join(revision)))
+    }
+
+    /// Makes `snapshots/<commit>/<name>` a link to a blob. What leads to a file already is left, and
+    /// so is what is no link.
+    pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<(), HubError> {
+        let path = self.repository.snapshot(commit).join(name);
+        let up = "../".repeat(2 + name.matches('/').count());
+        let target = format!("{up}blobs/{etag}");
+        let link = || {
+            let (folder, last) = self.place(&["snapshots", commit], name)?;
+            match folder.link(&target, last) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                outcome => return outcome,
+            }
+            if folder.target(last)?.is_none() {
+                return Err(io::Error::other("neither a file nor a link, in the place of one"));
+            }
+            // A link that leads nowhere: what it led to was removed.
+            let fresh = temporary();
+            self.root.link(&target, &fresh)?;
+            self.root.rename(&fresh, &folder, last)
+        };
+        if path.is_file() { Ok(()) } else { link().map_err(HubError::cache(&path)) }
+    }
+
+    /// The folder for a path below `above`, and the path's last name.
+    fn place<'p>(&self, above: &[&str], path: &'p str) -> io::Result<(Dir, &'p str)> {
+        let (folders, last) = path.rsplit_once('/').unwrap_or(("", path));
+        let below = folders.split('/').filter(|name| !name.is_empty());
+        let mut names = above.iter().copied().chain(below);
+        // There is one at least.
+        let first = self.root.enter_or_make(names.next().unwrap_or("refs"))?;
+        let folder = names.try_fold(first, |folder, name| folder.enter_or_make(name))?;
+        Ok((folder, last))
+    }
+}
+
+fn temporary() -> String {
+    let (before, after) = TEMPORARY;
+    format!("{before}{}{after}", random_name())
+}
+
+/// Removes what a killed process was about to put in its place: nobody else can, under the lock.
+fn clear(root: &Dir) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    let (before, after) = TEMPORARY;
+    let middle = |name: &str| Some(name.strip_prefix(before)?.strip_suffix(after)?.to_owned());
+    for name in root.names()?.iter().filter(|name| middle(name).is_some_and(|m| is_random_name(&m)))
+    {
+        let Some(stat) = root.stat(name)? else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if stat.st_uid == own && matches!(kind, FileType::RegularFile | FileType::Symlink) {
+            root.remove(name)?;
+        }
+    }
+    Ok(())
 }
 
 fn walk(dir: &Path, prefix: &str, depth: u32, found: &mut Vec<String>) {
@@ -119,8 +197,4 @@ fn walk(dir: &Path, prefix: &str, depth: u32, found: &mut Vec<String>) {
             walk(&path, &format!("{prefix}{name}/"), depth - 1, found);
         }
     }
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
 }

@@ -35,7 +35,12 @@ pub(super) struct Counter<'a> {
     pub(super) bytes_done: AtomicU64,
 }
 
-impl Counter<'_> {
+impl<'a> Counter<'a> {
+    /// Nothing is there yet.
+    pub(super) fn new(watch: &'a (dyn Fn(Event) + Sync), bytes_total: u64) -> Self {
+        Self { watch, bytes_total, bytes_done: AtomicU64::new(0) }
+    }
+
     /// Bytes that were there before.
     pub(super) fn found(&self, bytes: u64) {
         let (bytes_done, bytes_total) = (self.count(bytes), self.bytes_total);
@@ -53,14 +58,14 @@ impl Counter<'_> {
 }
 
 /// A file and how many of its pieces are not there yet.
-struct Open {
-    partial: Partial,
+struct Open<'a> {
+    partial: Partial<'a>,
     left: AtomicUsize,
 }
 
 impl Download<'_> {
     /// Fetches what is missing of all files and makes them blobs.
-    pub(super) fn run(&self, partials: Vec<Partial>) -> Result<(), HubError> {
+    pub(super) fn run(&self, partials: Vec<Partial<'_>>) -> Result<(), HubError> {
         let mut files = Vec::with_capacity(partials.len());
         let (mut pieces, mut found) = (Vec::new(), 0);
         for partial in partials {
@@ -91,7 +96,7 @@ impl Download<'_> {
     }
 
     /// Fetches what is missing of a piece, however often the connection breaks.
-    fn piece(&self, partial: &Partial, piece: u64, stop: &Stop) -> Result<(), HubError> {
+    fn piece(&self, partial: &Partial<'_>, piece: u64, stop: &Stop) -> Result<(), HubError> {
         let name = partial.remote().name.as_str();
         let mut retry = Retry::new(stop);
         let mut missing = partial.missing(piece)?;
@@ -114,7 +119,7 @@ impl Download<'_> {
     /// One request: writes what comes and moves the start of `missing` along.
     fn stretch(
         &self,
-        partial: &Partial,
+        partial: &Partial<'_>,
         piece: u64,
         missing: &mut Range<u64>,
         stop: &Stop,
@@ -164,7 +169,8 @@ pub(super) fn check_range(
     }
     let expected = format!("bytes {}-{}/{file_bytes}", wanted.start, wanted.end - 1);
     let said = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    if answer.status() != StatusCode::PARTIAL_CONTENT || said != Some(&expected) {
+    let fits = said.is_some_and(|said| is_range(said, wanted, file_bytes));
+    if answer.status() != StatusCode::PARTIAL_CONTENT || !fits {
         let said = said.unwrap_or("no range");
         return Err(format!("the server sends {said} where {expected} was asked for"));
     }
@@ -174,6 +180,21 @@ pub(super) fn check_range(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a `Content-Range` says so; a server need not know how long the file is.
+fn is_range(said: &str, wanted: &Range<u64>, file_bytes: u64) -> bool {
+    let parse = || {
+        let (unit, rest) = said.trim().split_once(' ')?;
+        let (range, whole) = rest.trim().split_once('/')?;
+        let (start, last) = range.split_once('-')?;
+        let fits = unit.eq_ignore_ascii_case("bytes")
+            && start.parse() == Ok(wanted.start)
+            && last.parse() == Ok(wanted.end - 1)
+            && (whole == "*" || whole.parse() == Ok(file_bytes));
+        Some(fits)
+    };
+    parse().unwrap_or(false)
 }
 
 /// Does something for each of `items` on a few threads; the first failure stops all.
@@ -199,4 +220,20 @@ where
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_range_may_leave_the_length_open() {
+        for said in ["bytes 5-9/20", "bytes 5-9/*", "Bytes 5-9/*", " bytes  5-9/20 "] {
+            assert!(is_range(said, &(5..10), 20), "{said}");
+        }
+        for said in ["", "bytes", "bytes 5-9", "bytes */20", "bytes 5-10/20", "items 5-9/20"] {
+            assert!(!is_range(said, &(5..10), 20), "{said}");
+        }
+        assert!(!is_range("bytes 5-9/21", &(5..10), 20));
+    }
 }

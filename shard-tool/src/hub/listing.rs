@@ -44,12 +44,23 @@ pub(super) struct Listing<'a> {
 impl<'a> Listing<'a> {
     /// Asks for what the hub has under this id.
     pub(super) fn of(client: &'a Client, id: &'a ModelId) -> Result<Self, HubError> {
+        Self::ask(client, id, &Stop::default())
+    }
+
+    /// The same, but what fails once is not tried again.
+    pub(super) fn once(client: &'a Client, id: &'a ModelId) -> Result<Self, HubError> {
+        let stop = Stop::default();
+        stop.set();
+        Self::ask(client, id, &stop)
+    }
+
+    fn ask(client: &'a Client, id: &'a ModelId, stop: &Stop) -> Result<Self, HubError> {
         let (endpoint, repository) = (client.endpoint(), id.repository());
         let revision = percent(&id.revision, false);
         let url = format!("{endpoint}/api/models/{repository}/revision/{revision}");
         let name = id.to_string();
         let target = Target { url: &url, name: &name };
-        let text = Retry::until(&Stop::default(), &name, || client.text(target))?;
+        let text = Retry::until(stop, &name, || client.text(target))?;
         let refuse = |cause: String| HubError::Answer(format!("{id}: the hub's listing: {cause}"));
         let info: ModelInfo =
             serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;

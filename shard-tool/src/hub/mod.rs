@@ -8,6 +8,7 @@
 //! | `client` | HTTP: redirects, token, what a status means |
 //! | `retry` | what is tried again, and when |
 //! | `cache` | the cache's layout on disk |
+//! | `cached` | what the cache has of a model, and what may be missing |
 //! | `download`, `partial` | pieces of files over several connections; files on their way |
 //! | `remote` | settings and headers alone, before anything is downloaded |
 //!
@@ -15,6 +16,7 @@
 //! (the hub serves the same bytes over HTTP), and the environment: settings are arguments.
 
 mod cache;
+mod cached;
 mod client;
 mod download;
 mod error;
@@ -28,14 +30,15 @@ mod select;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 
+pub use cached::Model;
 pub use error::HubError;
 pub use id::ModelId;
 pub use ureq::Proxy;
 
 use crate::hf;
-use cache::Repository;
+use cache::{Locked, Repository};
+use cached::Cached;
 use client::Client;
 use download::{Counter, Download};
 use listing::Listing;
@@ -55,8 +58,8 @@ pub struct HubSettings {
     pub cache: PathBuf,
     /// `HF_TOKEN`; shown to the endpoint alone.
     pub token: Option<String>,
-    /// `HF_HUB_OFFLINE`: nothing is asked of the hub.
-    pub offline: bool,
+    /// The variable that says that nothing is asked of the hub, if one does.
+    pub offline: Option<&'static str>,
     /// Content of `SSL_CERT_FILE`: roots to trust instead of Mozilla's.
     pub roots_pem: Option<Vec<u8>>,
     /// What `HTTPS_PROXY` and its kin say.
@@ -98,7 +101,7 @@ pub enum Event {
 pub struct Hub {
     client: Client,
     cache: PathBuf,
-    offline: bool,
+    offline: Option<&'static str>,
 }
 
 impl Hub {
@@ -115,33 +118,21 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Self::pull`]; [`HubError::Offline`] when the cache lacks it and nothing may be asked.
-    pub fn model(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<PathBuf, HubError> {
-        match self.cached(id) {
-            Some(path) => Ok(path),
-            None => self.pull(id, watch),
+    pub fn model(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<Model, HubError> {
+        match self.look(id) {
+            Cached::Whole(path) => Ok(Model { path, note: None }),
+            Cached::Unsure(unsure) => Ok(self.complete(id, unsure, watch)),
+            Cached::Lacking(_) => Ok(Model { path: self.pull(id, watch)?, note: None }),
         }
     }
 
-    /// The model's folder or GGUF file, if the cache has all of it. Whether the one GGUF file there
-    /// is the one that the repository would give, only the hub knows, where it may be asked.
+    /// The model's folder or GGUF file, if the cache has enough of it to serve.
     #[must_use]
     pub fn cached(&self, id: &ModelId) -> Option<PathBuf> {
-        let repository = Repository::new(&self.cache, id);
-        let commit = repository.commit(&id.revision)?;
-        let files = repository.files(&commit);
-        let snapshot = repository.snapshot(&commit);
-        match wanted(id, &files).ok()? {
-            Wanted::Gguf(_) if id.tag.is_none() && !self.offline => None,
-            Wanted::Gguf(parts) => Some(snapshot.join(&parts[0])),
-            Wanted::Folder { texts, weights } => {
-                let index = snapshot.join(hf::INDEX);
-                let whole = weights == Weights::One
-                    || hf::index_files(&index).is_ok_and(|names| {
-                        names.iter().all(|name| files.binary_search(name).is_ok())
-                    });
-                let tokenizer = texts.iter().any(|text| text == "tokenizer.json");
-                (whole && tokenizer).then_some(snapshot)
-            }
+        match self.look(id) {
+            Cached::Whole(path) => Some(path),
+            Cached::Unsure(unsure) => Some(unsure.path),
+            Cached::Lacking(_) => None,
         }
     }
 
@@ -151,7 +142,7 @@ impl Hub {
     /// # Errors
     /// Every kind; see [`HubError`].
     pub fn pull(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<PathBuf, HubError> {
-        if self.offline
+        if self.offline.is_some()
             && let Some(path) = self.cached(id)
         {
             return Ok(path);
@@ -159,34 +150,30 @@ impl Hub {
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
         let repository = Repository::new(&self.cache, id);
-        let _lock = repository.lock(|| watch(Event::Waiting))?;
-        let (texts, weights) = self.files(&found, &repository)?;
+        let locked = repository.lock(|| watch(Event::Waiting))?;
+        let (texts, weights) = self.files(&found, &locked)?;
         let bytes = |files: &[RemoteFile]| files.iter().map(|file| file.bytes).sum::<u64>();
-        let bytes_total = bytes(&texts) + bytes(&weights);
-        let counter = Counter { watch, bytes_total, bytes_done: AtomicU64::new(0) };
+        let counter = Counter::new(watch, bytes(&texts) + bytes(&weights));
         // Weights last: a snapshot that has them is whole.
         for files in [&texts, &weights] {
-            self.fetch(&found, &repository, files, &counter)?;
+            self.fetch(&found, &locked, files, &counter)?;
         }
-        repository.set_commit(&id.revision, &found.commit)?;
+        locked.set_commit(&id.revision, &found.commit)?;
         let snapshot = repository.snapshot(&found.commit);
-        Ok(if texts.is_empty() { snapshot.join(&weights[0].name) } else { snapshot })
-    }
-
-    fn refuse_offline(&self, id: &ModelId) -> Result<(), HubError> {
-        if !self.offline {
-            return Ok(());
+        if texts.is_empty() {
+            return Ok(snapshot.join(&weights[0].name));
         }
-        let cache = self.cache.display();
-        let cause = format!("{id}: not, or not whole, in {cache}, and HF_HUB_OFFLINE is set");
-        Err(HubError::Offline(cause))
+        let absent = |name: &&str| !found.paths.iter().any(|path| path == name);
+        let absent: Vec<&str> = hf::SERVED.iter().copied().filter(absent).collect();
+        let noted = repository.note_absent(&found.commit, &absent);
+        noted.map_err(HubError::cache(&snapshot)).map(|()| snapshot)
     }
 
     /// The files that serving needs: small ones, then weights. A GGUF model has the latter only.
     fn files(
         &self,
         found: &Listing<'_>,
-        repository: &Repository,
+        locked: &Locked<'_>,
     ) -> Result<(Vec<RemoteFile>, Vec<RemoteFile>), HubError> {
         match wanted(found.id, &found.paths)? {
             Wanted::Gguf(parts) => Ok((Vec::new(), found.describe(&parts)?)),
@@ -198,10 +185,8 @@ impl Hub {
                 let texts = found.describe(&texts)?;
                 let index = texts.iter().filter(|file| file.name == hf::INDEX);
                 let index: Vec<RemoteFile> = index.cloned().collect();
-                let nobody =
-                    Counter { watch: &|_| {}, bytes_total: 0, bytes_done: AtomicU64::new(0) };
-                self.fetch(found, repository, &index, &nobody)?;
-                let path = repository.snapshot(&found.commit).join(hf::INDEX);
+                self.fetch(found, locked, &index, &Counter::new(&|_| {}, 0))?;
+                let path = locked.repository.snapshot(&found.commit).join(hf::INDEX);
                 let names = hf::index_files(&path)
                     .map_err(|error| HubError::Unfit(format!("{}: {error}", found.id)))?;
                 if names.len() > FILES_MAX {
@@ -217,25 +202,24 @@ impl Hub {
     fn fetch(
         &self,
         found: &Listing<'_>,
-        repository: &Repository,
+        locked: &Locked<'_>,
         files: &[RemoteFile],
         counter: &Counter<'_>,
     ) -> Result<(), HubError> {
-        let mut missing: BTreeMap<&str, Partial> = BTreeMap::new();
+        let mut missing: BTreeMap<&str, Partial<'_>> = BTreeMap::new();
         for file in files {
-            let blob = repository.blob(&file.etag);
-            if is_whole(&blob, file.bytes) {
+            if is_whole(&locked.repository.blob(&file.etag), file.bytes) {
                 counter.found(file.bytes);
             } else if missing.contains_key(file.etag.as_str()) {
                 counter.found(file.bytes); // the same content under another name
             } else {
-                missing.insert(&file.etag, Partial::open(file, blob)?);
+                missing.insert(&file.etag, Partial::open(file, &locked.blobs)?);
             }
         }
         let url = |name: &str| found.url(name);
-        let mut partials: Vec<Partial> = missing.into_values().collect();
+        let mut partials: Vec<Partial<'_>> = missing.into_values().collect();
         partials.sort_by_key(|partial| partial.remote().name.clone());
         Download { client: &self.client, url: &url, counter }.run(partials)?;
-        files.iter().try_for_each(|file| repository.link(&found.commit, &file.name, &file.etag))
+        files.iter().try_for_each(|file| locked.link(&found.commit, &file.name, &file.etag))
     }
 }

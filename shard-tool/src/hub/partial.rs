@@ -1,12 +1,12 @@
 //! A file that is being downloaded: its bytes so far, and which those are.
 //!
-//! It lies beside its future blob as `<etag>.binfer.incomplete`: the file's own bytes, written at
-//! their places by several threads, and after them one counter a piece. So a download that broke
-//! off goes on where each of its pieces was. (The Python library appends to files of names of its
-//! own, so neither takes the other's for its own.) The name without the ending is given only to
-//! what was checked.
+//! It lies beside its future blob as `<etag>.<random>.binfer.incomplete`: the file's own bytes,
+//! written at their places by several threads, and after them one counter a piece. So a download
+//! that broke off goes on where each of its pieces was, if this user began it. (The Python library
+//! appends to files of names of its own, so neither takes the other's for its own.) The name `<etag>`
+//! is given only to what was checked.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -16,9 +16,12 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::HubError;
 use super::id::is_hex;
+use crate::files::{Dir, random_name};
 
 /// Bytes that one request asks for at most.
 pub(super) const PIECE_BYTES: u64 = 64 << 20;
+/// Ends the names of such files.
+const ENDING: &str = ".binfer.incomplete";
 const COUNTER_BYTES: u64 = 8;
 /// Read at once when a file is checked.
 const CHECK_BYTES: usize = 1 << 20;
@@ -35,29 +38,38 @@ pub(super) struct RemoteFile {
 
 /// A file on its way to be a blob.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct Partial<'a> {
     remote: RemoteFile,
-    blob: PathBuf,
-    path: PathBuf,
+    blobs: &'a Dir,
+    /// Until it is one.
+    name: String,
     file: File,
 }
 
-impl Partial {
+impl<'a> Partial<'a> {
     /// Goes on with what an earlier download left, or begins.
-    pub(super) fn open(remote: &RemoteFile, blob: PathBuf) -> Result<Self, HubError> {
-        let path = blob.with_added_extension("binfer.incomplete");
+    pub(super) fn open(remote: &RemoteFile, blobs: &'a Dir) -> Result<Self, HubError> {
         let whole = remote.bytes + pieces(remote.bytes) * COUNTER_BYTES;
         let open = || {
-            let options = File::options().read(true).write(true).create(true).clone();
-            let file = options.open(&path)?;
+            let (name, file) = match left(blobs, &remote.etag)? {
+                Some(left) => left,
+                None => {
+                    let name = format!("{}.{}{ENDING}", remote.etag, random_name());
+                    let file = blobs.create(&name)?;
+                    (name, file)
+                }
+            };
             if file.metadata()?.len() != whole {
                 file.set_len(0)?; // counters of another division, or none
                 file.set_len(whole)?;
             }
-            Ok(file)
+            Ok(Self { remote: remote.clone(), blobs, name, file })
         };
-        let file = open().map_err(HubError::cache(&path))?;
-        Ok(Self { remote: remote.clone(), blob, path, file })
+        open().map_err(HubError::cache(&blobs.path(&remote.etag)))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.blobs.path(&self.name)
     }
 
     pub(super) fn remote(&self) -> &RemoteFile {
@@ -74,7 +86,7 @@ impl Partial {
         let end = (start + PIECE_BYTES).min(self.remote.bytes);
         let mut counter = [0; size_of::<u64>()];
         let read = self.file.read_exact_at(&mut counter, self.counter(piece));
-        read.map_err(HubError::cache(&self.path))?;
+        read.map_err(HubError::cache(&self.path()))?;
         let there = u64::from_le_bytes(counter);
         let from = if there <= end - start { start + there } else { start };
         Ok(from..end)
@@ -86,15 +98,17 @@ impl Partial {
         self.file
             .write_all_at(bytes, at)
             .and_then(|()| self.file.write_all_at(&there.to_le_bytes(), self.counter(piece)))
-            .map_err(HubError::cache(&self.path))
+            .map_err(HubError::cache(&self.path()))
     }
 
-    /// Checks the whole file and makes it a blob. One that is wrong is deleted.
+    /// Checks the whole file and makes it a blob. One that is wrong is deleted; what has the blob's
+    /// name already, and was found not to be it, is replaced.
     pub(super) fn finish(&self) -> Result<(), HubError> {
-        let failed = HubError::cache(&self.path);
+        let path = self.path();
+        let failed = HubError::cache(&path);
         self.file.set_len(self.remote.bytes).map_err(&failed)?;
         if let Some(found) = self.other_digest().map_err(&failed)? {
-            fs::remove_file(&self.path).map_err(&failed)?;
+            self.blobs.remove(&self.name).map_err(&failed)?;
             let RemoteFile { name, etag, .. } = &self.remote;
             return Err(HubError::Damaged(format!(
                 "{name}: what arrived has the digest {found}, not {etag}; it was deleted, try again"
@@ -102,7 +116,9 @@ impl Partial {
         }
         // A name that survives a power cut must not outlive the bytes.
         self.file.sync_data().map_err(&failed)?;
-        fs::rename(&self.path, &self.blob).map_err(HubError::cache(&self.blob))
+        let etag = &self.remote.etag;
+        let renamed = self.blobs.rename(&self.name, self.blobs, etag);
+        renamed.map_err(HubError::cache(&self.blobs.path(etag)))
     }
 
     /// The digest, if the etag is one and it is another.
@@ -139,6 +155,19 @@ impl Partial {
     }
 }
 
+/// What an earlier download of this user left of a blob.
+fn left(blobs: &Dir, etag: &str) -> io::Result<Option<(String, File)>> {
+    for name in blobs.names()? {
+        let rest = name.strip_prefix(etag);
+        if rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(ENDING))
+            && let Some(file) = blobs.open_own(&name)?
+        {
+            return Ok(Some((name, file)));
+        }
+    }
+    Ok(None)
+}
+
 fn pieces(bytes: u64) -> u64 {
     bytes.div_ceil(PIECE_BYTES)
 }
@@ -151,5 +180,5 @@ pub(super) fn is_etag(etag: &str) -> bool {
 
 /// Whether a blob is there and of that length.
 pub(super) fn is_whole(blob: &Path, bytes: u64) -> bool {
-    fs::metadata(blob).is_ok_and(|meta| meta.is_file() && meta.len() == bytes)
+    std::fs::metadata(blob).is_ok_and(|meta| meta.is_file() && meta.len() == bytes)
 }

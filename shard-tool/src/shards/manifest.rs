@@ -225,6 +225,14 @@ impl Manifest {
         Ok((manifest, text))
     }
 
+    /// Whether another says the same of what was cut, whatever the checkpoint was called and
+    /// whichever version wrote it.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let (one, two) = (&self.source, &other.source);
+        (one.digest, &one.files, &one.tensors) == (two.digest, &two.files, &two.tensors)
+            && (&self.spec, &self.layout, &self.ranks) == (&other.spec, &other.layout, &other.ranks)
+    }
+
     /// As it is written.
     pub(super) fn text(&self) -> Result<Vec<u8>, Error> {
         let failed = |error: serde_json::Error| Error::new(ErrorKind::Format, error.to_string());

@@ -12,6 +12,7 @@
 
 mod coverage;
 mod cut;
+mod entry;
 mod manifest;
 pub(crate) mod open;
 mod settings;
@@ -22,6 +23,7 @@ mod write;
 
 use std::path::Path;
 
+pub use entry::{Changes, changes, verify_source, write_entry};
 pub use verify::verify;
 pub use write::write;
 

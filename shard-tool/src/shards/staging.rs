@@ -1,135 +1,201 @@
 //! A folder that appears whole or not at all.
 //!
-//! It is filled under another name beside its place, flushed, and renamed. What is given up is
-//! removed; what a killed process left is removed by the next one that writes the same folder. The
-//! manifest is created first, locked, and filled last: its lock tells the living from the dead.
+//! It is filled beside its place under a name that nobody can foresee, flushed, and renamed. What
+//! is given up is removed. A process that was killed leaves its folder, with a lock that nobody
+//! holds any more and that has the folder's name in it: only by both, and by its owner, is it known
+//! for what it is and removed, by the next one that writes the same folder.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use super::MANIFEST;
+use crate::files::{Dir, is_random_name, random_name};
 use crate::{Error, ErrorKind};
+
+/// Held by the process that fills a folder.
+const LOCK: &str = ".lock";
+/// Begins the names of folders in the making; the name of the folder that it will be follows.
+const BEFORE: &str = ".";
+/// Ends them.
+const AFTER: &str = ".partial";
 
 /// A folder in the making.
 pub(super) struct Staging {
     /// Where it will be.
     target: PathBuf,
-    /// Where it is.
-    folder: PathBuf,
-    manifest: File,
+    parent: Dir,
+    /// Its name until the end.
+    name: OsString,
+    folder: Dir,
+    /// Names of what was made in it.
+    made: Vec<String>,
     done: bool,
+    _lock: File,
 }
 
 impl Staging {
     /// Begins a folder that will be `target`, which must not be there or be empty.
     pub(super) fn begin(target: &Path) -> Result<Self, Error> {
-        let refuse = |cause: &str| Error::new(ErrorKind::Io, cause).file(target);
         let target = std::path::absolute(target)
             .map_err(|error| Error::io(target, "be the place of a folder", &error))?;
-        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(refuse("not the name of a folder"));
+        let (Some(above), Some(last)) = (target.parent(), target.file_name()) else {
+            return Err(Error::new(ErrorKind::Io, "not the name of a folder").file(&target));
         };
-        refuse_taken(&target)?;
-        let folder = parent.join(format!(".{}.partial", name.to_string_lossy()));
-        let failed = |error: io::Error| Error::io(&folder, "create", &error);
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let path = folder.join(MANIFEST);
-        let manifest = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let manifest = manifest.map_err(failed)?;
-        match manifest.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(refuse("another process is writing it"));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io(&path, "lock", &error)),
+        let failed = |error: io::Error| Error::io(&target, "create", &error);
+        let parent = Dir::open_or_make(above).map_err(failed)?;
+        refuse_taken(&parent, last).map_err(|cause| cause.file(&target))?;
+        if clear(&parent, last).map_err(failed)? == Others::Busy {
+            let busy = Error::new(ErrorKind::Io, "another process is writing it");
+            return Err(busy.file(&target));
         }
-        let staging = Self { target, folder, manifest, done: false };
-        // Whoever had the lock may have put the folder, and the manifest locked here, in its place.
-        refuse_taken(&staging.target)?;
-        staging.clear().map_err(|error| Error::io(&staging.folder, "clear", &error))?;
-        Ok(staging)
-    }
-
-    /// Removes what a killed process left.
-    fn clear(&self) -> io::Result<()> {
-        self.manifest.set_len(0)?;
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.file_name() != Some(MANIFEST.as_ref()) {
-                fs::remove_file(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a file of that name is until the end.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        let mut name = OsString::from(BEFORE);
+        name.push(last);
+        name.push(format!(".{}{AFTER}", random_name()));
+        let folder = parent.make(&name).map_err(failed)?;
+        let lock = lock(&folder, &name).map_err(|error| {
+            let _ = parent.remove_folder(&name);
+            failed(error)
+        })?;
+        let made = vec![LOCK.to_owned()];
+        Ok(Self { target, parent, name, folder, made, done: false, _lock: lock })
     }
 
     /// A new file of `bytes`, all zero, whose space is taken at once: a disk that is too small is
     /// noticed before anything is read.
-    pub(super) fn file(&self, name: &str, bytes: u64) -> Result<File, Error> {
-        let path = self.path(name);
-        let failed = |error: io::Error| self.failed(&path, bytes, &error);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+    pub(super) fn file(&mut self, name: &str, bytes: u64) -> Result<File, Error> {
+        let file = self.folder.create(name).map_err(|error| self.failed(name, bytes, &error))?;
+        self.made.push(name.to_owned());
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)) {
             Ok(()) => {}
             // Some file systems cannot take space before it is written.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-            Err(error) => return Err(failed(error.into())),
+            Err(error) => return Err(self.failed(name, bytes, &error.into())),
         }
-        file.set_len(bytes).map_err(failed)?;
+        file.set_len(bytes).map_err(|error| self.failed(name, bytes, &error))?;
         Ok(file)
     }
 
-    fn failed(&self, path: &Path, bytes: u64, error: &io::Error) -> Error {
+    fn failed(&self, name: &str, bytes: u64, error: &io::Error) -> Error {
         let doing = format!("write its {bytes} bytes");
-        let error =
-            Error::io(&self.target.join(path.file_name().unwrap_or_default()), &doing, error);
+        let error = Error::io(&self.target.join(name), &doing, error);
         error.way_out("nothing was left behind")
     }
 
     /// A small file.
-    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
-        let file = self.file(name, content.len() as u64)?;
-        let written = (&file).write_all(content).and_then(|()| file.sync_all());
-        written.map_err(|error| self.failed(&self.path(name), content.len() as u64, &error))
+    pub(super) fn write(&mut self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let bytes = content.len() as u64;
+        let mut file = self.file(name, bytes)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        written.map_err(|error| self.failed(name, bytes, &error))
     }
 
     /// Gives the folder its manifest and its place. Its files must be on the disk.
     pub(super) fn commit(mut self, manifest: &[u8]) -> Result<(), Error> {
-        let finish = || {
-            (&self.manifest).write_all(manifest)?;
-            self.manifest.sync_all()?;
-            File::open(&self.folder)?.sync_all()?;
-            fs::rename(&self.folder, &self.target)?;
-            self.target.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-        };
-        finish().map_err(|error| Error::io(&self.target, "be put in its place", &error))?;
+        self.write(MANIFEST, manifest)?;
+        let last = self.target.file_name().unwrap_or_default();
+        let place = |error: io::Error| Error::io(&self.target, "be put in its place", &error);
+        self.folder.sync().map_err(place)?;
+        if let Err(error) = self.parent.rename(&self.name, &self.parent, last) {
+            // Somebody may have been faster.
+            refuse_taken(&self.parent, last).map_err(|cause| cause.file(&self.target))?;
+            return Err(place(error));
+        }
         self.done = true;
-        Ok(())
+        // Whole already: with the lock in it, too.
+        let _ = self.folder.remove(LOCK);
+        self.folder.sync().and_then(|()| self.parent.sync()).map_err(place)
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.done {
-            // An error is on its way already; the next attempt clears the folder too.
-            let _ = fs::remove_dir_all(&self.folder);
+        if self.done {
+            return;
+        }
+        // An error is on its way already; what cannot be removed is left to the next attempt. The
+        // lock goes last, since without it nobody knows the folder.
+        for name in self.made.iter().rev() {
+            let _ = self.folder.remove(name);
+        }
+        let _ = self.parent.remove_folder(&self.name);
+    }
+}
+
+/// Makes the lock of a folder that is called `name`, and holds it.
+fn lock(folder: &Dir, name: &OsStr) -> io::Result<File> {
+    let mut lock = folder.create_private(LOCK)?;
+    let held = lock.lock().and_then(|()| lock.write_all(name.as_encoded_bytes()));
+    held.map(|()| lock).inspect_err(|_| _ = folder.remove(LOCK))
+}
+
+/// What else is on its way to the same place.
+#[derive(PartialEq, Eq)]
+enum Others {
+    None,
+    /// A process that lives is filling it.
+    Busy,
+}
+
+/// Removes what killed processes left on their way to `last`.
+fn clear(parent: &Dir, last: &OsStr) -> io::Result<Others> {
+    let ours = |name: &str| {
+        let middle = name.strip_prefix(BEFORE)?.strip_suffix(AFTER)?;
+        let (target, random) = middle.rsplit_once('.')?;
+        (OsStr::new(target) == last && is_random_name(random)).then_some(())
+    };
+    for name in parent.names()?.iter().filter(|name| ours(name).is_some()) {
+        // What is no folder of this user, or is gone by now, is none of ours.
+        let Ok(folder) = parent.enter_own(name) else { continue };
+        let Ok(Some(mut lock)) = folder.open_own(LOCK) else { continue };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Others::Busy),
+            Err(TryLockError::Error(_)) => continue,
+        }
+        // A folder that somebody gave this name had another when its lock was made, or no lock.
+        let mut said = Vec::new();
+        lock.read_to_end(&mut said)?;
+        if said == name.as_bytes() {
+            remove_own(&folder)?;
+            // Not empty where somebody else put something into it: then it stays.
+            let _ = parent.remove_folder(name);
         }
     }
+    Ok(Others::None)
 }
 
-fn refuse_taken(target: &Path) -> Result<(), Error> {
-    if target.symlink_metadata().is_err() || is_empty_folder(target) {
-        return Ok(());
+/// Removes this user's files, the lock last.
+fn remove_own(folder: &Dir) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for name in folder.names()?.iter().filter(|name| *name != LOCK) {
+        let stat = folder.stat(name)?;
+        let is_ours = |stat: &rustix::fs::Stat| {
+            let file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            file && stat.st_uid == own
+        };
+        if stat.as_ref().is_some_and(is_ours) {
+            folder.remove(name)?;
+        }
     }
-    let error = Error::new(ErrorKind::Io, "it is there already").file(target);
-    Err(error.way_out("remove it or name another folder"))
+    folder.remove(LOCK)
 }
 
-fn is_empty_folder(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+/// Refuses a place where something is, unless it is an empty folder.
+fn refuse_taken(parent: &Dir, last: &OsStr) -> Result<(), Error> {
+    let is_folder =
+        |stat: &rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let names = || parent.enter(last).and_then(|folder| folder.names());
+    match parent.stat(last) {
+        Ok(None) => Ok(()),
+        Ok(Some(stat)) if is_folder(&stat) && names().is_ok_and(|names| names.is_empty()) => Ok(()),
+        Ok(Some(_)) => {
+            let error = Error::new(ErrorKind::Io, "it is there already");
+            Err(error.way_out("remove it or name another folder"))
+        }
+        Err(error) => Err(Error::new(ErrorKind::Io, format!("cannot create: {error}"))),
+    }
 }

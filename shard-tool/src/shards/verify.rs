@@ -5,6 +5,7 @@ use std::path::Path;
 use super::cut::Job;
 use super::manifest::Manifest;
 use super::{MANIFEST, SHARD_AGAIN, settings};
+use crate::hf::bounded;
 use crate::shards::open::part_name;
 use crate::{Error, ErrorKind, LocalPart, Source};
 
@@ -35,8 +36,8 @@ pub fn verify(
     }
     for (name, content) in settings::contents(source)? {
         let path = folder.join(name);
-        let there = std::fs::read(&path).map_err(|error| Error::io(&path, "read", &error))?;
-        if there != content {
+        // One byte more than there should be tells as much as all of them.
+        if !path.is_file() || bounded(&path, content.len() as u64).ok() != Some(content) {
             return Err(refuse(name, "it differs from that of the checkpoint"));
         }
     }
@@ -59,7 +60,7 @@ pub fn verify(
             refuse(&job.tables[slice.rank].file, "its bytes are not those of the checkpoint");
         Err(error.tensor(&placed.name).at(placed.offset))
     })?;
-    if manifest != found {
+    if !manifest.says_the_same(&found) {
         return Err(refuse(MANIFEST, "it does not say what was cut"));
     }
     Ok(world)

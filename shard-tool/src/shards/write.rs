@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use super::cut::{Job, Slice};
+use super::entry::stamps;
 use super::settings;
 use super::staging::Staging;
 use super::table::RankTable;
@@ -31,11 +32,21 @@ pub fn write(
     out: &Path,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
-    let job = Job::new(source, world)?;
-    let staging = Staging::begin(out)?;
+    write_folder(&Job::new(source, world)?, out, None, progress)
+}
+
+/// Writes the folder of a job, with another small file if there is one.
+pub(super) fn write_folder(
+    job: &Job<'_>,
+    out: &Path,
+    also: Option<(&str, Vec<u8>)>,
+    progress: impl FnMut(u64) -> bool,
+) -> Result<(), Error> {
+    let (source, began) = (job.source, stamps(job.source)?);
+    let mut staging = Staging::begin(out)?;
     let file = |table: &RankTable| staging.file(&table.file, table.file_bytes);
     let files = job.tables.iter().map(file).collect::<Result<Vec<_>, _>>()?;
-    for (name, content) in settings::contents(source)? {
+    for (name, content) in settings::contents(source)?.into_iter().chain(also) {
         staging.write(name, &content)?;
     }
     let failed = |(rank, error): (usize, std::io::Error)| {
@@ -55,6 +66,11 @@ pub fn write(
     })?;
     for (rank, file) in files.iter().enumerate() {
         file.sync_all().map_err(|error| failed((rank, error)))?;
+    }
+    if stamps(source)? != began {
+        let cause = "its weights changed while they were cut";
+        let error = Error::new(ErrorKind::Mismatch, cause).file(source.path());
+        return Err(error.way_out("nothing was left behind; try again"));
     }
     staging.commit(&manifest.text()?)
 }

@@ -1,5 +1,6 @@
 //! Hugging Face folders: one file and several, what is missing, slices and their bytes.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::spec::{Cut, KvKind, Mixer, RopeScaling};
@@ -195,4 +196,62 @@ fn tensors_that_do_not_fit() {
                   in this architecture: model.extra.weight; it has tensors of another shape \
                   ([cols, rows]): model.layers.0.input_layernorm.weight is [16], not [32, 1]";
     assert!(error.to_string().contains(wanted), "{error}");
+}
+
+#[test]
+fn links_lead_to_files_of_the_folder_or_to_blobs_of_the_hub_s_cache_and_nowhere_else() {
+    let repository = crate::shards::absent("folder-links");
+    let path = repository.join("snapshots/c0ffee");
+    Folder::new("Qwen3ForCausalLM", "qwen3").write(&path);
+    let away = |name: &str, to: &str| {
+        let to = repository.join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::rename(path.join(name), &to).unwrap();
+        to
+    };
+    away("model.safetensors", "blobs/12");
+    symlink("../../blobs/12", path.join("model.safetensors")).unwrap();
+    std::fs::rename(path.join("config.json"), path.join("other.json")).unwrap();
+    symlink("other.json", path.join("config.json")).unwrap();
+    Source::open(&path).unwrap();
+    // Whoever names a folder may do so by a link to it.
+    let named = repository.join("named");
+    symlink(&path, &named).unwrap();
+    Source::open(&named).unwrap();
+
+    let settings = away("other.json", "elsewhere/config.json");
+    std::fs::remove_file(path.join("config.json")).unwrap();
+    for target in [settings.to_str().unwrap(), "../../elsewhere/config.json", "../../blobs/13"] {
+        let _ = std::fs::remove_file(path.join("config.json"));
+        symlink(target, path.join("config.json")).unwrap();
+        if target.ends_with("13") {
+            // A blob that is a link itself.
+            symlink(&settings, repository.join("blobs/13")).unwrap();
+        }
+        let message = Source::open(&path).unwrap_err().to_string();
+        let says = format!("a link out of the model's folder, to {}", settings.display());
+        assert!(message.contains("config.json: cannot ") && message.contains(&says), "{message}");
+        assert!(message.contains("cp -L"), "{message}");
+    }
+    // Without the cache's layout nothing is a blob.
+    let plain = repository.join("plain");
+    Folder::new("Qwen3ForCausalLM", "qwen3").write(&plain);
+    std::fs::remove_file(plain.join("model.safetensors")).unwrap();
+    symlink("../blobs/12", plain.join("model.safetensors")).unwrap();
+    let message = Source::open(&plain).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors: cannot open: a link out of"), "{message}");
+}
+
+#[test]
+fn settings_that_are_links_elsewhere_do_not_travel_with_shards() {
+    let path = crate::shards::absent("folder-links-settings");
+    Folder::new("Qwen3ForCausalLM", "qwen3").write(&path);
+    let secret = path.with_file_name("folder-links-secret");
+    std::fs::write(&secret, "secret").unwrap();
+    symlink(&secret, path.join("tokenizer.json")).unwrap();
+    let out = crate::shards::absent("folder-links-shards");
+    let source = Source::open(&path).unwrap();
+    let error = binfer_shard::shards::write(&source, 1, &out, |_| true).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json: cannot read: a link out of"), "{error}");
+    assert!(!out.exists());
 }

@@ -17,6 +17,7 @@ mod configs;
 mod damage;
 mod dequant;
 mod families;
+mod files;
 mod fit;
 mod folder;
 mod gguf_families;

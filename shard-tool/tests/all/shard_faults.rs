@@ -183,34 +183,109 @@ fn every_truncation_of_a_manifest_and_many_changes_are_survived() {
     }
 }
 
+/// Names in the folder of scratch files that begin as those of folders in the making do.
+fn partials(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(scratch("")).unwrap().map(|entry| entry.unwrap().path());
+    let begins = |path: &PathBuf| {
+        path.file_name().unwrap().to_string_lossy().starts_with(&format!(".{name}."))
+    };
+    entries.filter(begins).collect()
+}
+
 #[test]
-fn what_fails_leaves_nothing_and_what_was_left_is_cleared() {
+fn what_fails_leaves_nothing() {
     let source = checkpoint("faults-staging.gguf", Llama { layers: 2, ..TINY });
     let target = absent("faults-staging");
-    let partial = absent(".faults-staging.partial");
     let write = || shards::write(&source, 2, &target, |_| true);
-
-    // What a killed process left is in nobody's way; what a living one holds is.
-    fs::create_dir(&partial).unwrap();
-    fs::write(partial.join("rank-0-of-2.safetensors"), b"half").unwrap();
-    let held = File::create(partial.join("manifest.json")).unwrap();
-    held.lock().unwrap();
-    assert!(write().unwrap_err().to_string().contains("another process is writing it"));
-    drop(held);
     fs::create_dir(&target).unwrap();
     write().unwrap();
     Source::open(&target).unwrap();
+    assert!(!target.join(".lock").exists());
     let error = write().unwrap_err().to_string();
     assert!(error.contains("faults-staging: it is there already; remove it"), "{error}");
-    assert!(!partial.exists());
+    assert_eq!(partials("faults-staging"), Vec::<PathBuf>::new());
 
     fs::remove_dir_all(&target).unwrap();
     let some = source.spec().weight_bytes() / 2;
     let error = shards::write(&source, 2, &target, |done| done < some).unwrap_err().to_string();
-    assert!(error.contains("interrupted") && !partial.exists() && !target.exists(), "{error}");
+    assert!(error.contains("interrupted") && !target.exists(), "{error}");
+    assert_eq!(partials("faults-staging"), Vec::<PathBuf>::new());
 
     let file = OpenOptions::new().write(true).open(source.path()).unwrap();
     file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     assert_eq!(write().unwrap_err().kind(), ErrorKind::Truncated);
-    assert!(!partial.exists() && !target.exists());
+    assert!(partials("faults-staging").is_empty() && !target.exists());
+}
+
+#[test]
+fn of_what_killed_processes_left_only_what_is_known_for_it_is_removed() {
+    let source = checkpoint("faults-left.gguf", Llama { layers: 2, ..TINY });
+    let target = absent("faults-left");
+    let write = || shards::write(&source, 2, &target, |_| true);
+    // A folder as a killed process leaves it; `said` is in its lock.
+    let left = |digit: &str, said: Option<&str>| {
+        let name = format!(".faults-left.{}.partial", digit.repeat(16));
+        let folder = absent(&name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("rank-0-of-2.safetensors"), b"half").unwrap();
+        if let Some(said) = said {
+            fs::write(folder.join(".lock"), said.replace("NAME", &name)).unwrap();
+        }
+        folder
+    };
+    // Finished shards that somebody gave such a name; one whose lock says another name.
+    let (renamed, moved) = (left("a", None), left("b", Some(".faults-left.0.partial")));
+    let dead = left("c", Some("NAME"));
+    // Another's link to a folder of ours, and a lock that leads out of it.
+    let precious = absent("faults-left-precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "precious").unwrap();
+    let linked = absent(".faults-left.dddddddddddddddd.partial");
+    let _ = fs::remove_file(&linked);
+    std::os::unix::fs::symlink(&precious, &linked).unwrap();
+    let locked_away = left("e", None);
+    std::os::unix::fs::symlink(precious.join("file"), locked_away.join(".lock")).unwrap();
+    // What a living process fills is in the way.
+    let alive = left("f", Some("NAME"));
+    let held = File::open(alive.join(".lock")).unwrap();
+    held.lock().unwrap();
+
+    assert!(write().unwrap_err().to_string().contains("another process is writing it"));
+    drop(held);
+    write().unwrap();
+    Source::open(&target).unwrap();
+    assert!(!dead.exists() && !alive.exists());
+    for kept in [&renamed, &moved, &locked_away] {
+        assert!(kept.join("rank-0-of-2.safetensors").exists(), "{kept:?}");
+        fs::remove_dir_all(kept).unwrap();
+    }
+    assert_eq!(fs::read(precious.join("file")).unwrap(), b"precious");
+    fs::remove_file(linked).unwrap();
+}
+
+#[test]
+fn what_is_planted_where_shards_will_be_is_not_touched() {
+    let source = checkpoint("faults-planted.gguf", Llama { layers: 2, ..TINY });
+    let (target, precious) = (absent("faults-planted"), absent("faults-planted-precious"));
+    fs::create_dir(&precious).unwrap();
+    let _ = fs::remove_file(&target);
+    // A link to an empty folder, made before and while the shards are cut.
+    for early in [true, false] {
+        let plant = || std::os::unix::fs::symlink(&precious, &target).unwrap();
+        if early {
+            plant();
+        }
+        let outcome = shards::write(&source, 2, &target, |_| {
+            if target.symlink_metadata().is_err() {
+                plant();
+            }
+            true
+        });
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("faults-planted: it is there already"), "{error}");
+        assert_eq!(fs::read_link(&target).unwrap(), precious);
+        assert_eq!(fs::read_dir(&precious).unwrap().count(), 0);
+        assert!(partials("faults-planted").is_empty());
+        fs::remove_file(&target).unwrap();
+    }
 }

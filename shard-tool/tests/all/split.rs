@@ -135,15 +135,26 @@ fn names_of_parts() {
 #[test]
 fn links_to_parts_keep_their_names() {
     let paths = written("links", |_| {});
-    let folder = scratch("split-links-snapshot");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).unwrap();
+    // As the hub's cache has them.
+    let repository = scratch("split-links-repository");
+    let _ = std::fs::remove_dir_all(&repository);
+    let folder = repository.join("snapshots/c0ffee/q8");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::create_dir(repository.join("blobs")).unwrap();
     for (index, path) in paths.iter().enumerate() {
-        let blob = path.with_file_name(format!("blob-{index}"));
-        std::fs::rename(path, &blob).unwrap();
-        std::os::unix::fs::symlink(&blob, folder.join(path.file_name().unwrap())).unwrap();
+        std::fs::rename(path, repository.join(format!("blobs/{index}"))).unwrap();
+        let link = folder.join(path.file_name().unwrap());
+        std::os::unix::fs::symlink(format!("../../../blobs/{index}"), link).unwrap();
     }
-    Source::open(folder.join(paths[1].file_name().unwrap())).unwrap();
+    let named = folder.join(paths[1].file_name().unwrap());
+    Source::open(&named).unwrap();
+    // The part that is named may be a link to anywhere; those that are found beside it may not.
+    let other = folder.join(paths[0].file_name().unwrap());
+    std::fs::rename(repository.join("blobs/0"), repository.join("elsewhere")).unwrap();
+    std::fs::remove_file(&other).unwrap();
+    std::os::unix::fs::symlink("../../../elsewhere", &other).unwrap();
+    let message = Source::open(&named).unwrap_err().to_string();
+    assert!(message.contains("a link out of the model's folder, to /"), "{message}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::log::Log;
-use super::{Client, PATIENCE, Permit, binfer, is_alive, poll, send_signal, traces, workers_of};
+use super::{Client, PATIENCE, Permit, binfer, is_alive, poll, send_signal, workers_of};
 
 /// A server under test.
 #[derive(Debug)]
@@ -149,10 +149,6 @@ impl Drop for Server {
             if is_alive(pid) && workers_of(self.pid()).iter().any(|(_, other)| *other == pid) {
                 send_signal(pid, Signal::KILL);
             }
-        }
-        // A coordinator that was killed before its workers had dialled in could not clear up.
-        for folder in traces(self.pid()) {
-            let _ = std::fs::remove_dir_all(folder);
         }
         if std::thread::panicking() {
             let signal = status.ok().and_then(|status| status.signal());

@@ -6,7 +6,7 @@
 //! measured between two results is one step.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::samples::Samples;
 use crate::cli::table::table;
 use crate::config;
-use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Spawn, through_pipe};
+use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };
@@ -117,13 +117,12 @@ struct Setup {
 impl Setup {
     /// Runs one coordinator from start to end.
     async fn measure(&self, text: Arc<TextProcess>) -> Result<Vec<String>> {
-        let (instance, socket) = config::fresh_socket();
+        let rendezvous = Rendezvous::new(&config::socket_places())?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("listening")?;
-        let mut peer = self.start_peer(&instance, &socket, &listener)?;
+        let mut peer = self.start_peer(&rendezvous, &listener)?;
         let (commands_in, commands) = mpsc::channel(1024);
         let counts = tokio::spawn(hear(peer.stdout.take(), commands_in.clone()));
-        let spawn = Spawn::Elsewhere { instance, socket };
-        let (fleet, facts) = Fleet::start(self.fleet_config(spawn), |_| {}).await?;
+        let (fleet, facts) = Fleet::start(self.fleet_config(), rendezvous, |_| {}).await?;
         let post = Arc::new(Post::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let core = Core::new(Parts {
@@ -157,10 +156,10 @@ impl Setup {
         self.row(meter.unwrap_or_default().costs(), events, seconds)
     }
 
-    fn start_peer(&self, instance: &str, socket: &Path, http: &TcpListener) -> Result<Child> {
+    fn start_peer(&self, rendezvous: &Rendezvous, http: &TcpListener) -> Result<Child> {
         let mut process = Process::new("/proc/self/exe");
         process.args(["bench", "peer"]);
-        process.arg("--model").arg(&self.path).arg("--socket").arg(socket);
+        process.arg("--model").arg(&self.path).arg("--socket").arg(rendezvous.address());
         let numbers = [
             ("--http", http.local_addr()?.to_string()),
             ("--streams", self.streams.to_string()),
@@ -173,7 +172,10 @@ impl Setup {
         if self.keep_awake {
             process.arg("--keep-awake");
         }
-        process.stdin(through_pipe(instance)?).stdout(Stdio::piped()).kill_on_drop(true);
+        process
+            .stdin(through_pipe(rendezvous.instance())?)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         process.spawn().context("starting the bench's peer")
     }
 
@@ -207,12 +209,12 @@ impl Setup {
         ])
     }
 
-    fn fleet_config(&self, spawn: Spawn) -> FleetConfig {
+    fn fleet_config(&self) -> FleetConfig {
         FleetConfig {
             group: GroupId(0),
             epoch: Epoch(1),
             world: 1,
-            spawn,
+            spawn: Spawn::Elsewhere,
             step_deadline: Duration::from_secs(10),
             attach_deadline: Duration::from_secs(30),
             load: LoadConfig {

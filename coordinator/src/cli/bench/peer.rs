@@ -18,15 +18,13 @@ use binfer_shard::Source;
 use clap::Args;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::clients;
 use super::script::Script;
 use crate::config;
 use crate::text::TextModel;
 
-/// The coordinator opens its socket about when this process starts.
-const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const BEAT: Duration = Duration::from_millis(250);
 
 /// Arguments of the peer.
@@ -121,7 +119,8 @@ async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
         wanted_rank: Some(0),
     };
     send(&up, up::Message::Hello(hello));
-    let mut incoming = ClusterClient::new(dial(&args.socket).await?)
+    let endpoint = Endpoint::from_shared(format!("unix://{}", args.socket.display()))?;
+    let mut incoming = ClusterClient::new(endpoint.connect().await?)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
         .attach(UnboundedReceiverStream::new(outgoing))
@@ -156,18 +155,6 @@ async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
 fn loaded(args: &PeerArgs) -> Loaded {
     let blocks = args.streams.saturating_mul(args.tokens / 32 + 64);
     Loaded { blocks_max: vec![blocks], kv_layout: "script".into(), ..Loaded::default() }
-}
-
-async fn dial(socket: &Path) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
-    let began = Instant::now();
-    loop {
-        match endpoint.connect().await {
-            Ok(channel) => return Ok(channel),
-            Err(error) if began.elapsed() > DIAL_DEADLINE => return Err(error.into()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
 }
 
 /// The engine thread: one step after the other, each at its time.

@@ -1,8 +1,8 @@
 //! Files of a model's folder, read within bounds; every error begins with the file's name.
 
 use crate::text::TextError;
+use binfer_shard::files::open_within;
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -19,19 +19,13 @@ pub(super) struct Folder<'a>(pub(super) &'a Path);
 impl<'a> Folder<'a> {
     /// A file's content; `None` if there is no such file.
     pub(super) fn bytes(self, name: &str) -> Result<Option<Vec<u8>>, TextError> {
-        let path = self.0.join(name);
         let failed = |error: std::io::Error| self.wrong(name, error.to_string());
-        // Asked before opening: opening a pipe would wait for its writer.
-        let kind = match std::fs::metadata(&path) {
+        let file = match open_within(&self.0.join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            kind => kind.map_err(failed)?,
+            opened => opened.map_err(failed)?,
         };
-        if !kind.is_file() {
-            return Err(self.wrong(name, "not a regular file"));
-        }
         let bytes_max = if name == TOKENIZER { TOKENIZER_BYTES_MAX } else { OTHER_BYTES_MAX };
         let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(failed)?;
         file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > bytes_max {
             return Err(self.wrong(name, format!("longer than {bytes_max} bytes")));

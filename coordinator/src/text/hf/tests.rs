@@ -291,6 +291,21 @@ fn what_is_not_supported_is_refused_by_name() {
     assert!(copy.error().contains("tokenizer.json: there is no such file"));
 }
 
+#[test]
+fn a_file_that_is_a_link_out_of_the_folder_is_refused() {
+    let (copy, other) = (Copy::qwen3(), Copy::qwen3());
+    std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
+    std::os::unix::fs::symlink(other.0.join(NAMES[0]), copy.0.join(NAMES[0])).unwrap();
+    let error = copy.error();
+    let target = std::fs::canonicalize(other.0.join(NAMES[0])).unwrap();
+    let says = format!("a link out of the model's folder, to {}", target.display());
+    assert!(error.contains("tokenizer.json: ") && error.contains(&says), "{error}");
+    std::fs::rename(&target, copy.0.join("itself.json")).unwrap();
+    std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
+    std::os::unix::fs::symlink("itself.json", copy.0.join(NAMES[0])).unwrap();
+    copy.open().unwrap();
+}
+
 /// Opens a folder and uses what it gives: nothing may panic.
 fn exercise(copy: &Copy) {
     if let Ok(model) = copy.open() {

@@ -75,12 +75,15 @@ fn what_the_cache_has_is_not_fetched_again() {
     let client = Client::new(&server, "whole");
     let path = client.pull().unwrap();
     server.seen();
-    assert_eq!(client.hub().model(&id(), &|_| {}).unwrap(), path);
+    assert_eq!(client.hub().model(&id(), &|_| {}).unwrap().path, path);
     let pinned = || id().at_revision(COMMIT).unwrap();
-    assert_eq!(client.hub().model(&pinned(), &|_| {}).unwrap(), path);
+    assert_eq!(client.hub().model(&pinned(), &|_| {}).unwrap().path, path);
     assert!(server.seen().is_empty());
-    let offline = Hub::new(&HubSettings { offline: true, ..client.settings.clone() }).unwrap();
-    assert_eq!(offline.model(&id(), &|_| {}).unwrap(), path);
+    let offline =
+        Hub::new(&HubSettings { offline: Some("HF_HUB_OFFLINE"), ..client.settings.clone() })
+            .unwrap();
+    let found = offline.model(&id(), &|_| {}).unwrap();
+    assert_eq!((found.path, found.note), (path.clone(), None));
     fs::remove_file(path.join(WEIGHTS)).unwrap();
     let error = offline.model(&id(), &|_| {}).unwrap_err();
     assert!(matches!(&error, HubError::Offline(cause) if cause.contains("HF_HUB_OFFLINE")));
@@ -108,10 +111,10 @@ fn a_gguf_file_is_described_by_its_header_and_fetched_by_its_quantisation() {
     let error = client.hub().describe(&id("Q8_0")).unwrap_err();
     assert!(error.to_string().contains("m-Q8_0.gguf: not a GGUF file"), "{error}");
     for tag in ["F16", "q4_1"] {
-        let path = client.hub().model(&id(tag), &|_| {}).unwrap();
+        let path = client.hub().model(&id(tag), &|_| {}).unwrap().path;
         assert_eq!(*Source::open(&path).unwrap().spec(), spec);
         server.seen();
-        assert_eq!(client.hub().model(&id(tag), &|_| {}).unwrap(), path);
+        assert_eq!(client.hub().model(&id(tag), &|_| {}).unwrap().path, path);
         assert!(server.seen().is_empty());
     }
     assert!(matches!(client.pull(), Err(HubError::Unfit(cause)) if cause.contains("say which")));

@@ -2,6 +2,7 @@
 
 mod cache;
 mod faults;
+mod shared;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ impl Client {
             endpoint: server.endpoint.clone(),
             cache: cache.clone(),
             token: Some("secret".into()),
-            offline: false,
+            offline: None,
             roots_pem: None,
             proxy: None,
         };

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use binfer_shard::files::overwrite;
+
 use super::cost::{Counts, Operation};
 use super::profile::kernels;
 
@@ -22,7 +24,7 @@ impl Trace {
     pub(super) fn create(path: &Path, rank: u32) -> io::Result<Self> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let mut file = BufWriter::new(File::create(path).map_err(named)?);
+        let mut file = BufWriter::new(overwrite(path).map_err(named)?);
         write!(file, "[")?;
         Ok(Self { file, rank, zero_ns: None })
     }

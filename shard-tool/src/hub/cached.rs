@@ -1,0 +1,171 @@
+//! What the cache has of a model, and whether that is all of it.
+//!
+//! Other programs fill the same cache and fetch what they need themselves: settings, tokenizer and
+//! weights, often without the files that say where an answer ends or how a chat is written. What a
+//! commit lacks is noted in the cache, so a snapshot is whole when each file that serving would read
+//! is there or noted.
+
+use std::path::PathBuf;
+
+use super::cache::Repository;
+use super::download::Counter;
+use super::listing::Listing;
+use super::select::{Wanted, Weights, wanted};
+use super::{Event, Hub, HubError, ModelId};
+use crate::error::listed;
+use crate::gguf::PartName;
+use crate::hf;
+
+/// A model that is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its folder or GGUF file.
+    pub path: PathBuf,
+    /// What whoever serves it should know: files that may be missing.
+    pub note: Option<String>,
+}
+
+/// What the cache has.
+pub(super) enum Cached {
+    /// All that serving needs.
+    Whole(PathBuf),
+    /// Enough to serve, but whether the files that it lacks belong to it, only the hub knows.
+    Unsure(Unsure),
+    /// Not enough: at least these files are missing. None are named where nothing is there.
+    Lacking(Vec<String>),
+}
+
+pub(super) struct Unsure {
+    pub(super) path: PathBuf,
+    commit: String,
+    lacks: Vec<&'static str>,
+}
+
+/// Of these nearly every repository has both: a snapshot without one is likely half full.
+const TELLING: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
+
+impl Hub {
+    /// Looks into the cache. Whether the one GGUF file there is the one that the repository would
+    /// give, only the hub knows, where it may be asked.
+    pub(super) fn look(&self, id: &ModelId) -> Cached {
+        let repository = Repository::new(&self.cache, id);
+        let Some(commit) = repository.commit(&id.revision) else {
+            return Cached::Lacking(Vec::new());
+        };
+        let files = repository.files(&commit);
+        let path = repository.snapshot(&commit);
+        let (texts, weights) = match wanted(id, &files) {
+            Err(_) => return Cached::Lacking(missing(&files)),
+            Ok(Wanted::Gguf(_)) if id.tag.is_none() && self.offline.is_none() => {
+                return Cached::Lacking(Vec::new());
+            }
+            Ok(Wanted::Gguf(parts)) => return Cached::Whole(path.join(&parts[0])),
+            Ok(Wanted::Folder { texts, weights }) => (texts, weights),
+        };
+        let mut lacking = match weights {
+            Weights::One => Vec::new(),
+            Weights::Indexed => hf::index_files(&path.join(hf::INDEX)).unwrap_or_default(),
+        };
+        lacking.push("tokenizer.json".to_owned());
+        lacking.retain(|name| files.binary_search(name).is_err());
+        if !lacking.is_empty() {
+            return Cached::Lacking(lacking);
+        }
+        let unknown = |name: &&str| {
+            !texts.iter().any(|text| text == name) && !repository.lacks(&commit, name)
+        };
+        let lacks: Vec<&str> = hf::SERVED.iter().copied().filter(unknown).collect();
+        if lacks.is_empty() {
+            Cached::Whole(path)
+        } else {
+            Cached::Unsure(Unsure { path, commit, lacks })
+        }
+    }
+
+    /// Asks the hub for what may be missing, once: the answer is noted. Where it cannot be asked or
+    /// kept, what is there has to do, and that is said.
+    pub(super) fn complete(
+        &self,
+        id: &ModelId,
+        Unsure { path, commit, lacks }: Unsure,
+        watch: &(dyn Fn(Event) + Sync),
+    ) -> Model {
+        let note = match self.offline {
+            Some(variable) => {
+                let likely = lacks.iter().any(|name| TELLING.contains(name));
+                likely.then(|| format!("{variable} is set"))
+            }
+            None => {
+                self.fetch_texts(id, &commit, &lacks, watch).err().map(|error| error.to_string())
+            }
+        };
+        let note = note.map(|cause| {
+            let files = listed(&lacks);
+            format!(
+                "{id}: the cache does not have {files}, and the hub was not asked for them \
+                 ({cause}): if they belong to the model, answers differ"
+            )
+        });
+        Model { path, note }
+    }
+
+    /// Fetches those of `names` that a commit has, and notes which it has not.
+    fn fetch_texts(
+        &self,
+        id: &ModelId,
+        commit: &str,
+        names: &[&'static str],
+        watch: &(dyn Fn(Event) + Sync),
+    ) -> Result<(), HubError> {
+        let pinned = id.clone().at_revision(commit)?;
+        let found = Listing::once(&self.client, &pinned)?;
+        if found.commit != commit {
+            let cause = format!("{id}: the hub answers with commit {} for {commit}", found.commit);
+            return Err(HubError::Answer(cause));
+        }
+        let repository = Repository::new(&self.cache, id);
+        let has = |name: &&str| found.paths.iter().any(|path| path == name);
+        let (there, absent): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(has);
+        if !there.is_empty() {
+            let locked = repository.lock(|| watch(Event::Waiting))?;
+            let there: Vec<String> = there.into_iter().map(str::to_owned).collect();
+            let files = found.describe(&there)?;
+            let counter = Counter::new(watch, files.iter().map(|file| file.bytes).sum());
+            self.fetch(&found, &locked, &files, &counter)?;
+        }
+        // A cache that cannot be written to asks again the next time.
+        let _ = repository.note_absent(commit, &absent);
+        Ok(())
+    }
+
+    /// Refuses to ask the hub where that is not wanted, with what would have to be asked for.
+    pub(super) fn refuse_offline(&self, id: &ModelId) -> Result<(), HubError> {
+        let Some(variable) = self.offline else { return Ok(()) };
+        let cache = self.cache.display();
+        Err(HubError::Offline(match self.look(id) {
+            Cached::Lacking(files) if !files.is_empty() => {
+                let files = listed(&files);
+                format!("{id}: not whole in {cache}: it lacks {files}, and {variable} is set")
+            }
+            _ => format!("{id}: not in {cache}, and {variable} is set"),
+        }))
+    }
+}
+
+/// Files without which nothing can be served of a snapshot that has only `files`.
+fn missing(files: &[String]) -> Vec<String> {
+    let has = |name: &str| files.iter().any(|file| file == name);
+    let parts = files.iter().filter_map(|file| PartName::parse(file));
+    let mut lacking: Vec<String> = parts
+        .flat_map(|part| (1..=part.count).map(move |number| part.sibling(number)))
+        .filter(|part| !has(part))
+        .collect();
+    lacking.sort();
+    lacking.dedup();
+    if lacking.is_empty() && !files.is_empty() {
+        let weights = !has(hf::WEIGHTS) && !has(hf::INDEX);
+        let needed = ["config.json", "tokenizer.json"].into_iter().filter(|name| !has(name));
+        lacking = needed.chain(weights.then_some(hf::WEIGHTS)).map(str::to_owned).collect();
+    }
+    lacking
+}
