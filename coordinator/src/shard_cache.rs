@@ -19,11 +19,11 @@ use crate::report::Report;
 #[derive(Args, Clone, Debug)]
 pub struct ShardCache {
     /// Keep the model's shards in this folder, and load from them when they are there
-    #[arg(id = "shard_cache", long, value_name = "DIR")]
+    #[arg(id = "shard_cache", long = "shard-cache", value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Read all weights of the model to see whether the shards in --shard-cache are still theirs,
     /// instead of asking the file system
-    #[arg(id = "shard_cache_verify", long, requires = "shard_cache")]
+    #[arg(id = "shard_cache_verify", long = "shard-cache-verify", requires = "shard_cache")]
     pub verify: bool,
 }
 

@@ -22,7 +22,9 @@ impl Hub {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = binfer();
         command.env("HF_HOME", &self.home).env("HF_ENDPOINT", &self.server.endpoint);
-        for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "SSL_CERT_FILE"] {
+        for name in
+            ["HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "SSL_CERT_FILE"]
+        {
             command.env_remove(name);
         }
         command.env("NO_PROXY", "127.0.0.1").args(args);
@@ -135,4 +137,62 @@ fn no_message_holds_a_token_or_a_password() {
     told(&[("HF_ENDPOINT", &endpoint)]);
     told(&[("HF_ENDPOINT", "ftp://somebody:sesame@host")]);
     told(&[("HF_ENDPOINT", "http://somebody:ses/ame:sesame@ho st")]);
+}
+
+#[test]
+fn folders_are_named_and_the_hub_is_left_alone_as_python_s_library_reads_it() {
+    let hub = Hub::new("variables");
+    std::fs::create_dir_all(&hub.home).unwrap();
+    let home = hub.home.to_str().unwrap();
+    let pull = |variables: &[(&str, &str)]| {
+        let mut command = hub.command(&["pull", REPOSITORY]);
+        command.env("HOME", home).current_dir(home).env_remove("HF_HOME");
+        command.envs(variables.iter().copied()).output().unwrap()
+    };
+    for (said, meant) in
+        [("~/a", "a"), ("$HOME/b", "b"), ("${HOME}/c", "c"), ("$NONE/d", "$NONE/d")]
+    {
+        let folder = hub.home.join(meant).join("hub/models--some-org--tiny.model/snapshots");
+        let printed = good(&pull(&[("HF_HOME", said)]));
+        let printed = std::fs::canonicalize(hub.home.join(printed.trim())).unwrap();
+        assert_eq!(printed, std::fs::canonicalize(folder.join(COMMIT)).unwrap(), "{said}");
+    }
+    let cached = good(&pull(&[("HF_HUB_CACHE", "~/e")]));
+    assert!(cached.starts_with(&format!("{home}/e/models--")), "{cached}");
+    hub.server.seen();
+    let offline = |variables: &[(&str, &str)]| {
+        let all = [&[("HF_HOME", "~/a")], variables].concat();
+        good(&pull(&all));
+        hub.server.seen().is_empty()
+    };
+    assert!(offline(&[("TRANSFORMERS_OFFLINE", "1")]));
+    assert!(offline(&[("HF_HUB_OFFLINE", ""), ("TRANSFORMERS_OFFLINE", "yes")]));
+    assert!(offline(&[("HF_HUB_OFFLINE", "True"), ("TRANSFORMERS_OFFLINE", "0")]));
+    assert!(!offline(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]));
+    let output = pull(&[("HF_HOME", "~/none"), ("TRANSFORMERS_OFFLINE", "ON")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("and TRANSFORMERS_OFFLINE is set"), "{said}");
+}
+
+#[test]
+fn a_snapshot_that_another_program_left_half_full_is_completed_or_told_of() {
+    let _permit = Permit::one();
+    let hub = Hub::new("half");
+    let args = ["run", REPOSITORY, "some words", "--use-template", "--max-tokens", "8"];
+    let expected = good(&hub.run(&args));
+    let repository = hub.home.join("hub/models--some-org--tiny.model");
+    let snapshot = repository.join("snapshots").join(COMMIT);
+    let empty = || {
+        std::fs::remove_file(snapshot.join("tokenizer_config.json")).unwrap();
+        std::fs::remove_dir_all(repository.join(".no_exist")).unwrap();
+    };
+    empty();
+    let offline = hub.command(&["run", REPOSITORY, "x", "--max-tokens", "1"]);
+    let output = { offline }.env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the cache does not have tokenizer_config.json"), "{said}");
+    assert_eq!(good(&hub.run(&args)), expected);
+    hub.server.seen();
+    assert_eq!(good(&hub.run(&args)), expected);
+    assert!(hub.server.seen().is_empty());
 }
