@@ -22,7 +22,11 @@ impl Scheduler {
             tables.flat_map(Table::live).for_each(|id| refs[id.index()] += 1);
             pool.check(&refs).map_err(|cause| format!("KV group {index}: {cause}"))?;
         }
-        Ok(())
+        let tables = self.sequences.iter().flat_map(|sequence| &sequence.tables);
+        let named = tables.flat_map(|table| table.prefixes.iter().copied());
+        let most = self.prefixes_max() + named.clone().count();
+        ensure(self.prefixes.len() <= most, "the tree is bounded")?;
+        self.prefixes.check(named.chain(self.pools.iter().flat_map(Pool::prefixes)))
     }
 
     fn check_lists(&self) -> Result<(), String> {

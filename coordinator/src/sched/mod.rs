@@ -16,6 +16,7 @@ mod planning;
 mod planted;
 mod pool;
 mod prefix;
+mod prefix_tree;
 mod rows;
 mod sequence;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use types::{
 
 use planted::Bug;
 use pool::Pool;
+use prefix_tree::PrefixTree;
 use rows::{InFlight, RowEnd};
 use sequence::{Key, Sequence, Sequences};
 
@@ -62,6 +64,7 @@ pub struct Scheduler {
     step: StepId,
     /// One per KV group.
     pools: Vec<Pool>,
+    prefixes: PrefixTree,
     sequences: Sequences,
     ids: BTreeMap<RequestId, Key>,
     /// Those with a slot, by `Sequence::order`.
@@ -97,6 +100,7 @@ impl Scheduler {
             policy: POLICY,
             step: StepId(0),
             pools: Vec::new(),
+            prefixes: PrefixTree::default(),
             sequences: Sequences::default(),
             ids: BTreeMap::new(),
             running: Vec::new(),
@@ -198,6 +202,7 @@ impl Scheduler {
     fn clear(&mut self) {
         self.step = StepId(0);
         self.pools = self.config.kv_groups.iter().map(|group| Pool::new(group.blocks)).collect();
+        self.prefixes = PrefixTree::default();
         self.sequences = Sequences::default();
         self.ids.clear();
         self.running.clear();
@@ -222,6 +227,7 @@ impl Scheduler {
                 self.waiting.partition_point(|other| self.sequences[*other].order() < order);
             self.waiting.remove(place);
             self.leave_queue(key);
+            self.release_tables(key);
         }
         let sequence = self.sequences.remove(key).expect("listed sequences exist");
         self.ids.remove(&sequence.id);
@@ -232,15 +238,20 @@ impl Scheduler {
     /// steps in order, so whoever gets them next comes later.
     fn vacate(&mut self, key: Key) {
         self.settle(key);
+        self.release_tables(key);
         let sequence = &mut self.sequences[key];
-        for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
-            table.release(pool);
-        }
         sequence.planned = 0;
         sequence.decoding = false;
         if let Some(slot) = sequence.slot.take() {
             self.closes.push(slot);
             self.slots_free.push(slot);
         }
+    }
+
+    fn release_tables(&mut self, key: Key) {
+        for (table, pool) in self.sequences[key].tables.iter_mut().zip(&mut self.pools) {
+            table.release(pool, &mut self.prefixes);
+        }
+        self.bound_prefixes();
     }
 }

@@ -131,7 +131,7 @@ impl Scheduler {
         lane.sent.push(SentRow { key, id: sequence.id, slot, samples, logprobs });
         if freed_early && sequence.complete() {
             for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
-                table.release(pool);
+                table.release(pool, &mut self.prefixes);
                 table.offered = usize::MAX;
             }
         }
@@ -150,7 +150,7 @@ impl Scheduler {
         let groups = self.config.kv_groups.iter().zip(&mut self.pools);
         for (index, ((group, pool), table)) in (0..).zip(groups.zip(&mut sequence.tables)) {
             while table.ids.len() < end.div_ceil(group.block_tokens as usize) {
-                table.ids.push(pool.take().expect("there is room for the row"));
+                table.ids.push(pool.take(&mut self.prefixes).expect("there is room for the row"));
             }
             if table.granted < table.ids.len() {
                 let ids = table.ids[table.granted..].to_vec();

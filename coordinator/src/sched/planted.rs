@@ -33,6 +33,8 @@ pub(super) enum Bug {
     SaltIgnored,
     /// A block is found by its own tokens, whatever came before it.
     ParentIgnored,
+    /// Of a block only the first half of the tokens is compared.
+    HalfCompared,
     /// A hit may cover the last known token, so that nothing is left to run.
     LastTokenCached,
 }

@@ -1,14 +1,13 @@
 //! The blocks of one KV group: who holds them, which are free, which hold content worth keeping.
 //!
 //! A block is free, used (referenced by tables) or idle (not referenced, but cached). Deliberately
-//! absent: what the content is (a key says it all), and tables, which are the sequences'.
+//! absent: what the content is, which is for `prefix_tree.rs`, and tables, which are the sequences'.
 
 use std::collections::BTreeMap;
 
 use binfer_proto::BlockId;
 
-/// Names the content of a full block and of everything before it.
-pub(super) type PrefixKey = u128;
+use super::prefix_tree::{PrefixId, PrefixTree};
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -17,7 +16,7 @@ pub(super) struct Pool {
     /// Cached blocks that nobody references, by the time that they were released.
     idle: BTreeMap<u64, BlockId>,
     /// Cached blocks by content.
-    cached: BTreeMap<PrefixKey, BlockId>,
+    cached: BTreeMap<PrefixId, BlockId>,
     /// Counts releases; orders `idle`.
     clock: u64,
 }
@@ -25,7 +24,7 @@ pub(super) struct Pool {
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
     refs: u32,
-    key: Option<PrefixKey>,
+    prefix: Option<PrefixId>,
     released: u64,
 }
 
@@ -52,15 +51,11 @@ impl Pool {
     }
 
     /// A block for one new owner; the longest idle one loses its content when none is free.
-    pub(super) fn take(&mut self) -> Option<BlockId> {
-        let id = match self.free.pop() {
-            Some(id) => id,
-            None => {
-                let (_, id) = self.idle.pop_first()?;
-                self.forget(id);
-                id
-            }
-        };
+    pub(super) fn take(&mut self, tree: &mut PrefixTree) -> Option<BlockId> {
+        if self.free.is_empty() {
+            self.forget_idle(tree);
+        }
+        let id = self.free.pop()?;
         self.blocks[id.index()].refs = 1;
         Some(id)
     }
@@ -82,7 +77,7 @@ impl Pool {
         if block.refs > 0 {
             return;
         }
-        if block.key.is_some() {
+        if block.prefix.is_some() {
             self.clock += 1;
             block.released = self.clock;
             self.idle.insert(self.clock, id);
@@ -92,34 +87,49 @@ impl Pool {
     }
 
     /// Lets others find a full block. The first block with a content stays the cached one.
-    pub(super) fn cache(&mut self, id: BlockId, key: PrefixKey) {
+    pub(super) fn cache(&mut self, id: BlockId, prefix: PrefixId, tree: &mut PrefixTree) {
         let block = &mut self.blocks[id.index()];
-        if block.key.is_none() && !self.cached.contains_key(&key) {
-            block.key = Some(key);
-            self.cached.insert(key, id);
+        if block.prefix.is_none() && !self.cached.contains_key(&prefix) {
+            block.prefix = Some(prefix);
+            self.cached.insert(prefix, id);
+            tree.hold(prefix);
         }
     }
 
-    pub(super) fn find(&self, key: PrefixKey) -> Option<BlockId> {
-        self.cached.get(&key).copied()
+    pub(super) fn find(&self, prefix: PrefixId) -> Option<BlockId> {
+        self.cached.get(&prefix).copied()
+    }
+
+    /// What cached blocks hold.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
+        self.cached.keys().copied()
     }
 
     pub(super) fn is_idle(&self, id: BlockId) -> bool {
         let block = &self.blocks[id.index()];
-        block.refs == 0 && block.key.is_some()
+        block.refs == 0 && block.prefix.is_some()
     }
 
     /// One owner, and nobody else can find it.
     pub(super) fn is_private(&self, id: BlockId) -> bool {
         let block = &self.blocks[id.index()];
-        block.refs == 1 && block.key.is_none()
+        block.refs == 1 && block.prefix.is_none()
     }
 
     /// Nobody finds this block any more; its owners keep it.
-    pub(super) fn forget(&mut self, id: BlockId) {
-        if let Some(key) = self.blocks[id.index()].key.take() {
-            self.cached.remove(&key);
+    pub(super) fn forget(&mut self, id: BlockId, tree: &mut PrefixTree) {
+        if let Some(prefix) = self.blocks[id.index()].prefix.take() {
+            self.cached.remove(&prefix);
+            tree.release(prefix);
         }
+    }
+
+    /// Frees the block that is idle for longest; false if none is idle.
+    pub(super) fn forget_idle(&mut self, tree: &mut PrefixTree) -> bool {
+        let Some((_, id)) = self.idle.pop_first() else { return false };
+        self.forget(id, tree);
+        self.free.push(id);
+        true
     }
 
     /// Free, used and idle blocks add up, and references are those of `refs`.
@@ -136,17 +146,17 @@ impl Pool {
                 return Err(format!("block {index} is listed {} times", places[index]));
             }
         }
-        if let Some(id) = self.free.iter().find(|id| self.blocks[id.index()].key.is_some()) {
+        if let Some(id) = self.free.iter().find(|id| self.blocks[id.index()].prefix.is_some()) {
             return Err(format!("block {id} is free and cached"));
         }
-        for (key, id) in &self.cached {
-            if self.blocks[id.index()].key != Some(*key) {
+        for (prefix, id) in &self.cached {
+            if self.blocks[id.index()].prefix != Some(*prefix) {
                 return Err(format!("block {id} is cached with content that it does not have"));
             }
         }
         for (released, id) in &self.idle {
             let block = &self.blocks[id.index()];
-            if block.released != *released || block.key.is_none() {
+            if block.released != *released || block.prefix.is_none() {
                 return Err(format!("block {id} is idle without being cached"));
             }
         }

@@ -1,17 +1,23 @@
 //! The prefix cache: full blocks of known tokens, found by what they and all before them hold.
 //!
-//! A key is hash(parent, the block's tokens), seeded by the salt. A hit is a prefix of whole blocks
+//! What they hold has a number, which stands for salt and tokens exactly (`prefix_tree.rs`): a hit
+//! is never somebody else's text. It is a prefix of whole blocks
 //! in every KV group and never the last known token, which must run to give a sample. Blocks behind
 //! a window are not needed for a hit. Deliberately absent: copies. A shared block is never written.
 
-use binfer_proto::{BlockId, Token};
-use xxhash_rust::xxh3::Xxh3;
+use binfer_proto::BlockId;
 
 use super::Scheduler;
 use super::planted::Bug;
-use super::pool::PrefixKey;
+use super::pool::Pool;
+use super::prefix_tree::Parent;
 use super::rows::Draft;
 use super::sequence::Key;
+
+/// Prefixes in the tree, for each block of all pools, before idle blocks are given up for it. There
+/// are more prefixes than cached blocks where those behind a window are gone: of a full context,
+/// Mistral 7B keeps one block in eight.
+const PREFIXES_PER_BLOCK: usize = 16;
 
 /// Fills the place of blocks behind the window, which no row reads.
 const HOLE: BlockId = BlockId(0);
@@ -62,27 +68,44 @@ impl Scheduler {
             if full <= self.sequences[key].tables[index].offered {
                 continue;
             }
-            self.make_keys(key, index, full);
+            self.name_blocks(key, index, full);
             let (pool, table) = (&mut self.pools[index], &mut self.sequences[key].tables[index]);
             for block in table.offered.max(table.gone)..full {
-                pool.cache(table.ids[block], table.keys[block]);
+                pool.cache(table.ids[block], table.prefixes[block], &mut self.prefixes);
             }
             table.offered = full;
         }
     }
 
-    /// Makes the keys of the first `blocks` blocks of a sequence in one KV group.
-    fn make_keys(&mut self, key: Key, kv_group: usize, blocks: usize) {
+    /// Prefixes that the tree may have, beside those of sequences, before it costs idle blocks.
+    pub(super) fn prefixes_max(&self) -> usize {
+        PREFIXES_PER_BLOCK * self.pools.iter().map(Pool::total).sum::<usize>()
+    }
+
+    /// Gives up idle blocks while there are too many prefixes.
+    pub(super) fn bound_prefixes(&mut self) {
+        let max = self.prefixes_max();
+        while self.prefixes.len() > max
+            && self.pools.iter_mut().any(|pool| pool.forget_idle(&mut self.prefixes))
+        {}
+    }
+
+    /// Names what the first `blocks` blocks of a sequence hold in one KV group.
+    fn name_blocks(&mut self, key: Key, kv_group: usize, blocks: usize) {
         let salt_ignored = self.planted(Bug::SaltIgnored);
         let parent_ignored = self.planted(Bug::ParentIgnored);
+        let half_compared = self.planted(Bug::HalfCompared);
         let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
         let salt = if salt_ignored { 0 } else { sequence.salt };
-        let keys = &mut sequence.tables[kv_group].keys;
-        while keys.len() < blocks {
-            let parent = keys.last().copied().filter(|_| !parent_ignored).unwrap_or(0);
-            let start = keys.len() * block_tokens;
-            keys.push(prefix_key(parent, &sequence.tokens[start..start + block_tokens], salt));
+        let prefixes = &mut sequence.tables[kv_group].prefixes;
+        while prefixes.len() < blocks {
+            let parent = prefixes.last().copied().filter(|_| !parent_ignored);
+            let parent = parent.map_or(Parent::Salt(salt), Parent::Prefix);
+            let start = prefixes.len() * block_tokens;
+            let compared = if half_compared { block_tokens / 2 } else { block_tokens };
+            let tokens = &sequence.tokens[start..start + compared];
+            prefixes.push(self.prefixes.name(parent, tokens));
         }
     }
 
@@ -92,9 +115,9 @@ impl Scheduler {
         let full = sequence.settled() / self.config.kv_groups[0].block_tokens as usize;
         let offered = sequence.tables[0].offered;
         if self.config.prefix_cache && full > offered {
-            self.make_keys(key, 0, full);
-            let keys = &self.sequences[key].tables[0].keys;
-            draft.filled.extend_from_slice(&keys[offered..full]);
+            self.name_blocks(key, 0, full);
+            let prefixes = &self.sequences[key].tables[0].prefixes;
+            draft.filled.extend_from_slice(&prefixes[offered..full]);
         }
     }
 
@@ -102,8 +125,8 @@ impl Scheduler {
     /// equal prompts that come together are computed once.
     pub(super) fn worth_waiting(&self, key: Key, hit: &Hit, draft: &Draft) -> bool {
         let missing = hit.tokens / self.config.kv_groups[0].block_tokens as usize;
-        let missing = self.sequences[key].tables[0].keys.get(missing);
-        missing.is_some_and(|key| draft.filled.contains(key))
+        let missing = self.sequences[key].tables[0].prefixes.get(missing);
+        missing.is_some_and(|prefix| draft.filled.contains(prefix))
     }
 
     /// The longest prefix of a waiting sequence that the cache can give.
@@ -119,9 +142,9 @@ impl Scheduler {
             let group = &self.config.kv_groups[index];
             let block_tokens = group.block_tokens as usize;
             let (blocks, windowed) = (tokens_max / block_tokens, group.window.is_some());
-            self.make_keys(key, index, blocks);
-            let keys = self.sequences[key].tables[index].keys[..blocks].iter();
-            let ids = keys.map(|key| self.pools[index].find(*key));
+            self.name_blocks(key, index, blocks);
+            let prefixes = self.sequences[key].tables[index].prefixes[..blocks].iter();
+            let ids = prefixes.map(|prefix| self.pools[index].find(*prefix));
             let ids: Vec<Option<BlockId>> =
                 if windowed { ids.collect() } else { ids.take_while(Option::is_some).collect() };
             tokens_max = tokens_max.min(ids.len() * block_tokens);
@@ -187,14 +210,7 @@ impl Scheduler {
         let sequence = &mut self.sequences[key];
         for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
             table.offered = usize::MAX;
-            table.live().iter().for_each(|id| pool.forget(*id));
+            table.live().iter().for_each(|id| pool.forget(*id, &mut self.prefixes));
         }
     }
-}
-
-fn prefix_key(parent: PrefixKey, tokens: &[Token], salt: u64) -> PrefixKey {
-    let mut hash = Xxh3::with_seed(salt);
-    hash.update(&parent.to_le_bytes());
-    tokens.iter().for_each(|token| hash.update(&token.to_le_bytes()));
-    hash.digest128()
 }

@@ -6,7 +6,7 @@ use binfer_proto::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, SlotId, St
 
 use super::Scheduler;
 use super::planted::Bug;
-use super::pool::PrefixKey;
+use super::prefix_tree::PrefixId;
 use super::sequence::Key;
 use super::types::RequestId;
 
@@ -19,8 +19,8 @@ pub(super) struct Draft {
     pub(super) chunks: Lane,
     /// Tokens left for chunks of prompts.
     pub(super) chunk_max: usize,
-    /// Keys, in KV group 0, of the blocks that this plan fills.
-    pub(super) filled: Vec<PrefixKey>,
+    /// What the blocks of KV group 0 that this plan fills will hold.
+    pub(super) filled: Vec<PrefixId>,
     /// A sequence lost its blocks: nobody is admitted in this plan.
     pub(super) preempted: bool,
 }

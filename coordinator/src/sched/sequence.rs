@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
-use super::pool::{Pool, PrefixKey};
+use super::pool::Pool;
+use super::prefix_tree::{PrefixId, PrefixTree};
 use super::types::{Request, RequestId, Tick, Usage};
 
 /// Finds a sequence; one that is over stays unfindable though its place is used again.
@@ -75,8 +76,8 @@ pub(super) struct Table {
     pub(super) granted: usize,
     /// Leading entries that the prefix cache has seen.
     pub(super) offered: usize,
-    /// Keys of the journal's full blocks, made when first needed.
-    pub(super) keys: Vec<PrefixKey>,
+    /// What the journal's full blocks hold, named when first needed.
+    pub(super) prefixes: Vec<PrefixId>,
 }
 
 impl Table {
@@ -85,8 +86,9 @@ impl Table {
     }
 
     /// Gives all blocks back, the last first: a prefix is worth more than what follows it.
-    pub(super) fn release(&mut self, pool: &mut Pool) {
+    pub(super) fn release(&mut self, pool: &mut Pool, tree: &mut PrefixTree) {
         self.live().iter().rev().for_each(|id| pool.release(*id));
+        self.prefixes.drain(..).for_each(|prefix| tree.release(prefix));
         self.ids.clear();
         self.gone = 0;
         self.granted = 0;
@@ -209,7 +211,7 @@ impl Sequences {
         self.places[key.index].take()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
         self.places.iter().flatten()
     }
 }

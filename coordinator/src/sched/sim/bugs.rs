@@ -39,5 +39,6 @@ found! {
     shared_within_plan: SharedWithinPlan,
     salt_ignored: SaltIgnored,
     parent_ignored: ParentIgnored,
+    half_compared: HalfCompared,
     last_token_cached: LastTokenCached,
 }

@@ -1,0 +1,185 @@
+//! The tree of prefixes: what a full block and all before it hold, under a number, exactly.
+//!
+//! Two full blocks have one [`PrefixId`] if and only if their salts and all tokens up to their ends
+//! are equal. Nothing is hashed, so nobody can make a prefix that is taken for another one. A prefix
+//! lives for as long as somebody names it: a cached block, a sequence, or a longer prefix.
+//! Deliberately absent: which block holds what; that is for `pool.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use binfer_proto::Token;
+
+/// Names a prefix that somebody uses. Once nobody does, the number is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PrefixId(usize);
+
+/// What a block comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// Nothing: it is the first block of a text with this salt.
+    Salt(u64),
+    /// All of this prefix.
+    Prefix(PrefixId),
+}
+
+/// By the tokens of one block.
+type Children = BTreeMap<Arc<[Token]>, PrefixId>;
+
+#[derive(Debug, Default)]
+pub(super) struct PrefixTree {
+    nodes: Vec<Node>,
+    free: Vec<PrefixId>,
+    /// By salt.
+    first: BTreeMap<u64, Children>,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Parent,
+    tokens: Arc<[Token]>,
+    children: Children,
+    /// Cached blocks, tables of sequences and children that name it; 0 if the number is free.
+    users: usize,
+}
+
+impl PrefixTree {
+    /// The prefix that ends with a block of `tokens`, for one more user.
+    pub(super) fn name(&mut self, parent: Parent, tokens: &[Token]) -> PrefixId {
+        if let Some(id) = self.siblings(parent).get(tokens).copied() {
+            self.hold(id);
+            return id;
+        }
+        let tokens: Arc<[Token]> = tokens.into();
+        let (children, key) = (Children::new(), Arc::clone(&tokens));
+        let node = Node { parent, tokens, children, users: 1 };
+        let id = self.free.pop().unwrap_or(PrefixId(self.nodes.len()));
+        if id.0 == self.nodes.len() {
+            self.nodes.push(node);
+        } else {
+            self.nodes[id.0] = node;
+        }
+        self.siblings(parent).insert(key, id);
+        if let Parent::Prefix(parent) = parent {
+            self.hold(parent);
+        }
+        id
+    }
+
+    /// One more user.
+    pub(super) fn hold(&mut self, id: PrefixId) {
+        self.nodes[id.0].users += 1;
+    }
+
+    /// One user less. With the last one the prefix goes, and what only it came after.
+    pub(super) fn release(&mut self, mut id: PrefixId) {
+        loop {
+            let node = &mut self.nodes[id.0];
+            assert!(node.users > 0, "prefix {} is released but has no user", id.0);
+            node.users -= 1;
+            if node.users > 0 {
+                return;
+            }
+            let (parent, tokens) = (node.parent, std::mem::take(&mut node.tokens));
+            self.siblings(parent).remove(&tokens);
+            self.free.push(id);
+            match parent {
+                Parent::Prefix(parent) => id = parent,
+                Parent::Salt(salt) => {
+                    if self.siblings(parent).is_empty() {
+                        self.first.remove(&salt);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Prefixes that somebody uses.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len() - self.free.len()
+    }
+
+    fn siblings(&mut self, parent: Parent) -> &mut Children {
+        match parent {
+            Parent::Salt(salt) => self.first.entry(salt).or_default(),
+            Parent::Prefix(id) => &mut self.nodes[id.0].children,
+        }
+    }
+
+    /// Every prefix is found under its parent by its tokens, and used as often as it is among
+    /// `named`, which are the names that blocks and tables hold, and by its children.
+    pub(super) fn check(&self, named: impl Iterator<Item = PrefixId>) -> Result<(), String> {
+        let mut users = vec![0; self.nodes.len()];
+        named.for_each(|id| users[id.0] += 1);
+        let live = self.nodes.iter().enumerate().filter(|(_, node)| node.users > 0);
+        for (index, node) in live.clone() {
+            let siblings = match node.parent {
+                Parent::Salt(salt) => self.first.get(&salt),
+                Parent::Prefix(parent) => {
+                    users[parent.0] += 1;
+                    Some(&self.nodes[parent.0].children)
+                }
+            };
+            if siblings.and_then(|siblings| siblings.get(&node.tokens)) != Some(&PrefixId(index)) {
+                return Err(format!("prefix {index} is not where it belongs"));
+            }
+        }
+        let wrong = self.nodes.iter().zip(&users).position(|(node, users)| node.users != *users);
+        if let Some(index) = wrong {
+            let counted = self.nodes[index].users;
+            return Err(format!("prefix {index} counts {counted} users, has {}", users[index]));
+        }
+        let listed = self.first.values().chain(live.clone().map(|(_, node)| &node.children));
+        if listed.map(Children::len).sum::<usize>() != live.count() {
+            return Err("a prefix is listed that nobody uses".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_its_salt_and_all_of_its_tokens() {
+        let mut tree = PrefixTree::default();
+        let one = tree.name(Parent::Salt(1), &[1, 2]);
+        assert_eq!(tree.name(Parent::Salt(1), &[1, 2]), one);
+        let longer = tree.name(Parent::Prefix(one), &[3, 4]);
+        let others = [
+            tree.name(Parent::Salt(2), &[1, 2]),
+            tree.name(Parent::Salt(1), &[1, 3]),
+            tree.name(Parent::Salt(1), &[1]),
+            tree.name(Parent::Salt(1), &[3, 4]),
+            tree.name(Parent::Prefix(one), &[3, 5]),
+        ];
+        for other in others {
+            assert!(![one, longer].contains(&other), "{other:?}");
+            let behind = tree.name(Parent::Prefix(other), &[3, 4]);
+            assert_ne!(behind, longer);
+            tree.release(behind);
+        }
+        let named = [one, one, longer].into_iter().chain(others);
+        assert_eq!(tree.check(named), Ok(()));
+    }
+
+    #[test]
+    fn a_prefix_goes_with_its_last_user_and_takes_its_ancestors_along() {
+        let mut tree = PrefixTree::default();
+        let mut parent = Parent::Salt(0);
+        let mut chain = Vec::new();
+        for token in 0..50 {
+            let id = tree.name(parent, &[token]);
+            chain.push(id);
+            parent = Parent::Prefix(id);
+        }
+        let last = chain.pop().unwrap();
+        chain.iter().for_each(|id| tree.release(*id));
+        assert_eq!((tree.len(), tree.check([last].into_iter())), (50, Ok(())));
+        tree.release(last);
+        assert_eq!((tree.len(), tree.check([].into_iter())), (0, Ok(())));
+        assert!(tree.first.is_empty());
+    }
+}
