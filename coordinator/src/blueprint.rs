@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Source;
-use binfer_shard::fit::{Ledger, Memory, RankLedger};
+use binfer_shard::fit::{HostMemory, Ledger, Memory, RankLedger};
 use binfer_shard::spec::KvKind;
 
+use crate::config::ConfigError;
 use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
 use crate::front::ModelInfo;
 use crate::options::Options;
@@ -119,6 +120,20 @@ impl Blueprint {
         }
     }
 
+    /// Refuses a KV cache that was asked for where the workers' devices hold less.
+    pub fn check_cache(&self, facts: &Facts) -> Result<(), ConfigError> {
+        let asked = self.options.kv_cache_tokens.unwrap_or(0);
+        let fit = self.positions(facts).into_iter().min().unwrap_or(0);
+        if asked.min(self.options.limits.kv_tokens_max) <= fit {
+            return Ok(());
+        }
+        Err(ConfigError(format!(
+            "--kv-cache-tokens {asked}: {fit} fit beside weights and activations ({}): give fewer, a \
+             larger --gpu-memory-utilization, or more GPUs",
+            facts.memory.join("; ")
+        )))
+    }
+
     /// Positions that each KV group's pool holds.
     fn positions(&self, facts: &Facts) -> Vec<u64> {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
@@ -129,7 +144,11 @@ impl Blueprint {
     fn kv_bytes_max(&self) -> u64 {
         match self.options.limits.memory {
             Memory::Devices(_) => 0,
-            host @ Memory::Host { .. } => host.kv_bytes_max(self.world(), 0),
+            Memory::Host(HostMemory { kv_bytes: Some(asked), .. }) => asked,
+            Memory::Host(_) => {
+                let ledger = self.ledger().ok();
+                ledger.and_then(|ledger| ledger.kv_bytes_max.into_iter().min()).unwrap_or(0)
+            }
         }
     }
 

@@ -156,16 +156,6 @@ pub fn cuda_library_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Bytes of memory that can be taken without swapping, as the kernel estimates.
-pub fn memory_available_bytes() -> u64 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.map_or(1 << 30, |kib| kib.saturating_mul(1024))
-}
-
 /// Lets this process have as many descriptors as it may. How many that is.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);

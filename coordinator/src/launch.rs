@@ -124,9 +124,12 @@ pub fn launch<T: Send + 'static>(
 fn say_ledger(blueprint: &Blueprint, report: &Report) -> Result<(), LaunchError> {
     let ledger = blueprint.ledger()?;
     report.line(&format!("{}: {}", blueprint.options.name, blueprint.summary(&ledger)));
+    if let Some(limits) = &blueprint.options.host_limits {
+        report.line(&format!("memory is limited: {limits}"));
+    }
     if ledger.missing_bytes > 0 {
         let missing = ledger.missing_bytes.div_ceil(1 << 20);
-        report.line(&format!("more than is free: {missing} MiB short (see `binfer plan`)"));
+        report.line(&format!("for a whole context {missing} MiB are missing (see `binfer plan`)"));
     }
     Ok(())
 }
@@ -221,6 +224,11 @@ impl Launched {
         }
         facts.notes.iter().for_each(|note| self.report.line(note));
         self.report.line(&format!("{name}: ready in {:.2} s", self.report.elapsed_s()));
+        if let Err(error) = self.blueprint.check_cache(&facts) {
+            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+            fleet.stop("the KV cache does not fit").await;
+            return Err(error.into());
+        }
         let config = self.blueprint.sched_config(&facts);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);

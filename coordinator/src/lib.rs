@@ -14,6 +14,7 @@ pub mod front;
 pub mod http;
 pub mod launch;
 pub mod locate;
+pub mod memory;
 pub mod meter;
 pub mod options;
 pub mod parallel;

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use binfer_shard::fit::{self, Limits, Memory};
+use binfer_shard::fit::{self, HostMemory, Limits, Memory};
 use binfer_shard::{DType, Source, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
 use crate::device::{Device, Kernels, Wishes};
 use crate::fleet::CudaConfig;
+use crate::memory::{HostBudget, Kernel};
 use crate::parallel::{SHARDS_REASON, TensorParallel};
 use crate::report::Verbosity;
 use crate::shard_cache::ShardCache;
@@ -128,6 +129,10 @@ pub struct Options {
     pub threads: u32,
     /// What the ranks are to hold room for.
     pub limits: Limits,
+    /// Positions that the KV cache is to hold, where somebody asked for a number.
+    pub kv_cache_tokens: Option<u64>,
+    /// Limits of the host's memory, for people; on the CPU, where any are set.
+    pub host_limits: Option<String>,
     /// The GPUs; the CPU where absent.
     pub cuda: Option<CudaConfig>,
     /// A rank that stands still for so long counts as lost.
@@ -181,41 +186,48 @@ impl ModelArgs {
         let limits = self.limits(context_max, cuda.is_some())?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
-        let positions = layouts.iter().map(|layout| {
-            // The rank with most heads decides how many blocks there are.
-            fit::kv_position_bytes(spec, layout, limits.kv_element_bytes)
-        });
+        let element = limits.kv_element_bytes;
+        let positions = layouts.iter().map(|layout| fit::kv_position_bytes(spec, layout, element));
+        // The rank with most heads decides how many blocks there are.
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
-        let memory = match (&cuda, asked) {
-            (Some(cuda), None) => Memory::Devices(cuda.bytes),
-            (Some(cuda), asked) => Memory::Host { kv_bytes: asked, free_bytes: cuda.bytes },
-            (None, asked) => {
-                Memory::Host { kv_bytes: asked, free_bytes: config::memory_available_bytes() }
-            }
+        let host = HostBudget::of(&Kernel::here(), self.threads_of_rank(world));
+        let memory = match &cuda {
+            None => Memory::Host(host.memory(asked)),
+            Some(cuda) if asked.is_none() => Memory::Devices(cuda.bytes),
+            Some(_) => Memory::Host(HostMemory { kv_bytes: asked, ..HostMemory::free(0) }),
         };
-        let all_threads = self.threads.map_or_else(config::cores, |threads| threads as usize);
-        let world = world as usize;
-        let threads = (all_threads / world).max(1);
+        let limits = Limits { memory, ..limits };
+        if cuda.is_none() {
+            host.check(spec, world, &limits, self.kv_cache_tokens)?;
+        }
         let timing = Timing { profile: self.profile, trace: self.trace.clone() };
-        timing.check(world)?;
+        timing.check(world as usize)?;
         Ok(Options {
             name,
             path: source.path().to_owned(),
-            world,
+            world: world as usize,
             tp_reason,
             dtype: match self.dtype {
                 Dtype::Auto if cuda.is_some() && is_f16(source) => "f16",
                 Dtype::Auto if cuda.is_some() => "bf16",
                 dtype => dtype.stored(),
             },
+            host_limits: host.limits().filter(|_| cuda.is_none()),
             cuda,
-            threads: u32::try_from(threads).unwrap_or(u32::MAX),
-            limits: Limits { memory, ..limits },
+            threads: self.threads_of_rank(world),
+            limits,
+            kv_cache_tokens: self.kv_cache_tokens,
             step_deadline: Duration::from_secs_f32(self.step_deadline),
             timing,
             verbosity: self.verbosity(),
         })
+    }
+
+    /// Compute threads of each of `world` ranks.
+    fn threads_of_rank(&self, world: u32) -> u32 {
+        let cores = u32::try_from(config::cores()).unwrap_or(u32::MAX);
+        (self.threads.unwrap_or(cores) / world.max(1)).max(1)
     }
 
     /// What was said of devices.
@@ -259,7 +271,7 @@ impl ModelArgs {
             )));
         }
         Ok(Limits {
-            memory: Memory::Host { free_bytes: 0, kv_bytes: None },
+            memory: Memory::Host(HostMemory::free(0)),
             kv_element_bytes: if on_gpu { 2 } else { self.dtype.element_bytes() },
             context_max,
             sequences_max,

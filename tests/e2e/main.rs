@@ -17,6 +17,7 @@
 //! | `features` | features of the tiny checkpoints switched off: the goldens notice |
 //! | `nccl` | a library for several GPUs that will not do |
 //! | `floats` | numbers at the edges of what a float is, in every field that takes one |
+//! | `memory` | limits of a process's memory |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
 //! | `timing` | `--profile` and `--trace` |
@@ -48,6 +49,7 @@ mod kill;
 mod libraries;
 mod logits;
 mod masks;
+mod memory;
 mod output;
 mod packed;
 mod parity;

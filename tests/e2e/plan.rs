@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use binfer_coordinator::blueprint::Blueprint;
-use binfer_coordinator::fleet::{Fleet, Spawn};
+use binfer_coordinator::fleet::{Facts, Fleet, Spawn};
 use binfer_coordinator::options::ModelArgs;
 use binfer_shard::Source;
 use clap::Parser;
@@ -63,6 +63,25 @@ fn what_is_planned_is_what_workers_report() {
             assert_eq!((planned, &ledger.kv_blocks), (weights, &blocks), "{name} {flags:?}");
         }
     }
+}
+
+#[test]
+fn a_cache_that_workers_have_no_room_for_is_refused() {
+    let args = Flags::parse_from(["binfer", "x", "--kv-cache-tokens", "1000", "--tp", "2"]).model;
+    let source = Source::open(tiny("qwen3")).unwrap();
+    let options = args.check("tiny".into(), &source).unwrap();
+    let blueprint = Blueprint { options, source: Arc::new(source), random_weights: false };
+    let facts = |blocks| Facts {
+        weight_bytes: vec![1, 1],
+        blocks: vec![blocks],
+        load_us: 1,
+        memory: vec!["weights 9 MiB".into(); 2],
+        notes: Vec::new(),
+    };
+    assert_eq!(blueprint.check_cache(&facts(16)), Ok(()));
+    let words = blueprint.check_cache(&facts(15)).unwrap_err().to_string();
+    assert!(words.starts_with("--kv-cache-tokens 1000: 960 fit beside"), "{words}");
+    assert!(words.contains("weights 9 MiB") && words.contains("give fewer"), "{words}");
 }
 
 #[test]

@@ -30,7 +30,9 @@ fn refused(args: &[&str], status: i32, words: &[&str]) {
 #[test]
 fn flags_out_of_range_are_refused_by_name() {
     let _permit = Permit::alone();
-    let settings: [(&[&str], &[&str]); 10] = [
+    let beyond = ["demo", "--kv-cache-tokens", "33000000", "--max-num-seqs", "4096"];
+    let settings: [(&[&str], &[&str]); 11] = [
+        (&beyond, &["--kv-cache-tokens 33000000: ", " fit; ", "give fewer"]),
         (&["demo", "--tp", "10"], &["--tp 10", "9"]),
         (&["demo", "--device", "cuda"], &["--device cuda", "--device cpu"]),
         (&["demo", "--max-model-len", "0"], &["--max-model-len", "1 to 8192"]),

@@ -37,17 +37,15 @@ const POLL: Duration = Duration::from_micros(20);
 pub fn run(port: &EnginePort) -> Result<()> {
     let Some(mut rank) = port.told(load(port))? else { return Ok(()) };
     let Some(blocks) = port.told(rank.meet(port))? else { return Ok(()) };
-    let notes = std::mem::take(&mut rank.notes);
     let mut engine = rank.into_engine(port, blocks);
-    port.told(work(port, &mut engine, notes))
+    port.told(work(port, &mut engine))
 }
 
 /// Makes recordings, says that the rank is ready, and runs steps.
-fn work(port: &EnginePort, engine: &mut Engine, mut notes: Vec<String>) -> Result<()> {
+fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
     engine.record()?;
     engine.rehearse()?;
-    notes.extend(engine.notes());
-    let (rank, memory) = (engine.rank().0, engine.ledger());
+    let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
     port.send(up::Message::Ready(Ready { rank, memory, notes }));
     let mut steps = Steps::new(engine);
     loop {
@@ -85,8 +83,6 @@ struct LoadedRank {
     layout: RankLayout,
     backend: Box<dyn Backend>,
     model: Model,
-    /// What people should know.
-    notes: Vec<String>,
 }
 
 impl LoadedRank {
@@ -107,13 +103,8 @@ impl LoadedRank {
         let element_bytes = devices::kv_element_bytes(load)?;
         let (layout, asked) = (&self.layout, load.kv_bytes_max);
         let bytes_max = match self.backend.kv_bytes_max(&plan)? {
-            Some(fits) if asked > fits => {
-                let position_bytes = fit::kv_position_bytes(spec, layout, element_bytes).max(1);
-                let [asked, fits_tokens] = [asked, fits].map(|bytes| bytes / position_bytes);
-                self.notes.push(format!("--kv-cache-tokens {asked}: {fits_tokens} fit"));
-                fits
-            }
-            Some(fits) if asked == 0 => fits,
+            // More than fits is for the coordinator to refuse.
+            Some(fits) if asked == 0 || asked > fits => fits,
             _ => asked,
         };
         let positions_max = u64::from(load.slots_max) * u64::from(load.context_max);
@@ -218,8 +209,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         model::load(&source, &layout, &mut *backend, done)?
     };
     model.limit_positions(load.context_max);
-    let notes = Vec::new();
-    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model, notes };
+    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model };
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
         blocks_max: loaded.blocks_max()?,

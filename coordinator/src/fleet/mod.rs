@@ -32,6 +32,8 @@ use server::{Connection, Downlink, Incoming};
 use spawn::{Program, Worker};
 use watch::Watch;
 
+use crate::memory::{Kernel, OomKills};
+
 /// How long a rank that fails is not blamed yet: a peer that was killed makes others fail, and the
 /// news of its end may come a moment later.
 const OBITUARY: Duration = Duration::from_millis(300);
@@ -57,6 +59,7 @@ pub struct Fleet {
     watch: Watch,
     tick: Interval,
     suspects: Vec<Suspect>,
+    oom_kills: OomKills,
     /// Where workers dial in, until all have.
     rendezvous: Option<Rendezvous>,
 }
@@ -98,6 +101,7 @@ impl Fleet {
             watch,
             tick,
             suspects: Vec::new(),
+            oom_kills: Kernel::here().oom_kills(),
             rendezvous: Some(rendezvous),
         })
     }
@@ -241,9 +245,12 @@ impl Fleet {
         rank: usize,
         status: &std::io::Result<std::process::ExitStatus>,
     ) -> FleetError {
-        let cause = format!("{} ({})", spawn::describe(status), self.whereabouts(rank));
+        let how = spawn::describe(status);
+        let oom = self.oom_kills.cause().filter(|_| spawn::signal(status) == Some(9));
+        let why = oom.map_or_else(String::new, |cause| format!(" {cause}"));
+        let cause = format!("{how}{why} ({})", self.whereabouts(rank));
         let ended = FleetError::worker(rank, cause);
-        if spawn::was_killed(status) { ended } else { self.who_spoke().unwrap_or(ended) }
+        if spawn::signal(status).is_some() { ended } else { self.who_spoke().unwrap_or(ended) }
     }
 
     /// The first rank that said itself why it failed.

@@ -96,10 +96,10 @@ async fn reap(mut child: Child, killed: oneshot::Receiver<()>) -> std::io::Resul
     child.wait().await
 }
 
-/// Whether a signal ended it.
-pub(super) fn was_killed(status: &std::io::Result<ExitStatus>) -> bool {
+/// The signal that ended it, if one did.
+pub(super) fn signal(status: &std::io::Result<ExitStatus>) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
-    status.as_ref().is_ok_and(|status| status.signal().is_some())
+    status.as_ref().ok()?.signal()
 }
 
 /// "was killed by signal 9", "ended with status 70".

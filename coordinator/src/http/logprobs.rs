@@ -8,6 +8,9 @@ use crate::front::{Core, Stream};
 use binfer_proto::{Logprob, Token};
 use serde_json::{Map, Value, json};
 
+/// What is written of a token that is less likely, as OpenAI does. JSON has no infinities.
+const LOGPROB_MIN: f32 = -9999.0;
+
 /// Renders the logprobs of one answer, piece by piece.
 #[derive(Debug)]
 pub(super) struct Logprobs {
@@ -52,10 +55,10 @@ impl Logprobs {
             offsets.push(self.offset);
             self.offset += text.chars().count();
             tokens.push(text);
-            values.push(all[0].logprob);
+            values.push(written(all[0]));
             let mut likely = Map::new();
             for one in all[1..].iter().chain(&all[..1]) {
-                likely.entry(self.text(one.token)).or_insert(one.logprob.into());
+                likely.entry(self.text(one.token)).or_insert(written(*one).into());
             }
             tops.push(likely);
         }
@@ -68,10 +71,29 @@ impl Logprobs {
     fn entry(&self, one: Logprob) -> Value {
         let bytes = self.core.token_bytes(one.token);
         let text = String::from_utf8_lossy(&bytes);
-        json!({ "token": text, "logprob": one.logprob, "bytes": bytes })
+        json!({ "token": text, "logprob": written(one), "bytes": bytes })
     }
 
     fn text(&self, token: Token) -> String {
         String::from_utf8_lossy(&self.core.token_bytes(token)).into_owned()
+    }
+}
+
+/// The logprob as a number that JSON has.
+fn written(one: Logprob) -> f32 {
+    one.logprob.max(LOGPROB_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logprob_is_always_a_number() {
+        let written = |logprob| written(Logprob { token: 0, logprob });
+        assert_eq!([-0.5, -9999.0, 0.0].map(written), [-0.5, -9999.0, 0.0]);
+        for extreme in [f32::NEG_INFINITY, f32::MIN, f32::NAN] {
+            assert_eq!(written(extreme), -9999.0, "{extreme}");
+        }
     }
 }

@@ -90,6 +90,10 @@ impl Scheduler {
             if !self.pinned_fit(key) || !self.fits(key, None) {
                 return;
             }
+            let history = self.history_tokens(key) + draft.history_tokens;
+            if draft.history_tokens > 0 && history > self.policy.history_tokens_max {
+                return;
+            }
             let hit = self.look_up(key);
             if self.worth_waiting(key, &hit, draft) || !self.fits(key, Some(&hit)) {
                 return;
@@ -106,6 +110,7 @@ impl Scheduler {
     fn open(&mut self, key: Key, hit: &Hit, draft: &mut Draft) {
         let Some(slot) = self.slots_free.pop() else { return };
         self.take_hit(key, hit);
+        draft.history_tokens += self.history_tokens(key);
         let sequence = &mut self.sequences[key];
         sequence.slot = Some(slot);
         if !sequence.started {
@@ -126,6 +131,12 @@ impl Scheduler {
         let order = sequence.order();
         let place = self.running.partition_point(|other| self.sequences[*other].order() < order);
         self.running.insert(place, key);
+    }
+
+    /// Tokens that a plan must say of a sequence when it opens it.
+    fn history_tokens(&self, key: Key) -> usize {
+        let sequence = &self.sequences[key];
+        if sequence.sampling.penalises() { sequence.tokens.len() } else { 0 }
     }
 
     /// Keeps the count of those that never ran.

@@ -25,7 +25,7 @@ mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use binfer_proto::{Epoch, SlotId, StepId, Token};
+use binfer_proto::{Epoch, MESSAGE_BYTES_MAX, SlotId, StepId, Token};
 
 pub use config::{ConfigError, KvGroupConfig, SchedConfig};
 pub use types::{
@@ -50,9 +50,17 @@ struct Policy {
     /// Blocks that a newcomer leaves to each running sequence to grow into, in groups without a
     /// window; less means more preemptions soon after, more means idle memory.
     spare_blocks: usize,
+    /// Tokens of histories that a plan carries at most, unless a single one is longer. Hundreds of
+    /// requests with penalties may begin with one long, cached prompt, and a message is bounded.
+    history_tokens_max: usize,
 }
 
-const POLICY: Policy = Policy { preemptions_max: 3, spare_blocks: 1 };
+const POLICY: Policy = Policy {
+    preemptions_max: 3,
+    spare_blocks: 1,
+    // A token takes five bytes at most.
+    history_tokens_max: MESSAGE_BYTES_MAX / 16,
+};
 
 /// See the module.
 #[derive(Debug)]

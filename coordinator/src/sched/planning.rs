@@ -31,6 +31,7 @@ impl Scheduler {
             decode: Lane::with_capacity(self.running.len()),
             chunks: Lane::default(),
             chunk_max: self.config.tokens_per_step_max as usize - decodes,
+            history_tokens: 0,
             filled: Vec::new(),
             preempted: false,
         };

@@ -19,6 +19,8 @@ pub(super) struct Draft {
     pub(super) chunks: Lane,
     /// Tokens left for chunks of prompts.
     pub(super) chunk_max: usize,
+    /// Of the sequences in `open`.
+    pub(super) history_tokens: usize,
     /// What the blocks of KV group 0 that this plan fills will hold.
     pub(super) filled: Vec<PrefixId>,
     /// A sequence lost its blocks: nobody is admitted in this plan.

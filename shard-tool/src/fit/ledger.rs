@@ -17,6 +17,8 @@ pub const DRIVER_BYTES: u64 = 768 << 20;
 pub const COLLECTIVES_BYTES: u64 = 1 << 30;
 /// Of the host's free memory the KV cache takes one part in so many, unless told otherwise.
 const HOST_KV_PART: u64 = 4;
+/// What a process on the host takes beside tensors: its heap, stacks, buffers of messages.
+pub const PROCESS_BYTES: u64 = 24 << 20;
 
 /// What a cluster is to hold room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +43,52 @@ pub enum Memory {
     /// Each rank has a device of so many bytes. A tenth of it is left alone; KV takes what driver,
     /// weights and activations leave.
     Devices(u64),
-    /// All ranks share so many free bytes of the host.
-    Host {
-        /// Bytes that are free.
-        free_bytes: u64,
-        /// Bytes of KV cache on one rank; a quarter of what is free, in equal parts, if `None`.
-        kv_bytes: Option<u64>,
-    },
+    /// All ranks share the host's.
+    Host(HostMemory),
+}
+
+/// What ranks on a host may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostMemory {
+    /// Bytes that are free for all of them together.
+    pub free_bytes: u64,
+    /// Bytes of tensors that one rank may hold, where a process is limited by itself.
+    pub rank_bytes: u64,
+    /// Whether who takes more is killed. Otherwise `free_bytes` is an estimate, and the rest is slow.
+    pub is_limit: bool,
+    /// Bytes of KV cache on one rank; if `None`, a quarter of what is free in equal parts, and no
+    /// more than a limit leaves.
+    pub kv_bytes: Option<u64>,
+}
+
+impl HostMemory {
+    /// So many free bytes, and no limit.
+    #[must_use]
+    pub fn free(free_bytes: u64) -> Self {
+        Self { free_bytes, rank_bytes: u64::MAX, is_limit: false, kv_bytes: None }
+    }
+
+    /// Bytes of tensors that all ranks may hold: a tenth stays free, and each process takes its own.
+    fn usable_bytes(self, ranks: usize) -> u64 {
+        let processes = PROCESS_BYTES.saturating_mul(ranks as u64 + 1);
+        (self.free_bytes - self.free_bytes / SPARED_PART).saturating_sub(processes)
+    }
+
+    /// Bytes of KV cache that each rank has room for beside the rest that it holds.
+    fn kv_bytes_left(self, ranks: &[RankLedger]) -> u64 {
+        let fixed = ranks.iter().map(RankLedger::fixed).fold(0, u64::saturating_add);
+        let shared = self.usable_bytes(ranks.len()).saturating_sub(fixed);
+        let alone = ranks.iter().map(|rank| self.rank_bytes.saturating_sub(rank.fixed()));
+        (shared / ranks.len().max(1) as u64).min(alone.min().unwrap_or(0))
+    }
+
+    /// Bytes of KV cache that each rank takes at most.
+    fn kv_bytes_max(self, ranks: &[RankLedger]) -> u64 {
+        let left = self.kv_bytes_left(ranks);
+        let part = self.free_bytes / HOST_KV_PART / ranks.len().max(1) as u64;
+        let unless_told = if self.is_limit { part.min(left) } else { part };
+        self.kv_bytes.unwrap_or(unless_told)
+    }
 }
 
 impl Memory {
@@ -56,18 +97,18 @@ impl Memory {
         let collectives = if world > 1 { COLLECTIVES_BYTES } else { 0 };
         match self {
             Self::Devices(_) => CONTEXT_BYTES + DRIVER_BYTES + collectives,
-            Self::Host { .. } => 0,
+            Self::Host(_) => 0,
         }
     }
 
-    /// Bytes of KV cache that a rank may take beside so many other bytes.
-    #[must_use]
-    pub fn kv_bytes_max(self, world: u32, other_bytes: u64) -> u64 {
+    /// Bytes of KV cache that each of `ranks` takes at most beside the rest that it holds.
+    fn kv_bytes_max(self, ranks: &[RankLedger]) -> Vec<u64> {
+        let of_device = |bytes: u64, rank: &RankLedger| {
+            (bytes - bytes / SPARED_PART).saturating_sub(rank.fixed())
+        };
         match self {
-            Self::Devices(bytes) => (bytes - bytes / SPARED_PART).saturating_sub(other_bytes),
-            Self::Host { free_bytes, kv_bytes } => {
-                kv_bytes.unwrap_or(free_bytes / HOST_KV_PART / u64::from(world.max(1)))
-            }
+            Self::Devices(bytes) => ranks.iter().map(|rank| of_device(bytes, rank)).collect(),
+            Self::Host(host) => vec![host.kv_bytes_max(ranks); ranks.len()],
         }
     }
 }
@@ -112,6 +153,10 @@ pub struct Ledger {
     pub contexts: u64,
     /// Bytes that are missing on the fullest rank, or on the host, for one full context; 0: it fits.
     pub missing_bytes: u64,
+    /// Bytes of KV cache that each rank takes at most.
+    pub kv_bytes_max: Vec<u64>,
+    /// Positions of KV cache that there is room for.
+    pub kv_tokens_fit: u64,
 }
 
 impl Ledger {
@@ -121,24 +166,25 @@ impl Ledger {
     /// [`crate::ErrorKind::Layout`] when the model cannot be cut so often.
     pub fn new(spec: &ModelSpec, world: u32, limits: &Limits) -> Result<Self, Error> {
         let layouts = layouts(spec, world)?;
-        let (mut ranks, mut blocks) = (Vec::new(), Vec::<Vec<u32>>::new());
+        let mut ranks = Vec::new();
         for layout in &layouts {
             let (tokens, outputs) = (limits.tokens_per_step_max, limits.sequences_max);
             let activations = activation_elements(spec, layout, tokens, outputs);
             let weight_bytes = layout::weight_bytes(spec, layout)?;
             let activation_bytes = activations.saturating_mul(ACTIVATION_BYTES);
-            let element_bytes = limits.kv_element_bytes;
-            let rank = RankLedger {
+            ranks.push(RankLedger {
                 driver_bytes: limits.memory.driver_bytes(world),
                 weight_bytes,
                 activation_bytes,
-                kv_position_bytes: kv_position_bytes(spec, layout, element_bytes),
+                kv_position_bytes: kv_position_bytes(spec, layout, limits.kv_element_bytes),
                 kv_bytes: 0,
-            };
-            let budget = limits.memory.kv_bytes_max(world, rank.fixed());
-            blocks.push(blocks_within(spec, layout, element_bytes, budget, limits.kv_tokens_max));
-            ranks.push(rank);
+            });
         }
+        let kv_bytes_max = limits.memory.kv_bytes_max(&ranks);
+        let blocks = layouts.iter().zip(&kv_bytes_max).map(|(layout, bytes)| {
+            blocks_within(spec, layout, limits.kv_element_bytes, *bytes, limits.kv_tokens_max)
+        });
+        let blocks: Vec<Vec<u32>> = blocks.collect();
         let smallest = |group: usize| blocks.iter().map(|blocks| blocks[group]).min();
         let kv_blocks: Vec<u32> = (0..spec.kv_groups.len()).filter_map(smallest).collect();
         for (rank, layout) in ranks.iter_mut().zip(&layouts) {
@@ -154,8 +200,17 @@ impl Ledger {
             covered.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks));
         let kv_tokens = covered.min().unwrap_or(0);
         let contexts = sequences_within(spec, &kv_blocks, limits.context_max);
-        let missing_bytes = missing(&ranks, limits, contexts);
-        Ok(Self { ranks, kv_blocks, kv_tokens, contexts, missing_bytes })
+        let missing_bytes = missing(&ranks, limits, contexts, &kv_bytes_max);
+        let kv_tokens_fit = kv_tokens_fit(&ranks, limits.memory, &kv_bytes_max);
+        Ok(Self {
+            ranks,
+            kv_blocks,
+            kv_tokens,
+            contexts,
+            missing_bytes,
+            kv_bytes_max,
+            kv_tokens_fit,
+        })
     }
 
     /// The rank that holds most.
@@ -166,7 +221,7 @@ impl Ledger {
 }
 
 /// Bytes that are missing for one context, 0 if none.
-fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64) -> u64 {
+fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64, kv_bytes_max: &[u64]) -> u64 {
     let least = |rank: &RankLedger| {
         let context = rank.kv_position_bytes.saturating_mul(limits.context_max.into());
         rank.fixed().saturating_add(context)
@@ -177,9 +232,28 @@ fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64) -> u64 {
             let usable = bytes - bytes / SPARED_PART;
             ranks.iter().map(|rank| least(rank).saturating_sub(usable)).max().unwrap_or(0).max(1)
         }
-        Memory::Host { free_bytes, .. } => {
-            let held = |rank: &RankLedger| rank.total().max(least(rank));
-            ranks.iter().map(held).sum::<u64>().saturating_sub(free_bytes)
+        Memory::Host(host) => {
+            // A block more than the cache was given does not count: it is rounded up to whole ones.
+            let held = |(rank, most): (&RankLedger, &u64)| {
+                rank.fixed().saturating_add(rank.kv_bytes.min(*most)).max(least(rank))
+            };
+            let held = ranks.iter().zip(kv_bytes_max).map(held);
+            let all = held.clone().fold(0, u64::saturating_add);
+            let alone = held.map(|bytes| bytes.saturating_sub(host.rank_bytes));
+            let shared = all.saturating_sub(host.usable_bytes(ranks.len()));
+            shared.max(alone.max().unwrap_or(0))
         }
     }
+}
+
+/// Positions that every rank has room for.
+fn kv_tokens_fit(ranks: &[RankLedger], memory: Memory, kv_bytes_max: &[u64]) -> u64 {
+    let fit = ranks.iter().zip(kv_bytes_max).map(|(rank, most)| {
+        let bytes = match memory {
+            Memory::Devices(_) => *most,
+            Memory::Host(host) => host.kv_bytes_left(ranks),
+        };
+        bytes / rank.kv_position_bytes.max(1)
+    });
+    fit.min().unwrap_or(0)
 }

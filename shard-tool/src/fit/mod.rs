@@ -20,7 +20,8 @@ mod roofline;
 pub use cards::{CARDS, Card};
 pub use choose::{Choice, choose};
 pub use ledger::{
-    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, Ledger, Limits, Memory, RankLedger,
+    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, HostMemory, Ledger, Limits, Memory,
+    PROCESS_BYTES, RankLedger,
 };
 pub use memory::{activation_elements, blocks_within, kv_position_bytes, sequences_within};
 pub use roofline::step_read_bytes;

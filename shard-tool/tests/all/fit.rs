@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::fit::{self, Card, Ledger, Limits, Memory};
+use binfer_shard::fit::{self, Card, HostMemory, Ledger, Limits, Memory};
 use binfer_shard::{ErrorKind, ModelSpec, describe, layouts};
 
 /// The published settings of Qwen3-8B, without what does not matter here.
@@ -19,9 +19,10 @@ const KV_TOKEN_BYTES: u64 = 36 * 2 * 8 * 128 * 2;
 /// Its parameters, as the hub shows them.
 const PARAMETERS: u64 = 8_190_735_360;
 
-/// A folder with nothing but settings.
+/// A folder with nothing but settings; each test its own, since they run at once.
 fn settings(name: &str, text: &str) -> PathBuf {
-    let folder = crate::scratch(&format!("fit-{name}"));
+    let thread = std::thread::current().id();
+    let folder = crate::scratch(&format!("fit-{name}-{thread:?}"));
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("config.json"), text).unwrap();
     folder
@@ -91,7 +92,7 @@ fn several_cards_leave_room_for_their_collectives() {
     let spec = qwen3_8b();
     let of = |world| Ledger::new(&spec, world, &limits(devices(80))).unwrap().ranks[0];
     assert_eq!(of(2).driver_bytes - of(1).driver_bytes, fit::COLLECTIVES_BYTES);
-    let host = limits(Memory::Host { free_bytes: 8 << 30, kv_bytes: None });
+    let host = limits(Memory::Host(HostMemory::free(8 << 30)));
     assert_eq!(Ledger::new(&spec, 2, &host).unwrap().ranks[0].driver_bytes, 0);
 }
 
@@ -116,7 +117,7 @@ fn ranks_hold_all_weights_between_them_and_shared_heads_twice() {
 fn on_the_host_a_quarter_of_what_is_free_is_for_the_cache_of_all_ranks() {
     let spec = tiny("qwen3");
     let free_bytes = 1 << 30;
-    let memory = Memory::Host { free_bytes, kv_bytes: None };
+    let memory = Memory::Host(HostMemory::free(free_bytes));
     for world in 1..=4 {
         let limits = Limits { context_max: 512, ..limits(memory) };
         let ledger = Ledger::new(&spec, world, &limits).unwrap();
@@ -126,15 +127,47 @@ fn on_the_host_a_quarter_of_what_is_free_is_for_the_cache_of_all_ranks() {
         // Never more than all sequences need.
         let few = Limits { kv_tokens_max: 640, ..limits };
         assert_eq!(Ledger::new(&spec, world, &few).unwrap().kv_tokens, 640);
-        let asked = Memory::Host { free_bytes: 100, kv_bytes: Some(1 << 20) };
-        let tight = Ledger::new(&spec, world, &Limits { memory: asked, ..limits }).unwrap();
+        let free_bytes = 256 << 20;
+        let asked = HostMemory { kv_bytes: Some(1 << 30), ..HostMemory::free(free_bytes) };
+        let asked = Limits { memory: Memory::Host(asked), kv_tokens_max: 1 << 40, ..limits };
+        let tight = Ledger::new(&spec, world, &asked).unwrap();
         let held = |rank: &fit::RankLedger| {
             rank.weight_bytes
                 + rank.activation_bytes
-                + rank.kv_bytes.max(512 * rank.kv_position_bytes)
+                + rank.kv_bytes.min(1 << 30).max(512 * rank.kv_position_bytes)
         };
-        assert_eq!(tight.missing_bytes, tight.ranks.iter().map(held).sum::<u64>() - 100);
+        // A tenth of it stays free, and each process takes a little beside tensors.
+        let usable = free_bytes - free_bytes / 10 - fit::PROCESS_BYTES * (u64::from(world) + 1);
+        assert_eq!(tight.missing_bytes, tight.ranks.iter().map(held).sum::<u64>() - usable);
+        let fixed = tight.ranks.iter().map(|rank| rank.weight_bytes + rank.activation_bytes);
+        let each = (usable - fixed.sum::<u64>()) / u64::from(world);
+        let tokens = tight.ranks.iter().map(|rank| each / rank.kv_position_bytes).min();
+        assert_eq!(Some(tight.kv_tokens_fit), tokens);
     }
+}
+
+#[test]
+fn a_limit_leaves_less_for_the_cache_than_a_quarter_and_a_process_may_have_its_own() {
+    let spec = tiny("qwen3");
+    let kv = |host: HostMemory, world| {
+        let limits = Limits { context_max: 512, ..limits(Memory::Host(host)) };
+        Ledger::new(&spec, world, &limits).unwrap()
+    };
+    let bare = kv(HostMemory::free(1 << 30), 1).ranks[0];
+    let taken = 2 * fit::PROCESS_BYTES + bare.weight_bytes + bare.activation_bytes;
+    let free_bytes = (taken + (6 << 20)) * 10 / 9;
+    let estimated = kv(HostMemory::free(free_bytes), 1);
+    assert_eq!(estimated.kv_bytes_max, [free_bytes / 4]);
+    let limited = HostMemory { is_limit: true, ..HostMemory::free(free_bytes) };
+    let left = kv(limited, 1).kv_bytes_max[0];
+    assert!(left < free_bytes / 4 && left.abs_diff(6 << 20) < 16, "{left}");
+    assert_eq!(kv(limited, 1).missing_bytes, 0);
+    let rank_bytes = bare.weight_bytes + bare.activation_bytes + (1 << 20);
+    let alone = HostMemory { rank_bytes, is_limit: true, ..HostMemory::free(1 << 34) };
+    assert_eq!(kv(alone, 1).kv_bytes_max, [1 << 20]);
+    let none = HostMemory { rank_bytes: 1000, ..alone };
+    assert_eq!((kv(none, 2).kv_tokens, kv(none, 2).kv_tokens_fit), (0, 0));
+    assert!(kv(none, 2).missing_bytes > 0);
 }
 
 #[test]

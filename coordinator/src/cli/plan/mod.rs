@@ -19,6 +19,7 @@ use crate::config::{self, ConfigError};
 use crate::device::{self, Gpu};
 use crate::launch::LaunchError;
 use crate::locate::describe;
+use crate::memory::{HostBudget, Kernel};
 use crate::options::{Dtype, step_defaults};
 use crate::parallel::SHARDS_REASON;
 use crate::report::{Report, Verbosity};
@@ -114,6 +115,8 @@ struct Plan<'a> {
     bandwidth: Option<Bandwidth>,
     /// What `--tp auto` would take; a sentence if nothing fits.
     auto: Result<Choice, String>,
+    /// Limits of the host's memory, for people.
+    host_limits: Option<String>,
 }
 
 /// How fast memory is read.
@@ -169,10 +172,12 @@ impl<'a> Plan<'a> {
         let (sequences, tokens) = step_defaults(args.gpu.is_some());
         let sequences_max = args.max_num_seqs.unwrap_or(sequences);
         let wanted = u64::from(sequences_max) * u64::from(context_max);
-        let free_bytes = config::memory_available_bytes();
+        let cores = u32::try_from(config::cores()).unwrap_or(u32::MAX);
+        let host = HostBudget::of(&Kernel::here(), cores);
+        let on_host = host.memory(None);
         let (memory, kv_tokens_max) = match args.gpu {
             Some(card) => (Memory::Devices(card.bytes), u64::MAX),
-            None => (Memory::Host { free_bytes, kv_bytes: None }, wanted),
+            None => (Memory::Host(on_host), wanted),
         };
         let kv_dtype = match args.dtype {
             Dtype::Auto if args.gpu.is_some() => Dtype::Bf16,
@@ -203,10 +208,18 @@ impl<'a> Plan<'a> {
         let (known, is_measured) = match (said, args.gpu) {
             (Some(said), _) => (Some(said), false),
             (None, Some(card)) => (Some(card.bytes_per_s).filter(|speed| *speed > 0.0), false),
-            (None, None) => (bandwidth::measure(free_bytes), true),
+            (None, None) => (bandwidth::measure(on_host.free_bytes.min(on_host.rank_bytes)), true),
         };
         let bandwidth = known.map(|bytes_per_s| Bandwidth { bytes_per_s, is_measured });
-        Ok(Self { spec, limits, kv_dtype: kv_dtype.stored(), worlds, bandwidth, auto })
+        Ok(Self {
+            spec,
+            limits,
+            kv_dtype: kv_dtype.stored(),
+            worlds,
+            bandwidth,
+            auto,
+            host_limits: host.limits(),
+        })
     }
 
     fn row(&self, world: u32) -> Outcome {
@@ -217,7 +230,7 @@ impl<'a> Plan<'a> {
                 let read = fit::step_read_bytes(self.spec, world, (sequences, context), element)?;
                 let bytes = match self.limits.memory {
                     Memory::Devices(_) => read.into_iter().max().unwrap_or(0),
-                    Memory::Host { .. } => read.into_iter().sum(),
+                    Memory::Host(_) => read.into_iter().sum(),
                 };
                 Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth.bytes_per_s))
             };

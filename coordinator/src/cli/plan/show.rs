@@ -64,8 +64,11 @@ impl Plan<'_> {
                 let each = format!("{name} {}", size(bytes));
                 format!("cards: {} each, of which a tenth is left alone", each.trim_start())
             }
-            Memory::Host { free_bytes, .. } => {
-                format!("host: {} free, of which a quarter is for KV", size(free_bytes))
+            Memory::Host(host) => {
+                let limits = self.host_limits.iter().map(|limits| format!("\nlimits: {limits}"));
+                let free = size(host.free_bytes);
+                let limits: String = limits.collect();
+                format!("host: {free} free, of which a quarter is for KV{limits}")
             }
         };
         let (context_max, kv_dtype) = (limits.context_max, self.kv_dtype);
@@ -80,7 +83,7 @@ impl Plan<'_> {
         let (spec, limits) = (self.spec, &self.limits);
         let memory = match limits.memory {
             Memory::Devices(bytes) => json!({ "device_bytes": bytes }),
-            Memory::Host { free_bytes, .. } => json!({ "host_free_bytes": free_bytes }),
+            Memory::Host(host) => json!({ "host_free_bytes": host.free_bytes }),
         };
         let rows: Vec<Value> = rows
             .iter()

@@ -204,6 +204,26 @@ fn texts_that_collide_under_a_hash_share_no_block() {
 }
 
 #[test]
+fn a_plan_carries_a_bounded_number_of_histories() {
+    let mut scheduler = scheduler(&[]);
+    scheduler.policy.history_tokens_max = 7;
+    let opened = |scheduler: &mut Scheduler, prompts: [u32; 3]| {
+        for (id, prompt) in (1..).zip(prompts) {
+            let mut request = request(id, prompt, 2);
+            request.sampling.presence_penalty = 1.0;
+            scheduler.submit(request).unwrap();
+        }
+        let plan = scheduler.plan(Tick(0)).unwrap();
+        let lens: Vec<usize> = plan.open.iter().map(|open| open.history.len()).collect();
+        scheduler.abort_all();
+        lens
+    };
+    assert_eq!(opened(&mut scheduler, [3, 2, 2]), [3, 2, 2]);
+    assert_eq!(opened(&mut scheduler, [3, 3, 2]), [3, 3], "the third one waits for the next plan");
+    assert_eq!(opened(&mut scheduler, [9, 1, 1]), [9], "alone it may be as long as it is");
+}
+
+#[test]
 fn a_new_epoch_knows_nothing_of_the_old_one() {
     let mut scheduler = scheduler(&[(1, 9, 9), (2, 3, 3)]);
     let old = scheduler.plan(Tick(0)).unwrap();

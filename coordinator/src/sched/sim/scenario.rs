@@ -94,7 +94,11 @@ impl Scenario {
         let policy = if some(50, &[1]) == 0 {
             POLICY
         } else {
-            Policy { preemptions_max, spare_blocks: some(20, &[2]) }
+            Policy {
+                preemptions_max,
+                spare_blocks: some(20, &[2]),
+                history_tokens_max: [POLICY.history_tokens_max, 20][some(20, &[1])],
+            }
         };
         Self {
             config,
