@@ -94,11 +94,8 @@ impl Scenario {
         let policy = if some(50, &[1]) == 0 {
             POLICY
         } else {
-            Policy {
-                preemptions_max,
-                spare_blocks: some(20, &[2]),
-                history_tokens_max: [POLICY.history_tokens_max, 20][some(20, &[1])],
-            }
+            let history_tokens_max = [POLICY.history_tokens_max, 20][some(20, &[1])];
+            Policy { preemptions_max, spare_blocks: some(20, &[2]), history_tokens_max }
         };
         Self {
             config,
