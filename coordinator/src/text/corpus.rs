@@ -3,11 +3,13 @@
 
 use super::data::TextData;
 use super::pre::Pre;
+use super::pre_kinds::KINDS;
 use super::reference::{Pieces, pieces_of, sentence_piece};
 use super::{TextModel, TextStage};
 use crate::sched::{Delivery, Finish, RequestId, Usage};
 use binfer_proto::Token;
-use lines::Corpus;
+use lines::{Corpus, Digested};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +47,26 @@ fn pieces_before_merging_are_those_of_python() {
     for name in ["gpt-2", "llama-bpe", "qwen2"] {
         let splitter = Pre::named(name).unwrap().splitter().unwrap();
         corpus.check(name, |line| pieces_of(&splitter, line));
+    }
+}
+
+/// Kinds of one row of the table cut alike, so one of each row is in the fixture.
+#[test]
+fn every_kind_of_tokenizer_cuts_lines_as_its_pattern_does_in_python() {
+    let corpus = corpus();
+    let goldens: BTreeMap<String, String> =
+        serde_json::from_value(corpus.json("pre.json")).unwrap();
+    assert_eq!(goldens.len(), KINDS.len());
+    for (names, pre) in KINDS {
+        let golden = names.iter().find_map(|name| goldens.get(*name)).unwrap();
+        let splitter = pre.splitter().unwrap();
+        let together = corpus.lines.chunks(50).map(|lines| {
+            let pieces = lines.iter().flat_map(|line| pieces_of(&splitter, line));
+            lines::fnv(&pieces.collect::<Vec<_>>().bytes())
+        });
+        for (number, digest) in together.enumerate() {
+            assert_eq!(digest, golden[8 * number..][..8], "{names:?}, lines from {}", 50 * number);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a model's files say about text, before anything is built from it.
 
+use super::ends;
 use super::pre::Pre;
 use super::vocab::Word;
 use super::{SpecialTokens, TextError};
@@ -29,6 +30,8 @@ pub struct TextData {
     pub bos: Option<Token>,
     /// Ends an answer.
     pub eos: Option<Token>,
+    /// Others that end one, by keys of their own.
+    pub more_ends: Vec<Token>,
     /// Whether a plain prompt begins with `bos`.
     pub add_bos: bool,
     /// Jinja source of the chat template.
@@ -63,7 +66,7 @@ impl TextData {
         let (tokens, kinds) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
         let family = Family::named(metadata)?;
         let words = metadata.required(tokens, strings(tokens))?.to_vec();
-        let kinds = match metadata.integers(kinds)? {
+        let mut kinds = match metadata.integers(kinds)? {
             None => vec![TokenKind::Normal; words.len()],
             Some(numbers) => numbers.into_iter().map(TokenKind::from_gguf).collect(),
         };
@@ -73,13 +76,25 @@ impl TextData {
                 "tokenizer.ggml.token_type has {kinds} entries for {words} tokens"
             )));
         }
+        // Whatever such a token's type, it steers the model.
+        for end in ends::by_name(numbered(&words)) {
+            kinds[end as usize] = TokenKind::Control;
+        }
         let pre = string("tokenizer.ggml.pre")?.unwrap_or_else(|| "default".into());
         let add_bos = match (metadata.bool("tokenizer.ggml.add_bos_token")?, family) {
             (Some(add_bos), _) => add_bos,
             (None, Family::SentencePiece) => true,
-            (None, Family::ByteLevel) => Pre::named(&pre)?.adds_bos(),
+            (None, Family::ByteLevel) => Pre::named(&pre)?.adds_bos,
         };
-        let unknown = metadata.u32("tokenizer.ggml.unknown_token_id")?;
+        // The three that SentencePiece has where a file does not say it.
+        let id = |key: &str, otherwise: Token| {
+            let otherwise = (family == Family::SentencePiece).then_some(otherwise);
+            metadata.u32(key).map(|id| id.or(otherwise))
+        };
+        let mut more_ends = Vec::new();
+        for key in END_KEYS {
+            more_ends.extend(metadata.u32(key)?);
+        }
         Ok(Self {
             family,
             pre,
@@ -88,9 +103,10 @@ impl TextData {
             merges: strings("tokenizer.ggml.merges")?.unwrap_or_default().to_vec(),
             scores: metadata.floats("tokenizer.ggml.scores")?.unwrap_or_default().to_vec(),
             add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
-            unknown: unknown.or((family == Family::SentencePiece).then_some(0)),
-            bos: metadata.u32("tokenizer.ggml.bos_token_id")?,
-            eos: metadata.u32("tokenizer.ggml.eos_token_id")?,
+            unknown: id("tokenizer.ggml.unknown_token_id", 0)?,
+            bos: id("tokenizer.ggml.bos_token_id", 1)?,
+            eos: id("tokenizer.ggml.eos_token_id", 2)?,
+            more_ends,
             add_bos,
             chat_template: string("tokenizer.chat_template")?,
         })
@@ -117,24 +133,30 @@ impl TextData {
         })
     }
 
-    /// Tokens that end an answer: the one that the file names, and those known by their names.
+    /// Tokens that end an answer: those that the file names, and those known by their names.
     pub fn end_ids(&self) -> Vec<Token> {
-        let by_name = self.tokens.iter().zip(&self.kinds).enumerate();
-        let by_name = by_name
-            .filter(|(_, (word, kind))| {
-                **kind == TokenKind::Control && END_NAMES.contains(&word.as_str())
-            })
-            .filter_map(|(index, _)| Token::try_from(index).ok());
-        let mut ids: Vec<Token> = self.eos.into_iter().chain(by_name).collect();
+        let mut ids = ends::by_name(numbered(&self.tokens));
+        ids.extend(self.eos.iter().chain(&self.more_ends));
+        ids.retain(|id| (*id as usize) < self.tokens.len());
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 }
 
-/// Control tokens that end an answer in any model, as llama.cpp has them.
-const END_NAMES: [&str; 6] =
-    ["<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<EOT>"];
+/// Keys of tokens that end an answer, beside the one that everybody writes: of a turn, of a message,
+/// and those with which code models go on to what nobody asked for.
+const END_KEYS: [&str; 5] = [
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
+
+fn numbered(words: &[String]) -> impl Iterator<Item = (Token, &str)> {
+    (0..).zip(words.iter().map(String::as_str))
+}
 
 impl Family {
     fn named(metadata: &Metadata) -> Result<Self, TextError> {
@@ -144,7 +166,7 @@ impl Family {
             "llama" => Ok(Self::SentencePiece),
             other => {
                 let found = other.to_owned();
-                Err(TextError::Unsupported { key, found, supported: "gpt2, llama" })
+                Err(TextError::Unsupported { key, found, supported: "gpt2, llama".into() })
             }
         }
     }

@@ -8,10 +8,12 @@
 mod corpus;
 mod data;
 mod detokenize;
+mod ends;
 mod facts;
 mod hf;
 mod pieces;
 mod pre;
+mod pre_kinds;
 pub mod process;
 #[cfg(test)]
 mod reference;
@@ -63,7 +65,7 @@ pub enum TextError {
         /// Its value.
         found: String,
         /// What would be fine.
-        supported: &'static str,
+        supported: String,
     },
     /// The tokenizer's data contradict themselves.
     #[error("tokenizer: {0}")]
@@ -89,10 +91,8 @@ pub enum TextError {
 pub struct TextModel {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
-    /// Begins every plain prompt.
+    /// Begins every plain prompt, beside what the tokenizer adds by itself.
     bos: Option<Token>,
-    /// Whether the tokenizer adds what its post-processor says to plain prompts.
-    add_special: bool,
     facts: Arc<TextFacts>,
 }
 
@@ -121,6 +121,7 @@ impl TextModel {
             unknown: None,
             bos: None,
             eos: None,
+            more_ends: Vec::new(),
             add_bos: false,
             chat_template: None,
         })
@@ -148,7 +149,6 @@ impl TextModel {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
             template: template.map(|source| ChatTemplate::new(source, data.special_tokens())),
             bos: data.bos.filter(|_| data.add_bos),
-            add_special: true,
             facts: Arc::new(TextFacts {
                 vocab: Vocab::new(data.words(), spelling),
                 end_ids: data.end_ids(),
@@ -162,7 +162,7 @@ impl TextModel {
     /// Tokens of a plain prompt; control tokens in it are recognised.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<Token>, TextError> {
         let mut tokens: Vec<Token> = self.bos.into_iter().collect();
-        tokens.extend_from_slice(self.encode(text, self.add_special)?.get_ids());
+        tokens.extend_from_slice(self.encode(text, true)?.get_ids());
         Ok(tokens)
     }
 

@@ -1,9 +1,12 @@
 //! How a GGUF file's byte-level tokenizer splits text before merging, by `tokenizer.ggml.pre`.
 //!
-//! The names are llama.cpp's, the patterns those of the models' own tokenizer.json. Only what was
-//! compared with the tokenizers library of Python is here; other names are refused.
+//! The names are llama.cpp's. The patterns are those of the models' own tokenizer.json where they
+//! are known, else those of llama.cpp, which are equal but for letters that nobody writes. Each is
+//! compared with what the tokenizers library of Python cuts. Deliberately absent: kinds of models
+//! that are not served and need more than patterns (`gemma4`, `kimi-k2`, `afmoe`, encoders).
 
 use super::TextError;
+use super::pre_kinds::KINDS;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -13,64 +16,78 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 
 /// A way to split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pre {
-    /// GPT-2's pattern.
-    Gpt2,
-    /// Each digit alone, then GPT-2's pattern.
-    Smollm,
-    /// Llama 3: up to three digits together.
-    Llama3,
-    /// Qwen 2 and 3: each digit alone; text is composed first (NFC).
-    Qwen2,
+pub(super) struct Pre {
+    /// Done in order, each on the pieces of the one before.
+    pub(super) steps: &'static [Step],
+    /// A piece that is a token as it stands is not merged from its bytes.
+    pub(super) whole_pieces_first: bool,
+    /// Whether a plain prompt begins with `bos` where the file does not say it.
+    pub(super) adds_bos: bool,
+    /// Text is composed first (NFC).
+    pub(super) composes: bool,
 }
 
-const SUPPORTED: &str = "gpt-2, smollm, llama-bpe, qwen2";
+/// A step of splitting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Each match is a piece, and what is between them.
+    Pattern(&'static str),
+    /// The pattern of cl100k and its heirs, with this one for numbers.
+    Words(&'static str),
+    /// Each digit is a piece.
+    Digits,
+    /// GPT-2's pattern.
+    Gpt2,
+}
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 impl Pre {
     pub(super) fn named(name: &str) -> Result<Self, TextError> {
-        match name {
-            "gpt-2" => Ok(Self::Gpt2),
-            "smollm" => Ok(Self::Smollm),
-            "llama-bpe" | "llama3" | "llama-v3" => Ok(Self::Llama3),
-            "qwen2" => Ok(Self::Qwen2),
-            other => Err(TextError::Unsupported {
-                key: "tokenizer.ggml.pre",
-                found: other.to_owned(),
-                supported: SUPPORTED,
-            }),
-        }
+        let found = KINDS.iter().find(|(names, _)| names.contains(&name));
+        found.map(|(_, pre)| *pre).ok_or_else(|| TextError::Unsupported {
+            key: "tokenizer.ggml.pre",
+            found: name.to_owned(),
+            supported: Self::names().collect::<Vec<_>>().join(", "),
+        })
     }
 
-    /// A piece that is a token as it stands is not merged from its bytes.
-    pub(super) fn whole_pieces_first(self) -> bool {
-        self == Self::Llama3
-    }
-
-    /// Whether a plain prompt begins with `bos` where the file does not say it.
-    pub(super) fn adds_bos(self) -> bool {
-        self == Self::Llama3
+    /// All names.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        KINDS.iter().flat_map(|(names, _)| names.iter().copied())
     }
 
     pub(super) fn normalizer(self) -> Option<NormalizerWrapper> {
-        (self == Self::Qwen2).then(|| NFC.into())
+        self.composes.then(|| NFC.into())
     }
 
     pub(super) fn splitter(self) -> Result<PreTokenizerWrapper, TextError> {
-        let gpt2 = ByteLevel::new(false, true, true);
-        let digits = match self {
-            Self::Gpt2 => return Ok(gpt2.into()),
-            Self::Smollm => {
-                return Ok(Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into());
-            }
-            Self::Llama3 => r"\p{N}{1,3}",
-            Self::Qwen2 => r"\p{N}",
+        let mut steps = Vec::new();
+        let (last, before) = match self.steps.split_last() {
+            // The library has that pattern built in.
+            Some((Step::Gpt2, before)) => (true, before),
+            _ => (false, self.steps),
         };
-        let pattern = format!(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        );
+        for step in before {
+            steps.push(step.splitter()?);
+        }
+        steps.push(ByteLevel::new(false, true, last).into());
+        Ok(Sequence::new(steps).into())
+    }
+}
+
+impl Step {
+    fn splitter(self) -> Result<PreTokenizerWrapper, TextError> {
+        let pattern = match self {
+            Self::Digits => return Ok(Digits::new(true).into()),
+            Self::Pattern(pattern) => pattern.to_owned(),
+            Self::Gpt2 => GPT2.to_owned(),
+            Self::Words(numbers) => format!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            ),
+        };
         let isolated = SplitDelimiterBehavior::Isolated;
-        let split = Split::new(SplitPattern::Regex(pattern), isolated, false)
-            .map_err(|error| TextError::Data(error.to_string()))?;
-        Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
+        let split = Split::new(SplitPattern::Regex(pattern), isolated, false);
+        Ok(split.map_err(|error| TextError::Data(error.to_string()))?.into())
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn data() -> TextData {
         unknown: None,
         bos: Some(1),
         eos: Some(END),
+        more_ends: Vec::new(),
         add_bos: false,
         chat_template: Some(CHATML.into()),
     }

@@ -123,10 +123,9 @@ fn long_chats_have_fuel() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let error = |data: &TextData| TextModel::new(data).unwrap_err().to_string();
-    assert_eq!(
-        error(&TextData { pre: "viking".into(), ..data() }),
-        "tokenizer.ggml.pre \"viking\" is not supported; supported: gpt-2, smollm, llama-bpe, qwen2"
-    );
+    let other = error(&TextData { pre: "gemma4".into(), ..data() });
+    let expected = "tokenizer.ggml.pre \"gemma4\" is not supported; supported: default, gpt-2, ";
+    assert!(other.starts_with(expected), "{other}");
     let no_space = error(&TextData { merges: vec!["he".into()], ..data() });
     assert!(no_space.contains("without a space"), "{no_space}");
     let unknown = error(&TextData { merges: vec!["he zz".into()], ..data() });

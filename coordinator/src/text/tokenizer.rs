@@ -49,7 +49,7 @@ fn byte_level(data: &TextData, vocab: Vocab) -> Result<Tokenizer, TextError> {
         return Err(TextError::Data("tokenizer.ggml.merges has an entry without a space".into()));
     };
     let bpe = BPE::builder().vocab_and_merges(vocab, merges);
-    let bpe = bpe.ignore_merges(pre.whole_pieces_first());
+    let bpe = bpe.ignore_merges(pre.whole_pieces_first);
     let mut tokenizer = Tokenizer::new(guarded(|| bpe.build()).map_err(TextError::Data)?);
     tokenizer.with_normalizer(pre.normalizer()).map_err(wrong)?;
     tokenizer.with_pre_tokenizer(Some(pre.splitter()?));

@@ -67,7 +67,7 @@ impl Digested for Vec<String> {
 }
 
 /// FNV-1a, 32 bits.
-fn fnv(bytes: &[u8]) -> String {
+pub fn fnv(bytes: &[u8]) -> String {
     let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     format!("{:08x}", bytes.iter().fold(0x811c_9dc5, mix))
 }

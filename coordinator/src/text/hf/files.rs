@@ -75,10 +75,6 @@ impl Object<'_> {
         self.fields.iter()
     }
 
-    pub(super) fn bool(&self, key: &str) -> Result<Option<bool>, TextError> {
-        self.typed(key, "true or false", Value::as_bool)
-    }
-
     /// Converts a field; `wanted` is what it should be.
     pub(super) fn typed<T>(
         &self,

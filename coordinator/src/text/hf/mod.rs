@@ -8,20 +8,22 @@ mod chat;
 mod decoder;
 mod files;
 mod generation;
-mod settings;
+mod special;
 #[cfg(test)]
 mod tests;
 
+use super::ends;
 use super::tokenizer::guarded;
 use super::vocab::Word;
 use super::{TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
 use decoder::Header;
 use files::{Folder, TOKENIZER};
-use settings::Settings;
+use generation::Generation;
+use special::{Special, check_id};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::Tokenizer;
 
 /// Token ids are below this: the way back is a table over them.
 const IDS_MAX: u32 = 1 << 22;
@@ -38,7 +40,7 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let header: Header =
         serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let spelling = header.spelling().map_err(wrong)?;
-    let settings = Settings::read(folder)?;
+    let (special, generation) = (Special::read(folder)?, Generation::read(folder)?);
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(wrong)?;
     header
         .added()
@@ -47,55 +49,24 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     // Lengths are checked by whoever asked, not cut.
     tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
     tokenizer.with_padding(None);
-    add_tokens(&mut tokenizer, &settings).map_err(wrong)?;
+    special.apply(&mut tokenizer).map_err(wrong)?;
     let words = words(&tokenizer).map_err(wrong)?;
-    let (bos, add_special) = first_token(&tokenizer, &settings).map_err(wrong)?;
-    let end_ids = end_ids(&tokenizer, &settings).map_err(wrong)?;
+    let end_ids = end_ids(&tokenizer, &special, &generation).map_err(wrong)?;
     let template = chat::template(folder)?;
-    let special = tokenizer.get_added_vocabulary();
+    let added = tokenizer.get_added_vocabulary();
     let words = words.iter().map(|word| match word.as_deref() {
         None => Word::Hole,
-        Some(word) if special.is_special_token(word) => Word::Hidden(word),
+        Some(word) if added.is_special_token(word) => Word::Hidden(word),
         Some(word) => Word::Part(word),
     });
     let facts = Arc::new(TextFacts {
         vocab: Vocab::new(words, spelling),
         end_ids,
-        sampling: settings.generation.sampling,
-        notes: settings.generation.notes,
+        sampling: generation.sampling,
+        notes: generation.notes,
         has_template: template.is_some(),
     });
-    Ok(TextModel { tokenizer, template, bos, add_special, facts })
-}
-
-/// Adds what only tokenizer_config.json names, and makes special what it calls so.
-fn add_tokens(tokenizer: &mut Tokenizer, settings: &Settings) -> Result<(), String> {
-    for (id, token) in &settings.added {
-        let known = tokenizer.get_added_vocabulary().get_vocab().contains_key(&token.content);
-        if !known {
-            let added = [token.clone()];
-            tokenizer.add_tokens(added).map_err(|error| error.to_string())?;
-        }
-        check_id(tokenizer, &token.content, *id)?;
-    }
-    for content in settings.bos.iter().chain(&settings.eos) {
-        let added = tokenizer.get_added_vocabulary().get_vocab().contains_key(content);
-        if !added && tokenizer.token_to_id(content).is_some() {
-            let special = [AddedToken::from(content.clone(), true)];
-            tokenizer.add_special_tokens(special).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(())
-}
-
-/// The library numbers added tokens anew where ids leave a gap.
-fn check_id(tokenizer: &Tokenizer, content: &str, id: Token) -> Result<(), String> {
-    let found = tokenizer.token_to_id(content);
-    if found == Some(id) {
-        return Ok(());
-    }
-    let found = found.map_or("none".to_owned(), |found| found.to_string());
-    Err(format!("the token {content:?} has id {found} here, and {id} where it is added"))
+    Ok(TextModel { tokenizer, template, bos: None, facts })
 }
 
 /// The written form of every token by id; `None` for holes.
@@ -107,29 +78,17 @@ fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, String> {
     Ok((0..ids).map(|id| tokenizer.id_to_token(id)).collect())
 }
 
-/// What a plain prompt begins with, and whether tokenizer.json adds its special tokens to it.
-/// `add_bos_token` has the last word.
-fn first_token(
+/// Those of the configuration, the tokenizer's own as in vLLM, and special ones known by name.
+fn end_ids(
     tokenizer: &Tokenizer,
-    settings: &Settings,
-) -> Result<(Option<Token>, bool), String> {
-    let bos = settings.bos.as_deref().and_then(|bos| tokenizer.token_to_id(bos));
-    let nothing = guarded(|| tokenizer.encode_fast("", true))?;
-    let adds_bos = bos.is_some() && nothing.get_ids().first().copied() == bos;
-    match (settings.add_bos, adds_bos) {
-        (Some(true), false) if bos.is_none() => {
-            Err("add_bos_token is set, but the vocabulary has no bos_token".into())
-        }
-        (Some(true), false) => Ok((bos, true)),
-        (Some(false), true) => Ok((None, false)),
-        _ => Ok((None, true)),
-    }
-}
-
-/// As vLLM has it: those of the configuration, and the tokenizer's own.
-fn end_ids(tokenizer: &Tokenizer, settings: &Settings) -> Result<Vec<Token>, String> {
-    let own = settings.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
-    let mut ids: Vec<Token> = settings.generation.end_ids.iter().copied().chain(own).collect();
+    special: &Special,
+    generation: &Generation,
+) -> Result<Vec<Token>, String> {
+    let own = special.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
+    let added = tokenizer.get_added_tokens_decoder();
+    let named = added.iter().filter(|(_, token)| token.special);
+    let mut ids = ends::by_name(named.map(|(id, token)| (*id, token.content.as_str())));
+    ids.extend(generation.end_ids.iter().copied().chain(own));
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {

@@ -1,5 +1,7 @@
 //! Folders against their goldens, against the tokenizers library, and broken in every way.
 
+mod special;
+
 use crate::text::{Detokenizer, Message, TextError, TextModel};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -169,18 +171,6 @@ fn a_prompt_begins_with_bos_once() {
     assert_eq!(PIECES.encode_prompt("hello").unwrap(), [1, 267, 268]);
     let chat = PIECES.encode_chat(&[message("user", "hello")]).unwrap();
     assert_eq!(chat, [1, 267, 268], "written by the template");
-    let with = |add_bos: bool, post_processor: bool| {
-        let copy = Copy::of(&[(NAMES[0], pieces().to_string()), special()]);
-        copy.edit(NAMES[1], |config| config["add_bos_token"] = add_bos.into());
-        if !post_processor {
-            copy.edit(NAMES[0], |tokenizer| tokenizer["post_processor"] = Value::Null);
-        }
-        copy.open().unwrap().encode_prompt("he").unwrap()
-    };
-    assert_eq!(with(true, true), [1, 267]);
-    assert_eq!(with(true, false), [1, 267]);
-    assert_eq!(with(false, true), [267]);
-    assert_eq!(with(false, false), [267]);
 }
 
 #[test]
@@ -251,21 +241,17 @@ fn templates_know_special_tokens_by_their_names() {
 fn end_tokens_come_from_the_first_file_that_has_them() {
     let copy = Copy::qwen3();
     copy.edit(NAMES[2], |config| config["eos_token_id"] = 7.into());
-    assert_eq!(copy.open().unwrap().facts.end_ids(), [7, 351]);
+    assert_eq!(copy.open().unwrap().facts.end_ids(), [7, 349, 351]);
     copy.edit(NAMES[2], |config| {
         *config = json!({ "repetition_penalty": 1.05, "top_k": -1, "min_p": 0.02 });
     });
     let model = copy.open().unwrap();
-    assert_eq!(model.facts.end_ids(), [351]);
+    assert_eq!(model.facts.end_ids(), [349, 351]);
     assert_eq!((model.facts.sampling().temperature, model.facts.sampling().top_k), (1.0, 0));
     assert_eq!(
         (model.facts.sampling().min_p, model.facts.sampling().repetition_penalty),
         (0.02, 1.05)
     );
-    for name in &NAMES[1..] {
-        std::fs::remove_file(copy.0.join(name)).unwrap();
-    }
-    assert!(copy.error().ends_with("names a token that ends an answer (eos_token_id)"));
 }
 
 #[test]
@@ -282,8 +268,17 @@ fn what_is_not_supported_is_refused_by_name() {
     refused(NAMES[0], &|file| file["model"]["dropout"] = 0.5.into(), "model.dropout");
     refused(NAMES[0], &|file| file["model"]["vocab"]["!"] = 9_999_999.into(), "9999999");
     refused(NAMES[0], &|file| file["added_tokens"][0]["id"] = 7.into(), "has id 349 here, and 7");
-    refused(NAMES[1], &|file| file["add_eos_token"] = true.into(), "add_eos_token");
-    refused(NAMES[1], &|file| file["add_bos_token"] = "yes".into(), "add_bos_token is not true or");
+    refused(NAMES[1], &|file| file["eos_token"] = 7.into(), "eos_token is not a token");
+    refused(
+        NAMES[1],
+        &|file| file["added_tokens_decoder"] = 7.into(),
+        "added_tokens_decoder is not",
+    );
+    refused(
+        NAMES[1],
+        &|file| file["extra_special_tokens"] = 7.into(),
+        "extra_special_tokens is not",
+    );
     let copy = Copy::qwen3();
     copy.edit(NAMES[1], |file| file["added_tokens_decoder"]["7"] = json!({ "content": "<x>" }));
     assert!(copy.error().contains("\"<x>\" has id 352 here, and 7 where it is added"));
