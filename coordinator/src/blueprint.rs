@@ -65,14 +65,15 @@ impl Blueprint {
         }
     }
 
-    /// For the text process.
-    pub fn text_config(&self) -> TextConfig {
+    /// For the text process; control tokens in messages are text if `split_special_tokens`.
+    pub fn text_config(&self, split_special_tokens: bool) -> TextConfig {
         TextConfig {
             program: PathBuf::from(PROGRAM),
             source: match self.random_weights {
                 true => TextSource::Numbers(self.source.spec().vocab),
                 false => TextSource::of(&self.source),
             },
+            split_special_tokens,
             deadlines: Deadlines::default(),
         }
     }

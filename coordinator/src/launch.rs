@@ -23,7 +23,7 @@ use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
 use crate::signals::{self, StopSignal};
-use crate::text::process::TextProcess;
+use crate::text::process::{TextConfig, TextProcess};
 use crate::text::{TextError, TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
@@ -92,6 +92,8 @@ pub struct LaunchPlan<'a> {
     pub drain: Duration,
     /// Random weights and a vocabulary of numbers; of the model only `config.json` is read.
     pub random_weights: bool,
+    /// Control tokens in messages of a chat are text.
+    pub split_special_tokens: bool,
 }
 
 /// Runs `front` over a cluster and takes the cluster down when it returns, when a signal comes, or
@@ -116,7 +118,8 @@ pub fn launch<T: Send + 'static>(
     if blueprint.options.cuda.is_none() {
         say_ledger(&blueprint, &report)?;
     }
-    let launched = Launched { blueprint, report, drain: plan.drain };
+    let text = blueprint.text_config(plan.split_special_tokens);
+    let launched = Launched { blueprint, text, report, drain: plan.drain };
     runtime.block_on(launched.supervise(front))
 }
 
@@ -136,6 +139,7 @@ fn say_ledger(blueprint: &Blueprint, report: &Report) -> Result<(), LaunchError>
 
 struct Launched {
     blueprint: Blueprint,
+    text: TextConfig,
     report: Report,
     drain: Duration,
 }
@@ -165,7 +169,7 @@ impl Launched {
         }
         let (config, report) = (self.blueprint.fleet_config(), self.report.clone());
         let fleet = tokio::spawn(Fleet::start(config, rendezvous, move |at| report.loading(at)));
-        let config = self.blueprint.text_config();
+        let config = self.text.clone();
         let text = tokio::task::spawn_blocking(move || TextProcess::start(config)).await;
         let text = Arc::new(text.map_err(std::io::Error::other)??);
         let facts = Arc::clone(text.facts());

@@ -82,6 +82,7 @@ impl Cluster {
         let text = TextProcess::start(TextConfig {
             program: env!("CARGO_BIN_EXE_binfer").into(),
             source: TextSource::of(&source),
+            split_special_tokens: false,
             deadlines: Deadlines::default(),
         });
         let text = Arc::new(text.unwrap());

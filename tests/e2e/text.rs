@@ -44,6 +44,7 @@ fn start(folder: &Path, deadlines: Deadlines) -> Result<TextProcess, TextError> 
     TextProcess::start(TextConfig {
         program,
         source: TextSource::Folder(folder.to_owned()),
+        split_special_tokens: false,
         deadlines,
     })
 }

@@ -56,6 +56,10 @@ pub struct RunArgs {
     /// Ask it as a chat message, rendered by the model's template
     #[arg(long)]
     pub use_template: bool,
+    /// Read control tokens that occur in the message as text; those that the template writes
+    /// steer the model all the same
+    #[arg(long)]
+    pub split_special_tokens: bool,
 }
 
 /// What is continued where nobody says anything.
@@ -80,7 +84,12 @@ enum Answered {
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let request = request(args)?;
     let quiet = args.model.verbosity() == Verbosity::Quiet;
-    let plan = LaunchPlan { args: &args.model, drain: Duration::ZERO, random_weights: false };
+    let plan = LaunchPlan {
+        args: &args.model,
+        drain: Duration::ZERO,
+        random_weights: false,
+        split_special_tokens: args.split_special_tokens,
+    };
     let ended = launch(plan, move |cluster| front(cluster, request, quiet))?;
     match (ended.value?, ended.signal) {
         (Answered::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),

@@ -23,6 +23,10 @@ pub struct ServeArgs {
     /// The model and how to run it.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Read control tokens that occur in messages of a chat as text; those that the template writes
+    /// steer the model all the same
+    #[arg(long)]
+    pub split_special_tokens: bool,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
@@ -52,6 +56,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         args: &args.model,
         drain: Duration::from_secs(args.drain),
         random_weights: false,
+        split_special_tokens: args.split_special_tokens,
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let config = http::Config { access, ..http::Config::default() };

@@ -4,6 +4,7 @@
 //! another process use a [`TextModel`]. [`TextStage`] serves the serve loop, after a step.
 //! Deliberately absent: any download, and any tokenizer that would have to be guessed.
 
+mod control;
 #[cfg(test)]
 mod corpus;
 mod data;
@@ -39,6 +40,7 @@ pub use vocab::{Spelling, Vocab};
 use binfer_proto::{Sampling, Token};
 use binfer_shard::Source;
 use binfer_shard::gguf::Metadata;
+use control::ControlText;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::Tokenizer;
@@ -93,6 +95,8 @@ pub struct TextModel {
     template: Option<ChatTemplate>,
     /// Begins every plain prompt, beside what the tokenizer adds by itself.
     bos: Option<Token>,
+    /// Control tokens in messages are text.
+    control: Option<ControlText>,
     facts: Arc<TextFacts>,
 }
 
@@ -149,6 +153,7 @@ impl TextModel {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
             template: template.map(|source| ChatTemplate::new(source, data.special_tokens())),
             bos: data.bos.filter(|_| data.add_bos),
+            control: None,
             facts: Arc::new(TextFacts {
                 vocab: Vocab::new(data.words(), spelling),
                 end_ids: data.end_ids(),
@@ -169,7 +174,16 @@ impl TextModel {
     /// Tokens that ask for the answer to a conversation. The template writes the first token
     /// itself where the model wants one, so none is added.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
-        Ok(self.encode(&self.render_chat(messages)?, false)?.get_ids().to_vec())
+        let Some(control) = &self.control else {
+            return Ok(self.encode(&self.render_chat(messages)?, false)?.get_ids().to_vec());
+        };
+        let rendered = self.render_chat(&control.marked(&messages.to_vec())?)?;
+        control.encode(&self.tokenizer, &rendered).map_err(|error| not_encoded(&error))
+    }
+
+    /// From now on, control tokens in messages of a chat are text.
+    pub fn split_special_tokens(&mut self) {
+        self.control = Some(ControlText::new(&self.tokenizer));
     }
 
     /// The text that asks for the answer to a conversation.
@@ -186,8 +200,10 @@ impl TextModel {
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<tokenizers::Encoding, TextError> {
-        self.tokenizer
-            .encode_fast(text, add_special)
-            .map_err(|error| TextError::Data(format!("a prompt cannot be encoded: {error}")))
+        self.tokenizer.encode_fast(text, add_special).map_err(|error| not_encoded(&error))
     }
+}
+
+fn not_encoded(error: &tokenizers::Error) -> TextError {
+    TextError::Data(format!("a prompt cannot be encoded: {error}"))
 }

@@ -1,5 +1,7 @@
 //! Text against what tokenizers, transformers and a plain search say.
 
+mod gguf;
+
 use super::testing::{END, byte_tokens, data, model};
 use super::*;
 use crate::sched::{Delivery, Finish, RequestId, Usage};

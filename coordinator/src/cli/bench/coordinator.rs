@@ -70,6 +70,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     let text = Arc::new(TextProcess::start(TextConfig {
         program: PathBuf::from("/proc/self/exe"),
         source: TextSource::of(&source),
+        split_special_tokens: false,
         deadlines: Deadlines::default(),
     })?);
     let vocab = source.spec().vocab;

@@ -58,7 +58,12 @@ pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
     let random_weights = load.load_format == LoadFormat::Dummy;
-    let plan = LaunchPlan { args: model, drain: Duration::ZERO, random_weights };
+    let plan = LaunchPlan {
+        args: model,
+        drain: Duration::ZERO,
+        random_weights,
+        split_special_tokens: false,
+    };
     let ended = launch(plan, move |cluster| front(cluster, &load))?;
     match (ended.value?, ended.signal) {
         (Measured::Not, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),

@@ -66,7 +66,7 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
         notes: generation.notes,
         has_template: template.is_some(),
     });
-    Ok(TextModel { tokenizer, template, bos: None, facts })
+    Ok(TextModel { tokenizer, template, bos: None, control: None, facts })
 }
 
 /// The written form of every token by id; `None` for holes.

@@ -1,5 +1,6 @@
 //! Folders against their goldens, against the tokenizers library, and broken in every way.
 
+mod control;
 mod special;
 
 use crate::text::{Detokenizer, Message, TextError, TextModel};

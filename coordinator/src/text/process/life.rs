@@ -126,6 +126,9 @@ fn command(config: &TextConfig) -> Command {
         TextSource::Gguf(path) => command.arg("--gguf").arg(path),
         TextSource::Numbers(below) => command.arg("--numbers").arg(below.to_string()),
     };
+    if config.split_special_tokens {
+        command.arg("--split-special-tokens");
+    }
     command
         .args(["--parent", &std::process::id().to_string()])
         // Each arena of the allocator reserves address space, which is limited.

@@ -1,6 +1,8 @@
 //! What the text process may take. It sets these itself, before it touches a model's file, and
 //! closer ones before it takes a job.
 
+use super::JOBS_AT_ONCE;
+use super::role::STACK_BYTES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Error, Result};
 
@@ -21,7 +23,8 @@ pub(super) fn before_start() -> Result<()> {
 
 /// For jobs.
 pub(super) fn before_jobs() -> Result<()> {
-    lower(Resource::As, address_space()?.saturating_add(JOBS_BYTES))?;
+    let stacks = (JOBS_AT_ONCE * STACK_BYTES) as u64;
+    lower(Resource::As, address_space()?.saturating_add(stacks).saturating_add(JOBS_BYTES))?;
     lower(Resource::Nofile, FILES)
 }
 

@@ -100,6 +100,8 @@ pub struct TextConfig {
     pub program: PathBuf,
     /// What it reads.
     pub source: TextSource,
+    /// Control tokens in messages of a chat are text.
+    pub split_special_tokens: bool,
     /// How long it may take.
     pub deadlines: Deadlines,
 }

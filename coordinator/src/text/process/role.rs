@@ -3,7 +3,7 @@
 use super::wire::{self, Answer};
 use super::{JOBS_AT_ONCE, TextJob, limits};
 use crate::text::{TextError, TextModel};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
 use binfer_shard::Source;
 use clap::Args;
@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Stack of a thread that does jobs: templates and patterns of regular expressions recurse.
-const STACK_BYTES: usize = 8 << 20;
+/// Stack of a thread that reads or runs a model's text: values nested deep are walked by recursion.
+pub(super) const STACK_BYTES: usize = 64 << 20;
 
 /// Arguments of `binfer text`. People do not type it: the coordinator does.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct TextArgs {
     /// Tokens are numbers below N
     #[arg(long, value_name = "N", conflicts_with_all = ["folder", "gguf"], default_value_t = 0)]
     numbers: Token,
+    /// Control tokens in messages of a chat are text
+    #[arg(long)]
+    split_special_tokens: bool,
     /// Process that must stay alive, or this one ends
     #[arg(long, value_name = "PID")]
     parent: i32,
@@ -42,7 +45,11 @@ pub fn run(args: &TextArgs) -> Result<ExitCode> {
     limits::before_start().context("text: limits")?;
     let input = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut output = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    let (model, answer) = started(|| open(args));
+    let opening = args.clone();
+    let opening = deep("text-open").spawn(move || started(|| open(&opening)));
+    let opened = opening.context("text: a thread")?.join();
+    let (model, answer) =
+        opened.map_err(|_| anyhow!("text: the model's files cannot be dropped"))?;
     wire::write(&mut output, 0, &answer.to_payload()).context("text: answering")?;
     let Some(model) = model else { return Ok(ExitCode::from(78)) };
     limits::before_jobs().context("text: limits")?;
@@ -61,11 +68,15 @@ fn die_with_parent(parent: i32) -> Result<()> {
 }
 
 fn open(args: &TextArgs) -> Result<TextModel, TextError> {
-    match (&args.folder, &args.gguf) {
+    let mut model = match (&args.folder, &args.gguf) {
         (Some(folder), _) => TextModel::from_folder(folder),
         (None, Some(path)) => TextModel::from_source(&Source::open(path)?),
         (None, None) => TextModel::numbers(args.numbers),
+    }?;
+    if args.split_special_tokens {
+        model.split_special_tokens();
     }
+    Ok(model)
 }
 
 /// Runs code that trusts its data to some extent.
@@ -102,12 +113,16 @@ pub(super) fn serve(
             }
             let _ = ended.send(());
         };
-        let thread = std::thread::Builder::new().name(format!("text-{number}"));
-        thread.stack_size(STACK_BYTES).spawn(work)?;
+        deep(&format!("text-{number}")).spawn(work)?;
     }
     // The first that finds the end speaks for all: others may still be at work.
     let _ = end.recv();
     Ok(())
+}
+
+/// A thread whose stack has room.
+fn deep(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
