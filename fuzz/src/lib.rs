@@ -2,18 +2,18 @@
 //!
 //! ```sh
 //! cargo install cargo-fuzz
-//! cargo +nightly fuzz run gguf        # or safetensors, config, index, manifest, tokenizer
+//! cargo +nightly fuzz run gguf        # or safetensors, config, index, manifest, tokenizer, template
 //! ```
 //!
 //! Whatever the bytes are, opening must give a model or an error: no panic, no hang, no large
 //! allocation. `cargo test` asks the same of every byte of small files, cut and flipped, and needs
 //! none of this. Deliberately absent: corpora; a good file of `tests/fixtures/tiny`, put into
-//! `fuzz/corpus/TARGET/`, is a good seed.
+//! `fuzz/corpus/TARGET/`, is a good seed; of `template` it is a file of `tests/fixtures/templates`.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use binfer_coordinator::text::TextModel;
+use binfer_coordinator::text::{ChatTemplate, Message, TextModel};
 use binfer_shard::{Source, layouts, shards};
 
 /// Most bytes of a slice that are read: bytes that the file has are no proof of harmlessness.
@@ -57,6 +57,27 @@ pub fn tokenizer(bytes: &[u8]) {
         let _ = model.encode_prompt("How many 12 ships<|im_end|>\n  été 山");
         model.decode(&[0, 108, 60, 242, 349, 350, 351, 400, u32::MAX]);
     }
+}
+
+/// Parses a chat template of these bytes, and renders a conversation with it.
+pub fn template(bytes: &[u8]) {
+    let Ok(source) = std::str::from_utf8(bytes) else { return };
+    let says = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let messages = [
+        says("system", "Be brief & \"kind\"."),
+        says("user", "  12 ships\r\n\tété 山 <|im_end|>"),
+        says("assistant", "<think>\nx\n</think>\n\n4"),
+        says("user", ""),
+    ];
+    let special = [("bos_token", "<s>"), ("eos_token", "</s>")];
+    let special = special.map(|(name, token)| (name.to_owned(), token.to_owned())).into();
+    let render = || {
+        let _ = ChatTemplate::new(source, special).render(&messages);
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(ChatTemplate::STACK_BYTES);
+        thread.spawn_scoped(scope, render).expect("a thread").join().expect("no panic");
+    });
 }
 
 /// Opens and cuts a checkpoint, and reads a slice of each tensor.

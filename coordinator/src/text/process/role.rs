@@ -2,7 +2,7 @@
 
 use super::wire::{self, Answer};
 use super::{JOBS_AT_ONCE, TextJob, limits};
-use crate::text::{TextError, TextModel};
+use crate::text::{ChatTemplate, TextError, TextModel};
 use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
 use binfer_shard::Source;
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Stack of a thread that reads or runs a model's text: values nested deep are walked by recursion.
-pub(super) const STACK_BYTES: usize = 64 << 20;
+pub(super) const STACK_BYTES: usize = ChatTemplate::STACK_BYTES;
 
 /// Arguments of `binfer text`. People do not type it: the coordinator does.
 #[derive(Args, Clone, Debug)]

@@ -1,15 +1,30 @@
 //! `strftime_now` for chat templates that tell the model the date: local time, as transformers has.
 
+use super::print::pay;
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
+use minijinja::{Error, State};
 
 /// The time on the wall.
 pub(super) fn now() -> DateTime {
     ZonedDateTime::now().datetime()
 }
 
+/// Bytes that one of a format may become: `%c` is a whole date.
+const GROWTH_MAX: usize = 16;
+
+/// The function of this name; what it writes is paid for before.
+pub(super) fn strftime_now(
+    state: &State<'_, '_>,
+    format: &str,
+    now: DateTime,
+) -> Result<String, Error> {
+    pay(state, format.len().saturating_mul(GROWTH_MAX))?;
+    Ok(strftime(format, now))
+}
+
 /// Python's `datetime.strftime` in the C locale. As there, what is no directive stays as it is.
-pub(super) fn strftime(format: &str, now: DateTime) -> String {
+fn strftime(format: &str, now: DateTime) -> String {
     let mut out = String::new();
     let mut rest = format;
     while let Some((text, directive)) = rest.split_once('%') {

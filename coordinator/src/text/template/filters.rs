@@ -130,9 +130,10 @@ fn is_sequence(value: &Value) -> bool {
 }
 
 /// `dict` takes pairs, too.
-fn dict(value: Option<Value>, named: Kwargs) -> Result<Value, Error> {
+fn dict(state: &State<'_, '_>, value: Option<Value>, named: Kwargs) -> Result<Value, Error> {
     let pairs = value.as_ref().filter(|value| value.kind() != ValueKind::Map);
     let Some(pairs) = pairs else { return minijinja::functions::dict(value, named) };
+    print::pay_items(state, pairs)?;
     let pair = |pair: Value| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
     let pairs = pairs.try_iter()?.map(pair).collect::<Result<Vec<_>, Error>>()?;
     minijinja::functions::dict(Some(Value::from_pairs(pairs)), named)

@@ -68,9 +68,9 @@ impl Style {
             ValueKind::String => self.string(out, value.as_str().unwrap_or_default()),
             ValueKind::Map => self.map(out, value, depth),
             ValueKind::Seq | ValueKind::Iterable => {
-                let items = value.try_iter()?.collect::<Vec<_>>();
                 out.push("[")?;
-                self.items(out, depth, &items, |out, item| self.write(out, item, depth + 1))?;
+                let items = value.try_iter()?;
+                self.items(out, depth, items, |out, item| self.write(out, item, depth + 1))?;
                 out.push("]")
             }
             kind => {
@@ -81,12 +81,13 @@ impl Style {
     }
 
     fn map(&self, out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Error> {
+        print::pay_items(out.state(), value)?;
         let mut keys: Vec<Value> = value.try_iter()?.collect();
         if self.sorted {
             keys.sort();
         }
         out.push("{")?;
-        self.items(out, depth, &keys, |out, key| {
+        self.items(out, depth, keys.into_iter(), |out, key| {
             match key.kind() {
                 ValueKind::String => self.string(out, key.as_str().unwrap_or_default())?,
                 ValueKind::None => out.push("\"null\"")?,
@@ -110,15 +111,17 @@ impl Style {
         &self,
         out: &mut Paid<'_>,
         depth: usize,
-        items: &[Value],
+        items: impl Iterator<Item = Value>,
         write: impl Fn(&mut Paid<'_>, &Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for (index, item) in items.iter().enumerate() {
-            out.push(if index == 0 { "" } else { &self.between_items })?;
+        let mut is_first = true;
+        for item in items {
+            out.push(if is_first { "" } else { &self.between_items })?;
             self.line(out, depth + 1)?;
-            write(out, item)?;
+            write(out, &item)?;
+            is_first = false;
         }
-        if items.is_empty() { Ok(()) } else { self.line(out, depth) }
+        if is_first { Ok(()) } else { self.line(out, depth) }
     }
 
     fn line(&self, out: &mut Paid<'_>, depth: usize) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Methods of Python's types that templates call: those that minijinja-contrib's `pycompat` lacks,
 //! or has in another way. `pycompat` does the rest.
 
-use super::print::{Paid, pay};
+use super::print::{Paid, pay, pay_items};
 use super::strings;
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -16,7 +16,10 @@ pub(super) fn unknown(
 ) -> Result<Value, Error> {
     let known = match value.kind() {
         ValueKind::String => string(state, value, method, args)?,
-        ValueKind::Seq | ValueKind::Iterable => list(value, method, args)?,
+        ValueKind::Seq | ValueKind::Iterable => {
+            pay_items(state, value)?;
+            list(value, method, args)?
+        }
         ValueKind::Map if method == "copy" => {
             let () = from_args(args)?;
             Some(value.clone())

@@ -7,6 +7,8 @@
 
 mod clock;
 mod filters;
+#[cfg(test)]
+mod hostile;
 mod json;
 mod letters;
 mod methods;
@@ -21,7 +23,7 @@ use super::TextError;
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,10 +39,15 @@ pub struct Message {
 /// Special tokens by the names that templates have for them, as `bos_token`.
 pub type SpecialTokens = BTreeMap<String, String>;
 
-/// What a rendering may cost, where a unit pays for an instruction or for 64 bytes: a base, and
-/// more per message.
+/// What a rendering may cost, where a unit pays for an instruction or for 64 bytes. Most templates
+/// take some 200 units a message and go over its text a dozen times; those of Gemma 4 go over the
+/// conversation once more with every message, and may with some 1,400 of them.
 const FUEL_BASE: u64 = 200_000;
-const FUEL_PER_MESSAGE: u64 = 500;
+const FUEL_PER_MESSAGE: u64 = 5_000;
+/// Bytes of messages for which there is one unit more.
+const BYTES_PER_FUEL: u64 = 2;
+/// Bytes of an error that are told.
+const CAUSE_BYTES_MAX: usize = 500;
 const RECURSION_MAX: usize = 200;
 const NAME: &str = "chat_template";
 
@@ -59,6 +66,10 @@ struct Parsed {
 }
 
 impl ChatTemplate {
+    /// Stack for a thread that parses or renders templates. Values in values are written, compared
+    /// and dropped by recursion, and fuel alone bounds how deep they are.
+    pub const STACK_BYTES: usize = 128 << 20;
+
     /// Parses `source`. What is wrong with it is told by [`Self::render`].
     pub fn new(source: &str, special: SpecialTokens) -> Self {
         Self { parsed: Parsed::new(source), special }
@@ -74,23 +85,19 @@ impl ChatTemplate {
         self.render_at(messages, clock::now())
     }
 
-    pub(super) fn render_at(
-        &self,
-        messages: &[Message],
-        now: DateTime,
-    ) -> Result<String, TextError> {
+    fn render_at(&self, messages: &[Message], now: DateTime) -> Result<String, TextError> {
         let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
         let messages = parsed.known_roles(messages);
-        self.render_values(Value::from(Serde(&messages)), now)
+        self.render_values(Value::from(Serde(&messages)), fuel(&messages), now)
     }
 
-    pub(super) fn render_values(
+    fn render_values(
         &self,
         messages: Value,
+        fuel: u64,
         now: DateTime,
     ) -> Result<String, TextError> {
         let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
-        let work = u64::try_from(messages.len().unwrap_or(0)).unwrap_or(u64::MAX);
         let values = context! {
             messages,
             add_generation_prompt => true,
@@ -99,7 +106,6 @@ impl ChatTemplate {
             documents => (),
             ..Value::from(Serde(&self.special))
         };
-        let fuel = FUEL_BASE.saturating_add(work.saturating_mul(FUEL_PER_MESSAGE));
         parsed.render(values, fuel, now).map_err(|error| TextError::Template(told(&error)))
     }
 }
@@ -129,9 +135,19 @@ impl Parsed {
     fn render(&self, values: Value, fuel: u64, now: DateTime) -> Result<String, Error> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
-        environment.add_function("strftime_now", move |format: &str| clock::strftime(format, now));
+        let strftime_now =
+            move |state: &State<'_, '_>, format: &str| clock::strftime_now(state, format, now);
+        environment.add_function("strftime_now", strftime_now);
         environment.get_template(NAME)?.render(values)
     }
+}
+
+/// What rendering these may cost.
+fn fuel(messages: &[Message]) -> u64 {
+    let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let of_messages = count(messages.len()).saturating_mul(FUEL_PER_MESSAGE);
+    FUEL_BASE.saturating_add(of_messages).saturating_add(count(bytes) / BYTES_PER_FUEL)
 }
 
 /// Jinja as transformers sets it up.
@@ -161,5 +177,7 @@ fn told(error: &Error) -> String {
         (_, Some(detail)) => detail.to_owned(),
         (kind, None) => kind.to_string(),
     };
-    format!("{NAME}{line}: {cause}")
+    let shown = &cause[..cause.floor_char_boundary(CAUSE_BYTES_MAX)];
+    let rest = if shown.len() < cause.len() { " ..." } else { "" };
+    format!("{NAME}{line}: {shown}{rest}")
 }

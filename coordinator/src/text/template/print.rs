@@ -24,14 +24,18 @@ impl<'a> Paid<'a> {
     }
 
     pub(super) fn push(&mut self, text: &str) -> Result<(), Error> {
-        // One more byte, so that writing nothing very often has its price, too.
-        self.unpaid = self.unpaid.saturating_add(text.len()).saturating_add(1);
+        // Somewhat more, so that writing nothing very often has its price, too.
+        self.unpaid = self.unpaid.saturating_add(text.len()).saturating_add(8);
         if self.unpaid >= BYTES_PER_FUEL {
             pay(self.state, self.unpaid)?;
             self.unpaid = 0;
         }
         self.text.push_str(text);
         Ok(())
+    }
+
+    pub(super) fn state(&self) -> &'a State<'a, 'a> {
+        self.state
     }
 
     pub(super) fn finish(self) -> String {

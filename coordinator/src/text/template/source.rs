@@ -125,8 +125,8 @@ impl Tag {
         let mut open = 0_usize;
         while let Some(c) = text[at..].chars().next() {
             let rest = &text[at..];
-            if open == 0 && rest.trim_start_matches(['-', '+']).starts_with(close) {
-                let sign = rest.len() - rest.trim_start_matches(['-', '+']).len();
+            let sign = usize::from(rest.starts_with(['-', '+']));
+            if open == 0 && rest[sign..].starts_with(close) {
                 tag.end = at + sign + 2;
                 break;
             }

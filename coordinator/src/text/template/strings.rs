@@ -5,6 +5,9 @@ use super::print::pay;
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
+/// What a part of a text costs beside its bytes.
+const PART_BYTES: usize = 64;
+
 /// What Python's `isspace` says of a character.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
@@ -30,8 +33,8 @@ pub(super) fn call(
             let (suffix,): (&str,) = from_args(args)?;
             Value::from(text.strip_suffix(suffix).unwrap_or(text))
         }
-        "split" | "rsplit" => split(text, args, method == "rsplit")?,
-        "splitlines" => splitlines(text, args)?,
+        "split" | "rsplit" => split(state, text, args, method == "rsplit")?,
+        "splitlines" => splitlines(state, text, args)?,
         "partition" | "rpartition" => partition(text, args, method == "rpartition")?,
         "find" | "rfind" | "index" | "rindex" => find(text, method, args)?,
         "count" => {
@@ -70,7 +73,12 @@ fn invalid(detail: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, detail)
 }
 
-fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
+fn split(
+    state: &State<'_, '_>,
+    text: &str,
+    args: &[Value],
+    from_right: bool,
+) -> Result<Value, Error> {
     let (separator, limit, named): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
     let separator = match separator {
         Some(separator) => Some(separator),
@@ -95,6 +103,7 @@ fn split(text: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
     if from_right {
         parts.reverse();
     }
+    pay(state, parts.len().saturating_mul(PART_BYTES))?;
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
@@ -118,14 +127,16 @@ fn words(text: &str, pieces: usize, from_right: bool) -> Vec<&str> {
     parts
 }
 
-fn splitlines(text: &str, args: &[Value]) -> Result<Value, Error> {
+fn splitlines(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<Value, Error> {
     let (keep, named): (Option<Value>, Kwargs) = from_args(args)?;
     let keep = match keep {
         Some(keep) => keep.is_true(),
         None => named.get::<Option<Value>>("keepends")?.is_some_and(|keep| keep.is_true()),
     };
     named.assert_all_used()?;
-    Ok(lines(text, keep).into_iter().map(Value::from).collect())
+    let lines = lines(text, keep);
+    pay(state, lines.len().saturating_mul(PART_BYTES))?;
+    Ok(lines.into_iter().map(Value::from).collect())
 }
 
 /// Python's lines, which more characters end than a line feed.

@@ -65,7 +65,7 @@ fn every_piece_of_jinja_does_what_it_does_in_python() {
     let file = json("snippets.json");
     for (source, expected) in file["snippets"].as_object().unwrap() {
         let messages = Value::from(Serde(&file["messages"]));
-        let text = template(source).render_values(messages, now());
+        let text = template(source).render_values(messages, FUEL_BASE, now());
         match expected.as_str() {
             Some(expected) => assert_eq!(text.unwrap(), expected, "{source}"),
             None => assert!(text.is_err(), "{source}"),
