@@ -90,20 +90,21 @@ impl Hub {
         Unsure { path, commit, lacks }: Unsure,
         watch: &(dyn Fn(Event) + Sync),
     ) -> Model {
-        let note = match self.offline {
+        let obstacle = match self.offline {
             Some(variable) => {
                 let likely = lacks.iter().any(|name| TELLING.contains(name));
                 likely.then(|| format!("{variable} is set"))
             }
             None => {
-                self.fetch_texts(id, &commit, &lacks, watch).err().map(|error| error.to_string())
+                let fetched = self.fetch_texts(id, &commit, &lacks, watch);
+                fetched.err().map(|error| format!("they cannot be had from the hub ({error})"))
             }
         };
-        let note = note.map(|cause| {
+        let note = obstacle.map(|obstacle| {
             let files = listed(&lacks);
             format!(
-                "{id}: the cache does not have {files}, and the hub was not asked for them \
-                 ({cause}): if they belong to the model, answers differ"
+                "{id}: the cache does not have {files}, and {obstacle}: if they belong to the \
+                 model, answers differ"
             )
         });
         Model { path, note }
