@@ -90,13 +90,17 @@ fn what_cannot_be_had_is_refused_with_both_readings_of_the_name() {
         assert!(stderr.contains(words), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     };
-    refused(hub.run(&["run", "no-org/no-model"]), 78, "and no such file or folder here");
-    refused(hub.run(&["run", "./no-model"]), 78, "no such file or folder, and no id on the hub");
+    refused(hub.run(&["run", "no-org/no-model", "x"]), 78, "and no such file or folder here");
+    refused(
+        hub.run(&["run", "./no-model", "x"]),
+        78,
+        "no such file or folder, and no id on the hub",
+    );
     refused(hub.run(&["pull", "tests"]), 78, "tests: no id on the hub (ORG/NAME");
-    refused(hub.run(&["run", REPOSITORY, "--revision", "v9"]), 78, "no such revision");
-    refused(hub.run(&["run", REPOSITORY, "--revision", "../.."]), 78, "cannot be a revision");
-    refused(hub.run(&["run", "demo", "--revision", "main"]), 78, "--revision is for ids");
-    let mut offline = hub.command(&["run", REPOSITORY]);
+    refused(hub.run(&["run", REPOSITORY, "x", "--revision", "v9"]), 78, "no such revision");
+    refused(hub.run(&["run", REPOSITORY, "x", "--revision", "../.."]), 78, "cannot be a revision");
+    refused(hub.run(&["run", "demo", "x", "--revision", "main"]), 78, "--revision is for ids");
+    let mut offline = hub.command(&["run", REPOSITORY, "x"]);
     refused(offline.env("HF_HUB_OFFLINE", "1").output().unwrap(), 78, "HF_HUB_OFFLINE is set");
     hub.server.fault("GET /model.safetensors", Fault::WrongByte);
     refused(hub.run(&["pull", REPOSITORY]), 69, "it was deleted, try again");

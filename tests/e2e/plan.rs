@@ -190,7 +190,7 @@ fn the_table_says_what_fits_and_what_cannot_be_cut() {
     refused(&["--gpus", "0"], 2, "--gpus");
     refused(&["--context", "513"], 78, "1 to 512");
     refused(&["--bandwidth", "-1"], 2, "-1");
-    let all = Run::of(&["run", path.to_str().unwrap(), "--tp", "all"]);
+    let all = Run::of(&["run", path.to_str().unwrap(), "x", "--tp", "all"]);
     assert_eq!(all.status.code(), Some(78));
     assert!(all.stderr.contains("--tp all: there is no GPU"), "{all:?}");
 }

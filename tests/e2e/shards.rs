@@ -111,10 +111,13 @@ fn what_does_not_match_is_refused_with_the_way_out() {
     let tiny = tiny.to_str().unwrap();
     let folder = cut(tiny, &scratch, "2");
     refused(
-        &["run", &folder, "--tp", "4"],
+        &["run", &folder, "x", "--tp", "4"],
         &["holds shards for --tp 2", "binfer shard MODEL -o NEW_DIR --tp 4"],
     );
-    refused(&["run", &folder, "--shard-cache", "x"], &["--shard-cache", "holds shards already"]);
+    refused(
+        &["run", &folder, "x", "--shard-cache", "x"],
+        &["--shard-cache", "holds shards already"],
+    );
     refused(&["shard", tiny, "-o", &folder, "--tp", "2"], &["it is there already"]);
     refused(&["shard", &folder, "-o", "x", "--tp", "2"], &["made of shards already"]);
     refused(&["shard", tiny, "-o", &scratch.arg("no"), "--tp", "9"], &["query heads", "--tp"]);
@@ -124,7 +127,7 @@ fn what_does_not_match_is_refused_with_the_way_out() {
     let words = ["manifest.json", "another checkpoint"];
     refused(&["shard", other.to_str().unwrap(), "-o", &folder, "--verify"], &words);
     fs::remove_file(scratch.file("tp2").join("rank-1-of-2.safetensors")).unwrap();
-    refused(&["run", &folder], &["rank-1-of-2.safetensors", "it is missing"]);
+    refused(&["run", &folder, "x"], &["rank-1-of-2.safetensors", "it is missing"]);
 }
 
 #[test]
@@ -216,7 +219,7 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     let mut bytes = good.clone();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&shard, &bytes).unwrap();
-    let args = ["run", tiny.to_str().unwrap(), "--tp", "2", "--shard-cache", &cache];
+    let args = ["run", tiny.to_str().unwrap(), "x", "--tp", "2", "--shard-cache", &cache];
     let damaged = Run::of(&args);
     assert_eq!(damaged.status.code(), Some(70), "{damaged:?}");
     let says = "rank-1-of-2.safetensors: model.norm.weight of rank 1: its bytes are not those";
