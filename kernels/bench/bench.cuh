@@ -1,4 +1,4 @@
-// bench.cuh: what the benches of products share: memory of random numbers, and the time of a launch
+// bench.cuh: what the benches of gemms share: memory of random numbers, and the time of a launch
 // in a graph whose launches take turns with weights that do not fit into the cache.
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../cuda/fast_params.h"
+#include "../cuda/gemm_params.h"
 
 namespace bench {
 
@@ -26,14 +26,14 @@ inline void check(cudaError_t error, const char* what) {
 }
 #define CHECK(call) bench::check(call, #call)
 
-struct Product {
+struct Gemm {
   const char* name;
-  int rows, inputs;  // of the weight
-  StreamStore store;
+  int n, k;
+  Epilogue epilogue;
 };
 // What the command line asks for: [hidden inner heads kv_heads [tokens ..]].
 struct Wanted {
-  std::vector<Product> products;
+  std::vector<Gemm> gemms;
   std::vector<int> tokens;
 };
 inline Wanted wanted(int count, char** words) {
@@ -43,16 +43,16 @@ inline Wanted wanted(int count, char** words) {
   if (count > 5) tokens.clear();
   for (int i = 5; i < count; ++i) tokens.push_back(std::min(atoi(words[i]), kTokensMax));
   const auto [hidden, inner, heads, kv_heads] = sizes;
-  return {{{"qkv", (heads + 2 * kv_heads) * kHeadDim, hidden, STREAM_STORE},
-           {"out", hidden, heads * kHeadDim, STREAM_ADD_F32},
-           {"gate_up", 2 * inner, hidden, STREAM_STORE_GLU},
-           {"down", hidden, inner, STREAM_ADD_F32},
-           {"head", kVocab, hidden, STREAM_STORE_F32}},
+  return {{{"qkv", (heads + 2 * kv_heads) * kHeadDim, hidden, EPILOGUE_STORE},
+           {"out", hidden, heads * kHeadDim, EPILOGUE_ADD_F32},
+           {"gate_up", 2 * inner, hidden, EPILOGUE_GLU},
+           {"down", hidden, inner, EPILOGUE_ADD_F32},
+           {"head", kVocab, hidden, EPILOGUE_STORE_F32}},
           tokens};
 }
 // The time in which memory delivers the weights, in microseconds.
-inline double floor_us(const Product& product) {
-  return 2.0 * product.rows * product.inputs / kMemoryRate;
+inline double floor_us(const Gemm& gemm) {
+  return 2.0 * gemm.n * gemm.k / kMemoryRate;
 }
 
 static __global__ void fill(__nv_bfloat16* out, size_t count) {
@@ -79,8 +79,8 @@ struct Bench {
 
   // Median of a launch, in microseconds; `launch` enqueues one with the weights that it is given.
   template <typename Launch>
-  float time(const Product& product, Launch launch) {
-    const size_t elements = (size_t(product.rows) * product.inputs + 1023) / 1024 * 1024;
+  float time(const Gemm& gemm, Launch launch) {
+    const size_t elements = (size_t(gemm.n) * gemm.k + 1023) / 1024 * 1024;
     cudaGraph_t graph;
     cudaGraphExec_t ready;
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));

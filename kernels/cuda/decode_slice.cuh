@@ -1,8 +1,8 @@
 // decode_slice.cuh: scores, softmax and sums of a warp over its 16 tokens of a page.
 #pragma once
 
+#include "fragments.cuh"
 #include "heads.cuh"
-#include "layouts.cuh"
 
 namespace decode {
 
@@ -10,14 +10,14 @@ using heads::tile_offset;
 
 // Running softmax of a warp over its slices: rows g = lane / 4 and g + 8 of the query heads.
 template <int kDim>
-struct State {
-  float largest[2], sum[2];  // the sum is this thread's part
+struct SoftmaxState {
+  float row_max[2], sum[2];  // the sum is this thread's part
   float out[kDim / 8][4];    // elements 8 n + 2 (lane % 4) and the next
 };
 
 // One slice: scores, weights, values.
 template <typename T, int kDim>
-__device__ void attend_slice(State<kDim>& state, const uint32_t (&queries)[kDim / 16][4],
+__device__ void attention_slice(SoftmaxState<kDim>& state, const uint32_t (&queries)[kDim / 16][4],
                              uint32_t keys, uint32_t values, float scale, Span places) {
   const int lane = threadIdx.x % 32, matrix = lane / 8;
   float scores[2][4] = {};
@@ -32,19 +32,19 @@ __device__ void attend_slice(State<kDim>& state, const uint32_t (&queries)[kDim 
   float factors[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {  // rows g, then g + 8
-    float s[4], largest = state.largest[half];
+    float s[4], row_max = state.row_max[half];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int place = layouts::sum(lane, i / 2 * 4 + i % 2).column;
-      const bool sees = place >= places.first && place < places.end;
-      s[i] = sees ? scores[i / 2][2 * half + i % 2] * scale : -INFINITY;
-      largest = fmaxf(largest, s[i]);
+      const int place = fragments::accumulator(lane, i / 2 * 4 + i % 2).column;
+      const bool is_visible = place >= places.first && place < places.end;
+      s[i] = is_visible ? scores[i / 2][2 * half + i % 2] * scale : -INFINITY;
+      row_max = fmaxf(row_max, s[i]);
     }
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-    const float base = largest == -INFINITY ? 0.0f : largest;  // nothing seen yet
-    factors[half] = ptx::exp2_approximate(state.largest[half] - base);
-    state.largest[half] = largest;
+    row_max = fmaxf(row_max, __shfl_xor_sync(~0u, row_max, 1));
+    row_max = fmaxf(row_max, __shfl_xor_sync(~0u, row_max, 2));
+    const float base = row_max == -INFINITY ? 0.0f : row_max;  // nothing seen yet
+    factors[half] = ptx::exp2_approximate(state.row_max[half] - base);
+    state.row_max[half] = row_max;
 #pragma unroll
     for (int i = 0; i < 4; ++i) s[i] = ptx::exp2_approximate(s[i] - base);
     state.sum[half] = state.sum[half] * factors[half] + (s[0] + s[1]) + (s[2] + s[3]);

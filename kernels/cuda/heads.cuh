@@ -1,7 +1,6 @@
 // heads.cuh: query, key and value heads, a warp each: norm, rotation, and their places.
 #pragma once
 
-#include "fast_params.h"
 #include "ptx.cuh"
 
 namespace heads {

@@ -15,7 +15,7 @@ struct StepState {
   uint32_t tokens;       // input tokens
   uint32_t rows;         // sequences
   uint32_t decode_rows;  // the first so many rows feed one token each
-  uint32_t outputs;      // tokens to draw
+  uint32_t outputs;      // tokens to sample
   uint32_t ring_slot;    // where the step's delta lies; apply writes it
   uint32_t next_slot;    // where the next step's delta will lie; finish writes it
   uint32_t reserved[2];
@@ -41,14 +41,14 @@ struct StepInput {
 BINFER_SIZE(StepInput, 16);
 
 // Bits of StepOutput::adjusted.
-constexpr uint32_t kSeen = 1;
+constexpr uint32_t kPenalised = 1;
 constexpr uint32_t kMasked = 2;
 
-// One token to draw.
+// One token to sample.
 struct StepOutput {
   uint32_t token;  // index of the input token whose logits are wanted
   uint32_t slot;
-  uint32_t position;  // of the drawn token
+  uint32_t position;  // of the sampled token
   uint32_t choice;
   uint64_t seed;
   float temperature;
@@ -59,8 +59,9 @@ struct StepOutput {
   float frequency_penalty;
   float presence_penalty;
   uint32_t biases;    // of the slot
-  uint32_t adjusted;  // kSeen: by penalties or biases; kMasked: by the step's masks; 0: not at all
-  uint32_t logprobs;  // of the drawn token and of so many less one most likely ones; 0: none
+  uint32_t
+      adjusted;  // kPenalised: by penalties or biases; kMasked: by the step's masks; 0: not at all
+  uint32_t logprobs;  // of the sampled token and of so many less one most likely ones; 0: none
 };
 BINFER_SIZE(StepOutput, 64);
 
@@ -82,7 +83,7 @@ struct StepHeader {
 };
 BINFER_SIZE(StepHeader, 32);
 
-// What a drawn row came to, as the host reads it.
+// What a sampled row came to, as the host reads it.
 struct StepResult {
   uint32_t token;
   uint32_t finite;
@@ -120,7 +121,7 @@ BINFER_SIZE(ApplyParams, 120);
 struct FinishParams {
   StepTables step;
   const void* hidden;  // T [outputs, cols]: the hidden states, normed, that logits were made of
-  const StepResult* drawn;
+  const StepResult* sampled;
   StepResult* results;  // mapped host memory: [ring slots][outputs_max]
   uint32_t cols;
   uint32_t outputs_max;
@@ -151,32 +152,6 @@ struct NormParams {
 };
 BINFER_SIZE(NormParams, 40);
 
-// A product of activations x [tokens, inputs] with a weight [outputs, stride], row-major, of which
-// the first `inputs` columns count.
-struct ProductParams {
-  const void* x;       // T
-  const void* weight;  // T; with a gate: gate rows, then as many up rows
-  const float* bias;   // [rows of weight] or null
-  void* out;           // T or float [tokens, out_stride]
-  uint32_t tokens;
-  uint32_t inputs;
-  uint32_t outputs;  // columns of out; with a gate half of the weight's rows
-  uint32_t stride;
-  uint32_t out_stride;
-  uint32_t reserved;
-};
-BINFER_SIZE(ProductParams, 56);
-
-// out = act(gate) * up with sums = [gate, up], biased; or out = sums + bias in place.
-struct EpilogueParams {
-  const void* sums;   // T [tokens, 2 outputs] or [tokens, outputs]
-  const float* bias;  // or null
-  void* out;          // T or float [tokens, outputs]
-  uint32_t tokens;
-  uint32_t outputs;
-};
-BINFER_SIZE(EpilogueParams, 32);
-
 constexpr int kRopePairsMax = 128;
 
 // Cosines and sines of the step's positions.
@@ -188,31 +163,6 @@ struct RopeParams {
   float frequencies[kRopePairsMax];
 };
 BINFER_SIZE(RopeParams, 576);
-
-// Attention of the step's tokens over one layer's cache.
-struct AttendParams {
-  StepTables step;
-  void* qkv;             // T [tokens, (heads + 2 kv_heads) * head_dim]
-  void* out;             // T [tokens, heads * head_dim]
-  const float* q_norm;   // [head_dim] or null
-  const float* k_norm;   // [head_dim] or null
-  const float* sinks;    // [heads] or null: scores without values
-  const float* rope;     // see RopeParams::table
-  void* keys;            // T [block][kv_head][token of block][head_dim]
-  void* values;          // likewise
-  const int32_t* table;  // [slot][table_stride] of the layer's KV group
-  uint32_t table_stride;
-  uint32_t block_tokens;
-  uint32_t heads;
-  uint32_t kv_heads;
-  uint32_t head_dim;
-  uint32_t pairs;   // rotated pairs of a head
-  uint32_t window;  // last positions attended to; 0: all
-  float eps;
-  float scale;  // of scores
-  uint32_t tokens;  // of the launch
-};
-BINFER_SIZE(AttendParams, 160);
 
 // Random weights, for measurements: uniform in -range..range, or all one.
 struct FillParams {

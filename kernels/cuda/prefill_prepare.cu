@@ -1,6 +1,6 @@
-// prefill_prepare.cu: before prefill_attend: norms (where asked) and rotates the queries of chunk
-// tokens, in place in qkv, and puts their keys, normed and rotated too, and values into the cache.
-// Decode rows are left to decode_attend.
+// prefill_prepare.cu: before prefill_attention: norms (where asked) and rotates the queries of
+// chunk tokens, in place in qkv, and puts their keys, normed and rotated too, and values into the
+// cache. Decode rows are left to decode_attention.
 //
 //   qkv    T [tokens][heads + 2 kv_heads][head_dim]
 //   cache  T [blocks][kv_heads][block_tokens][head_dim]
@@ -8,6 +8,7 @@
 // Moves each element once; a warp a head, head after head.
 //
 // Launch: a block a token, kThreads threads. head_dim 64 or 128, all of it rotated.
+#include "attention_params.h"
 #include "heads.cuh"
 
 namespace prepare {
@@ -15,7 +16,7 @@ namespace prepare {
 constexpr int kThreads = 256;
 
 template <typename T, int kDim>
-__device__ void run(const AttendParams& a) {
+__device__ void run(const AttentionParams& a) {
   ptx::wait_for_earlier_kernels();
   ptx::let_next_kernel_start();
   const int token = blockIdx.x, row = a.step.row_of[token];
@@ -48,7 +49,7 @@ __device__ void run(const AttendParams& a) {
 
 #define PREFILL_PREPARE(NAME, T, DIM)                                                   \
   extern "C" __global__ void __launch_bounds__(prepare::kThreads)                       \
-      NAME(const __grid_constant__ AttendParams p) {                                    \
+      NAME(const __grid_constant__ AttentionParams p) {                                    \
     prepare::run<T, DIM>(p);                                                            \
   }
 

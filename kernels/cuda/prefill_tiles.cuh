@@ -1,8 +1,8 @@
-// prefill_tiles.cuh: what a block of prefill_attend.cu works on, and the way of pages into shared
-// memory: the producer warp and the patching warp.
+// prefill_tiles.cuh: what a block of prefill_attention_sm90.cu works on, and the way of pages into
+// shared memory: the producer warp and the patching warp.
 #pragma once
 
-#include "fast_params.h"
+#include "attention_params.h"
 #include "ptx.cuh"
 
 namespace prefill {
@@ -46,7 +46,7 @@ struct Shared {
 };
 
 // A place in a ring of stages, with the parity of its turn.
-struct Place {
+struct PipelineState {
   int stage = 0, parity = 0;
   __device__ void next(int stages) {
     if (++stage == stages) stage = 0, parity ^= 1;
@@ -67,12 +67,12 @@ struct Work {
 };
 // The block's n-th; false where there is none: tiles without tokens come last. Items are dealt to
 // and fro, so that no block always gets the longest.
-__device__ inline bool take_work(const PrefillAttendParams& p, int n, Work& work) {
-  const int blocks = gridDim.x, heads = p.attend.kv_heads;
+__device__ inline bool next_work(const PrefillAttentionParams& p, int n, Work& work) {
+  const int blocks = gridDim.x, heads = p.attention.kv_heads;
   const int item = n * blocks + (n % 2 == 0 ? int(blockIdx.x) : blocks - 1 - int(blockIdx.x));
   if (item >= int(p.tile_count) * heads) return false;
   const int4 tile = __ldcg(reinterpret_cast<const int4*>(p.tiles) + item / heads);
-  const int window = p.attend.window;
+  const int window = p.attention.window;
   const bool bounded = window > 0 && window <= tile.z;
   work = {tile.x, tile.y, tile.z, tile.w, item % heads, bounded ? tile.z - window + 1 : 0,
           tile.z + tile.y};
@@ -100,26 +100,27 @@ __device__ void load_pages(const TensorMap& map, const Work& work, const int* ta
 
 // One thread: queries, then keys and values, last to first.
 template <typename S>
-__device__ void produce(const PrefillAttendParams& p, const Shared<S>& shared) {
-  const int group = p.attend.heads / p.attend.kv_heads, rows = kRows / group * group;
+__device__ void run_producer(const PrefillAttentionParams& p, const Shared<S>& shared) {
+  const int gqa_group = p.attention.heads / p.attention.kv_heads,
+            rows = kRows / gqa_group * gqa_group;
   const uint64_t policy = ptx::policy_evict_last();  // other blocks read the same
-  Place place;
+  PipelineState state;
   Work work;
-  for (int n = 0; take_work(p, n, work); ++n) {
-    const int* table = p.attend.table + size_t(work.slot) * p.attend.table_stride;
+  for (int n = 0; next_work(p, n, work); ++n) {
+    const int* table = p.attention.table + size_t(work.slot) * p.attention.table_stride;
     ptx::mbarrier_wait(shared.queries_empty, n % 2 ^ 1);
     ptx::mbarrier_arrive_expect(shared.queries_full, rows * S::kDim * 2);
 #pragma unroll
     for (int side = 0; side < S::kSides; ++side) {
       ptx::tma_load(shared.queries + side * S::kSideBytes, &p.queries, shared.queries_full, policy,
-                    64 * side, work.kv_head * group, work.token);
+                    64 * side, work.kv_head * gqa_group, work.token);
     }
-    for (int step = 0; step < work.steps(); ++step, place.next(S::kStages)) {
-      const int stage = place.stage;
-      ptx::mbarrier_wait(&shared.keys_empty[stage], place.parity ^ 1);
+    for (int step = 0; step < work.steps(); ++step, state.next(S::kStages)) {
+      const int stage = state.stage;
+      ptx::mbarrier_wait(&shared.keys_empty[stage], state.parity ^ 1);
       load_pages<S>(p.keys, work, table, step, shared.keys + stage * S::kTileBytes,
                     &shared.keys_full[stage], policy);
-      ptx::mbarrier_wait(&shared.values_empty[stage], place.parity ^ 1);
+      ptx::mbarrier_wait(&shared.values_empty[stage], state.parity ^ 1);
       uint64_t* landed =
           work.is_ragged(step) ? &shared.values_landed[stage] : &shared.values_full[stage];
       load_pages<S>(p.values, work, table, step, shared.values + stage * S::kTileBytes, landed,
@@ -130,15 +131,15 @@ __device__ void produce(const PrefillAttendParams& p, const Shared<S>& shared) {
 
 // One warp: zeroes the value rows that no query sees, in a tile's first and last step.
 template <typename S>
-__device__ void patch_values(const PrefillAttendParams& p, const Shared<S>& shared) {
+__device__ void zero_unseen_values(const PrefillAttentionParams& p, const Shared<S>& shared) {
   const int lane = threadIdx.x % 32;
-  Place place;
+  PipelineState state;
   Work work;
   uint32_t parities = 0;  // a bit a stage
-  for (int n = 0; take_work(p, n, work); ++n) {
-    for (int step = 0; step < work.steps(); ++step, place.next(S::kStages)) {
+  for (int n = 0; next_work(p, n, work); ++n) {
+    for (int step = 0; step < work.steps(); ++step, state.next(S::kStages)) {
       if (!work.is_ragged(step)) continue;
-      const int stage = place.stage, start = work.start(step);
+      const int stage = state.stage, start = work.start(step);
       ptx::mbarrier_wait(&shared.values_landed[stage], parities >> stage & 1);
       parities ^= 1u << stage;
       uint8_t* values = shared.values + stage * S::kTileBytes;

@@ -1,4 +1,5 @@
-// Logprobs of the raw distribution: of the drawn token, and of the most likely ones.
+// sample_logprobs.cuh: logprobs of the raw distribution: of the sampled token, and of the most
+// likely ones.
 #pragma once
 
 #include "sample_select.cuh"
@@ -26,8 +27,9 @@ __device__ void gather_likely(const Row& row, uint32_t count, Logprob* found) {
   __syncthreads();
 }
 
-// Logprobs of the drawn token, which thread 0 knows, and of the most likely ones.
-__device__ void put_logprobs(const SampleParams& p, const StepOutput& output, Row row, uint32_t drawn) {
+// Logprobs of the sampled token, which thread 0 knows, and of the most likely ones.
+__device__ void put_logprobs(const SampleParams& p, const StepOutput& output, Row row,
+                             uint32_t sampled) {
   __shared__ Logprob found[kLogprobsMax];
   const size_t place = static_cast<size_t>(p.step.state->ring_slot) * p.outputs_max + blockIdx.x;
   Logprob* out = p.logprobs + place * kLogprobsMax;
@@ -36,7 +38,7 @@ __device__ void put_logprobs(const SampleParams& p, const StepOutput& output, Ro
     const double value = static_cast<double>(logit) - static_cast<double>(row.top) - total;
     return static_cast<float>(fmax(value, -3.4028234663852886e38));
   };
-  if (threadIdx.x == 0) out[0] = Logprob{drawn, logprob(row.logits[drawn])};
+  if (threadIdx.x == 0) out[0] = Logprob{sampled, logprob(row.logits[sampled])};
   const uint32_t likely = min(output.logprobs, static_cast<uint32_t>(kLogprobsMax)) - 1;
   if (likely == 0) return;
   gather_likely(row, likely, found);
@@ -48,7 +50,7 @@ __device__ void put_logprobs(const SampleParams& p, const StepOutput& output, Ro
 }
 
 // The largest of a row's logits as they are.
-__device__ float raw_top(const SampleParams& p, const float* logits) {
+__device__ float reduce_max(const SampleParams& p, const float* logits) {
   float mine = -INFINITY;
   for (uint32_t token = threadIdx.x; token < p.vocab; token += kRowThreads) {
     mine = fmaxf(mine, logits[token]);

@@ -1,4 +1,4 @@
-// Parameters of drawing, beside those of params.h, whose rules they follow.
+// Parameters of sampling, beside those of params.h, whose rules they follow.
 #pragma once
 
 #include "params.h"
@@ -40,7 +40,7 @@ constexpr uint32_t kMasksGivenUp = 2;
 // Masks of outputs. A row is a word that says whether it has one, and its bits, the lowest first.
 struct MaskParams {
   const uint32_t* given;  // mapped host memory: [kMaskSlots][1 + outputs_max * (1 + words)]
-  uint32_t* kept;         // [outputs_max][1 + words]: of the step that draws
+  uint32_t* kept;         // [outputs_max][1 + words]: of the step that samples
   uint32_t words;         // of bits
   uint32_t reserved;
 };
@@ -50,15 +50,15 @@ struct SampleParams {
   StepTables step;
   const float* logits;  // [outputs, vocab]; never written
   SampleTile* tiles;    // [outputs, tiles_per_row]
-  StepResult* drawn;    // [outputs]
+  StepResult* sampled;  // [outputs]
   int32_t* last_tokens;
-  uint16_t* entries;   // [slots, vocab]: what slots have seen, see worker/src/backend/adjust.rs
+  uint16_t* token_counts;  // [slots, vocab]: see worker/src/backend/adjust.rs
   const Bias* biases;  // [slots, kBiasesMax], by rising token
   Logprob* logprobs;   // mapped host memory: [ring slots][outputs_max][kLogprobsMax]
   MaskParams masks;
   uint32_t vocab;
   uint32_t tiles_per_row;  // room for them
   uint32_t outputs_max;
-  uint32_t head_parts;  // tiles of rows that head_product.cu made; 0 where it did not
+  uint32_t head_partials;  // tiles of rows that lm_head_gemm.cu made; 0 where it did not
 };
 BINFER_SIZE(SampleParams, 144);

@@ -1,10 +1,11 @@
 // What min-p, top-k and top-p leave of a row of logits, by radix selection; one block a row.
-// Masses are whole numbers of 2^-44 of the largest, so that atomic sums do not depend on their order.
+// Masses are whole numbers of 2^-44 of the largest, so that atomic sums do not depend on their
+// order.
 #pragma once
 
-#include "adjust.cuh"
-#include "masks.cuh"
-#include "sample_draw.cuh"
+#include "gumbel.cuh"
+#include "penalties.cuh"
+#include "token_masks.cuh"
 
 namespace binfer {
 
@@ -13,8 +14,8 @@ constexpr int kRowThreads = 512;
 // Of the lowest logit that is a number.
 constexpr uint32_t kLowestOrder = 0x00800000u;
 
-// A row under selection. `threshold`: logits of this order and above are kept; masked ones are below
-// all numbers.
+// A row under selection. `threshold`: logits of this order and above are kept; masked ones are
+// below all numbers.
 struct Row {
   const float* logits;
   Adjust adjust;
@@ -113,7 +114,7 @@ __device__ uint32_t nth_equal(const Row& row, uint32_t order, uint64_t wanted) {
 }
 
 // The noisy best among what min-p, top-k and top-p leave.
-__device__ uint32_t restricted(const StepOutput& output, Row row) {
+__device__ uint32_t sample_limited(const StepOutput& output, Row row) {
   uint32_t last_id = kNone;
   if (output.min_p_depth < INFINITY) {
     const double least = static_cast<double>(row.top) - static_cast<double>(output.min_p_depth);
@@ -131,15 +132,15 @@ __device__ uint32_t restricted(const StepOutput& output, Row row) {
     row.threshold = border.order;
     last_id = nth_equal(row, border.order, max(equals, static_cast<uint64_t>(1)));
   }
-  const uint64_t stream = stream_of(output);
-  Best best;
+  const uint64_t stream = noise_stream(output);
+  ArgMax best;
   for (uint32_t token = threadIdx.x; token < row.vocab; token += kRowThreads) {
     const float logit = row.logit(token);
     const uint32_t order = order_of(logit);
     if (order < row.threshold || (order == row.threshold && token > last_id)) continue;
-    best.race(stream, row.inverse_temperature, token, logit);
+    best.update_noisy(stream, row.inverse_temperature, token, logit);
   }
-  return block_best<kRowThreads>(best).token;
+  return block_arg_max<kRowThreads>(best).token;
 }
 
 }  // namespace binfer

@@ -1,9 +1,10 @@
 // First and last kernel of a step, and the one that notes times between others.
 //   apply:  the host's delta, out of a slot of a ring of mapped memory, becomes the step's tables.
 //           Grid: a thread for each vector of 16 bytes of tokens, rows and outputs.
-//   finish: a digest of each output's hidden state, and what was drawn, back into mapped memory.
+//   finish: a digest of each output's hidden state, and what was sampled, back into mapped memory.
 //           Grid: one block an output of the bucket, at least one.
-//   stamp:  the device's clock, once all before it is over, into mapped memory. Grid: one block. Never
+//   stamp:  the device's clock, once all before it is over, into mapped memory. Grid: one block.
+//   Never
 //           launched dependent: its time is that of its start.
 // The ring's place moves on by itself, so that a graph can replay both: apply reads next_slot and
 // writes ring_slot, finish reads ring_slot and writes next_slot; neither reads what it writes.
@@ -71,7 +72,7 @@ __device__ void apply(const ApplyParams& p) {
   }
 }
 
-__device__ inline uint64_t mix(uint64_t z) {
+__device__ inline uint64_t split_mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
   return z ^ (z >> 31);
@@ -81,7 +82,7 @@ __device__ inline uint64_t mix(uint64_t z) {
 __device__ uint64_t digest(const uint16_t* row, uint32_t cols) {
   uint64_t sum = 0;
   for (uint32_t i = threadIdx.x; i < cols; i += kFinishThreads) {
-    sum += mix((static_cast<uint64_t>(i) << 16 | row[i]) + 0x9e3779b97f4a7c15ull);
+    sum += split_mix((static_cast<uint64_t>(i) << 16 | row[i]) + 0x9e3779b97f4a7c15ull);
   }
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
@@ -102,7 +103,7 @@ __device__ void finish(const FinishParams& p) {
     const uint16_t* hidden = static_cast<const uint16_t*>(p.hidden);
     const uint64_t hash = digest(hidden + static_cast<size_t>(output) * p.cols, p.cols);
     if (threadIdx.x == 0) {
-      StepResult result = p.drawn[output];
+      StepResult result = p.sampled[output];
       result.digest = hash;
       p.results[state.ring_slot * p.outputs_max + output] = result;
     }

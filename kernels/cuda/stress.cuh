@@ -1,14 +1,15 @@
-// stress.cuh: how a stressed image (BINFER_STRESS, made by build.rs where it is asked for) looks for
-// races; in all others every function here is nothing.
+// stress.cuh: how a stressed image (BINFER_STRESS, made by build.rs where it is asked for) looks
+// for races; in all others every function here is nothing.
 //
 //   after_wait  Dependent launch: the next kernel starts right after this one's own wait, as early
 //               as the rules allow, and this one works only 100 us later. So a kernel that does not
 //               wait, or that before its wait reads what the last kernel writes, reads what is old.
 //               Not before the wait: then more than one earlier kernel could be running, and
-//               decode_attend reads tables and old pages on the promise that there is only one. The
-//               norm, which does start its successor first thing, does so in every image.
+//               decode_attention reads tables and old pages on the promise that there is only one.
+//               The norm, which does start its successor first thing, does so in every image.
 //   stages      Rings are as short as their pipeline can bear.
-//   pause       Whoever waits or arrives at a place of a pipeline, producer or consumer, may sleep up
+//   pause       Whoever waits or arrives at a place of a pipeline, producer or consumer, may sleep
+//   up
 //               to 2 us first.
 //
 // Tests of the worker compare the bits of such an image with those of the plain one.

@@ -4,9 +4,9 @@
 //   glu_wide:      out = silu(gate + bias) * (up + bias); sums T [tokens][gate, then up].
 //                  Launch: (outputs / 8 / kGluThreads, rounded up, tokens), kGluThreads threads.
 //                  outputs % 8 == 0.
-// The norm lets the next kernel start before it waits itself, unlike all others: so a product
+// The norm lets the next kernel start before it waits itself, unlike all others: so a gemm
 // behind it fills its ring with weights while the one before drains.
-#include "fast_params.h"
+#include "gemm_params.h"
 #include "ptx.cuh"
 
 namespace wide {
@@ -59,22 +59,22 @@ __device__ void glu(const EpilogueParams& p) {
   ptx::wait_for_earlier_kernels();
   ptx::let_next_kernel_start();
   const uint32_t first = (blockIdx.x * kGluThreads + threadIdx.x) * 8;
-  if (first >= p.outputs) return;
-  const T* gates = static_cast<const T*>(p.sums) + size_t(blockIdx.y) * 2 * p.outputs + first;
+  if (first >= p.out_features) return;
+  const T* gates = static_cast<const T*>(p.sums) + size_t(blockIdx.y) * 2 * p.out_features + first;
   const uint4 gate = __ldcs(reinterpret_cast<const uint4*>(gates));
-  const uint4 up = __ldcs(reinterpret_cast<const uint4*>(gates + p.outputs));
+  const uint4 up = __ldcs(reinterpret_cast<const uint4*>(gates + p.out_features));
   const auto bias = [&](uint32_t at) {
     return p.bias == nullptr ? float2{0, 0} : *reinterpret_cast<const float2*>(p.bias + at);
   };
   const auto pair = [&](uint32_t g, uint32_t u, int i) {
     float2 x = ptx::unpack<T>(g), y = ptx::unpack<T>(u);
-    const float2 of_x = bias(first + 2 * i), of_y = bias(p.outputs + first + 2 * i);
+    const float2 of_x = bias(first + 2 * i), of_y = bias(p.out_features + first + 2 * i);
     x = {x.x + of_x.x, x.y + of_x.y};
     y = {y.x + of_y.x, y.y + of_y.y};
     return ptx::pack<T>(__fdividef(x.x, 1.0f + __expf(-x.x)) * y.x,
                         __fdividef(x.y, 1.0f + __expf(-x.y)) * y.y);
   };
-  T* out = static_cast<T*>(p.out) + size_t(blockIdx.y) * p.outputs + first;
+  T* out = static_cast<T*>(p.out) + size_t(blockIdx.y) * p.out_features + first;
   *reinterpret_cast<uint4*>(out) = {pair(gate.x, up.x, 0), pair(gate.y, up.y, 1),
                                     pair(gate.z, up.z, 2), pair(gate.w, up.w, 3)};
 }

@@ -2,8 +2,8 @@
 //!
 //! | file | is |
 //! |---|---|
-//! | `cuda/*.cu` | kernels, a contract comment each; `cuda/params.h`: their parameters |
-//! | `params.rs`, `fast_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
+//! | `cuda/*.cu` | kernels, a contract comment each; `cuda/*params.h`: their parameters |
+//! | `params.rs`, `gemm_params.rs`, `attention_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
 //! | `gemm.rs`, `chip.rs` | what a gemm is, and on what it runs |
 //! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how it is launched: on Hopper |
@@ -12,9 +12,10 @@
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
 
+pub mod attention_params;
 pub mod chip;
-pub mod fast_params;
 pub mod gemm;
+pub mod gemm_params;
 pub mod list;
 pub mod params;
 pub mod rank_params;

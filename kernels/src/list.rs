@@ -5,13 +5,14 @@
 
 use std::marker::PhantomData;
 
-use crate::fast_params::{
-    AttendPlanParams, DecodeAttendParams, HeadProductParams, NarrowProductParams,
-    PrefillAttendParams, StreamProductParams,
+use crate::attention_params::{
+    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, PrefillAttentionParams,
+};
+use crate::gemm_params::{
+    EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
 };
 use crate::params::{
-    ApplyParams, AttendParams, EmbedParams, EpilogueParams, FillParams, FinishParams, NormParams,
-    ProductParams, RopeParams, StampParams,
+    ApplyParams, EmbedParams, FillParams, FinishParams, NormParams, RopeParams, StampParams,
 };
 use crate::rank_params::MergeLogitsParams;
 use crate::sample_params::SampleParams;
@@ -93,105 +94,105 @@ kernels! {
     ROPE_TABLE: RopeParams = "rows", "rope_table", None, 128, 0;
     FILL: FillParams = "rows", "fill", Halves, 256, 0;
     FILL_F32: FillParams = "rows", "fill_f32", None, 256, 0;
-    PRODUCT: ProductParams = "product", "product", Halves, 256, 0;
-    PRODUCT_GLU: ProductParams = "product", "product_glu", Halves, 256, 0;
-    PRODUCT_RESIDUAL: ProductParams = "product", "product_residual", Halves, 256, 0;
-    PRODUCT_LOGITS: ProductParams = "product", "product_logits", Halves, 256, 0;
-    BIAS: EpilogueParams = "product", "bias", Halves, 256, 0;
-    GLU: EpilogueParams = "product", "glu", Halves, 256, 0;
-    BIAS_RESIDUAL: EpilogueParams = "product", "bias_residual", None, 256, 0;
-    QKV_PREPARE: AttendParams = "attend", "qkv_prepare", Halves, 128, 0;
-    ATTEND: AttendParams = "attend", "attend", Halves, 128, 0;
+    GEMM_REFERENCE: ReferenceGemmParams = "gemm_reference", "gemm_reference", Halves, 256, 0;
+    GEMM_REFERENCE_GLU: ReferenceGemmParams = "gemm_reference", "gemm_reference_glu", Halves, 256, 0;
+    GEMM_REFERENCE_ADD: ReferenceGemmParams = "gemm_reference", "gemm_reference_add", Halves, 256, 0;
+    GEMM_REFERENCE_F32: ReferenceGemmParams = "gemm_reference", "gemm_reference_f32", Halves, 256, 0;
+    BIAS: EpilogueParams = "gemm_reference", "bias", Halves, 256, 0;
+    GLU: EpilogueParams = "gemm_reference", "glu", Halves, 256, 0;
+    BIAS_RESIDUAL: EpilogueParams = "gemm_reference", "bias_residual", None, 256, 0;
+    QKV_PREPARE: AttentionParams = "attention_reference", "qkv_prepare", Halves, 128, 0;
+    ATTENTION_REFERENCE: AttentionParams = "attention_reference", "attention_reference", Halves, 128, 0;
     SAMPLE_TILES: SampleParams = "sample", "sample_tiles", None, 256, 0;
     SAMPLE_ROWS: SampleParams = "sample", "sample_rows", None, 512, 0;
     RMS_NORM_WIDE: NormParams = "wide_rows", "rms_norm_wide", Halves, 512, 0;
     GLU_WIDE: EpilogueParams = "wide_rows", "glu_wide", Halves, 256, 0;
-    STREAM_N8S8: StreamProductParams = "stream_product", "stream_product_n8s8", Halves, 160, BLOCK_BYTES;
-    STREAM_N8S4: StreamProductParams = "stream_product", "stream_product_n8s4", Halves, 160, BLOCK_BYTES;
-    STREAM_N16S8: StreamProductParams = "stream_product", "stream_product_n16s8", Halves, 160, BLOCK_BYTES;
-    STREAM_N16S4: StreamProductParams = "stream_product", "stream_product_n16s4", Halves, 160, BLOCK_BYTES;
-    STREAM_N32: StreamProductParams = "stream_product", "stream_product_n32", Halves, 160, BLOCK_BYTES;
-    STREAM_N64: StreamProductParams = "stream_product", "stream_product_n64", Halves, 160, BLOCK_BYTES;
-    STREAM_N96: StreamProductParams = "stream_product", "stream_product_n96", Halves, 512, BLOCK_BYTES;
-    STREAM_N128: StreamProductParams = "stream_product", "stream_product_n128", Halves, 512, BLOCK_BYTES;
-    STREAM_N192: StreamProductParams = "stream_product", "stream_product_n192", Halves, 512, BLOCK_BYTES;
-    STREAM_N256: StreamProductParams = "stream_product", "stream_product_n256", Halves, 512, BLOCK_BYTES;
-    HEAD_N8: HeadProductParams = "head_product", "head_product_n8s8", Halves, 160, BLOCK_BYTES;
-    HEAD_N16: HeadProductParams = "head_product", "head_product_n16s4", Halves, 160, BLOCK_BYTES;
-    HEAD_N32: HeadProductParams = "head_product", "head_product_n32", Halves, 160, BLOCK_BYTES;
-    HEAD_N64: HeadProductParams = "head_product", "head_product_n64", Halves, 160, BLOCK_BYTES;
-    HEAD_N96: HeadProductParams = "head_product", "head_product_n96", Halves, 512, BLOCK_BYTES;
-    HEAD_N128: HeadProductParams = "head_product", "head_product_n128", Halves, 512, BLOCK_BYTES;
-    NARROW_N8: NarrowProductParams = "narrow_product", "narrow_product_n8", Halves, STREAM_K_KERNELS[0].threads, STREAM_K_KERNELS[0].shared_bytes();
-    NARROW_N16: NarrowProductParams = "narrow_product", "narrow_product_n16", Halves, STREAM_K_KERNELS[1].threads, STREAM_K_KERNELS[1].shared_bytes();
-    NARROW_N32: NarrowProductParams = "narrow_product", "narrow_product_n32", Halves, STREAM_K_KERNELS[2].threads, STREAM_K_KERNELS[2].shared_bytes();
-    NARROW_N64: NarrowProductParams = "narrow_product", "narrow_product_n64", Halves, STREAM_K_KERNELS[3].threads, STREAM_K_KERNELS[3].shared_bytes();
-    NARROW_N128: NarrowProductParams = "narrow_product", "narrow_product_n128", Halves, STREAM_K_KERNELS[4].threads, STREAM_K_KERNELS[4].shared_bytes();
-    ATTEND_PLAN: AttendPlanParams = "attend_plan", "attend_plan", None, 1024, 0;
-    DECODE_ATTEND_D64: DecodeAttendParams = "decode_attend", "decode_attend_d64", Halves, 128, decode_attend_bytes(64, 16, 1024);
-    DECODE_ATTEND_D128: DecodeAttendParams = "decode_attend", "decode_attend_d128", Halves, 128, decode_attend_bytes(128, 16, 1024);
-    PREFILL_PREPARE_D64: AttendParams = "prefill_prepare", "prefill_prepare_d64", Halves, 256, 0;
-    PREFILL_PREPARE_D128: AttendParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
-    PREFILL_ATTEND_D64: PrefillAttendParams = "prefill_attend", "prefill_attend_d64", Halves, 384, 147_632;
-    PREFILL_ATTEND_D128: PrefillAttendParams = "prefill_attend", "prefill_attend_d128", Halves, 384, 163_936;
+    SKINNY_GEMM_N8S8: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n8s8", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N8S4: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n8s4", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N16S8: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n16s8", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N16S4: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n16s4", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N32: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n32", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N64: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n64", Halves, 160, BLOCK_BYTES;
+    SKINNY_GEMM_N96: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n96", Halves, 512, BLOCK_BYTES;
+    SKINNY_GEMM_N128: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n128", Halves, 512, BLOCK_BYTES;
+    SKINNY_GEMM_N192: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n192", Halves, 512, BLOCK_BYTES;
+    SKINNY_GEMM_N256: SkinnyGemmParams = "skinny_gemm_sm90", "skinny_gemm_sm90_n256", Halves, 512, BLOCK_BYTES;
+    LM_HEAD_GEMM_N8: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n8s8", Halves, 160, BLOCK_BYTES;
+    LM_HEAD_GEMM_N16: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n16s4", Halves, 160, BLOCK_BYTES;
+    LM_HEAD_GEMM_N32: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n32", Halves, 160, BLOCK_BYTES;
+    LM_HEAD_GEMM_N64: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n64", Halves, 160, BLOCK_BYTES;
+    LM_HEAD_GEMM_N96: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n96", Halves, 512, BLOCK_BYTES;
+    LM_HEAD_GEMM_N128: LmHeadGemmParams = "lm_head_gemm", "lm_head_gemm_n128", Halves, 512, BLOCK_BYTES;
+    STREAM_K_GEMM_N8: StreamKGemmParams = "stream_k_gemm", "stream_k_gemm_n8", Halves, STREAM_K_KERNELS[0].threads, STREAM_K_KERNELS[0].shared_bytes();
+    STREAM_K_GEMM_N16: StreamKGemmParams = "stream_k_gemm", "stream_k_gemm_n16", Halves, STREAM_K_KERNELS[1].threads, STREAM_K_KERNELS[1].shared_bytes();
+    STREAM_K_GEMM_N32: StreamKGemmParams = "stream_k_gemm", "stream_k_gemm_n32", Halves, STREAM_K_KERNELS[2].threads, STREAM_K_KERNELS[2].shared_bytes();
+    STREAM_K_GEMM_N64: StreamKGemmParams = "stream_k_gemm", "stream_k_gemm_n64", Halves, STREAM_K_KERNELS[3].threads, STREAM_K_KERNELS[3].shared_bytes();
+    STREAM_K_GEMM_N128: StreamKGemmParams = "stream_k_gemm", "stream_k_gemm_n128", Halves, STREAM_K_KERNELS[4].threads, STREAM_K_KERNELS[4].shared_bytes();
+    ATTENTION_SCHEDULE: AttentionScheduleParams = "attention_schedule", "attention_schedule", None, 1024, 0;
+    DECODE_ATTENTION_D64: DecodeAttentionParams = "decode_attention", "decode_attention_d64", Halves, 128, decode_attention_bytes(64, 16, 1024);
+    DECODE_ATTENTION_D128: DecodeAttentionParams = "decode_attention", "decode_attention_d128", Halves, 128, decode_attention_bytes(128, 16, 1024);
+    PREFILL_PREPARE_D64: AttentionParams = "prefill_prepare", "prefill_prepare_d64", Halves, 256, 0;
+    PREFILL_PREPARE_D128: AttentionParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
+    PREFILL_ATTENTION_D64: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d64", Halves, 384, 147_632;
+    PREFILL_ATTENTION_D128: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d128", Halves, 384, 163_936;
     MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
 
 /// What a block may take of a Hopper multiprocessor's shared memory.
 const BLOCK_BYTES: u32 = 227 << 10;
 
-/// The stream products, as [`crate::skinny_gemm::SKINNY_GEMM_KERNELS`] has them.
-pub const STREAM: [Kernel<StreamProductParams>; 10] = [
-    STREAM_N8S8,
-    STREAM_N8S4,
-    STREAM_N16S8,
-    STREAM_N16S4,
-    STREAM_N32,
-    STREAM_N64,
-    STREAM_N96,
-    STREAM_N128,
-    STREAM_N192,
-    STREAM_N256,
+/// The skinny gemms, as [`crate::skinny_gemm::SKINNY_GEMM_KERNELS`] has them.
+pub const SKINNY_GEMM: [Kernel<SkinnyGemmParams>; 10] = [
+    SKINNY_GEMM_N8S8,
+    SKINNY_GEMM_N8S4,
+    SKINNY_GEMM_N16S8,
+    SKINNY_GEMM_N16S4,
+    SKINNY_GEMM_N32,
+    SKINNY_GEMM_N64,
+    SKINNY_GEMM_N96,
+    SKINNY_GEMM_N128,
+    SKINNY_GEMM_N192,
+    SKINNY_GEMM_N256,
 ];
 
-/// The same for the head, where there is one.
-pub const HEAD: [Option<Kernel<HeadProductParams>>; 10] = [
-    Some(HEAD_N8),
+/// The skinny gemms that make statistics of logits, where there is one.
+pub const LM_HEAD_GEMM: [Option<Kernel<LmHeadGemmParams>>; 10] = [
+    Some(LM_HEAD_GEMM_N8),
     None,
     None,
-    Some(HEAD_N16),
-    Some(HEAD_N32),
-    Some(HEAD_N64),
-    Some(HEAD_N96),
-    Some(HEAD_N128),
+    Some(LM_HEAD_GEMM_N16),
+    Some(LM_HEAD_GEMM_N32),
+    Some(LM_HEAD_GEMM_N64),
+    Some(LM_HEAD_GEMM_N96),
+    Some(LM_HEAD_GEMM_N128),
     None,
     None,
 ];
 
-/// The narrow products, as [`STREAM_K_KERNELS`] has them.
-pub const NARROW: [Kernel<NarrowProductParams>; 5] =
-    [NARROW_N8, NARROW_N16, NARROW_N32, NARROW_N64, NARROW_N128];
+/// The stream-K gemms, as [`STREAM_K_KERNELS`] has them.
+pub const STREAM_K_GEMM: [Kernel<StreamKGemmParams>; 5] =
+    [STREAM_K_GEMM_N8, STREAM_K_GEMM_N16, STREAM_K_GEMM_N32, STREAM_K_GEMM_N64, STREAM_K_GEMM_N128];
 
-/// Query heads of a KV head that `decode_attend` takes at most.
-pub const DECODE_GROUP_MAX: u32 = 16;
-/// Rows that `decode_attend` and `attend_plan` take at most.
+/// Query heads of a KV head that `decode_attention` takes at most.
+pub const DECODE_GQA_GROUP_MAX: u32 = 16;
+/// Rows that `decode_attention` and `attention_schedule` take at most.
 pub const DECODE_ROWS_MAX: u32 = 1024;
 
-/// Shared memory of `decode_attend`: rings of pages, queries, and the sums of `group` query heads;
-/// `Layout` in `cuda/decode_attend.cu`.
+/// Shared memory of `decode_attention`: rings of pages, queries, and the sums of `gqa_group` query heads;
+/// `Layout` in `cuda/decode_attention.cu`.
 #[must_use]
-pub const fn decode_attend_bytes(head_dim: u32, group: u32, rows: u32) -> u32 {
+pub const fn decode_attention_bytes(head_dim: u32, gqa_group: u32, rows: u32) -> u32 {
     let stages = if head_dim == 64 { 3 } else { 2 };
     let tile = 16 * head_dim * 2;
     let (rings, queries, states) = (4 * stages * 2 * tile, tile, 4 * 16 * 8);
-    rings + queries + states + 4 * group * (head_dim + 8) * 4 + (rows + 1) * 4
+    rings + queries + states + 4 * gqa_group * (head_dim + 8) * 4 + (rows + 1) * 4
 }
 
 /// Logits of one block of `merge_logits`.
 pub const MERGE_LOGITS_EACH: u32 = 1024;
 /// Logits of one tile of `sample_tiles`.
 pub const SAMPLE_TILE_LOGITS: u32 = 4096;
-/// Elements of a head that `attend` and `qkv_prepare` take at most.
-pub const PLAIN_HEAD_DIM_MAX: usize = 256;
-/// Tokens and outputs of a tile of the plain products.
-pub const PRODUCT_TILE: u32 = 64;
+/// Elements of a head that `attention_reference` and `qkv_prepare` take at most.
+pub const REFERENCE_HEAD_DIM_MAX: usize = 256;
+/// Tokens and features of a tile of the reference gemms.
+pub const GEMM_REFERENCE_TILE: u32 = 64;

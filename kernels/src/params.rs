@@ -54,7 +54,7 @@ pub struct StepInput {
 sized!(StepInput, 16);
 
 /// Bits of [`StepOutput::adjusted`].
-pub const SEEN: u32 = 1;
+pub const PENALISED: u32 = 1;
 pub const MASKED: u32 = 2;
 
 /// See `cuda/params.h`.
@@ -152,7 +152,7 @@ sized!(ApplyParams, 120);
 pub struct FinishParams {
     pub step: StepTables,
     pub hidden: Address,
-    pub drawn: Address,
+    pub sampled: Address,
     pub results: Address,
     pub cols: u32,
     pub outputs_max: u32,
@@ -189,35 +189,6 @@ pub struct NormParams {
 sized!(NormParams, 40);
 
 /// See `cuda/params.h`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct ProductParams {
-    pub x: Address,
-    pub weight: Address,
-    pub bias: Address,
-    pub out: Address,
-    pub tokens: u32,
-    pub inputs: u32,
-    pub outputs: u32,
-    pub stride: u32,
-    pub out_stride: u32,
-    pub reserved: u32,
-}
-sized!(ProductParams, 56);
-
-/// See `cuda/params.h`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct EpilogueParams {
-    pub sums: Address,
-    pub bias: Address,
-    pub out: Address,
-    pub tokens: u32,
-    pub outputs: u32,
-}
-sized!(EpilogueParams, 32);
-
-/// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct RopeParams {
@@ -228,33 +199,6 @@ pub struct RopeParams {
     pub frequencies: [f32; ROPE_PAIRS_MAX],
 }
 sized!(RopeParams, 576);
-
-/// See `cuda/params.h`.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct AttendParams {
-    pub step: StepTables,
-    pub qkv: Address,
-    pub out: Address,
-    pub q_norm: Address,
-    pub k_norm: Address,
-    pub sinks: Address,
-    pub rope: Address,
-    pub keys: Address,
-    pub values: Address,
-    pub table: Address,
-    pub table_stride: u32,
-    pub block_tokens: u32,
-    pub heads: u32,
-    pub kv_heads: u32,
-    pub head_dim: u32,
-    pub pairs: u32,
-    pub window: u32,
-    pub eps: f32,
-    pub scale: f32,
-    pub tokens: u32,
-}
-sized!(AttendParams, 160);
 
 /// See `cuda/params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -24,9 +24,9 @@ pub struct SampleTile {
 }
 sized!(SampleTile, 24);
 
-/// Biases of a slot at most: the stride of their table.
+/// Most biases of a slot: the stride of their table.
 pub const BIASES_MAX: usize = 300;
-/// Logprobs of a drawn token at most: the stride of their table.
+/// Most logprobs of a sampled token: the stride of their table.
 pub const LOGPROBS_MAX: usize = 21;
 
 /// See `cuda/sample_params.h`.
@@ -47,13 +47,13 @@ pub struct Logprob {
 }
 sized!(Logprob, 8);
 
-/// Steps under way that have masks at most.
+/// Most steps under way that have token masks.
 pub const MASK_SLOTS: usize = 2;
-/// Masks have not come.
+/// Token masks have not come.
 pub const MASKS_AWAITED: u32 = 0;
-/// Masks have come.
+/// Token masks have come.
 pub const MASKS_GIVEN: u32 = 1;
-/// Masks will not come.
+/// Token masks will not come.
 pub const MASKS_GIVEN_UP: u32 = 2;
 
 /// See `cuda/sample_params.h`.
@@ -74,15 +74,15 @@ pub struct SampleParams {
     pub step: StepTables,
     pub logits: Address,
     pub tiles: Address,
-    pub drawn: Address,
+    pub sampled: Address,
     pub last_tokens: Address,
-    pub entries: Address,
+    pub token_counts: Address,
     pub biases: Address,
     pub logprobs: Address,
     pub masks: MaskParams,
     pub vocab: u32,
     pub tiles_per_row: u32,
     pub outputs_max: u32,
-    pub head_parts: u32,
+    pub head_partials: u32,
 }
 sized!(SampleParams, 144);

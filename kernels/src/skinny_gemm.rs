@@ -123,7 +123,7 @@ impl Tiling {
         (self.tile_n + kernel.tile_m) * 128 * kernel.slices
     }
 
-    /// Bytes of statistics: `head_bytes` in `cuda/head_race.cuh`.
+    /// Bytes of statistics: `head_bytes` in `cuda/logit_statistics.cuh`.
     fn lm_head_bytes(self, shape: &GemmShape) -> u32 {
         let tile_m = SKINNY_GEMM_KERNELS[self.kernel].tile_m;
         let tokens = if tile_m < TILED_M_MIN { tile_m } else { SKINNY_GEMM_M_MAX };

@@ -9,7 +9,7 @@
 use crate::chip::Chip;
 use crate::gemm::{Epilogue, GemmShape};
 
-/// One of the kernels `narrow_product_{variant}_{type}`.
+/// One of the kernels `stream_k_gemm_{variant}_{type}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamKKernel {
     /// Its place in the name.
@@ -28,7 +28,7 @@ pub struct StreamKKernel {
     pub blocks: u32,
 }
 
-/// All of them, by tokens; the table at the end of `cuda/narrow_product.cu`.
+/// All of them, by tokens; the table at the end of `cuda/stream_k_gemm.cu`.
 pub const STREAM_K_KERNELS: [StreamKKernel; 5] = [
     kernel("n8", (8, 16), (8, 8), (256, 2)),
     kernel("n16", (16, 32), (4, 4), (128, 2)),

@@ -72,34 +72,34 @@ fn kernels_of_the_portable_image_ask_for_what_every_device_has() {
     let large = list::ALL.iter().filter(|kernel| kernel.shared_bytes > most);
     for kernel in large.filter(|kernel| modules(Target::Compute80).any(|m| m.file == kernel.file)) {
         // Whoever launches these looks at what a launch needs; usual shapes fit.
-        assert!(kernel.name.starts_with("decode_attend"), "{} asks for too much", kernel.name);
+        assert!(kernel.name.starts_with("decode_attention"), "{} asks for too much", kernel.name);
     }
     for (head_dim, group, rows, fits) in
         [(64, 16, 1024, true), (128, 8, 1024, true), (128, 16, 1, false)]
     {
-        let bytes = list::decode_attend_bytes(head_dim, group, rows);
+        let bytes = list::decode_attention_bytes(head_dim, group, rows);
         assert_eq!(bytes <= most, fits, "{head_dim}, {group}, {rows}: {bytes}");
     }
 }
 
 #[test]
-fn stream_products_are_listed_as_plans_count_them() {
-    for (kernel, known) in list::STREAM.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
+fn skinny_gemms_are_listed_as_configs_count_them() {
+    for (kernel, known) in list::SKINNY_GEMM.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
         let info = &list::ALL[kernel.index];
-        let name = format!("stream_product_{}", known.variant);
+        let name = format!("skinny_gemm_sm90_{}", known.variant);
         assert_eq!((info.name, info.threads), (name.as_str(), known.threads));
     }
-    for (kernel, known) in list::HEAD.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
+    for (kernel, known) in list::LM_HEAD_GEMM.iter().zip(skinny_gemm::SKINNY_GEMM_KERNELS) {
         let name = kernel.map(|kernel| list::ALL[kernel.index].name.to_owned());
-        let head = || format!("head_product_{}", known.variant);
+        let head = || format!("lm_head_gemm_{}", known.variant);
         assert_eq!(name, known.has_lm_head.then(head));
     }
 }
 
 #[test]
-fn narrow_products_are_listed_as_plans_count_them() {
-    for (kernel, known) in list::NARROW.iter().zip(stream_k_gemm::STREAM_K_KERNELS) {
+fn stream_k_gemms_are_listed_as_configs_count_them() {
+    for (kernel, known) in list::STREAM_K_GEMM.iter().zip(stream_k_gemm::STREAM_K_KERNELS) {
         let info = &list::ALL[kernel.index];
-        assert_eq!(info.name, format!("narrow_product_{}", known.variant));
+        assert_eq!(info.name, format!("stream_k_gemm_{}", known.variant));
     }
 }

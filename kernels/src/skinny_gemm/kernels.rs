@@ -3,12 +3,12 @@
 
 use super::FUSED_NORM_M_MAX;
 
-/// Tokens of the smallest tile of which there may be several: `cuda/stream_ring.cuh`.
+/// Tokens of the smallest tile of which there may be several: `cuda/skinny_gemm_ring.cuh`.
 pub(super) const TILED_M_MIN: u32 = 96;
 /// Output features that a warpgroup multiplies.
 pub(super) const WARPGROUP_N: u32 = 64;
 
-/// One of the kernels `stream_product_{variant}_{type}`.
+/// One of the kernels `skinny_gemm_sm90_{variant}_{type}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SkinnyGemmKernel {
     /// Its place in the name.
@@ -21,12 +21,12 @@ pub struct SkinnyGemmKernel {
     pub slices: u32,
     /// Threads of a block.
     pub threads: u32,
-    /// There is a `head_product_{variant}_{type}`, see `cuda/head_product.cu`.
+    /// There is a `lm_head_gemm_{variant}_{type}`, see `cuda/lm_head_gemm.cu`.
     pub has_lm_head: bool,
 }
 
 impl SkinnyGemmKernel {
-    /// Whether it takes its share of the norms before and behind it, see `cuda/stream_finish.cuh`.
+    /// Whether it takes its share of the norms before and behind it, see `cuda/skinny_gemm_epilogue.cuh`.
     #[must_use]
     pub fn folds_norms(&self) -> bool {
         self.tile_m <= FUSED_NORM_M_MAX
@@ -46,7 +46,7 @@ impl SkinnyGemmKernel {
 }
 
 /// All of them, by tokens, and of equals the better one first; the table at the end of
-/// `cuda/stream_product.cu`.
+/// `cuda/skinny_gemm_sm90.cu`.
 pub const SKINNY_GEMM_KERNELS: [SkinnyGemmKernel; 10] = [
     kernel("n8s8", 8, 1, 8).and_lm_head(),
     kernel("n8s4", 8, 1, 4),

@@ -5,7 +5,7 @@
 //! step that would need one whose step is not collected is refused. Deliberately absent: launches.
 
 use binfer_kernels::params::{
-    MASKED, SEEN, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
+    MASKED, PENALISED, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
 };
 use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
 use binfer_proto::{BlockId, Logprob};
@@ -224,7 +224,7 @@ fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
         sampling.frequency_penalty.to_bits(),
         sampling.presence_penalty.to_bits(),
         to_u32(output.biases),
-        masked | if output.is_adjusted() { SEEN } else { 0 },
+        masked | if output.is_adjusted() { PENALISED } else { 0 },
         output.logprobs.into(),
     ]
     .iter()

@@ -163,7 +163,7 @@ impl Steps {
         let params = FinishParams {
             step: on.places.tables,
             hidden,
-            drawn: sampled,
+            sampled,
             results: self.ring("commit")?.addresses().1,
             cols: to_u32(self.plan.hidden),
             outputs_max: to_u32(self.plan.outputs_max),

@@ -1,7 +1,7 @@
 //! Where attention's memory lies: caches of layers, tables of KV groups, what lies between kernels.
 
-use binfer_kernels::fast_params::PrefillTile;
-use binfer_kernels::list::DECODE_GROUP_MAX;
+use binfer_kernels::attention_params::PrefillTile;
+use binfer_kernels::list::DECODE_GQA_GROUP_MAX;
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 
 use super::config::DECODE_BLOCKS_MAX;
@@ -56,7 +56,7 @@ pub(in crate::backend::cuda) fn block_table_entries(plan: &MemoryPlan) -> usize 
 
 /// Bytes of the pages and of the tiles of a KV group.
 fn work_table_bytes(plan: &MemoryPlan) -> [usize; 2] {
-    let tile_tokens_min = (TILE_ROWS / DECODE_GROUP_MAX) as usize;
+    let tile_tokens_min = (TILE_ROWS / DECODE_GQA_GROUP_MAX) as usize;
     let tiles = plan.tokens_max / tile_tokens_min + plan.slots_max;
     let bytes = [4 * (plan.slots_max + 1), size_of::<PrefillTile>() * tiles];
     bytes.map(|bytes| bytes.next_multiple_of(ALIGNMENT))
@@ -70,7 +70,7 @@ impl AttentionPlaces {
     ) -> Self {
         let largest = |of: fn(&KvLayerPlan) -> usize| plan.kv.iter().map(of).max().unwrap_or(0);
         let (head_dim, kv_heads) = (largest(|kv| kv.head_dim), largest(|kv| kv.kv_heads));
-        let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GROUP_MAX as usize;
+        let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
         let work_tables: usize = work_table_bytes(plan).iter().sum();
         Self {
             rope: take(4 * plan.tokens_max * 2 * ROPE_PAIRS_MAX),

@@ -6,7 +6,7 @@
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;
-use binfer_kernels::list::{DECODE_GROUP_MAX, DECODE_ROWS_MAX, decode_attend_bytes};
+use binfer_kernels::list::{DECODE_GQA_GROUP_MAX, DECODE_ROWS_MAX, decode_attention_bytes};
 
 /// Tokens of a block of the cache that the paged kernels take.
 pub(super) const PAGE_TOKENS: u32 = 64;
@@ -51,9 +51,9 @@ pub(in crate::backend::cuda) enum PagedHead {
 /// The kernels of a layer's attention in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) enum AttentionConfig {
-    /// `decode_attend` and `prefill_attend`, by tables that `attend_plan` makes.
+    /// `decode_attention` and `prefill_attention`, by tables that `attention_schedule` makes.
     Paged(PagedConfig),
-    /// `attend`: any shape, slowly.
+    /// `attention_reference`: any shape, slowly.
     Reference,
 }
 
@@ -85,7 +85,7 @@ pub(in crate::backend::cuda) fn attention_config(
     let Some(head) = paged_head(desc) else { return AttentionConfig::Reference };
     let has_chunks = rows.decode < rows.all;
     let gqa_group = desc.heads / desc.kv_heads;
-    let shared_bytes = decode_attend_bytes(desc.head_dim, gqa_group, rows.decode);
+    let shared_bytes = decode_attention_bytes(desc.head_dim, gqa_group, rows.decode);
     if rows.all > DECODE_ROWS_MAX
         || shared_bytes > chip.image_shared_bytes_max()
         || (has_chunks && chip.target != Target::Sm90a)
@@ -104,7 +104,7 @@ pub(in crate::backend::cuda) fn attention_config(
 fn paged_head(desc: &AttentionDesc) -> Option<PagedHead> {
     let takes = desc.block_tokens == PAGE_TOKENS
         && desc.rotary_dim == desc.head_dim
-        && desc.heads / desc.kv_heads <= DECODE_GROUP_MAX
+        && desc.heads / desc.kv_heads <= DECODE_GQA_GROUP_MAX
         && desc.alignment >= ALIGNMENT;
     match desc.head_dim {
         64 if takes => Some(PagedHead::D64),

@@ -12,8 +12,9 @@ pub(super) mod config;
 mod paged;
 mod reference;
 
-use binfer_kernels::list::{self, PLAIN_HEAD_DIM_MAX};
-use binfer_kernels::params::{AttendParams, ROPE_PAIRS_MAX, RopeParams};
+use binfer_kernels::attention_params::AttentionParams;
+use binfer_kernels::list::{self, REFERENCE_HEAD_DIM_MAX};
+use binfer_kernels::params::{ROPE_PAIRS_MAX, RopeParams};
 use binfer_shard::spec::Rope;
 
 use cache::{AttentionPlaces, GroupTables, LayerCache};
@@ -78,7 +79,7 @@ impl Attention {
         call: &AttentionCall<'_>,
     ) -> Result<AttentionConfig, BackendError> {
         let args = call.args;
-        if args.head_dim > PLAIN_HEAD_DIM_MAX {
+        if args.head_dim > REFERENCE_HEAD_DIM_MAX {
             return Err(refuse(format!("heads of {} elements, 256 at most", args.head_dim)));
         }
         self.make_rope(on, args.rope)?;
@@ -107,7 +108,7 @@ impl Attention {
     }
 
     /// Whether a group's tables of work are still to be made for such a layer; from here on they are.
-    fn needs_tables(&mut self, kv_group: usize, params: &AttendParams) -> bool {
+    fn needs_tables(&mut self, kv_group: usize, params: &AttentionParams) -> bool {
         let wanted = (kv_group, params.window, tile_tokens(params));
         if self.work_tables.contains(&wanted) {
             return false;
@@ -121,7 +122,7 @@ impl Attention {
         &self,
         on: &Launcher<'_>,
         call: &AttentionCall<'_>,
-    ) -> Result<AttendParams, BackendError> {
+    ) -> Result<AttentionParams, BackendError> {
         let args = call.args;
         let layer = self.layers.get(args.layer);
         let layer = layer.ok_or_else(|| refuse(format!("layer {} has no cache", args.layer)))?;
@@ -136,7 +137,7 @@ impl Attention {
         let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
         let [q_norm, k_norm, sinks] =
             call.vectors.map(|vector| vector.map_or(0, |vector| vector.address));
-        Ok(AttendParams {
+        Ok(AttentionParams {
             step: on.places.tables,
             qkv: call.qkv,
             out: call.out,
@@ -182,7 +183,7 @@ impl Attention {
 }
 
 /// What the choice of kernels depends on.
-fn desc(params: &AttendParams) -> AttentionDesc {
+fn desc(params: &AttentionParams) -> AttentionDesc {
     let alignment = (params.qkv | params.out).trailing_zeros().min(8);
     AttentionDesc {
         heads: params.heads,

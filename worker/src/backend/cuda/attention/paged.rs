@@ -1,12 +1,12 @@
 //! Launches of the paged kernels: decode rows from projections to output, chunks on Hopper.
 //!
-//! Both divide their work by tables that `attend_plan` makes once a step for each KV group.
+//! Both divide their work by tables that `attention_schedule` makes once a step for each KV group.
 
-use binfer_kernels::fast_params::{
-    AttendPlanParams, DecodeAttendParams, PrefillAttendParams, TensorMap,
+use binfer_kernels::attention_params::{
+    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, PrefillAttentionParams,
 };
+use binfer_kernels::gemm_params::TensorMap;
 use binfer_kernels::list::{self, Kernel};
-use binfer_kernels::params::AttendParams;
 
 use super::cache::{AttentionPlaces, GroupTables, LayerCache, TILE_ROWS};
 use super::config::{DecodeConfig, PAGE_TOKENS, PagedConfig, PagedHead};
@@ -21,22 +21,22 @@ const BOX_ELEMENTS: u32 = 64;
 
 /// The kernels for a width of heads.
 struct PagedKernels {
-    decode: Kernel<DecodeAttendParams>,
-    prepare: Kernel<AttendParams>,
-    prefill: Kernel<PrefillAttendParams>,
+    decode: Kernel<DecodeAttentionParams>,
+    prepare: Kernel<AttentionParams>,
+    prefill: Kernel<PrefillAttentionParams>,
 }
 
 fn kernels(head: PagedHead) -> PagedKernels {
     match head {
         PagedHead::D64 => PagedKernels {
-            decode: list::DECODE_ATTEND_D64,
+            decode: list::DECODE_ATTENTION_D64,
             prepare: list::PREFILL_PREPARE_D64,
-            prefill: list::PREFILL_ATTEND_D64,
+            prefill: list::PREFILL_ATTENTION_D64,
         },
         PagedHead::D128 => PagedKernels {
-            decode: list::DECODE_ATTEND_D128,
+            decode: list::DECODE_ATTENTION_D128,
             prepare: list::PREFILL_PREPARE_D128,
-            prefill: list::PREFILL_ATTEND_D128,
+            prefill: list::PREFILL_ATTENTION_D128,
         },
     }
 }
@@ -54,7 +54,7 @@ pub(super) struct PagedLayer<'a> {
 }
 
 /// Tokens of a tile of queries.
-pub(super) fn tile_tokens(params: &AttendParams) -> u32 {
+pub(super) fn tile_tokens(params: &AttentionParams) -> u32 {
     TILE_ROWS / (params.heads / params.kv_heads)
 }
 
@@ -64,7 +64,7 @@ impl PagedLayer<'_> {
         &self,
         on: &Launcher<'_>,
         config: &PagedConfig,
-        params: &AttendParams,
+        params: &AttentionParams,
         makes_tables: bool,
     ) -> Result<(), BackendError> {
         let kernels = kernels(config.head);
@@ -85,9 +85,9 @@ impl PagedLayer<'_> {
         Ok(())
     }
 
-    fn make_tables(&self, on: &Launcher<'_>, params: &AttendParams) -> Result<(), BackendError> {
+    fn make_tables(&self, on: &Launcher<'_>, params: &AttentionParams) -> Result<(), BackendError> {
         let tile_tokens = tile_tokens(params);
-        let plan = AttendPlanParams {
+        let schedule = AttentionScheduleParams {
             step: params.step,
             pages: self.tables.pages,
             tiles: self.tables.tiles,
@@ -96,18 +96,18 @@ impl PagedLayer<'_> {
             tile_tokens,
             window: params.window,
         };
-        on.device.launch(list::ATTEND_PLAN, [1, 1, 1], &plan)
+        on.device.launch(list::ATTENTION_SCHEDULE, [1, 1, 1], &schedule)
     }
 
     fn decode(
         &self,
         on: &Launcher<'_>,
-        (kernel, config): (Kernel<DecodeAttendParams>, &DecodeConfig),
-        params: &AttendParams,
+        (kernel, config): (Kernel<DecodeAttentionParams>, &DecodeConfig),
+        params: &AttentionParams,
         after_all: bool,
     ) -> Result<(), BackendError> {
-        let decode = DecodeAttendParams {
-            attend: *params,
+        let decode = DecodeAttentionParams {
+            attention: *params,
             pages: self.tables.pages,
             partials: self.places.partials,
             arrivals: self.places.arrivals,
@@ -131,8 +131,8 @@ impl PagedLayer<'_> {
     fn prefill_params(
         &self,
         on: &Launcher<'_>,
-        params: &AttendParams,
-    ) -> Result<PrefillAttendParams, BackendError> {
+        params: &AttentionParams,
+    ) -> Result<PrefillAttentionParams, BackendError> {
         let gqa_group = params.heads / params.kv_heads;
         let tile_tokens = tile_tokens(params);
         let [heads, kv_heads, dim] =
@@ -156,11 +156,11 @@ impl PagedLayer<'_> {
         let map = |address, dimensions: &[Dimension]| -> Result<TensorMap, BackendError> {
             describe(on.device.half, address, dimensions)
         };
-        Ok(PrefillAttendParams {
+        Ok(PrefillAttentionParams {
             queries: map(params.qkv, &queries)?,
             keys: map(params.keys, &cache)?,
             values: map(params.values, &cache)?,
-            attend: *params,
+            attention: *params,
             tiles: self.tables.tiles,
             tile_count: self.tiles(tile_tokens),
             reserved: 0,

@@ -6,7 +6,7 @@
 
 use std::ffi::c_void;
 
-use binfer_kernels::fast_params::TensorMap;
+use binfer_kernels::gemm_params::TensorMap;
 use cudarc::driver::sys;
 
 use super::error::{check, failed};

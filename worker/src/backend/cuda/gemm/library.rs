@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use binfer_kernels::gemm::Epilogue;
+use binfer_kernels::gemm_params::EpilogueParams;
 use binfer_kernels::list;
-use binfer_kernels::params::EpilogueParams;
 
 use super::config::{library_m_min, library_takes};
 use super::desc::Gemm;
@@ -124,12 +124,12 @@ fn finish(on: &Launcher<'_>, gemm: &Gemm, sums: u64) -> Result<(), BackendError>
         bias: gemm.bias_address(),
         out: gemm.out,
         tokens: gemm.m,
-        outputs: gemm.out_features(),
+        out_features: gemm.out_features(),
     };
     let kernel = match gemm.epilogue {
-        Epilogue::Glu if params.outputs.is_multiple_of(GLU_ELEMENTS) => {
+        Epilogue::Glu if params.out_features.is_multiple_of(GLU_ELEMENTS) => {
             let threads = list::ALL[list::GLU_WIDE.index].threads * GLU_ELEMENTS;
-            let grid = [params.outputs.div_ceil(threads), params.tokens, 1];
+            let grid = [params.out_features.div_ceil(threads), params.tokens, 1];
             return on.device.launch(list::GLU_WIDE, grid, &params);
         }
         Epilogue::Glu => list::GLU,
@@ -138,7 +138,7 @@ fn finish(on: &Launcher<'_>, gemm: &Gemm, sums: u64) -> Result<(), BackendError>
         _ => return Ok(()),
     };
     let threads = list::ALL[kernel.index].threads;
-    let grid = [params.tokens, params.outputs.div_ceil(threads), 1];
+    let grid = [params.tokens, params.out_features.div_ceil(threads), 1];
     on.device.launch(kernel, grid, &params)
 }
 

@@ -1,13 +1,13 @@
 //! The head on Hopper: a skinny gemm that makes statistics of logits while it has them, and writes
-//! only those that something else will read (`cuda/head_product.cu`).
+//! only those that something else will read (`cuda/lm_head_gemm.cu`).
 //!
 //! Which outputs' logits those are is known to the device alone, so that CUDA graphs serve all steps:
 //! those with logprobs, with top-k, top-p or min-p at a temperature, with penalties or biases. Other
 //! rows of the logits are left as they were. Deliberately absent: several ranks, which gather logits
 //! and sample from those; other devices; more outputs than a skinny gemm takes.
 
-use binfer_kernels::fast_params::HeadProductParams;
 use binfer_kernels::gemm::Epilogue;
+use binfer_kernels::gemm_params::LmHeadGemmParams;
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 
@@ -36,10 +36,10 @@ pub(super) fn launch(
     statistics: &LogitStatistics,
 ) -> Result<(), BackendError> {
     let gemm = Gemm { epilogue: Epilogue::LmHead, ..*gemm };
-    let kernel = list::HEAD[config.kernel];
+    let kernel = list::LM_HEAD_GEMM[config.kernel];
     let kernel = kernel.ok_or_else(|| failed("head", "this skinny gemm makes no statistics"))?;
-    let params = HeadProductParams {
-        product: params(on, &gemm, config)?,
+    let params = LmHeadGemmParams {
+        gemm: params(on, &gemm, config)?,
         step: on.places.tables,
         tiles: statistics.tiles,
         tiles_per_row: statistics.tiles_per_row,

@@ -1,9 +1,9 @@
-//! Launches of `skinny_gemm_sm90` (`cuda/stream_product.cu`).
+//! Launches of `skinny_gemm_sm90` (`cuda/skinny_gemm_sm90.cu`).
 //!
 //! Tensor maps are made for each launch: that takes a microsecond, and CUDA graphs keep them. A norm
-//! between two such gemms of few tokens may be shared out among them (`cuda/stream_finish.cuh`).
+//! between two such gemms of few tokens may be shared out among them (`cuda/skinny_gemm_epilogue.cuh`).
 
-use binfer_kernels::fast_params::{StreamProductParams, TensorMap};
+use binfer_kernels::gemm_params::{SkinnyGemmParams, TensorMap};
 use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::{
@@ -46,16 +46,16 @@ pub(super) fn launch(
     config: &SkinnyGemmConfig,
     norms: &NormShares,
 ) -> Result<(), BackendError> {
-    let params = StreamProductParams {
+    let params = SkinnyGemmParams {
         squares: norms.before.map_or(0, |_| norms.squares),
         next_scale: norms.behind.map_or(0, |scale| scale.address),
         next_x: norms.normed,
         next_squares: norms.squares,
-        parts: norms.before.map_or(0, |(partials, _)| partials),
+        partials: norms.before.map_or(0, |(partials, _)| partials),
         eps: norms.before.map_or(0.0, |(_, eps)| eps),
         ..params(on, gemm, config)?
     };
-    on.device.launch_blocks(list::STREAM[config.kernel], blocks(config), &params)
+    on.device.launch_blocks(list::SKINNY_GEMM[config.kernel], blocks(config), &params)
 }
 
 /// What a kernel has to know of a gemm that has no share of a norm.
@@ -63,21 +63,21 @@ pub(super) fn params(
     on: &Launcher<'_>,
     gemm: &Gemm,
     config: &SkinnyGemmConfig,
-) -> Result<StreamProductParams, BackendError> {
-    Ok(StreamProductParams {
+) -> Result<SkinnyGemmParams, BackendError> {
+    Ok(SkinnyGemmParams {
         weight: weight_map(on, gemm, config)?,
         x: x_map(on, gemm, config)?,
         out: gemm.out,
         bias: gemm.bias_address(),
-        out_rows: gemm.out_features(),
-        inputs: to_u32(gemm.weight.cols),
+        out_features: gemm.out_features(),
+        in_features: to_u32(gemm.weight.cols),
         tokens: gemm.m,
         out_stride: gemm.out_stride,
-        store: gemm.epilogue as u32,
-        tile_rows: config.tile_n,
+        epilogue: gemm.epilogue as u32,
+        tile_n: config.tile_n,
         stages: config.stages,
         start_next_ahead: START_NEXT_AHEAD,
-        ..StreamProductParams::default()
+        ..SkinnyGemmParams::default()
     })
 }
 

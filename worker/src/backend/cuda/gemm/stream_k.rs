@@ -1,7 +1,7 @@
-//! Launches of `stream_k_gemm` (`cuda/narrow_product.cu`), and where its blocks leave partial sums.
+//! Launches of `stream_k_gemm` (`cuda/stream_k_gemm.cu`), and where its blocks leave partial sums.
 
 use binfer_kernels::Target;
-use binfer_kernels::fast_params::NarrowProductParams;
+use binfer_kernels::gemm_params::StreamKGemmParams;
 use binfer_kernels::list;
 use binfer_kernels::stream_k_gemm::StreamKConfig;
 
@@ -41,21 +41,21 @@ impl StreamKPartials {
         gemm: &Gemm,
         config: &StreamKConfig,
     ) -> Result<(), BackendError> {
-        let params = NarrowProductParams {
+        let params = StreamKGemmParams {
             weight: gemm.weight.address,
             x: gemm.x,
             bias: gemm.bias_address(),
             out: gemm.out,
-            pieces: self.sums.address(),
+            partials: self.sums.address(),
             arrivals: self.arrivals.address(),
-            out_rows: gemm.out_features(),
-            inputs: to_u32(gemm.weight.cols),
+            out_features: gemm.out_features(),
+            in_features: to_u32(gemm.weight.cols),
             stride: to_u32(gemm.weight.stride),
             tokens: gemm.m,
             out_stride: gemm.out_stride,
-            store: gemm.epilogue as u32,
+            epilogue: gemm.epilogue as u32,
         };
         let blocks = Blocks { grid: [config.blocks, 1, 1], ..Blocks::default() };
-        on.device.launch_blocks(list::NARROW[config.kernel], blocks, &params)
+        on.device.launch_blocks(list::STREAM_K_GEMM[config.kernel], blocks, &params)
     }
 }

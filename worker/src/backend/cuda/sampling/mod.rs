@@ -129,16 +129,16 @@ impl Sampling {
             step: on.places.tables,
             logits: logits.address,
             tiles: self.places.tiles,
-            drawn: self.places.sampled,
+            sampled: self.places.sampled,
             last_tokens: on.places.last_tokens,
-            entries: counts,
+            token_counts: counts,
             biases,
             logprobs: logits.logprobs,
             masks: self.masks.params(self.places.masks),
             vocab: to_u32(logits.vocab),
             tiles_per_row: tiles_per_row(logits.vocab),
             outputs_max: self.outputs_max,
-            head_parts: self.head_partials,
+            head_partials: self.head_partials,
         };
         let rows = on.shape.outputs.min(TILE_ROWS_AT_ONCE);
         let tiles = [params.vocab.div_ceil(SAMPLE_TILE_LOGITS), rows, 1];

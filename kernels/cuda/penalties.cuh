@@ -1,5 +1,5 @@
-// What biases and penalties make of a logit: worker/src/backend/adjust.rs for the device, to the
-// bit. Entries say what a slot has seen of each token; those of 0 leave the logit alone.
+// penalties.cuh: what biases and penalties make of a logit: worker/src/backend/adjust.rs for the
+// device, to the bit. A slot has a count for each token; those of 0 leave the logit alone.
 #pragma once
 
 #include "sample_params.h"
@@ -7,11 +7,12 @@
 namespace binfer {
 
 constexpr uint32_t kHasBias = 1u << 14;
-constexpr uint32_t kDrawn = kHasBias - 1;  // the rest but the highest bit: how often it was drawn
+constexpr uint32_t kSampledCount =
+    kHasBias - 1;  // the rest but the highest bit: times it was sampled
 
 // Changes the logits of one row; by default it does not.
 struct Adjust {
-  const uint16_t* entries = nullptr;  // [vocab] of the slot
+  const uint16_t* token_counts = nullptr;  // [vocab] of the slot
   const Bias* biases = nullptr;       // by rising token
   uint32_t bias_count = 0;
   float repetition = 1.0f;
@@ -19,20 +20,20 @@ struct Adjust {
   float presence = 0.0f;
 
   __device__ float operator()(uint32_t token, float logit) const {
-    if (entries == nullptr) return logit;
-    const uint32_t entry = entries[token];
-    return entry == 0 ? logit : adjusted(token, entry, logit);
+    if (token_counts == nullptr) return logit;
+    const uint32_t count = token_counts[token];
+    return count == 0 ? logit : adjusted(token, count, logit);
   }
 
   // Every operation is rounded by itself, as on the CPU.
-  __device__ float adjusted(uint32_t token, uint32_t entry, float logit) const {
-    if (entry & kHasBias) logit = __fadd_rn(logit, bias(token));
-    if (entry & ~kHasBias) {
+  __device__ float adjusted(uint32_t token, uint32_t count, float logit) const {
+    if (count & kHasBias) logit = __fadd_rn(logit, bias(token));
+    if (count & ~kHasBias) {
       logit = logit > 0.0f ? __fdiv_rn(logit, repetition) : __fmul_rn(logit, repetition);
     }
-    const uint32_t drawn = entry & kDrawn;
-    if (drawn == 0) return logit;
-    logit = __fsub_rn(logit, __fmul_rn(frequency, static_cast<float>(drawn)));
+    const uint32_t sampled = count & kSampledCount;
+    if (sampled == 0) return logit;
+    logit = __fsub_rn(logit, __fmul_rn(frequency, static_cast<float>(sampled)));
     return __fsub_rn(logit, presence);
   }
 
@@ -52,16 +53,16 @@ struct Adjust {
 };
 
 __device__ inline Adjust adjust_of(const SampleParams& p, const StepOutput& output) {
-  if (!(output.adjusted & kSeen)) return Adjust{};
+  if (!(output.adjusted & kPenalised)) return Adjust{};
   const size_t slot = output.slot;
-  return Adjust{p.entries + slot * p.vocab,  p.biases + slot * kBiasesMax, output.biases,
+  return Adjust{p.token_counts + slot * p.vocab,  p.biases + slot * kBiasesMax, output.biases,
                 output.repetition_penalty,   output.frequency_penalty,     output.presence_penalty};
 }
 
 // One thread of the grid for each slot.
-__device__ inline void count_drawn(const SampleParams& p, uint32_t slot, uint32_t token) {
-  uint16_t& entry = p.entries[static_cast<size_t>(slot) * p.vocab + token];
-  if ((entry & kDrawn) < kDrawn) ++entry;
+__device__ inline void count_sampled(const SampleParams& p, uint32_t slot, uint32_t token) {
+  uint16_t& count = p.token_counts[static_cast<size_t>(slot) * p.vocab + token];
+  if ((count & kSampledCount) < kSampledCount) ++count;
 }
 
 }  // namespace binfer

@@ -1,6 +1,7 @@
-// Masks of a step's outputs: which tokens may be drawn. They come while the step runs, so drawing
-// waits for them, in place: the host writes them into mapped memory, then the word that says so, and
-// needs no kernel for that. Nobody else may be waited for, and the word may also say that none come.
+// token_masks.cuh: which tokens each output of a step may be. Masks come while the step runs, so
+// sampling waits for them, in place: the host writes them into mapped memory, then the word that
+// says so, and needs no kernel for that. Nobody else may be waited for, and the word may also say
+// that none come.
 #pragma once
 
 #include "ptx.cuh"
@@ -17,9 +18,11 @@ struct Mask {
   }
 };
 
-// The row's mask for tokens from `first` to `end`, once it has come; all threads of a block call it.
-// Device memory gets it, too, for mask_of in the next kernel. Given up is as if there were none.
-__device__ inline Mask take_mask(const SampleParams& p, uint32_t row, uint32_t first, uint32_t end) {
+// The row's mask for tokens from `first` to `end`, once it has come; all threads of a block call
+// it. Device memory gets it, too, for mask_of in the next kernel. Given up is as if there were
+// none.
+__device__ inline Mask await_mask(const SampleParams& p, uint32_t row, uint32_t first,
+                                  uint32_t end) {
   __shared__ bool is_masked;
   const size_t stride = 1 + p.masks.words;
   const uint32_t slot = p.step.state->ring_slot % kMaskSlots;
@@ -45,7 +48,7 @@ __device__ inline Mask take_mask(const SampleParams& p, uint32_t row, uint32_t f
   return Mask{to + 1};
 }
 
-// The row's mask, whole, as take_mask left it.
+// The row's mask, whole, as await_mask left it.
 __device__ inline Mask mask_of(const SampleParams& p, const StepOutput& output, uint32_t row) {
   if (!(output.adjusted & kMasked)) return Mask{};
   const uint32_t* kept = p.masks.kept + row * static_cast<size_t>(1 + p.masks.words);

@@ -1,17 +1,17 @@
-// attend_plan.cu: what the fast attention kernels divide among their blocks, once a step for all
-// layers of one KV group with one window.
+// attention_schedule.cu: what the fast attention kernels divide among their blocks, once a step for
+// all layers of one KV group with one window.
 //
-//   pages  [rows + 1]: how many pages the decode rows before see, for decode_attend
+//   pages  [rows + 1]: how many pages the decode rows before see, for decode_attention
 //   tiles  [tiles_max]: the chunk rows' tokens in tiles, those that see most first; then tiles of
-//          count 0, for prefill_attend
+//          count 0, for prefill_attention
 //
 // Launch: one block of 1,024 threads; at most 1,024 rows. Between this kernel and those that read
 // its tables another one must run, or they be launched without dependence: they read before they
 // wait.
-#include "fast_params.h"
+#include "attention_params.h"
 #include "ptx.cuh"
 
-namespace plan {
+namespace schedule {
 
 constexpr int kThreads = 1024;
 constexpr int kPage = 64;  // tokens
@@ -38,12 +38,12 @@ __device__ inline uint32_t tiles_up_to(const StepRow& row, uint32_t tile_tokens,
   return position < row.start ? 0 : (position - row.start) / tile_tokens;
 }
 
-}  // namespace plan
+}  // namespace schedule
 
-extern "C" __global__ void __launch_bounds__(plan::kThreads)
-    attend_plan(const __grid_constant__ AttendPlanParams p) {
-  __shared__ uint32_t warps[plan::kThreads / 32];
-  __shared__ uint32_t ends[plan::kThreads];  // tiles of the rows before and of this one
+extern "C" __global__ void __launch_bounds__(schedule::kThreads)
+    attention_schedule(const __grid_constant__ AttentionScheduleParams p) {
+  __shared__ uint32_t warps[schedule::kThreads / 32];
+  __shared__ uint32_t ends[schedule::kThreads];  // tiles of the rows before and of this one
   ptx::wait_for_earlier_kernels();
   ptx::let_next_kernel_start();
   const uint32_t row = threadIdx.x, decode_rows = p.step.state->decode_rows;
@@ -55,16 +55,16 @@ extern "C" __global__ void __launch_bounds__(plan::kThreads)
     } else if (at.count > 0) {
       const bool bounded = p.window > 0 && p.window <= at.start;
       const uint32_t first = bounded ? at.start - p.window + 1 : 0;
-      pages = at.start / plan::kPage + 1 - first / plan::kPage;
+      pages = at.start / schedule::kPage + 1 - first / schedule::kPage;
     }
   }
-  const uint32_t page_end = plan::inclusive_sum(pages, warps);
-  ends[row] = plan::inclusive_sum(tiles, warps);
+  const uint32_t page_end = schedule::inclusive_sum(pages, warps);
+  ends[row] = schedule::inclusive_sum(tiles, warps);
   if (row < p.rows) p.pages[row + 1] = page_end;
   if (row == 0) p.pages[0] = 0;
   __syncthreads();
-  const uint32_t all = ends[plan::kThreads - 1];
-  for (uint32_t i = threadIdx.x; i < p.tiles_max; i += plan::kThreads) {
+  const uint32_t all = ends[schedule::kThreads - 1];
+  for (uint32_t i = threadIdx.x; i < p.tiles_max; i += schedule::kThreads) {
     if (i >= all) {
       p.tiles[i] = {0, 0, 0, 0};
       continue;
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(plan::kThreads)
     uint32_t place = 0;  // tiles that see more; as much, in the rows before
     for (uint32_t r = decode_rows; r < p.rows; ++r) {
       const uint32_t own = ends[r] - (r > 0 ? ends[r - 1] : 0);
-      place += own - plan::tiles_up_to(p.step.rows[r], p.tile_tokens, r < mine ? end - 1 : end);
+      place += own - schedule::tiles_up_to(p.step.rows[r], p.tile_tokens, r < mine ? end - 1 : end);
     }
     p.tiles[place] = {at.first + first, count, at.start + first, at.slot};
   }

@@ -1,4 +1,5 @@
-// The race for a token: the same noise as worker/src/backend/cpu/sample.rs, and the best of a block.
+// gumbel.cuh: the Gumbel noise of worker/src/backend/cpu/sample.rs, and a block's best logit with
+// it.
 #pragma once
 
 #include "common.cuh"
@@ -15,7 +16,7 @@ __device__ inline uint64_t split_mix(uint64_t counter) {
   return z ^ (z >> 31);
 }
 
-__device__ inline uint64_t stream_of(const StepOutput& output) {
+__device__ inline uint64_t noise_stream(const StepOutput& output) {
   const uint64_t place = static_cast<uint64_t>(output.choice) << 32 | output.position;
   return split_mix(split_mix(output.seed) ^ place);
 }
@@ -44,32 +45,33 @@ __device__ inline float logit_of(uint32_t order) {
 }
 
 // The best so far: the higher score, then the lower id.
-struct Best {
+struct ArgMax {
   double score = -INFINITY;
   uint32_t token = kNone;
 
-  __device__ void enter(double other_score, uint32_t other) {
+  __device__ void update(double other_score, uint32_t other) {
     if (other_score > score || (other_score == score && other < token)) {
       score = other_score;
       token = other;
     }
   }
-  __device__ void race(uint64_t stream, double inverse_temperature, uint32_t candidate, float logit) {
+  __device__ void update_noisy(uint64_t stream, double inverse_temperature, uint32_t candidate,
+                               float logit) {
     const double base = static_cast<double>(logit) * inverse_temperature;
     const uint32_t bits = noise_bits(stream, candidate);
-    if (score - base <= noise_bound(bits)) enter(base + gumbel(bits), candidate);
+    if (score - base <= noise_bound(bits)) update(base + gumbel(bits), candidate);
   }
 };
 
-// Best of a block, on thread 0.
+// ArgMax of a block, on thread 0.
 template <int kThreads>
-__device__ Best block_best(Best best) {
+__device__ ArgMax block_arg_max(ArgMax best) {
   __shared__ double scores[kThreads / 32];
   __shared__ uint32_t tokens[kThreads / 32];
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) {
     const double score = __shfl_xor_sync(0xffffffffu, best.score, lanes);
-    best.enter(score, __shfl_xor_sync(0xffffffffu, best.token, lanes));
+    best.update(score, __shfl_xor_sync(0xffffffffu, best.token, lanes));
   }
   __syncthreads();
   if (threadIdx.x % 32 == 0) {
@@ -78,7 +80,7 @@ __device__ Best block_best(Best best) {
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    for (int warp = 1; warp < kThreads / 32; ++warp) best.enter(scores[warp], tokens[warp]);
+    for (int warp = 1; warp < kThreads / 32; ++warp) best.update(scores[warp], tokens[warp]);
   }
   return best;
 }

@@ -1,6 +1,6 @@
 // targets: sm_90a
-// prefill_attend.cu: causal attention of chunks of tokens over a paged cache that holds their keys
-// and values already.
+// prefill_attention_sm90.cu: causal attention of chunks of tokens over a paged cache that holds
+// their keys and values already.
 //
 //   queries  T [tokens][heads][head_dim], normed and rotated, part of qkv
 //   cache    T [blocks][kv_heads][64][head_dim], keys and values apart; a block is a page
@@ -20,7 +20,7 @@
 //
 // Launch: a block a multiprocessor, kThreads threads, Shape::kSharedBytes of dynamic shared memory.
 // Blocks of 64 tokens; head_dim 64 or 128; heads / kv_heads <= 128.
-#include "layouts.cuh"
+#include "fragments.cuh"
 #include "prefill_tiles.cuh"
 #include "wgmma.cuh"
 
@@ -31,15 +31,15 @@ constexpr float kLog2E = 1.4426950408889634f;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 
 // A consumer thread's two rows of the tile, 8 apart.
-struct Rows {
+struct SoftmaxState {
   int position[2];
-  float largest[2], sum[2];  // of scores as they come; the sum is this thread's part
+  float row_max[2], sum[2];  // of scores as they come; the sum is this thread's part
 };
 using Scores = float[kKeys / 2];
 using Weights = uint32_t[kKeys / 16][4];
 
 template <typename T, typename S>
-__device__ void multiply_keys(const Shared<S>& shared, int stage, int warpgroup, Scores& scores) {
+__device__ void mma_scores(const Shared<S>& shared, int stage, int warpgroup, Scores& scores) {
   const uint32_t q = ptx::shared_address(shared.queries) + warpgroup * 64 * 128;
   const uint32_t k = ptx::shared_address(shared.keys + stage * S::kTileBytes);
   ptx::wgmma_fence();
@@ -51,7 +51,7 @@ __device__ void multiply_keys(const Shared<S>& shared, int stage, int warpgroup,
   ptx::wgmma_commit();
 }
 template <typename T, typename S>
-__device__ void multiply_values(const Shared<S>& shared, int stage, const Weights& weights,
+__device__ void mma_values(const Shared<S>& shared, int stage, const Weights& weights,
                                 float (&out)[S::kDim / 2]) {
   const uint32_t v = ptx::shared_address(shared.values + stage * S::kTileBytes);
   ptx::wgmma_fence();
@@ -66,26 +66,26 @@ __device__ void multiply_values(const Shared<S>& shared, int stage, const Weight
 // Scores become weights relative to the row's largest so far; `factors`: by how much what was
 // summed before shrinks.
 template <bool kMasked>
-__device__ void soften(Scores& scores, Rows& rows, float scale, int start, int window,
-                       float (&factors)[2]) {
-  const int column = layouts::sum(threadIdx.x, 0).column;
+__device__ void online_softmax(Scores& scores, SoftmaxState& rows, float scale, int start,
+                               int window, float (&factors)[2]) {
+  const int column = fragments::accumulator(threadIdx.x, 0).column;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int end = rows.position[half] + 1 - start - column;
     const int first = window > 0 ? end - window : -kKeys;
-    float largest = rows.largest[half];
+    float row_max = rows.row_max[half];
 #pragma unroll
     for (int i = 0; i < kKeys / 4; ++i) {
       float& score = scores[i / 2 * 4 + half * 2 + i % 2];
-      const int key = layouts::sum(0, i / 2 * 4 + i % 2).column;
+      const int key = fragments::accumulator(0, i / 2 * 4 + i % 2).column;
       if (kMasked && (key < first || key >= end)) score = -INFINITY;
-      largest = fmaxf(largest, score);
+      row_max = fmaxf(row_max, score);
     }
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-    const float base = largest == -INFINITY ? 0.0f : largest * scale;  // nothing seen yet
-    factors[half] = ptx::exp2_approximate(rows.largest[half] * scale - base);
-    rows.largest[half] = largest;
+    row_max = fmaxf(row_max, __shfl_xor_sync(~0u, row_max, 1));
+    row_max = fmaxf(row_max, __shfl_xor_sync(~0u, row_max, 2));
+    const float base = row_max == -INFINITY ? 0.0f : row_max * scale;  // nothing seen yet
+    factors[half] = ptx::exp2_approximate(rows.row_max[half] * scale - base);
+    rows.row_max[half] = row_max;
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kKeys / 4; ++i) {
@@ -97,7 +97,7 @@ __device__ void soften(Scores& scores, Rows& rows, float scale, int start, int w
   }
 }
 template <typename T>
-__device__ void round_weights(const Scores& scores, Weights& weights) {
+__device__ void convert_weights(const Scores& scores, Weights& weights) {
 #pragma unroll
   for (int i = 0; i < kKeys / 4; ++i) {
     weights[i / 4][i % 4] = ptx::pack<T>(scores[2 * i], scores[2 * i + 1]);
@@ -105,36 +105,36 @@ __device__ void round_weights(const Scores& scores, Weights& weights) {
 }
 
 // The two consumer warpgroups issue in turns. Both take as many.
-struct Turn {
+struct WarpgroupOrder {
   int warpgroup;
-  __device__ explicit Turn(int mine) : warpgroup(mine) {
+  __device__ explicit WarpgroupOrder(int mine) : warpgroup(mine) {
     if (mine == 1) ptx::barrier_arrive(1, 256);  // the first turn is the other's
   }
-  __device__ void take() const { ptx::barrier_sync(1 + warpgroup, 256); }
-  __device__ void give() const { ptx::barrier_arrive(2 - warpgroup, 256); }
+  __device__ void wait() const { ptx::barrier_sync(1 + warpgroup, 256); }
+  __device__ void arrive() const { ptx::barrier_arrive(2 - warpgroup, 256); }
   __device__ void end() const {
     if (warpgroup == 0) ptx::barrier_sync(1, 256);  // the last turn given is nobody's
   }
 };
 
 template <typename T, typename S>
-__device__ void store(const PrefillAttendParams& p, const Work& work, int first_row,
-                      const Rows& rows, const float (&out)[S::kDim / 2]) {
-  const int group = int(p.attend.heads / p.attend.kv_heads);
+__device__ void store(const PrefillAttentionParams& p, const Work& work, int first_row,
+                      const SoftmaxState& rows, const float (&out)[S::kDim / 2]) {
+  const int gqa_group = int(p.attention.heads / p.attention.kv_heads);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float sum = rows.sum[half];
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
-    const int row = first_row + 8 * half, token = row / group, head = row % group;
-    if (token >= work.count || row >= kRows / group * group) continue;
-    const int query = work.kv_head * group + head;
-    if (p.attend.sinks != nullptr) {
-      const float largest = rows.largest[half] * p.attend.scale;
-      sum += ptx::exp2_approximate((p.attend.sinks[query] - largest) * kLog2E);
+    const int row = first_row + 8 * half, token = row / gqa_group, head = row % gqa_group;
+    if (token >= work.count || row >= kRows / gqa_group * gqa_group) continue;
+    const int query = work.kv_head * gqa_group + head;
+    if (p.attention.sinks != nullptr) {
+      const float row_max = rows.row_max[half] * p.attention.scale;
+      sum += ptx::exp2_approximate((p.attention.sinks[query] - row_max) * kLog2E);
     }
-    const size_t at = size_t(work.token + token) * p.attend.heads + query;
-    auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attend.out) + at * S::kDim);
+    const size_t at = size_t(work.token + token) * p.attention.heads + query;
+    auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attention.out) + at * S::kDim);
     const float factor = 1.0f / sum;
 #pragma unroll
     for (int j = 0; j < S::kDim / 8; ++j) {
@@ -146,13 +146,16 @@ __device__ void store(const PrefillAttendParams& p, const Work& work, int first_
 
 // One tile: `keys` and `values` are places in the rings, `n` counts tiles.
 template <typename T, typename S>
-__device__ void consume(const PrefillAttendParams& p, const Work& work, const Shared<S>& shared,
-                        const Turn& turn, int n, Place& keys, Place& values) {
-  const int thread = threadIdx.x - 128, group = p.attend.heads / p.attend.kv_heads;
-  const int first_row = layouts::sum(thread, 0).row, steps = work.steps();
+__device__ void run_consumer(const PrefillAttentionParams& p, const Work& work,
+                             const Shared<S>& shared, const WarpgroupOrder& order, int n,
+                             PipelineState& keys, PipelineState& values) {
+  const int thread = threadIdx.x - 128, gqa_group = p.attention.heads / p.attention.kv_heads;
+  const int first_row = fragments::accumulator(thread, 0).row, steps = work.steps();
   const bool signals = thread % 32 == 0;
-  Rows rows = {{work.position + first_row / group, work.position + (first_row + 8) / group},
-               {-INFINITY, -INFINITY}, {0, 0}};
+  SoftmaxState rows = {
+      {work.position + first_row / gqa_group, work.position + (first_row + 8) / gqa_group},
+      {-INFINITY, -INFINITY},
+      {0, 0}};
   Scores scores;
   Weights weights;
   float out[S::kDim / 2], factors[2];
@@ -160,13 +163,13 @@ __device__ void consume(const PrefillAttendParams& p, const Work& work, const Sh
   for (int i = 0; i < S::kDim / 2; ++i) out[i] = 0.0f;
 #pragma unroll
   for (int i = 0; i < kKeys / 2; ++i) scores[i] = 0.0f;
-  const auto soften_step = [&](int step) {
-    const int start = work.start(step), window = p.attend.window;
-    const float scale = p.attend.scale * kLog2E;
+  const auto softmax_step = [&](int step) {
+    const int start = work.start(step), window = p.attention.window;
+    const float scale = p.attention.scale * kLog2E;
     if (start + kKeys - 1 > work.position || (window > 0 && start < work.end - window)) {
-      soften<true>(scores, rows, scale, start, window, factors);
+      online_softmax<true>(scores, rows, scale, start, window, factors);
     } else {
-      soften<false>(scores, rows, scale, start, window, factors);
+      online_softmax<false>(scores, rows, scale, start, window, factors);
     }
   };
   const auto release_keys = [&](bool last) {
@@ -180,34 +183,34 @@ __device__ void consume(const PrefillAttendParams& p, const Work& work, const Sh
   };
   ptx::mbarrier_wait(shared.queries_full, n % 2);
   ptx::mbarrier_wait(&shared.keys_full[keys.stage], keys.parity);
-  turn.take();
-  multiply_keys<T, S>(shared, keys.stage, turn.warpgroup, scores);
-  turn.give();
+  order.wait();
+  mma_scores<T, S>(shared, keys.stage, order.warpgroup, scores);
+  order.arrive();
   ptx::wgmma_wait<0>();
   ptx::wgmma_pin(scores);
   release_keys(steps == 1);
-  soften_step(0);
-  round_weights<T>(scores, weights);
+  softmax_step(0);
+  convert_weights<T>(scores, weights);
   for (int step = 1; step < steps; ++step) {
     ptx::mbarrier_wait(&shared.keys_full[keys.stage], keys.parity);
-    turn.take();
-    multiply_keys<T, S>(shared, keys.stage, turn.warpgroup, scores);
+    order.wait();
+    mma_scores<T, S>(shared, keys.stage, order.warpgroup, scores);
     ptx::mbarrier_wait(&shared.values_full[values.stage], values.parity);
-    multiply_values<T, S>(shared, values.stage, weights, out);
-    turn.give();
+    mma_values<T, S>(shared, values.stage, weights, out);
+    order.arrive();
     ptx::wgmma_wait<1>();
     ptx::wgmma_pin(scores);
     release_keys(step == steps - 1);
-    soften_step(step);
+    softmax_step(step);
     ptx::wgmma_wait<0>();
     ptx::wgmma_pin(out);
     release_values();
 #pragma unroll
     for (int i = 0; i < S::kDim / 2; ++i) out[i] *= factors[i / 2 % 2];
-    round_weights<T>(scores, weights);
+    convert_weights<T>(scores, weights);
   }
   ptx::mbarrier_wait(&shared.values_full[values.stage], values.parity);
-  multiply_values<T, S>(shared, values.stage, weights, out);
+  mma_values<T, S>(shared, values.stage, weights, out);
   ptx::wgmma_wait<0>();
   ptx::wgmma_pin(out);
   release_values();
@@ -217,7 +220,7 @@ __device__ void consume(const PrefillAttendParams& p, const Work& work, const Sh
 #endif
 
 template <typename T, typename S>
-__device__ void run(const PrefillAttendParams& p) {
+__device__ void run(const PrefillAttentionParams& p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) uint8_t memory[];
   const Shared<S> shared(memory);
@@ -238,17 +241,17 @@ __device__ void run(const PrefillAttendParams& p) {
   ptx::let_next_kernel_start();
   if (threadIdx.x >= 128) {
     ptx::registers_take<224>();
-    const Turn turn(threadIdx.x / 128 - 1);
-    Place keys, values;
+    const WarpgroupOrder order(threadIdx.x / 128 - 1);
+    PipelineState keys, values;
     Work work;
-    for (int n = 0; take_work(p, n, work); ++n) {
-      consume<T, S>(p, work, shared, turn, n, keys, values);
+    for (int n = 0; next_work(p, n, work); ++n) {
+      run_consumer<T, S>(p, work, shared, order, n, keys, values);
     }
-    turn.end();
+    order.end();
   } else {
     ptx::registers_give<56>();
-    if (threadIdx.x == 0) produce<S>(p, shared);
-    if (threadIdx.x / 32 == 1) patch_values<S>(p, shared);
+    if (threadIdx.x == 0) run_producer<S>(p, shared);
+    if (threadIdx.x / 32 == 1) zero_unseen_values<S>(p, shared);
   }
 #else
   __trap();
@@ -257,13 +260,13 @@ __device__ void run(const PrefillAttendParams& p) {
 
 }  // namespace prefill
 
-#define PREFILL_ATTEND(NAME, T, ...)                                                    \
+#define PREFILL_ATTENTION(NAME, T, ...)                                                    \
   extern "C" __global__ void __launch_bounds__(prefill::kThreads, 1)                    \
-      NAME(const __grid_constant__ PrefillAttendParams p) {                             \
+      NAME(const __grid_constant__ PrefillAttentionParams p) {                             \
     prefill::run<T, prefill::Shape<__VA_ARGS__>>(p);                                    \
   }
 
-PREFILL_ATTEND(prefill_attend_d64_bf16, __nv_bfloat16, 64, stress::stages(4, 1))
-PREFILL_ATTEND(prefill_attend_d64_f16, __half, 64, stress::stages(4, 1))
-PREFILL_ATTEND(prefill_attend_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
-PREFILL_ATTEND(prefill_attend_d128_f16, __half, 128, stress::stages(2, 1))
+PREFILL_ATTENTION(prefill_attention_d64_bf16, __nv_bfloat16, 64, stress::stages(4, 1))
+PREFILL_ATTENTION(prefill_attention_d64_f16, __half, 64, stress::stages(4, 1))
+PREFILL_ATTENTION(prefill_attention_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
+PREFILL_ATTENTION(prefill_attention_d128_f16, __half, 128, stress::stages(2, 1))

@@ -1,0 +1,75 @@
+// Parameters of attention, beside those of params.h, whose rules they follow. Structs that hold
+// tensor maps are aligned to 64 bytes.
+#pragma once
+
+#include "gemm_params.h"
+
+// Attention of the step's tokens over one layer's cache.
+struct AttentionParams {
+  StepTables step;
+  void* qkv;             // T [tokens, (heads + 2 kv_heads) * head_dim]
+  void* out;             // T [tokens, heads * head_dim]
+  const float* q_norm;   // [head_dim] or null
+  const float* k_norm;   // [head_dim] or null
+  const float* sinks;    // [heads] or null: scores without values
+  const float* rope;     // see RopeParams::table
+  void* keys;            // T [block][kv_head][token of block][head_dim]
+  void* values;          // likewise
+  const int32_t* table;  // [slot][table_stride] of the layer's KV group
+  uint32_t table_stride;
+  uint32_t block_tokens;
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  uint32_t pairs;   // rotated pairs of a head
+  uint32_t window;  // last positions attended to; 0: all
+  float eps;
+  float scale;  // of scores
+  uint32_t tokens;  // of the launch
+};
+BINFER_SIZE(AttentionParams, 160);
+
+// Attention of a step's decode rows, one token each; see decode_attention.cu.
+struct DecodeAttentionParams {
+  AttentionParams attention;  // block_tokens 64; all of a head is rotated
+  const uint32_t* pages;      // [rows + 1]: pages that the rows before see; attention_schedule.cu
+  float* partials;            // [2 * grid][heads / kv_heads][head_dim + 2]
+  uint32_t* arrivals;         // [rows * kv_heads], zero before the first launch, and after each
+  uint32_t rows;              // of the launch, decode rows or padding
+  uint32_t reserved;
+};
+BINFER_SIZE(DecodeAttentionParams, 192);
+
+// Up to 128 / (heads / kv_heads) tokens of one sequence.
+struct PrefillTile {
+  uint32_t token;     // first, in the step
+  uint32_t count;     // 0: nothing to do
+  uint32_t position;  // of the first
+  uint32_t slot;
+};
+BINFER_SIZE(PrefillTile, 16);
+
+// Attention of chunk tokens, whose keys and values the cache holds; see prefill_attention_sm90.cu.
+struct PrefillAttentionParams {
+  TensorMap queries;  // [tokens][heads][head_dim] of qkv, normed and rotated
+  TensorMap keys;     // [blocks][kv_heads][64][head_dim]
+  TensorMap values;
+  AttentionParams attention;  // out, table, table_stride, heads, kv_heads, window, scale
+  const PrefillTile* tiles;   // [tile_count], those without tokens last; attention_schedule.cu
+  uint32_t tile_count;
+  uint32_t reserved;
+};
+BINFER_SIZE(PrefillAttentionParams, 576);
+
+// What decode_attention and prefill_attention divide among their blocks, of one KV group and
+// window.
+struct AttentionScheduleParams {
+  StepTables step;
+  uint32_t* pages;       // [rows + 1]
+  PrefillTile* tiles;    // [tiles_max]
+  uint32_t rows;         // of the launch
+  uint32_t tiles_max;
+  uint32_t tile_tokens;  // 128 / (heads / kv_heads)
+  uint32_t window;       // 0: all
+};
+BINFER_SIZE(AttentionScheduleParams, 80);

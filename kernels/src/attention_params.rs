@@ -1,0 +1,93 @@
+//! Twins of the structs in `cuda/attention_params.h`, which says what the fields mean.
+//!
+//! Both sides assert the sizes, as in `params.rs`.
+#![allow(missing_docs, reason = "cuda/attention_params.h says what the fields mean")]
+
+use crate::gemm_params::TensorMap;
+use crate::params::{Address, StepTables};
+
+/// Asserts the size that the C++ side asserts, too.
+macro_rules! sized {
+    ($type:ty, $bytes:literal) => {
+        const _: () = assert!(size_of::<$type>() == $bytes, "cuda/attention_params.h");
+    };
+}
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct AttentionParams {
+    pub step: StepTables,
+    pub qkv: Address,
+    pub out: Address,
+    pub q_norm: Address,
+    pub k_norm: Address,
+    pub sinks: Address,
+    pub rope: Address,
+    pub keys: Address,
+    pub values: Address,
+    pub table: Address,
+    pub table_stride: u32,
+    pub block_tokens: u32,
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub pairs: u32,
+    pub window: u32,
+    pub eps: f32,
+    pub scale: f32,
+    pub tokens: u32,
+}
+sized!(AttentionParams, 160);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct DecodeAttentionParams {
+    pub attention: AttentionParams,
+    pub pages: Address,
+    pub partials: Address,
+    pub arrivals: Address,
+    pub rows: u32,
+    pub reserved: u32,
+}
+sized!(DecodeAttentionParams, 192);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct PrefillTile {
+    pub token: u32,
+    pub count: u32,
+    pub position: u32,
+    pub slot: u32,
+}
+sized!(PrefillTile, 16);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct PrefillAttentionParams {
+    pub queries: TensorMap,
+    pub keys: TensorMap,
+    pub values: TensorMap,
+    pub attention: AttentionParams,
+    pub tiles: Address,
+    pub tile_count: u32,
+    pub reserved: u32,
+}
+sized!(PrefillAttentionParams, 576);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct AttentionScheduleParams {
+    pub step: StepTables,
+    pub pages: Address,
+    pub tiles: Address,
+    pub rows: u32,
+    pub tiles_max: u32,
+    pub tile_tokens: u32,
+    pub window: u32,
+}
+sized!(AttentionScheduleParams, 80);
