@@ -29,7 +29,7 @@ export BINFER_REQUIRE_GPU=1
 # What a way runs a test with. Of the portable image sanitizers see the kernels that no other has.
 command_of() {
     local way=$1 name=$2 sanitizer image=
-    [[ $name == *::narrow::* ]] && image=compute_80
+    [[ $name == *::stream_k_gemm::* ]] && image=compute_80
     sanitizer="env BINFER_SANITIZED=1 BINFER_KERNELS=$image"
     sanitizer+=" compute-sanitizer --tool $way --error-exitcode 99"
     sanitizer+=" --print-limit $reports_max --show-backtrace no"

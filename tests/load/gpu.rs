@@ -1,4 +1,4 @@
-//! On a GPU: decode steps out of recordings against single launches.
+//! On a GPU: decode steps out of CUDA graphs against single launches.
 //!
 //! Without a GPU the test says so and passes; with `BINFER_REQUIRE_GPU=1` it fails. It looks at the
 //! device's memory, so nobody else may use it meanwhile. `BINFER_LOAD_STEPS` makes it shorter.

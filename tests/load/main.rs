@@ -7,7 +7,7 @@
 //! | `pair` | two engines that are given the same plans |
 //! | `run` | the loop, and what must hold at its end |
 //! | `cpu` | some steps on the CPU, with other numbers of threads |
-//! | `gpu` | 200,000 steps on a GPU, with recordings and without |
+//! | `gpu` | 200,000 steps on a GPU, with CUDA graphs and without |
 //!
 //! In one process and without gRPC: a step costs its kernels and little else.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]

@@ -94,7 +94,7 @@ fn engine(source: &Source, mut backend: Box<dyn Backend>) -> Engine {
         slots: SlotTable::new((GROUP, EPOCH), limits, CONTEXT_MAX, block_tokens),
         progress: Arc::new(Progress::default()),
     });
-    engine.record().unwrap();
+    engine.capture_graphs().unwrap();
     engine
 }
 

@@ -183,20 +183,20 @@ impl Engine {
         forward::sample(batch, activations, &mut **backend, progress)
     }
 
-    /// Makes the recordings that the backend wants; before the first step.
-    pub fn record(&mut self) -> Result<(), BackendError> {
-        for rows in self.0.backend.recordings() {
-            let batch = self.0.backend.begin_recording(rows)?;
+    /// Captures the graphs that the backend wants; before the first step.
+    pub fn capture_graphs(&mut self) -> Result<(), BackendError> {
+        for rows in self.0.backend.graph_buckets() {
+            let batch = self.0.backend.begin_capture(rows)?;
             self.forward(&batch)?;
             self.sample(&batch)?;
-            self.0.backend.end_recording()?;
+            self.0.backend.end_capture()?;
         }
         Ok(())
     }
 
     /// Runs the step that the backend wants to have run before the first one; nothing comes of it.
-    pub fn rehearse(&mut self) -> Result<(), BackendError> {
-        let Some(batch) = self.0.backend.rehearsal().map(Arc::new) else { return Ok(()) };
+    pub fn warm_up(&mut self) -> Result<(), BackendError> {
+        let Some(batch) = self.0.backend.warmup().map(Arc::new) else { return Ok(()) };
         if self.begin(&batch)? == StepMode::Eager {
             self.sample(&batch)?;
         }

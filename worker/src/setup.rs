@@ -41,10 +41,10 @@ pub fn run(port: &EnginePort) -> Result<()> {
     port.told(work(port, &mut engine))
 }
 
-/// Makes recordings, says that the rank is ready, and runs steps.
+/// Captures CUDA graphs, says that the rank is ready, and runs steps.
 fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
-    engine.record()?;
-    engine.rehearse()?;
+    engine.capture_graphs()?;
+    engine.warm_up()?;
     let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
     port.send(up::Message::Ready(Ready { rank, memory, notes }));
     let mut steps = Steps::new(engine);
@@ -139,7 +139,7 @@ impl LoadedRank {
         Ok(Some(blocks))
     }
 
-    /// A rank that has its memory, ready to record and to work.
+    /// A rank that has its memory, ready to capture graphs and to work.
     fn into_engine(self, port: &EnginePort, blocks: Vec<u32>) -> Engine {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
         let identity = Identity {

@@ -214,11 +214,11 @@ pub trait Backend: Send {
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError>;
     /// RMSNorm and product for the batch's output rows, gathered over ranks.
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError>;
-    /// Takes the masks of the step under way, where its batch says `masked`: by rising output, those
+    /// Takes the token masks of the step under way, where its batch says `masked`: by rising output, those
     /// without one are unrestricted. Between `head` and `sample`; where the device does all
-    /// operations by itself, before `commit`, and it draws once it has them.
+    /// operations by itself, before `commit`, and it samples once it has them.
     fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError>;
-    /// Draws one token per output row and remembers it as its slot's last.
+    /// Samples one token per output row and remembers it as its slot's last.
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError>;
 
     /// Ends the step uploaded last: all of it is enqueued.
@@ -228,22 +228,22 @@ pub trait Backend: Send {
     /// Waits for a committed step and reads its outcome. Steps are collected in order.
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError>;
 
-    /// Which numbers of decode rows are worth a recording; none where there is nothing to gain.
-    fn recordings(&self) -> Vec<usize> {
+    /// Which numbers of decode rows are worth a CUDA graph; none where there is nothing to gain.
+    fn graph_buckets(&self) -> Vec<usize> {
         Vec::new()
     }
-    /// What follows, up to [`Self::end_recording`], is not run but recorded: the operations of a
+    /// What follows, up to [`Self::end_capture`], is captured instead of run: the operations of a
     /// step of so many decode rows, whose batch this returns.
-    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
-        let cause = format!("a step of {rows} rows: this device has no recordings");
-        Err(BackendError::Args { operation: "record", cause })
+    fn begin_capture(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+        let cause = format!("a step of {rows} rows: this device has no graphs");
+        Err(BackendError::Args { operation: "capture", cause })
     }
-    /// Keeps the recording for steps of its shape.
-    fn end_recording(&mut self) -> Result<(), BackendError> {
+    /// Keeps the graph for steps of its shape.
+    fn end_capture(&mut self) -> Result<(), BackendError> {
         Ok(())
     }
     /// A step worth running before the first one; none where there is nothing to gain.
-    fn rehearsal(&self) -> Option<Batch> {
+    fn warmup(&self) -> Option<Batch> {
         None
     }
     /// Notes the time at which all that was enqueued before is over, as the step's next stamp.
@@ -262,7 +262,7 @@ pub trait Backend: Send {
     fn report(&mut self) -> String {
         String::new()
     }
-    /// What is slower than it need be, for people; after recordings were made.
+    /// What is slower than it need be, for people; after graphs were captured.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }

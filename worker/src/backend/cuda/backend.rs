@@ -247,11 +247,11 @@ impl Backend for CudaBackend {
         measure_peaks(&self.device, self.gemms.blas()).map(Some)
     }
 
-    fn recordings(&self) -> Vec<usize> {
+    fn graph_buckets(&self) -> Vec<usize> {
         self.graphs.wanted()
     }
 
-    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+    fn begin_capture(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
         let batch = Arc::new(placeholder_batch(rows, self.steps.plan.blocks_per_slot.len()));
         let shape = LaunchShape::of_bucket(to_u32(rows));
         self.steps.begin_captured(Arc::clone(&batch), shape);
@@ -261,14 +261,14 @@ impl Backend for CudaBackend {
     }
 
     /// The first time, all gemms are known.
-    fn end_recording(&mut self) -> Result<(), BackendError> {
+    fn end_capture(&mut self) -> Result<(), BackendError> {
         self.launch_finish()?;
         self.graphs.end(&self.device, &mut self.ledger, self.steps.stamps())?;
         let scratch = self.memory.arena.address();
         self.gemms.prepare_library(&self.device, &mut self.ledger, scratch)
     }
 
-    fn rehearsal(&self) -> Option<Batch> {
+    fn warmup(&self) -> Option<Batch> {
         warmup(&self.steps.plan)
     }
 

@@ -152,19 +152,19 @@ impl Backend for Timed {
         Ok(output)
     }
 
-    fn recordings(&self) -> Vec<usize> {
-        self.inner.recordings()
+    fn graph_buckets(&self) -> Vec<usize> {
+        self.inner.graph_buckets()
     }
 
-    fn begin_recording(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
+    fn begin_capture(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
         self.begin();
         self.recording = Some(rows);
-        self.inner.begin_recording(rows)
+        self.inner.begin_capture(rows)
     }
 
-    fn end_recording(&mut self) -> Result<(), BackendError> {
+    fn end_capture(&mut self) -> Result<(), BackendError> {
         self.end()?;
-        self.inner.end_recording()?;
+        self.inner.end_capture()?;
         self.leave();
         if let Some(rows) = self.recording.take() {
             self.recorded.insert(rows, Arc::new(std::mem::take(&mut self.operations)));

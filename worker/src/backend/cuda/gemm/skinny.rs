@@ -3,8 +3,8 @@
 //! Tensor maps are made for each launch: that takes a microsecond, and CUDA graphs keep them. A norm
 //! between two such gemms of few tokens may be shared out among them (`cuda/skinny_gemm_epilogue.cuh`).
 
-use binfer_kernels::gemm_params::{SkinnyGemmParams, TensorMap};
 use binfer_kernels::gemm::Epilogue;
+use binfer_kernels::gemm_params::{SkinnyGemmParams, TensorMap};
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::{
     FUSED_NORM_M_MAX, ROW_PARTIALS_MAX, SKINNY_GEMM_KERNELS, SkinnyGemmConfig,

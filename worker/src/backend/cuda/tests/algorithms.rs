@@ -1,7 +1,7 @@
 //! A sweep, not a test: which of cuBLASLt's algorithms beat its own first choice on this card.
 //!
 //! Prints rows for `algorithms.rs`: `BINFER_SWEEP=1 cargo test -p binfer-worker faster_algorithms --
-//! --nocapture`, a minute on a GPU. Products run out of a graph over weights that do not fit into the cache.
+//! --nocapture`, a minute on a GPU. Gemms run out of a graph over weights that do not fit into the cache.
 
 use std::time::Instant;
 
@@ -30,8 +30,8 @@ const TOKENS: [u32; 9] = [320, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192];
 /// What weights lie in, and activations and sums.
 const WEIGHT_BYTES: usize = 1 << 30;
 const OTHER_BYTES: usize = 1 << 30;
-/// Products of a graph, and its replays: the first ones are not counted.
-const PRODUCTS: usize = 8;
+/// Gemms of a graph, and its launches: the first ones are not counted.
+const GEMMS: usize = 8;
 const REPLAYS: usize = 7;
 /// A row must be so much faster.
 const GAIN_MIN: f64 = 1.03;
@@ -56,14 +56,14 @@ impl Bench {
         Self { backend, weights, x, out }
     }
 
-    /// Microseconds of a product.
+    /// Microseconds of a gemm.
     fn time(&mut self, shape: MatmulShape) -> f64 {
         let CudaBackend { gemms, device, .. } = &mut self.backend;
         let (blas, stream) = (gemms.blas(), &device.stream);
         let bytes = 2 * shape.n as usize * shape.k as usize;
         let capture = Capture::begin(stream, CaptureMode::Relaxed).unwrap();
-        for product in 0..PRODUCTS {
-            let weight = self.weights.address() + (product * bytes % (WEIGHT_BYTES - bytes)) as u64;
+        for index in 0..GEMMS {
+            let weight = self.weights.address() + (index * bytes % (WEIGHT_BYTES - bytes)) as u64;
             let weight = weight.next_multiple_of(256);
             let (m, x, out) = (shape.m, self.x.address(), self.out.address());
             blas.matmul(shape, Operands { m, x, weight, out }, stream).unwrap();
@@ -75,7 +75,7 @@ impl Bench {
                 let began = Instant::now();
                 graph.launch(stream).unwrap();
                 stream.synchronize().unwrap();
-                began.elapsed().as_secs_f64() * 1e6 / PRODUCTS as f64
+                began.elapsed().as_secs_f64() * 1e6 / GEMMS as f64
             })
             .skip(2)
             .collect();

@@ -1,5 +1,5 @@
-//! Both ends of a model: rows of the embedding, logits of the head and what is drawn from them, of any
-//! number of rows. Deliberately absent: all kinds of drawing, see `drawing.rs`.
+//! Both ends of a model: rows of the embedding, logits of the head and what is sampled from them, of any
+//! number of rows. Deliberately absent: all kinds of sampling, see `sampling.rs`.
 
 use std::sync::Arc;
 
@@ -121,7 +121,7 @@ fn check_head(rig: &mut Rig, outputs: usize, (cols, vocab): (usize, usize)) {
 }
 
 #[test]
-fn any_number_of_rows_draws_what_the_cpu_draws() {
+fn any_number_of_rows_samples_what_the_cpu_samples() {
     let samplings = [
         Sampling::GREEDY,
         Sampling { temperature: 0.7, ..Sampling::GREEDY },

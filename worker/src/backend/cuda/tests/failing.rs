@@ -33,7 +33,7 @@ fn step(rows: &[(u32, usize, usize)], tokens: &[Vec<Token>]) -> Batch {
     batch
 }
 
-/// One token of each row, as drawn by the step before.
+/// One token of each row, as sampled by the step before.
 fn next(rows: &[(u32, usize, usize)]) -> Batch {
     let mut batch = step(rows, &vec![vec![0]; rows.len()]);
     batch.tokens = rows.iter().map(|row| TokenInput::LastSample(SlotId(row.0))).collect();

@@ -49,7 +49,7 @@ fn tiny_checkpoints_are_as_near_as_bfloat16_can_be() {
         let Some(settings) = settings(Half::Bf16) else { return };
         let text = std::fs::read_to_string(fixture(name).join("golden.json")).unwrap();
         let golden: Value = serde_json::from_str(&text).unwrap();
-        // Of a recording the frequencies are fixed.
+        // Of a CUDA graph the frequencies are fixed.
         let mut tiny = Tiny::new(CudaSettings { graphs: false, ..settings }, What::Fixture(name));
         for (index, case) in golden["prompts"].as_array().unwrap().iter().enumerate() {
             let tokens: Vec<Token> = serde_json::from_value(case["prompt_ids"].clone()).unwrap();

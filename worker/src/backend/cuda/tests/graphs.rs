@@ -1,4 +1,4 @@
-//! A model's steps out of recordings have the bits of those that are launched kernel by kernel.
+//! A model's steps out of CUDA graphs have the bits of those that are launched kernel by kernel.
 
 use super::tiny::{SLOTS, Tiny, decode, models, prompts};
 use super::{is_sanitized, same_bits, settings};
@@ -19,7 +19,7 @@ fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
         let Some(settings) = settings(half) else { return };
         let mut graphs = Tiny::new(settings.clone(), what);
         let mut single = Tiny::new(CudaSettings { graphs: false, ..settings }, what);
-        let buckets = graphs.backend.recordings();
+        let buckets = graphs.backend.graph_buckets();
         let all = buckets.len() == 25 && buckets.last() == Some(&SLOTS);
         assert!(all || is_sanitized(), "{buckets:?}");
         for bucket in buckets {
@@ -30,15 +30,15 @@ fn every_bucket_has_the_bits_of_single_launches_whatever_part_of_it_is_real() {
                 let name = |step| format!("{half:?} {what:?}: {rows} of {bucket}, step {step}");
                 for tiny in [&mut graphs, &mut single] {
                     let (_, outcome, _) = tiny.step(prompts(rows));
-                    assert!(outcome.sampled.iter().all(|drawn| drawn.finite), "{}", name(0));
+                    assert!(outcome.sampled.iter().all(|sampled| sampled.finite), "{}", name(0));
                 }
                 for step in 1..if is_sanitized() { 3 } else { 4 } {
-                    let (begun, recorded, logits) = graphs.step(decode(rows, step));
-                    assert_eq!(begun, StepMode::Graph, "{}", name(step));
-                    let (begun, launched, expected) = single.step(decode(rows, step));
-                    assert_eq!(begun, StepMode::Eager, "{}", name(step));
+                    let (mode, replayed, logits) = graphs.step(decode(rows, step));
+                    assert_eq!(mode, StepMode::Graph, "{}", name(step));
+                    let (mode, launched, expected) = single.step(decode(rows, step));
+                    assert_eq!(mode, StepMode::Eager, "{}", name(step));
                     same_bits(&logits, &expected, &name(step));
-                    assert_eq!(recorded, launched, "{}", name(step));
+                    assert_eq!(replayed, launched, "{}", name(step));
                 }
             }
         }

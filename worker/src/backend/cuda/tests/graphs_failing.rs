@@ -12,23 +12,23 @@ use crate::batch::{Batch, TokenInput};
 const ROWS: usize = 3;
 
 #[test]
-fn a_recording_that_fails_is_dropped_and_steps_go_on() {
+fn a_capture_that_fails_is_dropped_and_steps_go_on() {
     let Some(settings) = settings(Half::Bf16) else { return };
     let mut tiny = Tiny::new(settings, What::Published(64));
     tiny.step(prompts(ROWS));
     // The same step again and again: no input is what the one before drew.
     let step = || Batch { tokens: vec![TokenInput::Known(7); ROWS], ..decode(ROWS, 1) };
     let (_, _, want) = tiny.step(step());
-    tiny.backend.begin_recording(ROWS).unwrap();
+    tiny.backend.begin_capture(ROWS).unwrap();
     let taken = DeviceBuffer::new(1 << 20);
     assert!(taken.is_err(), "memory can be taken while this thread records");
-    assert!(tiny.backend.end_recording().is_err(), "a recording that failed is kept");
+    assert!(tiny.backend.end_capture().is_err(), "a capture that failed is kept");
     for _ in 0..2 {
-        let (begun, _, got) = tiny.step(step());
-        assert_eq!(begun, StepMode::Graph);
-        same_bits(&got, &want, "after a recording");
+        let (mode, _, got) = tiny.step(step());
+        assert_eq!(mode, StepMode::Graph);
+        same_bits(&got, &want, "after a capture");
         // Nobody ends this one.
-        tiny.backend.begin_recording(ROWS).unwrap();
+        tiny.backend.begin_capture(ROWS).unwrap();
     }
 }
 
@@ -52,16 +52,16 @@ fn a_step_that_the_ring_has_no_room_for_is_refused() {
 }
 
 #[test]
-fn a_rehearsal_leaves_nothing_that_later_steps_see() {
+fn a_warmup_leaves_nothing_that_later_steps_see() {
     for (half, what) in models() {
         let Some(settings) = settings(half) else { return };
-        let [mut rehearsed, mut other] = [0, 1].map(|_| Tiny::new(settings.clone(), what));
-        let rehearsal = rehearsed.backend.rehearsal().unwrap();
-        let (begun, outcome, _) = rehearsed.step(rehearsal);
-        assert_eq!((begun, outcome.sampled.len()), (StepMode::Eager, 1));
+        let [mut warmed, mut other] = [0, 1].map(|_| Tiny::new(settings.clone(), what));
+        let warmup = warmed.backend.warmup().unwrap();
+        let (mode, outcome, _) = warmed.step(warmup);
+        assert_eq!((mode, outcome.sampled.len()), (StepMode::Eager, 1));
         assert!(outcome.sampled[0].finite, "{half:?} {what:?}");
         for step in 0..3 {
-            let [got, want] = [&mut rehearsed, &mut other]
+            let [got, want] = [&mut warmed, &mut other]
                 .map(|tiny| tiny.step(if step == 0 { prompts(ROWS) } else { decode(ROWS, step) }));
             assert_eq!((got.0, &got.1), (want.0, &want.1), "{half:?} {what:?}, step {step}");
             same_bits(&got.2, &want.2, &format!("{half:?} {what:?}, step {step}"));

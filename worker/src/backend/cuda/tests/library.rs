@@ -1,6 +1,6 @@
 //! What the library stores is stored, though `initcheck` does not see it.
 //!
-//! A product writes rows that nobody wrote before, and a kernel of ours reads them, in both tests. Who
+//! A gemm writes rows that nobody wrote before, and a kernel of ours reads them, in both tests. Who
 //! wrote them is the only difference, and the sums are as near to their oracle. So what the tool
 //! reports in one of the tests and not in the other it reports of the library's stores:
 //! `tests/gpu/known.txt`.
@@ -19,7 +19,7 @@ const OUTS: usize = 128;
 const READ: usize = 1;
 const LAST: usize = 3;
 
-/// A product and its reader; whether the library took part.
+/// A gemm and its reader; whether the library took part.
 fn write_and_read(aligned: bool) -> Option<bool> {
     let mut rig = Rig::new(Half::Bf16, 1)?;
     let (norm, weight) = (rig.weight(DType::F32, 1, COLS), rig.weight(DType::BF16, OUTS, COLS));
@@ -58,7 +58,8 @@ fn write_and_read(aligned: bool) -> Option<bool> {
     rig.backend.linear_out(&args).unwrap();
     rig.outcome();
     let names = rig.backend.launched();
-    let is_ours = |name: &&str| name.starts_with("product") || name.starts_with("narrow_product");
+    let is_ours =
+        |name: &&str| ["gemm_reference", "stream_k_gemm"].iter().any(|ours| name.starts_with(ours));
     assert!(names.iter().any(is_ours), "{names:?}");
     let row = |x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], 1e-5), &weight.rows);
     let want: Vec<_> = x.chunks(COLS).flat_map(row).collect();

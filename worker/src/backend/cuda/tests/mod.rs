@@ -7,20 +7,20 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
 
 mod algorithms;
-mod attend;
+mod attention;
 mod choices;
-mod drawing;
 mod ends;
 mod failing;
+mod gemms;
 mod goldens;
 mod graphs;
 mod graphs_failing;
-mod head;
 mod library;
-mod masks;
-mod products;
-mod rank_drawing;
+mod lm_head;
+mod rank_sampling;
 mod ranks;
+mod sampling;
+mod token_masks;
 
 mod stream_k_gemm;
 mod stress;
@@ -52,7 +52,7 @@ const HALVES: [Half; 2] = [Half::Bf16, Half::F16];
 const TOKENS: [usize; 20] =
     [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257];
 
-/// Of these, what a sanitizer has time for: one for each kernel of products.
+/// Of these, what a sanitizer has time for: one for each kernel of gemms.
 const SANITIZED_TOKENS: [usize; 9] = [1, 9, 17, 33, 65, 127, 129, 255, 257];
 
 fn numbers_of_tokens() -> impl Iterator<Item = usize> {

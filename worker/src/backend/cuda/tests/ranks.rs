@@ -1,5 +1,5 @@
 //! Several ranks as processes on one card: sums, gathered logits and whole models, out of
-//! recordings, against transformers in single precision.
+//! CUDA graphs, against transformers in single precision.
 //!
 //! Each rank is this test binary again, told by its environment which test it plays a part in. NCCL
 //! takes each for a host of its own; an all-reduce then takes milliseconds, so models are tiny.
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::goldens::{bound, feed};
 use super::tiny::{Tiny, What, fixture, table};
-use super::{Half, Piece, TOKENS, batch, is_sanitized, output, rank_drawing, settings};
+use super::{Half, Piece, TOKENS, batch, is_sanitized, output, rank_sampling, settings};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::cuda::CudaSettings;
 use crate::backend::{Backend, StepMode};
@@ -23,7 +23,7 @@ use crate::batch::TokenInput;
 const ROLE: &str = "BINFER_TEST_RANK";
 /// What a rank's lines for its parent begin with; the test harness writes others.
 const MARK: &str = "rank says ";
-/// Tokens drawn after a prompt.
+/// Tokens sampled after a prompt.
 const DRAWN: usize = 24;
 /// Rows that decode together.
 const ROWS: usize = 3;
@@ -72,7 +72,7 @@ fn a_rank_plays_its_part() {
     if name.is_empty() {
         return wait_for_end();
     }
-    rank_drawing::check(&mut tiny, &name);
+    rank_sampling::check(&mut tiny, &name);
     let text = std::fs::read_to_string(fixture(&name).join("golden.json")).unwrap();
     let golden: Value = serde_json::from_str(&text).unwrap();
     for (slot, case) in golden["prompts"].as_array().unwrap().iter().enumerate() {
@@ -121,8 +121,8 @@ fn check_case(tiny: &mut Tiny, name: &str, slot: usize, case: &Value) {
         let piece = Piece { slot: slot as u32, start, tokens: vec![*fed], table: table(slot) };
         let mut step = batch(&[piece]);
         step.outputs = vec![output(slot as u32, 0, start as u32 + 1)];
-        let (begun, outcome, _) = tiny.step(step);
-        assert_eq!(begun, StepMode::Graph);
+        let (mode, outcome, _) = tiny.step(step);
+        assert_eq!(mode, StepMode::Graph);
         // Both of the two best logits may be off.
         if gaps[index + 1] > 2.0 * bound(name) * largest {
             clear += 1;
@@ -133,7 +133,7 @@ fn check_case(tiny: &mut Tiny, name: &str, slot: usize, case: &Value) {
     assert!(clear > 0, "{name}: no token is clear");
 }
 
-/// Several rows draw, each going on from what it drew.
+/// Several rows sample, each going on from what it sampled.
 fn draw_together(tiny: &mut Tiny) {
     for step in 0..DRAWN {
         let piece = |slot: usize| Piece {
@@ -149,10 +149,10 @@ fn draw_together(tiny: &mut Tiny) {
         }
         batch.outputs = (0..ROWS).map(|slot| output(slot as u32, slot, step as u32 + 1)).collect();
         batch.outputs.iter_mut().for_each(|output| output.sampling.temperature = 1.0);
-        let (begun, outcome, _) = tiny.step(batch);
-        assert_eq!(begun, StepMode::Graph);
+        let (mode, outcome, _) = tiny.step(batch);
+        assert_eq!(mode, StepMode::Graph);
         assert!(outcome.sampled.iter().all(|sampled| sampled.finite));
-        say(&format!("drawn {:?} digest {:x}", outcome.sampled, outcome.digest));
+        say(&format!("sampled {:?} digest {:x}", outcome.sampled, outcome.digest));
     }
 }
 

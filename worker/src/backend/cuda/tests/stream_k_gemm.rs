@@ -1,5 +1,5 @@
-//! Narrow products, on images that have them: tiles that blocks share, rings that run on from tile to
-//! tile, and tokens that do not see each other. All their ways out are in `products.rs`, too.
+//! Stream-K gemms, on images that have them: tiles that blocks share, rings that run on from tile to
+//! tile, and tokens that do not see each other. All their ways out are in `gemms.rs`, too.
 
 use binfer_kernels::Target;
 use binfer_shard::DType;
@@ -11,18 +11,18 @@ use crate::backend::args::{Kind, LinearOutArgs, Tensor};
 /// Inputs and rows: a short row; tiles of many chunks, each block's first; more tiles than blocks.
 const SHAPES: [(usize, usize); 3] = [(8, 3), (2056, 77), (328, 20_001)];
 
-/// A rig with these products; none where the image has others, which is said.
+/// A rig with these gemms; none where the image has others, which is said.
 fn rig(half: Half, seed: u64) -> Option<Rig> {
     let rig = Rig::new(half, seed)?;
     let target = rig.backend.device.target;
     if target == Target::Sm90a {
-        eprintln!("skipped: {} has no narrow products", target.name());
+        eprintln!("skipped: {} has no stream-K gemms", target.name());
         return None;
     }
     Some(rig)
 }
 
-/// `x` times the weight, added to zeros, by a narrow product.
+/// `x` times the weight, added to zeros, by a stream-K gemm.
 fn multiply(rig: &mut Rig, (x, weight, out): (Tensor, &Known, Tensor)) -> Vec<f32> {
     rig.write(out, &vec![0.0; out.len()]);
     rig.upload(x.rows, true);
@@ -31,14 +31,14 @@ fn multiply(rig: &mut Rig, (x, weight, out): (Tensor, &Known, Tensor)) -> Vec<f3
     let args = LinearOutArgs { x, weight, bias: None, residual, out, next: None };
     rig.backend.linear_out(&args).unwrap();
     let names = rig.backend.launched();
-    assert!(names.iter().any(|name| name.starts_with("narrow_product")), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("stream_k_gemm")), "{names:?}");
     let got = rig.read(out);
     rig.outcome();
     got
 }
 
 #[test]
-fn tokens_do_not_see_each_other_and_products_equal_their_oracle() {
+fn tokens_do_not_see_each_other_and_gemms_equal_their_oracle() {
     let shapes = if is_sanitized() { &SHAPES[..2] } else { &SHAPES[..] };
     for (half, (cols, rows)) in HALVES.into_iter().flat_map(|h| shapes.iter().map(move |s| (h, *s)))
     {

@@ -1,12 +1,14 @@
 //! Bad timing changes no bit: neither with dependent launch nor within a pipeline.
 //!
-//! Each test compares the image as it is with the stressed one, whose kernels start early, work late,
-//! have the shortest rings and sleep at random (`kernels/cuda/stress.cuh`), if the build has it.
+//! Each test compares the image as it is with the stressed one, whose kernels start early, work
+//! late, have the shortest rings and sleep at random (`kernels/cuda/stress.cuh`), if the build has
+//! it.
 
+use binfer_kernels::gemm::Epilogue;
 use binfer_shard::DType;
 use binfer_shard::spec::Act;
 
-use super::attend::{Feeding, Shape};
+use super::attention::{Feeding, Shape};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, plan, same_bits, settings};
 use crate::backend::Backend;
@@ -61,22 +63,17 @@ fn both(half: Half, name: &str, case: impl Fn(&mut Rig) -> Vec<f32>) {
     }
 }
 
-/// What becomes of a product's sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    Store,
-    Glu,
-    Add,
-}
-
-/// A product of so many tokens into so many outputs, again and again.
-fn product(rig: &mut Rig, (tokens, outs): (usize, usize), then: Then) -> Vec<f32> {
+/// A gemm of so many tokens into so many outputs, again and again.
+fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Vec<f32> {
     let cols = 4096;
-    let rows = if then == Then::Glu { 2 * outs } else { outs };
+    let rows = if epilogue == Epilogue::Glu { 2 * outs } else { outs };
     let norm = rig.weight(DType::F32, 1, cols).weight;
     let weight = rig.weight(DType::BF16, rows, cols).weight;
-    let (in_kind, out_kind) =
-        if then == Then::Add { (Kind::Inner, Kind::Sum) } else { (Kind::Sum, Kind::Inner) };
+    let (in_kind, out_kind) = if epilogue == Epilogue::AddF32 {
+        (Kind::Inner, Kind::Sum)
+    } else {
+        (Kind::Sum, Kind::Inner)
+    };
     let shapes = [(tokens, cols, in_kind), (tokens, outs, Kind::Sum), (tokens, outs, out_kind)];
     let (at, arena) = rig.place(&shapes, true);
     rig.allocate(&super::MemoryPlan { hidden: cols, wide: 2 * outs, ..plan(arena) });
@@ -86,11 +83,11 @@ fn product(rig: &mut Rig, (tokens, outs): (usize, usize), then: Then) -> Vec<f32
     let mut run = || {
         rig.upload(tokens, true);
         let (x, out, bias) = (at[0], at[2], None);
-        if then == Then::Add {
+        if epilogue == Epilogue::AddF32 {
             let args = LinearOutArgs { x, weight, bias, residual: at[1], out, next: None };
             rig.backend.linear_out(&args).unwrap();
         } else {
-            let glu = (then == Then::Glu).then_some(Act::Silu);
+            let glu = (epilogue == Epilogue::Glu).then_some(Act::Silu);
             let args = NormLinearArgs { x, norm, eps: 1e-6, weight, bias, glu, out };
             rig.backend.norm_linear(&args).unwrap();
         }
@@ -99,19 +96,19 @@ fn product(rig: &mut Rig, (tokens, outs): (usize, usize), then: Then) -> Vec<f32
         got
     };
     let first = run();
-    (1..REPEATS).for_each(|_| same_bits(&first, &run(), &format!("{tokens} tokens, {then:?}")));
+    (1..REPEATS).for_each(|_| same_bits(&first, &run(), &format!("{tokens} tokens, {epilogue:?}")));
     first
 }
 
 #[test]
-fn products_bear_short_rings_and_pauses() {
-    let thens = [Then::Store, Then::Glu, Then::Add].into_iter().cycle();
-    for (tokens, then) in [1, 8, 16, 32, 64, 96, 128, 192, 256].into_iter().zip(thens) {
-        let name = format!("{tokens} tokens, {then:?}");
-        both(Half::Bf16, &name, |rig| product(rig, (tokens, 1024), then));
+fn gemms_bear_short_rings_and_pauses() {
+    let epilogues = [Epilogue::Store, Epilogue::Glu, Epilogue::AddF32].into_iter().cycle();
+    for (tokens, epilogue) in [1, 8, 16, 32, 64, 96, 128, 192, 256].into_iter().zip(epilogues) {
+        let name = format!("{tokens} tokens, {epilogue:?}");
+        both(Half::Bf16, &name, |rig| gemm(rig, (tokens, 1024), epilogue));
     }
     // Enough outputs for a tile of all tokens.
-    both(Half::Bf16, "129 tokens", |rig| product(rig, (129, 8456), Then::Store));
+    both(Half::Bf16, "129 tokens", |rig| gemm(rig, (129, 8456), Epilogue::Store));
 }
 
 #[test]

@@ -115,11 +115,11 @@ impl Tiny {
             backend.graphs.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
         }
         let mut tiny = Self { backend, model, what, activations };
-        for rows in tiny.backend.recordings() {
-            let batch = tiny.backend.begin_recording(rows).unwrap();
+        for rows in tiny.backend.graph_buckets() {
+            let batch = tiny.backend.begin_capture(rows).unwrap();
             tiny.forward(&batch);
             tiny.sample(&batch);
-            tiny.backend.end_recording().unwrap();
+            tiny.backend.end_capture().unwrap();
         }
         tiny
     }
@@ -144,34 +144,34 @@ impl Tiny {
         self.step_with(batch, |_, _| ())
     }
 
-    /// The same with something to do once all before drawing is enqueued.
+    /// The same with something to do once all before sampling is enqueued.
     pub(super) fn step_with(
         &mut self,
         batch: Batch,
-        before_drawing: impl FnOnce(&mut CudaBackend, StepMode),
+        before_sampling: impl FnOnce(&mut CudaBackend, StepMode),
     ) -> (StepMode, StepOutput, Vec<f32>) {
         let logits = self.activations.logits.with_rows(batch.outputs.len());
-        let (begun, outcome) = self.draw(batch, before_drawing);
-        (begun, outcome, self.backend.read(logits).unwrap())
+        let (mode, outcome) = self.run(batch, before_sampling);
+        (mode, outcome, self.backend.read(logits).unwrap())
     }
 
     /// The same without its logits, which are not there where no output wants them.
-    pub(super) fn draw(
+    pub(super) fn run(
         &mut self,
         batch: Batch,
-        before_drawing: impl FnOnce(&mut CudaBackend, StepMode),
+        before_sampling: impl FnOnce(&mut CudaBackend, StepMode),
     ) -> (StepMode, StepOutput) {
         let batch = Arc::new(batch);
-        let begun = self.backend.upload(Arc::clone(&batch)).unwrap();
-        if begun == StepMode::Eager {
+        let mode = self.backend.upload(Arc::clone(&batch)).unwrap();
+        if mode == StepMode::Eager {
             self.forward(&batch);
         }
-        before_drawing(&mut self.backend, begun);
-        if begun == StepMode::Eager {
+        before_sampling(&mut self.backend, mode);
+        if mode == StepMode::Eager {
             self.sample(&batch);
         }
         let ticket = self.backend.commit().unwrap();
-        (begun, self.backend.collect(ticket).unwrap())
+        (mode, self.backend.collect(ticket).unwrap())
     }
 }
 
@@ -204,7 +204,7 @@ pub(super) fn prompts(rows: usize) -> Batch {
     batch
 }
 
-/// The `step`-th token after the prompt of each slot, drawn on the device.
+/// The `step`-th token after the prompt of each slot, sampled on the device.
 pub(super) fn decode(rows: usize, step: usize) -> Batch {
     let start = |slot: usize| prompt_len(slot) + step - 1;
     let piece = |slot: usize| Piece {

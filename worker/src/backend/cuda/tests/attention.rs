@@ -173,7 +173,7 @@ impl Feeding {
         Self { shape, repeats: 2, compared: 1, vectors, tables, qkv, done: vec![0; sequences], at }
     }
 
-    /// Feeds `counts` tokens of each sequence, compares, and returns what came out; decode rows draw
+    /// Feeds `counts` tokens of each sequence, compares, and returns what came out; decode rows sample
     /// a token each.
     pub(super) fn step(&mut self, rig: &mut Rig, counts: &[usize], what: &str) -> Vec<f32> {
         let (width, mut fed, mut pieces) = (self.shape.qkv(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What several ranks draw with penalties, biases and logprobs: what the CPU draws from the same
+//! What several ranks sample with penalties, biases and logprobs: what the CPU samples from the same
 //! logits, which are one rank's but for rounding.
 
 use binfer_proto::{Bias, Sampling, SlotId, Token};
@@ -11,7 +11,7 @@ use crate::backend::Sampled;
 use crate::backend::cpu::sample::{Row, Sampler};
 use crate::batch::{Batch, SlotTokens};
 
-/// Slots that nothing was drawn in.
+/// Slots that nothing was sampled in.
 const FIRST_SLOT: usize = 200;
 const STEPS: usize = 8;
 /// Every kind of adjustment, greedy and at a temperature; the last row has none.
@@ -62,7 +62,7 @@ fn step(histories: &[Vec<Token>], begins: bool) -> Batch {
     batch
 }
 
-/// Runs a step and has the CPU draw from its logits, too.
+/// Runs a step and has the CPU sample from its logits, too.
 fn run(tiny: &mut Tiny, cpu: &mut Sampler, batch: Batch) -> (Vec<Sampled>, Vec<f32>) {
     batch.begun.iter().for_each(|tokens| cpu.begin(tokens));
     let outputs = batch.outputs.clone();
@@ -89,7 +89,7 @@ pub(super) fn check(tiny: &mut Tiny, name: &str) {
         (0..ROWS.len()).map(|row| vec![7 + row as Token]).collect();
     let [mut ranks, mut one] = [0, 1].map(|_| Sampler::new(SLOTS, tiny.vocab()));
     for index in 0..STEPS {
-        let (drawn, logits) = run(tiny, &mut ranks, step(&histories, index == 0));
+        let (sampled, logits) = run(tiny, &mut ranks, step(&histories, index == 0));
         let (_, expected) = run(&mut alone, &mut one, step(&histories, true));
         let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let differences = logits.iter().zip(&expected).map(|(got, want)| (got - want).abs());
@@ -99,7 +99,7 @@ pub(super) fn check(tiny: &mut Tiny, name: &str) {
             "{name}, step {index}: {error} where {} is allowed",
             bound(name)
         );
-        for (history, sampled) in histories.iter_mut().zip(drawn) {
+        for (history, sampled) in histories.iter_mut().zip(sampled) {
             history.push(sampled.token);
         }
     }

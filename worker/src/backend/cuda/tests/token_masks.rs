@@ -1,4 +1,4 @@
-//! Masked rows draw what the CPU draws, out of recordings too, and only once their masks have come.
+//! Masked rows sample what the CPU samples, out of CUDA graphs too, and only once their masks have come.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use binfer_proto::{Mask, Sampling, Token};
 
-use super::drawing::{VOCABS, any_row, pick};
+use super::sampling::{VOCABS, any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, batch, is_sanitized, piece, plan, settings};
 use crate::backend::args::{Kind, SampleArgs};
@@ -35,8 +35,8 @@ fn any_masks(random: &mut Random, outputs: usize, vocab: usize) -> Vec<Mask> {
     masked.into_iter().map(|output| any_mask(random, output, vocab)).collect()
 }
 
-/// What the CPU draws is what the device drew, logprobs included.
-fn assert_drawn(
+/// What the CPU samples is what the device sampled, logprobs included.
+fn assert_sampled(
     cpu: &mut Sampler,
     (outputs, logits): (&[BatchOutput], &[f32]),
     masks: &[Mask],
@@ -59,7 +59,7 @@ fn assert_drawn(
 }
 
 #[test]
-fn masked_rows_of_any_kind_draw_what_the_cpu_draws() {
+fn masked_rows_of_any_kind_sample_what_the_cpu_samples() {
     let (row_count, vocabs) = if is_sanitized() { (20, &VOCABS[..2]) } else { (100, &VOCABS[..]) };
     for &vocab in vocabs {
         let Some(mut rig) = Rig::new(Half::Bf16, 11 + vocab as u64) else { return };
@@ -94,7 +94,7 @@ fn masked_rows_of_any_kind_draw_what_the_cpu_draws() {
             rig.backend.sample(&SampleArgs { logits: at[0] }).unwrap();
             let got = rig.outcome();
             let what = format!("{vocab} tokens, step {step}");
-            assert_drawn(&mut cpu, (&outputs, &logits), &masks, (&got, &what));
+            assert_sampled(&mut cpu, (&outputs, &logits), &masks, (&got, &what));
             outputs.iter_mut().for_each(|output| output.position += 1);
         }
     }
@@ -123,7 +123,7 @@ fn what_a_mask_hides_must_be_a_number_all_the_same() {
     }
 }
 
-/// The decode step, drawn in several ways, masked: nothing else needs its logits in memory.
+/// The decode step, sampled in several ways, masked: nothing else needs its logits in memory.
 fn masked(rows: usize, step: usize) -> Batch {
     let samplings = [
         Sampling::GREEDY,
@@ -139,17 +139,17 @@ fn masked(rows: usize, step: usize) -> Batch {
     batch
 }
 
-/// A recording does not end by itself; then the step gets its masks.
-fn give_late(backend: &mut CudaBackend, begun: StepMode, masks: &[Mask]) {
+/// A CUDA graph does not end by itself; then the step gets its masks.
+fn give_late(backend: &mut CudaBackend, mode: StepMode, masks: &[Mask]) {
     let event = Event::new().unwrap();
     event.record(&backend.device.stream).unwrap();
     thread::sleep(WATCHED);
-    assert!(begun == StepMode::Eager || !event.is_passed().unwrap());
+    assert!(mode == StepMode::Eager || !event.is_passed().unwrap());
     backend.masks(masks.to_vec()).unwrap();
 }
 
 #[test]
-fn a_recording_draws_once_its_masks_have_come() {
+fn a_graph_samples_once_its_masks_have_come() {
     // A sanitizer may wait for what it has launched.
     if is_sanitized() {
         return;
@@ -172,18 +172,18 @@ fn a_recording_draws_once_its_masks_have_come() {
                 let masks = if batch.masked { any_masks(&mut random, rows, vocab) } else { vec![] };
                 let outputs = batch.outputs.clone();
                 let run = |tiny: &mut Tiny| match batch.masked {
-                    true => tiny.step_with(batch.clone(), |backend, begun| {
-                        give_late(backend, begun, &masks);
+                    true => tiny.step_with(batch.clone(), |backend, mode| {
+                        give_late(backend, mode, &masks);
                     }),
                     false => tiny.step(batch.clone()),
                 };
-                let (begun, recorded, logits) = run(&mut graphs);
-                assert_eq!(begun, StepMode::Graph);
-                let (begun, launched, _) = run(&mut single);
-                assert_eq!(begun, StepMode::Eager);
+                let (mode, replayed, logits) = run(&mut graphs);
+                assert_eq!(mode, StepMode::Graph);
+                let (mode, launched, _) = run(&mut single);
+                assert_eq!(mode, StepMode::Eager);
                 let name = format!("{half:?} {what:?}: {rows} rows, step {step}");
-                assert_eq!(recorded, launched, "{name}");
-                assert_drawn(&mut cpu, (&outputs, &logits), &masks, (&recorded, &name));
+                assert_eq!(replayed, launched, "{name}");
+                assert_sampled(&mut cpu, (&outputs, &logits), &masks, (&replayed, &name));
             }
         }
     }

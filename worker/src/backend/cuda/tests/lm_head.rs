@@ -1,4 +1,4 @@
-//! Statistics of the head draw what the CPU draws from its logits, and logits that nothing needs are
+//! Statistics of the head sample what the CPU samples from its logits, and logits that nothing needs are
 //! neither written nor read.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use binfer_proto::Sampling;
 use binfer_shard::DType;
 use half::bf16;
 
-use super::drawing::{any_row, pick};
+use super::sampling::{any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Piece, Rig, batch, is_sanitized, piece, plan, same_bits, settings};
 use crate::backend::args::{HeadArgs, Kind, SampleArgs, Tensor};
@@ -129,7 +129,7 @@ fn check(rig: &mut Rig, mut args: HeadArgs, vocab: usize, count: usize, is_decod
 }
 
 #[test]
-fn the_heads_statistics_draw_what_the_cpu_draws() {
+fn the_heads_statistics_sample_what_the_cpu_samples() {
     for vocab in VOCABS {
         let Some(mut rig) = Rig::new(Half::Bf16, vocab as u64) else { return };
         let args = head(&mut rig, vocab);
@@ -143,7 +143,7 @@ fn the_heads_statistics_draw_what_the_cpu_draws() {
 }
 
 /// Gives a step's outputs samplings of several kinds; `all` asks for all logits.
-fn mix(mut batch: Batch, all: bool) -> Batch {
+fn vary(mut batch: Batch, all: bool) -> Batch {
     for (row, output) in batch.outputs.iter_mut().enumerate() {
         let temperature = [0.0, 1.0, 0.7, 100.0][row % 4];
         let top_k = if row % 5 == 4 { 20 } else { 0 };
@@ -155,21 +155,21 @@ fn mix(mut batch: Batch, all: bool) -> Batch {
 }
 
 #[test]
-fn recordings_draw_without_logits_what_the_cpu_draws_from_them() {
+fn graphs_sample_without_logits_what_the_cpu_samples_from_them() {
     for (half, what) in models() {
         let Some(settings) = settings(half) else { return };
-        let mut recorded = Tiny::new(settings.clone(), what);
+        let mut graphs = Tiny::new(settings.clone(), what);
         let single = CudaSettings { graphs: false, ..settings };
         let (mut launched, mut all) = (Tiny::new(single.clone(), what), Tiny::new(single, what));
         for rows in if is_sanitized() { [1, 5, 16, 24] } else { [1, 5, 40, 200] } {
             for step in 0..if is_sanitized() { 2 } else { 4 } {
                 let batch = || if step == 0 { prompts(rows) } else { decode(rows, step) };
-                let (_, _, logits) = all.step(mix(batch(), true));
-                let (begun, got) = recorded.draw(mix(batch(), false), |_, _| ());
-                assert!(begun == StepMode::Graph || step == 0);
-                let (_, same) = launched.draw(mix(batch(), false), |_, _| ());
+                let (_, _, logits) = all.step(vary(batch(), true));
+                let (mode, got) = graphs.run(vary(batch(), false), |_, _| ());
+                assert!(mode == StepMode::Graph || step == 0);
+                let (_, same) = launched.run(vary(batch(), false), |_, _| ());
                 assert_eq!(got, same, "{half:?} {what:?}, {rows} rows, step {step}");
-                let outputs = mix(batch(), false).outputs;
+                let outputs = vary(batch(), false).outputs;
                 let vocab = logits.len() / rows;
                 let mut cpu = Sampler::new(super::tiny::SLOTS, vocab);
                 for (row, output) in outputs.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Products with norm and gate, products with residual, and norms between them: on kernels of all kinds.
+//! Gemms with norm and gate, gemms with residual, and norms between them: on kernels of all kinds.
 
 use binfer_kernels::Target;
 use binfer_kernels::gemm::{Epilogue, GemmShape};
@@ -217,13 +217,13 @@ fn linear_out_adds_to_the_residual() {
             rig.read(out)
         });
         rig.outcome();
-        // Sums are in single precision: nothing is rounded but inside of the products.
+        // Sums are in single precision: nothing is rounded but inside of the gemms.
         crate::backend::tests::assert_near(&got[0], &want, 1e-5, &format!("{half:?} {case:?}"));
         same_bits(&got[0], &got[1], &format!("{half:?} {case:?}"));
     });
 }
 
-/// A product, the norm behind it, and the product behind that, which may share the norm out.
+/// A gemm, the norm behind it, and the gemm behind that, which may share the norm out.
 fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let Case { tokens, cols, outs, is_decode, aligned } = case;
     let (half, hidden) = (rig.half(), outs);
@@ -306,7 +306,7 @@ fn are_of_one_kernel(case: Case, inner: usize, glu: Option<Act>) -> bool {
 }
 
 #[test]
-fn a_norm_between_two_products_may_be_shared_out_among_them() {
+fn a_norm_between_two_gemms_may_be_shared_out_among_them() {
     for_all(|rig, case| {
         // That many tokens do not share norms out.
         if case.outs < WIDE {

@@ -1,4 +1,4 @@
-//! Tokens drawn on the device are those that the CPU draws from the same logits.
+//! Tokens sampled on the device are those that the CPU samples from the same logits.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::batch::{BatchOutput, SlotTokens};
 /// Vocabularies: smaller than a tile, one more than a tile, and a real one.
 pub(super) const VOCABS: [usize; 3] = [50, 4097, 151_936];
 
-/// All kinds of drawing.
+/// All kinds of sampling.
 fn samplings() -> Vec<Sampling> {
     let mut all = vec![Sampling::GREEDY];
     for temperature in [0.3, 1.0, 2.0] {
@@ -28,7 +28,7 @@ fn samplings() -> Vec<Sampling> {
 }
 
 #[test]
-fn the_device_draws_what_the_cpu_draws() {
+fn the_device_samples_what_the_cpu_samples() {
     for vocab in VOCABS {
         let samplings = samplings();
         let rows = samplings.len();
