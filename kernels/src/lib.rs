@@ -3,10 +3,10 @@
 //! | file | is |
 //! |---|---|
 //! | `cuda/*.cu` | kernels, a contract comment each; `cuda/*params.h`: their parameters |
-//! | `params.rs`, `gemm_params.rs`, `attention_params.rs`, `rank_params.rs`, `sample_params.rs` | twins of those structs |
+//! | `params.rs`, `*_params.rs` | twins of those structs |
 //! | `list.rs` | every kernel that the backend launches: file, name, threads, shared memory |
 //! | `gemm.rs`, `chip.rs` | what a gemm is, and on what it runs |
-//! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how it is launched: on Hopper |
+//! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how: on Hopper |
 //! | `stream_k_gemm.rs` | the same elsewhere |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
@@ -49,7 +49,8 @@ impl Target {
         }
     }
 
-    /// Whether a device of that compute capability runs it: machine code holds for its major version.
+    /// Whether a device of that compute capability runs it: machine code holds for its major
+    /// version.
     #[must_use]
     pub fn runs_on(self, (major, minor): (i32, i32)) -> bool {
         match self {
@@ -59,8 +60,8 @@ impl Target {
         }
     }
 
-    /// Shared memory that a block may ask for: what the devices have that the image is made for, the
-    /// least of them where there are many.
+    /// Shared memory that a block may ask for: what the devices have that the image is made for,
+    /// the least of them where there are many.
     #[must_use]
     pub fn shared_bytes_max(self) -> u32 {
         match self {
@@ -70,7 +71,7 @@ impl Target {
         }
     }
 
-    /// As people write it.
+    /// The target's name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

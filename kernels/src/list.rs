@@ -18,7 +18,7 @@ use crate::rank_params::MergeLogitsParams;
 use crate::sample_params::SampleParams;
 use crate::stream_k_gemm::STREAM_K_KERNELS;
 
-/// For which element types a kernel exists.
+/// The element types that a kernel exists for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Types {
     /// It knows none.
@@ -34,7 +34,7 @@ pub struct KernelInfo {
     pub file: &'static str,
     /// Its name, without the type.
     pub name: &'static str,
-    /// For which types it exists.
+    /// The element types that it exists for.
     pub types: Types,
     /// Threads of a block.
     pub threads: u32,
@@ -178,8 +178,8 @@ pub const DECODE_GQA_GROUP_MAX: u32 = 16;
 /// Rows that `decode_attention` and `attention_schedule` take at most.
 pub const DECODE_ROWS_MAX: u32 = 1024;
 
-/// Shared memory of `decode_attention`: rings of pages, queries, and the sums of `gqa_group` query heads;
-/// `Layout` in `cuda/decode_attention.cu`.
+/// Shared memory of `decode_attention`: rings of pages, queries, and the sums of `gqa_group` query
+/// heads; `Layout` in `cuda/decode_attention.cu`.
 #[must_use]
 pub const fn decode_attention_bytes(head_dim: u32, gqa_group: u32, rows: u32) -> u32 {
     let stages = if head_dim == 64 { 3 } else { 2 };

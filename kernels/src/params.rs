@@ -1,7 +1,7 @@
 //! Twins of the structs in `cuda/params.h`, which says what the fields mean.
 //!
-//! Both sides assert the sizes, and a test compares the fields. Pointers are device addresses. Plain data: no method launches
-//! anything.
+//! Both sides assert the sizes, and a test compares the fields. Pointers are device addresses.
+//! Plain data: no method launches anything.
 #![allow(missing_docs, reason = "cuda/params.h says what the fields mean")]
 
 /// An address in device memory, or of mapped host memory as the device sees it.

@@ -1,5 +1,5 @@
-//! Which `skinny_gemm_sm90` kernel (`cuda/skinny_gemm_sm90.cu`) serves a gemm of few tokens on Hopper,
-//! and how it is launched.
+//! Which `skinny_gemm_sm90` kernel (`cuda/skinny_gemm_sm90.cu`) serves a gemm of few tokens on
+//! Hopper, and how it is launched.
 //!
 //! Pure: from a shape and a number of multiprocessors to a config, the same on all ranks. The
 //! constants of the estimate (`skinny_gemm/rates.rs`) were fitted to sweeps over the shapes of

@@ -152,7 +152,7 @@ struct Work<'a> {
     kernel: &'a StreamKKernel,
     n_tiles: u32,
     m_tiles: u32,
-    /// Of a tile: units that blocks share.
+    /// Chunks of k of a tile: the units that blocks share.
     chunks: u32,
 }
 
@@ -171,8 +171,8 @@ impl<'a> Work<'a> {
         self.n_tiles * self.m_tiles
     }
 
-    /// Numbers of blocks worth a look: all tiles whole, or all in so many pieces, or one, two or three
-    /// on each multiprocessor.
+    /// Numbers of blocks worth a look: all tiles whole, or all in so many pieces, or one, two or
+    /// three on each multiprocessor.
     fn grids(&self, most: u32) -> Vec<u32> {
         let (tiles, units) = (self.tiles(), self.tiles() * self.chunks);
         if most == 0 {

@@ -8,7 +8,7 @@ use binfer_proto::{BlockId, Sampling, SlotId};
 use binfer_shard::{RankLayout, Source, layouts};
 use binfer_worker::backend::Backend;
 use binfer_worker::backend::record::Recorder;
-use binfer_worker::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use binfer_worker::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 use binfer_worker::forward;
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model;
@@ -19,16 +19,13 @@ use crate::harness::repository;
 
 /// A decode row and a chunk of a prompt, which is not its last.
 fn batch() -> Batch {
-    let row = |slot, first, count, start| BatchRow {
-        slot: SlotId(slot),
-        first,
-        count,
-        start,
-        block_tables: vec![vec![BlockId(slot)]],
-    };
+    let row = |slot, first, count, start| BatchRow { slot: SlotId(slot), first, count, start };
+    let blocks =
+        |slot| BatchBlocks { slot: SlotId(slot), kv_group: 0, first: 0, ids: vec![BlockId(slot)] };
     let known = [5, 6, 7].map(TokenInput::Known);
     Batch {
         begun: Vec::new(),
+        new_blocks: vec![blocks(1), blocks(0)],
         tokens: [&[TokenInput::LastSample(SlotId(1))], &known[..]].concat(),
         positions: vec![9, 0, 1, 2],
         rows: vec![row(1, 0, 1, 9), row(0, 1, 3, 0)],

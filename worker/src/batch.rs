@@ -25,8 +25,6 @@ pub struct BatchRow {
     pub count: usize,
     /// Position of its first token in the sequence.
     pub start: usize,
-    /// Per KV group: the sequence's block table, long enough for `start + count` positions.
-    pub block_tables: Vec<Vec<BlockId>>,
 }
 
 /// One token to draw.
@@ -71,11 +69,26 @@ pub struct SlotTokens {
     pub biases: Vec<Bias>,
 }
 
+/// Blocks that a sequence's block table gets in this step: its entries from `first` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchBlocks {
+    /// The sequence.
+    pub slot: SlotId,
+    /// Which of its tables: the KV group's.
+    pub kv_group: usize,
+    /// Index of the first entry; 0 where the slot was opened anew.
+    pub first: usize,
+    /// The blocks.
+    pub ids: Vec<BlockId>,
+}
+
 /// Inputs of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Slots that begin anew and whose logits are adjusted.
     pub begun: Vec<SlotTokens>,
+    /// What changes in block tables, which backends keep from step to step.
+    pub new_blocks: Vec<BatchBlocks>,
     /// One per input token.
     pub tokens: Vec<TokenInput>,
     /// Positions, one per input token.

@@ -1,14 +1,14 @@
 //! The replicated state machine: plans in, batches out, the same on every rank.
 //!
-//! Holds what the plans said about each slot (sampling, block tables, length), refuses a plan that
-//! contradicts it, and packs the arrays of a step. Nothing here depends on a sampled token.
+//! Holds what the plans said about each slot (sampling, length, number of blocks), refuses a plan that
+//! contradicts it, and packs the arrays of a step. Block tables are the backends'. Nothing here depends on a sampled token.
 
 use binfer_proto::{
-    BlockId, Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows,
-    Sampling, SlotId, Start, StepId, expand_rows,
+    Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows, Sampling,
+    SlotId, Start, StepId, expand_rows,
 };
 
-use crate::batch::{Batch, BatchOutput, BatchRow, SlotTokens, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, SlotTokens, TokenInput};
 
 /// What a worker remembers of a sequence.
 #[derive(Clone, Debug)]
@@ -17,8 +17,8 @@ struct Slot {
     seed: u64,
     choice: u32,
     biases: usize,
-    /// Per KV group.
-    block_tables: Vec<Vec<BlockId>>,
+    /// Per KV group: entries of the block table, which the backend keeps.
+    blocks: Vec<usize>,
     /// Positions whose KV is written once all launched steps are done; `None` before the first row.
     len: Option<u32>,
     /// Whether the last launched row of this slot drew a token.
@@ -122,7 +122,7 @@ impl SlotTable {
                 seed: open.seed,
                 choice: open.choice,
                 biases: open.biases.len(),
-                block_tables: vec![Vec::new(); self.block_tokens.len()],
+                blocks: vec![0; self.block_tokens.len()],
                 len: None,
                 sampled: false,
             };
@@ -144,8 +144,11 @@ impl SlotTable {
         }
         for grant in &plan.blocks {
             let KvGroup(group) = grant.kv_group;
-            open_slot(&mut self.slots, grant.slot)?.block_tables[group as usize]
-                .extend_from_slice(&grant.ids);
+            let (slot, kv_group) = (grant.slot, group as usize);
+            let blocks = &mut open_slot(&mut self.slots, slot)?.blocks[kv_group];
+            let (first, ids) = (*blocks, grant.ids.clone());
+            *blocks += ids.len();
+            batch.new_blocks.push(BatchBlocks { slot, kv_group, first, ids });
         }
         Ok(())
     }
@@ -158,12 +161,9 @@ impl SlotTable {
         let end = start.checked_add(count).filter(|end| *end <= self.context_max);
         let end = end
             .ok_or_else(|| format!("slot {id}: position {start} + {count} is past the context"))?;
-        for (table, block_tokens) in slot.block_tables.iter().zip(&self.block_tokens) {
-            if (table.len() as u64) * u64::from(*block_tokens) < u64::from(end) {
-                return Err(format!(
-                    "slot {id}: {} blocks do not hold {end} positions",
-                    table.len()
-                ));
+        for (blocks, block_tokens) in slot.blocks.iter().zip(&self.block_tokens) {
+            if (*blocks as u64) * u64::from(*block_tokens) < u64::from(end) {
+                return Err(format!("slot {id}: {blocks} blocks do not hold {end} positions"));
             }
         }
         let first = batch.tokens.len();
@@ -188,13 +188,7 @@ impl SlotTable {
                 logprobs: row.logprobs,
             });
         }
-        batch.rows.push(BatchRow {
-            slot: id,
-            first,
-            count: count as usize,
-            start: start as usize,
-            block_tables: slot.block_tables.clone(),
-        });
+        batch.rows.push(BatchRow { slot: id, first, count: count as usize, start: start as usize });
         Ok(())
     }
 }

@@ -26,7 +26,8 @@ pub struct SkinnyGemmKernel {
 }
 
 impl SkinnyGemmKernel {
-    /// Whether it takes its share of the norms before and behind it, see `cuda/skinny_gemm_epilogue.cuh`.
+    /// Whether it takes its share of the norms before and behind it, see
+    /// `cuda/skinny_gemm_epilogue.cuh`.
     #[must_use]
     pub fn folds_norms(&self) -> bool {
         self.tile_m <= FUSED_NORM_M_MAX

@@ -1,5 +1,5 @@
-//! Twins have the same fields in the same order and of the same types, so that equal sizes mean equal
-//! places.
+//! Twins have the same fields in the same order and of the same types, so that equal sizes mean
+//! equal places.
 
 use std::collections::BTreeMap;
 use std::fs;

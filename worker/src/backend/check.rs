@@ -7,7 +7,7 @@ use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use super::{BackendError, MemoryPlan};
-use crate::batch::{Batch, BatchRow, SlotTokens, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchRow, SlotTokens, TokenInput};
 use binfer_proto::{Bias, Mask};
 
 /// Sizes that the arguments of a step must agree with.
@@ -235,6 +235,7 @@ fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
         return Err(format!("a slot is not below {}", plan.slots_max));
     }
     batch.begun.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
+    batch.new_blocks.iter().try_for_each(|blocks| check_blocks(blocks, plan))?;
     if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
         return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
     }
@@ -278,6 +279,20 @@ fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), Strin
         ));
     }
     Bias::check(biases, u32::try_from(plan.vocab).unwrap_or(u32::MAX))
+}
+
+/// Entries of a block table that exists.
+fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), String> {
+    let BatchBlocks { slot, kv_group, first, ids } = blocks;
+    let room = plan.blocks_per_slot.get(*kv_group).copied().unwrap_or(0);
+    let end = first.checked_add(ids.len());
+    if slot.index() >= plan.slots_max || end.is_none_or(|end| end > room) {
+        let count = ids.len();
+        return Err(format!(
+            "slot {slot}: {count} blocks from {first} on in a table of KV group {kv_group} for {room}"
+        ));
+    }
+    Ok(())
 }
 
 /// A row begins at token `next` and counts its positions up; returns where the next one begins.

@@ -4,10 +4,11 @@
 //! live range of each piece of the arena can be read off. Deliberately absent: arithmetic, reading
 //! files (a weight is its description), and checks that belong to the operations.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use binfer_proto::Mask;
+use binfer_proto::{Mask, SlotId};
 use binfer_shard::{LocalTensor, Source};
 
 use super::args::{
@@ -24,6 +25,8 @@ pub struct Recorder {
     trace: String,
     weights: Vec<String>,
     outputs: usize,
+    /// Blocks of each slot by KV group.
+    blocks: BTreeMap<SlotId, Vec<usize>>,
 }
 
 impl Recorder {
@@ -142,14 +145,19 @@ impl Backend for Recorder {
 
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.line(format_args!("upload {} tokens", batch.tokens.len()));
+        for new in &batch.new_blocks {
+            let blocks = self.blocks.entry(new.slot).or_default();
+            blocks.resize(blocks.len().max(new.kv_group + 1), 0);
+            blocks[new.kv_group] = new.first + new.ids.len();
+        }
         for row in &batch.rows {
+            let blocks = self.blocks.get(&row.slot).cloned().unwrap_or_default();
             let tokens = batch.tokens.get(row.first..row.first + row.count).unwrap_or_default();
             let tokens: Vec<String> = tokens.iter().map(show).collect();
             self.line(format_args!(
-                "  row slot {} from {} blocks {:?}: {}",
+                "  row slot {} from {} blocks {blocks:?}: {}",
                 row.slot,
                 row.start,
-                row.block_tables.iter().map(Vec::len).collect::<Vec<_>>(),
                 tokens.join(" ")
             ));
         }

@@ -4,7 +4,10 @@
 //! chunk's later tokens see its earlier ones. Queries are normed, where asked, and rotated once,
 //! into memory of this file.
 
+use binfer_proto::BlockId;
+
 use super::attention::{Attention, GROUP_MAX, HeadPlace};
+use super::block_tables::BlockTables;
 use super::cache::{CacheData, Element, LayerCache, Pair};
 use super::panel::Norm;
 use super::rope::RopeTable;
@@ -34,6 +37,7 @@ pub(super) struct Attend<'a> {
     /// Of each query head.
     pub(super) sinks: Option<&'a [f32]>,
     pub(super) batch: &'a Batch,
+    pub(super) tables: &'a BlockTables,
     pub(super) cache: &'a mut LayerCache,
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`.
     pub(super) qkv: &'a [f32],
@@ -58,12 +62,12 @@ impl AttendScratch {
         level: Level,
         mut attend: Attend<'_>,
     ) -> Result<(), BackendError> {
-        check(attend.args, attend.batch, attend.cache)?;
+        check(&attend)?;
         self.rope.prepare(attend.args.rope, &attend.batch.positions);
         self.write_cache(level, &mut attend);
         self.rotate_queries(team, level, &attend);
-        let Attend { args, sinks, batch, cache, out, .. } = attend;
-        let read = Read { args, sinks, batch, team, level };
+        let Attend { args, sinks, batch, tables, cache, out, .. } = attend;
+        let read = Read { args, sinks, batch, tables, team, level };
         match &cache.data {
             CacheData::F32(pair) => self.read_cache(&read, cache, pair, out),
             CacheData::BF16(pair) => self.read_cache(&read, cache, pair, out),
@@ -73,13 +77,13 @@ impl AttendScratch {
     }
 
     fn write_cache(&mut self, level: Level, attend: &mut Attend<'_>) {
-        let Attend { args, batch, cache, qkv, k_norm, .. } = attend;
+        let Attend { args, batch, tables, cache, qkv, k_norm, .. } = attend;
         let (dim, block_tokens) = (args.head_dim, cache.shape.block_tokens);
         self.head.resize(dim, 0.0);
         for (token, qkv) in qkv.chunks_exact(args.qkv.cols).enumerate() {
             let (keys, values) = qkv[args.heads * dim..].split_at(args.kv_heads * dim);
             let position = batch.positions[token] as usize;
-            let table = &batch.rows[self.row_of_token[token]].block_tables[args.kv_group];
+            let table = tables.of(args.kv_group, batch.rows[self.row_of_token[token]].slot);
             let block = table[position / block_tokens].index();
             let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
             for (head, (key, value)) in heads.enumerate() {
@@ -110,7 +114,7 @@ impl AttendScratch {
         pair: &Pair<E>,
         out: &mut [f32],
     ) {
-        let Read { args, sinks, batch, team, level } = *read;
+        let Read { args, sinks, batch, tables, team, level } = *read;
         let heads = args.heads / args.kv_heads;
         let group = heads * args.head_dim;
         let seen: usize = batch.positions.iter().map(|position| *position as usize + 1).sum();
@@ -120,7 +124,7 @@ impl AttendScratch {
         team.pieces(work, out, group, |piece, out| {
             let (token, kv_head) = (piece / args.kv_heads, piece % args.kv_heads);
             let end = batch.positions[token] as usize + 1;
-            let table = &batch.rows[self.row_of_token[token]].block_tables[args.kv_group];
+            let table = tables.of(args.kv_group, batch.rows[self.row_of_token[token]].slot);
             level.run(Attention {
                 queries: &self.queries[piece * group..][..group],
                 cache: pair,
@@ -167,6 +171,7 @@ struct Read<'a> {
     args: &'a AttendArgs,
     sinks: Option<&'a [f32]>,
     batch: &'a Batch,
+    tables: &'a BlockTables,
     team: &'a Team,
     level: Level,
 }
@@ -177,7 +182,8 @@ fn first_seen(args: &AttendArgs, end: usize) -> usize {
 }
 
 /// Whether tables and cache have what the step will touch.
-fn check(args: &AttendArgs, batch: &Batch, cache: &LayerCache) -> Result<(), BackendError> {
+fn check(attend: &Attend<'_>) -> Result<(), BackendError> {
+    let Attend { args, batch, tables, cache, .. } = attend;
     let refuse = |cause: String| Err(BackendError::Args { operation: "attend", cause });
     let shape = cache.shape;
     if (shape.kv_heads, shape.head_dim) != (args.kv_heads, args.head_dim) {
@@ -187,13 +193,18 @@ fn check(args: &AttendArgs, batch: &Batch, cache: &LayerCache) -> Result<(), Bac
     if args.heads / args.kv_heads > GROUP_MAX {
         return refuse(format!("{} query heads share {} KV heads", args.heads, args.kv_heads));
     }
-    batch.rows.iter().try_for_each(|row| check_row(args, row, cache))
+    let check = |row: &BatchRow| check_row(args, row, tables.of(args.kv_group, row.slot), cache);
+    batch.rows.iter().try_for_each(check)
 }
 
-fn check_row(args: &AttendArgs, row: &BatchRow, cache: &LayerCache) -> Result<(), BackendError> {
+fn check_row(
+    args: &AttendArgs,
+    row: &BatchRow,
+    table: &[BlockId],
+    cache: &LayerCache,
+) -> Result<(), BackendError> {
     let tokens = cache.shape.block_tokens;
     let blocks = first_seen(args, row.start + 1) / tokens..(row.start + row.count).div_ceil(tokens);
-    let table = row.block_tables.get(args.kv_group).map_or(&[][..], Vec::as_slice);
     let ids = table.get(blocks.clone());
     if ids.is_none_or(|ids| ids.iter().any(|id| id.index() >= cache.shape.blocks)) {
         let (slot, group, limit) = (row.slot, args.kv_group, cache.shape.blocks);

@@ -5,7 +5,8 @@
 //! | `ops.rs` | the operations of the trait, in terms of what follows |
 //! | `gemm.rs`, `microkernel.rs`, `panel.rs`, `inputs.rs` | gemm: tiles and epilogues, microkernel, inputs |
 //! | `matrix.rs`, `blocks/` | weights: bands of rows, and a file for each packed format |
-//! | `attend.rs`, `attention.rs`, `cache.rs`, `rope.rs` | attention |
+//! | `attend.rs`, `attention.rs`, `rope.rs` | attention |
+//! | `cache.rs`, `block_tables.rs` | the cache, and which block of it holds what |
 //! | `sample.rs` | sampling |
 //! | `ranks.rs`, `shm.rs` | collectives over shared memory |
 //! | `step.rs` | the step under way, and its digest |
@@ -16,6 +17,7 @@
 
 mod attend;
 mod attention;
+mod block_tables;
 mod blocks;
 mod cache;
 mod gemm;
@@ -42,6 +44,7 @@ use binfer_shard::{LocalPart, LocalTensor};
 use super::check::{StepShape, WeightShape};
 use super::{BackendError, MemoryPlan, Weight};
 use attend::AttendScratch;
+use block_tables::BlockTables;
 pub use cache::KvDtype;
 use cache::LayerCache;
 use matrix::{CheckpointRows, Matrix};
@@ -81,6 +84,7 @@ pub struct CpuBackend {
     plan: MemoryPlan,
     arena: Vec<f32>,
     caches: Vec<LayerCache>,
+    tables: BlockTables,
     /// Last sampled token of each slot.
     last_tokens: Vec<Token>,
     sampler: Sampler,
@@ -117,6 +121,7 @@ impl CpuBackend {
             plan: MemoryPlan::default(),
             arena: Vec::new(),
             caches: Vec::new(),
+            tables: BlockTables::default(),
             last_tokens: Vec::new(),
             sampler: Sampler::default(),
             work: Work::default(),

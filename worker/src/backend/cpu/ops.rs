@@ -7,6 +7,7 @@ use binfer_shard::{LocalTensor, Source, read_ahead};
 
 use super::attend::Attend;
 use super::attention::TILE;
+use super::block_tables::BlockTables;
 use super::cache::LayerCache;
 use super::gemm::{Epilogue, Gemm, pass_tokens, scratch_lanes};
 use super::panel::{Norm, Panel, PanelSource};
@@ -73,6 +74,7 @@ impl Backend for CpuBackend {
         }
         self.arena = vec![0.0; plan.arena];
         let dtype = self.settings.kv_dtype;
+        self.tables = BlockTables::new(plan);
         self.caches = plan.kv.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
         self.last_tokens = vec![0; plan.slots_max];
         self.sampler = Sampler::new(plan.slots_max, plan.vocab);
@@ -99,6 +101,7 @@ impl Backend for CpuBackend {
         self.step.begin(batch, &self.plan)?;
         self.step.batch.begun.iter().for_each(|tokens| self.sampler.begin(tokens));
         self.work.attend_scratch.upload(&self.step.batch);
+        self.tables.write(&self.step.batch.new_blocks)?;
         Ok(StepMode::Eager)
     }
 
@@ -158,8 +161,8 @@ impl Backend for CpuBackend {
         let (qkv, out) = apart(&mut self.arena, &args.qkv, &args.out);
         let [q_norm, k_norm] =
             [q_norm, k_norm].map(|v| v.map(|scale| Norm { scale, eps: args.norm_eps }));
-        let batch = &self.step.batch;
-        let attend = Attend { args, q_norm, k_norm, sinks, batch, cache, qkv, out };
+        let (batch, tables) = (&self.step.batch, &self.tables);
+        let attend = Attend { args, q_norm, k_norm, sinks, batch, tables, cache, qkv, out };
         self.work.attend_scratch.attend(&self.team, self.settings.level, attend)
     }
 

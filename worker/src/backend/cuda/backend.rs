@@ -252,7 +252,7 @@ impl Backend for CudaBackend {
     }
 
     fn begin_capture(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
-        let batch = Arc::new(placeholder_batch(rows, self.steps.plan.blocks_per_slot.len()));
+        let batch = Arc::new(placeholder_batch(rows));
         let shape = LaunchShape::of_bucket(to_u32(rows));
         self.steps.begin_captured(Arc::clone(&batch), shape);
         self.graphs.begin(shape.rows, &self.device.stream)?;

@@ -1,8 +1,9 @@
 //! What the cache may take of the device: a share of its memory is this process's, and of that the
 //! cache gets what the rest leaves.
 //!
-//! `--gpu-memory-utilization` counts as vLLM's does: what other processes use does not make the share
-//! smaller, unless the device has not so much free. Deliberately absent: blocks and positions.
+//! `--gpu-memory-utilization` counts as vLLM's does: what other processes use does not make the
+//! share smaller, unless the device has not so much free. Deliberately absent: blocks and
+//! positions.
 
 use super::ffi::error::failed;
 use crate::backend::BackendError;

@@ -44,7 +44,7 @@ pub(super) struct Collectives {
 }
 
 impl Collectives {
-    /// Of ranks that have nothing to say to each other yet.
+    /// Collectives before memory was planned.
     pub(super) fn new(ranks: Ranks) -> Self {
         Self { ranks, gathered: 0, stride: 0, vocab_rows: Vec::new() }
     }

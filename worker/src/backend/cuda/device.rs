@@ -48,9 +48,9 @@ pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
 pub(super) struct Device {
     pub(super) info: DeviceInfo,
     pub(super) target: Target,
-    /// In which type kernels compute.
+    /// The type in which kernels compute.
     pub(super) half: Half,
-    /// As [`list::ALL`] has them; none where the image lacks a kernel.
+    /// Functions in the order of [`list::ALL`]; none where the image lacks a kernel.
     functions: Vec<Option<Function>>,
     /// Kernels may start before the one before them has ended.
     pub(super) dependent: bool,
@@ -68,7 +68,7 @@ pub(super) struct Device {
 pub(super) struct Blocks {
     pub(super) grid: [u32; 3],
     pub(super) cluster: u32,
-    /// As the kernel is listed where absent.
+    /// Shared memory of a block; what the kernel is listed with where absent.
     pub(super) shared_bytes: Option<u32>,
     /// Nothing of the kernel runs before the one before it has ended.
     pub(super) after_all: bool,

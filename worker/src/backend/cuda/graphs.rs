@@ -19,15 +19,15 @@ use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
 /// Rows of the largest graph.
 const ROWS_MAX: usize = 256;
 
-/// Graphs by rows.
+/// The graphs of decode steps, by rows.
 #[derive(Default)]
 pub(super) struct Graphs {
     is_enabled: bool,
     /// Rows that decode steps are padded to.
     pub(super) buckets: Vec<usize>,
-    /// With how many times each notes.
+    /// Each with the number of times that its step notes.
     graphs: BTreeMap<u32, (GraphExec, usize)>,
-    /// Rows of the one that is being captured. Dropped, it ends; what was captured is lost.
+    /// The capture under way, and its rows. Dropping it ends it, and what was captured is lost.
     capture: Option<(u32, Capture)>,
 }
 
@@ -54,15 +54,9 @@ fn bucket(rows: usize, buckets: &[usize]) -> Option<usize> {
 }
 
 /// A step of the shape of a graph; its contents do not matter.
-pub(super) fn placeholder_batch(rows: usize, groups: usize) -> Batch {
+pub(super) fn placeholder_batch(rows: usize) -> Batch {
     let slot = |row: usize| SlotId(to_u32(row));
-    let row = |row: usize| BatchRow {
-        slot: slot(row),
-        first: row,
-        count: 1,
-        start: 0,
-        block_tables: vec![Vec::new(); groups],
-    };
+    let row = |row: usize| BatchRow { slot: slot(row), first: row, count: 1, start: 0 };
     let output = |row: usize| BatchOutput {
         token: row,
         slot: slot(row),
@@ -75,6 +69,7 @@ pub(super) fn placeholder_batch(rows: usize, groups: usize) -> Batch {
     };
     Batch {
         begun: Vec::new(),
+        new_blocks: Vec::new(),
         tokens: vec![TokenInput::Known(0); rows],
         positions: vec![0; rows],
         rows: (0..rows).map(row).collect(),

@@ -1,5 +1,5 @@
-//! What the device's memory was taken for: exact where this process asked for it, by the driver's count
-//! before and after where the driver takes it by itself.
+//! What the device's memory was taken for: exact where this process asked for it, by the driver's
+//! count before and after where the driver takes it by itself.
 
 use super::ffi::driver::Context;
 use crate::backend::BackendError;

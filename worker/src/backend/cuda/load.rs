@@ -82,7 +82,7 @@ impl Loader<'_> {
         Ok(places.into_iter().map(|(weight, _)| weight).collect())
     }
 
-    /// Takes memory. Of each tensor how it lies, its handle, and where it begins in the slab.
+    /// Takes memory, and says how each tensor lies, its handle, and where it begins in the slab.
     fn place(&mut self, tensors: &[LocalTensor]) -> Result<Layouts, BackendError> {
         let half = self.device.half;
         let layout = |tensor: &LocalTensor| {
@@ -96,7 +96,7 @@ impl Loader<'_> {
     }
 }
 
-/// Of each tensor how it lies; its handle and the byte of the slab where it begins.
+/// How each tensor lies; its handle, and the byte of the slab where it begins.
 type Layouts = (Vec<DeviceWeight>, Vec<(Weight, usize)>);
 
 /// The rows of a part as they will lie from byte `at` of the slab on.

@@ -121,7 +121,7 @@ impl Memory {
         })
     }
 
-    /// Takes all of it.
+    /// Takes all memory of steps.
     pub(super) fn take(plan: &MemoryPlan, stream: &Stream) -> Result<Taken, BackendError> {
         check_sizes(plan)?;
         let mut dealer = Dealer::default();
@@ -144,7 +144,8 @@ impl Memory {
         Ok(Taken { memory, places, layers, groups })
     }
 
-    /// The same with an allocation for every buffer, so that a sanitizer sees where each one ends.
+    /// Takes all of it with an allocation for every buffer, so that a sanitizer sees where each one
+    /// ends.
     #[cfg(test)]
     pub(super) fn take_apart(plan: &MemoryPlan, stream: &Stream) -> Result<Taken, BackendError> {
         let mut apart = Vec::new();

@@ -8,20 +8,20 @@
 //! | `attention/` | attention and the cache, likewise |
 //! | `sampling/` | sampling: token counts, token masks, launches |
 //! | `steps.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
-//! | `graphs.rs`, `warmup.rs` | decode steps as CUDA graphs; a prompt's step, run before the first |
+//! | `graphs.rs`, `warmup.rs` | decode steps as CUDA graphs; a step run before the first one |
 //! | `ranks.rs`, `collectives.rs` | the other ranks, and what they add to the operations |
 //! | `load.rs`, `upload.rs` | weights: converted once, uploaded |
 //! | `weights.rs`, `formats/` | where they lie, and how |
-//! | `memory.rs`, `ledger.rs`, `budget.rs` | all other memory, taken once; for what; how much the cache gets |
+//! | `memory.rs`, `ledger.rs`, `budget.rs` | all other memory; what for; what the cache gets |
 //! | `peaks.rs`, `slow.rs` | what the device reaches at best; what runs on reference kernels |
 //! | `device.rs`, `settings.rs` | the device, the image that it runs, launches |
 //! | `ffi/` | the door to the driver, cuBLASLt and NCCL |
 //!
 //! [`CudaBackend`] composes them; none knows another but through what it is given, and no choice
-//! needs a GPU (`tests/choices.rs`). Weights, cache and inner activations are bf16 or f16, sums f32. A
-//! reference kernel's result for a token does not depend on its company; a fast one's may, through the
-//! order of sums alone. Kernels read a step's counts from device memory, so that a CUDA graph fits
-//! every step of its bucket. Deliberately absent: going on after a rank was lost.
+//! needs a GPU (`tests/choices.rs`). Weights, cache and inner activations are bf16 or f16, sums
+//! f32. A reference kernel's result for a token does not depend on its company; a fast one's may,
+//! through the order of sums alone. Kernels read a step's counts from device memory, so that a CUDA
+//! graph fits every step of its bucket. Deliberately absent: going on after a rank was lost.
 
 mod attention;
 mod backend;
@@ -99,7 +99,8 @@ pub struct CudaBackend {
     device: Device,
 }
 
-/// Before anything ends: all that is left in the device may stand behind a step that waits for masks.
+/// Before anything ends: all that is left in the device may stand behind a step that waits for
+/// masks.
 impl Drop for CudaBackend {
     fn drop(&mut self) {
         // Its places are within its memory, so this does not fail.
@@ -237,7 +238,8 @@ impl CudaBackend {
         lines.map(|(name, bytes)| (name.to_owned(), bytes)).collect()
     }
 
-    /// The same for people, with what the driver says is in use, and the host's share.
+    /// What memory was taken for, for people: with what the driver says is in use, and the host's
+    /// share.
     fn all_lines(&self) -> Vec<(String, u64)> {
         let device = &self.device.info;
         let title = format!("{} ({})", device.name, self.device.target.name());

@@ -131,7 +131,8 @@ impl Operands<'_> {
         })
     }
 
-    /// The head's norm and gemm, whose logits go to `place` of those at the address that is returned.
+    /// The head's norm and gemm, whose logits go to `place` of those at the address that is
+    /// returned.
     pub(super) fn head(
         &self,
         args: &HeadArgs,

@@ -3,7 +3,8 @@
 //! A rank alone has no communicator, and its collectives are the identity. No wait here is for
 //! ever: each asks again and again, and ends when the supervisor says so; what the library itself
 //! notices of a lost peer is a hint, which waits for the supervisor's word. Sums are in single
-//! precision, and their bits are the same on all ranks. Deliberately absent: going on without a rank.
+//! precision, and their bits are the same on all ranks. Deliberately absent: going on without a
+//! rank.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use super::ffi::launch::{Event, Stream};
 use super::ffi::nccl::{Communicator, ID_BYTES, Nccl, State};
 use crate::backend::{Abort, BackendError};
 
-/// Peers must have come by then.
+/// Peers must have joined by then.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a failure that the library noticed waits for the supervisor, who knows the cause.
 const HINT: Duration = Duration::from_secs(2);
@@ -29,7 +30,7 @@ const FAREWELL: Duration = Duration::from_millis(900);
 /// This rank's way to the others.
 #[derive(Default)]
 pub(super) struct Ranks {
-    /// Where there are others.
+    /// Open where there are other ranks.
     library: Option<Nccl>,
     group: Option<Group>,
 }

@@ -1,14 +1,14 @@
 //! The way between host and device: a ring of slots in mapped memory, one a step.
 //!
-//! Down goes a step's delta: tokens, rows, outputs, and only those blocks of block tables that the
-//! device does not know; up come tokens, digests and logprobs. A slot is written again four steps later; a
-//! step that would need one whose step is not collected is refused. Deliberately absent: launches.
+//! Down goes a step's delta: tokens, rows, outputs, and what changes in block tables; up come
+//! tokens, digests and logprobs. A slot is written again four steps later; a step that would need
+//! one whose step is not collected is refused. Deliberately absent: launches.
 
 use binfer_kernels::params::{
     MASKED, PENALISED, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
 };
 use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
-use binfer_proto::{BlockId, Logprob};
+use binfer_proto::Logprob;
 
 use super::attention::cache::GroupTables;
 use super::ffi::error::failed;
@@ -19,9 +19,9 @@ use crate::batch::{Batch, BatchOutput, TokenInput};
 
 /// Slots of the ring. Two steps are under way at most.
 pub(super) const RING_SLOTS: usize = 4;
-/// Bytes of a time.
+/// Bytes of a stamp.
 const STAMP_BYTES: usize = size_of::<u64>();
-/// Of one output.
+/// Bytes of one output's logprobs.
 const LOGPROB_BYTES: usize = LOGPROBS_MAX * size_of::<LogprobTwin>();
 
 /// Byte offsets within a slot; inputs follow the header.
@@ -30,11 +30,11 @@ pub(super) struct Offsets {
     pub(super) rows: usize,
     pub(super) outputs: usize,
     pub(super) updates: usize,
-    /// Of the next slot.
+    /// Where the next slot begins.
     pub(super) end: usize,
 }
 
-/// Both directions, and what the device's block tables hold.
+/// Both directions.
 pub(super) struct Ring {
     deltas: PinnedBuffer,
     results: PinnedBuffer,
@@ -46,8 +46,6 @@ pub(super) struct Ring {
     outputs_max: usize,
     rows_max: usize,
     tables: Vec<GroupTables>,
-    /// `[group][slot]`.
-    known: Vec<Vec<Vec<BlockId>>>,
     bytes: Vec<u8>,
 }
 
@@ -70,7 +68,6 @@ impl Ring {
             outputs_max: plan.outputs_max,
             rows_max: plan.slots_max,
             tables: tables.to_vec(),
-            known: vec![vec![Vec::new(); plan.slots_max]; tables.len()],
             bytes: Vec::new(),
         })
     }
@@ -137,25 +134,13 @@ impl Ring {
     /// Writes what changed in block tables; returns how many entries.
     fn write_updates(&mut self, base: usize, batch: &Batch) -> Result<usize, BackendError> {
         self.bytes.clear();
-        for row in &batch.rows {
-            let slot = row.slot.index();
-            for (group, blocks) in row.block_tables.iter().enumerate() {
-                let unknown = || failed("upload", format!("slot {slot}, KV group {group}"));
-                let known = self.known.get_mut(group).and_then(|known| known.get_mut(slot));
-                let known = known.ok_or_else(unknown)?;
-                let place = self.tables[group];
-                if blocks.len() > place.blocks_per_slot {
-                    let cause = format!("{} blocks of slot {slot}", blocks.len());
-                    return Err(failed("upload", cause));
-                }
-                let same = known.iter().zip(blocks).take_while(|(a, b)| a == b).count();
-                let first = place.first + slot * place.blocks_per_slot;
-                for (index, block) in blocks.iter().enumerate().skip(same) {
-                    put(&mut self.bytes, to_u32(first + index));
-                    put(&mut self.bytes, block.0);
-                }
-                known.truncate(same);
-                known.extend_from_slice(&blocks[same..]);
+        for blocks in &batch.new_blocks {
+            let table = self.tables.get(blocks.kv_group);
+            let table = table.ok_or_else(|| failed("upload", format!("{blocks:?}: no table")))?;
+            let first = table.first + blocks.slot.index() * table.blocks_per_slot + blocks.first;
+            for (index, block) in blocks.ids.iter().enumerate() {
+                put(&mut self.bytes, to_u32(first + index));
+                put(&mut self.bytes, block.0);
             }
         }
         self.deltas.store(base + self.offsets.updates, &self.bytes)?;
@@ -208,7 +193,7 @@ fn put(bytes: &mut Vec<u8>, word: u32) {
     bytes.extend(word.to_le_bytes());
 }
 
-/// As `StepOutput` lies; `masked` is a bit of `adjusted`.
+/// Appends an output as `StepOutput` lies in memory; `masked` is a bit of `adjusted`.
 fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
     let sampling = &output.sampling;
     [to_u32(output.token), output.slot.0, output.position, output.choice]

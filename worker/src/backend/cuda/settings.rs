@@ -11,9 +11,9 @@ use super::formats::half::Half;
 pub struct CudaSettings {
     /// Number of the device.
     pub ordinal: i32,
-    /// In which type it computes.
+    /// The type in which it computes.
     pub half: Half,
-    /// Which image it runs; the device's best where absent.
+    /// The image that it runs; the device's best where absent.
     pub target: Option<Target>,
     /// Where libraries are looked for before the system's places.
     pub libraries: Vec<PathBuf>,

@@ -25,7 +25,7 @@ struct Pending {
     stamps: usize,
 }
 
-/// See the module.
+/// The step under way, and those that were committed and not yet collected.
 pub(super) struct Steps {
     pub(super) batch: Arc<Batch>,
     pub(super) shape: LaunchShape,
@@ -61,7 +61,7 @@ impl Steps {
         }
     }
 
-    /// For the memory that was planned.
+    /// Steps within the memory that was planned.
     pub(super) fn new(plan: &MemoryPlan, ring: Ring) -> Result<Self, BackendError> {
         let events = (0..RING_SLOTS).map(|_| Event::new()).collect::<Result<_, _>>()?;
         Ok(Self { plan: plan.clone(), ring: Some(ring), events, ..Self::none() })
@@ -174,9 +174,9 @@ impl Steps {
         self.launch_stamp(on)
     }
 
-    /// Enqueues the step's next stamp, if stamps were planned: a kernel of one thread that writes the
-    /// device's clock into mapped memory. It works in CUDA graphs as it does elsewhere, and two steps
-    /// under way do not share a slot.
+    /// Enqueues the step's next stamp, if stamps were planned: a kernel of one thread that writes
+    /// the device's clock into mapped memory. It works in CUDA graphs as it does elsewhere, and two
+    /// steps under way do not share a slot.
     pub(super) fn launch_stamp(&mut self, on: &Launcher<'_>) -> Result<(), BackendError> {
         let places = self.plan.stamps_max;
         if places == 0 {

@@ -1,8 +1,8 @@
 //! The way of weights to the device: threads read and convert rows into pinned memory, the caller's
 //! thread enqueues each piece's upload and hands its memory back when the device has it.
 //!
-//! Parts go to threads largest first, each read from end to end by one thread, so that checksums can be
-//! followed along. All copies run in one stream. Deliberately absent: what rows mean.
+//! Parts go to threads largest first, each read from end to end by one thread, so that checksums
+//! can be followed along. All copies run in one stream. Deliberately absent: what rows mean.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ struct Piece {
 /// A piece that is ready to be uploaded.
 struct Filled {
     piece: Piece,
-    /// Whose it is.
+    /// The thread that filled it.
     thread: usize,
     at: usize,
     bytes: usize,
@@ -94,8 +94,8 @@ struct Lane {
     filled: Sender<Result<Filled, BackendError>>,
 }
 
-/// Reads all `parts` on `threads` threads and uploads them into the slab; `done` hears of bytes read.
-/// All is there when this returns.
+/// Reads all `parts` on `threads` threads and uploads them into the slab; `done` hears of bytes
+/// read. All is there when this returns.
 pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
     mut parts: Vec<Rows<'_>>,
     open: impl Fn(&LocalPart) -> Result<R, Error> + Sync,

@@ -1,5 +1,5 @@
-//! The warmup step, run before the first one: a chunk of a prompt, so that nothing which CUDA graphs do
-//! not hold runs for the first time when somebody waits.
+//! The warmup step, run before the first one: a chunk of a prompt, so that nothing which CUDA
+//! graphs do not hold runs for the first time when somebody waits.
 //!
 //! It writes cache that no sequence owns yet, and nobody reads what it samples.
 
@@ -7,7 +7,7 @@ use binfer_proto::{BlockId, Sampling, SlotId};
 
 use super::launch::to_u32;
 use crate::backend::MemoryPlan;
-use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// Tokens of the chunk: more than decode steps have, so that gemms go the way of prompts.
 const TOKENS: usize = 512;
@@ -27,9 +27,9 @@ pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
     let table = |group: usize| {
         let layer = plan.kv.iter().find(|kv| kv.kv_group == group);
         let blocks = layer.map_or(0, |kv| count.div_ceil(kv.block_tokens.max(1)));
-        (0..blocks).map(|block| BlockId(to_u32(block))).collect()
+        let ids = (0..blocks).map(|block| BlockId(to_u32(block))).collect();
+        BatchBlocks { slot, kv_group: group, first: 0, ids }
     };
-    let block_tables = (0..plan.blocks_per_slot.len()).map(table).collect();
     let output = BatchOutput {
         token: count - 1,
         slot,
@@ -42,9 +42,10 @@ pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
     };
     Some(Batch {
         begun: Vec::new(),
+        new_blocks: (0..plan.blocks_per_slot.len()).map(table).collect(),
         tokens: vec![TokenInput::Known(0); count],
         positions: (0..count).map(to_u32).collect(),
-        rows: vec![BatchRow { slot, first: 0, count, start: 0, block_tables }],
+        rows: vec![BatchRow { slot, first: 0, count, start: 0 }],
         outputs: vec![output],
         masked: false,
     })
@@ -77,7 +78,7 @@ mod tests {
         let tokens = |plan: &MemoryPlan| {
             let batch = warmup(plan)?;
             check_batch(&batch, plan).unwrap();
-            Some((batch.tokens.len(), batch.rows[0].block_tables[1].len()))
+            Some((batch.tokens.len(), batch.new_blocks[1].ids.len()))
         };
         assert_eq!(tokens(&plan), Some((512, 8)));
         assert_eq!(tokens(&MemoryPlan { tokens_max: 100, ..plan.clone() }), Some((100, 2)));

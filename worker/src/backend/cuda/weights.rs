@@ -1,6 +1,7 @@
 //! Weights on the device: where each lies and in which format, in slabs that are taken once.
 //!
-//! Deliberately absent: reading and converting (`load.rs`), and the formats themselves (`formats/`).
+//! Deliberately absent: reading and converting (`load.rs`), and the formats themselves
+//! (`formats/`).
 
 use super::ffi::error::failed;
 #[cfg(test)]
@@ -32,14 +33,14 @@ pub(super) struct Vector {
 }
 
 impl Matrix {
-    /// As arguments are checked against.
+    /// The shape that arguments are checked against.
     pub(super) fn shape(&self) -> WeightShape {
         WeightShape { rows: self.rows, cols: self.cols }
     }
 }
 
 impl Vector {
-    /// As arguments are checked against.
+    /// The shape that arguments are checked against.
     pub(super) fn shape(&self) -> WeightShape {
         WeightShape { rows: 1, cols: self.len }
     }

@@ -7,8 +7,7 @@ use crate::batch::BatchRow;
 use binfer_proto::SlotId;
 
 fn counts() -> Counts {
-    let row =
-        |start, count| BatchRow { slot: SlotId(0), first: 0, count, start, block_tables: vec![] };
+    let row = |start, count| BatchRow { slot: SlotId(0), first: 0, count, start };
     let rows = vec![row(9, 1), row(0, 3)];
     Counts::of(&Batch {
         tokens: vec![crate::batch::TokenInput::Known(1); 4],

@@ -23,7 +23,7 @@ use super::{CpuBackend, CpuSettings, KvDtype, Level};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::tests::{Random, assert_near, oracle};
 use crate::backend::{Backend, KvLayerPlan, MemoryPlan, StepOutput, Weight};
-use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// A weight and its rows as the oracle sees them.
 struct Known {
@@ -163,8 +163,9 @@ fn batch(pieces: &[Piece<'_>]) -> Batch {
         batch.tokens.extend(piece.tokens.iter().map(|token| TokenInput::Known(*token)));
         batch.positions.extend((piece.start..piece.start + count).map(|position| position as u32));
         let (slot, start) = (SlotId(piece.slot), piece.start);
-        let block_tables = vec![piece.table.to_vec()];
-        batch.rows.push(BatchRow { slot, first, count, start, block_tables });
+        let ids = piece.table.to_vec();
+        batch.new_blocks.push(BatchBlocks { slot, kv_group: 0, first: 0, ids });
+        batch.rows.push(BatchRow { slot, first, count, start });
     }
     batch
 }

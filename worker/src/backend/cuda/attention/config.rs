@@ -2,7 +2,8 @@
 //!
 //! Published shapes (heads of 64 or 128 that rotate whole, blocks of 64 tokens) have paged kernels:
 //! for decode rows on every image, for chunks of prompts on Hopper. What one of them does not take
-//! goes to the reference kernels, the whole step of it. Deliberately absent: addresses and launches.
+//! goes to the reference kernels, the whole step of it. Deliberately absent: addresses and
+//! launches.
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;
@@ -61,9 +62,9 @@ pub(in crate::backend::cuda) enum AttentionConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) struct PagedConfig {
     pub(in crate::backend::cuda) head: PagedHead,
-    /// Of decode rows, if the step has some.
+    /// The launch for decode rows, if the step has some.
     pub(in crate::backend::cuda) decode: Option<DecodeConfig>,
-    /// Blocks that attend for chunks, if the step has some.
+    /// Blocks of the launch for chunks, if the step has some.
     pub(in crate::backend::cuda) prefill_blocks: Option<u32>,
 }
 

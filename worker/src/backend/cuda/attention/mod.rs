@@ -50,9 +50,9 @@ pub(super) struct Attention {
     places: AttentionPlaces,
     layers: Vec<LayerCache>,
     groups: Vec<GroupTables>,
-    /// For which rope the device's table of cosines and sines holds in this step.
+    /// The rope whose cosines and sines the device's table holds in this step.
     rope: Option<Rope>,
-    /// Of which work the groups' tables are in this step.
+    /// The work that the groups' tables hold in this step.
     work_tables: Vec<WorkTables>,
 }
 
@@ -107,7 +107,8 @@ impl Attention {
         Ok(config)
     }
 
-    /// Whether a group's tables of work are still to be made for such a layer; from here on they are.
+    /// Whether a group's tables of work are still to be made for such a layer; from here on they
+    /// are.
     fn needs_tables(&mut self, kv_group: usize, params: &AttentionParams) -> bool {
         let wanted = (kv_group, params.window, tile_tokens(params));
         if self.work_tables.contains(&wanted) {

@@ -41,7 +41,7 @@ fn kernels(head: PagedHead) -> PagedKernels {
     }
 }
 
-/// Of which KV group, with which window and tokens of a tile, a group's tables of work are.
+/// Work that a KV group's tables are made for: the group, the window, and tokens of a tile.
 pub(super) type WorkTables = (usize, u32, u32);
 
 /// Where a layer's attention works.

@@ -1,8 +1,8 @@
 //! cuBLASLt: gemms of many tokens.
 //!
 //! One kind of gemm, `out = x weight^T (+ out)`, row-major, accumulated in single precision. An
-//! algorithm is chosen once for a shape and kept: the one that was measured to be faster, if whoever
-//! opens the library knows one, or else the library's recommendation.
+//! algorithm is chosen once for a shape and kept: the one that was measured to be faster, if
+//! whoever opens the library knows one, or else the library's recommendation.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::collections::BTreeMap;

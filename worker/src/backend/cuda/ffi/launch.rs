@@ -23,11 +23,11 @@ pub(in crate::backend::cuda) struct Function {
 /// What is known of a kernel before it is launched.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct FunctionShape {
-    /// Of a block.
+    /// Threads of a block.
     pub(in crate::backend::cuda) threads: u32,
     /// Shared memory of a block, where a launch does not ask for less.
     pub(in crate::backend::cuda) shared_bytes: u32,
-    /// Of its one parameter.
+    /// Bytes of its one parameter.
     pub(in crate::backend::cuda) param_bytes: usize,
 }
 

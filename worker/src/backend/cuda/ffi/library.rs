@@ -1,4 +1,5 @@
-//! Libraries beside the driver: found, kept open, and refused with the way out where they will not do.
+//! Libraries beside the driver: found, kept open, and refused with the way out where they will not
+//! do.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::path::PathBuf;
@@ -16,15 +17,15 @@ const CUBLAS_MIN: usize = 130_000;
 
 /// A library beside the driver.
 pub(super) struct SharedLibrary {
-    /// Its file.
+    /// Name of the file.
     pub(super) file: &'static str,
-    /// The package of Python's that brings it.
+    /// The Python package that brings it.
     pub(super) package: &'static str,
 }
 
 impl SharedLibrary {
-    /// Opens it out of one of `folders`, or where the system looks, for as long as the process lives,
-    /// so that opening it by its name finds it again.
+    /// Opens it out of one of `folders`, or where the system looks, for as long as the process
+    /// lives, so that opening it by its name finds it again.
     pub(super) fn keep(&self, folders: &[PathBuf]) -> Result<(), BackendError> {
         let (name, package) = (self.file, self.package);
         let places = folders.iter().map(|folder| folder.join(name)).filter(|place| place.is_file());
@@ -57,7 +58,7 @@ pub(super) fn with_source(error: &libloading::Error) -> String {
     format!("{error}{source}")
 }
 
-/// As cuBLASLt and NCCL count: "13.1.0".
+/// A version as cuBLASLt and NCCL count: "13.1.0".
 pub(in crate::backend::cuda) fn version_text(version: usize) -> String {
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }

@@ -21,7 +21,7 @@ pub(in crate::backend::cuda) struct MatmulShape {
     pub(in crate::backend::cuda) out_f32: bool,
 }
 
-/// Where a gemm's matrices are.
+/// Addresses of a gemm's matrices.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct Operands {
     /// Tokens.
@@ -31,10 +31,11 @@ pub(in crate::backend::cuda) struct Operands {
     pub(in crate::backend::cuda) out: u64,
 }
 
-/// What an algorithm was measured for: it holds for one version of the library, one card, one shape.
+/// What an algorithm was measured for: it holds for one version of the library, one card, one
+/// shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) struct AlgorithmKey<'a> {
-    /// Of the library, as it says itself.
+    /// The library's version, as it says itself.
     pub(in crate::backend::cuda) version: usize,
     /// The card's name.
     pub(in crate::backend::cuda) card: &'a str,

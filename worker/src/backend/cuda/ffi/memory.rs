@@ -28,12 +28,12 @@ impl DeviceBuffer {
         Ok(Self { address, bytes })
     }
 
-    /// Where it begins; at least 256-byte aligned.
+    /// Where the buffer begins; at least 256-byte aligned.
     pub(in crate::backend::cuda) fn address(&self) -> u64 {
         self.address
     }
 
-    /// How long it is.
+    /// Length of the buffer [bytes].
     pub(in crate::backend::cuda) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -159,12 +159,12 @@ impl PinnedBuffer {
         Ok(buffer)
     }
 
-    /// Where the device finds it.
+    /// The address by which the device finds the buffer.
     pub(in crate::backend::cuda) fn address(&self) -> u64 {
         self.address
     }
 
-    /// How long it is.
+    /// Length of the buffer [bytes].
     pub(in crate::backend::cuda) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -182,8 +182,8 @@ impl PinnedBuffer {
         Ok(())
     }
 
-    /// Stores a word that the device may be asking for, at a multiple of four bytes: once it sees the
-    /// word, it sees all that was stored before.
+    /// Stores a word that the device may be asking for, at a multiple of four bytes: once it sees
+    /// the word, it sees all that was stored before.
     pub(in crate::backend::cuda) fn publish(
         &mut self,
         at: usize,
@@ -194,8 +194,8 @@ impl PinnedBuffer {
             return Err(failed("pinned memory", format!("a word at byte {at}")));
         }
         let place = self.host.wrapping_add(at).cast();
-        // SAFETY: within the buffer and aligned, since the buffer begins at a page; the host reaches
-        // it through `&mut self` alone.
+        // SAFETY: within the buffer and aligned, since the buffer begins at a page; the host
+        // reaches it through `&mut self` alone.
         let place = unsafe { AtomicU32::from_ptr(place) };
         place.store(word, Ordering::Release);
         Ok(())

@@ -1,4 +1,5 @@
-//! The door to the CUDA driver, cuBLASLt and NCCL: every unsafe call of this backend, behind safe ones.
+//! The door to the CUDA driver, cuBLASLt and NCCL: every unsafe call of this backend, behind safe
+//! ones.
 //!
 //! | file | is |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! NCCL: a communicator between ranks, and its collectives in a stream's order.
 //!
 //! Communicators do not block: what a call leaves to the background shows as [`State::Working`],
-//! and the caller asks again, so that a peer that is gone never holds a thread. Deliberately absent:
-//! waiting, and what is summed.
+//! and the caller asks again, so that a peer that is gone never holds a thread. Deliberately
+//! absent: waiting, and what is summed.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -32,7 +32,8 @@ impl Nccl {
     /// Opens the library, out of one of `folders` if it is there; refuses an old one.
     pub(in crate::backend::cuda) fn open(folders: &[PathBuf]) -> Result<Self, BackendError> {
         LIBRARY.keep(folders)?;
-        // SAFETY: the library may be initialised at any time; the bindings were made from its header.
+        // SAFETY: the library may be initialised at any time; the bindings were made from its
+        // header.
         let opened = unsafe { sys::Nccl::new(LIBRARY.file) };
         let library = opened.map_err(|error| LIBRARY.too_old(&with_source(&error)))?;
         let nccl = Self(Arc::new(library));

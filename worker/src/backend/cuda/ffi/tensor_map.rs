@@ -1,7 +1,7 @@
 //! Tensors as the copy engine wants them described.
 //!
-//! One kind: halves in boxes whose rows are 64 elements, swizzled by 128 bytes in shared memory, zero
-//! outside of the tensor. Sizes are checked by the driver.
+//! One kind: halves in boxes whose rows are 64 elements, swizzled by 128 bytes in shared memory,
+//! zero outside of the tensor. Sizes are checked by the driver.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::c_void;
@@ -22,7 +22,7 @@ pub(in crate::backend::cuda) struct Dimension {
     pub(in crate::backend::cuda) size: usize,
     /// Elements from one to the next: 1 in the first dimension, multiples of 8 in the others.
     pub(in crate::backend::cuda) stride: usize,
-    /// How many of them a box has.
+    /// Elements of this dimension in a box.
     pub(in crate::backend::cuda) in_box: u32,
 }
 
@@ -48,7 +48,8 @@ pub(in crate::backend::cuda) fn describe(
         Half::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
     };
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
-    // SAFETY: a place for a map, and arrays of at least `rank` numbers each, which the driver reads.
+    // SAFETY: a place for a map, and arrays of at least `rank` numbers each, which the driver
+    // reads.
     let status = unsafe {
         sys::cuTensorMapEncodeTiled(
             &raw mut map,

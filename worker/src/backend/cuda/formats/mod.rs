@@ -6,9 +6,9 @@
 //! | `dense.rs` | matrices of them |
 //!
 //! Vectors (scales of norms, biases, sinks) are f32, whatever the format of matrices. A further
-//! format is a file here, a variant of [`WeightFormat`], its row in [`WeightFormat::of`], and an arm
-//! in `gemm/config.rs` that says which kernels multiply by it. Deliberately absent: how rows travel
-//! (`upload.rs`).
+//! format is a file here, a variant of [`WeightFormat`], its row in [`WeightFormat::of`], and an
+//! arm in `gemm/config.rs` that says which kernels multiply by it. Deliberately absent: how rows
+//! travel (`upload.rs`).
 
 mod dense;
 pub(super) mod half;
@@ -57,9 +57,9 @@ impl WeightFormat {
 /// How the rows of a part of a weight lie on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowFormat {
-    /// Of a vector: f32, without padding.
+    /// Elements are f32, without padding.
     Vector,
-    /// Of a matrix.
+    /// Elements lie as the matrix's format says.
     Matrix(WeightFormat),
 }
 

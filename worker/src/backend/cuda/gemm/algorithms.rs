@@ -1,7 +1,7 @@
 //! cuBLASLt's algorithms that were measured to be faster than what it recommends.
 //!
-//! An algorithm is eight words that only the library can read, and only the version that wrote them:
-//! so a row holds for one version of the library, one card, one shape. Rows come from
+//! An algorithm is eight words that only the library can read, and only the version that wrote
+//! them: so a row holds for one version of the library, one card, one shape. Rows come from
 //! `BINFER_SWEEP=1 cargo test -p binfer-worker faster_algorithms -- --nocapture` on a GPU
 //! (`tests/algorithms.rs`). Deliberately absent: algorithms that are less than 3 % faster.
 
@@ -10,8 +10,8 @@ use crate::backend::cuda::formats::half::Half;
 
 type Row = (AlgorithmKey<'static>, [u64; 8]);
 
-/// A row of cuBLASLt 13.1.0 on an H100, bf16: tokens; output and input features of the weight; whether
-/// the sums are added to `out`, which is f32; the algorithm.
+/// A row of cuBLASLt 13.1.0 on an H100, bf16: tokens; output and input features of the weight;
+/// whether the sums are added to `out`, which is f32; the algorithm.
 const fn row(m: u32, weight: [u32; 2], accumulates: bool, words: [u64; 8]) -> Row {
     let [n, k] = weight;
     let (weight_stride, out_stride, out_f32) = (k, n, accumulates);

@@ -19,8 +19,8 @@ use crate::backend::cuda::formats::half::Half;
 
 /// Fewest tokens that cuBLASLt multiplies.
 const LIBRARY_M_MIN: u32 = 32;
-/// Most tokens of a stream-K gemm in a step that is launched kernel by kernel: with more, cuBLASLt is
-/// faster.
+/// Most tokens of a stream-K gemm in a step that is launched kernel by kernel: with more, cuBLASLt
+/// is faster.
 const EAGER_STREAM_K_M_MAX: u32 = 64;
 /// Elements of which sizes and strides must be multiples for cuBLASLt.
 const LIBRARY_ELEMENTS: u32 = 8;
@@ -158,9 +158,9 @@ pub(in crate::backend::cuda) fn gemm_pair_config(
     GemmPairConfig { first, second, fused_norm }
 }
 
-/// Whether the norm between two skinny gemms is shared out among them. They are of one kernel, which
-/// the second expects sums of squares from. Not in half precision: the first gemm stores rows that are
-/// not yet divided by their length, and may be too large for it.
+/// Whether the norm between two skinny gemms is shared out among them. They are of one kernel,
+/// which the second expects sums of squares from. Not in half precision: the first gemm stores rows
+/// that are not yet divided by their length, and may be too large for it.
 fn fuses(first: &GemmDesc, config: &SkinnyGemmConfig, second: &SkinnyGemmConfig) -> bool {
     SKINNY_GEMM_KERNELS[config.kernel].folds_norms()
         && config.kernel == second.kernel

@@ -35,8 +35,8 @@ pub(in crate::backend::cuda) struct Norm {
     pub(in crate::backend::cuda) eps: f32,
 }
 
-/// What the choice of a gemm's kernel depends on: sizes, format and alignment. Alignments are powers
-/// of two [bytes], 256 at most.
+/// What the choice of a gemm's kernel depends on: sizes, format and alignment. Alignments are
+/// powers of two [bytes], 256 at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) struct GemmDesc {
     pub(in crate::backend::cuda) shape: GemmShape,

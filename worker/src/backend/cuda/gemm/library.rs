@@ -1,9 +1,9 @@
 //! Gemms of many tokens: cuBLASLt, whose sums another kernel finishes.
 //!
-//! A model has few gemms, and algorithms are chosen for a ladder of token counts: all of them before
-//! the first step, once a captured step has shown what the gemms are. A step's own count takes the
-//! algorithm of the next rung. Deliberately absent: decode steps, whose CUDA graphs hold only our own
-//! kernels.
+//! A model has few gemms, and algorithms are chosen for a ladder of token counts: all of them
+//! before the first step, once a captured step has shown what the gemms are. A step's own count
+//! takes the algorithm of the next rung. Deliberately absent: decode steps, whose CUDA graphs hold
+//! only our own kernels.
 
 use std::collections::BTreeSet;
 
@@ -76,8 +76,8 @@ impl GemmLibrary {
         }
     }
 
-    /// Chooses the algorithms of all gemms that were seen, and has the library load its kernels: each
-    /// is captured, on operands at `scratch`, and the graph dropped.
+    /// Chooses the algorithms of all gemms that were seen, and has the library load its kernels:
+    /// each is captured, on operands at `scratch`, and the graph dropped.
     pub(super) fn prepare(
         &mut self,
         device: &Device,

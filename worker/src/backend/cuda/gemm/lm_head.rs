@@ -1,10 +1,10 @@
 //! The head on Hopper: a skinny gemm that makes statistics of logits while it has them, and writes
 //! only those that something else will read (`cuda/lm_head_gemm.cu`).
 //!
-//! Which outputs' logits those are is known to the device alone, so that CUDA graphs serve all steps:
-//! those with logprobs, with top-k, top-p or min-p at a temperature, with penalties or biases. Other
-//! rows of the logits are left as they were. Deliberately absent: several ranks, which gather logits
-//! and sample from those; other devices; more outputs than a skinny gemm takes.
+//! Which outputs' logits those are is known to the device alone, so that CUDA graphs serve all
+//! steps: those with logprobs, with top-k, top-p or min-p at a temperature, with penalties or
+//! biases. Other rows of the logits are left as they were. Deliberately absent: several ranks,
+//! which gather logits and sample from those; other devices; more outputs than a skinny gemm takes.
 
 use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::gemm_params::LmHeadGemmParams;

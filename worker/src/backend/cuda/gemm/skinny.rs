@@ -1,7 +1,8 @@
 //! Launches of `skinny_gemm_sm90` (`cuda/skinny_gemm_sm90.cu`).
 //!
-//! Tensor maps are made for each launch: that takes a microsecond, and CUDA graphs keep them. A norm
-//! between two such gemms of few tokens may be shared out among them (`cuda/skinny_gemm_epilogue.cuh`).
+//! Tensor maps are made for each launch: that takes a microsecond, and CUDA graphs keep them. A
+//! norm between two such gemms of few tokens may be shared out among them
+//! (`cuda/skinny_gemm_epilogue.cuh`).
 
 use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::gemm_params::{SkinnyGemmParams, TensorMap};

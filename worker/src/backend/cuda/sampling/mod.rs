@@ -42,7 +42,8 @@ pub(super) struct SamplingPlaces {
     masks: u64,
 }
 
-/// Room for statistics of a row: of tiles of its logits, or of what each block of the head has of it.
+/// Room for statistics of a row: of tiles of its logits, or of what each block of the head has of
+/// it.
 pub(super) fn tiles_per_row(vocab: usize) -> u32 {
     to_u32(vocab).div_ceil(SAMPLE_TILE_LOGITS).max(ROW_PARTIALS_MAX)
 }
@@ -67,7 +68,8 @@ pub(super) struct Sampling {
     counts: TokenCounts,
     /// Most outputs of a step.
     outputs_max: u32,
-    /// Blocks of the head that made statistics of this step's logits; 0 where there are only logits.
+    /// Blocks of the head that made statistics of this step's logits; 0 where there are only
+    /// logits.
     pub(super) head_partials: u32,
 }
 

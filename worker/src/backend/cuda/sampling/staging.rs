@@ -1,7 +1,8 @@
 //! Pinned memory on the way to the device while steps run: nobody waits for the device, unless all
 //! pieces are on their way.
 //!
-//! Copies are in the stream's order, so that what they overwrite is what the steps before have read.
+//! Copies are in the stream's order, so that what they overwrite is what the steps before have
+//! read.
 
 use crate::backend::BackendError;
 use crate::backend::cuda::ffi::error::failed;

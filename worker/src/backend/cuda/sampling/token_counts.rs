@@ -1,7 +1,8 @@
 //! What penalties and biases need of a slot: counts of its tokens, on the device.
 //!
 //! They go up when a slot is opened; from then on the device counts sampled tokens by itself, so a
-//! plan never needs to know one. Deliberately absent: how logits are adjusted (`backend/adjust.rs`).
+//! plan never needs to know one. Deliberately absent: how logits are adjusted
+//! (`backend/adjust.rs`).
 
 use binfer_kernels::sample_params::{BIASES_MAX, Bias as BiasTwin};
 use binfer_proto::Bias;

@@ -1,10 +1,10 @@
 //! Token masks on their way to the device: slots of mapped memory that sampling waits at.
 //!
-//! A step that is masked is enqueued whole, out of a CUDA graph where there is one, before its masks
-//! are known; its sampling then asks a word of its slot again and again. So there is one graph for
-//! steps with masks and without, and those without pay nothing. A step that is given up says so by
-//! the same word: nothing waits in the device for a host that is about to end. Deliberately absent:
-//! what masks do (`cuda/token_masks.cuh`).
+//! A step that is masked is enqueued whole, out of a CUDA graph where there is one, before its
+//! masks are known; its sampling then asks a word of its slot again and again. So there is one
+//! graph for steps with masks and without, and those without pay nothing. A step that is given up
+//! says so by the same word: nothing waits in the device for a host that is about to end.
+//! Deliberately absent: what masks do (`cuda/token_masks.cuh`).
 
 use binfer_kernels::sample_params::{
     MASK_SLOTS, MASKS_AWAITED, MASKS_GIVEN, MASKS_GIVEN_UP, MaskParams,
@@ -17,12 +17,12 @@ use crate::backend::{BackendError, MemoryPlan};
 /// Bytes of a word.
 const WORD_BYTES: usize = size_of::<u32>();
 
-/// The slots, see `MaskParams`.
+/// The slots in which masks travel, see `MaskParams`.
 #[derive(Debug)]
 pub(in crate::backend::cuda) struct TokenMasks {
     given: PinnedBuffer,
     rows: usize,
-    /// Of bits in a row.
+    /// Words of bits in a row.
     words: usize,
 }
 
@@ -86,7 +86,7 @@ impl TokenMasks {
         (0..MASK_SLOTS).try_for_each(|slot| self.given.publish(self.state_of(slot), MASKS_GIVEN_UP))
     }
 
-    /// Where the word lies that says how the slot is.
+    /// Byte of the word that says whether a slot's masks have come.
     fn state_of(&self, ring_slot: usize) -> usize {
         ring_slot % MASK_SLOTS * WORD_BYTES * (1 + self.rows * (1 + self.words))
     }

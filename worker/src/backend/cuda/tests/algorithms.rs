@@ -1,7 +1,8 @@
 //! A sweep, not a test: which of cuBLASLt's algorithms beat its own first choice on this card.
 //!
-//! Prints rows for `algorithms.rs`: `BINFER_SWEEP=1 cargo test -p binfer-worker faster_algorithms --
-//! --nocapture`, a minute on a GPU. Gemms run out of a graph over weights that do not fit into the cache.
+//! Prints rows for `gemm/algorithms.rs`, in a minute on a GPU:
+//! `BINFER_SWEEP=1 cargo test -p binfer-worker faster_algorithms -- --nocapture`.
+//! Gemms run out of a graph over weights that do not fit into the cache.
 
 use std::time::Instant;
 
@@ -14,8 +15,8 @@ use crate::backend::cuda::ffi::capture::{Capture, CaptureMode};
 use crate::backend::cuda::ffi::matmul::{MatmulShape, Operands};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
 
-/// Rows and columns of weights, and whether sums are added in single precision: a layer of Qwen3-1.7B
-/// and one of 8B.
+/// Rows and columns of weights, and whether sums are added in single precision: a layer of
+/// Qwen3-1.7B and one of 8B.
 const WEIGHTS: [(u32, u32, bool); 8] = [
     (4096, 2048, false),
     (2048, 2048, true),

@@ -173,8 +173,8 @@ impl Feeding {
         Self { shape, repeats: 2, compared: 1, vectors, tables, qkv, done: vec![0; sequences], at }
     }
 
-    /// Feeds `counts` tokens of each sequence, compares, and returns what came out; decode rows sample
-    /// a token each.
+    /// Feeds `counts` tokens of each sequence, compares, and returns what came out; decode rows
+    /// sample a token each.
     pub(super) fn step(&mut self, rig: &mut Rig, counts: &[usize], what: &str) -> Vec<f32> {
         let (width, mut fed, mut pieces) = (self.shape.qkv(), Vec::new(), Vec::new());
         let sequences = || counts.iter().enumerate().filter(|(_, count)| **count > 0);
@@ -260,8 +260,8 @@ fn decode_rows_of_any_length_equal_their_oracle() {
     });
 }
 
-/// Few rows have blocks of their own, which divide the row's pages; blocks of many share the pages of
-/// all. Lengths are around those where another page, or another block, comes in.
+/// Few rows have blocks of their own, which divide the row's pages; blocks of many share the pages
+/// of all. Lengths are around those where another page, or another block, comes in.
 #[test]
 fn pages_are_shared_out_among_blocks() {
     let cases = [(1, 511, SHAPES[1]), (2, 1023, SHAPES[0]), (20, 831, SHAPES[0]), (40, 575, BARE)];

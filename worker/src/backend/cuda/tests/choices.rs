@@ -1,7 +1,7 @@
 //! What is chosen for published models, format by format and card by card, against a table.
 //!
-//! `tests/goldens/kernel_choices.txt` has for every gemm, pair of gemms and layer of attention runs of
-//! token or row counts with the same choice. It was first written by the code of 182a3d3, before
+//! `tests/goldens/kernel_choices.txt` has for every gemm, pair of gemms and layer of attention runs
+//! of token or row counts with the same choice. It was first written by the code of 182a3d3, before
 //! choices were functions of their own. `UPDATE_GOLDEN=1` writes it anew. Needs no GPU.
 
 use std::fmt::Write;

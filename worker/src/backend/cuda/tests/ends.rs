@@ -1,5 +1,5 @@
-//! Both ends of a model: rows of the embedding, logits of the head and what is sampled from them, of any
-//! number of rows. Deliberately absent: all kinds of sampling, see `sampling.rs`.
+//! Both ends of a model: rows of the embedding, logits of the head and what is sampled from them,
+//! of any number of rows. Deliberately absent: all kinds of sampling, see `sampling.rs`.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::backend::cpu::sample::{Row, Sampler};
 const EPS: f32 = 1e-5;
 /// Width and vocabulary: even and odd, no multiple of a tile, and one that the library takes.
 const HEADS: [(usize, usize); 4] = [(64, 301), (77, 302), (320, 515), (128, 304)];
-/// Numbers of outputs with widths and vocabularies of more tiles than blocks, and of blocks that divide
-/// the width.
+/// Numbers of outputs with widths and vocabularies of more tiles than blocks, and of blocks that
+/// divide the width.
 const LARGE_HEADS: [(usize, usize, usize); 8] = [
     (1, 64, 8456),
     (9, 64, 8456),

@@ -17,9 +17,9 @@ const EPS: f32 = 1e-5;
 /// Inputs and outputs: no multiple of anything, of 8, of a tile, and more than one tile.
 const SHAPES: [(usize, usize); 4] = [(77, 61), (72, 40), (128, 192), (320, 264)];
 
-/// Numbers of decode rows with inputs and outputs for what small shapes do not meet. On Hopper: blocks of
-/// a cluster that divide few rows' many inputs, blocks that go round more than once, and the kernels
-/// of the most tokens.
+/// Numbers of decode rows with inputs and outputs for what small shapes do not meet. On Hopper:
+/// blocks of a cluster that divide few rows' many inputs, blocks that go round more than once, and
+/// the kernels of the most tokens.
 const LARGE: [(usize, usize, usize); 16] = [
     (1, 1032, 120),
     (9, 1032, 120),
@@ -54,8 +54,8 @@ fn for_all(test: impl Fn(&mut Rig, Case)) {
     }
 }
 
-/// Every number of tokens meets two of the shapes. Under a sanitizer the first number meets every shape,
-/// and every number meets the last shape, which kernels of every kind take.
+/// Every number of tokens meets two of the shapes. Under a sanitizer the first number meets every
+/// shape, and every number meets the last shape, which kernels of every kind take.
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (index, tokens) in numbers_of_tokens().enumerate() {

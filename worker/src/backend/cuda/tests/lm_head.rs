@@ -1,5 +1,5 @@
-//! Statistics of the head sample what the CPU samples from its logits, and logits that nothing needs are
-//! neither written nor read.
+//! Statistics of the head sample what the CPU samples from its logits, and logits that nothing
+//! needs are neither written nor read.
 
 use std::sync::Arc;
 

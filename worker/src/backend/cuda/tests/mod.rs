@@ -43,7 +43,7 @@ use super::{CudaBackend, CudaSettings, Half, probe};
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::tests::{Random, oracle};
 use crate::backend::{Backend, MemoryPlan, StepOutput, Weight};
-use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// Both types that a backend computes in.
 const HALVES: [Half; 2] = [Half::Bf16, Half::F16];
@@ -288,13 +288,9 @@ fn batch(pieces: &[Piece]) -> Batch {
         let (first, count) = (batch.tokens.len(), piece.tokens.len());
         batch.tokens.extend(piece.tokens.iter().map(|token| TokenInput::Known(*token)));
         batch.positions.extend((piece.start..piece.start + count).map(|at| at as u32));
-        batch.rows.push(BatchRow {
-            slot: SlotId(piece.slot),
-            first,
-            count,
-            start: piece.start,
-            block_tables: vec![piece.table.clone()],
-        });
+        let (slot, ids) = (SlotId(piece.slot), piece.table.clone());
+        batch.new_blocks.push(BatchBlocks { slot, kv_group: 0, first: 0, ids });
+        batch.rows.push(BatchRow { slot, first, count, start: piece.start });
     }
     batch
 }

@@ -1,5 +1,5 @@
-//! What several ranks sample with penalties, biases and logprobs: what the CPU samples from the same
-//! logits, which are one rank's but for rounding.
+//! What several ranks sample with penalties, biases and logprobs: what the CPU samples from the
+//! same logits, which are one rank's but for rounding.
 
 use binfer_proto::{Bias, Sampling, SlotId, Token};
 

@@ -1,5 +1,5 @@
-//! Stream-K gemms, on images that have them: tiles that blocks share, rings that run on from tile to
-//! tile, and tokens that do not see each other. All their ways out are in `gemms.rs`, too.
+//! Stream-K gemms, on images that have them: tiles that blocks share, rings that run on from tile
+//! to tile, and tokens that do not see each other. All their ways out are in `gemms.rs`, too.
 
 use binfer_kernels::Target;
 use binfer_shard::DType;

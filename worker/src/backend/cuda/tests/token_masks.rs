@@ -1,4 +1,5 @@
-//! Masked rows sample what the CPU samples, out of CUDA graphs too, and only once their masks have come.
+//! Masked rows sample what the CPU samples, out of CUDA graphs too, and only once their masks have
+//! come.
 
 use std::sync::Arc;
 use std::thread;
