@@ -116,7 +116,7 @@ impl Clients {
     }
 }
 
-/// Every kind of drawing.
+/// Every kind of sampling.
 fn sampling(dice: &mut Dice) -> Sampling {
     let temperature = [0.0, 0.7, 1.0, 1.5][dice.below(4)];
     let top_k = [0, 0, 1, 40][dice.below(4)];
