@@ -284,15 +284,16 @@ fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), Strin
 /// Entries of a block table that exists.
 fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), String> {
     let BatchBlocks { slot, kv_group, first, ids } = blocks;
-    let room = plan.blocks_per_slot.get(*kv_group).copied().unwrap_or(0);
+    let room = plan.blocks_per_slot.get(*kv_group).copied();
     let end = first.checked_add(ids.len());
-    if slot.index() >= plan.slots_max || end.is_none_or(|end| end > room) {
-        let count = ids.len();
-        return Err(format!(
-            "slot {slot}: {count} blocks from {first} on in a table of KV group {kv_group} for {room}"
-        ));
+    let fits = room.zip(end).is_some_and(|(room, end)| end <= room);
+    if slot.index() < plan.slots_max && fits {
+        return Ok(());
     }
-    Ok(())
+    let (count, room) = (ids.len(), room.unwrap_or(0));
+    Err(format!(
+        "slot {slot}: {count} blocks from {first} on in a table of KV group {kv_group} for {room}"
+    ))
 }
 
 /// A row begins at token `next` and counts its positions up; returns where the next one begins.

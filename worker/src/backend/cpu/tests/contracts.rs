@@ -9,7 +9,7 @@ use binfer_shard::spec::{Rope, RopeScaling};
 use super::{KvDtype, Level, Piece, Rig, batch, output, place};
 use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
 use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
-use crate::batch::{Batch, TokenInput};
+use crate::batch::{Batch, BatchBlocks, TokenInput};
 
 fn cause<T: std::fmt::Debug>(result: Result<T, BackendError>) -> String {
     result.unwrap_err().to_string()
@@ -129,4 +129,16 @@ fn batches_are_checked() {
     assert!(refused(&|batch| batch.outputs.push(output(16, 1, 0))).contains("slot"));
     let slot = TokenInput::LastSample(SlotId(99));
     assert!(refused(&|batch| batch.tokens[0] = slot).contains("slot"));
+    let blocks = |slot, kv_group, first| BatchBlocks {
+        slot: SlotId(slot),
+        kv_group,
+        first,
+        ids: vec![BlockId(0)],
+    };
+    for new in [blocks(16, 0, 0), blocks(0, 1, 0), blocks(0, 0, 64), blocks(0, 0, usize::MAX)] {
+        let cause = refused(&|batch| batch.new_blocks.push(new.clone()));
+        assert!(cause.contains("1 blocks from"), "{cause}");
+    }
+    // A table has no gaps.
+    assert!(refused(&|batch| batch.new_blocks.push(blocks(0, 0, 1))).contains("behind 0"));
 }

@@ -88,6 +88,7 @@ impl Rig {
     fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerPlan>) {
         let plan = MemoryPlan {
             arena,
+            blocks_per_slot: vec![64],
             slots_max: 16,
             outputs_max: 64,
             vocab,
