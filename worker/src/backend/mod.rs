@@ -8,6 +8,7 @@
 pub mod adjust;
 pub mod args;
 pub mod check;
+pub mod check_batch;
 pub mod cpu;
 pub mod cuda;
 pub mod record;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use binfer_proto::{Logprob, Mask, Token};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::backend::check::{check_batch, check_masked, check_masks};
+use crate::backend::check_batch::{check_batch, check_masked, check_masks};
 use crate::backend::{BackendError, MemoryPlan, Sampled, StepOutput, Ticket};
 use crate::batch::Batch;
 

@@ -24,7 +24,7 @@ use super::{CudaBackend, Parts};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use crate::backend::check::{check_batch, check_masked, check_masks};
+use crate::backend::check_batch::{check_batch, check_masked, check_masks};
 use crate::backend::{
     Abort, Backend, BackendError, MemoryPlan, Peaks, StepMode, StepOutput, Ticket, Weight,
 };

@@ -55,7 +55,7 @@ pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
 mod tests {
     use super::*;
     use crate::backend::KvLayerPlan;
-    use crate::backend::check::check_batch;
+    use crate::backend::check_batch::check_batch;
 
     #[test]
     fn it_stays_within_what_was_planned() {

@@ -1,0 +1,105 @@
+//! Contracts of a step's batch and of its token masks as code: every backend calls these
+//! in every build.
+
+use binfer_proto::{Bias, Mask};
+
+use super::{BackendError, MemoryPlan};
+use crate::batch::{Batch, BatchBlocks, BatchRow, SlotTokens, TokenInput};
+
+/// Refuses a batch whose arrays contradict each other or what was planned for.
+pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError> {
+    arrays(batch, plan).map_err(|cause| BackendError::Args { operation: "upload", cause })
+}
+
+fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
+    let tokens = batch.tokens.len();
+    if batch.positions.len() != tokens {
+        return Err(format!("{tokens} tokens, {} positions", batch.positions.len()));
+    }
+    let covered = batch.rows.iter().try_fold(0, |next, row| check_row(batch, row, next))?;
+    if covered != tokens {
+        return Err(format!("rows cover {covered} of {tokens} tokens"));
+    }
+    let slot_within = |slot: usize| slot < plan.slots_max;
+    let slots = batch.tokens.iter().filter_map(|token| match token {
+        TokenInput::LastSample(slot) => Some(slot.index()),
+        TokenInput::Known(_) => None,
+    });
+    let outputs = &batch.outputs;
+    let mut slots = slots.chain(outputs.iter().map(|output| output.slot.index()));
+    if !slots.all(slot_within) {
+        return Err(format!("a slot is not below {}", plan.slots_max));
+    }
+    batch.begun.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
+    batch.new_blocks.iter().try_for_each(|blocks| check_blocks(blocks, plan))?;
+    if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
+        return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
+    }
+    Ok(())
+}
+
+/// Refuses masks that the step cannot have. `known` says whether it has some already.
+pub fn check_masks(
+    masks: &[Mask],
+    (batch, vocab): (&Batch, usize),
+    known: bool,
+) -> Result<(), BackendError> {
+    let vocab = u32::try_from(vocab).unwrap_or(u32::MAX);
+    let checked = match (batch.masked, known) {
+        (true, false) => Mask::check(masks, batch.outputs.len(), vocab),
+        (true, true) => Err("the step has its masks already".into()),
+        (false, _) => Err("the step is not masked".into()),
+    };
+    checked.map_err(|cause| BackendError::Args { operation: "masks", cause })
+}
+
+/// Refuses to draw for a step that lacks its masks.
+pub fn check_masked(
+    operation: &'static str,
+    batch: &Batch,
+    known: bool,
+) -> Result<(), BackendError> {
+    if batch.masked && !known {
+        let cause = "the step's masks have not come".into();
+        return Err(BackendError::Args { operation, cause });
+    }
+    Ok(())
+}
+
+/// A slot and tokens that exist, within the bounds that a plan has.
+fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), String> {
+    let SlotTokens { slot, history, biases, .. } = tokens;
+    if slot.index() >= plan.slots_max || history.iter().any(|t| *t as usize >= plan.vocab) {
+        return Err(format!(
+            "slot {slot} begins with tokens that do not exist, or does not itself"
+        ));
+    }
+    Bias::check(biases, u32::try_from(plan.vocab).unwrap_or(u32::MAX))
+}
+
+/// Entries of a block table that exists.
+fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), String> {
+    let BatchBlocks { slot, kv_group, first, ids } = blocks;
+    let room = plan.blocks_per_slot.get(*kv_group).copied();
+    let end = first.checked_add(ids.len());
+    let fits = room.zip(end).is_some_and(|(room, end)| end <= room);
+    if slot.index() < plan.slots_max && fits {
+        return Ok(());
+    }
+    let (count, room) = (ids.len(), room.unwrap_or(0));
+    Err(format!(
+        "slot {slot}: {count} blocks from {first} on in a table of KV group {kv_group} for {room}"
+    ))
+}
+
+/// A row begins at token `next` and counts its positions up; returns where the next one begins.
+fn check_row(batch: &Batch, row: &BatchRow, next: usize) -> Result<usize, String> {
+    let end = next + row.count;
+    let positions = batch.positions.get(next..end).unwrap_or_default();
+    let mut expected = (row.start..).zip(positions);
+    let in_order = expected.all(|(wanted, position)| *position as usize == wanted);
+    if row.first != next || positions.len() != row.count || !in_order {
+        return Err(format!("row of slot {} is not what follows token {next}", row.slot));
+    }
+    Ok(end)
+}
