@@ -230,6 +230,19 @@ fn packages_use_each_other_along_the_arrows() {
 }
 
 #[test]
+fn the_top_level_has_the_folders_that_it_was_given() {
+    const FOLDERS: [&str; 8] =
+        ["coordinator", "docs", "fuzz", "kernels", "proto", "shard-tool", "tests", "worker"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let others = names.filter(|name| {
+        !name.starts_with('.') && name != "target" && !FOLDERS.contains(&name.as_str())
+    });
+    none("a package belongs below one of the others", &others.collect::<Vec<_>>());
+}
+
+#[test]
 fn nothing_is_left_to_do() {
     let words =
         [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("#[", "ignore")];
