@@ -5,6 +5,7 @@
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
 # make kernel-bench     builds target/skinny-gemm-bench and stream-k-gemm-bench: sweeps over launches
 # make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
+# make fuzz     libFuzzer on every reader, FUZZ_SECONDS=600 each (TARGETS="gguf config" for some)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
 # make audit    asks for published advisories on the dependencies (needs a network)
 # make fix      formats and applies clippy's suggestions
@@ -23,7 +24,7 @@ NCCL_BINDINGS := worker/src/backend/cuda/ffi/nccl_bindings.rs
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test sim lint \
+.PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test fuzz sim lint \
 	audit fix need-all need-cargo need-python
 
 demo: need-all build model
@@ -103,6 +104,11 @@ gpu-test: need-cargo model
 	BINFER_CACHE="$(CACHE)" tests/gpu/check.sh target/gpu-test $$(for tests in "-p binfer-worker --lib" "--test load" "--test e2e"; do \
 		BINFER_STRESS=1 cargo test --locked --no-run --message-format=json $$tests | \
 			sed -n 's/.*"executable":"\([^"]*deps[^"]*\)".*/\1/p'; done)
+
+FUZZ_SECONDS ?= 600
+fuzz: need-cargo
+	@command -v c++ >/dev/null || { echo "missing: a C++ compiler, for libFuzzer" >&2; exit 1; }
+	fuzz/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)
 
 sim: need-cargo
 	BINFER_SIM_SEEDS=$(SEEDS) BINFER_SIM_SEED=$(SEED) \

@@ -1,118 +1,41 @@
-//! What the fuzz targets do with their bytes: they are a file of a model that is otherwise whole.
+//! What a fuzzer does with its bytes: each target hands them to one reader of what comes from
+//! outside, and uses what it gives.
 //!
-//! ```sh
-//! cargo install cargo-fuzz
-//! cargo +nightly fuzz run gguf        # or safetensors, config, index, manifest, tokenizer, template
-//! ```
-//!
-//! Whatever the bytes are, opening must give a model or an error: no panic, no hang, no large
-//! allocation. `cargo test` asks the same of every byte of small files, cut and flipped, and needs
-//! none of this. Deliberately absent: corpora; a good file of `tests/fixtures/tiny`, put into
-//! `fuzz/corpus/TARGET/`, is a good seed; of `template` it is a file of `tests/fixtures/templates`.
+//! Whatever the bytes are, there must be a result or an error: no panic, no hang, no large
+//! allocation, and where a target compares, no difference. `make fuzz` lets libFuzzer look for
+//! bytes that break it, ten minutes a target (`FUZZ_SECONDS`), guided by coverage, with the stable
+//! compiler: `rustc.sh` has LLVM instrument our code, so neither nightly nor cargo-fuzz is needed. The
+//! tests replay `seeds/TARGET/` and simple changes of them with every `cargo test`. What a fuzzer
+//! finds goes into `seeds/` with the fix.
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+mod checkpoint;
+mod scratch;
+mod text;
+mod wire;
 
-use binfer_coordinator::text::{ChatTemplate, Message, TextModel};
-use binfer_shard::{Source, layouts, shards};
-
-/// Most bytes of a slice that are read: bytes that the file has are no proof of harmlessness.
-const READ_BYTES_MAX: u64 = 1 << 20;
-
-/// Opens the checkpoint `model` of the fixtures with `bytes` in place of one of its files.
-pub fn weights(model: &str, file: &str, bytes: &[u8]) {
-    let folder = folder(model);
-    std::fs::write(folder.join(file), bytes).expect("a file in the scratch folder");
-    open(folder);
+/// A reader and what is done with it.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name, and that of its seeds' folder.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn(&[u8]),
+    /// The longest input that is worth a fuzzer's time.
+    pub bytes_max: usize,
 }
 
-/// Opens a GGUF file of these bytes.
-pub fn gguf(bytes: &[u8]) {
-    let path = scratch().join("model.gguf");
-    std::fs::write(&path, bytes).expect("a file in the scratch folder");
-    open(&path);
-    if let Ok(source) = Source::open(&path) {
-        let _ = TextModel::from_source(&source);
-    }
-}
-
-/// Opens shards whose manifest is these bytes.
-pub fn manifest(bytes: &[u8]) {
-    static SHARDS: OnceLock<PathBuf> = OnceLock::new();
-    let folder = SHARDS.get_or_init(|| {
-        let source = Source::open(folder("llama31")).expect("the fixture");
-        let path = scratch().join("shards");
-        shards::write(&source, 2, &path, |_| true).expect("shards of the fixture");
-        path
-    });
-    std::fs::write(folder.join("manifest.json"), bytes).expect("a file in the scratch folder");
-    open(folder);
-}
-
-/// Opens a tokenizer of these bytes, and uses it.
-pub fn tokenizer(bytes: &[u8]) {
-    let folder = folder("qwen3");
-    std::fs::write(folder.join("tokenizer.json"), bytes).expect("a file in the scratch folder");
-    if let Ok(model) = TextModel::from_folder(folder) {
-        let _ = model.encode_prompt("How many 12 ships<|im_end|>\n  été 山");
-        model.decode(&[0, 108, 60, 242, 349, 350, 351, 400, u32::MAX]);
-    }
-}
-
-/// Parses a chat template of these bytes, and renders a conversation with it.
-pub fn template(bytes: &[u8]) {
-    let Ok(source) = std::str::from_utf8(bytes) else { return };
-    let says = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let messages = [
-        says("system", "Be brief & \"kind\"."),
-        says("user", "  12 ships\r\n\tété 山 <|im_end|>"),
-        says("assistant", "<think>\nx\n</think>\n\n4"),
-        says("user", ""),
-    ];
-    let special = [("bos_token", "<s>"), ("eos_token", "</s>")];
-    let special = special.map(|(name, token)| (name.to_owned(), token.to_owned())).into();
-    let render = || {
-        let _ = ChatTemplate::new(source, special).render(&messages);
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(ChatTemplate::STACK_BYTES);
-        thread.spawn_scoped(scope, render).expect("a thread").join().expect("no panic");
-    });
-}
-
-/// Opens and cuts a checkpoint, and reads a slice of each tensor.
-fn open(path: &Path) {
-    let Ok(source) = Source::open(path) else { return };
-    for world in 1..=4 {
-        for layout in layouts(source.spec(), world).into_iter().flatten() {
-            // Shards are for one number of ranks.
-            let Ok(tensors) = source.local_tensors(&layout) else { continue };
-            for part in tensors.iter().flat_map(|tensor| &tensor.parts) {
-                if part.bytes() <= READ_BYTES_MAX {
-                    let mut out = vec![0; usize::try_from(part.bytes()).expect("a small slice")];
-                    let _ = source.read_into(part, &mut out);
-                }
-            }
-        }
-    }
-}
-
-/// A copy of a checkpoint of the fixtures, made once.
-fn folder(model: &str) -> &'static Path {
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    COPY.get_or_init(|| {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(model);
-        let to = scratch();
-        for entry in from.read_dir().expect("the fixture").flatten() {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy of a fixture");
-        }
-        to
-    })
-}
-
-/// A folder of this process.
-fn scratch() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("binfer-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&path).expect("a scratch folder");
-    path
-}
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "config", run: checkpoint::config, bytes_max: 4096 },
+    Target { name: "encode", run: text::encode, bytes_max: 1024 },
+    Target { name: "generation_config", run: text::generation_config, bytes_max: 1024 },
+    Target { name: "gguf", run: checkpoint::gguf, bytes_max: 8192 },
+    Target { name: "index", run: checkpoint::index, bytes_max: 4096 },
+    Target { name: "manifest", run: checkpoint::manifest, bytes_max: 16384 },
+    Target { name: "masks", run: wire::masks, bytes_max: 512 },
+    Target { name: "safetensors", run: checkpoint::safetensors, bytes_max: 4096 },
+    Target { name: "template", run: text::template, bytes_max: 4096 },
+    Target { name: "tokenizer", run: text::tokenizer, bytes_max: 16384 },
+    Target { name: "tokenizer_config", run: text::tokenizer_config, bytes_max: 4096 },
+    Target { name: "wire", run: wire::messages, bytes_max: 2048 },
+];

@@ -1,4 +1,0 @@
-//! `config.json` beside good weights.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| binfer_fuzz::weights("llama31", "config.json", bytes));

@@ -1,0 +1,102 @@
+//! Readers of checkpoints: the bytes are a file of a model that is otherwise whole.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use binfer_coordinator::text::TextModel;
+use binfer_shard::{Source, layouts, shards};
+
+use crate::scratch;
+
+/// Most bytes of a slice that are read: bytes that the file has are no proof of harmlessness.
+const READ_BYTES_MAX: u64 = 1 << 20;
+/// What a file has behind its header, so that a seed need not carry weights.
+const DATA_BYTES: u64 = 512 << 10;
+
+/// `config.json`, beside good weights and then alone.
+pub(crate) fn config(bytes: &[u8]) {
+    static WHOLE: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("llama31", "config"));
+    static ALONE: LazyLock<PathBuf> = LazyLock::new(|| scratch::folder("config-alone"));
+    for folder in [&*WHOLE, &*ALONE] {
+        scratch::write(&folder.join("config.json"), bytes);
+    }
+    open(&WHOLE);
+    let _ = binfer_shard::describe(&ALONE);
+}
+
+/// `model.safetensors.index.json`, beside good weights.
+pub(crate) fn index(bytes: &[u8]) {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("llama31", "index"));
+    scratch::write(&FOLDER.join("model.safetensors.index.json"), bytes);
+    open(&FOLDER);
+}
+
+/// A safetensors file: its header, which begins with a brace, or all of it.
+pub(crate) fn safetensors(bytes: &[u8]) {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("qwen3", "safetensors"));
+    static DATA: LazyLock<u64> = LazyLock::new(|| {
+        let file = std::fs::read(scratch::fixture("qwen3").join("model.safetensors"));
+        let file = file.expect("the fixture");
+        let header = u64::from_le_bytes(file[..8].try_into().expect("eight bytes"));
+        file.len() as u64 - 8 - header
+    });
+    let path = FOLDER.join("model.safetensors");
+    if bytes.first() == Some(&b'{') {
+        let header = [&(bytes.len() as u64).to_le_bytes(), bytes].concat();
+        scratch::write(&path, &header);
+        lengthen(&path, header.len() as u64 + *DATA);
+    } else {
+        scratch::write(&path, bytes);
+    }
+    open(&FOLDER);
+}
+
+/// A GGUF file: header, tensor table, tokenizer. One of an even length has data behind it.
+pub(crate) fn gguf(bytes: &[u8]) {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::folder("gguf"));
+    let path = FOLDER.join("model.gguf");
+    scratch::write(&path, bytes);
+    if bytes.len().is_multiple_of(2) {
+        lengthen(&path, bytes.len() as u64 + DATA_BYTES);
+    }
+    open(&path);
+    if let Ok(source) = Source::open(&path) {
+        let _ = TextModel::from_source(&source);
+    }
+}
+
+/// `manifest.json`, beside good shards.
+pub(crate) fn manifest(bytes: &[u8]) {
+    static SHARDS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let source = Source::open(scratch::fixture("llama31")).expect("the fixture");
+        let path = scratch::folder("manifest").join("shards");
+        shards::write(&source, 2, &path, |_| true).expect("shards of the fixture");
+        path
+    });
+    scratch::write(&SHARDS.join("manifest.json"), bytes);
+    open(&SHARDS);
+}
+
+/// Adds a hole to the end of a file.
+fn lengthen(path: &Path, bytes: u64) {
+    let file = File::options().write(true).open(path).expect("a file in the scratch folder");
+    file.set_len(bytes).expect("a sparse file");
+}
+
+/// Opens and cuts a checkpoint, and reads a slice of each tensor.
+fn open(path: &Path) {
+    let Ok(source) = Source::open(path) else { return };
+    for world in 1..=4 {
+        for layout in layouts(source.spec(), world).into_iter().flatten() {
+            // Shards are for one number of ranks.
+            let Ok(tensors) = source.local_tensors(&layout) else { continue };
+            for part in tensors.iter().flat_map(|tensor| &tensor.parts) {
+                if part.bytes() <= READ_BYTES_MAX {
+                    let mut out = vec![0; usize::try_from(part.bytes()).expect("a small slice")];
+                    let _ = source.read_into(part, &mut out);
+                }
+            }
+        }
+    }
+}

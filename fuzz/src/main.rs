@@ -1,0 +1,19 @@
+//! libFuzzer's binary: runs the target whose name it is called by. See `fuzz.sh`.
+#![no_main]
+
+use std::sync::OnceLock;
+
+use binfer_fuzz::{TARGETS, Target};
+
+static TARGET: OnceLock<&Target> = OnceLock::new();
+
+fn target() -> &'static Target {
+    TARGET.get_or_init(|| {
+        let called = std::env::args().next().unwrap_or_default();
+        let name = called.rsplit('/').next().unwrap_or_default();
+        let found = TARGETS.iter().find(|target| target.name == name);
+        found.expect("a link to this program has the name of a target")
+    })
+}
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (target().run)(bytes));
