@@ -149,6 +149,7 @@ struct Ends {
     commands: mpsc::Receiver<Command>,
     readiness: watch::Sender<Readiness>,
     post: Arc<Post>,
+    core: Core,
     stopped: watch::Receiver<Option<StopSignal>>,
 }
 
@@ -186,9 +187,9 @@ impl Launched {
             limits: Limits::default(),
         });
         let (close, closing) = oneshot::channel();
-        let cluster = Cluster { core, readiness: readiness_out, closing };
+        let cluster = Cluster { core: core.clone(), readiness: readiness_out, closing };
         let front = start_front(front, cluster, commands_in)?;
-        let ends = Ends { commands, readiness, post, stopped: stopped.clone() };
+        let ends = Ends { commands, readiness, post, core, stopped: stopped.clone() };
         let outcome = self.serve(fleet, facts, ends).await;
         let _ = close.send(());
         let front = tokio::time::timeout(FAREWELL, front).await;
@@ -234,6 +235,8 @@ impl Launched {
             return Err(error.into());
         }
         let config = self.blueprint.sched_config(&facts);
+        self.say_context(config.context_max);
+        ends.core.limit_context(config.context_max);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
         let fronts = Fronts::new(ends.post, UNREAD_BYTES_MAX);
@@ -255,6 +258,18 @@ impl Launched {
         self.report.phase(&format!("served; preemptions {preemptions}, prefix hits {prefix_hits}"));
         serve.fleet.stop("the coordinator is going down").await;
         Ok(outcome?)
+    }
+
+    /// Tells of a cache that holds less than one sequence was to have.
+    fn say_context(&self, context_max: u32) {
+        let asked = self.blueprint.options.limits.context_max;
+        if context_max < asked {
+            let line = format!(
+                "the KV cache holds {context_max} tokens, so no sequence has more, and not the \
+                 {asked} that it might have: give it more memory, or set --max-model-len"
+            );
+            self.report.line(&line);
+        }
     }
 }
 

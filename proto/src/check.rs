@@ -109,9 +109,13 @@ impl Bias {
 
 impl Sampling {
     /// The parameters as plans carry them: zeros without a sign, nothing smaller than a normal
-    /// number. Whatever a client or a file asked for passes here. Refuses what [`Self::check`] does.
+    /// number; a `top_p` of 0 leaves the likeliest token alone, which is greedy. Whatever a client or
+    /// a file asked for passes here. Refuses what [`Self::check`] does.
     pub fn checked(self) -> Result<Self, String> {
-        let sampling = self.canonical();
+        let mut sampling = self.canonical();
+        if sampling.top_p == 0.0 {
+            (sampling.top_p, sampling.temperature) = (1.0, 0.0);
+        }
         sampling.check()?;
         Ok(sampling)
     }

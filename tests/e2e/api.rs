@@ -52,7 +52,7 @@ fn malformed_requests_get_a_400_that_names_the_field_and_harm_nobody() {
         ("/v1/completions", ask("temperature", json!(-0.5)), "temperature"),
         ("/v1/completions", ask("temperature", json!(1e300)), "temperature"),
         ("/v1/completions", ask("temperature", json!("hot")), "temperature"),
-        ("/v1/completions", ask("top_p", json!(0)), "top_p"),
+        ("/v1/completions", ask("top_p", json!(-0.5)), "top_p"),
         ("/v1/completions", ask("top_p", json!(1.5)), "top_p"),
         ("/v1/completions", ask("top_k", json!(-2)), "top_k"),
         ("/v1/completions", ask("stop", json!([""])), "stop"),

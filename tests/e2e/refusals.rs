@@ -61,7 +61,7 @@ fn flags_out_of_range_are_refused_by_name() {
         (["serve", "demo", "--port", "70000"], "70000"),
         (["run", "demo", "--max-tokens", "0"], "--max-tokens"),
         (["run", "demo", "--temperature", "-1"], "temperature"),
-        (["run", "demo", "--top-p", "0"], "top_p"),
+        (["run", "demo", "--top-p", "1.5"], "top_p"),
     ] {
         let run = Run::of(&args);
         let code = run.status.code();

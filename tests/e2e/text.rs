@@ -50,7 +50,7 @@ fn start(folder: &Path, deadlines: Deadlines) -> Result<TextProcess, TextError> 
 }
 
 fn prompt(text: &str) -> TextJob {
-    TextJob::Prompt { text: text.into() }
+    TextJob::Prompt { text: text.into(), tokens_max: u32::MAX }
 }
 
 /// The one text process of this test process whose command line holds `folder`.

@@ -12,7 +12,7 @@ use crate::config::{self, ConfigError};
 use crate::http::{self, Access, AllowedHost, AllowedOrigin};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
-use crate::report::Verbosity;
+use crate::report::{Report, Verbosity};
 
 /// A week: more than any supervisor waits.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
@@ -59,7 +59,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         split_special_tokens: args.split_special_tokens,
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
-    let config = http::Config { access, ..http::Config::default() };
+    let report = Report::new(args.model.verbosity());
+    let config = http::Config { access, report, ..http::Config::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let front = move |cluster| {
         // Not before: model and flags are good now, and connections are taken from here on.

@@ -1,6 +1,6 @@
 //! Ranges of what a request may ask, each error naming its field. Pure.
 
-use super::core::{MaxTokens, Prompt};
+use super::ask::{MaxTokens, Prompt};
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo};
 use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
@@ -65,6 +65,7 @@ pub(super) fn prompt(
     prompt: &Prompt,
     model: &ModelInfo,
     limits: &Limits,
+    context_max: u32,
 ) -> Result<(), SubmitError> {
     let bytes = match prompt {
         Prompt::Text(text) => text.len(),
@@ -86,15 +87,11 @@ pub(super) fn prompt(
             messages.iter().map(|message| message.content.len()).sum()
         }
     };
-    let positions = usize::try_from(model.context_max).unwrap_or(usize::MAX);
-    let bytes_max = positions.saturating_mul(limits.prompt_bytes_per_position);
+    let bytes_max = limits.prompt_bytes_max;
     if bytes > bytes_max {
-        let message = format!(
-            "{} has {bytes} bytes, at most {bytes_max} are taken for a context of {} tokens",
-            prompt.param(),
-            model.context_max
-        );
-        return Err(SubmitError::invalid(prompt.param(), message));
+        let param = prompt.param();
+        let but = format!("{param} has {bytes} bytes, of which {bytes_max} at most are tokenised");
+        return Err(SubmitError::too_long(param, context_max, &but));
     }
     Ok(())
 }
@@ -119,23 +116,16 @@ pub(super) fn tokens(
 pub(super) fn room(
     prompt_tokens: usize,
     max_tokens: MaxTokens,
-    model: &ModelInfo,
+    context_max: u32,
     param: &'static str,
 ) -> Result<u32, SubmitError> {
-    let context_max = model.context_max;
     if prompt_tokens == 0 {
         return Err(SubmitError::invalid(param, format!("{param} holds no token")));
     }
     let room = u32::try_from(prompt_tokens).ok().and_then(|used| context_max.checked_sub(used));
-    let room = match room {
-        None | Some(0) => {
-            let message = format!(
-                "{param} has {prompt_tokens} tokens and leaves no room for an answer in a context \
-                 of {context_max} tokens"
-            );
-            return Err(SubmitError::invalid(param, message));
-        }
-        Some(room) => room,
+    let Some(room) = room.filter(|room| *room > 0) else {
+        let but = format!("{param} has {prompt_tokens} tokens, which leaves no room for an answer");
+        return Err(SubmitError::too_long(param, context_max, &but));
     };
     match max_tokens {
         MaxTokens::Rest => Ok(room),
@@ -144,11 +134,11 @@ pub(super) fn room(
         }
         MaxTokens::AtMost(most) => Ok(most.min(room)),
         MaxTokens::Asked(asked) if asked > room => {
-            let message = format!(
-                "max_tokens is {asked}, but after {prompt_tokens} tokens of {param} a context of \
-                 {context_max} tokens has room for {room}"
+            let but = format!(
+                "max_tokens is {asked}, and {param} has {prompt_tokens} tokens, which leaves room \
+                 for {room}"
             );
-            Err(SubmitError::invalid("max_tokens", message))
+            Err(SubmitError::too_long("max_tokens", context_max, &but))
         }
         MaxTokens::Asked(asked) => Ok(asked),
     }

@@ -4,6 +4,7 @@
 //! more of them than the pool may queue are refused at once. Ranges are checked here and not in
 //! the fronts, so that all fronts accept the same requests.
 
+use super::ask::{Generate, Prompt};
 use super::checks;
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo, Readiness};
@@ -12,14 +13,14 @@ use super::post::Post;
 use super::stream::Stream;
 use super::{Command, Submit};
 use crate::sched::{Refused, Request, RequestId};
+use crate::text::TextError;
 use crate::text::process::{TextJob, TextProcess};
-use crate::text::{Message, TextError};
-use binfer_proto::{Bias, Sampling, Token};
+use binfer_proto::Token;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// What a core is made of.
@@ -50,53 +51,9 @@ struct Shared {
     parts: Parts,
     end_ids: Arc<[Token]>,
     next_id: AtomicU64,
+    context_max: AtomicU32,
     pool: Arc<Semaphore>,
     pool_queue: Arc<Semaphore>,
-}
-
-/// What is to be continued.
-#[derive(Clone, Debug)]
-pub enum Prompt {
-    /// A text; special tokens in it are recognised.
-    Text(String),
-    /// Tokens.
-    Tokens(Vec<Token>),
-    /// A conversation, to be rendered by the model's chat template.
-    Chat(Vec<Message>),
-}
-
-/// How long an answer may become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxTokens {
-    /// As long as the context has room.
-    Rest,
-    /// This long, or shorter where the context has less room: a default.
-    AtMost(u32),
-    /// This long; refused where the context has less room.
-    Asked(u32),
-}
-
-/// A request as a front hands it in.
-#[derive(Clone, Debug)]
-pub struct Generate {
-    /// What is to be continued.
-    pub prompt: Prompt,
-    /// Tokens of the answer at most.
-    pub max_tokens: MaxTokens,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-    /// Added to logits; in any order.
-    pub biases: Vec<Bias>,
-    /// Logprobs of the answer's tokens, and of so many most likely ones beside each.
-    pub top_logprobs: Option<u8>,
-    /// Makes an answer repeatable; drawn if absent.
-    pub seed: Option<u64>,
-    /// Texts at which the answer ends.
-    pub stop: Vec<String>,
-    /// Go on after end tokens.
-    pub ignore_eos: bool,
-    /// How the answer will be read.
-    pub reading: Reading,
 }
 
 impl Core {
@@ -108,7 +65,9 @@ impl Core {
         let queue = limits.tokenizing_max + limits.tokenizing_queue_max;
         let pool_queue = Arc::new(Semaphore::new(queue));
         let next_id = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { parts, end_ids, next_id, pool, pool_queue }) }
+        let context_max = AtomicU32::new(parts.model.context_max);
+        let shared = Shared { parts, end_ids, next_id, context_max, pool, pool_queue };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Facts about the model.
@@ -119,6 +78,16 @@ impl Core {
     /// Whether the model brings a chat template.
     pub fn has_template(&self) -> bool {
         self.shared.parts.text.facts().has_template()
+    }
+
+    /// Positions in a sequence, prompt and answer together.
+    pub fn context_max(&self) -> u32 {
+        self.shared.context_max.load(Ordering::Relaxed)
+    }
+
+    /// No sequence is longer than this: the cache holds no more.
+    pub fn limit_context(&self, positions: u32) {
+        self.shared.context_max.fetch_min(positions, Ordering::Relaxed);
     }
 
     /// Whether requests are taken now.
@@ -150,7 +119,7 @@ impl Core {
         checks::stop(&ask.stop, self.limits())?;
         let param = ask.prompt.param();
         let prompt = self.tokens(ask.prompt).await?;
-        let max_tokens = checks::room(prompt.len(), ask.max_tokens, self.model(), param)?;
+        let max_tokens = checks::room(prompt.len(), ask.max_tokens, self.context_max(), param)?;
         let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let request = Request {
             id,
@@ -209,9 +178,10 @@ impl Core {
             Refused::Duplicate(_) => SubmitError::Failed { message: why.to_string() },
             Refused::Sampling(cause) => checks::sampling_error(cause.clone()),
             Refused::NothingToGenerate => SubmitError::invalid("max_tokens", why.to_string()),
-            Refused::TooLong { .. } | Refused::NeverFits { .. } | Refused::EmptyPrompt => {
-                SubmitError::invalid(param, why.to_string())
+            Refused::TooLong { .. } | Refused::NeverFits { .. } => {
+                SubmitError::TooLong { param, message: why.to_string() }
             }
+            Refused::EmptyPrompt => SubmitError::invalid(param, why.to_string()),
         }
     }
 
@@ -223,16 +193,17 @@ impl Core {
     }
 
     async fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
-        checks::prompt(&prompt, self.model(), self.limits())?;
+        let tokens_max = self.context_max();
+        checks::prompt(&prompt, self.model(), self.limits(), tokens_max)?;
         let param = prompt.param();
         let job = match prompt {
             Prompt::Tokens(tokens) => return Ok(tokens),
-            Prompt::Text(text) => TextJob::Prompt { text },
-            Prompt::Chat(messages) => TextJob::Chat { messages },
+            Prompt::Text(text) => TextJob::Prompt { text, tokens_max },
+            Prompt::Chat(messages) => TextJob::Chat { messages, tokens_max },
         };
         let text = self.shared.parts.text.clone();
         let encoded = self.on_pool(move || text.encode(&job)).await?;
-        let tokens = encoded.map_err(|error| self.not_encoded(error))?;
+        let tokens = encoded.map_err(|error| self.not_encoded(error, param))?;
         checks::tokens(&tokens, self.model(), param)?;
         Ok(tokens)
     }
@@ -258,8 +229,11 @@ impl Core {
             .map_err(|_| SubmitError::Failed { message: "work on a prompt was cut off".into() })
     }
 
-    fn not_encoded(&self, error: TextError) -> SubmitError {
+    fn not_encoded(&self, error: TextError, param: &'static str) -> SubmitError {
         match error {
+            TextError::TooLong(cause) => {
+                SubmitError::too_long(param, self.context_max(), &format!("{param} has {cause}"))
+            }
             TextError::Template(cause) => SubmitError::invalid("messages", cause),
             TextError::Resting(_) => self.unavailable(&error.to_string()),
             error => SubmitError::Failed { message: error.to_string() },
@@ -274,16 +248,6 @@ impl Core {
     fn unavailable(&self, message: &str) -> SubmitError {
         let retry_after = self.limits().retry_after;
         SubmitError::Unavailable { message: message.to_owned(), retry_after }
-    }
-}
-
-impl Prompt {
-    /// The field of the API that holds it.
-    pub(super) fn param(&self) -> &'static str {
-        match self {
-            Self::Text(_) | Self::Tokens(_) => "prompt",
-            Self::Chat(_) => "messages",
-        }
     }
 }
 

@@ -13,6 +13,14 @@ pub enum SubmitError {
         /// What is wrong and what is allowed.
         message: String,
     },
+    /// Prompt and answer are longer than the context, and a client may shorten them.
+    #[error("{message}")]
+    TooLong {
+        /// The field at fault, by its name in the API.
+        param: &'static str,
+        /// How long it is, and how long it may be.
+        message: String,
+    },
     /// Too much to do; later is fine.
     #[error("{message}")]
     Busy {
@@ -40,5 +48,12 @@ pub enum SubmitError {
 impl SubmitError {
     pub(crate) fn invalid(param: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { param, message: message.into() }
+    }
+
+    /// Words that OpenAI's clients know come first.
+    pub(crate) fn too_long(param: &'static str, context_max: u32, but: &str) -> Self {
+        let message =
+            format!("this model's maximum context length is {context_max} tokens, but {but}");
+        Self::TooLong { param, message }
     }
 }

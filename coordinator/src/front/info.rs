@@ -10,7 +10,8 @@ use std::time::Duration;
 pub struct ModelInfo {
     /// The name that clients use.
     pub name: String,
-    /// Positions in a sequence: prompt and answer together.
+    /// Positions in a sequence, prompt and answer together, unless the cache holds fewer: see
+    /// [`Core::context_max`](super::Core::context_max).
     pub context_max: u32,
     /// Token ids are below this.
     pub vocab: u32,
@@ -48,11 +49,16 @@ impl fmt::Display for Readiness {
     }
 }
 
+/// Messages in a chat.
+pub const MESSAGES_MAX: usize = 4096;
+/// Stop strings of a request.
+pub const STOP_STRINGS_MAX: usize = 16;
+
 /// Bounds of the request core.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// A prompt may have this many bytes per position of the context; checked before tokenising.
-    pub prompt_bytes_per_position: usize,
+    /// Bytes of a prompt, whatever its tokenizer makes of them.
+    pub prompt_bytes_max: usize,
     /// Messages in a chat.
     pub messages_max: usize,
     /// Stop strings of a request.
@@ -70,9 +76,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            prompt_bytes_per_position: 8,
-            messages_max: 4096,
-            stop_strings_max: 16,
+            prompt_bytes_max: 4 << 20,
+            messages_max: MESSAGES_MAX,
+            stop_strings_max: STOP_STRINGS_MAX,
             stop_string_bytes_max: 256,
             tokenizing_max: JOBS_AT_ONCE,
             tokenizing_queue_max: 4096,

@@ -3,6 +3,7 @@
 //! A front calls [`Core::generate`] and reads a [`Stream`]. The serve loop takes [`Command`]s from
 //! the core's channel and answers through [`Fronts`]; between the two lies one [`Post`]. Nothing here schedules, and nothing here knows a protocol.
 
+mod ask;
 mod checks;
 mod core;
 mod error;
@@ -16,10 +17,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use self::core::{Core, Generate, MaxTokens, Parts, Prompt};
+pub use self::core::{Core, Parts};
+pub use ask::{Generate, MaxTokens, Prompt};
 pub use error::SubmitError;
 pub use fronts::Fronts;
-pub use info::{Limits, ModelInfo, Readiness, UNREAD_BYTES_MAX};
+pub use info::{Limits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, UNREAD_BYTES_MAX};
 pub use mailbox::{End, FailKind, Reading, Receipt};
 pub use post::Post;
 pub use stream::{Reply, Stream};

@@ -88,12 +88,12 @@ async fn chats_are_rendered_and_seeds_drawn() {
 #[tokio::test]
 async fn what_cannot_be_served_is_refused_with_its_field() {
     let server = scripted(Vec::new());
-    let long = "x".repeat(8 * 256 + 1);
-    let sampling = Sampling { top_p: 0.0, ..Sampling::GREEDY };
+    let long = "x".repeat(14 * 256);
+    let sampling = Sampling { top_p: -0.5, ..Sampling::GREEDY };
     let penalty = Sampling { presence_penalty: 2.5, ..Sampling::GREEDY };
     for (ask, field, part) in [
         (ask(Prompt::Text(String::new())), "prompt", "no token"),
-        (ask(Prompt::Text(long)), "prompt", "2049 bytes"),
+        (ask(Prompt::Text(long)), "prompt", "3584 bytes"),
         (ask(Prompt::Text("x".repeat(256))), "prompt", "no room"),
         (ask(Prompt::Tokens(vec![264])), "prompt", "264"),
         (ask(Prompt::Chat(Vec::new())), "messages", "empty"),
@@ -106,7 +106,11 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
         (Generate { stop: vec!["x".into(); 17], ..hello() }, "stop", "17"),
     ] {
         let error = server.core.generate(ask).await.unwrap_err();
-        let SubmitError::Invalid { param, message } = error else { panic!("{error:?}") };
+        let (SubmitError::Invalid { param, message } | SubmitError::TooLong { param, message }) =
+            error
+        else {
+            panic!("{error:?}")
+        };
         assert_eq!(param, field, "{message}");
         assert!(message.contains(part), "{message}");
     }
@@ -130,7 +134,7 @@ async fn the_schedulers_refusals_keep_their_kind() {
     let next = async || server.core.generate(hello()).await.unwrap_err();
     assert!(matches!(next().await, SubmitError::Busy { .. }));
     assert!(matches!(next().await, SubmitError::Unavailable { .. }));
-    assert!(matches!(next().await, SubmitError::Invalid { param: "prompt", .. }));
+    assert!(matches!(next().await, SubmitError::TooLong { param: "prompt", .. }));
     server.readiness.send(Readiness::Lost("rank 1 is gone".into())).unwrap();
     let error = next().await;
     assert!(matches!(error, SubmitError::Unavailable { .. }));

@@ -1,8 +1,8 @@
 //! Who may ask: a browser sends what any web page tells it to, also to a server that only this
 //! machine can reach.
 //!
-//! The name that a request is addressed to keeps out pages whose own name was made to lead here (DNS
-//! rebinding), its origin keeps out all other pages that were not allowed.
+//! The name that a request is addressed to keeps out pages whose own name was made to lead here
+//! (DNS rebinding), its origin keeps out all other pages that were not allowed.
 
 use super::error::ApiError;
 use axum::Router;

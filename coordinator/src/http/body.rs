@@ -21,8 +21,8 @@ use tokio::time::timeout;
 const SMALL_BYTES_MAX: usize = 64 << 10;
 /// What a permit of [`Memory`] stands for.
 const UNIT_BYTES: usize = 4 << 10;
-/// Of a body that is refused, this many times the limit is read and dropped, because a client that is
-/// still writing would not see the answer.
+/// Of a body that is refused, this many times the limit is read and dropped, because a client that
+/// is still writing would not see the answer.
 const DRAIN_FACTOR: usize = 4;
 
 /// Memory for long bodies, over all connections.

@@ -1,5 +1,5 @@
-//! What a connection and its requests tell each other: whether the client is still there, since when
-//! it has been without a request, and that an answer is to be the last.
+//! What a connection and its requests tell each other: whether the client is still there, since
+//! when it has been without a request, and that an answer is to be the last.
 
 use super::config::Config;
 use rustix::io::ioctl_fionread;
@@ -113,15 +113,15 @@ impl Client {
         self.last_answer.notified().await;
     }
 
-    /// Whether the client may have left. One that has closed its socket looks like one that has shut
-    /// down its writing side, or that has sent more than there is room for, until something is sent
+    /// Whether the client may have left. One that has closed its socket looks like one that has
+    /// shut down its writing side, or that has sent more than there is room for, until something is sent
     /// to it.
     pub(super) fn is_doubtful(&self) -> bool {
         self.doubtful.load(Ordering::Relaxed)
     }
 
-    /// Waits until [`Client::is_doubtful`] has been so for a moment. To be polled by the connection's
-    /// own task, which [`Client::gone`] wakes.
+    /// Waits until [`Client::is_doubtful`] has been so for a moment. To be polled by the
+    /// connection's own task, which [`Client::gone`] wakes.
     pub(super) async fn may_have_left(&self) {
         poll_fn(|_| if self.is_doubtful() { Poll::Ready(()) } else { Poll::Pending }).await;
         sleep(DOUBT_GRACE).await;

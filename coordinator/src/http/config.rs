@@ -1,6 +1,7 @@
 //! Settings of the HTTP front: who may ask, and bounds, each against a client that would take more.
 
 use super::access::Access;
+use crate::report::{Report, Verbosity};
 use std::time::Duration;
 
 /// Settings of the HTTP front.
@@ -8,6 +9,8 @@ use std::time::Duration;
 pub struct Config {
     /// Who may ask besides those who always may.
     pub access: Access,
+    /// Where the operator is told of fields that nobody knows.
+    pub report: Report,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
     /// Bytes that bodies above 64 KiB may take together until they are tokenised.
@@ -38,6 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             access: Access::default(),
+            report: Report::new(Verbosity::Quiet),
             body_bytes_max: 4 << 20,
             body_memory_bytes: 256 << 20,
             head_bytes_max: 32 << 10,

@@ -66,6 +66,9 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Invalid { param, message } => Self::invalid(param, message),
+            SubmitError::TooLong { param, message } => {
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(param, message) }
+            }
             SubmitError::Busy { message, retry_after } => Self {
                 retry_after: Some(retry_after),
                 code: Some("queue_full"),

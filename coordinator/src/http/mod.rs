@@ -12,15 +12,22 @@ mod config;
 mod connection;
 mod connections;
 mod error;
-mod fields;
+mod foreign;
+mod foreign_names;
+mod glance;
+mod json;
+mod lists;
 mod logprobs;
+mod message;
+mod names;
+mod numbers;
 mod request;
 mod routes;
 mod socket;
 mod sse;
+mod strangers;
 #[cfg(test)]
 mod tests;
-mod unsupported;
 mod whole;
 
 pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
@@ -32,6 +39,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use strangers::Strangers;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -52,7 +60,8 @@ pub async fn serve(
     let config = Arc::new(config);
     let body_memory = body::Memory::new(config.body_memory_bytes);
     let courier = core.clone();
-    let app = routes::App { core, config: config.clone(), body_memory };
+    let strangers = Strangers::new(config.report.clone());
+    let app = routes::App { core, config: config.clone(), body_memory, strangers };
     let router = routes::router(Arc::new(app));
     let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
     let router = access::guarded(router, config.access.clone(), is_local);

@@ -1,18 +1,19 @@
 //! JSON of a request to what the core takes. Types are checked here, ranges in the core.
 
+use super::answer::Kind;
 use super::error::ApiError;
-use super::fields::{Fields, kind};
-use super::unsupported::{refuse_chat, refuse_completion};
-use crate::front::{Core, Generate, MaxTokens, Prompt, Reading};
-use crate::text::Message;
+use super::json::{self, Object};
+use super::lists::{Biases, List, PromptValue, Stops};
+use super::message::MessageFields;
+use super::names;
+use super::numbers::{CompletionLogprobs, Count, Number, Seed, TopK, UpTo};
+use crate::front::{Core, Generate, MESSAGES_MAX, MaxTokens, Prompt, Reading};
 use axum::http::StatusCode;
-use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
-use serde_json::Value;
+use binfer_proto::{Sampling, TOP_LOGPROBS_MAX};
+use serde::Deserialize;
 
 /// Answers of `/v1/completions` are this long unless the request says otherwise.
 const COMPLETION_TOKENS: u32 = 16;
-/// Most likely tokens beside each of a completion at most.
-const COMPLETION_LOGPROBS_MAX: u8 = 5;
 
 /// A request, parsed.
 #[derive(Debug)]
@@ -23,76 +24,94 @@ pub(super) struct Parsed {
     pub(super) include_usage: bool,
     /// The field in which the client wrote `max_tokens`.
     pub(super) max_tokens_field: &'static str,
+    /// Names of fields that nobody knows.
+    pub(super) strangers: Vec<String>,
 }
 
-pub(super) fn completion(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
-    let value = object(body)?;
-    let fields = fields(&value)?;
-    check_model(fields, core)?;
-    refuse_completion(fields)?;
-    let prompt = prompt(fields)?;
-    let length = MaxTokens::AtMost(COMPLETION_TOKENS);
-    let mut parsed = parsed(fields, prompt, length, core.model().sampling)?;
-    parsed.ask.top_logprobs = match fields.get("logprobs") {
-        Some(Value::Bool(false)) => None,
-        _ => top_count(fields, "logprobs", COMPLETION_LOGPROBS_MAX)?,
+/// What both kinds of request have.
+#[derive(Debug, Deserialize)]
+struct Common {
+    model: Option<String>,
+    max_tokens: Option<Count>,
+    max_completion_tokens: Option<Count>,
+    temperature: Option<Number>,
+    top_k: Option<TopK>,
+    top_p: Option<Number>,
+    min_p: Option<Number>,
+    repetition_penalty: Option<Number>,
+    presence_penalty: Option<Number>,
+    frequency_penalty: Option<Number>,
+    logit_bias: Option<Biases>,
+    seed: Option<Seed>,
+    stop: Option<Stops>,
+    stream: Option<bool>,
+    stream_options: Option<Object<StreamOptions>>,
+    ignore_eos: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+    continuous_usage_stats: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CompletionFields {
+    prompt: Option<PromptValue>,
+    logprobs: Option<CompletionLogprobs>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ChatFields {
+    messages: Option<List<Object<MessageFields>, MESSAGES_MAX>>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<UpTo<{ TOP_LOGPROBS_MAX as u32 }>>,
+}
+
+/// Reads the body of a request.
+pub(super) fn parse(kind: Kind, body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
+    let strangers = names::check(body, kind)?;
+    let common: Common = json::parse(body)?;
+    if common.model.as_ref().is_some_and(|model| *model != core.model().name) {
+        return Err(unknown_model(core));
+    }
+    let (prompt, top_logprobs) = match kind {
+        Kind::Completion => completion(json::parse(body)?)?,
+        Kind::Chat => chat(json::parse(body)?)?,
     };
-    Ok(parsed)
+    let parsed = common.parsed(kind, prompt, core.model().sampling)?;
+    let ask = Generate { top_logprobs, ..parsed.ask };
+    Ok(Parsed { ask, strangers, ..parsed })
 }
 
-pub(super) fn chat(body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
-    let value = object(body)?;
-    let fields = fields(&value)?;
-    check_model(fields, core)?;
-    refuse_chat(fields)?;
-    let Some(messages) = fields.array("messages")? else {
+fn completion(fields: CompletionFields) -> Result<(Prompt, Option<u8>), ApiError> {
+    let prompt = match fields.prompt {
+        None => return Err(ApiError::invalid("prompt", "prompt is missing")),
+        Some(PromptValue::Text(text)) => Prompt::Text(text),
+        Some(PromptValue::Tokens(tokens)) => Prompt::Tokens(tokens),
+    };
+    let count = fields.logprobs.and_then(|CompletionLogprobs(count)| count);
+    Ok((prompt, count.map(tops)))
+}
+
+fn chat(fields: ChatFields) -> Result<(Prompt, Option<u8>), ApiError> {
+    let Some(List(messages)) = fields.messages else {
         return Err(ApiError::invalid("messages", "messages is missing"));
     };
-    let messages = messages.iter().enumerate().map(|(index, value)| message(index, value));
-    let messages = messages.collect::<Result<_, _>>()?;
-    let prompt = Prompt::Chat(messages);
-    let mut parsed = parsed(fields, prompt, MaxTokens::Rest, core.model().sampling)?;
-    let tops = top_count(fields, "top_logprobs", TOP_LOGPROBS_MAX)?;
-    let wanted = fields.bool("logprobs")?.unwrap_or(false);
-    if tops.is_some_and(|tops| tops > 0) && !wanted {
+    let messages = messages.into_iter().enumerate();
+    let messages =
+        messages.map(|(index, Object(fields))| fields.message(index)).collect::<Result<_, _>>()?;
+    let count = fields.top_logprobs.map_or(0, |UpTo(count)| count);
+    let wanted = fields.logprobs.unwrap_or(false);
+    if count > 0 && !wanted {
         return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs: true"));
     }
-    parsed.ask.top_logprobs = wanted.then_some(tops.unwrap_or(0));
-    Ok(parsed)
+    Ok((Prompt::Chat(messages), wanted.then_some(tops(count))))
 }
 
-/// How many of the most likely tokens are asked for.
-fn top_count(fields: Fields<'_>, name: &str, most: u8) -> Result<Option<u8>, ApiError> {
-    let Some(count) = fields.count(name)? else { return Ok(None) };
-    let count = u8::try_from(count).ok().filter(|count| *count <= most);
-    let refused = || ApiError::invalid(name, format!("{name} must be at most {most}"));
-    count.map(Some).ok_or_else(refused)
-}
-
-fn object(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let what = match error.classify() {
-            serde_json::error::Category::Eof => "ends too early",
-            _ => "is wrong",
-        };
-        let message = format!("the body is not JSON: it {what} at line {line}, column {column}");
-        ApiError::new(StatusCode::BAD_REQUEST, message)
-    })
-}
-
-fn fields(value: &Value) -> Result<Fields<'_>, ApiError> {
-    value.as_object().map(Fields).ok_or_else(|| {
-        let message = format!("the body must be a JSON object, but is {}", kind(value));
-        ApiError::new(StatusCode::BAD_REQUEST, message)
-    })
-}
-
-fn check_model(fields: Fields<'_>, core: &Core) -> Result<(), ApiError> {
-    match fields.string("model")? {
-        Some(model) if model != core.model().name => Err(unknown_model(core)),
-        _ => Ok(()),
-    }
+/// A count that was checked to be small.
+fn tops(count: u32) -> u8 {
+    u8::try_from(count).unwrap_or(TOP_LOGPROBS_MAX)
 }
 
 /// The answer to a name that is not served.
@@ -105,164 +124,58 @@ pub(super) fn unknown_model(core: &Core) -> ApiError {
     }
 }
 
-/// `length` and `sampling` are what holds for fields that are absent.
-fn parsed(
-    fields: Fields<'_>,
-    prompt: Prompt,
-    length: MaxTokens,
-    sampling: Sampling,
-) -> Result<Parsed, ApiError> {
-    let (max_tokens, max_tokens_field) = match fields.count("max_completion_tokens")? {
-        Some(tokens) => (Some(tokens), "max_completion_tokens"),
-        None => (fields.count("max_tokens")?, "max_tokens"),
-    };
-    let stream = fields.bool("stream")?.unwrap_or(false);
-    let options = fields.object("stream_options")?;
-    if options.is_some() && !stream {
-        return Err(ApiError::invalid("stream_options", "stream_options needs stream: true"));
+impl Common {
+    /// The request for `prompt`; `sampling` is what holds for fields that are absent.
+    fn parsed(self, kind: Kind, prompt: Prompt, sampling: Sampling) -> Result<Parsed, ApiError> {
+        let (max_tokens, max_tokens_field) = match self.max_completion_tokens {
+            Some(tokens) => (Some(tokens), "max_completion_tokens"),
+            None => (self.max_tokens, "max_tokens"),
+        };
+        let length = match (max_tokens, kind) {
+            (Some(UpTo(tokens)), _) => MaxTokens::Asked(tokens),
+            (None, Kind::Completion) => MaxTokens::AtMost(COMPLETION_TOKENS),
+            (None, Kind::Chat) => MaxTokens::Rest,
+        };
+        let stream = self.stream.unwrap_or(false);
+        let include_usage = match self.stream_options {
+            None => false,
+            Some(Object(options)) => options.include_usage(stream)?,
+        };
+        let or = |written: Option<Number>, default| written.map_or(default, |Number(value)| value);
+        let ask = Generate {
+            prompt,
+            max_tokens: length,
+            sampling: Sampling {
+                temperature: or(self.temperature, sampling.temperature),
+                top_k: self.top_k.map_or(sampling.top_k, |TopK(count)| count),
+                top_p: or(self.top_p, sampling.top_p),
+                min_p: or(self.min_p, sampling.min_p),
+                repetition_penalty: or(self.repetition_penalty, sampling.repetition_penalty),
+                presence_penalty: or(self.presence_penalty, sampling.presence_penalty),
+                frequency_penalty: or(self.frequency_penalty, sampling.frequency_penalty),
+            },
+            biases: self.logit_bias.map_or_else(Vec::new, |Biases(biases)| biases),
+            top_logprobs: None,
+            seed: self.seed.and_then(|Seed(seed)| seed),
+            stop: self.stop.map_or_else(Vec::new, |Stops(stops)| stops),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
+            reading: if stream { Reading::Streamed } else { Reading::Whole },
+        };
+        Ok(Parsed { ask, stream, include_usage, max_tokens_field, strangers: Vec::new() })
     }
-    let include_usage = options.map(|options| options.bool("include_usage")).transpose();
-    let include_usage = include_usage.map_err(|error| within("stream_options", error))?;
-    let ask = Generate {
-        prompt,
-        max_tokens: max_tokens.map_or(length, MaxTokens::Asked),
-        sampling: Sampling {
-            temperature: fields.number("temperature")?.unwrap_or(sampling.temperature),
-            top_k: top_k(fields)?.unwrap_or(sampling.top_k),
-            top_p: fields.number("top_p")?.unwrap_or(sampling.top_p),
-            min_p: fields.number("min_p")?.unwrap_or(sampling.min_p),
-            repetition_penalty: fields
-                .number("repetition_penalty")?
-                .unwrap_or(sampling.repetition_penalty),
-            presence_penalty: fields
-                .number("presence_penalty")?
-                .unwrap_or(sampling.presence_penalty),
-            frequency_penalty: fields
-                .number("frequency_penalty")?
-                .unwrap_or(sampling.frequency_penalty),
-        },
-        biases: biases(fields)?,
-        top_logprobs: None,
-        seed: fields.seed("seed")?,
-        stop: stop(fields)?,
-        ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
-        reading: if stream { Reading::Streamed } else { Reading::Whole },
-    };
-    let include_usage = include_usage.flatten().unwrap_or(false);
-    Ok(Parsed { ask, stream, include_usage, max_tokens_field })
 }
 
-/// vLLM's clients write -1 for all.
-fn top_k(fields: Fields<'_>) -> Result<Option<u32>, ApiError> {
-    if fields.get("top_k").and_then(Value::as_i64) == Some(-1) {
-        return Ok(Some(0));
-    }
-    fields.count("top_k")
-}
-
-/// Token ids, as strings, with what is added to their logits.
-fn biases(fields: Fields<'_>) -> Result<Vec<Bias>, ApiError> {
-    let Some(biases) = fields.object("logit_bias")? else { return Ok(Vec::new()) };
-    let bias = |(id, value): (&String, &Value)| {
-        #[expect(clippy::cast_possible_truncation, reason = "too large is refused later")]
-        Some(Bias { token: id.parse().ok()?, value: value.as_f64()? as f32 })
-    };
-    biases
-        .0
-        .iter()
-        .map(bias)
-        .collect::<Option<_>>()
-        .ok_or_else(|| ApiError::invalid("logit_bias", "logit_bias must map token ids to numbers"))
-}
-
-fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
-    let strings = match fields.get("stop") {
-        None => Some(Vec::new()),
-        Some(Value::String(stop)) => Some(vec![stop.clone()]),
-        Some(Value::Array(stops)) => {
-            stops.iter().map(|stop| stop.as_str().map(str::to_owned)).collect()
+impl StreamOptions {
+    fn include_usage(&self, stream: bool) -> Result<bool, ApiError> {
+        if !stream {
+            let message = "stream_options needs stream: true";
+            return Err(ApiError::invalid("stream_options", message));
         }
-        Some(_) => None,
-    };
-    strings.ok_or_else(|| ApiError::invalid("stop", "stop must be a string or strings"))
-}
-
-/// A text, the tokens of one, or either in an array of one.
-fn prompt(fields: Fields<'_>) -> Result<Prompt, ApiError> {
-    let wrong = || ApiError::invalid("prompt", "prompt must be a string or an array of token ids");
-    match fields.get("prompt") {
-        None => Err(ApiError::invalid("prompt", "prompt is missing")),
-        Some(Value::String(text)) => Ok(Prompt::Text(text.clone())),
-        Some(Value::Array(items)) => match items.as_slice() {
-            [Value::String(text)] => Ok(Prompt::Text(text.clone())),
-            [Value::Array(tokens)] => Ok(Prompt::Tokens(token_ids(tokens).ok_or_else(wrong)?)),
-            [Value::String(_) | Value::Array(_), ..] => {
-                let message = "several prompts in one request are not in this version";
-                Err(ApiError::invalid("prompt", message))
-            }
-            tokens => Ok(Prompt::Tokens(token_ids(tokens).ok_or_else(wrong)?)),
-        },
-        Some(_) => Err(wrong()),
-    }
-}
-
-fn token_ids(values: &[Value]) -> Option<Vec<Token>> {
-    values.iter().map(|value| Token::try_from(value.as_u64()?).ok()).collect()
-}
-
-fn message(index: usize, value: &Value) -> Result<Message, ApiError> {
-    let place = format!("messages[{index}]");
-    let Some(fields) = value.as_object().map(Fields) else {
-        let message = format!("{place} must be an object, but is {}", kind(value));
-        return Err(ApiError::invalid(place, message));
-    };
-    let role = fields.string("role").map_err(|error| within(&place, error))?;
-    let Some(role) = role else {
-        return Err(ApiError::invalid(format!("{place}.role"), format!("{place}.role is missing")));
-    };
-    let unknown = match role {
-        "system" | "developer" | "user" | "assistant" => None,
-        "tool" | "function" => Some("is not in this version"),
-        _ => Some("must be system, developer, user or assistant"),
-    };
-    if let Some(why) = unknown {
-        return Err(ApiError::invalid(format!("{place}.role"), format!("{place}.role {why}")));
-    }
-    for name in ["tool_calls", "function_call", "audio"] {
-        if fields.get(name).is_some() {
-            let message = format!("{place}.{name} is not in this version");
-            return Err(ApiError::invalid(format!("{place}.{name}"), message));
+        if self.continuous_usage_stats == Some(true) {
+            let field = "stream_options.continuous_usage_stats";
+            let why = "is refused: this version of binfer does not support usage in every chunk";
+            return Err(ApiError::invalid(field, format!("{field} {why}")));
         }
+        Ok(self.include_usage.unwrap_or(false))
     }
-    let content = content(&format!("{place}.content"), fields.get("content"))?;
-    Ok(Message { role: role.to_owned(), content })
-}
-
-/// A text, or parts that are texts; parts are joined by a line break, as vLLM does.
-fn content(place: &str, value: Option<&Value>) -> Result<String, ApiError> {
-    let invalid = |message: &str| Err(ApiError::invalid(place, format!("{place} {message}")));
-    match value {
-        None => invalid("is missing"),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Array(parts)) => {
-            let mut texts = Vec::with_capacity(parts.len());
-            for part in parts {
-                match (part.get("type").and_then(Value::as_str), part.get("text")) {
-                    (Some("text"), Some(Value::String(text))) => texts.push(text.as_str()),
-                    (Some("text") | None, _) => return invalid("has a part without text"),
-                    (Some(_), _) => {
-                        return invalid("has a part that is not text: not in this version");
-                    }
-                }
-            }
-            Ok(texts.join("\n"))
-        }
-        Some(_) => invalid("must be a string or an array of text parts"),
-    }
-}
-
-/// Puts the enclosing field before the field that an error names.
-fn within(place: &str, error: ApiError) -> ApiError {
-    let param = error.param.map(|param| format!("{place}.{param}"));
-    ApiError { message: format!("{place}: {}", error.message), param, ..error }
 }

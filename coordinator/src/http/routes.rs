@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::logprobs::Logprobs;
 use super::request::{self, Parsed};
 use super::sse::Sse;
+use super::strangers::Strangers;
 use super::whole;
 use crate::front::{Core, Readiness};
 use axum::Extension;
@@ -30,6 +31,7 @@ pub(super) struct App {
     pub(super) core: Core,
     pub(super) config: Arc<Config>,
     pub(super) body_memory: body::Memory,
+    pub(super) strangers: Strangers,
 }
 
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -70,7 +72,8 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let received = body::read(request, &app.config, &app.body_memory).await?;
     let parsed = parse(kind, app, received.bytes).await?;
-    let Parsed { ask, stream, include_usage, max_tokens_field } = parsed;
+    app.strangers.tell(&parsed.strangers);
+    let Parsed { ask, stream, include_usage, max_tokens_field, .. } = parsed;
     let answer = app.core.generate(ask).await.map_err(|error| {
         let error = ApiError::from(error);
         match error.param.as_deref() {
@@ -96,10 +99,7 @@ async fn answer(
 
 async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError> {
     let core = app.core.clone();
-    let parse = move |bytes: &[u8]| match kind {
-        Kind::Completion => request::completion(bytes, &core),
-        Kind::Chat => request::chat(bytes, &core),
-    };
+    let parse = move |bytes: &[u8]| request::parse(kind, bytes, &core);
     if bytes.len() <= PARSE_HERE_BYTES_MAX {
         return parse(&bytes);
     }
@@ -124,7 +124,7 @@ fn model_json(core: &Core) -> Value {
     let model = core.model();
     json!({
         "id": model.name, "object": "model", "created": model.created, "owned_by": "binfer",
-        "max_model_len": model.context_max,
+        "max_model_len": core.context_max(),
     })
 }
 

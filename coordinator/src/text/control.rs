@@ -83,3 +83,8 @@ impl ControlText {
         Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 }
+
+/// Bytes of a rendered conversation without its marks.
+pub(super) fn unmarked_bytes(text: &str) -> usize {
+    text.len() - text.matches(MARK).count() * MARK.len_utf8()
+}

@@ -18,6 +18,7 @@ mod pre_kinds;
 pub mod process;
 #[cfg(test)]
 mod reference;
+mod span;
 mod stage;
 mod stop;
 mod template;
@@ -75,6 +76,9 @@ pub enum TextError {
     /// The chat template is wrong, or refuses a conversation.
     #[error("{0}")]
     Template(String),
+    /// A text that is longer than any that fits.
+    #[error("{0}")]
+    TooLong(String),
     /// What the text process said of the model's files or of a text.
     #[error("{0}")]
     Told(String),
@@ -174,10 +178,22 @@ impl TextModel {
     /// Tokens that ask for the answer to a conversation. The template writes the first token
     /// itself where the model wants one, so none is added.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
+        self.encode_chat_within(messages, |_| Ok(()))
+    }
+
+    /// The same, if `fits` has nothing against so many bytes of rendered text.
+    fn encode_chat_within(
+        &self,
+        messages: &[Message],
+        fits: impl FnOnce(usize) -> Result<(), TextError>,
+    ) -> Result<Vec<Token>, TextError> {
         let Some(control) = &self.control else {
-            return Ok(self.encode(&self.render_chat(messages)?, false)?.get_ids().to_vec());
+            let rendered = self.render_chat(messages)?;
+            fits(rendered.len())?;
+            return Ok(self.encode(&rendered, false)?.get_ids().to_vec());
         };
         let rendered = self.render_chat(&control.marked(&messages.to_vec())?)?;
+        fits(control::unmarked_bytes(&rendered))?;
         control.encode(&self.tokenizer, &rendered).map_err(|error| not_encoded(&error))
     }
 

@@ -14,7 +14,7 @@ fn two_words() -> Vec<Act> {
 #[tokio::test]
 async fn a_whole_completion() {
     let mut server = server(vec![two_words()]);
-    let body = json!({ "model": "tiny", "prompt": "hello", "seed": -1, "temperature": 0.5,
+    let body = json!({ "model": "tiny", "prompt": "hello", "seed": -2, "temperature": 0.5,
         "top_p": 0.5, "top_k": 3, "max_tokens": 9, "ignore_eos": true, "stop": "X",
         "user": "unknown fields are ignored" });
     let answer = server.post("/v1/completions", &body).await;
@@ -30,7 +30,7 @@ async fn a_whole_completion() {
     let seen = server.scripted.seen.recv().await.unwrap();
     let sampling = seen.request.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.5, 0.5, 3));
-    assert_eq!((seen.request.seed, seen.request.max_tokens), (u64::MAX, 9));
+    assert_eq!((seen.request.seed, seen.request.max_tokens), (u64::MAX - 1, 9));
     assert_eq!((seen.request.ignore_eos, seen.stop), (true, vec!["X".to_owned()]));
 }
 

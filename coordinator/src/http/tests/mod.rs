@@ -5,5 +5,6 @@ mod answers;
 mod client;
 mod connections;
 mod faults;
+mod fields;
 mod leaving;
 mod refusals;

@@ -59,11 +59,15 @@ pub enum TextJob {
     Prompt {
         /// The text.
         text: String,
+        /// A text that cannot be as few tokens as this is refused.
+        tokens_max: u32,
     },
     /// A conversation, to be rendered by the model's chat template.
     Chat {
         /// Its messages.
         messages: Vec<Message>,
+        /// A rendered text that cannot be as few tokens as this is refused.
+        tokens_max: u32,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use super::wire::{self, Answer};
 use super::{JOBS_AT_ONCE, TextJob, limits};
+use crate::text::span::Span;
 use crate::text::{ChatTemplate, TextError, TextModel};
 use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
@@ -99,6 +100,7 @@ pub(super) fn serve(
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> std::io::Result<()> {
+    let span = Span::of(model);
     let (ended, end) = std::sync::mpsc::channel::<()>();
     let (input, output) = (Arc::new(Mutex::new(input)), Arc::new(Mutex::new(output)));
     for number in 0..JOBS_AT_ONCE {
@@ -106,7 +108,7 @@ pub(super) fn serve(
         let (input, output) = (Arc::clone(&input), Arc::clone(&output));
         let work = move || {
             while let Ok((id, payload)) = wire::read(&mut *lock(&input)) {
-                let answer = answer(&model, &payload).to_payload();
+                let answer = answer(&model, span, &payload).to_payload();
                 if wire::write(&mut *lock(&output), id, &answer).is_err() {
                     break;
                 }
@@ -129,10 +131,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(model: &TextModel, payload: &[u8]) -> Answer {
+fn answer(model: &TextModel, span: Span, payload: &[u8]) -> Answer {
     let done = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(payload) {
-        Ok(TextJob::Prompt { text }) => model.encode_prompt(&text),
-        Ok(TextJob::Chat { messages }) => model.encode_chat(&messages),
+        Ok(TextJob::Prompt { text, tokens_max }) => {
+            span.check(text.len(), tokens_max)?;
+            model.encode_prompt(&text)
+        }
+        Ok(TextJob::Chat { messages, tokens_max }) => {
+            model.encode_chat_within(&messages, |bytes| span.check(bytes, tokens_max))
+        }
         Err(error) => Err(TextError::Data(format!("no job: {error}"))),
     }));
     let panicked = || {

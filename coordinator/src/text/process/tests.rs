@@ -16,6 +16,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         prop::collection::vec(any::<u32>(), 0..9).prop_map(Answer::Tokens),
         prop::collection::vec(any::<u8>(), 0..9).prop_map(Answer::Facts),
         "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::Template(cause))),
+        "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::TooLong(cause))),
         "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::Other(cause))),
     ]
 }
@@ -79,9 +80,9 @@ fn a_table_that_contradicts_itself_has_no_bytes() {
 fn the_process_encodes_as_the_model_does() {
     let process = TextProcess::in_thread(Arc::clone(&MODEL));
     assert_eq!(process.facts().end_ids(), MODEL.facts().end_ids());
-    let prompt = |text: &str| TextJob::Prompt { text: text.into() };
+    let prompt = |text: &str| TextJob::Prompt { text: text.into(), tokens_max: 9 };
     let messages = vec![Message { role: "user".into(), content: "hello".into() }];
-    let chat = TextJob::Chat { messages: messages.clone() };
+    let chat = TextJob::Chat { messages: messages.clone(), tokens_max: 99 };
     std::thread::scope(|scope| {
         for number in 0..16 {
             let (process, chat, messages) = (&process, &chat, &messages);
@@ -107,7 +108,8 @@ fn an_error_of_the_template_arrives_as_one() {
         assert_ne!(template.as_deref(), Some(CHATML));
         let model = TextModel::new(&TextData { chat_template: template, ..data() }).unwrap();
         let process = TextProcess::in_thread(Arc::new(model));
-        let error = process.encode(&TextJob::Chat { messages: Vec::new() }).unwrap_err();
+        let error =
+            process.encode(&TextJob::Chat { messages: Vec::new(), tokens_max: 9 }).unwrap_err();
         assert!(
             matches!(&error, TextError::Template(cause) if cause.contains(expected)),
             "{error}"

@@ -29,6 +29,8 @@ pub(super) enum Answer {
 pub(super) enum Refusal {
     /// Of the chat template.
     Template(String),
+    /// A text that is longer than any that fits.
+    TooLong(String),
     /// Any other.
     Other(String),
 }
@@ -37,6 +39,7 @@ impl From<TextError> for Refusal {
     fn from(error: TextError) -> Self {
         match error {
             TextError::Template(cause) => Self::Template(cause),
+            TextError::TooLong(cause) => Self::TooLong(cause),
             other => Self::Other(other.to_string()),
         }
     }
@@ -46,6 +49,7 @@ impl From<Refusal> for TextError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Template(cause) => Self::Template(cause),
+            Refusal::TooLong(cause) => Self::TooLong(cause),
             Refusal::Other(cause) => Self::Told(cause),
         }
     }

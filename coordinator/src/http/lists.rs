@@ -1,0 +1,218 @@
+//! Lists as clients write them: stop strings, biases, prompts. None of them may make more of its
+//! bytes than a few times their number.
+
+use super::numbers::{Count, Number, UpTo};
+use crate::front::STOP_STRINGS_MAX;
+use binfer_proto::{BIASES_MAX, Bias, Token};
+use serde::de::{Error, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Why there is one prompt a request.
+const ONE_PROMPT: &str = "must be one prompt: several in a request are not supported by this \
+                          version of binfer, send a request for each";
+
+/// A stop string, or several.
+#[derive(Clone, Debug)]
+pub(super) struct Stops(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Stops {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = Stops;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Stops, E> {
+                Ok(Stops(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Stops, A::Error> {
+                collect(seq, STOP_STRINGS_MAX).map(Stops)
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+/// An array of at most `MOST`.
+#[derive(Clone, Debug)]
+pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads<T, const MOST: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Reads<T, MOST> {
+            type Value = List<T, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                collect(seq, MOST).map(List)
+            }
+        }
+
+        deserializer.deserialize_any(Reads(PhantomData))
+    }
+}
+
+/// All elements, unless there are too many: a small element may take much memory.
+fn collect<'de, T, A>(mut seq: A, most: usize) -> Result<Vec<T>, A::Error>
+where
+    T: Deserialize<'de>,
+    A: SeqAccess<'de>,
+{
+    let mut all = Vec::new();
+    while all.len() < most
+        && let Some(one) = seq.next_element()?
+    {
+        all.push(one);
+    }
+    match all.len() == most && seq.next_element::<IgnoredAny>()?.is_some() {
+        true => Err(A::Error::custom(format!("must have {most} elements at most"))),
+        false => Ok(all),
+    }
+}
+
+/// Token ids, as strings, with what is added to their logits.
+#[derive(Clone, Debug)]
+pub(super) struct Biases(pub(super) Vec<Bias>);
+
+impl<'de> Deserialize<'de> for Biases {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "an object of token ids with numbers";
+
+        struct Reads;
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = Biases;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(EXPECTED)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Biases, A::Error> {
+                let mut biases = Vec::new();
+                while let Some(id) = map.next_key::<String>()? {
+                    let wrong = |_| A::Error::custom(format!("must be {EXPECTED}"));
+                    let token: Token = id.parse().map_err(wrong)?;
+                    let Number(value) = map.next_value()?;
+                    // One too many is refused later, and more need not be kept for that.
+                    if biases.len() <= BIASES_MAX {
+                        biases.push(Bias { token, value });
+                    }
+                }
+                Ok(Biases(biases))
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+/// A text, the tokens of one, or either in an array of one.
+#[derive(Clone, Debug)]
+pub(super) enum PromptValue {
+    Text(String),
+    Tokens(Vec<Token>),
+}
+
+/// What an array of prompts holds.
+enum Element {
+    Token(Token),
+    Prompt(PromptValue),
+}
+
+impl<'de> Deserialize<'de> for PromptValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = PromptValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of token ids")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<PromptValue, E> {
+                Ok(PromptValue::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PromptValue, A::Error> {
+                match seq.next_element()? {
+                    None => Ok(PromptValue::Tokens(Vec::new())),
+                    Some(Element::Token(first)) => {
+                        tokens(seq, vec![first]).map(PromptValue::Tokens)
+                    }
+                    Some(Element::Prompt(prompt)) => match seq.next_element::<IgnoredAny>()? {
+                        None => Ok(prompt),
+                        Some(_) => Err(A::Error::custom(ONE_PROMPT)),
+                    },
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl Reads {
+            fn token<'de, E: Error>(value: impl IntoDeserializer<'de, E>) -> Result<Element, E> {
+                Count::deserialize(value.into_deserializer()).map(|UpTo(id)| Element::Token(id))
+            }
+        }
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token id or a prompt")
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Element, E> {
+                Self::token(value)
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Element, E> {
+                Self::token(value)
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Element, E> {
+                Self::token(value)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Element, E> {
+                Ok(Element::Prompt(PromptValue::Text(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Element, A::Error> {
+                tokens(seq, Vec::new()).map(|tokens| Element::Prompt(PromptValue::Tokens(tokens)))
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+fn tokens<'de, A: SeqAccess<'de>>(
+    mut seq: A,
+    mut tokens: Vec<Token>,
+) -> Result<Vec<Token>, A::Error> {
+    while let Some(UpTo(token)) = seq.next_element::<Count>()? {
+        tokens.push(token);
+    }
+    Ok(tokens)
+}

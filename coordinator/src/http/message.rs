@@ -1,0 +1,146 @@
+//! Messages of a conversation, as OpenAI has them.
+
+use super::error::ApiError;
+use super::json::Object;
+use crate::text::Message;
+use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+/// Why tools are refused.
+const NO_TOOLS: &str = "is refused: tools are not supported by this version of binfer";
+
+/// One message, as it is written.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct MessageFields {
+    role: String,
+    content: Option<Content>,
+    /// What an assistant said instead of an answer.
+    refusal: Option<String>,
+    tool_calls: Option<Calls>,
+    function_call: Option<IgnoredAny>,
+    audio: Option<IgnoredAny>,
+}
+
+/// A text, or parts that are texts, joined by a line break as vLLM does.
+#[derive(Clone, Debug)]
+struct Content(String);
+
+/// Whether there are calls of tools; many clients keep an empty list in each message.
+#[derive(Clone, Copy, Debug)]
+struct Calls {
+    any: bool,
+}
+
+/// A part of a message's content.
+#[derive(Deserialize)]
+struct Part {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    text: Option<String>,
+    refusal: Option<String>,
+}
+
+impl MessageFields {
+    /// The message as templates see it; `index` is its place in the conversation.
+    pub(super) fn message(self, index: usize) -> Result<Message, ApiError> {
+        let refused = |field: &str, why: &str| {
+            let place = format!("messages[{index}].{field}");
+            Err(ApiError::invalid(&place, format!("{place} {why}")))
+        };
+        let is_assistant = self.role == "assistant";
+        match self.role.as_str() {
+            "system" | "developer" | "user" | "assistant" => {}
+            "tool" | "function" => return refused("role", NO_TOOLS),
+            _ => return refused("role", "must be system, developer, user or assistant"),
+        }
+        if self.tool_calls.is_some_and(|calls| calls.any) {
+            return refused("tool_calls", NO_TOOLS);
+        }
+        if self.function_call.is_some() {
+            return refused("function_call", NO_TOOLS);
+        }
+        if self.audio.is_some() {
+            return refused(
+                "audio",
+                "is refused: audio is not supported by this version of binfer",
+            );
+        }
+        let content = match (self.content, self.refusal) {
+            (Some(Content(text)), _) => text,
+            // An assistant may have said nothing, or refused to.
+            (None, refusal) if is_assistant => refusal.unwrap_or_default(),
+            (None, _) => return refused("content", "is missing"),
+        };
+        Ok(Message { role: self.role, content })
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of parts")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
+                Ok(Content(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+                let mut content: Option<String> = None;
+                while let Some(Object(part)) = seq.next_element::<Object<Part>>()? {
+                    let text = part.text().map_err(A::Error::custom)?;
+                    content = Some(match content {
+                        None => text,
+                        Some(before) => before + "\n" + &text,
+                    });
+                }
+                Ok(Content(content.unwrap_or_default()))
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}
+
+impl Part {
+    /// Its text, or what is wrong with it.
+    fn text(self) -> Result<String, &'static str> {
+        match self.kind.as_deref() {
+            Some("text") => self.text.ok_or("has a part of type text without text"),
+            Some("refusal") => self.refusal.ok_or("has a part of type refusal without refusal"),
+            Some(_) => Err("has a part that is not text: images, audio and files are not \
+                            supported by this version of binfer"),
+            None => Err("has a part without type"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Calls {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+
+        impl<'de> Visitor<'de> for Reads {
+            type Value = Calls;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Calls, A::Error> {
+                let mut any = false;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    any = true;
+                }
+                Ok(Calls { any })
+            }
+        }
+
+        deserializer.deserialize_any(Reads)
+    }
+}

@@ -1,0 +1,133 @@
+//! The names of a request's fields: ours, others that are known, slips of the pen, and strangers.
+
+use super::answer::Kind;
+use super::error::ApiError;
+use super::foreign::{self, Foreign};
+use super::foreign_names::WITHOUT_EFFECT;
+use super::glance::Glance;
+use super::json;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use std::fmt;
+
+/// Fields that are read, in both kinds of request.
+const BOTH: [&str; 18] = [
+    "model",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "ignore_eos",
+    "user",
+];
+const COMPLETION: [&str; 1] = ["prompt"];
+const CHAT: [&str; 2] = ["messages", "top_logprobs"];
+
+/// Strangers of one request that are told.
+const STRANGERS_MAX: usize = 8;
+/// A longer name is no slip of the pen.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Fields that are read.
+pub(super) fn known(kind: Kind) -> impl Iterator<Item = &'static str> {
+    let own: &[&str] = match kind {
+        Kind::Completion => &COMPLETION,
+        Kind::Chat => &CHAT,
+    };
+    BOTH.iter().chain(own).copied()
+}
+
+fn foreign(kind: Kind) -> Box<dyn Iterator<Item = &'static Foreign>> {
+    match kind {
+        Kind::Completion => Box::new(foreign::of_completions()),
+        Kind::Chat => Box::new(foreign::of_chats()),
+    }
+}
+
+/// Refuses a request with a field that would change its answer and is not read. Returns names that
+/// nobody knows.
+pub(super) fn check(body: &[u8], kind: Kind) -> Result<Vec<String>, ApiError> {
+    let mut names = Names { kind, strangers: Vec::new(), refused: None };
+    let read = serde_json::Deserializer::from_slice(body).deserialize_map(&mut names);
+    read.map_err(|error| json::refused(None, &error))?;
+    match names.refused {
+        Some(error) => Err(error),
+        None => Ok(names.strangers),
+    }
+}
+
+struct Names {
+    kind: Kind,
+    strangers: Vec<String>,
+    refused: Option<ApiError>,
+}
+
+impl Names {
+    fn see(&mut self, name: &str, value: Option<&Value>) {
+        if WITHOUT_EFFECT.contains(&name) {
+            return;
+        }
+        if let Some(field) = foreign(self.kind).find(|field| field.name == name) {
+            if !value.is_some_and(|value| field.is_neutral(value)) {
+                self.refused = Some(ApiError::invalid(name, field.advice()));
+            }
+            return;
+        }
+        if let Some(meant) = meant(name, self.kind) {
+            let message = format!("{name} is not known here: did you mean {meant}?");
+            self.refused = Some(ApiError::invalid(name, message));
+            return;
+        }
+        if self.strangers.len() < STRANGERS_MAX {
+            self.strangers.push(name.chars().take(NAME_BYTES_MAX).collect());
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Names {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            if self.refused.is_some() || known(self.kind).any(|known| known == name) {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                let value = map.next_value_seed(Glance::new())?;
+                self.see(&name, value.as_ref());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The field that was probably meant.
+fn meant(name: &str, kind: Kind) -> Option<&'static str> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
+    let (written, own) = (plain(name), || known(kind));
+    // Short names are near to many words.
+    let slips_max = match name.len() {
+        0..5 => 0,
+        5..8 => 1,
+        _ => 2,
+    };
+    let near = |ours: &&str| strsim::osa_distance(name, ours) <= slips_max;
+    own().find(|ours| plain(ours) == written).or_else(|| own().find(near))
+}

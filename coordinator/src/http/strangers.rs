@@ -1,0 +1,34 @@
+//! Tells the operator, once each, of fields that nobody knows and that have no effect.
+
+use crate::report::Report;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Names that are remembered; further ones are not told.
+const NAMES_MAX: usize = 256;
+
+/// Names that were told.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    told: Mutex<BTreeSet<String>>,
+    report: Report,
+}
+
+impl Strangers {
+    pub(super) fn new(report: Report) -> Self {
+        Self { told: Mutex::default(), report }
+    }
+
+    /// Tells of those names that were not told before. They come from clients, who may write
+    /// anything.
+    pub(super) fn tell(&self, names: &[String]) {
+        for name in names {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() < NAMES_MAX && told.insert(name.clone()) {
+                let name = name.escape_debug();
+                let line = format!("requests have a field \"{name}\", which has no effect here");
+                self.report.line(&line);
+            }
+        }
+    }
+}
