@@ -23,9 +23,10 @@ use crate::text::process::{Deadlines, TextConfig, TextSource};
 const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
 /// This very program, whatever has happened to its file: it has the other roles, too.
 const PROGRAM: &str = "/proc/self/exe";
-/// Requests that may wait, and their prompt tokens.
-const QUEUE_MAX: usize = 1024;
-const QUEUE_TOKENS_MAX: usize = 1 << 20;
+/// Requests that may wait.
+pub(crate) const QUEUE_MAX: usize = 1024;
+/// Prompt tokens of the requests that wait.
+pub(crate) const QUEUE_TOKENS_MAX: usize = 1 << 20;
 
 /// A cluster that could be started.
 #[derive(Clone, Debug)]
@@ -133,6 +134,17 @@ impl Blueprint {
              larger --gpu-memory-utilization, or more GPUs",
             facts.memory.join("; ")
         )))
+    }
+
+    /// What to tell of a cache that holds less than one sequence might have.
+    pub fn context_note(&self, context_max: u32) -> Option<String> {
+        let asked = self.options.limits.context_max;
+        (context_max < asked).then(|| {
+            format!(
+                "the KV cache holds {context_max} tokens, so no sequence has more, and not the \
+                 {asked} that it might have: give it more memory, or set --max-model-len"
+            )
+        })
     }
 
     /// Positions that each KV group's pool holds.

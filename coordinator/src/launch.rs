@@ -235,7 +235,8 @@ impl Launched {
             return Err(error.into());
         }
         let config = self.blueprint.sched_config(&facts);
-        self.say_context(config.context_max);
+        let note = self.blueprint.context_note(config.context_max);
+        note.iter().for_each(|note| self.report.line(note));
         ends.core.limit_context(config.context_max);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
@@ -258,18 +259,6 @@ impl Launched {
         self.report.phase(&format!("served; preemptions {preemptions}, prefix hits {prefix_hits}"));
         serve.fleet.stop("the coordinator is going down").await;
         Ok(outcome?)
-    }
-
-    /// Tells of a cache that holds less than one sequence was to have.
-    fn say_context(&self, context_max: u32) {
-        let asked = self.blueprint.options.limits.context_max;
-        if context_max < asked {
-            let line = format!(
-                "the KV cache holds {context_max} tokens, so no sequence has more, and not the \
-                 {asked} that it might have: give it more memory, or set --max-model-len"
-            );
-            self.report.line(&line);
-        }
     }
 }
 

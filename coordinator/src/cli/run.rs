@@ -116,7 +116,7 @@ fn request(args: &RunArgs) -> Result<Generate> {
     let text = prompt(args.prompt.as_deref(), std::io::stdin())?;
     Ok(Generate {
         prompt: if args.use_template {
-            Prompt::Chat(vec![Message { role: "user".into(), content: text }])
+            Prompt::Chat(vec![Message::new("user", text)])
         } else {
             Prompt::Text(text)
         },

@@ -71,7 +71,7 @@ async fn a_request_goes_through_and_gives_its_text_back() {
 async fn chats_are_rendered_and_seeds_drawn() {
     let script = vec![Act::Finish(Finish::Stop)];
     let mut server = scripted(vec![script.clone(), script.clone(), script]);
-    let chat = vec![Message { role: "user".into(), content: "hello".into() }];
+    let chat = vec![Message::new("user", "hello")];
     for seed in [None, None, Some(5)] {
         let ask = Generate { seed, ..ask(Prompt::Chat(chat.clone())) };
         rest(server.core.generate(ask).await.unwrap()).await;

@@ -15,6 +15,7 @@ const NO_TOOLS: &str = "is refused: tools are not supported by this version of b
 pub(super) struct MessageFields {
     role: String,
     content: Option<Content>,
+    name: Option<String>,
     /// What an assistant said instead of an answer.
     refusal: Option<String>,
     tool_calls: Option<Calls>,
@@ -72,7 +73,7 @@ impl MessageFields {
             (None, refusal) if is_assistant => refusal.unwrap_or_default(),
             (None, _) => return refused("content", "is missing"),
         };
-        Ok(Message { role: self.role, content })
+        Ok(Message { role: self.role, content, name: self.name })
     }
 }
 

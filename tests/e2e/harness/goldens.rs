@@ -116,10 +116,7 @@ impl Golden {
         let messages = self.messages.iter().filter_map(Value::as_array).flatten();
         let field = |message: &Value, name: &str| message[name].as_str().unwrap().to_owned();
         messages
-            .map(|message| Message {
-                role: field(message, "role"),
-                content: field(message, "content"),
-            })
+            .map(|message| Message::new(field(message, "role"), field(message, "content")))
             .collect()
     }
 

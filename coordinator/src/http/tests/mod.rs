@@ -4,6 +4,7 @@ mod access;
 mod answers;
 mod client;
 mod connections;
+mod docs;
 mod faults;
 mod fields;
 mod leaving;

@@ -65,7 +65,7 @@ impl Drop for Copy {
 }
 
 fn message(role: &str, content: &str) -> Message {
-    Message { role: role.into(), content: content.into() }
+    Message::new(role, content)
 }
 
 fn special() -> (&'static str, String) {

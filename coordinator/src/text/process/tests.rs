@@ -81,7 +81,7 @@ fn the_process_encodes_as_the_model_does() {
     let process = TextProcess::in_thread(Arc::clone(&MODEL));
     assert_eq!(process.facts().end_ids(), MODEL.facts().end_ids());
     let prompt = |text: &str| TextJob::Prompt { text: text.into(), tokens_max: 9 };
-    let messages = vec![Message { role: "user".into(), content: "hello".into() }];
+    let messages = vec![Message::new("user", "hello")];
     let chat = TextJob::Chat { messages: messages.clone(), tokens_max: 99 };
     std::thread::scope(|scope| {
         for number in 0..16 {

@@ -34,6 +34,16 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// Which of those that have the role speaks; few templates know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Message {
+    /// Of nobody in particular.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), name: None }
+    }
 }
 
 /// Special tokens by the names that templates have for them, as `bos_token`.

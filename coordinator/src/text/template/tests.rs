@@ -27,15 +27,12 @@ fn now() -> DateTime {
 
 fn conversation(messages: &Json) -> Vec<Message> {
     let text = |value: &Json| value.as_str().unwrap().to_owned();
-    let message = |message: &Json| Message {
-        role: text(&message["role"]),
-        content: text(&message["content"]),
-    };
+    let message = |message: &Json| Message::new(text(&message["role"]), text(&message["content"]));
     messages.as_array().unwrap().iter().map(message).collect()
 }
 
 fn rendered(source: &str) -> Result<String, String> {
-    let hello = Message { role: "user".into(), content: "Hello".into() };
+    let hello = Message::new("user", "Hello");
     template(source).render_at(&[hello], now()).map_err(|error| error.to_string())
 }
 
@@ -74,9 +71,20 @@ fn every_piece_of_jinja_does_what_it_does_in_python() {
 }
 
 #[test]
+fn who_speaks_may_have_a_name() {
+    let says = |name: Option<&str>| Message {
+        name: name.map(str::to_owned),
+        ..Message::new("user", "Hello")
+    };
+    let named = template("{{ messages[0].name }}, {{ 'name' in messages[1] }}");
+    let rendered = named.render_at(&[says(Some("Ada")), says(None)], now());
+    assert_eq!(rendered.unwrap(), "Ada, False");
+}
+
+#[test]
 fn developers_speak_as_the_system_where_a_template_does_not_know_them() {
     let role = |source: &str| {
-        let says = Message { role: "developer".into(), content: String::new() };
+        let says = Message::new("developer", "");
         template(source).render_at(&[says], now()).unwrap()
     };
     assert_eq!(role("{{ messages[0].role }}"), "system");

@@ -1,0 +1,65 @@
+//! docs/api.md says what the code does.
+
+use super::super::Config;
+use super::super::answer::Kind;
+use super::super::names;
+use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
+use crate::front::{Limits, UNREAD_BYTES_MAX};
+
+const API: &str = include_str!("../../../../docs/api.md");
+
+/// The rows of the table under a heading, by their first cell.
+fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+    let section = API.split(&format!("## {heading}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+#[test]
+fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
+    for (kind, word) in [(Kind::Completion, "completions"), (Kind::Chat, "chats")] {
+        let rows = rows("Fields");
+        let rows = rows.iter().filter(|row| [word, "both"].contains(&row[1]));
+        let mut written: Vec<&str> =
+            rows.flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`'))).collect();
+        let mut read: Vec<&str> = names::known(kind).collect();
+        written.sort_unstable();
+        read.sort_unstable();
+        assert_eq!(written, read);
+    }
+}
+
+#[test]
+fn the_table_of_bounds_has_the_bounds() {
+    let config = Config::default();
+    let limits = Limits::default();
+    let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+    let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
+    let unread = usize::try_from(UNREAD_BYTES_MAX).unwrap();
+    let head = format!("{} KiB, {} lines", config.head_bytes_max >> 10, config.headers_max);
+    let stops = format!("{}, of {} bytes", limits.stop_strings_max, limits.stop_string_bytes_max);
+    let bounds = [
+        ("body of a request", mib(config.body_bytes_max)),
+        ("bodies above 64 KiB", mib(config.body_memory_bytes)),
+        ("head of a request", head),
+        ("time for the head", seconds(config.head_timeout)),
+        ("time for the body", seconds(config.body_timeout)),
+        ("connection without a request", seconds(config.idle_timeout)),
+        ("connections", config.connections_max.to_string()),
+        ("write without progress", seconds(config.write_timeout)),
+        ("silence in a stream", seconds(config.comment_interval)),
+        ("answers that are being written", seconds(config.linger)),
+        ("messages", limits.messages_max.to_string()),
+        ("stop strings", stops),
+        ("prompt before it is tokenised", mib(limits.prompt_bytes_max)),
+        ("prompts that wait to be tokenised", limits.tokenizing_queue_max.to_string()),
+        ("requests that wait to run", format!("{QUEUE_MAX}, of {QUEUE_TOKENS_MAX} tokens")),
+        ("text that is not read", mib(unread)),
+    ];
+    let rows = rows("Bounds");
+    assert_eq!(rows.len(), bounds.len());
+    for (row, (what, bound)) in rows.iter().zip(bounds) {
+        assert!(row[0].starts_with(what) && row[1].contains(&bound), "{row:?}: {what}, {bound}");
+    }
+}
