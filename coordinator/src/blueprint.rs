@@ -187,6 +187,25 @@ impl Blueprint {
         Ledger::new(self.source.spec(), self.world(), &self.options.limits)
     }
 
+    /// What the operator is told before anything is started on the CPU, where it is known what ranks
+    /// will hold.
+    ///
+    /// # Errors
+    /// As [`Self::ledger`].
+    pub fn host_lines(&self) -> Result<Vec<String>, binfer_shard::Error> {
+        let ledger = self.ledger()?;
+        let mut lines = vec![format!("{}: {}", self.options.name, self.summary(&ledger))];
+        lines.extend(
+            self.options.host_limits.iter().map(|limits| format!("memory is limited: {limits}")),
+        );
+        if ledger.missing_bytes > 0 {
+            let missing = ledger.missing_bytes.div_ceil(1 << 20);
+            lines
+                .push(format!("for a whole context {missing} MiB are missing (see `binfer plan`)"));
+        }
+        Ok(lines)
+    }
+
     /// The ledger in a line, for the operator.
     pub fn summary(&self, ledger: &Ledger) -> String {
         let options = &self.options;

@@ -116,25 +116,11 @@ pub fn launch<T: Send + 'static>(
     let random_weights = plan.random_weights;
     let blueprint = Blueprint { options, source: Arc::new(source), random_weights };
     if blueprint.options.cuda.is_none() {
-        say_ledger(&blueprint, &report)?;
+        blueprint.host_lines()?.iter().for_each(|line| report.line(line));
     }
     let text = blueprint.text_config(plan.split_special_tokens);
     let launched = Launched { blueprint, text, report, drain: plan.drain };
     runtime.block_on(launched.supervise(front))
-}
-
-/// On the CPU it is known beforehand what ranks will hold.
-fn say_ledger(blueprint: &Blueprint, report: &Report) -> Result<(), LaunchError> {
-    let ledger = blueprint.ledger()?;
-    report.line(&format!("{}: {}", blueprint.options.name, blueprint.summary(&ledger)));
-    if let Some(limits) = &blueprint.options.host_limits {
-        report.line(&format!("memory is limited: {limits}"));
-    }
-    if ledger.missing_bytes > 0 {
-        let missing = ledger.missing_bytes.div_ceil(1 << 20);
-        report.line(&format!("for a whole context {missing} MiB are missing (see `binfer plan`)"));
-    }
-    Ok(())
 }
 
 struct Launched {
