@@ -9,7 +9,7 @@ const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// Parses and renders as the text process does, on a stack as large as there.
 fn rendered(source: &str) -> Result<String, String> {
-    let hello = Message { role: "user".into(), content: "Hello".into() };
+    let hello = Message::new("user", "Hello");
     let shown: String = source.chars().take(100).collect();
     let began = Instant::now();
     let work = || ChatTemplate::new(source, SpecialTokens::new()).render(&[hello]);
