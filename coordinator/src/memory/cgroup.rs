@@ -40,8 +40,12 @@ impl MemoryCgroup {
             Some((_, path)) => (Version::One, path),
             None => (Version::Two, lines().find(|(names, _)| names.is_empty())?.1),
         };
-        let mount = mounts.lines().filter_map(Mount::parse).find(|mount| mount.is_of(version))?;
-        let levels = mount.levels(Path::new(path));
+        let mounts = mounts.lines().filter_map(Mount::parse).filter(|mount| mount.is_of(version));
+        let mounts: Vec<Mount> = mounts.collect();
+        let path = Path::new(path);
+        // Other parts may be mounted, too, for other containers.
+        let own = mounts.iter().find(|mount| path.starts_with(&mount.part));
+        let levels = own.or(mounts.first())?.levels(path);
         Some(Self { version, levels, root: root.to_owned() })
     }
 

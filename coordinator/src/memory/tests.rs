@@ -151,6 +151,16 @@ fn a_container_whose_path_is_not_what_is_mounted_reads_what_is() {
 }
 
 #[test]
+fn the_mount_that_holds_the_process_is_read_where_there_are_several() {
+    let other = "29 24 0:26 /pods/other /mnt/other rw - cgroup2 cgroup2 rw\n";
+    let tree = version_2();
+    tree.write("proc/self/mountinfo", &(other.to_owned() + MOUNT_2));
+    tree.bytes("mnt/other/memory.max", 100);
+    tree.bytes("sys/fs/cgroup/pods/memory.max", 900);
+    assert_eq!(tree.shared().0, 900);
+}
+
+#[test]
 fn limits_of_a_process_leave_room_for_what_it_takes_beside_tensors() {
     let limits = |space: &str, data: &str| {
         let text = format!(
