@@ -156,9 +156,9 @@ impl Launched {
         }
         let (config, report) = (self.blueprint.fleet_config(), self.report.clone());
         let fleet = tokio::spawn(Fleet::start(config, rendezvous, move |at| report.loading(at)));
-        let config = self.text.clone();
-        let text = tokio::task::spawn_blocking(move || TextProcess::start(config)).await;
-        let text = Arc::new(text.map_err(std::io::Error::other)??);
+        let report = self.report.clone();
+        let tell = Box::new(move |line: &str| report.line(line));
+        let text = Arc::new(TextProcess::started(self.text.clone(), tell).await?);
         let facts = Arc::clone(text.facts());
         facts.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");

@@ -79,12 +79,15 @@ impl Cluster {
     /// Starts a cluster and waits until it is ready.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
         let source = Source::open(model_path()).unwrap();
-        let text = TextProcess::start(TextConfig {
-            program: env!("CARGO_BIN_EXE_binfer").into(),
-            source: TextSource::of(&source),
-            split_special_tokens: false,
-            deadlines: Deadlines::default(),
-        });
+        let text = TextProcess::start(
+            TextConfig {
+                program: env!("CARGO_BIN_EXE_binfer").into(),
+                source: TextSource::of(&source),
+                split_special_tokens: false,
+                deadlines: Deadlines::default(),
+            },
+            Box::new(|_| {}),
+        );
         let text = Arc::new(text.unwrap());
         let facts = Arc::clone(text.facts());
         let (commands, commands_out) = mpsc::channel(64);

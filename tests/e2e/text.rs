@@ -41,12 +41,15 @@ fn panicking(tokenizer: &mut Value) {
 
 fn start(folder: &Path, deadlines: Deadlines) -> Result<TextProcess, TextError> {
     let program = env!("CARGO_BIN_EXE_binfer").into();
-    TextProcess::start(TextConfig {
-        program,
-        source: TextSource::Folder(folder.to_owned()),
-        split_special_tokens: false,
-        deadlines,
-    })
+    TextProcess::start(
+        TextConfig {
+            program,
+            source: TextSource::Folder(folder.to_owned()),
+            split_special_tokens: false,
+            deadlines,
+        },
+        Box::new(|_| {}),
+    )
 }
 
 fn prompt(text: &str) -> TextJob {
@@ -189,6 +192,8 @@ fn a_server_with_a_hostile_tokenizer_serves_on_and_leaves_nobody() {
     assert_eq!(refused.status, 500, "{refused:?}");
     assert!(refused.error().0.contains("cannot be made into tokens"), "{refused:?}");
     assert_eq!(ask(&server, "How 12").status, 200);
+    let log = server.log.text();
+    assert!(log.contains("is started again: it needed more memory"), "{log}");
     let text = poll(PATIENCE, || text_process_of(server.pid())).unwrap();
     server.signal(Signal::KILL);
     server.exit(PATIENCE);

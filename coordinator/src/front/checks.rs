@@ -4,6 +4,7 @@ use super::ask::{MaxTokens, Prompt};
 use super::error::SubmitError;
 use super::info::{Limits, ModelInfo};
 use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
+use std::sync::Arc;
 
 /// Fields of [`Sampling`] and biases, by which an error of their check begins.
 const SAMPLING_FIELDS: [&str; 8] = [
@@ -58,6 +59,20 @@ pub(super) fn stop(stop: &[String], limits: &Limits) -> Result<(), SubmitError> 
         return Err(SubmitError::invalid("stop", message));
     }
     Ok(())
+}
+
+/// Tokens that end the answer, and whether they are ignored. A stop string that names a control
+/// token is found by the token, since no text shows it, and whatever is ignored.
+pub(super) fn ends(
+    mut named: Vec<Token>,
+    own: &Arc<[Token]>,
+    ignore_eos: bool,
+) -> (Arc<[Token]>, bool) {
+    if named.is_empty() {
+        return (Arc::clone(own), ignore_eos);
+    }
+    named.extend(own.iter().filter(|_| !ignore_eos));
+    (named.into(), false)
 }
 
 /// What can be said of a prompt before it is tokenised.

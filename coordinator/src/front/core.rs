@@ -117,6 +117,8 @@ impl Core {
         let sampling = checks::sampling(ask.sampling)?;
         let biases = checks::biases(ask.biases, self.model())?;
         checks::stop(&ask.stop, self.limits())?;
+        let named = self.shared.parts.text.facts().control_tokens(&ask.stop);
+        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, ask.ignore_eos);
         let param = ask.prompt.param();
         let prompt = self.tokens(ask.prompt).await?;
         let max_tokens = checks::room(prompt.len(), ask.max_tokens, self.context_max(), param)?;
@@ -125,8 +127,8 @@ impl Core {
             id,
             prompt,
             max_tokens,
-            end_ids: self.shared.end_ids.clone(),
-            ignore_eos: ask.ignore_eos,
+            end_ids,
+            ignore_eos,
             sampling,
             biases,
             logprobs: checks::logprobs(ask.top_logprobs, self.model()),

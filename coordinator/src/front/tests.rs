@@ -68,6 +68,22 @@ async fn a_request_goes_through_and_gives_its_text_back() {
 }
 
 #[tokio::test]
+async fn a_stop_string_that_is_a_control_token_is_found_by_the_token() {
+    let script = vec![Act::Finish(Finish::Stop)];
+    let mut server = scripted(vec![script.clone(), script.clone(), script]);
+    for (stop, ignore_eos, ends) in [
+        ("<|im_start|>", false, vec![1, 2]),
+        ("<|im_start|>", true, vec![1]),
+        ("<|im_start", true, vec![2]),
+    ] {
+        let asked = Generate { stop: vec![stop.into()], ignore_eos, ..hello() };
+        server.core.generate(asked).await.unwrap();
+        let seen = server.seen.recv().await.unwrap().request;
+        assert_eq!((&*seen.end_ids, seen.ignore_eos), (&*ends, ignore_eos && ends == [2]));
+    }
+}
+
+#[tokio::test]
 async fn chats_are_rendered_and_seeds_drawn() {
     let script = vec![Act::Finish(Finish::Stop)];
     let mut server = scripted(vec![script.clone(), script.clone(), script]);

@@ -38,6 +38,11 @@ impl TextFacts {
         }
     }
 
+    /// Control tokens among `texts`: no answer's text shows them.
+    pub fn control_tokens(&self, texts: &[String]) -> Vec<Token> {
+        texts.iter().filter_map(|text| self.vocab.hidden(text)).collect()
+    }
+
     /// Tokens that end an answer.
     pub fn end_ids(&self) -> &[Token] {
         &self.end_ids

@@ -79,6 +79,11 @@ impl Vocab {
         self.names.get(&token).map_or("", String::as_str)
     }
 
+    /// The hidden token that is written so.
+    pub(super) fn hidden(&self, name: &str) -> Option<Token> {
+        self.names.iter().find(|(_, other)| *other == name).map(|(token, _)| *token)
+    }
+
     /// Whether a text begins with a space that is not part of it.
     pub(super) fn drops_first_space(&self) -> bool {
         self.drops_first_space

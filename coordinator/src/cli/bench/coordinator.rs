@@ -67,12 +67,15 @@ pub(super) struct CoordinatorBench {
 pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     let path = locate(&bench.model, None, &Report::new(Verbosity::Normal))?.path;
     let source = Source::open(path.clone())?;
-    let text = Arc::new(TextProcess::start(TextConfig {
-        program: PathBuf::from("/proc/self/exe"),
-        source: TextSource::of(&source),
-        split_special_tokens: false,
-        deadlines: Deadlines::default(),
-    })?);
+    let text = Arc::new(TextProcess::start(
+        TextConfig {
+            program: PathBuf::from("/proc/self/exe"),
+            source: TextSource::of(&source),
+            split_special_tokens: false,
+            deadlines: Deadlines::default(),
+        },
+        Box::new(|_| {}),
+    )?);
     let vocab = source.spec().vocab;
     let mut rows = Vec::new();
     for (streams, step_us) in

@@ -3,9 +3,9 @@
 //! One thread starts the process, listens to it and starts it again; the kernel ends the process
 //! with that thread, so nothing is orphaned. Those who ask wait for its word alone.
 
-use super::Deadlines;
 use super::life::{Life, Program};
 use super::wire::{self, Answer, Refusal};
+use super::{Deadlines, Tell};
 use crate::text::{TextError, TextFacts};
 use binfer_proto::Token;
 use std::collections::{BTreeMap, VecDeque};
@@ -209,18 +209,18 @@ impl State {
 }
 
 /// The thread that keeps the process.
-#[derive(Debug)]
 pub(super) struct Keeper {
     program: Program,
     deadlines: Deadlines,
+    tell: Tell,
     shared: Arc<Shared>,
     /// The latest starts.
     starts: VecDeque<Instant>,
 }
 
 impl Keeper {
-    pub(super) fn new(program: Program, deadlines: Deadlines) -> Self {
-        Self { program, deadlines, shared: Arc::default(), starts: VecDeque::new() }
+    pub(super) fn new(program: Program, deadlines: Deadlines, tell: Tell) -> Self {
+        Self { program, deadlines, tell, shared: Arc::default(), starts: VecDeque::new() }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -259,6 +259,9 @@ impl Keeper {
                 Err(error) => format!("it cannot be started: {error}"),
             };
             let again = self.shared.has_ended(&cause, !rest.is_zero());
+            if again {
+                (self.tell)(&format!("the process that tokenises is started again: {cause}"));
+            }
             if !again || !self.shared.rest(rest) {
                 return;
             }

@@ -110,6 +110,9 @@ pub struct TextConfig {
     pub deadlines: Deadlines,
 }
 
+/// Hears, in a line for people, that the process has ended and why.
+pub type Tell = Box<dyn Fn(&str) + Send>;
+
 /// The text process, as the coordinator sees it. Dropping it ends the process.
 #[derive(Debug)]
 pub struct TextProcess {
@@ -125,19 +128,29 @@ impl TextProcess {
     ///
     /// # Errors
     /// What is wrong with those files, also when reading them takes more than they may.
-    pub fn start(config: TextConfig) -> Result<Self, TextError> {
+    pub fn start(config: TextConfig, tell: Tell) -> Result<Self, TextError> {
         let deadlines = config.deadlines;
-        Self::kept(life::Program::Process(config), deadlines)
+        Self::kept(Keeper::new(life::Program::Process(config), deadlines, tell), deadlines)
+    }
+
+    /// The same, beside other tasks of the caller's thread.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn started(config: TextConfig, tell: Tell) -> Result<Self, TextError> {
+        let started = tokio::task::spawn_blocking(move || Self::start(config, tell)).await;
+        started.unwrap_or_else(|error| Err(TextError::Lost(error.to_string())))
     }
 
     /// The same protocol with a thread in the process's place.
     #[cfg(test)]
     pub(crate) fn in_thread(model: Arc<super::TextModel>) -> Self {
-        Self::kept(life::Program::Thread(model), Deadlines::default()).unwrap()
+        let deadlines = Deadlines::default();
+        let keeper = Keeper::new(life::Program::Thread(model), deadlines, Box::new(|_| {}));
+        Self::kept(keeper, deadlines).unwrap()
     }
 
-    fn kept(program: life::Program, deadlines: Deadlines) -> Result<Self, TextError> {
-        let keeper = Keeper::new(program, deadlines);
+    fn kept(keeper: Keeper, deadlines: Deadlines) -> Result<Self, TextError> {
         let shared = keeper.shared();
         let facts = Arc::new(keeper.start()?);
         Ok(Self { shared, facts, deadlines, turns: RwLock::new(()) })
