@@ -49,7 +49,7 @@ fn open(folder: &Path, file: &str, bytes: &[u8]) -> Option<TextModel> {
 
 /// A chat template, rendered over a conversation: its work and its output are bounded.
 pub(crate) fn template(bytes: &[u8]) {
-    let says = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let says = |role: &str, content: &str| Message::new(role, content);
     let conversation = [
         says("system", "You are <b>terse</b> & \"kind\"."),
         says("user", "  How many ships?\r\n"),
