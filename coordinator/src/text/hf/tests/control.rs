@@ -1,4 +1,4 @@
-//! Control tokens in messages as text: what transformers 5.24 makes of the same conversations with
+//! Control tokens in messages as text: what transformers 5.23 makes of the same conversations with
 //! `apply_chat_template(..., sanitize_control_tokens=True)`.
 
 use super::{QWEN3, message, qwen3};
