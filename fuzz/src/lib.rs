@@ -9,6 +9,7 @@
 //! finds goes into `seeds/` with the fix.
 
 mod checkpoint;
+mod requests;
 mod scratch;
 mod text;
 mod wire;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "index", run: checkpoint::index, bytes_max: 4096 },
     Target { name: "manifest", run: checkpoint::manifest, bytes_max: 16384 },
     Target { name: "masks", run: wire::masks, bytes_max: 512 },
+    Target { name: "request", run: requests::request, bytes_max: 2048 },
     Target { name: "safetensors", run: checkpoint::safetensors, bytes_max: 4096 },
     Target { name: "template", run: text::template, bytes_max: 4096 },
     Target { name: "tokenizer", run: text::tokenizer, bytes_max: 16384 },

@@ -33,7 +33,8 @@ mod whole;
 pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
 pub use config::Config;
 
-use crate::front::Core;
+use crate::front::{Core, Generate, ModelInfo};
+use answer::Kind;
 use connections::Connections;
 use std::future::Future;
 use std::io;
@@ -42,6 +43,13 @@ use std::sync::Arc;
 use strangers::Strangers;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// What the body of a completion, or of a chat, asks of the core; `None` where it is refused. For
+/// whoever tries bodies without a server.
+pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<Generate> {
+    let kind = if chat { Kind::Chat } else { Kind::Completion };
+    request::parse(kind, body, served).ok().map(|parsed| parsed.ask)
+}
 
 /// Accepts on `listener` until `shutdown` is ready. Then no connection is accepted, answers that
 /// are being written have [`Config::linger`] to end, and what is left is cut.

@@ -7,7 +7,7 @@ use super::lists::{Biases, List, PromptValue, Stops};
 use super::message::MessageFields;
 use super::names;
 use super::numbers::{CompletionLogprobs, Count, Number, Seed, TopK, UpTo};
-use crate::front::{Core, Generate, MESSAGES_MAX, MaxTokens, Prompt, Reading};
+use crate::front::{Generate, MESSAGES_MAX, MaxTokens, ModelInfo, Prompt, Reading};
 use axum::http::StatusCode;
 use binfer_proto::{Sampling, TOP_LOGPROBS_MAX};
 use serde::Deserialize;
@@ -69,17 +69,17 @@ struct ChatFields {
 }
 
 /// Reads the body of a request.
-pub(super) fn parse(kind: Kind, body: &[u8], core: &Core) -> Result<Parsed, ApiError> {
+pub(super) fn parse(kind: Kind, body: &[u8], served: &ModelInfo) -> Result<Parsed, ApiError> {
     let strangers = names::check(body, kind)?;
     let common: Common = json::parse(body)?;
-    if common.model.as_ref().is_some_and(|model| *model != core.model().name) {
-        return Err(unknown_model(core));
+    if common.model.as_ref().is_some_and(|model| *model != served.name) {
+        return Err(unknown_model(served));
     }
     let (prompt, top_logprobs) = match kind {
         Kind::Completion => completion(json::parse(body)?)?,
         Kind::Chat => chat(json::parse(body)?)?,
     };
-    let parsed = common.parsed(kind, prompt, core.model().sampling)?;
+    let parsed = common.parsed(kind, prompt, served.sampling)?;
     let ask = Generate { top_logprobs, ..parsed.ask };
     Ok(Parsed { ask, strangers, ..parsed })
 }
@@ -115,8 +115,8 @@ fn tops(count: u32) -> u8 {
 }
 
 /// The answer to a name that is not served.
-pub(super) fn unknown_model(core: &Core) -> ApiError {
-    let message = format!("no such model; this server has {:?}", core.model().name);
+pub(super) fn unknown_model(served: &ModelInfo) -> ApiError {
+    let message = format!("no such model; this server has {:?}", served.name);
     ApiError {
         param: Some("model".into()),
         code: Some("model_not_found"),

@@ -99,7 +99,7 @@ async fn answer(
 
 async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError> {
     let core = app.core.clone();
-    let parse = move |bytes: &[u8]| request::parse(kind, bytes, &core);
+    let parse = move |bytes: &[u8]| request::parse(kind, bytes, core.model());
     if bytes.len() <= PARSE_HERE_BYTES_MAX {
         return parse(&bytes);
     }
@@ -115,7 +115,7 @@ async fn model(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     if name != app.core.model().name {
-        return Err(request::unknown_model(&app.core));
+        return Err(request::unknown_model(app.core.model()));
     }
     Ok(Json(model_json(&app.core)))
 }
