@@ -1,9 +1,9 @@
 //! Where workers dial in: a Unix socket that has no name.
 //!
 //! It is bound in a fresh folder of mode 0700, and name and folder are removed before the first
-//! worker is started: whoever is killed afterwards leaves nothing behind. Workers reach it through
-//! this process's own descriptor, `/proc/PID/fd/N`, which no other user may. So it does not matter
-//! either how long the path of the folder is.
+//! worker is started: whoever is killed afterwards leaves nothing behind. Children inherit what is
+//! left, a descriptor of the socket's file, and reach it as `/proc/self/fd/N`; nobody else can. So it
+//! does not matter either how long the path of the folder is.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -22,7 +22,7 @@ const NAME: &str = "cluster.sock";
 #[derive(Debug)]
 pub struct Rendezvous {
     listener: UnixListener,
-    /// The socket's file, which is all that is left of its name.
+    /// The socket's file, which is all that is left of its name; children have it too.
     file: OwnedFd,
     instance: String,
     passed_over: Vec<String>,
@@ -62,9 +62,9 @@ impl Rendezvous {
         Err(ConfigError(format!("{cause}; set TMPDIR to a folder of your own")))
     }
 
-    /// What dials in here, as long as this process lives and workers are awaited.
+    /// Where this process and its children dial in, as long as workers are awaited.
     pub fn address(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
     /// What workers must say, so that each belongs to this cluster.
@@ -100,8 +100,9 @@ fn bind_in(folder: &Dir) -> io::Result<(UnixListener, OwnedFd)> {
     // A path of any length would not fit into the address of a socket.
     let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(NAME);
     let listener = UnixListener::bind(path)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(folder, NAME, flags, Mode::empty());
+    // Not closed in children. This process's own entry in /proc would not do for them: where a
+    // program has capabilities of its own, or may not be read, no process may look into another.
+    let file = openat(folder, NAME, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty());
     folder.remove(NAME)?;
     Ok((listener, file?))
 }

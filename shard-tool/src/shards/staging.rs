@@ -3,7 +3,7 @@
 //! It is filled beside its place under a name that nobody can foresee, flushed, and renamed. What
 //! is given up is removed. A process that was killed leaves its folder, with a lock that nobody
 //! holds any more and that has the folder's name in it: only by both, and by its owner, is it known
-//! for what it is and removed, by the next one that writes the same folder.
+//! for what it is and removed, by the next one that writes a folder beside it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -22,6 +22,8 @@ const LOCK: &str = ".lock";
 const BEFORE: &str = ".";
 /// Ends them.
 const AFTER: &str = ".partial";
+/// Longer than any name.
+const NAME_BYTES_MAX: u64 = 4096;
 
 /// A folder in the making.
 pub(super) struct Staging {
@@ -140,32 +142,36 @@ enum Others {
     Busy,
 }
 
-/// Removes what killed processes left on their way to `last`.
+/// Removes what killed processes left, wherever it was to be put, and looks for a living one that
+/// is on its way to `last`.
 fn clear(parent: &Dir, last: &OsStr) -> io::Result<Others> {
-    let ours = |name: &str| {
-        let middle = name.strip_prefix(BEFORE)?.strip_suffix(AFTER)?;
-        let (target, random) = middle.rsplit_once('.')?;
-        (OsStr::new(target) == last && is_random_name(random)).then_some(())
-    };
-    for name in parent.names()?.iter().filter(|name| ours(name).is_some()) {
+    for name in parent.names()? {
+        let Some(target) = target_of(&name) else { continue };
         // What is no folder of this user, or is gone by now, is none of ours.
-        let Ok(folder) = parent.enter_own(name) else { continue };
-        let Ok(Some(mut lock)) = folder.open_own(LOCK) else { continue };
+        let Ok(folder) = parent.enter_own(&name) else { continue };
+        let Ok(Some(lock)) = folder.open_own(LOCK) else { continue };
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Others::Busy),
-            Err(TryLockError::Error(_)) => continue,
+            Err(TryLockError::WouldBlock) if target == last => return Ok(Others::Busy),
+            Err(_) => continue,
         }
         // A folder that somebody gave this name had another when its lock was made, or no lock.
         let mut said = Vec::new();
-        lock.read_to_end(&mut said)?;
+        (&lock).take(NAME_BYTES_MAX).read_to_end(&mut said)?;
         if said == name.as_bytes() {
             remove_own(&folder)?;
             // Not empty where somebody else put something into it: then it stays.
-            let _ = parent.remove_folder(name);
+            let _ = parent.remove_folder(&name);
         }
     }
     Ok(Others::None)
+}
+
+/// What a folder of that name is to be called in the end, if it is one in the making.
+fn target_of(name: &str) -> Option<&OsStr> {
+    let middle = name.strip_prefix(BEFORE)?.strip_suffix(AFTER)?;
+    let (target, random) = middle.rsplit_once('.')?;
+    is_random_name(random).then_some(OsStr::new(target))
 }
 
 /// Removes this user's files, the lock last.

@@ -220,12 +220,15 @@ fn what_fails_leaves_nothing() {
 #[test]
 fn of_what_killed_processes_left_only_what_is_known_for_it_is_removed() {
     let source = checkpoint("faults-left.gguf", Llama { layers: 2, ..TINY });
-    let target = absent("faults-left");
+    // Other tests would clear a folder that they share.
+    let above = absent("faults-left");
+    fs::create_dir(&above).unwrap();
+    let target = above.join("out");
     let write = || shards::write(&source, 2, &target, |_| true);
     // A folder as a killed process leaves it; `said` is in its lock.
     let left = |digit: &str, said: Option<&str>| {
-        let name = format!(".faults-left.{}.partial", digit.repeat(16));
-        let folder = absent(&name);
+        let name = format!(".out.{}.partial", digit.repeat(16));
+        let folder = above.join(&name);
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("rank-0-of-2.safetensors"), b"half").unwrap();
         if let Some(said) = said {
@@ -234,14 +237,17 @@ fn of_what_killed_processes_left_only_what_is_known_for_it_is_removed() {
         folder
     };
     // Finished shards that somebody gave such a name; one whose lock says another name.
-    let (renamed, moved) = (left("a", None), left("b", Some(".faults-left.0.partial")));
+    let (renamed, moved) = (left("a", None), left("b", Some(".out.0.partial")));
     let dead = left("c", Some("NAME"));
+    // On its way to another place.
+    let other = above.join(".else.0123456789abcdef.partial");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join(".lock"), other.file_name().unwrap().as_encoded_bytes()).unwrap();
     // Another's link to a folder of ours, and a lock that leads out of it.
     let precious = absent("faults-left-precious");
     fs::create_dir(&precious).unwrap();
     fs::write(precious.join("file"), "precious").unwrap();
-    let linked = absent(".faults-left.dddddddddddddddd.partial");
-    let _ = fs::remove_file(&linked);
+    let linked = above.join(".out.dddddddddddddddd.partial");
     std::os::unix::fs::symlink(&precious, &linked).unwrap();
     let locked_away = left("e", None);
     std::os::unix::fs::symlink(precious.join("file"), locked_away.join(".lock")).unwrap();
@@ -254,13 +260,12 @@ fn of_what_killed_processes_left_only_what_is_known_for_it_is_removed() {
     drop(held);
     write().unwrap();
     Source::open(&target).unwrap();
-    assert!(!dead.exists() && !alive.exists());
+    assert!(!dead.exists() && !alive.exists() && !other.exists());
     for kept in [&renamed, &moved, &locked_away] {
         assert!(kept.join("rank-0-of-2.safetensors").exists(), "{kept:?}");
-        fs::remove_dir_all(kept).unwrap();
     }
     assert_eq!(fs::read(precious.join("file")).unwrap(), b"precious");
-    fs::remove_file(linked).unwrap();
+    assert_eq!(fs::read_link(linked).unwrap(), precious);
 }
 
 #[test]
