@@ -25,6 +25,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// One message of a conversation, as templates see it.
@@ -132,12 +133,12 @@ impl Parsed {
     /// The messages with roles that the template knows: OpenAI's `developer` is the `system` of
     /// newer models, and older templates would drop it, refuse it or write a role that the model
     /// never saw.
-    fn known_roles(&self, messages: &[Message]) -> Vec<Message> {
-        let mut messages = messages.to_vec();
-        for message in &mut messages {
-            if message.role == "developer" && !self.knows_developer {
-                message.role = "system".to_owned();
-            }
+    fn known_roles<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
+        let is_unknown = |message: &Message| message.role == "developer" && !self.knows_developer;
+        let mut messages = Cow::Borrowed(messages);
+        if messages.iter().any(is_unknown) {
+            let unknown = messages.to_mut().iter_mut().filter(|message| is_unknown(message));
+            unknown.for_each(|message| message.role = "system".to_owned());
         }
         messages
     }
