@@ -30,8 +30,14 @@ PROMPT ?= Once upon a time, there was a
 demo: need-all build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
 
+# Most of what cargo writes are line tables. Backtraces find them in binfer.debug, beside the program;
+# who deploys the program alone loses the lines, not the names of functions.
 build: need-cargo
 	cargo build --release --locked
+	cd target/release && \
+		objcopy --only-keep-debug --compress-debug-sections=zlib binfer binfer.debug && \
+		objcopy --strip-debug --add-gnu-debuglink=binfer.debug binfer binfer.slim && \
+		mv binfer.slim binfer
 
 model: $(MODEL)
 

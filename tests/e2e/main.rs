@@ -28,6 +28,8 @@
 //! | `signals` | orderly ends |
 //! | `refusals` | settings and files that cannot be served |
 //! | `shards` | shards: the same answers, the checkpoint gone; what is refused; the cache |
+//! | `output` | streams that take nothing, and terminals |
+//! | `statuses` | exit statuses, by README's table |
 //! | `strangers` | who dials in and is no worker of this cluster |
 //! | `digests` | ranks that lie, with scripted workers |
 //!
@@ -61,6 +63,7 @@ mod scripted;
 mod shards;
 mod signals;
 mod sockets;
+mod statuses;
 mod strangers;
 mod text;
 mod timing;

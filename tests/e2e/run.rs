@@ -47,6 +47,8 @@ fn a_prompt_comes_from_stdin_and_quiet_is_quiet() {
     let prompt = golden.text.as_deref().unwrap();
     let run = Run::with_stdin(&["run", "demo", "-", "--max-tokens", "64", "-q"], prompt);
     assert!(run.status.success(), "{run:?}");
+    assert_eq!((&run.stdout, run.stderr.as_str()), (&golden.whole, ""));
+    let run = Run::with_stdin(&["run", "demo", "--max-tokens", "64", "-q"], prompt);
     assert_eq!((run.stdout, run.stderr.as_str()), (golden.whole, ""));
 }
 
@@ -78,6 +80,20 @@ fn a_broken_template_is_told_with_status_78_by_whom_it_concerns_alone() {
     assert_eq!(chat.status.code(), Some(78), "{chat:?}");
     assert!(chat.stderr.contains("chat_template line 2: "), "{chat:?}");
     Run::good(&["run", folder, "Hello", "--max-tokens", "1"]);
+}
+
+#[test]
+fn a_raw_prompt_to_a_chat_model_is_told_and_so_is_an_answer_that_ends_at_once() {
+    let _permit = Permit::one();
+    let question = "What is the capital of France?";
+    let raw = Run::good(&["run", "demo", question]);
+    assert_eq!(raw.stdout.trim(), "");
+    let line = |words: &str| raw.stderr.lines().position(|line| line.contains(words));
+    let (told, why) = (line("--use-template"), line("the answer is empty"));
+    assert!(told.is_some() && told < why, "{}", raw.stderr);
+    let asked = Run::good(&["run", "demo", question, "--use-template"]);
+    assert!(asked.stdout.contains("Paris"), "{asked:?}");
+    assert!(!asked.stderr.contains("--use-template"), "{asked:?}");
 }
 
 #[test]

@@ -50,13 +50,16 @@ pub(super) struct CoordinatorBench {
     model: String,
     /// Clients at once, several numbers for several rows
     #[arg(long, default_value = "64,256", value_delimiter = ',', value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     streams: Vec<u32>,
     /// Steps that are measured
     #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     steps: u32,
     /// Length of a step in microseconds, several numbers for several rows; 0 is as fast as plans
     /// come
     #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     step_us: Vec<u64>,
     /// Keep cores without work from sleeping, by threads of the lowest priority in the other process
     #[arg(long)]

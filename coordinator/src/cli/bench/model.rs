@@ -31,6 +31,7 @@ pub(super) struct Load {
     generate: u32,
     /// Requests at once, several numbers for several rows
     #[arg(long, default_value = "1,4,8", value_delimiter = ',', value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: Vec<u32>,
     /// Measured runs; one more before them is not counted
     #[arg(long, default_value_t = 3, value_name = "N")]
@@ -52,9 +53,8 @@ enum LoadFormat {
 /// Runs the cluster, measures, prints.
 pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
     let load = load.clone();
-    let positive = [load.prompt_tokens, load.generate, load.repeat];
-    if positive.iter().chain(&load.batch).any(|number| *number == 0) {
-        let cause = "--prompt-tokens, --generate, --batch and --repeat: expected 1 or more";
+    if [load.prompt_tokens, load.generate, load.repeat].contains(&0) {
+        let cause = "--prompt-tokens, --generate and --repeat: expected 1 or more";
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
     let random_weights = load.load_format == LoadFormat::Dummy;
@@ -94,6 +94,15 @@ fn front(cluster: Cluster, load: &Load) -> Result<Measured> {
 }
 
 async fn measure(core: &Core, load: &Load) -> Result<()> {
+    let needed = u64::from(load.prompt_tokens) + u64::from(load.generate) + 1;
+    let context_max = core.model().context_max;
+    if needed > u64::from(context_max) {
+        let cause = format!(
+            "--prompt-tokens and --generate: {needed} positions with the first token, \
+             {context_max} are there"
+        );
+        return Err(LaunchError::Config(ConfigError(cause)).into());
+    }
     let mut dice = Dice::new(1);
     let mut rows = Vec::new();
     for batch in load.batch.iter().copied() {
