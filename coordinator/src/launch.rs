@@ -5,7 +5,6 @@
 //! command) has a thread of its own. Deliberately absent: recovery; a lost worker ends the process
 //! with status 70, for a supervisor to restart.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::blueprint::Blueprint;
 use crate::config::{self, ConfigError};
 use crate::fleet::{Facts, Fleet, FleetError, Rendezvous};
-use crate::front::{Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
+use crate::front::{self, Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
 use crate::locate::locate;
 use crate::options::ModelArgs;
 use crate::report::Report;
@@ -174,7 +173,7 @@ impl Launched {
         });
         let (close, closing) = oneshot::channel();
         let cluster = Cluster { core: core.clone(), readiness: readiness_out, closing };
-        let front = start_front(front, cluster, commands_in)?;
+        let front = front::thread::start(move || front(cluster), commands_in)?;
         let ends = Ends { commands, readiness, post, core, stopped: stopped.clone() };
         let outcome = self.serve(fleet, facts, ends).await;
         let _ = close.send(());
@@ -246,26 +245,6 @@ impl Launched {
         serve.fleet.stop("the coordinator is going down").await;
         Ok(outcome?)
     }
-}
-
-/// Runs the front on its own thread; its return stops the serve loop.
-fn start_front<T: Send + 'static>(
-    front: impl FnOnce(Cluster) -> T + Send + 'static,
-    cluster: Cluster,
-    commands: mpsc::Sender<Command>,
-) -> std::io::Result<oneshot::Receiver<T>> {
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new().name("front".into()).spawn(move || {
-        // Caught, so that a front that panics stops the serve loop as well.
-        let value = catch_unwind(AssertUnwindSafe(|| front(cluster)));
-        if let Ok(value) = value {
-            let _ = done.send(value);
-        } else {
-            drop(done);
-        }
-        let _ = commands.blocking_send(Command::Stop);
-    })?;
-    Ok(result)
 }
 
 /// First SIGINT or SIGTERM drains, a second one ends the process at once.

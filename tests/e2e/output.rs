@@ -186,6 +186,21 @@ fn a_terminal_obeys_no_name_and_a_pipe_gets_it_as_it_is() {
     assert_eq!(stderr.lines().count(), 1, "{stderr:?}");
 }
 
+/// Ranks say one after the other what they are going to load, so the bar's total grows.
+#[test]
+fn a_progress_bar_is_gone_when_a_line_follows_it() {
+    let _permit = Permit::one();
+    let shown = in_terminal(&["run", "demo", "Once", "--max-tokens", "2", "--tp", "3"]);
+    assert!(shown.contains("ready in"), "{shown:?}");
+    for line in shown.split('\n') {
+        // What is drawn is erased before something else is drawn, and before a line ends.
+        let mut drawn = line.split("\u{1b}[2K");
+        assert!(drawn.all(|part| part.matches("loading ").count() <= 1), "{line:?}");
+        let last = line.rsplit("\u{1b}[2K").next().unwrap();
+        assert!(!last.contains("loading "), "{line:?}");
+    }
+}
+
 /// Everybody on a machine can read what processes were started with.
 #[test]
 fn what_workers_prove_themselves_by_is_not_among_their_arguments() {

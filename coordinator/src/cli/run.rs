@@ -8,9 +8,12 @@ use anyhow::{Result, bail};
 use binfer_console as console;
 use binfer_proto::Sampling;
 use clap::Args;
+use tokio::sync::{oneshot, watch};
 
 use crate::config::ConfigError;
-use crate::front::{FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError};
+use crate::front::{
+    Core, FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError,
+};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
 use crate::options::ModelArgs;
 use crate::report::Verbosity;
@@ -82,22 +85,26 @@ enum Answered {
 
 /// Streams the answer.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    let request = request(args)?;
-    let quiet = args.model.verbosity() == Verbosity::Quiet;
+    let sampling = sampling(args).map_err(LaunchError::Config)?;
     let plan = LaunchPlan {
         args: &args.model,
         drain: Duration::ZERO,
         random_weights: false,
         split_special_tokens: args.split_special_tokens,
     };
-    let ended = launch(plan, move |cluster| front(cluster, request, quiet))?;
+    let own = args.clone();
+    let ended = launch(plan, move |cluster| front(cluster, own, sampling))?;
     match (ended.value?, ended.signal) {
         (Answered::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
         (Answered::Interrupted | Answered::Whole(..), _) => Ok(ExitCode::SUCCESS),
     }
 }
 
-fn request(args: &RunArgs) -> Result<Generate> {
+/// Checks what needs no model.
+fn sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
+    if args.max_tokens == 0 {
+        return Err(ConfigError("--max-tokens: expected 1 or more".into()));
+    }
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -107,14 +114,11 @@ fn request(args: &RunArgs) -> Result<Generate> {
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
     };
-    let sampling = sampling.checked().map_err(|cause| LaunchError::Config(ConfigError(cause)))?;
-    if args.max_tokens == 0 {
-        return Err(
-            LaunchError::Config(ConfigError("--max-tokens: expected 1 or more".into())).into()
-        );
-    }
-    let text = prompt(args.prompt.as_deref(), std::io::stdin())?;
-    Ok(Generate {
+    sampling.checked().map_err(ConfigError)
+}
+
+fn request(args: &RunArgs, sampling: Sampling, text: String) -> Generate {
+    Generate {
         prompt: if args.use_template {
             Prompt::Chat(vec![Message::new("user", text)])
         } else {
@@ -128,11 +132,19 @@ fn request(args: &RunArgs) -> Result<Generate> {
         stop: Vec::new(),
         ignore_eos: false,
         reading: Reading::Streamed,
-    })
+    }
 }
 
-/// PROMPT, or what comes through stdin.
-fn prompt(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String, LaunchError> {
+/// PROMPT, or what comes through stdin while weights are loaded. A thread reads it that nobody waits
+/// for: a signal ends the command also where nothing comes.
+async fn prompt(said: Option<String>) -> Result<String, LaunchError> {
+    let (send, read) = oneshot::channel();
+    let reader = move || drop(send.send(prompt_of(said.as_deref(), std::io::stdin())));
+    std::thread::Builder::new().name("stdin".into()).spawn(reader)?;
+    read.await.map_err(|_| LaunchError::Defect("the reader of stdin has panicked".into()))?
+}
+
+fn prompt_of(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String, LaunchError> {
     match said {
         Some("-") => {}
         Some(prompt) => return Ok(prompt.to_owned()),
@@ -151,47 +163,52 @@ fn prompt(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String, L
     String::from_utf8(bytes).map_err(|error| wrong(&format!("is no text: {error}")).into())
 }
 
-fn front(cluster: Cluster, request: Generate, quiet: bool) -> Result<Answered> {
+fn front(cluster: Cluster, args: RunArgs, sampling: Sampling) -> Result<Answered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Cluster { core, readiness, closing } = cluster;
     runtime.block_on(async {
-        let Cluster { core, mut readiness, closing } = cluster;
-        let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
-        match settled.map(|state| state.clone()) {
-            Ok(Readiness::Ready) => {}
-            Ok(_) | Err(_) => return Ok(Answered::Interrupted),
-        }
-        let is_raw = matches!(request.prompt, Prompt::Text(_)) && core.has_template();
-        let tell = |words: &str| {
-            if !quiet {
-                console::message(words);
-            }
-        };
-        if is_raw {
-            tell(RAW_PROMPT);
-        }
-        let began = Instant::now();
-        let answer = async {
-            let mut stream = match core.generate(request).await {
-                Err(SubmitError::Unavailable { .. }) => return Ok(Answered::Interrupted),
-                answer => answer?,
-            };
-            print(&mut stream).await
-        };
-        let answered = tokio::select! {
-            answered = answer => answered?,
+        tokio::select! {
+            answered = answer(&core, readiness, &args, sampling) => answered,
             never = core.deliver() => match never {},
-            _ = closing => return Ok(Answered::Interrupted),
-        };
-        if let Answered::Whole(finish, usage) = &answered {
-            if *finish == Finish::Stop && usage.generated == 1 {
-                tell(ENDED_AT_ONCE);
-            }
-            let seconds = began.elapsed().as_secs_f64();
-            let speed = f64::from(usage.generated) / seconds.max(1e-9);
-            tell(&format!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated));
+            _ = closing => Ok(Answered::Interrupted),
         }
-        Ok(answered)
     })
+}
+
+async fn answer(
+    core: &Core,
+    mut readiness: watch::Receiver<Readiness>,
+    args: &RunArgs,
+    sampling: Sampling,
+) -> Result<Answered> {
+    let tell = |words: &str| {
+        if args.model.verbosity() != Verbosity::Quiet {
+            console::message(words);
+        }
+    };
+    let text = prompt(args.prompt.clone()).await?;
+    let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
+    if !settled.is_ok_and(|state| *state == Readiness::Ready) {
+        return Ok(Answered::Interrupted);
+    }
+    if !args.use_template && core.has_template() {
+        tell(RAW_PROMPT);
+    }
+    let began = Instant::now();
+    let mut stream = match core.generate(request(args, sampling, text)).await {
+        Err(SubmitError::Unavailable { .. }) => return Ok(Answered::Interrupted),
+        admitted => admitted?,
+    };
+    let answered = print(&mut stream).await?;
+    if let Answered::Whole(finish, usage) = &answered {
+        if *finish == Finish::Stop && usage.generated == 1 {
+            tell(ENDED_AT_ONCE);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let speed = f64::from(usage.generated) / seconds.max(1e-9);
+        tell(&format!("[{} tokens, {seconds:.2} s, {speed:.0} tok/s]", usage.generated));
+    }
+    Ok(answered)
 }
 
 /// Writes pieces as they come.
@@ -223,10 +240,10 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             File::open(&path).unwrap()
         };
-        assert_eq!(prompt(None, stdin(b"Why?\n")).unwrap(), "Why?\n");
-        assert_eq!(prompt(Some("-"), stdin(b"Why?")).unwrap(), "Why?");
-        assert_eq!(prompt(Some("Said"), stdin(b"Why?")).unwrap(), "Said");
-        let refused = |said, bytes: &[u8]| prompt(said, stdin(bytes)).unwrap_err().to_string();
+        assert_eq!(prompt_of(None, stdin(b"Why?\n")).unwrap(), "Why?\n");
+        assert_eq!(prompt_of(Some("-"), stdin(b"Why?")).unwrap(), "Why?");
+        assert_eq!(prompt_of(Some("Said"), stdin(b"Why?")).unwrap(), "Said");
+        let refused = |said, bytes: &[u8]| prompt_of(said, stdin(bytes)).unwrap_err().to_string();
         assert!(refused(None, b"").contains("stdin is empty; give it as an argument"));
         assert!(refused(Some("-"), b"\xff").contains("is no text"));
         std::fs::remove_file(&path).unwrap();

@@ -16,6 +16,7 @@ mod stream;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod thread;
 
 pub use self::core::{Core, Parts};
 pub use ask::{Generate, MaxTokens, Prompt};
