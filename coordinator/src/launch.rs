@@ -109,7 +109,9 @@ pub fn launch<T: Send + 'static>(
     let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");
     source.notes().iter().for_each(|note| report.line(note));
-    let source = plan.args.shard_cache.source(source, options.world, &report);
+    let cache =
+        ShardCache { dir: plan.args.shard_cache.clone(), verify: plan.args.shard_cache_verify };
+    let source = cache.source(source, options.world, &report);
     source.path().clone_into(&mut options.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let random_weights = plan.random_weights;

@@ -13,10 +13,9 @@ use crate::fleet::CudaConfig;
 use crate::memory::{HostBudget, Kernel};
 use crate::parallel::{SHARDS_REASON, TensorParallel};
 use crate::report::Verbosity;
-use crate::shard_cache::ShardCache;
 use crate::timing::Timing;
 
-/// Flags of every command that runs a model.
+/// Flags of every command that runs a model; none flattened in, which would be lost on `bench`.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// A GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME), or `demo`
@@ -24,8 +23,7 @@ pub struct ModelArgs {
     /// Branch, tag or commit of an id on the hub [default: main]
     #[arg(long)]
     pub revision: Option<String>,
-    /// Ranks that share the model: a number; `auto`, the fewest GPUs that hold it, 1 on the CPU;
-    /// `all` GPUs
+    /// Ranks that share the model: `auto` is the fewest GPUs that hold it, and 1 on the CPU
     #[arg(long, default_value = "auto", value_name = "N|auto|all")]
     pub tp: TensorParallel,
     /// On a GPU the type of weights, cache and arithmetic, bf16 unless weights are f16; on the CPU
@@ -61,9 +59,12 @@ pub struct ModelArgs {
     /// --gpu-memory-utilization leaves on a GPU; at most what --max-num-seqs need]
     #[arg(long, value_name = "TOKENS")]
     pub kv_cache_tokens: Option<u64>,
-    /// Whether shards are kept.
-    #[command(flatten)]
-    pub shard_cache: ShardCache,
+    /// Keep the model's shards in this folder, and load from them when they are there
+    #[arg(long, value_name = "DIR")]
+    pub shard_cache: Option<PathBuf>,
+    /// Ask all weights, not the file system, whether the shards in --shard-cache are theirs
+    #[arg(long, requires = "shard_cache")]
+    pub shard_cache_verify: bool,
     /// A rank that stands still for so long counts as lost
     #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     pub step_deadline: f32,
@@ -252,7 +253,7 @@ impl ModelArgs {
                  checkpoint again: binfer shard MODEL -o NEW_DIR --tp {ranks}"
             )));
         }
-        if self.shard_cache.dir.is_some() {
+        if self.shard_cache.is_some() {
             return Err(ConfigError(format!(
                 "--shard-cache: {path} holds shards already; leave the flag away"
             )));

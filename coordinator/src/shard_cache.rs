@@ -11,19 +11,15 @@ use std::path::{Path, PathBuf};
 
 use binfer_shard::shards::{self, LAYOUT_VERSION};
 use binfer_shard::{Error, Source};
-use clap::Args;
 
 use crate::report::Report;
 
-/// Flags of the cache.
-#[derive(Args, Clone, Debug)]
+/// Where shards are kept, if at all.
+#[derive(Clone, Debug)]
 pub struct ShardCache {
-    /// Keep the model's shards in this folder, and load from them when they are there
-    #[arg(id = "shard_cache", long = "shard-cache", value_name = "DIR")]
+    /// `--shard-cache`.
     pub dir: Option<PathBuf>,
-    /// Read all weights of the model to see whether the shards in --shard-cache are still theirs,
-    /// instead of asking the file system
-    #[arg(id = "shard_cache_verify", long = "shard-cache-verify", requires = "shard_cache")]
+    /// `--shard-cache-verify`: all weights are read to see whether shards are still theirs.
     pub verify: bool,
 }
 

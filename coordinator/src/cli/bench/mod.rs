@@ -16,6 +16,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use crate::config::ConfigError;
+use crate::launch::LaunchError;
 use crate::options::ModelArgs;
 
 /// Arguments of `binfer bench`.
@@ -45,7 +47,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         (Some(BenchCommand::Coordinator(bench)), _) => coordinator::run(bench),
         (Some(BenchCommand::Peer(peer)), _) => peer::run(peer),
         (None, Some(model)) => model::run(model, &args.load),
-        (None, None) => anyhow::bail!("MODEL is missing"),
+        (None, None) => Err(LaunchError::Config(ConfigError("MODEL is missing".into())).into()),
     }
 }
 
