@@ -21,6 +21,7 @@ use crate::options::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;
+use crate::shard_cache::ShardCache;
 use crate::signals::{self, StopSignal};
 use crate::text::process::{TextConfig, TextProcess};
 use crate::text::{TextError, TextFacts, TextStage};
