@@ -1,10 +1,12 @@
-//! Folders of this process, in which a file of a model is replaced.
+//! Folders of this process, in which a file of a model is replaced. They lie in `target/`, and stay
+//! there for a look at what a finding was made of.
 
 use std::path::{Path, PathBuf};
 
 /// An empty folder; `name` tells targets of one process apart.
 pub(crate) fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("binfer-fuzz-{}-{name}", std::process::id()));
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-scratch");
+    let path = all.join(format!("{}-{name}", std::process::id()));
     std::fs::create_dir_all(&path).expect("a scratch folder");
     path
 }

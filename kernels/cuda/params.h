@@ -59,8 +59,7 @@ struct StepOutput {
   float frequency_penalty;
   float presence_penalty;
   uint32_t biases;    // of the slot
-  uint32_t
-      adjusted;  // kPenalised: by penalties or biases; kMasked: by the step's masks; 0: not at all
+  uint32_t adjusted;  // kPenalised: by penalties or biases; kMasked: by the step's masks; or 0
   uint32_t logprobs;  // of the sampled token and of so many less one most likely ones; 0: none
 };
 BINFER_SIZE(StepOutput, 64);

@@ -53,6 +53,10 @@ fn signalled(child: Child, signal: Signal) -> i32 {
     end(child)
 }
 
+/// What `bench` does on two ranks until it is broken off.
+const ENDLESS: [&str; 10] =
+    ["--repeat", "1000000", "--prompt-tokens", "8", "--generate", "2", "--batch", "1", "--tp", "2"];
+
 /// Commands that a signal breaks off: before anything is there to bring down, and while ranks run.
 fn broken_off(signal: Signal) -> Vec<i32> {
     let waits = start(binfer().args(["run", &tiny()]).stdin(Stdio::piped()));
@@ -62,7 +66,7 @@ fn broken_off(signal: Signal) -> Vec<i32> {
     pull.args(["serve", "some-org/some-model"]).env("HF_ENDPOINT", endpoint);
     let pull = start(pull.env("NO_PROXY", "127.0.0.1").env("HF_HUB_CACHE", "/nonexistent"));
     let _held = silent.accept().unwrap();
-    let bench = start(binfer().args(["bench", &tiny(), "--repeat", "1000000", "--tp", "2"]));
+    let bench = start(binfer().args([&["bench", &tiny()], &ENDLESS[..]].concat()));
     let ranks = || (workers_of(bench.id()).len() == 2).then_some(());
     assert!(poll(LIMIT, ranks).is_some());
     [waits, pull, bench].map(|child| signalled(child, signal)).into()
@@ -83,8 +87,7 @@ fn hub_status(fault: Option<Fault>) -> i32 {
 }
 
 fn lost_worker() -> i32 {
-    let args = ["bench", &tiny(), "--repeat", "1000000", "--tp", "2"];
-    let child = start(binfer().args(args));
+    let child = start(binfer().args([&["bench", &tiny()], &ENDLESS[..]].concat()));
     let pid = child.id();
     let workers = poll(LIMIT, || Some(workers_of(pid)).filter(|workers| workers.len() == 2));
     assert!(send_signal(workers.expect("no workers")[1].1, Signal::KILL));

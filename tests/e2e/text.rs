@@ -117,8 +117,8 @@ fn a_panic_is_an_error_of_its_text() {
 }
 
 #[test]
-fn a_tokenizer_that_cannot_be_loaded_is_refused_with_the_reason() {
-    let scratch = Scratch::new("text-start");
+fn a_tokenizer_that_adds_gigabytes_to_each_text_costs_texts_alone() {
+    let scratch = Scratch::new("text-specials");
     folder(&scratch, |tokenizer| {
         // 5000 times 100,000 tokens around each text.
         let piece = json!({ "SpecialToken": { "id": "X", "type_id": 0 } });
@@ -126,8 +126,16 @@ fn a_tokenizer_that_cannot_be_loaded_is_refused_with_the_reason() {
         tokenizer["post_processor"] = json!({ "type": "TemplateProcessing",
             "single": vec![piece; 5000], "pair": [], "special_tokens": { "X": tokens } });
     });
-    let error = start(scratch.path(), Deadlines::default()).unwrap_err().to_string();
-    assert!(error.contains("it needed more memory than it may take"), "{error}");
+    let process = start(scratch.path(), Deadlines::default()).unwrap();
+    for _ in 0..2 {
+        let error = process.encode(&prompt("How 12")).unwrap_err().to_string();
+        assert!(error.contains("it needed more memory than it may take"), "{error}");
+    }
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_loaded_is_refused_with_the_reason() {
+    let scratch = Scratch::new("text-start");
     folder(&scratch, |tokenizer| tokenizer["decoder"] = Value::Null);
     let error = start(scratch.path(), Deadlines::default()).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json: a tokenizer without a decoder"), "{error}");
@@ -205,5 +213,6 @@ fn a_server_with_a_hostile_tokenizer_serves_on_and_leaves_nobody() {
     server.wait_until_ready();
     let text = poll(PATIENCE, || text_process_of(server.pid())).unwrap();
     server.stop();
-    assert!(!is_alive(text), "the text process outlives an orderly end");
+    let ended = poll(Duration::from_secs(5), || (!is_alive(text)).then_some(()));
+    assert!(ended.is_some(), "the text process outlives an orderly end");
 }

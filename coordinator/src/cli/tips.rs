@@ -76,10 +76,11 @@ pub fn improved(mut error: Error, program: &Command, args: &[String]) -> Error {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg).cloned() else {
         return error;
     };
+    // Whoever writes a flag does not mean a value that looks like one, which is what clap suggests.
+    error.remove(ContextKind::Suggested);
     let written = as_written(&unknown, args);
     if let Some(tip) = foreign(written) {
         error.remove(ContextKind::SuggestedArg);
-        error.remove(ContextKind::Suggested);
         if written != unknown {
             error.insert(ContextKind::InvalidArg, ContextValue::String(written.to_owned()));
         }
