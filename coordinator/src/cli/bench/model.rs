@@ -65,9 +65,10 @@ pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
         split_special_tokens: false,
     };
     let ended = launch(plan, move |cluster| front(cluster, &load))?;
-    match (ended.value?, ended.signal) {
-        (Measured::Not, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
-        (Measured::Not | Measured::All, _) => Ok(ExitCode::SUCCESS),
+    match (ended.value, ended.signal) {
+        // Requests fail when the server shuts down: the signal is the reason, and they are not.
+        (Err(_) | Ok(Measured::Not), Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
+        (measured, _) => measured.map(|_| ExitCode::SUCCESS),
     }
 }
 
