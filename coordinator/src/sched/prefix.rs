@@ -1,9 +1,9 @@
 //! The prefix cache: full blocks of known tokens, found by what they and all before them hold.
 //!
 //! What they hold has a number, which stands for salt and tokens exactly (`prefix_tree.rs`): a hit
-//! is never somebody else's text. It is a prefix of whole blocks
-//! in every KV group and never the last known token, which must run to give a sample. Blocks behind
-//! a window are not needed for a hit. Deliberately absent: copies. A shared block is never written.
+//! is never somebody else's text. A hit is a prefix of whole blocks in every KV group and never has
+//! the last known token, which must run to give a sample. Blocks behind a window are not needed for
+//! a hit. Deliberately absent: copies. A shared block is never written.
 
 use binfer_proto::BlockId;
 
