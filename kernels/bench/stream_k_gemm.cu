@@ -29,7 +29,7 @@ Kernel kernel(const char* name, void (*run)(StreamKGemmParams)) {
 }
 #define KERNEL(VARIANT, BLOCKS, ...) \
   kernel<stream_k::Shape<__VA_ARGS__>>(#VARIANT, stream_k_gemm_##VARIANT##_bf16),
-std::vector<Kernel> kernels() { return {NARROW_KERNELS(KERNEL)}; }
+std::vector<Kernel> kernels() { return {STREAM_K_KERNELS(KERNEL)}; }
 
 // What blocks leave each other.
 struct Space {

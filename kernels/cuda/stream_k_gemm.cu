@@ -110,11 +110,11 @@ __device__ void run(const StreamKGemmParams& p) {
 // Blocks of a multiprocessor that registers are to do for; N, tiles of 16 rows a warp, warps by
 // rows, by tokens and by slices, slices, stages: see stream_k_gemm.rs, which chooses.
 constexpr int kStages = stress::stages(3, 2);
-#define STREAM_K_KERNELS(KERNEL)                   \
-  KERNEL(n8, 2, 8, 1, 1, 1, 8, 8, kStages)       \
-  KERNEL(n16, 2, 16, 2, 1, 1, 4, 4, kStages)     \
-  KERNEL(n32, 2, 32, 2, 2, 1, 2, 2, kStages)     \
-  KERNEL(n64, 2, 64, 2, 2, 2, 1, 2, kStages)     \
+#define STREAM_K_KERNELS(KERNEL)             \
+  KERNEL(n8, 2, 8, 1, 1, 1, 8, 8, kStages)   \
+  KERNEL(n16, 2, 16, 2, 1, 1, 4, 4, kStages) \
+  KERNEL(n32, 2, 32, 2, 2, 1, 2, 2, kStages) \
+  KERNEL(n64, 2, 64, 2, 2, 2, 1, 2, kStages) \
   KERNEL(n128, 3, 128, 2, 2, 2, 1, 1, kStages)
 
 #define STREAM_K_GEMM(NAME, T, BLOCKS, ...)                                                    \
