@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, GroupId};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use binfer_shard::fit::{HostMemory, Ledger, Memory, RankLedger};
 use binfer_shard::spec::KvKind;
 
@@ -34,7 +34,7 @@ pub struct Blueprint {
     /// How to run it.
     pub options: Options,
     /// What to run.
-    pub source: Arc<Source>,
+    pub source: Arc<Checkpoint>,
     /// Its weights are random: for measurements.
     pub random_weights: bool,
 }

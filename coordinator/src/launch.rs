@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use binfer_shard::hub::HubError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -105,7 +105,7 @@ pub fn launch<T: Send + 'static>(
     let report = Report::new(plan.args.verbosity());
     plan.args.check_alone()?;
     let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
-    let open = if plan.random_weights { Source::assumed } else { Source::open };
+    let open = if plan.random_weights { Checkpoint::assumed } else { Checkpoint::open };
     let source = open(&located.path)?;
     let mut options = plan.args.check(located.name, &source)?;
     report.phase("model opened");

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::Description;
-use binfer_shard::gguf::PartName;
+use binfer_shard::gguf::SplitName;
 use binfer_shard::hub::{Hub, HubError, ModelId};
 use binfer_shard::shards::is_shards;
 
@@ -129,7 +129,7 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
 /// What clients call a model: its file without ending and number of a part, or its folder.
 fn file_name(path: &Path, model: &str) -> String {
     let name = path.file_name().and_then(|name| name.to_str());
-    if let Some(part) = name.and_then(PartName::parse) {
+    if let Some(part) = name.and_then(SplitName::parse) {
         return part.stem.to_owned();
     }
     // A folder's name may have dots.

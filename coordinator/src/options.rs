@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use binfer_shard::fit::{self, HostMemory, Limits, Memory};
-use binfer_shard::{DType, Source, layouts};
+use binfer_shard::{Checkpoint, DType, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
@@ -166,7 +166,7 @@ impl ModelArgs {
     }
 
     /// Checks the rest against the opened model, which clients will know by `name`.
-    pub fn check(&self, name: String, source: &Source) -> Result<Options, ConfigError> {
+    pub fn check(&self, name: String, source: &Checkpoint) -> Result<Options, ConfigError> {
         let spec = source.spec();
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
         if !(1..=spec.context_limit()).contains(&context_max) {
@@ -244,7 +244,7 @@ impl ModelArgs {
     }
 
     /// Shards are for one number of ranks, and are cached once.
-    fn check_shards(&self, source: &Source, ranks: u32) -> Result<(), ConfigError> {
+    fn check_shards(&self, source: &Checkpoint, ranks: u32) -> Result<(), ConfigError> {
         let Some(world) = source.shards_world() else { return Ok(()) };
         let path = source.path().display();
         if world != ranks {
@@ -293,7 +293,7 @@ pub fn step_defaults(on_gpu: bool) -> (u32, u32) {
 }
 
 /// Whether the matrices of a folder are of half precision; GGUF files have all sorts.
-fn is_f16(source: &Source) -> bool {
+fn is_f16(source: &Checkpoint) -> bool {
     let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
     source.gguf().is_none()
         && parts.filter(|p| p.rows > 1 && p.cols > 1).all(|p| p.dtype == DType::F16)

@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use binfer_console as console;
-use binfer_shard::hub::Event;
+use binfer_shard::hub::DownloadEvent;
 use indicatif::{HumanBytes, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::fleet::LoadProgress;
@@ -79,16 +79,16 @@ impl Report {
     }
 
     /// How far a download is.
-    pub fn downloading(&self, event: Event) {
+    pub fn downloading(&self, event: DownloadEvent) {
         match event {
-            Event::Waiting => {
+            DownloadEvent::Waiting => {
                 self.line("another process is downloading this model: waiting for it")
             }
-            Event::Found { bytes_done, bytes_total } => {
+            DownloadEvent::Found { bytes_done, bytes_total } => {
                 self.advance("downloading", (bytes_done, bytes_total));
                 self.forget_speed();
             }
-            Event::Progress { bytes_done, bytes_total } => {
+            DownloadEvent::Progress { bytes_done, bytes_total } => {
                 self.advance("downloading", (bytes_done, bytes_total));
             }
         }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::shards::{self, LAYOUT_VERSION};
-use binfer_shard::{Error, Source};
+use binfer_shard::{Checkpoint, Error};
 
 use crate::report::Report;
 
@@ -48,7 +48,7 @@ enum Unused {
 impl ShardCache {
     /// Where to load `source` from for `world` ranks: its entry in the folder, made if it is not
     /// there, or `source` itself.
-    pub fn source(&self, source: Source, world: usize, report: &Report) -> Source {
+    pub fn source(&self, source: Checkpoint, world: usize, report: &Report) -> Checkpoint {
         let Some(dir) = &self.dir else { return source };
         let ranks = u32::try_from(world).unwrap_or(u32::MAX);
         let entry = format!("{:016x}-tp{world}-v{LAYOUT_VERSION}", source.digest());
@@ -77,13 +77,13 @@ impl ShardCache {
     /// Opens an entry, if it is what would be cut of `source` today.
     fn open(
         &self,
-        source: &Source,
+        source: &Checkpoint,
         (entry, found): (&Path, &Metadata),
         ranks: u32,
         report: &Report,
-    ) -> Result<Source, Unused> {
+    ) -> Result<Checkpoint, Unused> {
         check_owner(entry, found)?;
-        let shards = Source::open(entry)?;
+        let shards = Checkpoint::open(entry)?;
         let (world, cut) = (shards.shards_world(), shards.shards_source_digest());
         if (world, cut) != (Some(ranks), Some(source.digest())) {
             return Err(Unused::Other);
@@ -123,7 +123,12 @@ fn check_owner(entry: &Path, found: &Metadata) -> Result<(), Unused> {
 }
 
 /// Writes the entry and opens it.
-fn fill(source: &Source, ranks: u32, entry: &Path, report: &Report) -> Result<Source, Error> {
+fn fill(
+    source: &Checkpoint,
+    ranks: u32,
+    entry: &Path,
+    report: &Report,
+) -> Result<Checkpoint, Error> {
     let total = source.spec().weight_bytes();
     let written = shards::write_entry(source, ranks, entry, |done| {
         report.sharding(done, total);
@@ -132,5 +137,5 @@ fn fill(source: &Source, ranks: u32, entry: &Path, report: &Report) -> Result<So
     report.loaded();
     written?;
     report.phase("shards written");
-    Source::open(entry)
+    Checkpoint::open(entry)
 }

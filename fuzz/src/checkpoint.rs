@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use binfer_coordinator::text::TextModel;
-use binfer_shard::{Source, layouts, shards};
+use binfer_shard::{Checkpoint, layouts, shards};
 
 use crate::scratch;
 
@@ -61,7 +61,7 @@ pub(crate) fn gguf(bytes: &[u8]) {
         lengthen(&path, bytes.len() as u64 + DATA_BYTES);
     }
     open(&path);
-    if let Ok(source) = Source::open(&path) {
+    if let Ok(source) = Checkpoint::open(&path) {
         let _ = TextModel::from_source(&source);
     }
 }
@@ -69,7 +69,7 @@ pub(crate) fn gguf(bytes: &[u8]) {
 /// `manifest.json`, beside good shards.
 pub(crate) fn manifest(bytes: &[u8]) {
     static SHARDS: LazyLock<PathBuf> = LazyLock::new(|| {
-        let source = Source::open(scratch::fixture("llama31")).expect("the fixture");
+        let source = Checkpoint::open(scratch::fixture("llama31")).expect("the fixture");
         let path = scratch::folder("manifest").join("shards");
         shards::write(&source, 2, &path, |_| true).expect("shards of the fixture");
         path
@@ -86,7 +86,7 @@ fn lengthen(path: &Path, bytes: u64) {
 
 /// Opens and cuts a checkpoint, and reads a slice of each tensor.
 fn open(path: &Path) {
-    let Ok(source) = Source::open(path) else { return };
+    let Ok(source) = Checkpoint::open(path) else { return };
     for world in 1..=4 {
         for layout in layouts(source.spec(), world).into_iter().flatten() {
             // Shards are for one number of ranks.

@@ -16,7 +16,7 @@ mod wire;
 
 /// A reader and what is done with it.
 #[derive(Debug)]
-pub struct Target {
+pub struct FuzzTarget {
     /// Its name, and that of its seeds' folder.
     pub name: &'static str,
     /// Runs it.
@@ -26,18 +26,18 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[
-    Target { name: "config", run: checkpoint::config, bytes_max: 4096 },
-    Target { name: "encode", run: text::encode, bytes_max: 1024 },
-    Target { name: "generation_config", run: text::generation_config, bytes_max: 1024 },
-    Target { name: "gguf", run: checkpoint::gguf, bytes_max: 8192 },
-    Target { name: "index", run: checkpoint::index, bytes_max: 4096 },
-    Target { name: "manifest", run: checkpoint::manifest, bytes_max: 16384 },
-    Target { name: "masks", run: wire::masks, bytes_max: 512 },
-    Target { name: "request", run: requests::request, bytes_max: 2048 },
-    Target { name: "safetensors", run: checkpoint::safetensors, bytes_max: 4096 },
-    Target { name: "template", run: text::template, bytes_max: 4096 },
-    Target { name: "tokenizer", run: text::tokenizer, bytes_max: 16384 },
-    Target { name: "tokenizer_config", run: text::tokenizer_config, bytes_max: 4096 },
-    Target { name: "wire", run: wire::messages, bytes_max: 2048 },
+pub const TARGETS: &[FuzzTarget] = &[
+    FuzzTarget { name: "config", run: checkpoint::config, bytes_max: 4096 },
+    FuzzTarget { name: "encode", run: text::encode, bytes_max: 1024 },
+    FuzzTarget { name: "generation_config", run: text::generation_config, bytes_max: 1024 },
+    FuzzTarget { name: "gguf", run: checkpoint::gguf, bytes_max: 8192 },
+    FuzzTarget { name: "index", run: checkpoint::index, bytes_max: 4096 },
+    FuzzTarget { name: "manifest", run: checkpoint::manifest, bytes_max: 16384 },
+    FuzzTarget { name: "masks", run: wire::masks, bytes_max: 512 },
+    FuzzTarget { name: "request", run: requests::request, bytes_max: 2048 },
+    FuzzTarget { name: "safetensors", run: checkpoint::safetensors, bytes_max: 4096 },
+    FuzzTarget { name: "template", run: text::template, bytes_max: 4096 },
+    FuzzTarget { name: "tokenizer", run: text::tokenizer, bytes_max: 16384 },
+    FuzzTarget { name: "tokenizer_config", run: text::tokenizer_config, bytes_max: 4096 },
+    FuzzTarget { name: "wire", run: wire::messages, bytes_max: 2048 },
 ];

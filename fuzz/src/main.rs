@@ -3,11 +3,11 @@
 
 use std::sync::OnceLock;
 
-use binfer_fuzz::{TARGETS, Target};
+use binfer_fuzz::{FuzzTarget, TARGETS};
 
-static TARGET: OnceLock<&Target> = OnceLock::new();
+static TARGET: OnceLock<&FuzzTarget> = OnceLock::new();
 
-fn target() -> &'static Target {
+fn target() -> &'static FuzzTarget {
     TARGET.get_or_init(|| {
         let called = std::env::args().next().unwrap_or_default();
         let name = called.rsplit('/').next().unwrap_or_default();

@@ -11,13 +11,13 @@ mod gguf_writer;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use binfer_fuzz::{TARGETS, Target};
+use binfer_fuzz::{FuzzTarget, TARGETS};
 use binfer_proto::cluster::{Down, Up, down, up};
 use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Mask, Masks, Open, Outputs, Plan, Row,
     RowResult, RowStatus, Rows, Sampling, SlotId, Start, StepId, StepResult, cluster,
 };
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use prost::Message;
 
 use gguf_writer::{F32, TINY};
@@ -26,7 +26,7 @@ use gguf_writer::{F32, TINY};
 const CHANGES: u64 = 40;
 const BUDGET: Duration = Duration::from_secs(1);
 
-fn seeds(target: &Target) -> Vec<(PathBuf, Vec<u8>)> {
+fn seeds(target: &FuzzTarget) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target.name);
     let mut paths: Vec<PathBuf> =
         folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -158,7 +158,7 @@ fn binary_seeds_are_there() {
     write("masks/two", [&[4, 43][..], &message.encode_to_vec()].concat());
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/llama31");
     let shards = std::env::temp_dir().join(format!("binfer-seeds-{}", std::process::id()));
-    binfer_shard::shards::write(&Source::open(tiny).unwrap(), 2, &shards, |_| true).unwrap();
+    binfer_shard::shards::write(&Checkpoint::open(tiny).unwrap(), 2, &shards, |_| true).unwrap();
     let manifest = std::fs::read(shards.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     write("manifest/whole.json", manifest.to_string().into_bytes());

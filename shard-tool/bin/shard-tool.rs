@@ -10,7 +10,7 @@ use clap::Parser;
 /// Cuts a checkpoint into one safetensors file a rank
 #[derive(Parser)]
 #[command(version)]
-struct Cli {
+struct Arguments {
     /// A GGUF file or a Hugging Face folder
     model: PathBuf,
     #[command(flatten)]
@@ -19,7 +19,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     console::init();
-    let cli = Cli::parse();
+    let cli = Arguments::parse();
     let fail = |error: &dyn Display, status| {
         console::message(format_args!("shard-tool: {error}"));
         ExitCode::from(status)

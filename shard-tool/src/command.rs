@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::{Error, LocalTensor, ModelSpec, Source, describe, layouts, local_tensors, shards};
+use crate::{Checkpoint, Error, LocalTensor, ModelSpec, describe, layouts, local_tensors, shards};
 
 /// Flags of the command.
 #[derive(Args, Clone, Debug)]
@@ -44,7 +44,7 @@ impl Shard {
         }
         // The parser saw to it that what is needed is there.
         let (world, out) = (self.tp.unwrap_or(1), self.output.as_deref().unwrap_or(model));
-        let source = Source::open(model)?;
+        let source = Checkpoint::open(model)?;
         let (began, bytes) = (Instant::now(), source.spec().weight_bytes());
         let progress = |done| progress(done, bytes);
         let (world, done) = if self.verify {

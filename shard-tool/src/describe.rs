@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Error, ModelSpec, Source, hf, shards};
+use crate::{Checkpoint, Error, ModelSpec, hf, shards};
 
 /// A model's description and where it comes from.
 #[derive(Clone, Debug)]
@@ -20,17 +20,17 @@ pub struct Description {
 /// Describes a checkpoint, or a folder of which only `config.json` is there.
 ///
 /// # Errors
-/// As [`Source::open`].
+/// As [`Checkpoint::open`].
 pub fn describe(path: &Path) -> Result<Description, Error> {
     if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
-        let source = Source::open(path)?;
+        let source = Checkpoint::open(path)?;
         return Ok(Description::of(&source, false));
     }
-    Ok(Description::of(&Source::assumed(path)?, true))
+    Ok(Description::of(&Checkpoint::assumed(path)?, true))
 }
 
 impl Description {
-    fn of(source: &Source, assumed: bool) -> Self {
+    fn of(source: &Checkpoint, assumed: bool) -> Self {
         let (spec, notes) = (source.spec().clone(), source.notes().to_vec());
         Self { spec, notes, assumed, shards_world: source.shards_world() }
     }

@@ -2,7 +2,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`Source`] | an opened checkpoint: its spec, its metadata, positional reads of slices |
+//! | [`Checkpoint`] | an opened checkpoint: its spec, its metadata, positional reads of slices |
 //! | [`describe()`] | the spec alone, also where there are no weights |
 //! | [`spec`] | [`ModelSpec`]: layers, KV groups, tensors and where their parts come from |
 //! | [`layout`] | pure: which heads, FFN columns and vocabulary rows each rank holds |
@@ -11,7 +11,7 @@
 //! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
 //! | [`fit`] | pure: what ranks hold, whether it fits, how fast it can be |
 //! | [`hub`] | models by id from the Hugging Face hub, through its cache |
-//! | `catalog`, `pieces` | where tensors lie in files; positional reads |
+//! | `weight_map`, `ranged_read` | where tensors lie in files; positional reads |
 //! | [`read_ahead`] | tensors read in parallel, handed over in order |
 //! | [`files`] | writing and removing in folders that others may write to as well |
 //! | [`command`] | what `binfer shard` and `shard-tool` do |
@@ -25,7 +25,7 @@
 //! Deliberately absent: devices, memory maps (a file that changes would tear them), and any
 //! arithmetic on weights except the reference in [`dequant`].
 
-mod catalog;
+mod checkpoint;
 pub mod command;
 mod dense;
 pub mod dequant;
@@ -41,15 +41,16 @@ pub mod hub;
 mod keys;
 pub mod layout;
 mod part_reader;
-mod pieces;
 pub mod quant;
+mod ranged_read;
 mod read_ahead;
 mod rope;
 pub mod shards;
 pub mod slice;
-mod source;
 pub mod spec;
+mod weight_map;
 
+pub use checkpoint::Checkpoint;
 pub use describe::{Description, describe};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind};
@@ -58,5 +59,4 @@ pub use layout::{RankLayout, layouts};
 pub use part_reader::PartReader;
 pub use read_ahead::{PartBytes, read_ahead};
 pub use slice::{LocalPart, LocalTensor, local_tensor, local_tensors};
-pub use source::Source;
 pub use spec::ModelSpec;

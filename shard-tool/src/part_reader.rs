@@ -10,14 +10,15 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::catalog::DataFile;
-use crate::gguf::TensorInfo;
-use crate::{Error, ErrorKind, pieces};
+use crate::gguf::StoredTensor;
+use crate::ranged_read::read_ranges;
+use crate::weight_map::DataFile;
+use crate::{Error, ErrorKind};
 
-/// See the module; made by [`crate::Source::reader`].
+/// See the module; made by [`crate::Checkpoint::reader`].
 pub struct PartReader<'s> {
     file: &'s DataFile,
-    tensor: &'s TensorInfo,
+    tensor: &'s StoredTensor,
     /// Bytes of the tensor that were not read yet.
     left: VecDeque<Range<u64>>,
     /// XXH3-64 of what was read so far, and what it must come to.
@@ -26,7 +27,7 @@ pub struct PartReader<'s> {
 
 impl<'s> PartReader<'s> {
     pub(crate) fn new(
-        (file, tensor): (&'s DataFile, &'s TensorInfo),
+        (file, tensor): (&'s DataFile, &'s StoredTensor),
         ranges: &[Range<u64>],
         written: Option<u64>,
     ) -> Self {
@@ -42,7 +43,7 @@ impl<'s> PartReader<'s> {
     /// left than `out` has, or, with the last of them, when they are not those that were written.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> {
         let ranges = self.take(out.len() as u64)?;
-        pieces::read(&self.file.file, self.tensor.offset, &ranges, out)
+        read_ranges(&self.file.file, self.tensor.offset, &ranges, out)
             .map_err(|(at, error)| self.read_error(&error).tensor(&self.tensor.name).at(at))?;
         let Some((digest, written)) = &mut self.written else { return Ok(()) };
         digest.update(out);

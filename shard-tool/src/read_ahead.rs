@@ -7,7 +7,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::{Error, LocalTensor, Source};
+use crate::{Checkpoint, Error, LocalTensor};
 
 /// Tensors that are read at once. One more is with the consumer.
 const READERS: usize = 3;
@@ -18,9 +18,9 @@ pub type PartBytes = Vec<Vec<u8>>;
 /// Reads `tensors` and hands each to `consume`, in their order.
 ///
 /// # Errors
-/// As [`Source::read_into`], and whatever `consume` returns; nothing is read after the first.
+/// As [`Checkpoint::read_into`], and whatever `consume` returns; nothing is read after the first.
 pub fn read_ahead<E: From<Error>>(
-    source: &Source,
+    source: &Checkpoint,
     tensors: &[LocalTensor],
     mut consume: impl FnMut(&LocalTensor, PartBytes) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -47,7 +47,7 @@ pub fn read_ahead<E: From<Error>>(
 
 /// Reads until the consumer is gone or a read fails.
 fn read_each<'t>(
-    source: &Source,
+    source: &Checkpoint,
     tensors: impl Iterator<Item = &'t LocalTensor>,
     hand: &SyncSender<Result<PartBytes, Error>>,
 ) {
@@ -60,7 +60,7 @@ fn read_each<'t>(
     }
 }
 
-fn read(source: &Source, tensor: &LocalTensor) -> Result<PartBytes, Error> {
+fn read(source: &Checkpoint, tensor: &LocalTensor) -> Result<PartBytes, Error> {
     let part = |part: &crate::LocalPart| {
         let mut bytes = vec![0; usize::try_from(part.bytes()).unwrap_or(usize::MAX)];
         source.read_into(part, &mut bytes).map(|()| bytes)

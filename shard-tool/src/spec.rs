@@ -1,6 +1,6 @@
 //! What a model is made of: the one description that loading, cutting, planning and running read.
 //!
-//! A spec is data. It says nothing of ranks ([`crate::layout`]), of files ([`crate::Source`]) or
+//! A spec is data. It says nothing of ranks ([`crate::layout`]), of files ([`crate::Checkpoint`]) or
 //! of devices. An architecture is a table that fills it in (`families`); nobody downstream asks
 //! which architecture it was.
 

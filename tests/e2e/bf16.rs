@@ -10,7 +10,7 @@ use std::path::Path;
 use binfer_coordinator::text::{ControlTokens, TextData, build_tokenizer};
 use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::{Ffn, Mixer};
-use binfer_shard::{LocalPart, ModelSpec, Source, layouts};
+use binfer_shard::{Checkpoint, LocalPart, ModelSpec, layouts};
 use serde_json::{Value, json};
 
 use crate::harness::{Golden, Permit, Run, Scratch, bf16_goldens, goldens, model_path};
@@ -60,7 +60,7 @@ fn config(spec: &ModelSpec) -> Value {
 }
 
 /// A part's rows, rounded to bfloat16.
-fn rounded(source: &Source, part: &LocalPart) -> Vec<u8> {
+fn rounded(source: &Checkpoint, part: &LocalPart) -> Vec<u8> {
     let mut packed = vec![0; usize::try_from(part.bytes()).unwrap()];
     source.read_into(part, &mut packed).unwrap();
     let mut row = vec![0.0; part.cols as usize];
@@ -74,7 +74,7 @@ fn rounded(source: &Source, part: &LocalPart) -> Vec<u8> {
 
 /// Writes the folder: settings, tokenizer, weights in one file.
 fn write_folder(folder: &Path) {
-    let source = Source::open(model_path()).unwrap();
+    let source = Checkpoint::open(model_path()).unwrap();
     fs::write(folder.join("config.json"), config(source.spec()).to_string()).unwrap();
     let data = TextData::from_gguf(&source.gguf().unwrap().metadata).unwrap();
     let tokenizer = build_tokenizer(&data, ControlTokens::Parsed).unwrap();

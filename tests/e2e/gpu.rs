@@ -122,7 +122,8 @@ fn a_rank_that_is_stopped_on_a_gpu_is_named_after_the_deadline() {
 /// Asks the demo model on so many ranks for so many tokens of all goldens at once. It must say what it
 /// says on the CPU, but from a token on where the two best are close.
 fn demo_on(world: usize, tokens: usize) {
-    let text = TextModel::from_source(&binfer_shard::Source::open(model_path()).unwrap()).unwrap();
+    let text =
+        TextModel::from_source(&binfer_shard::Checkpoint::open(model_path()).unwrap()).unwrap();
     let args = ["--device", "cuda", "--max-num-seqs", "16", "--max-model-len", "2048"];
     let mut server = Server::with("demo", Permit::alone(), world, (&args, &[SHARED]));
     server.wait_until_ready();

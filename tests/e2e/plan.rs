@@ -6,7 +6,7 @@ use std::sync::Arc;
 use binfer_coordinator::blueprint::Blueprint;
 use binfer_coordinator::fleet::{Facts, Fleet, Spawn};
 use binfer_coordinator::options::ModelArgs;
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use clap::Parser;
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn plan(args: &[&str]) -> Value {
 /// What the workers of a cluster report once they have loaded: bytes, blocks.
 fn reported(path: &Path, flags: &[&str]) -> (Blueprint, Vec<u64>, Vec<u32>) {
     let args = Flags::parse_from([&["binfer", path.to_str().unwrap()], flags].concat()).model;
-    let source = Source::open(path).unwrap();
+    let source = Checkpoint::open(path).unwrap();
     let options = args.check("tiny".into(), &source).unwrap();
     let blueprint = Blueprint { options, source: Arc::new(source), random_weights: false };
     let mut config = blueprint.fleet_config();
@@ -68,7 +68,7 @@ fn what_is_planned_is_what_workers_report() {
 #[test]
 fn a_cache_that_workers_have_no_room_for_is_refused() {
     let args = Flags::parse_from(["binfer", "x", "--kv-cache-tokens", "1000", "--tp", "2"]).model;
-    let source = Source::open(tiny("qwen3")).unwrap();
+    let source = Checkpoint::open(tiny("qwen3")).unwrap();
     let options = args.check("tiny".into(), &source).unwrap();
     let blueprint = Blueprint { options, source: Arc::new(source), random_weights: false };
     let facts = |blocks| Facts {

@@ -10,7 +10,7 @@ use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
     Rows, Sampling, SlotId, Start, StepId, Token,
 };
-use binfer_shard::{Source, fit, layouts};
+use binfer_shard::{Checkpoint, fit, layouts};
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use binfer_worker::backend::{Abort, Backend};
 use binfer_worker::forward;
@@ -118,7 +118,7 @@ impl Rig {
         (rank, world): (usize, usize),
         join: Join<'_>,
     ) -> Self {
-        let source = Source::open(path).unwrap();
+        let source = Checkpoint::open(path).unwrap();
         let spec = source.spec();
         let layout = layouts(spec, u32::try_from(world).unwrap()).unwrap().remove(rank);
         let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2usize.div_ceil(world)) };

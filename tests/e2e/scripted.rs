@@ -29,7 +29,7 @@ use binfer_proto::{
     Epoch, GroupId, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
     StepResult, VERSION, expand_rows,
 };
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -78,7 +78,7 @@ pub(crate) fn silent(_: &Plan, _: StepResult) -> Option<StepResult> {
 impl Cluster {
     /// Starts a cluster and waits until it is ready.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
-        let source = Source::open(model_path()).unwrap();
+        let source = Checkpoint::open(model_path()).unwrap();
         let text = TextProcess::start(
             TextConfig {
                 program: env!("CARGO_BIN_EXE_binfer").into(),

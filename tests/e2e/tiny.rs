@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use binfer_proto::Token;
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use serde_json::Value;
 
 use crate::harness::{Permit, Scratch, repository};
@@ -84,7 +84,7 @@ fn check_shards(
     (cases, plain): (&[Case], &[Outcome]),
 ) {
     let shards = scratch.file("shards");
-    let source = Source::open(folder).unwrap();
+    let source = Checkpoint::open(folder).unwrap();
     binfer_shard::shards::write(&source, u32::try_from(world).unwrap(), &shards, |_| true).unwrap();
     for (sharded, plain) in outcomes(&shards, world, cases).iter().zip(plain) {
         let what = format!("shards of {}, TP {world}", folder.display());

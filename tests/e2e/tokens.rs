@@ -1,14 +1,14 @@
 //! Tokenizer and chat template of the demo model against the goldens.
 
 use binfer_coordinator::text::{ControlTokens, TextData, TextModel, build_tokenizer};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 
 use crate::corpus::Corpus;
 use crate::harness::{goldens, model_path, repository, tokenizer_lines};
 
 #[test]
 fn every_line_has_the_tokens_of_the_golden() {
-    let source = Source::open(model_path()).unwrap();
+    let source = Checkpoint::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
     let data = TextData::from_gguf(&source.gguf().unwrap().metadata).unwrap();
     let plain = build_tokenizer(&data, ControlTokens::Text).unwrap();
@@ -24,7 +24,7 @@ fn every_line_has_the_tokens_of_the_golden() {
 
 #[test]
 fn two_thousand_lines_in_many_scripts_have_the_tokens_of_the_golden() {
-    let source = Source::open(model_path()).unwrap();
+    let source = Checkpoint::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
     let data = TextData::from_gguf(&source.gguf().unwrap().metadata).unwrap();
     let plain = build_tokenizer(&data, ControlTokens::Text).unwrap();
@@ -37,7 +37,7 @@ fn two_thousand_lines_in_many_scripts_have_the_tokens_of_the_golden() {
 
 #[test]
 fn every_prompt_and_chat_has_the_tokens_of_the_golden() {
-    let source = Source::open(model_path()).unwrap();
+    let source = Checkpoint::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
     for golden in goldens() {
         let ids = match &golden.text {

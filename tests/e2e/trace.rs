@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use binfer_proto::{BlockId, Sampling, SlotId};
-use binfer_shard::{RankLayout, Source, layouts};
+use binfer_shard::{Checkpoint, RankLayout, layouts};
 use binfer_worker::backend::Backend;
 use binfer_worker::backend::record::Recorder;
 use binfer_worker::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
@@ -43,7 +43,7 @@ fn batch() -> Batch {
     }
 }
 
-fn trace_of(source: &Source, layout: &RankLayout) -> String {
+fn trace_of(source: &Checkpoint, layout: &RankLayout) -> String {
     let mut recorder = Recorder::new();
     let model = model::load(source, layout, &mut recorder, |_| ()).unwrap();
     let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
@@ -62,7 +62,7 @@ fn trace_of(source: &Source, layout: &RankLayout) -> String {
 }
 
 /// Compares the traces of a checkpoint with the golden of its family.
-fn check(family: &str, source: &Source) {
+fn check(family: &str, source: &Checkpoint) {
     let mut trace = String::new();
     // Four ranks and two KV heads: a KV head is shared, and query heads are divided.
     for (world, rank) in [(1, 0), (4, 3)] {
@@ -86,7 +86,7 @@ fn check(family: &str, source: &Source) {
 fn trace_of_llama_equals_its_golden() {
     let path = std::env::temp_dir().join(format!("binfer-trace-{}.gguf", std::process::id()));
     Llama { layers: 2, ..TINY }.writer().write_sparse(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     check("llama", &source);
 }
@@ -95,6 +95,6 @@ fn trace_of_llama_equals_its_golden() {
 fn traces_of_the_families_equal_their_goldens() {
     for family in ["mistral", "qwen2", "qwen3"] {
         let folder = repository(&format!("tests/fixtures/tiny/{family}"));
-        check(family, &Source::open(folder).unwrap());
+        check(family, &Checkpoint::open(folder).unwrap());
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use binfer_proto::cluster::cluster_server::{Cluster, ClusterServer};
 use binfer_proto::cluster::{Allocate, Beat, Comm, Cuda, Down, Load, Stop, Up, Welcome, down, up};
 use binfer_proto::{Rank, StepResult};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -211,7 +211,7 @@ impl Workers {
 fn load(model: &Path) -> Load {
     Load {
         model: model.to_str().unwrap().to_owned(),
-        model_digest: Source::open(model).unwrap().digest().to_le_bytes().to_vec(),
+        model_digest: Checkpoint::open(model).unwrap().digest().to_le_bytes().to_vec(),
         threads: 1,
         slots_max: SLOTS,
         tokens_per_step_max: 64,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig};
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
 use binfer_shard::spec::KvKind;
-use binfer_shard::{Source, layouts};
+use binfer_shard::{Checkpoint, layouts};
 use binfer_worker::backend::Backend;
 use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight, Launched};
 use binfer_worker::memory::{self, Activations, StepLimits};
@@ -24,7 +24,7 @@ const GROUP: GroupId = GroupId(1);
 const EPOCH: Epoch = Epoch(1);
 
 /// A model of two layers, one of which sees a window, with heads of a published width.
-pub(crate) fn source() -> Source {
+pub(crate) fn source() -> Checkpoint {
     let config = r#"{
         "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "torch_dtype": "bfloat16",
         "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
@@ -36,13 +36,13 @@ pub(crate) fn source() -> Source {
     let folder: PathBuf = std::env::temp_dir().join(format!("binfer-load-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("config.json"), config).unwrap();
-    let source = Source::assumed(&folder).unwrap();
+    let source = Checkpoint::assumed(&folder).unwrap();
     assert_eq!(source.spec().kv_groups.len(), 2, "one with a window, one without");
     source
 }
 
 /// For the scheduler: what the engines have.
-pub(crate) fn sched_config(source: &Source) -> SchedConfig {
+pub(crate) fn sched_config(source: &Checkpoint) -> SchedConfig {
     let groups = source.spec().kv_groups.iter();
     SchedConfig {
         group: GROUP,
@@ -67,7 +67,7 @@ pub(crate) fn sched_config(source: &Source) -> SchedConfig {
 }
 
 /// An engine on `backend`, ready for steps.
-fn engine(source: &Source, mut backend: Box<dyn Backend>) -> Engine {
+fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
     let spec = source.spec();
     let layout = layouts(spec, 1).unwrap().remove(0);
     let model = model::invent(source, &layout, &mut *backend, |_| ()).unwrap();
@@ -105,7 +105,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) fn new(source: &Source, backends: [Box<dyn Backend>; 2]) -> Self {
+    pub(crate) fn new(source: &Checkpoint, backends: [Box<dyn Backend>; 2]) -> Self {
         let engines = backends.map(|backend| engine(source, backend));
         Self { engines, in_flight: VecDeque::new() }
     }

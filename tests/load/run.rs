@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use binfer_coordinator::sched::{Scheduler, Tick};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 
 use super::clients::Clients;
 use super::pair::{CONTEXT_MAX, Pair, sched_config};
@@ -24,7 +24,7 @@ pub(crate) struct Course<'a> {
 }
 
 /// Drives `pair` through the course.
-pub(crate) fn run(source: &Source, mut pair: Pair, course: &Course<'_>) {
+pub(crate) fn run(source: &Checkpoint, mut pair: Pair, course: &Course<'_>) {
     let config = sched_config(source);
     let blocks: Vec<usize> = config.kv_groups.iter().map(|group| group.blocks as usize).collect();
     let mut sched = Scheduler::new(config).unwrap();

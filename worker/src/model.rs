@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
-use binfer_shard::{LocalTensor, ModelSpec, RankLayout, Source};
+use binfer_shard::{Checkpoint, LocalTensor, ModelSpec, RankLayout};
 
 use crate::backend::{Backend, BackendError, Weight};
 use crate::layers::glu::Glu;
@@ -53,7 +53,7 @@ impl Model {
 
 /// Makes a rank's weights up, for measurements; `done` hears of bytes made so far.
 pub fn invent(
-    source: &Source,
+    source: &Checkpoint,
     layout: &RankLayout,
     backend: &mut dyn Backend,
     mut done: impl FnMut(u64),
@@ -65,7 +65,7 @@ pub fn invent(
 
 /// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
 pub fn load(
-    source: &Source,
+    source: &Checkpoint,
     layout: &RankLayout,
     backend: &mut dyn Backend,
     mut done: impl FnMut(u64),

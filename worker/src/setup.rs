@@ -15,7 +15,7 @@ use binfer_proto::cluster::{
 };
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
 use binfer_shard::layout::weight_bytes;
-use binfer_shard::{RankLayout, Source, fit, layouts};
+use binfer_shard::{Checkpoint, RankLayout, fit, layouts};
 
 use crate::backend::Backend;
 use crate::devices;
@@ -79,7 +79,7 @@ fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
 struct LoadedRank {
     welcome: Welcome,
     load: Load,
-    source: Source,
+    source: Checkpoint,
     layout: RankLayout,
     backend: Box<dyn Backend>,
     model: Model,
@@ -185,7 +185,7 @@ fn next(port: &EnginePort) -> Option<down::Message> {
 
 fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRank> {
     let began = Instant::now();
-    let open = if load.random_weights { Source::assumed } else { Source::open };
+    let open = if load.random_weights { Checkpoint::assumed } else { Checkpoint::open };
     let source = open(Path::new(&load.model))?;
     if source.digest().to_le_bytes().as_slice() != load.model_digest {
         bail!("{}: not the file that the coordinator opened (changed since?)", load.model);

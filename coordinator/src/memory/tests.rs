@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use binfer_shard::fit::{Limits, Memory};
 
 use super::budget::HostBudget;
@@ -210,7 +210,7 @@ fn kills_for_want_of_memory_are_told_from_others() {
 /// What is said of a cache of so many tokens, and tokens of the cache where nothing is asked for.
 fn fits(tree: &Tree, world: u32, asked: Option<u64>) -> Result<u64, String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny/qwen3");
-    let source = Source::open(Path::new(folder)).unwrap();
+    let source = Checkpoint::open(Path::new(folder)).unwrap();
     let budget = HostBudget::of(&tree.kernel(), 1);
     let spec = source.spec();
     let layouts = binfer_shard::layouts(spec, world).unwrap();

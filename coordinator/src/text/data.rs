@@ -5,7 +5,7 @@ use super::pre::Pre;
 use super::vocab::Word;
 use super::{SpecialTokens, TextError};
 use binfer_proto::Token;
-use binfer_shard::gguf::Metadata;
+use binfer_shard::gguf::GgufMetadata;
 
 /// What a tokenizer and a chat template are built from.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub enum TokenKind {
 
 impl TextData {
     /// Reads `tokenizer.*` of a GGUF file.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+    pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let string = |key| metadata.string(key).map(|found| found.map(str::to_owned));
         let strings = |key| metadata.strings(key);
         let (tokens, kinds) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
@@ -159,7 +159,7 @@ fn numbered(words: &[String]) -> impl Iterator<Item = (Token, &str)> {
 }
 
 impl Family {
-    fn named(metadata: &Metadata) -> Result<Self, TextError> {
+    fn named(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let key = "tokenizer.ggml.model";
         match metadata.required(key, metadata.string(key))? {
             "gpt2" => Ok(Self::ByteLevel),

@@ -39,8 +39,8 @@ pub use tokenizer::{ControlTokens, build as build_tokenizer};
 pub use vocab::{Spelling, Vocab};
 
 use binfer_proto::{Sampling, Token};
-use binfer_shard::Source;
-use binfer_shard::gguf::Metadata;
+use binfer_shard::Checkpoint;
+use binfer_shard::gguf::GgufMetadata;
 use control::ControlText;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub(crate) const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sam
 
 impl TextModel {
     /// Out of an opened model.
-    pub fn from_source(source: &Source) -> Result<Self, TextError> {
+    pub fn from_source(source: &Checkpoint) -> Result<Self, TextError> {
         match source.gguf() {
             Some(gguf) => Self::from_gguf(&gguf.metadata),
             None => Self::from_folder(source.path()),
@@ -136,7 +136,7 @@ impl TextModel {
     }
 
     /// Out of a GGUF file's metadata.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+    pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         Self::new(&TextData::from_gguf(metadata)?)
     }
 

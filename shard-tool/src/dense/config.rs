@@ -3,11 +3,11 @@
 use super::names::{HUGGING_FACE, Names};
 use super::rope::{self, Beside, RopeSettings};
 use super::{Dense, Window, check_heads, kept, norm_eps};
-use crate::catalog::Catalog;
 use crate::families::{Described, Family};
-use crate::hf::Config;
+use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON;
 use crate::spec::{Gqa, KvKind};
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind};
 
 /// Keys that are read here.
@@ -37,15 +37,15 @@ const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
 /// Reads the spec out of `config.json` and binds it to the tensors.
 pub(crate) fn from_config(
     family: &Family,
-    config: &Config,
-    catalog: &Catalog,
+    config: &ConfigJson,
+    weight_map: &WeightMap,
 ) -> Result<Described, Error> {
     let understood = [UNDERSTOOD, rope::UNDERSTOOD, family.keys];
     let mut ignored = config.judge(&understood, CONFIG_JSON)?;
     let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
     check_activation(config)?;
     let features = (family.features)(config)?;
-    let kept = kept(config.positive("num_hidden_layers")?, features.window, catalog);
+    let kept = kept(config.positive("num_hidden_layers")?, features.window, weight_map);
     let mut kept = kept.map_err(refuse)?;
     if family.keys.contains(&LAYER_TYPES) {
         kept = by_layer_types(config, kept, features.window)?;
@@ -63,7 +63,7 @@ pub(crate) fn from_config(
     ignored.extend(of_rope);
     let eps = config.float("rms_norm_eps")?.unwrap_or(RMS_NORM_EPS_DEFAULT);
     let tied = config.bool("tie_word_embeddings")?.unwrap_or(false);
-    let stored = Stored::of(catalog);
+    let stored = Stored::of(weight_map);
     let names = match stored {
         Stored { embed: false, head: true } if tied => {
             Names { embed: HUGGING_FACE.head, ..HUGGING_FACE }
@@ -83,11 +83,11 @@ pub(crate) fn from_config(
         kept,
         features,
     };
-    let spec = dense.spec(&names, catalog, config.folder())?;
+    let spec = dense.spec(&names, weight_map, config.folder())?;
     Ok(Described { spec, notes: config.note(&ignored) })
 }
 
-fn check_activation(config: &Config) -> Result<(), Error> {
+fn check_activation(config: &ConfigJson) -> Result<(), Error> {
     match config.string("hidden_act")? {
         Some(other) if !SILU.contains(&other) => {
             let cause = format!("activation {other:?} is not supported yet; supported: \"silu\"");
@@ -104,21 +104,26 @@ struct Stored {
 }
 
 impl Stored {
-    fn of(catalog: &Catalog) -> Self {
-        let has = |name| catalog.tensor(&format!("{name}.weight")).is_some();
+    fn of(weight_map: &WeightMap) -> Self {
+        let has = |name| weight_map.tensor(&format!("{name}.weight")).is_some();
         Self { embed: has(HUGGING_FACE.embed), head: has(HUGGING_FACE.head) }
     }
 }
 
 /// An integer; `default` where the key is not there, `null` where it is null.
-fn or_default(config: &Config, key: &str, default: Option<u32>, null: u32) -> Result<u32, Error> {
+fn or_default(
+    config: &ConfigJson,
+    key: &str,
+    default: Option<u32>,
+    null: u32,
+) -> Result<u32, Error> {
     let default = if config.has(key) { None } else { default };
     Ok(config.u32(key)?.or(default).unwrap_or(null))
 }
 
 /// What each layer keeps by `layer_types`, where that is given, else `kept`.
 fn by_layer_types(
-    config: &Config,
+    config: &ConfigJson,
     kept: Vec<KvKind>,
     window: Option<Window>,
 ) -> Result<Vec<KvKind>, Error> {

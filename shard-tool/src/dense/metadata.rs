@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::names::{LLAMA_CPP, Names};
 use super::{Dense, check_heads, kept, mismatch, norm_eps, rope, rope_freqs};
-use crate::catalog::Catalog;
 use crate::error::listed;
 use crate::families::{Described, Family, GgufForm};
-use crate::gguf::Metadata;
+use crate::gguf::GgufMetadata;
 use crate::keys::{GGUF, Unread, is_foreign, note};
 use crate::rope::stretched;
 use crate::spec::{Gqa, Rope, RopeScaling};
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf};
 
 /// Keys after the architecture's name that are read here.
@@ -39,17 +39,17 @@ pub(crate) fn from_gguf(
     family: &Family,
     form: &GgufForm,
     gguf: &Gguf,
-    (catalog, path): (&Catalog, &Path),
+    (weight_map, path): (&WeightMap, &Path),
 ) -> Result<Described, Error> {
     let keys = Keys { metadata: &gguf.metadata, architecture: family.name, path };
     let notes = keys.judge()?;
     let refuse = mismatch(path);
-    let features = (form.features)(catalog);
-    let kept = kept(keys.positive("block_count")?, features.window, catalog).map_err(&refuse)?;
+    let features = (form.features)(weight_map);
+    let kept = kept(keys.positive("block_count")?, features.window, weight_map).map_err(&refuse)?;
     let (hidden, heads) =
         (keys.positive("embedding_length")?, keys.positive("attention.head_count")?);
     let (mut rope, head_dim, context_max) = keys.rope(hidden / heads)?;
-    if let Some(scaling) = rope_freqs::read(catalog, path, (rope.theta, rope.dims))? {
+    if let Some(scaling) = rope_freqs::read(weight_map, path, (rope.theta, rope.dims))? {
         if rope.scaling != RopeScaling::None {
             return Err(refuse("two kinds of rope scaling".to_owned()));
         }
@@ -62,21 +62,21 @@ pub(crate) fn from_gguf(
         architecture: family.name,
         hidden,
         inner: keys.positive("feed_forward_length")?,
-        vocab: keys.vocab(catalog)?,
+        vocab: keys.vocab(weight_map)?,
         context_max,
         norm_eps: norm_eps(&eps_key, eps).map_err(&refuse)?,
-        tied_head: catalog.tensor("output.weight").is_none(),
+        tied_head: weight_map.tensor("output.weight").is_none(),
         gqa,
         kept,
         features,
     };
     let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };
-    Ok(Described { spec: dense.spec(&names, catalog, path)?, notes })
+    Ok(Described { spec: dense.spec(&names, weight_map, path)?, notes })
 }
 
 /// The metadata in one architecture's namespace.
 struct Keys<'a> {
-    metadata: &'a Metadata,
+    metadata: &'a GgufMetadata,
     architecture: &'static str,
     path: &'a Path,
 }
@@ -109,8 +109,8 @@ impl Keys<'_> {
     }
 
     /// Rows of the embedding, as the file says in two places.
-    fn vocab(&self, catalog: &Catalog) -> Result<u32, Error> {
-        let rows = catalog.tensor("token_embd.weight").map_or(0, |tensor| tensor.rows());
+    fn vocab(&self, weight_map: &WeightMap) -> Result<u32, Error> {
+        let rows = weight_map.tensor("token_embd.weight").map_or(0, |tensor| tensor.rows());
         let vocab = u32::try_from(rows).map_err(|_| self.refuse(format!("{rows} embeddings")))?;
         match self.u32("vocab_size")? {
             Some(said) if said != vocab => {

@@ -15,10 +15,10 @@ use std::path::Path;
 pub(crate) use config::from_config;
 pub(crate) use metadata::from_gguf;
 
-use crate::catalog::Catalog;
 use crate::spec::{
     Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, LayerSpec, Mixer, RowOrder,
 };
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, ModelSpec};
 use names::{Names, Role};
 use tensors::{Line, Tensors};
@@ -62,9 +62,9 @@ struct Dense {
 
 impl Dense {
     /// The spec, bound to the tensors of a checkpoint.
-    fn spec(self, names: &Names, catalog: &Catalog, path: &Path) -> Result<ModelSpec, Error> {
+    fn spec(self, names: &Names, weight_map: &WeightMap, path: &Path) -> Result<ModelSpec, Error> {
         let mut table =
-            Table { dense: &self, names, tensors: Tensors::new(catalog, names.besides) };
+            Table { dense: &self, names, tensors: Tensors::new(weight_map, names.besides) };
         table.vocab_rows("embed", names.embed);
         for layer in 0..self.kept.len() {
             table.attention(layer);
@@ -198,8 +198,12 @@ fn check_heads(gqa: Gqa) -> Result<Gqa, String> {
 }
 
 /// What each layer keeps; a sentence when there are more layers than tensors.
-fn kept(layers: u32, window: Option<Window>, catalog: &Catalog) -> Result<Vec<KvKind>, String> {
-    if !catalog.may_hold(layers as usize) {
+fn kept(
+    layers: u32,
+    window: Option<Window>,
+    weight_map: &WeightMap,
+) -> Result<Vec<KvKind>, String> {
+    if !weight_map.may_hold(layers as usize) {
         return Err(format!("{layers} layers, but fewer tensors than that"));
     }
     let kind = |layer| match window {

@@ -5,7 +5,7 @@
 //! `modeling_rope_utils.py` makes of it: `tests/fixtures/rope` has its numbers. The kinds `longrope`
 //! and `proportional` are absent.
 
-use crate::hf::Config;
+use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON_ROPE;
 use crate::rope::stretched;
 use crate::spec::{KvKind, Rope, RopeScaling};
@@ -39,7 +39,7 @@ impl RopeSettings {
 /// What the settings are read beside.
 #[derive(Clone, Copy)]
 pub(super) struct Beside<'a> {
-    pub(super) config: &'a Config,
+    pub(super) config: &'a ConfigJson,
     pub(super) head_dim: u32,
     /// `max_position_embeddings`, or its default.
     pub(super) positions: u32,
@@ -76,7 +76,7 @@ pub(super) fn read(beside: Beside<'_>) -> Result<RopeSettings, Error> {
 
 impl Beside<'_> {
     /// One object for all layers, or an object of them by layer type.
-    fn whole_or_by_layer_type(self, within: &Config) -> Result<RopeSettings, Error> {
+    fn whole_or_by_layer_type(self, within: &ConfigJson) -> Result<RopeSettings, Error> {
         if !within.iter().any(|(_, value)| value.is_object()) {
             return self.one(within);
         }
@@ -104,7 +104,7 @@ impl Beside<'_> {
         within.required("full_attention", Ok(found))
     }
 
-    fn one(self, within: &Config) -> Result<RopeSettings, Error> {
+    fn one(self, within: &ConfigJson) -> Result<RopeSettings, Error> {
         let name = within.string("rope_type")?.or(within.string("type")?).unwrap_or("default");
         let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
             let cause = format!("rope scaling {name:?} is not supported yet");
@@ -189,7 +189,7 @@ const KINDS: &[Kind] = &[
 /// The object that is read, and what it stands in.
 struct Scope<'a> {
     beside: Beside<'a>,
-    within: &'a Config,
+    within: &'a ConfigJson,
 }
 
 impl Scope<'_> {

@@ -7,9 +7,10 @@
 use std::f64::consts::TAU;
 use std::path::Path;
 
-use crate::catalog::Catalog;
+use crate::ranged_read::read_ranges;
 use crate::spec::RopeScaling;
-use crate::{DType, Error, ErrorKind, pieces};
+use crate::weight_map::WeightMap;
+use crate::{DType, Error, ErrorKind};
 
 /// The tensor.
 pub(super) const NAME: &str = "rope_freqs.weight";
@@ -24,11 +25,11 @@ const PAIRS_MAX: u64 = 1 << 16;
 
 /// The scaling that the tensor says, if the file has it.
 pub(super) fn read(
-    catalog: &Catalog,
+    weight_map: &WeightMap,
     path: &Path,
     (theta, dims): (f64, u32),
 ) -> Result<Option<RopeScaling>, Error> {
-    let Some((file, tensor)) = catalog.place(NAME) else { return Ok(None) };
+    let Some((file, tensor)) = weight_map.locate(NAME) else { return Ok(None) };
     let refuse = |cause: &str| {
         let error = Error::new(ErrorKind::Unsupported, cause).file(path).tensor(NAME);
         error.at(tensor.offset)
@@ -39,7 +40,7 @@ pub(super) fn read(
     }
     let mut bytes = vec![0; dims as usize / 2 * 4];
     let whole = 0..tensor.bytes;
-    pieces::read(&file.file, tensor.offset, std::slice::from_ref(&whole), &mut bytes)
+    read_ranges(&file.file, tensor.offset, std::slice::from_ref(&whole), &mut bytes)
         .map_err(|(_, error)| Error::io(path, "read weights", &error).tensor(NAME))?;
     let found: Vec<f64> =
         bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect();

@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::catalog::Catalog;
 use crate::error::listed;
 use crate::hf::ANOTHER_MODEL;
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
+use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind};
 
 /// A line of a family's table: a checkpoint tensor `[rows, cols]` that is part of another.
@@ -21,7 +21,7 @@ pub(super) struct Line {
 
 /// The tensors of a spec, as they are added.
 pub(super) struct Tensors<'c> {
-    catalog: &'c Catalog,
+    weight_map: &'c WeightMap,
     specs: Vec<TensorSpec>,
     used: BTreeSet<String>,
     missing: Vec<String>,
@@ -29,10 +29,10 @@ pub(super) struct Tensors<'c> {
 }
 
 impl<'c> Tensors<'c> {
-    pub(super) fn new(catalog: &'c Catalog, besides: &[&str]) -> Self {
+    pub(super) fn new(weight_map: &'c WeightMap, besides: &[&str]) -> Self {
         let used = besides.iter().map(|name| (*name).to_owned()).collect();
         let (specs, missing, misshapen) = (Vec::new(), Vec::new(), Vec::new());
-        Self { catalog, specs, used, missing, misshapen }
+        Self { weight_map, specs, used, missing, misshapen }
     }
 
     /// Adds the run-time tensor `name`, made of `lines`.
@@ -46,7 +46,7 @@ impl<'c> Tensors<'c> {
     fn bind(&mut self, line: Line) -> Part {
         let Line { source, rows, cols, row_order } = line;
         let mut dtype = DType::F32;
-        if let Some(info) = self.catalog.tensor(&source) {
+        if let Some(info) = self.weight_map.tensor(&source) {
             dtype = info.dtype;
             let wanted = [u64::from(cols), u64::from(rows)];
             // A vector is a matrix of one row or of one column.
@@ -58,7 +58,7 @@ impl<'c> Tensors<'c> {
                     format!("{source} is {}, which needs rows of whole blocks", dtype.name());
                 self.misshapen.push(cause);
             }
-        } else if let Some(assumed) = self.catalog.assumed_dtype() {
+        } else if let Some(assumed) = self.weight_map.assumed_dtype() {
             dtype = assumed;
         } else {
             self.missing.push(source.clone());
@@ -69,9 +69,10 @@ impl<'c> Tensors<'c> {
 
     /// The specs, if the checkpoint has these tensors, of these shapes, and no others.
     pub(super) fn finish(self, path: &Path) -> Result<Vec<TensorSpec>, Error> {
-        let unused = self.catalog.names().filter(|name| !self.used.contains(*name) && !stray(name));
+        let unused =
+            self.weight_map.names().filter(|name| !self.used.contains(*name) && !stray(name));
         let unused: Vec<String> = unused.map(str::to_owned).collect();
-        let promised = self.missing.iter().any(|name| self.catalog.promised(name).is_some());
+        let promised = self.missing.iter().any(|name| self.weight_map.promised(name).is_some());
         let complaints: Vec<String> = [
             ("lacks tensors", self.missing),
             ("has tensors without a use in this architecture", unused),

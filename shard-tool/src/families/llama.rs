@@ -19,8 +19,8 @@ pub(super) const FAMILY: Family = Family {
     },
     gguf: Some(GgufForm {
         interleaved: true,
-        features: |catalog| {
-            let has = |name| catalog.tensor(name).is_some();
+        features: |weight_map| {
+            let has = |name| weight_map.tensor(name).is_some();
             Features {
                 qkv_bias: has("blk.0.attn_q.bias"),
                 out_bias: has("blk.0.attn_output.bias"),

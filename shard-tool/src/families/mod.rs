@@ -11,10 +11,10 @@ mod qwen3;
 
 use std::path::Path;
 
-use crate::catalog::Catalog;
 use crate::dense::{self, Features};
-use crate::gguf::Metadata;
-use crate::hf::Config;
+use crate::gguf::GgufMetadata;
+use crate::hf::ConfigJson;
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
 
 /// An architecture.
@@ -27,7 +27,7 @@ pub(crate) struct Family {
     pub(crate) keys: &'static [&'static str],
     pub(crate) defaults: Defaults,
     /// What config.json says the model has.
-    pub(crate) features: fn(&Config) -> Result<Features, Error>,
+    pub(crate) features: fn(&ConfigJson) -> Result<Features, Error>,
     /// `None`: llama.cpp has no such architecture, or counts it among llama.
     gguf: Option<GgufForm>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct GgufForm {
     /// Rows of q and k are interleaved, see [`crate::spec::RowOrder`].
     pub(crate) interleaved: bool,
     /// What the model has; of optional tensors the metadata say nothing.
-    pub(crate) features: fn(&Catalog) -> Features,
+    pub(crate) features: fn(&WeightMap) -> Features,
 }
 
 /// A model as its settings describe it.
@@ -60,7 +60,11 @@ pub(crate) struct Described {
 const REGISTRY: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 
 /// The spec of the model in an opened GGUF file.
-pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<Described, Error> {
+pub(crate) fn of_gguf(
+    gguf: &Gguf,
+    weight_map: &WeightMap,
+    path: &Path,
+) -> Result<Described, Error> {
     let metadata = &gguf.metadata;
     let key = "general.architecture";
     let architecture = metadata.required(key, metadata.string(key))?;
@@ -72,13 +76,13 @@ pub(crate) fn of_gguf(gguf: &Gguf, catalog: &Catalog, path: &Path) -> Result<Des
         return Err(error.way_out(format!("supported: {}", known.join(", "))));
     };
     check_container(metadata, path)?;
-    let described = dense::from_gguf(family, form, gguf, (catalog, path))?;
+    let described = dense::from_gguf(family, form, gguf, (weight_map, path))?;
     check_vocabulary(metadata, path, &described.spec)?;
     Ok(described)
 }
 
 /// The family that config.json names.
-pub(crate) fn of_class(config: &Config) -> Result<&'static Family, Error> {
+pub(crate) fn of_class(config: &ConfigJson) -> Result<&'static Family, Error> {
     let class = config.strings("architectures")?.and_then(|classes| classes.first().copied());
     let model_type = config.string("model_type")?;
     let Some(named) = class.or(model_type) else {
@@ -102,20 +106,20 @@ pub(crate) fn of_class(config: &Config) -> Result<&'static Family, Error> {
 /// The spec of the model in a Hugging Face folder.
 pub(crate) fn of_config(
     family: &Family,
-    config: &Config,
-    catalog: &Catalog,
+    config: &ConfigJson,
+    weight_map: &WeightMap,
 ) -> Result<Described, Error> {
-    dense::from_config(family, config, catalog)
+    dense::from_config(family, config, weight_map)
 }
 
 /// Positions of a window; where nothing is said, as transformers' classes have it. Null is none.
-fn sliding_window(config: &Config) -> Result<Option<u32>, Error> {
+fn sliding_window(config: &ConfigJson) -> Result<Option<u32>, Error> {
     let absent = (!config.has("sliding_window")).then_some(4096);
     Ok(config.u32("sliding_window")?.or(absent))
 }
 
 /// Qwen's way to say a window: it counts only where it is switched on.
-fn switched_window(config: &Config) -> Result<Option<dense::Window>, Error> {
+fn switched_window(config: &ConfigJson) -> Result<Option<dense::Window>, Error> {
     let (positions, first) = (sliding_window(config)?, config.u32("max_window_layers")?);
     if !config.bool("use_sliding_window")?.unwrap_or(false) {
         return Ok(None);
@@ -124,7 +128,11 @@ fn switched_window(config: &Config) -> Result<Option<dense::Window>, Error> {
     positions.map(|positions| window_from(config, positions, first_layer)).transpose()
 }
 
-fn window_from(config: &Config, positions: u32, first_layer: u32) -> Result<dense::Window, Error> {
+fn window_from(
+    config: &ConfigJson,
+    positions: u32,
+    first_layer: u32,
+) -> Result<dense::Window, Error> {
     if positions == 0 {
         return Err(config.error(ErrorKind::Mismatch, "sliding_window is 0"));
     }
@@ -132,7 +140,7 @@ fn window_from(config: &Config, positions: u32, first_layer: u32) -> Result<dens
 }
 
 /// Keys outside a family's namespace that change what the file is.
-fn check_container(metadata: &Metadata, path: &Path) -> Result<(), Error> {
+fn check_container(metadata: &GgufMetadata, path: &Path) -> Result<(), Error> {
     let refuse = |cause: String| Err(Error::new(ErrorKind::Unsupported, cause).file(path));
     if let Some(kind) = metadata.string("general.type")?
         && kind != "model"
@@ -148,7 +156,7 @@ fn check_container(metadata: &Metadata, path: &Path) -> Result<(), Error> {
 }
 
 /// The tokenizer must not make ids that the embedding lacks. (Fewer tokens are common: padding.)
-fn check_vocabulary(metadata: &Metadata, path: &Path, spec: &ModelSpec) -> Result<(), Error> {
+fn check_vocabulary(metadata: &GgufMetadata, path: &Path, spec: &ModelSpec) -> Result<(), Error> {
     let tokens = metadata.strings("tokenizer.ggml.tokens")?.map_or(0, <[String]>::len);
     if tokens <= spec.vocab as usize {
         return Ok(());

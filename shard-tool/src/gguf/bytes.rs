@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::pieces::ReadAt;
+use crate::ranged_read::ReadAt;
 use crate::{Error, ErrorKind};
 
 /// Longest header: the largest known (260,000 tokens, 500,000 merges) have some 15 MB.

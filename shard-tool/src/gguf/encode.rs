@@ -1,17 +1,17 @@
 //! Settings as a GGUF file of their own: metadata, and the few tensors that are settings too.
 //!
-//! What the reader of this crate reads back as the same [`Metadata`]. Numbers are written in their
+//! What the reader of this crate reads back as the same [`GgufMetadata`]. Numbers are written in their
 //! widest type, as they were read. Keys about the file that they came from are left out.
 
+use super::header::ALIGNMENT_DEFAULT;
 use super::kind;
-use super::metadata::{Array, Metadata, Value};
-use super::parse::ALIGNMENT_DEFAULT;
-use super::table::TensorInfo;
+use super::metadata::{GgufMetadata, MetadataArray, MetadataValue};
+use super::table::StoredTensor;
 
 const VERSION: u32 = 3;
 
 /// A whole file; `tensors` with their bytes.
-pub(crate) fn encode(metadata: &Metadata, tensors: &[(&TensorInfo, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn encode(metadata: &GgufMetadata, tensors: &[(&StoredTensor, Vec<u8>)]) -> Vec<u8> {
     let of_the_file = |key: &str| key == "general.alignment" || key.starts_with("split.");
     let pairs: Vec<_> = metadata.iter().filter(|(key, _)| !of_the_file(key)).collect();
     let mut out = b"GGUF".to_vec();
@@ -50,21 +50,21 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Type and value.
-fn pair(out: &mut Vec<u8>, value: &Value) {
+fn pair(out: &mut Vec<u8>, value: &MetadataValue) {
     let mut scalar = |kind: u32, bytes: &[u8]| {
         out.extend(kind.to_le_bytes());
         out.extend(bytes);
     };
     match value {
-        Value::Unsigned(value) => scalar(kind::U64, &value.to_le_bytes()),
-        Value::Signed(value) => scalar(kind::I64, &value.to_le_bytes()),
-        Value::Float(value) => scalar(kind::F64, &value.to_le_bytes()),
-        Value::Bool(value) => scalar(kind::BOOL, &[u8::from(*value)]),
-        Value::String(text) => {
+        MetadataValue::Unsigned(value) => scalar(kind::U64, &value.to_le_bytes()),
+        MetadataValue::Signed(value) => scalar(kind::I64, &value.to_le_bytes()),
+        MetadataValue::Float(value) => scalar(kind::F64, &value.to_le_bytes()),
+        MetadataValue::Bool(value) => scalar(kind::BOOL, &[u8::from(*value)]),
+        MetadataValue::String(text) => {
             scalar(kind::STRING, &[]);
             string(out, text);
         }
-        Value::Array(values) => {
+        MetadataValue::Array(values) => {
             scalar(kind::ARRAY, &[]);
             array(out, values);
         }
@@ -72,29 +72,29 @@ fn pair(out: &mut Vec<u8>, value: &Value) {
 }
 
 /// Type of the elements, their count, they.
-fn array(out: &mut Vec<u8>, values: &Array) {
+fn array(out: &mut Vec<u8>, values: &MetadataArray) {
     let mut head = |kind: u32, count: usize| {
         out.extend(kind.to_le_bytes());
         out.extend((count as u64).to_le_bytes());
     };
     match values {
-        Array::Unsigned(values) => {
+        MetadataArray::Unsigned(values) => {
             head(kind::U64, values.len());
             values.iter().for_each(|value| out.extend(value.to_le_bytes()));
         }
-        Array::Signed(values) => {
+        MetadataArray::Signed(values) => {
             head(kind::I64, values.len());
             values.iter().for_each(|value| out.extend(value.to_le_bytes()));
         }
-        Array::Float(values) => {
+        MetadataArray::Float(values) => {
             head(kind::F64, values.len());
             values.iter().for_each(|value| out.extend(value.to_le_bytes()));
         }
-        Array::Bool(values) => {
+        MetadataArray::Bool(values) => {
             head(kind::BOOL, values.len());
             out.extend(values.iter().map(|value| u8::from(*value)));
         }
-        Array::String(values) => {
+        MetadataArray::String(values) => {
             head(kind::STRING, values.len());
             values.iter().for_each(|value| string(out, value));
         }

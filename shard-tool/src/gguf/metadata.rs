@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind};
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum MetadataValue {
     /// u8 to u64.
     Unsigned(u64),
     /// i8 to i64.
@@ -22,12 +22,12 @@ pub enum Value {
     /// UTF-8.
     String(String),
     /// Many of one type.
-    Array(Array),
+    Array(MetadataArray),
 }
 
 /// An array; GGUF's arrays of arrays are refused, as ggml refuses them.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Array {
+pub enum MetadataArray {
     /// u8 to u64.
     Unsigned(Vec<u64>),
     /// i8 to i64.
@@ -40,7 +40,7 @@ pub enum Array {
     String(Vec<String>),
 }
 
-impl Value {
+impl MetadataValue {
     /// What it is, for messages.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -59,7 +59,7 @@ impl Value {
     }
 }
 
-impl Array {
+impl MetadataArray {
     fn describe(&self) -> String {
         let (count, of) = match self {
             Self::Unsigned(values) => (values.len(), "unsigned integers"),
@@ -74,24 +74,24 @@ impl Array {
 
 /// All key-value pairs of a file.
 #[derive(Clone, Debug)]
-pub struct Metadata {
+pub struct GgufMetadata {
     file: PathBuf,
-    entries: BTreeMap<String, Value>,
+    entries: BTreeMap<String, MetadataValue>,
 }
 
-impl Metadata {
-    pub(super) fn new(file: PathBuf, entries: BTreeMap<String, Value>) -> Self {
+impl GgufMetadata {
+    pub(super) fn new(file: PathBuf, entries: BTreeMap<String, MetadataValue>) -> Self {
         Self { file, entries }
     }
 
     /// The raw value of a key.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&MetadataValue> {
         self.entries.get(key)
     }
 
     /// All pairs, by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
@@ -113,8 +113,8 @@ impl Metadata {
     /// [`ErrorKind::Format`] with key and value when it is something else.
     pub fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
         self.typed(key, "an integer from 0 to 2^32 - 1", |value| match value {
-            Value::Unsigned(value) => u32::try_from(*value).ok(),
-            Value::Signed(value) => u32::try_from(*value).ok(),
+            MetadataValue::Unsigned(value) => u32::try_from(*value).ok(),
+            MetadataValue::Signed(value) => u32::try_from(*value).ok(),
             _ => None,
         })
     }
@@ -125,7 +125,7 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn float(&self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "a finite float", |value| match value {
-            Value::Float(value) if value.is_finite() => Some(*value),
+            MetadataValue::Float(value) if value.is_finite() => Some(*value),
             _ => None,
         })
     }
@@ -136,7 +136,7 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "a boolean", |value| match value {
-            Value::Bool(value) => Some(*value),
+            MetadataValue::Bool(value) => Some(*value),
             _ => None,
         })
     }
@@ -147,7 +147,7 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn string(&self, key: &str) -> Result<Option<&str>, Error> {
         self.typed(key, "a string", |value| match value {
-            Value::String(text) => Some(text.as_str()),
+            MetadataValue::String(text) => Some(text.as_str()),
             _ => None,
         })
     }
@@ -158,7 +158,7 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn strings(&self, key: &str) -> Result<Option<&[String]>, Error> {
         self.typed(key, "an array of strings", |value| match value {
-            Value::Array(Array::String(texts)) => Some(texts.as_slice()),
+            MetadataValue::Array(MetadataArray::String(texts)) => Some(texts.as_slice()),
             _ => None,
         })
     }
@@ -169,8 +169,8 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, Error> {
         self.typed(key, "an array of integers", |value| match value {
-            Value::Array(Array::Signed(values)) => Some(values.clone()),
-            Value::Array(Array::Unsigned(values)) => {
+            MetadataValue::Array(MetadataArray::Signed(values)) => Some(values.clone()),
+            MetadataValue::Array(MetadataArray::Unsigned(values)) => {
                 values.iter().map(|value| i64::try_from(*value).ok()).collect()
             }
             _ => None,
@@ -183,7 +183,7 @@ impl Metadata {
     /// As [`Self::u32`].
     pub fn floats(&self, key: &str) -> Result<Option<&[f64]>, Error> {
         self.typed(key, "an array of floats", |value| match value {
-            Value::Array(Array::Float(values)) => Some(values.as_slice()),
+            MetadataValue::Array(MetadataArray::Float(values)) => Some(values.as_slice()),
             _ => None,
         })
     }
@@ -192,7 +192,7 @@ impl Metadata {
         &'a self,
         key: &str,
         wanted: &str,
-        convert: impl FnOnce(&'a Value) -> Option<T>,
+        convert: impl FnOnce(&'a MetadataValue) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let Some(value) = self.entries.get(key) else { return Ok(None) };
         convert(value).map(Some).ok_or_else(|| {

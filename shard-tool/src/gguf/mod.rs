@@ -3,13 +3,13 @@
 //! After the GGUF specification (ggml/docs/gguf.md). The header is never trusted: every count,
 //! length, offset and type is checked against the bytes that are really there before memory is
 //! taken, so a damaged file gives an error that names the place, in milliseconds. Tensor data are
-//! not read here; [`crate::Source`] does that. Written are settings alone (`encode`), for shards.
+//! not read here; [`crate::Checkpoint`] does that. Written are settings alone (`encode`), for shards.
 
 mod bytes;
 mod encode;
+mod header;
 mod kind;
 mod metadata;
-mod parse;
 pub(crate) mod split;
 mod table;
 
@@ -18,19 +18,19 @@ use std::fs::File;
 use std::path::Path;
 
 pub(crate) use encode::encode;
-pub use metadata::{Array, Metadata, Value};
-pub use split::PartName;
-pub use table::TensorInfo;
+pub use metadata::{GgufMetadata, MetadataArray, MetadataValue};
+pub use split::SplitName;
+pub use table::StoredTensor;
 
 use crate::Error;
-use crate::pieces::ReadAt;
+use crate::ranged_read::ReadAt;
 
 /// What the header of a GGUF file says, checked against the file's length.
 #[derive(Clone, Debug)]
 pub struct Gguf {
     /// Key-value pairs: hyperparameters, tokenizer, chat template.
-    pub metadata: Metadata,
-    tensors: BTreeMap<String, TensorInfo>,
+    pub metadata: GgufMetadata,
+    tensors: BTreeMap<String, StoredTensor>,
     header_digest: u64,
 }
 
@@ -49,17 +49,17 @@ impl Gguf {
         path: &Path,
         file_bytes: u64,
     ) -> Result<Self, Error> {
-        parse::header(bytes::HeaderBytes::new(file, path, file_bytes))
+        header::read_header(bytes::HeaderBytes::new(file, path, file_bytes))
     }
 
     /// The tensor of that name.
     #[must_use]
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
     }
 
     /// All tensors, by name.
-    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &StoredTensor> {
         self.tensors.values()
     }
 

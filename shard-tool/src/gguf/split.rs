@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Gguf;
-use crate::catalog::{Catalog, DataFile};
 use crate::error::listed;
+use crate::weight_map::{DataFile, WeightMap};
 use crate::{Error, ErrorKind};
 
 /// Number of this part, from 0.
@@ -23,7 +23,7 @@ const PARTS_MAX: u32 = 512;
 
 /// What the name of a part says: `STEM-00002-of-00003.gguf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartName<'a> {
+pub struct SplitName<'a> {
     /// What the names of all parts begin with.
     pub stem: &'a str,
     /// From 1.
@@ -32,7 +32,7 @@ pub struct PartName<'a> {
     pub count: u32,
 }
 
-impl<'a> PartName<'a> {
+impl<'a> SplitName<'a> {
     /// Reads a name; `None` if it is not that of a part.
     #[must_use]
     pub fn parse(name: &'a str) -> Option<Self> {
@@ -53,24 +53,24 @@ const WAY_OUT: &str = "put all parts of one model, under their own names, into o
 
 /// Opens a GGUF file, and all its other parts where it is one of several. The header is that of
 /// the file, or of the first part.
-pub(crate) fn open(path: &Path) -> Result<(Gguf, Catalog), Error> {
+pub(crate) fn open(path: &Path) -> Result<(Gguf, WeightMap), Error> {
     let (file, gguf) = read(DataFile::open_named(path)?)?;
-    let mut catalog = Catalog::default();
+    let mut weight_map = WeightMap::default();
     let Some(split) = Split::of(&gguf, path)? else {
-        catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
-        return Ok((gguf, catalog));
+        weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+        return Ok((gguf, weight_map));
     };
     split.check_files(path)?;
-    let first = split.add(0, &mut catalog)?;
+    let first = split.add(0, &mut weight_map)?;
     for number in 1..split.count {
-        split.add(number, &mut catalog)?;
+        split.add(number, &mut weight_map)?;
     }
-    if catalog.len() as u64 != u64::from(split.tensors) {
-        let (found, count, said) = (catalog.len(), split.count, split.tensors);
+    if weight_map.len() as u64 != u64::from(split.tensors) {
+        let (found, count, said) = (weight_map.len(), split.count, split.tensors);
         let cause = format!("{count} parts have {found} tensors, but {TENSORS} is {said}");
         return Err(Error::new(ErrorKind::Mismatch, cause).file(path).way_out(WAY_OUT));
     }
-    Ok((first, catalog))
+    Ok((first, weight_map))
 }
 
 fn read(file: DataFile) -> Result<(DataFile, Gguf), Error> {
@@ -102,10 +102,10 @@ impl Split {
             let cause = format!("{NUMBER} is {number} and {COUNT} {count}, of {PARTS_MAX} at most");
             return Err(refuse(cause));
         }
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(PartName::parse);
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(SplitName::parse);
         let named = name.filter(|name| (name.number, name.count) == (number + 1, count));
         let Some(name) = named else {
-            let ending = PartName { stem: "", number, count }.sibling(number + 1);
+            let ending = SplitName { stem: "", number, count }.sibling(number + 1);
             let cause = format!("part {} of {count}, but its name has not the", number + 1);
             return Err(refuse(format!("{cause} ending {ending:?}")).way_out(WAY_OUT));
         };
@@ -114,7 +114,7 @@ impl Split {
     }
 
     fn path(&self, number: u32) -> PathBuf {
-        let name = PartName { stem: &self.stem, number, count: self.count };
+        let name = SplitName { stem: &self.stem, number, count: self.count };
         self.folder.join(name.sibling(number + 1))
     }
 
@@ -132,7 +132,7 @@ impl Split {
     }
 
     /// Adds a part's tensors, if it is the part that its name says.
-    fn add(&self, number: u32, catalog: &mut Catalog) -> Result<Gguf, Error> {
+    fn add(&self, number: u32, weight_map: &mut WeightMap) -> Result<Gguf, Error> {
         let path = self.path(number);
         let (file, gguf) = read(DataFile::open(&path)?)?;
         for (key, wanted) in [(NUMBER, number), (COUNT, self.count), (TENSORS, self.tensors)] {
@@ -143,7 +143,7 @@ impl Split {
                 return Err(Error::new(ErrorKind::Mismatch, cause).file(&path).way_out(WAY_OUT));
             }
         }
-        catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+        weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
         Ok(gguf)
     }
 }

@@ -7,7 +7,7 @@ use crate::{DType, Error, ErrorKind};
 
 /// A tensor of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
+pub struct StoredTensor {
     /// Name in the file.
     pub name: String,
     /// Element type.
@@ -21,7 +21,7 @@ pub struct TensorInfo {
     pub bytes: u64,
 }
 
-impl TensorInfo {
+impl StoredTensor {
     /// Elements of a row: the fastest dimension.
     #[must_use]
     pub fn cols(&self) -> u64 {
@@ -47,7 +47,7 @@ pub(super) struct RawTensor {
 }
 
 /// What the infos are checked against.
-pub(super) struct Table {
+pub(super) struct TensorTable {
     pub(super) path: PathBuf,
     pub(super) file_bytes: u64,
     pub(super) alignment: u64,
@@ -57,8 +57,8 @@ pub(super) struct Table {
 /// Checks each tensor, then that no two overlap, then that the file is long enough for all.
 pub(super) fn check(
     raw: Vec<RawTensor>,
-    table: &Table,
-) -> Result<BTreeMap<String, TensorInfo>, Error> {
+    table: &TensorTable,
+) -> Result<BTreeMap<String, StoredTensor>, Error> {
     let mut by_name = BTreeMap::new();
     for raw in raw {
         let refuse = |kind, cause: String| {
@@ -72,9 +72,9 @@ pub(super) fn check(
             return Err(refuse(ErrorKind::Format, "two tensors of this name".to_owned()));
         }
         let (name, shape) = (raw.name, raw.shape);
-        by_name.insert(name.clone(), TensorInfo { name, dtype, shape, offset, bytes });
+        by_name.insert(name.clone(), StoredTensor { name, dtype, shape, offset, bytes });
     }
-    let mut by_offset: Vec<&TensorInfo> = by_name.values().collect();
+    let mut by_offset: Vec<&StoredTensor> = by_name.values().collect();
     by_offset.sort_by_key(|tensor| tensor.offset);
     for pair in by_offset.windows(2) {
         if pair[0].offset + pair[0].bytes > pair[1].offset {
@@ -88,7 +88,7 @@ pub(super) fn check(
 }
 
 /// Offset within the file and bytes of a tensor, neither of which can overflow.
-fn place(raw: &RawTensor, dtype: DType, table: &Table) -> Result<(u64, u64), String> {
+fn place(raw: &RawTensor, dtype: DType, table: &TensorTable) -> Result<(u64, u64), String> {
     if raw.shape.contains(&0) {
         return Err(format!("shape {:?} has no elements", raw.shape));
     }
@@ -110,7 +110,7 @@ fn place(raw: &RawTensor, dtype: DType, table: &Table) -> Result<(u64, u64), Str
 }
 
 /// The first tensor that the file does not hold whole, and how much is missing in all.
-fn check_length(by_offset: &[&TensorInfo], table: &Table) -> Result<(), Error> {
+fn check_length(by_offset: &[&StoredTensor], table: &TensorTable) -> Result<(), Error> {
     let end = by_offset.last().map_or(0, |last| last.offset + last.bytes);
     let cut = by_offset.iter().find(|tensor| tensor.offset + tensor.bytes > table.file_bytes);
     let Some(cut) = cut else { return Ok(()) };

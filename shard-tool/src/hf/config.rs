@@ -14,14 +14,14 @@ use crate::{Error, ErrorKind};
 
 /// An object of a JSON file.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub(crate) struct ConfigJson {
     file: PathBuf,
     /// Where in the file: "" or "`rope_scaling`."
     within: String,
     entries: Map<String, Value>,
 }
 
-impl Config {
+impl ConfigJson {
     pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
         let entries = serde_json::from_slice(text).map_err(|error| not_json(path, &error))?;
         Ok(Self { file: path.to_path_buf(), within: String::new(), entries })

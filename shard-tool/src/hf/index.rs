@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::not_json;
-use crate::catalog::Catalog;
 use crate::error::listed;
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind};
 
 #[derive(Deserialize)]
-struct Text {
+struct IndexJson {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -19,15 +19,16 @@ struct Text {
 pub(crate) const ANOTHER_MODEL: &str = "index and files are of different models: download it again";
 
 /// An index, its file names checked to be names.
-pub(super) struct Index {
+pub(super) struct WeightIndex {
     path: PathBuf,
     files: BTreeSet<String>,
     weight_map: BTreeMap<String, String>,
 }
 
-impl Index {
+impl WeightIndex {
     pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self, Error> {
-        let text: Text = serde_json::from_slice(text).map_err(|error| not_json(path, &error))?;
+        let text: IndexJson =
+            serde_json::from_slice(text).map_err(|error| not_json(path, &error))?;
         let weight_map = text.weight_map;
         let files: BTreeSet<String> = weight_map.values().cloned().collect();
         let refuse = |cause: String| Err(Error::new(ErrorKind::Format, cause).file(path));
@@ -61,16 +62,16 @@ impl Index {
     }
 
     /// Refuses files that have tensors which the index puts elsewhere. Those that no file has are
-    /// noted in `catalog`: whether they are missed is known to whoever needs them. A tied head and
+    /// noted in `weight_map`: whether they are missed is known to whoever needs them. A tied head and
     /// rotary frequencies, which follow from others, are often listed and rightly absent.
-    pub(super) fn check_tensors(&self, catalog: &mut Catalog) -> Result<(), Error> {
+    pub(super) fn check_tensors(&self, weight_map: &mut WeightMap) -> Result<(), Error> {
         let mut wrong: Vec<String> = Vec::new();
         for (tensor, file) in &self.weight_map {
-            let place = catalog.place(tensor).map(|(place, _)| place.path.file_name());
+            let place = weight_map.locate(tensor).map(|(place, _)| place.path.file_name());
             match place {
                 Some(place) if place == Some(file.as_ref()) => {}
                 Some(_) => wrong.push(format!("{tensor} in {file}")),
-                None => catalog.promise(tensor, file),
+                None => weight_map.promise(tensor, file),
             }
         }
         if wrong.is_empty() {

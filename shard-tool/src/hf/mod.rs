@@ -11,13 +11,13 @@ pub(crate) mod safetensors;
 use std::io::Read;
 use std::path::Path;
 
-pub(crate) use config::Config;
+pub(crate) use config::ConfigJson;
 pub(crate) use index::ANOTHER_MODEL;
 
-use crate::catalog::{Catalog, DataFile};
 use crate::files::open_within;
+use crate::weight_map::{DataFile, WeightMap};
 use crate::{DType, Error, ErrorKind};
-use safetensors::Input;
+use safetensors::HeaderFile;
 
 /// Longest `config.json`: the largest published ones have some tens of kilobytes.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -59,18 +59,18 @@ pub(crate) const SERVED: &[&str] = &[
 ];
 
 /// The settings of the model in a folder, and their text.
-pub(crate) fn config(folder: &Path) -> Result<(Config, Vec<u8>), Error> {
+pub(crate) fn config(folder: &Path) -> Result<(ConfigJson, Vec<u8>), Error> {
     let path = folder.join("config.json");
     if !path.is_file() {
         let error = Error::new(ErrorKind::Format, "it has no config.json").file(folder);
         return Err(error.way_out("give a folder as downloaded from the hub, or a .gguf file"));
     }
     let text = bounded(&path, CONFIG_BYTES_MAX)?;
-    Ok((Config::parse(&path, &text)?, text))
+    Ok((ConfigJson::parse(&path, &text)?, text))
 }
 
 /// The type of the weights, as the settings say it.
-pub(crate) fn weights_dtype(config: &Config) -> Result<DType, Error> {
+pub(crate) fn weights_dtype(config: &ConfigJson) -> Result<DType, Error> {
     let named = config.string("dtype")?.or(config.string("torch_dtype")?);
     match named {
         Some("bfloat16") => Ok(DType::BF16),
@@ -89,12 +89,12 @@ pub(crate) fn weights_dtype(config: &Config) -> Result<DType, Error> {
 }
 
 /// The weights in a folder: one file, or those that an index names.
-pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
-    let mut catalog = Catalog::default();
+pub(crate) fn weights(folder: &Path) -> Result<WeightMap, Error> {
+    let mut weight_map = WeightMap::default();
     let single = folder.join(WEIGHTS);
     if single.is_file() {
-        add(&mut catalog, &single)?;
-        return Ok(catalog);
+        add(&mut weight_map, &single)?;
+        return Ok(weight_map);
     }
     let path = folder.join(INDEX);
     if !path.is_file() {
@@ -102,13 +102,13 @@ pub(crate) fn weights(folder: &Path) -> Result<Catalog, Error> {
         let way_out = "give a folder with weights as safetensors (pickles are not read)";
         return Err(error.file(folder).way_out(way_out));
     }
-    let index = index::Index::parse(&path, &bounded(&path, INDEX_BYTES_MAX)?)?;
+    let index = index::WeightIndex::parse(&path, &bounded(&path, INDEX_BYTES_MAX)?)?;
     index.check_files(folder)?;
     for file in index.files() {
-        add(&mut catalog, &folder.join(file))?;
+        add(&mut weight_map, &folder.join(file))?;
     }
-    index.check_tensors(&mut catalog)?;
-    Ok(catalog)
+    index.check_tensors(&mut weight_map)?;
+    Ok(weight_map)
 }
 
 /// Names of the files that an index at `path` names, each once.
@@ -118,7 +118,7 @@ pub(crate) fn index_files(path: &Path) -> Result<Vec<String>, Error> {
 
 /// Names of the files that the text of an index names, each once; `path` is for messages.
 pub(crate) fn named_files(path: &Path, text: &[u8]) -> Result<Vec<String>, Error> {
-    let index = index::Index::parse(path, text)?;
+    let index = index::WeightIndex::parse(path, text)?;
     Ok(index.files().map(str::to_owned).collect())
 }
 
@@ -127,11 +127,11 @@ pub(crate) fn has_weights(folder: &Path) -> bool {
     [WEIGHTS, INDEX].iter().any(|name| folder.join(name).exists())
 }
 
-fn add(catalog: &mut Catalog, path: &Path) -> Result<(), Error> {
+fn add(weight_map: &mut WeightMap, path: &Path) -> Result<(), Error> {
     let file = DataFile::open(path)?;
-    let input = Input { path, reader: &file.file, bytes: file.bytes };
+    let input = HeaderFile { path, reader: &file.file, bytes: file.bytes };
     let header = safetensors::header(&input)?;
-    catalog.add(file, header.digest, header.tensors)
+    weight_map.add(file, header.digest, header.tensors)
 }
 
 /// A whole small file.

@@ -10,8 +10,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::gguf::TensorInfo;
-use crate::pieces::ReadAt;
+use crate::gguf::StoredTensor;
+use crate::ranged_read::ReadAt;
 use crate::{DType, Error, ErrorKind};
 
 /// The format's own limit.
@@ -26,7 +26,7 @@ const DAMAGED: &str = "the file is truncated or damaged: download or copy it aga
 
 /// A file to read the header of, which need not be here.
 #[derive(Clone, Copy)]
-pub(crate) struct Input<'a> {
+pub(crate) struct HeaderFile<'a> {
     /// For messages.
     pub(crate) path: &'a Path,
     pub(crate) reader: &'a dyn ReadAt,
@@ -35,14 +35,14 @@ pub(crate) struct Input<'a> {
 }
 
 /// What a file says it holds, checked against its length.
-pub(crate) struct Header {
-    pub(crate) tensors: Vec<TensorInfo>,
+pub(crate) struct SafetensorsHeader {
+    pub(crate) tensors: Vec<StoredTensor>,
     /// XXH3-64 of the JSON.
     pub(crate) digest: u64,
 }
 
 /// Reads the header of a file.
-pub(crate) fn header(file: &Input<'_>) -> Result<Header, Error> {
+pub(crate) fn header(file: &HeaderFile<'_>) -> Result<SafetensorsHeader, Error> {
     let text = text(file)?;
     let entries: Entries = serde_json::from_slice(&text).map_err(|error| {
         let at = LENGTH_BYTES + (error.column() as u64).saturating_sub(1);
@@ -59,15 +59,15 @@ pub(crate) fn header(file: &Input<'_>) -> Result<Header, Error> {
     }
     tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
     check_places(file, &tensors, data_start)?;
-    Ok(Header { tensors, digest: xxhash_rust::xxh3::xxh3_64(&text) })
+    Ok(SafetensorsHeader { tensors, digest: xxhash_rust::xxh3::xxh3_64(&text) })
 }
 
-fn refuse(file: &Input<'_>, kind: ErrorKind, cause: impl Into<String>) -> Error {
+fn refuse(file: &HeaderFile<'_>, kind: ErrorKind, cause: impl Into<String>) -> Error {
     Error::new(kind, cause).file(file.path)
 }
 
 /// The JSON of the header, its length checked before it is read.
-fn text(file: &Input<'_>) -> Result<Vec<u8>, Error> {
+fn text(file: &HeaderFile<'_>) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::io(file.path, "read the header", &error);
     if file.bytes < LENGTH_BYTES {
         let cause = format!("{} bytes are too few for a safetensors file", file.bytes);
@@ -92,7 +92,11 @@ fn text(file: &Input<'_>) -> Result<Vec<u8>, Error> {
 }
 
 /// Sorted tensors must follow each other without overlap or hole, and fill the file.
-fn check_places(file: &Input<'_>, tensors: &[TensorInfo], data_start: u64) -> Result<(), Error> {
+fn check_places(
+    file: &HeaderFile<'_>,
+    tensors: &[StoredTensor],
+    data_start: u64,
+) -> Result<(), Error> {
     let mut end = data_start;
     for (index, tensor) in tensors.iter().enumerate() {
         if tensor.offset != end {
@@ -123,7 +127,7 @@ fn check_places(file: &Input<'_>, tensors: &[TensorInfo], data_start: u64) -> Re
 /// What the header says of a tensor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct HeaderEntry {
     dtype: String,
     /// Slowest first.
     #[serde(deserialize_with = "dims")]
@@ -156,9 +160,9 @@ fn dims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error
     deserializer.deserialize_seq(Dims)
 }
 
-impl Entry {
+impl HeaderEntry {
     /// The tensor, if type, shape and offsets agree; nothing overflows.
-    fn tensor(&self, name: &str, data_start: u64) -> Result<TensorInfo, (ErrorKind, String)> {
+    fn tensor(&self, name: &str, data_start: u64) -> Result<StoredTensor, (ErrorKind, String)> {
         let damaged = |cause: String| (ErrorKind::Format, cause);
         let dtype = DType::from_safetensors(&self.dtype);
         let dtype = dtype.map_err(|cause| (ErrorKind::Unsupported, cause))?;
@@ -177,12 +181,12 @@ impl Entry {
             return Err(damaged(cause));
         }
         let shape = self.shape.iter().rev().copied().collect();
-        Ok(TensorInfo { name: name.to_owned(), dtype, shape, offset, bytes })
+        Ok(StoredTensor { name: name.to_owned(), dtype, shape, offset, bytes })
     }
 }
 
 /// All entries but `__metadata__`, as they come.
-struct Entries(Vec<(String, Entry)>);
+struct Entries(Vec<(String, HeaderEntry)>);
 
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

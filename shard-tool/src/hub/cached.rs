@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use super::cache::Repository;
 use super::download::Counter;
 use super::listing::Listing;
-use super::select::{Wanted, Weights, wanted};
-use super::{Event, Hub, HubError, ModelId};
+use super::select::{Wanted, WeightFiles, wanted};
+use super::{DownloadEvent, Hub, HubError, ModelId};
 use crate::error::listed;
-use crate::gguf::PartName;
+use crate::gguf::SplitName;
 use crate::hf;
 
 /// A model that is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Model {
+pub struct HubModel {
     /// Its folder or GGUF file.
     pub path: PathBuf,
     /// What whoever serves it should know: files that may be missing.
@@ -28,57 +28,57 @@ pub struct Model {
 /// What the cache has.
 pub(super) enum Cached {
     /// All that serving needs.
-    Whole(PathBuf),
+    Complete(PathBuf),
     /// Enough to serve, but whether the files that it lacks belong to it, only the hub knows.
-    Unsure(Unsure),
+    Unconfirmed(Unconfirmed),
     /// Not enough: at least these files are missing. None are named where nothing is there.
-    Lacking(Vec<String>),
+    Missing(Vec<String>),
 }
 
-pub(super) struct Unsure {
+pub(super) struct Unconfirmed {
     pub(super) path: PathBuf,
     commit: String,
     lacks: Vec<&'static str>,
 }
 
 /// Of these nearly every repository has both: a snapshot without one is likely half full.
-const TELLING: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
+const USUALLY_PRESENT: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
 
 impl Hub {
     /// Looks into the cache. Whether the one GGUF file there is the one that the repository would
     /// give, only the hub knows, where it may be asked.
-    pub(super) fn look(&self, id: &ModelId) -> Cached {
+    pub(super) fn lookup(&self, id: &ModelId) -> Cached {
         let repository = Repository::new(&self.cache, id);
         let Some(commit) = repository.commit(&id.revision) else {
-            return Cached::Lacking(Vec::new());
+            return Cached::Missing(Vec::new());
         };
         let files = repository.files(&commit);
         let path = repository.snapshot(&commit);
         let (texts, weights) = match wanted(id, &files) {
-            Err(_) => return Cached::Lacking(missing(&files)),
+            Err(_) => return Cached::Missing(missing(&files)),
             Ok(Wanted::Gguf(_)) if id.tag.is_none() && self.offline.is_none() => {
-                return Cached::Lacking(Vec::new());
+                return Cached::Missing(Vec::new());
             }
-            Ok(Wanted::Gguf(parts)) => return Cached::Whole(path.join(&parts[0])),
+            Ok(Wanted::Gguf(parts)) => return Cached::Complete(path.join(&parts[0])),
             Ok(Wanted::Folder { texts, weights }) => (texts, weights),
         };
-        let mut lacking = match weights {
-            Weights::One => Vec::new(),
-            Weights::Indexed => hf::index_files(&path.join(hf::INDEX)).unwrap_or_default(),
+        let mut missing = match weights {
+            WeightFiles::One => Vec::new(),
+            WeightFiles::Indexed => hf::index_files(&path.join(hf::INDEX)).unwrap_or_default(),
         };
-        lacking.push("tokenizer.json".to_owned());
-        lacking.retain(|name| files.binary_search(name).is_err());
-        if !lacking.is_empty() {
-            return Cached::Lacking(lacking);
+        missing.push("tokenizer.json".to_owned());
+        missing.retain(|name| files.binary_search(name).is_err());
+        if !missing.is_empty() {
+            return Cached::Missing(missing);
         }
         let unknown = |name: &&str| {
             !texts.iter().any(|text| text == name) && !repository.lacks(&commit, name)
         };
         let lacks: Vec<&str> = hf::SERVED.iter().copied().filter(unknown).collect();
         if lacks.is_empty() {
-            Cached::Whole(path)
+            Cached::Complete(path)
         } else {
-            Cached::Unsure(Unsure { path, commit, lacks })
+            Cached::Unconfirmed(Unconfirmed { path, commit, lacks })
         }
     }
 
@@ -87,12 +87,12 @@ impl Hub {
     pub(super) fn complete(
         &self,
         id: &ModelId,
-        Unsure { path, commit, lacks }: Unsure,
-        watch: &(dyn Fn(Event) + Sync),
-    ) -> Model {
+        Unconfirmed { path, commit, lacks }: Unconfirmed,
+        watch: &(dyn Fn(DownloadEvent) + Sync),
+    ) -> HubModel {
         let obstacle = match self.offline {
             Some(variable) => {
-                let likely = lacks.iter().any(|name| TELLING.contains(name));
+                let likely = lacks.iter().any(|name| USUALLY_PRESENT.contains(name));
                 likely.then(|| format!("{variable} is set"))
             }
             None => {
@@ -107,7 +107,7 @@ impl Hub {
                  model, answers differ"
             )
         });
-        Model { path, note }
+        HubModel { path, note }
     }
 
     /// Fetches those of `names` that a commit has, and notes which it has not.
@@ -116,7 +116,7 @@ impl Hub {
         id: &ModelId,
         commit: &str,
         names: &[&'static str],
-        watch: &(dyn Fn(Event) + Sync),
+        watch: &(dyn Fn(DownloadEvent) + Sync),
     ) -> Result<(), HubError> {
         let pinned = id.clone().at_revision(commit)?;
         let found = Listing::once(&self.client, &pinned)?;
@@ -128,7 +128,7 @@ impl Hub {
         let has = |name: &&str| found.paths.iter().any(|path| path == name);
         let (there, absent): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(has);
         if !there.is_empty() {
-            let locked = repository.lock(|| watch(Event::Waiting))?;
+            let locked = repository.lock(|| watch(DownloadEvent::Waiting))?;
             let there: Vec<String> = there.into_iter().map(str::to_owned).collect();
             let files = found.describe(&there)?;
             let counter = Counter::new(watch, files.iter().map(|file| file.bytes).sum());
@@ -143,8 +143,8 @@ impl Hub {
     pub(super) fn refuse_offline(&self, id: &ModelId) -> Result<(), HubError> {
         let Some(variable) = self.offline else { return Ok(()) };
         let cache = self.cache.display();
-        Err(HubError::Offline(match self.look(id) {
-            Cached::Lacking(files) if !files.is_empty() => {
+        Err(HubError::Offline(match self.lookup(id) {
+            Cached::Missing(files) if !files.is_empty() => {
                 let files = listed(&files);
                 format!("{id}: not whole in {cache}: it lacks {files}, and {variable} is set")
             }
@@ -156,17 +156,17 @@ impl Hub {
 /// Files without which nothing can be served of a snapshot that has only `files`.
 fn missing(files: &[String]) -> Vec<String> {
     let has = |name: &str| files.iter().any(|file| file == name);
-    let parts = files.iter().filter_map(|file| PartName::parse(file));
-    let mut lacking: Vec<String> = parts
+    let parts = files.iter().filter_map(|file| SplitName::parse(file));
+    let mut missing: Vec<String> = parts
         .flat_map(|part| (1..=part.count).map(move |number| part.sibling(number)))
         .filter(|part| !has(part))
         .collect();
-    lacking.sort();
-    lacking.dedup();
-    if lacking.is_empty() && !files.is_empty() {
+    missing.sort();
+    missing.dedup();
+    if missing.is_empty() && !files.is_empty() {
         let weights = !has(hf::WEIGHTS) && !has(hf::INDEX);
         let needed = ["config.json", "tokenizer.json"].into_iter().filter(|name| !has(name));
-        lacking = needed.chain(weights.then_some(hf::WEIGHTS)).map(str::to_owned).collect();
+        missing = needed.chain(weights.then_some(hf::WEIGHTS)).map(str::to_owned).collect();
     }
-    lacking
+    missing
 }

@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
 /// Speaks to one endpoint.
-pub(super) struct Client {
+pub(super) struct HubClient {
     agent: Agent,
     /// Without a slash at its end.
     endpoint: String,
@@ -37,7 +37,7 @@ pub(super) struct Client {
 
 /// What a request is about, for messages and for the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct RequestTarget<'a> {
     pub(super) url: &'a str,
     /// What a person calls it.
     pub(super) name: &'a str,
@@ -65,13 +65,13 @@ impl Origin {
 }
 
 /// Without the token.
-impl fmt::Debug for Client {
+impl fmt::Debug for HubClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
-impl Client {
+impl HubClient {
     pub(super) fn new(settings: &HubSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let origin = endpoint.parse().ok().as_ref().and_then(Origin::of);
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// A small answer as a whole.
-    pub(super) fn text(&self, target: Target<'_>) -> Result<Vec<u8>, Failure> {
+    pub(super) fn text(&self, target: RequestTarget<'_>) -> Result<Vec<u8>, Failure> {
         let answer = self.follow(target, |uri| self.agent.get(uri), |_| true)?;
         let mut body = answer.into_body();
         let limited = body.with_config().limit(TEXT_BYTES_MAX);
@@ -108,7 +108,7 @@ impl Client {
 
     /// Headers that the hub itself gives for a file: redirects within its origin are followed,
     /// that to its storage is not.
-    pub(super) fn head(&self, target: Target<'_>) -> Result<HeaderMap, Failure> {
+    pub(super) fn head(&self, target: RequestTarget<'_>) -> Result<HeaderMap, Failure> {
         let own = |uri: &Uri| Origin::of(uri).as_ref() == Some(&self.origin);
         let answer = self.follow(target, |uri| self.agent.head(uri), own)?;
         Ok(answer.headers().clone())
@@ -117,7 +117,7 @@ impl Client {
     /// The bytes `range` of a file; the answer is one of exactly them, or of the whole file.
     pub(super) fn range(
         &self,
-        target: Target<'_>,
+        target: RequestTarget<'_>,
         range: &Range<u64>,
     ) -> Result<Response<Body>, Failure> {
         let wanted = format!("bytes={}-{}", range.start, range.end - 1);
@@ -128,7 +128,7 @@ impl Client {
     /// Sends a request on along its redirects, as far as `onwards` goes.
     fn follow(
         &self,
-        target: Target<'_>,
+        target: RequestTarget<'_>,
         request: impl Fn(Uri) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
         onwards: impl Fn(&Uri) -> bool,
     ) -> Result<Response<Body>, Failure> {

@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use ureq::Body;
 use ureq::http::{Response, StatusCode, header};
 
-use super::client::{Client, Target};
+use super::client::{HubClient, RequestTarget};
 use super::partial::{PIECE_BYTES, Partial};
 use super::retry::{Failure, Retry, Stop};
-use super::{Event, HubError};
+use super::{DownloadEvent, HubError};
 
 /// Connections at once: one alone seldom fills a line, and the hub allows this many.
 const CONNECTIONS: usize = 8;
@@ -22,7 +22,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Files that are fetched together.
 pub(super) struct Download<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a HubClient,
     /// Of all files, by a path in the repository.
     pub(super) url: &'a (dyn Fn(&str) -> String + Sync),
     pub(super) counter: &'a Counter<'a>,
@@ -30,26 +30,26 @@ pub(super) struct Download<'a> {
 
 /// Bytes that are there, told to whoever watches.
 pub(super) struct Counter<'a> {
-    pub(super) watch: &'a (dyn Fn(Event) + Sync),
+    pub(super) watch: &'a (dyn Fn(DownloadEvent) + Sync),
     pub(super) bytes_total: u64,
     pub(super) bytes_done: AtomicU64,
 }
 
 impl<'a> Counter<'a> {
     /// Nothing is there yet.
-    pub(super) fn new(watch: &'a (dyn Fn(Event) + Sync), bytes_total: u64) -> Self {
+    pub(super) fn new(watch: &'a (dyn Fn(DownloadEvent) + Sync), bytes_total: u64) -> Self {
         Self { watch, bytes_total, bytes_done: AtomicU64::new(0) }
     }
 
     /// Bytes that were there before.
     pub(super) fn found(&self, bytes: u64) {
         let (bytes_done, bytes_total) = (self.count(bytes), self.bytes_total);
-        (self.watch)(Event::Found { bytes_done, bytes_total });
+        (self.watch)(DownloadEvent::Found { bytes_done, bytes_total });
     }
 
     fn fetched(&self, bytes: u64) {
         let (bytes_done, bytes_total) = (self.count(bytes), self.bytes_total);
-        (self.watch)(Event::Progress { bytes_done, bytes_total });
+        (self.watch)(DownloadEvent::Progress { bytes_done, bytes_total });
     }
 
     fn count(&self, bytes: u64) -> u64 {
@@ -58,7 +58,7 @@ impl<'a> Counter<'a> {
 }
 
 /// A file and how many of its pieces are not there yet.
-struct Open<'a> {
+struct OpenDownload<'a> {
     partial: Partial<'a>,
     left: AtomicUsize,
 }
@@ -80,7 +80,7 @@ impl Download<'_> {
                 pieces.push((files.len(), piece));
             }
             let left = AtomicUsize::new(usize::try_from(count).unwrap_or(usize::MAX));
-            files.push(Open { partial, left });
+            files.push(OpenDownload { partial, left });
         }
         self.counter.found(found);
         let fetch = |(file, piece): (usize, u64), stop: &Stop| {
@@ -92,7 +92,7 @@ impl Download<'_> {
                 Ok(())
             }
         };
-        at_once(&pieces, fetch)
+        for_each_concurrently(&pieces, fetch)
     }
 
     /// Fetches what is missing of a piece, however often the connection breaks.
@@ -102,7 +102,7 @@ impl Download<'_> {
         let mut missing = partial.missing(piece)?;
         while !missing.is_empty() && !stop.is_set() {
             let before = missing.start;
-            let outcome = self.stretch(partial, piece, &mut missing, stop);
+            let outcome = self.fetch_range(partial, piece, &mut missing, stop);
             if missing.start > before {
                 retry.progressed();
             }
@@ -117,7 +117,7 @@ impl Download<'_> {
     }
 
     /// One request: writes what comes and moves the start of `missing` along.
-    fn stretch(
+    fn fetch_range(
         &self,
         partial: &Partial<'_>,
         piece: u64,
@@ -126,7 +126,7 @@ impl Download<'_> {
     ) -> Result<(), Failure> {
         let remote = partial.remote();
         let url = (self.url)(&remote.name);
-        let target = Target { url: &url, name: &remote.name };
+        let target = RequestTarget { url: &url, name: &remote.name };
         let answer = self.client.range(target, missing)?;
         check_range(&answer, missing, remote.bytes)
             .map_err(|cause| HubError::Answer(format!("{}: {cause}", remote.name)))?;
@@ -198,12 +198,12 @@ fn is_range(said: &str, wanted: &Range<u64>, file_bytes: u64) -> bool {
 }
 
 /// Does something for each of `items` on a few threads; the first failure stops all.
-pub(super) fn at_once<T: Copy + Sync, F>(items: &[T], work: F) -> Result<(), HubError>
+pub(super) fn for_each_concurrently<T: Copy + Sync, F>(items: &[T], work: F) -> Result<(), HubError>
 where
     F: Fn(T, &Stop) -> Result<(), HubError> + Sync,
 {
     let (next, stop, failed) = (AtomicUsize::new(0), Stop::default(), Mutex::new(None));
-    let labour = || {
+    let take_items = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
             if stop.is_set() {
                 return;
@@ -216,7 +216,7 @@ where
         }
     };
     std::thread::scope(|scope| {
-        (0..CONNECTIONS.min(items.len())).for_each(|_| drop(scope.spawn(labour)));
+        (0..CONNECTIONS.min(items.len())).for_each(|_| drop(scope.spawn(take_items)));
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.map_or(Ok(()), Err)

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
-use super::client::{Client, Target};
-use super::download::at_once;
+use super::client::{HubClient, RequestTarget};
+use super::download::for_each_concurrently;
 use super::id::{is_commit, is_plain_path};
 use super::partial::{RemoteFile, is_etag};
 use super::retry::{Retry, Stop};
@@ -21,7 +21,7 @@ const FILE_BYTES_MAX: u64 = 1 << 50;
 
 /// The part of the API's answer that is read.
 #[derive(Deserialize)]
-struct ModelInfo {
+struct ModelAnswer {
     sha: String,
     #[serde(default)]
     siblings: Vec<Sibling>,
@@ -35,7 +35,7 @@ struct Sibling {
 /// A model on the hub, at the commit that its revision stands for.
 #[derive(Debug)]
 pub(super) struct Listing<'a> {
-    client: &'a Client,
+    client: &'a HubClient,
     pub(super) id: &'a ModelId,
     pub(super) commit: String,
     pub(super) paths: Vec<String>,
@@ -43,26 +43,26 @@ pub(super) struct Listing<'a> {
 
 impl<'a> Listing<'a> {
     /// Asks for what the hub has under this id.
-    pub(super) fn of(client: &'a Client, id: &'a ModelId) -> Result<Self, HubError> {
+    pub(super) fn of(client: &'a HubClient, id: &'a ModelId) -> Result<Self, HubError> {
         Self::ask(client, id, &Stop::default())
     }
 
     /// The same, but what fails once is not tried again.
-    pub(super) fn once(client: &'a Client, id: &'a ModelId) -> Result<Self, HubError> {
+    pub(super) fn once(client: &'a HubClient, id: &'a ModelId) -> Result<Self, HubError> {
         let stop = Stop::default();
         stop.set();
         Self::ask(client, id, &stop)
     }
 
-    fn ask(client: &'a Client, id: &'a ModelId, stop: &Stop) -> Result<Self, HubError> {
+    fn ask(client: &'a HubClient, id: &'a ModelId, stop: &Stop) -> Result<Self, HubError> {
         let (endpoint, repository) = (client.endpoint(), id.repository());
         let revision = percent(&id.revision, false);
         let url = format!("{endpoint}/api/models/{repository}/revision/{revision}");
         let name = id.to_string();
-        let target = Target { url: &url, name: &name };
+        let target = RequestTarget { url: &url, name: &name };
         let text = Retry::until(stop, &name, || client.text(target))?;
         let refuse = |cause: String| HubError::Answer(format!("{id}: the hub's listing: {cause}"));
-        let info: ModelInfo =
+        let info: ModelAnswer =
             serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
         if !is_commit(&info.sha) {
             return Err(refuse(format!("{:?} is no commit", info.sha)));
@@ -79,10 +79,10 @@ impl<'a> Listing<'a> {
     pub(super) fn describe(&self, names: &[String]) -> Result<Vec<RemoteFile>, HubError> {
         let described = Mutex::new(BTreeMap::new());
         let items: Vec<usize> = (0..names.len()).collect();
-        at_once(&items, |index, stop| {
+        for_each_concurrently(&items, |index, stop| {
             let name = &names[index];
             let (url, label) = (self.url(name), format!("{}: {name}", self.id));
-            let target = Target { url: &url, name: &label };
+            let target = RequestTarget { url: &url, name: &label };
             let headers = Retry::until(stop, &label, || self.client.head(target))?;
             let file = remote_file(name, &headers)
                 .map_err(|cause| HubError::Answer(format!("{label}: {cause}")))?;

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use cached::Model;
+pub use cached::HubModel;
 pub use error::HubError;
 pub use id::ModelId;
 pub use ureq::Proxy;
@@ -39,11 +39,11 @@ pub use ureq::Proxy;
 use crate::hf;
 use cache::{Locked, Repository};
 use cached::Cached;
-use client::Client;
+use client::HubClient;
 use download::{Counter, Download};
 use listing::Listing;
 use partial::{Partial, RemoteFile, is_whole};
-use select::{Wanted, Weights, wanted};
+use select::{Wanted, WeightFiles, wanted};
 
 /// Most files of one model.
 const FILES_MAX: usize = 10_000;
@@ -77,7 +77,7 @@ impl fmt::Debug for HubSettings {
 
 /// What whoever watches a download is told, by any of its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum DownloadEvent {
     /// Another process is downloading the same model; its end is awaited.
     Waiting,
     /// Some of it was there already, and counts as done.
@@ -99,7 +99,7 @@ pub enum Event {
 /// The hub and the cache before it.
 #[derive(Debug)]
 pub struct Hub {
-    client: Client,
+    client: HubClient,
     cache: PathBuf,
     offline: Option<&'static str>,
 }
@@ -110,7 +110,7 @@ impl Hub {
     /// # Errors
     /// [`HubError::Unfit`] for an endpoint or certificates that cannot be.
     pub fn new(settings: &HubSettings) -> Result<Self, HubError> {
-        let client = Client::new(settings)?;
+        let client = HubClient::new(settings)?;
         Ok(Self { client, cache: settings.cache.clone(), offline: settings.offline })
     }
 
@@ -118,21 +118,25 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Self::pull`]; [`HubError::Offline`] when the cache lacks it and nothing may be asked.
-    pub fn model(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<Model, HubError> {
-        match self.look(id) {
-            Cached::Whole(path) => Ok(Model { path, note: None }),
-            Cached::Unsure(unsure) => Ok(self.complete(id, unsure, watch)),
-            Cached::Lacking(_) => Ok(Model { path: self.pull(id, watch)?, note: None }),
+    pub fn model(
+        &self,
+        id: &ModelId,
+        watch: &(dyn Fn(DownloadEvent) + Sync),
+    ) -> Result<HubModel, HubError> {
+        match self.lookup(id) {
+            Cached::Complete(path) => Ok(HubModel { path, note: None }),
+            Cached::Unconfirmed(unconfirmed) => Ok(self.complete(id, unconfirmed, watch)),
+            Cached::Missing(_) => Ok(HubModel { path: self.pull(id, watch)?, note: None }),
         }
     }
 
     /// The model's folder or GGUF file, if the cache has enough of it to serve.
     #[must_use]
     pub fn cached(&self, id: &ModelId) -> Option<PathBuf> {
-        match self.look(id) {
-            Cached::Whole(path) => Some(path),
-            Cached::Unsure(unsure) => Some(unsure.path),
-            Cached::Lacking(_) => None,
+        match self.lookup(id) {
+            Cached::Complete(path) => Some(path),
+            Cached::Unconfirmed(unconfirmed) => Some(unconfirmed.path),
+            Cached::Missing(_) => None,
         }
     }
 
@@ -141,7 +145,11 @@ impl Hub {
     ///
     /// # Errors
     /// Every kind; see [`HubError`].
-    pub fn pull(&self, id: &ModelId, watch: &(dyn Fn(Event) + Sync)) -> Result<PathBuf, HubError> {
+    pub fn pull(
+        &self,
+        id: &ModelId,
+        watch: &(dyn Fn(DownloadEvent) + Sync),
+    ) -> Result<PathBuf, HubError> {
         if self.offline.is_some()
             && let Some(path) = self.cached(id)
         {
@@ -150,7 +158,7 @@ impl Hub {
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
         let repository = Repository::new(&self.cache, id);
-        let locked = repository.lock(|| watch(Event::Waiting))?;
+        let locked = repository.lock(|| watch(DownloadEvent::Waiting))?;
         let (texts, weights) = self.files(&found, &locked)?;
         let bytes = |files: &[RemoteFile]| files.iter().map(|file| file.bytes).sum::<u64>();
         let counter = Counter::new(watch, bytes(&texts) + bytes(&weights));
@@ -177,11 +185,11 @@ impl Hub {
     ) -> Result<(Vec<RemoteFile>, Vec<RemoteFile>), HubError> {
         match wanted(found.id, &found.paths)? {
             Wanted::Gguf(parts) => Ok((Vec::new(), found.describe(&parts)?)),
-            Wanted::Folder { texts, weights: Weights::One } => {
+            Wanted::Folder { texts, weights: WeightFiles::One } => {
                 let weights = found.describe(&[hf::WEIGHTS.to_owned()])?;
                 Ok((found.describe(&texts)?, weights))
             }
-            Wanted::Folder { texts, weights: Weights::Indexed } => {
+            Wanted::Folder { texts, weights: WeightFiles::Indexed } => {
                 let texts = found.describe(&texts)?;
                 let index = texts.iter().filter(|file| file.name == hf::INDEX);
                 let index: Vec<RemoteFile> = index.cloned().collect();

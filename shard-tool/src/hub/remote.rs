@@ -6,19 +6,19 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::client::{Client, Target};
-use super::download::{at_once, check_range};
+use super::client::{HubClient, RequestTarget};
+use super::download::{check_range, for_each_concurrently};
 use super::listing::Listing;
 use super::partial::RemoteFile;
 use super::retry::{Failure, Retry, Stop};
-use super::select::{Wanted, Weights, wanted};
+use super::select::{Wanted, WeightFiles, wanted};
 use super::{Hub, HubError, ModelId};
-use crate::catalog::Catalog;
 use crate::families::Described;
-use crate::gguf::TensorInfo;
-use crate::hf::safetensors::{self, Input};
-use crate::hf::{self, Config};
-use crate::pieces::ReadAt;
+use crate::gguf::StoredTensor;
+use crate::hf::safetensors::{self, HeaderFile};
+use crate::hf::{self, ConfigJson};
+use crate::ranged_read::ReadAt;
+use crate::weight_map::WeightMap;
 use crate::{Description, Gguf, families};
 
 /// Fetched of every file at once: most headers of safetensors are shorter.
@@ -28,7 +28,7 @@ impl Hub {
     /// What a model on the hub is made of, from settings and headers alone.
     ///
     /// # Errors
-    /// As [`Self::pull`]; [`HubError::Model`] for what cannot be served.
+    /// As [`Self::pull`]; [`HubError::HubModel`] for what cannot be served.
     pub fn describe(&self, id: &ModelId) -> Result<Description, HubError> {
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
@@ -43,50 +43,50 @@ impl Hub {
 
 /// A model at a commit, and how to read of it.
 struct Remote<'a> {
-    client: &'a Client,
+    client: &'a HubClient,
     found: &'a Listing<'a>,
 }
 
 impl Remote<'_> {
-    fn folder(&self, weights: Weights) -> Result<Described, HubError> {
+    fn folder(&self, weights: WeightFiles) -> Result<Described, HubError> {
         let path = self.path("config.json");
-        let config = Config::parse(&path, &self.text("config.json")?)?;
+        let config = ConfigJson::parse(&path, &self.text("config.json")?)?;
         let family = families::of_class(&config)?;
         let files = match weights {
-            Weights::One => vec![hf::WEIGHTS.to_owned()],
-            Weights::Indexed => hf::named_files(&self.path(hf::INDEX), &self.text(hf::INDEX)?)?,
+            WeightFiles::One => vec![hf::WEIGHTS.to_owned()],
+            WeightFiles::Indexed => hf::named_files(&self.path(hf::INDEX), &self.text(hf::INDEX)?)?,
         };
         let headers = self.headers(&files, |input| Ok(safetensors::header(&input)?.tensors))?;
-        let mut catalog = Catalog::default();
-        headers.into_iter().flatten().for_each(|info| catalog.describe(info));
-        Ok(families::of_config(family, &config, &catalog)?)
+        let mut weight_map = WeightMap::default();
+        headers.into_iter().flatten().for_each(|info| weight_map.describe(info));
+        Ok(families::of_config(family, &config, &weight_map)?)
     }
 
     fn gguf(&self, parts: &[String]) -> Result<Described, HubError> {
-        let read = |input: Input<'_>| Gguf::read_from(input.reader, input.path, input.bytes);
+        let read = |input: HeaderFile<'_>| Gguf::read_from(input.reader, input.path, input.bytes);
         let headers = self.headers(parts, read)?;
-        let mut catalog = Catalog::default();
+        let mut weight_map = WeightMap::default();
         let tensors = headers.iter().flat_map(Gguf::tensors);
-        tensors.for_each(|info: &TensorInfo| catalog.describe(info.clone()));
-        Ok(families::of_gguf(&headers[0], &catalog, &self.path(&parts[0]))?)
+        tensors.for_each(|info: &StoredTensor| weight_map.describe(info.clone()));
+        Ok(families::of_gguf(&headers[0], &weight_map, &self.path(&parts[0]))?)
     }
 
     /// What `read` makes of the beginning of each file, in their order.
     fn headers<T: Send>(
         &self,
         names: &[String],
-        read: impl Fn(Input<'_>) -> Result<T, crate::Error> + Sync,
+        read: impl Fn(HeaderFile<'_>) -> Result<T, crate::Error> + Sync,
     ) -> Result<Vec<T>, HubError> {
         let files = self.found.describe(names)?;
         let headers = Mutex::new(Vec::new());
         let items: Vec<usize> = (0..files.len()).collect();
-        at_once(&items, |index, stop| {
+        for_each_concurrently(&items, |index, stop| {
             let RemoteFile { name, bytes, .. } = &files[index];
             let (url, start) = (self.found.url(name), OnceLock::new());
             let reader =
-                Reader { client: self.client, url: &url, name, bytes: *bytes, stop, start };
+                RemoteReader { client: self.client, url: &url, name, bytes: *bytes, stop, start };
             let path = self.path(name);
-            let header = read(Input { path: &path, reader: &reader, bytes: *bytes })?;
+            let header = read(HeaderFile { path: &path, reader: &reader, bytes: *bytes })?;
             headers.lock().unwrap_or_else(PoisonError::into_inner).push((index, header));
             Ok(())
         })?;
@@ -98,7 +98,7 @@ impl Remote<'_> {
     /// A small file as a whole.
     fn text(&self, name: &str) -> Result<Vec<u8>, HubError> {
         let url = self.found.url(name);
-        let target = Target { url: &url, name };
+        let target = RequestTarget { url: &url, name };
         Retry::until(&Stop::default(), name, || self.client.text(target))
     }
 
@@ -109,8 +109,8 @@ impl Remote<'_> {
 }
 
 /// A file on the hub, read by places.
-struct Reader<'a> {
-    client: &'a Client,
+struct RemoteReader<'a> {
+    client: &'a HubClient,
     url: &'a str,
     name: &'a str,
     bytes: u64,
@@ -119,7 +119,7 @@ struct Reader<'a> {
     start: OnceLock<Vec<u8>>,
 }
 
-impl ReadAt for Reader<'_> {
+impl ReadAt for RemoteReader<'_> {
     fn fill(&self, out: &mut [u8], at: u64) -> io::Result<()> {
         let end = at.saturating_add(out.len() as u64);
         let start_bytes = START_BYTES.min(self.bytes);
@@ -139,13 +139,13 @@ impl ReadAt for Reader<'_> {
     }
 }
 
-impl Reader<'_> {
+impl RemoteReader<'_> {
     fn fetch(&self, out: &mut [u8], at: u64) -> io::Result<()> {
         if out.is_empty() {
             return Ok(());
         }
         let range = at..at.saturating_add(out.len() as u64);
-        let target = Target { url: self.url, name: self.name };
+        let target = RequestTarget { url: self.url, name: self.name };
         let once = || {
             let answer = self.client.range(target, &range)?;
             check_range(&answer, &range, self.bytes)

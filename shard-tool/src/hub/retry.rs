@@ -12,7 +12,7 @@ const WAIT_FIRST: Duration = Duration::from_millis(250);
 /// Longest wait, whatever the server asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often a waiting thread looks whether it is still wanted.
-const GLANCE: Duration = Duration::from_millis(50);
+const STOP_CHECK: Duration = Duration::from_millis(50);
 
 /// How a request failed.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Stop {
     fn wait(&self, wait: Duration) {
         let until = Instant::now() + wait;
         while !self.is_set() && Instant::now() < until {
-            std::thread::sleep(GLANCE.min(until.saturating_duration_since(Instant::now())));
+            std::thread::sleep(STOP_CHECK.min(until.saturating_duration_since(Instant::now())));
         }
     }
 }

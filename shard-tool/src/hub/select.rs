@@ -5,7 +5,7 @@
 
 use super::{HubError, ModelId};
 use crate::error::listed;
-use crate::gguf::PartName;
+use crate::gguf::SplitName;
 use crate::hf;
 
 /// What to fetch.
@@ -15,7 +15,7 @@ pub(super) enum Wanted {
     Folder {
         /// Small files, the index among them.
         texts: Vec<String>,
-        weights: Weights,
+        weights: WeightFiles,
     },
     /// The parts of a GGUF model, in order.
     Gguf(Vec<String>),
@@ -23,7 +23,7 @@ pub(super) enum Wanted {
 
 /// Weights of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weights {
+pub(super) enum WeightFiles {
     /// [`hf::WEIGHTS`].
     One,
     /// Those that [`hf::INDEX`] names.
@@ -39,12 +39,12 @@ pub(super) fn wanted(id: &ModelId, paths: &[String]) -> Result<Wanted, HubError>
     }
     let weights = match (has(hf::WEIGHTS), has(hf::INDEX)) {
         _ if !has("config.json") => None,
-        (true, _) => Some(Weights::One),
-        (false, true) => Some(Weights::Indexed),
+        (true, _) => Some(WeightFiles::One),
+        (false, true) => Some(WeightFiles::Indexed),
         (false, false) => None,
     };
     if let Some(weights) = weights {
-        let index = (weights == Weights::Indexed).then_some(hf::INDEX);
+        let index = (weights == WeightFiles::Indexed).then_some(hf::INDEX);
         let texts = hf::TEXTS.iter().copied().chain(index).filter(|name| has(name));
         return Ok(Wanted::Folder { texts: texts.map(str::to_owned).collect(), weights });
     }
@@ -90,10 +90,10 @@ fn firsts(models: &[Vec<String>]) -> Vec<&str> {
     models.iter().filter_map(|model| model.first()).map(String::as_str).collect()
 }
 
-/// `Model-Q4_K_M.gguf` is quantised as `q4_k_m`.
+/// `HubModel-Q4_K_M.gguf` is quantised as `q4_k_m`.
 fn is_quantised_as(path: &str, tag: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
-    let stem = PartName::parse(file).map_or_else(|| file.trim_end_matches(GGUF), |part| part.stem);
+    let stem = SplitName::parse(file).map_or_else(|| file.trim_end_matches(GGUF), |part| part.stem);
     let (stem, tag) = (stem.to_ascii_lowercase(), tag.to_ascii_lowercase());
     stem.strip_suffix(&tag).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']))
 }
@@ -105,7 +105,7 @@ const GGUF: &str = ".gguf";
 fn gguf_models(paths: &[String]) -> Vec<Vec<String>> {
     let models = paths.iter().filter(|path| path.ends_with(GGUF) && !path.contains("mmproj"));
     let whole = |path: &String| -> Option<Vec<String>> {
-        let Some(part) = PartName::parse(path) else { return Some(vec![path.clone()]) };
+        let Some(part) = SplitName::parse(path) else { return Some(vec![path.clone()]) };
         if part.number != 1 {
             return None;
         }
@@ -157,10 +157,11 @@ mod tests {
             "model.safetensors.index.json",
         ];
         let texts = texts.map(str::to_owned).to_vec();
-        let folder = Wanted::Folder { texts, weights: Weights::Indexed };
+        let folder = Wanted::Folder { texts, weights: WeightFiles::Indexed };
         assert_eq!(choose("a/b", &paths).unwrap(), folder);
         let one = ["config.json", "model.safetensors", "model.safetensors.index.json"];
-        let folder = Wanted::Folder { texts: vec!["config.json".into()], weights: Weights::One };
+        let folder =
+            Wanted::Folder { texts: vec!["config.json".into()], weights: WeightFiles::One };
         assert_eq!(choose("a/b", &one).unwrap(), folder);
     }
 

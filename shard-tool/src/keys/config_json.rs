@@ -4,12 +4,12 @@
 //! families), and what versions 3 and 4, trainers and converters wrote besides. What the families
 //! read stands with them.
 
-use super::{At, Reason};
+use super::{NoEffectAt, Reason};
 
 pub(crate) const TABLE: &[Reason] = &[
     Reason {
         why: "says where the files come from",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             _commit_hash _name_or_path base_model_name_or_path name_or_path tokenizer_class
             transformers.js_config transformers_version unsloth_fixed unsloth_version
@@ -17,12 +17,12 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "code that comes with a model is not run",
-        at: At::AnyTold,
+        at: NoEffectAt::AnyTold,
         keys: "auto_map custom_pipelines",
     },
     Reason {
         why: "how transformers stores and computes, not what",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             _attn_implementation _attn_implementation_autoset _attn_implementation_internal
             _experts_implementation _experts_implementation_internal _flash_attn_2_enabled
@@ -35,7 +35,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "which tensors transformers returns",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             output_attentions output_hidden_states output_past output_router_logits return_dict
             tie_last_hidden_states
@@ -43,7 +43,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "of training alone",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             activation_dropout attention_dropout attention_probs_dropout_prob attn_dropout
             attn_pdrop classifier_dropout dropout embd_dropout embd_pdrop embedding_dropout
@@ -55,7 +55,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "generation settings that transformers 4 wrote here and transformers 5 drops",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             assistant_confidence_threshold assistant_lookbehind bad_words_ids
             begin_suppress_tokens diversity_penalty do_sample early_stopping
@@ -70,7 +70,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "of tasks other than text generation",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             classifier_activation classifier_bias classifier_pooling finetuning_task id2label
             is_decoder label2id num_labels problem_type summary_activation summary_first_dropout
@@ -80,7 +80,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "token ids, which the text side reads",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             bos_token_id cls_token_id decoder_start_token_id eos_token_id eod_token_id im_end_id
             im_start_id mask_token_id pad_token_id sep_token_id unk_token_id
@@ -88,7 +88,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "a length that trainers used",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "
             context_length max_seq_len max_seq_length max_sequence_length model_max_length n_ctx
             seq_length tokenizer_model_max_length training_sequence_length
@@ -96,22 +96,22 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "of norms with a mean, which these models do not have",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "layer_norm_eps layer_norm_epsilon",
     },
     Reason {
         why: "where windows begin, of families that have them",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "max_window_layers",
     },
     Reason {
         why: "transformers has full attention here; so had the model up to a chunk's length",
-        at: At::AnyTold,
+        at: NoEffectAt::AnyTold,
         keys: "dual_chunk_attention_config",
     },
     Reason {
         why: "the model lacks what it would switch on",
-        at: At::Off,
+        at: NoEffectAt::Off,
         keys: "
             add_cross_attention alibi apply_residual_connection_post_layernorm attention_bias
             attn_bias attn_logit_softcapping attn_output_gate attn_soft_cap bias clip_qkv
@@ -128,7 +128,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "a factor of one, or what these models always have",
-        at: At::One,
+        at: NoEffectAt::One,
         keys: "
             embedding_multiplier is_llama_config lm_head_multiplier logit_scale logits_scaling
             no_bias partial_rotary_factor residual_multiplier rope_ratio rotary_pct
@@ -137,24 +137,24 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "another name of the gated SiLU that these models have",
-        at: At::Words(&["silu", "swiglu", "swish"]),
+        at: NoEffectAt::Words(&["silu", "swiglu", "swish"]),
         keys: "
             activation activation_function hidden_activation mlp_hidden_act
         ",
     },
     Reason {
         why: "another name of the norm that these models have",
-        at: At::Words(&["rms", "rms_norm", "rmsnorm", "RMSNorm"]),
+        at: NoEffectAt::Words(&["rms", "rms_norm", "rmsnorm", "RMSNorm"]),
         keys: "norm_type normalization layernorm_type",
     },
     Reason {
         why: "another name of the positions that these models have",
-        at: At::Words(&["rope", "rotary", "absolute"]),
+        at: NoEffectAt::Words(&["rope", "rotary", "absolute"]),
         keys: "pos_emb position_embedding_type position_encoding",
     },
     Reason {
         why: "full attention everywhere is what the other settings say",
-        at: At::AllAre("full_attention"),
+        at: NoEffectAt::AllAre("full_attention"),
         keys: "layer_types",
     },
 ];
@@ -163,7 +163,7 @@ pub(crate) const TABLE: &[Reason] = &[
 pub(crate) const ROPE_TABLE: &[Reason] = &[
     Reason {
         why: "scaling of this kind does not read it",
-        at: At::AnyTold,
+        at: NoEffectAt::AnyTold,
         keys: "
             attention_factor beta_fast beta_slow factor high_freq_factor long_factor
             low_freq_factor mscale mscale_all_dim original_max_position_embeddings short_factor
@@ -172,10 +172,14 @@ pub(crate) const ROPE_TABLE: &[Reason] = &[
     },
     Reason {
         why: "of positions in images; text has one position a token",
-        at: At::AnyTold,
+        at: NoEffectAt::AnyTold,
         keys: "mrope_section",
     },
-    Reason { why: "says that the model was trained with it", at: At::Any, keys: "finetuned" },
-    Reason { why: "whole heads rotate", at: At::One, keys: "partial_rotary_factor" },
-    Reason { why: "queries are not scaled", at: At::Off, keys: "llama_4_scaling_beta" },
+    Reason {
+        why: "says that the model was trained with it",
+        at: NoEffectAt::Any,
+        keys: "finetuned",
+    },
+    Reason { why: "whole heads rotate", at: NoEffectAt::One, keys: "partial_rotary_factor" },
+    Reason { why: "queries are not scaled", at: NoEffectAt::Off, keys: "llama_4_scaling_beta" },
 ];

@@ -3,7 +3,7 @@
 //! After the keys that llama.cpp reads (`src/llama-arch.cpp`) and what its converters write. Names
 //! are those behind the architecture's, as `attention.scale` of `llama.attention.scale`.
 
-use super::{At, Reason};
+use super::{NoEffectAt, Reason};
 
 /// Namespaces that are no architecture's: descriptions, tokenizer, and notes of quantisers. What of
 /// them matters is read elsewhere.
@@ -18,22 +18,22 @@ pub(crate) fn is_foreign(key: &str) -> bool {
 pub(crate) const TABLE: &[Reason] = &[
     Reason {
         why: "a note of the converter",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "rope.scaling.finetuned tensor_data_layout",
     },
     Reason {
         why: "of norms with a mean, which these models do not have",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "attention.layer_norm_epsilon",
     },
     Reason {
         why: "token ids, which the text side reads",
-        at: At::Any,
+        at: NoEffectAt::Any,
         keys: "decoder_start_token_id",
     },
     Reason {
         why: "the model lacks what it would switch on",
-        at: At::Off,
+        at: NoEffectAt::Off,
         keys: "
             attention.clamp_kqv attention.max_alibi_bias attention.scale
             attention.shared_kv_layers attention.sliding_window attn_logit_softcapping
@@ -45,7 +45,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
     Reason {
         why: "a factor of one, or what these models always have",
-        at: At::One,
+        at: NoEffectAt::One,
         keys: "
             attention.causal embedding_scale logit_scale residual_scale rope.scale_linear
             rope.scaling.attn_factor rope.scaling.yarn_attn_factor rope.scaling.yarn_ext_factor

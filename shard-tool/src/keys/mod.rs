@@ -18,13 +18,13 @@ pub(crate) use config_json::{ROPE_TABLE as CONFIG_JSON_ROPE, TABLE as CONFIG_JSO
 pub(crate) use gguf::{TABLE as GGUF, is_foreign};
 
 use crate::error::listed;
-use crate::gguf::Value as GgufValue;
+use crate::gguf::MetadataValue as GgufValue;
 
 /// Keys that change nothing for the same reason.
 pub(crate) struct Reason {
     /// A clause for messages: "KEY = VALUE (WHY)".
     why: &'static str,
-    at: At,
+    at: NoEffectAt,
     /// Separated by white space.
     keys: &'static str,
 }
@@ -37,7 +37,7 @@ impl Reason {
 
 /// At which values a key changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum NoEffectAt {
     /// At every value.
     Any,
     /// At every value, but somebody may expect an effect: it is told of.
@@ -91,7 +91,7 @@ impl<'a> From<&'a GgufValue> for Setting<'a> {
     }
 }
 
-impl At {
+impl NoEffectAt {
     fn holds(self, setting: Setting<'_>) -> bool {
         match (self, setting) {
             (Self::Any | Self::AnyTold, _) => true,
@@ -126,7 +126,7 @@ fn judge(table: &[Reason], key: &str, setting: Setting<'_>) -> Verdict {
         return if words::look_risky(key) { Verdict::Refused } else { Verdict::Told(None) };
     }
     match known.find(|reason| reason.at.holds(setting)) {
-        Some(Reason { at: At::AnyTold, why, .. }) => Verdict::Told(Some(why)),
+        Some(Reason { at: NoEffectAt::AnyTold, why, .. }) => Verdict::Told(Some(why)),
         Some(_) => Verdict::Silent,
         None => Verdict::Refused,
     }
@@ -179,7 +179,8 @@ mod tests {
                     let same = |other: &&Reason| other.is_for(key) && other.at == reason.at;
                     assert_eq!(table.iter().filter(same).count(), 1, "{key}");
                     let always = table.iter().filter(|other| {
-                        other.is_for(key) && matches!(other.at, At::Any | At::AnyTold)
+                        other.is_for(key)
+                            && matches!(other.at, NoEffectAt::Any | NoEffectAt::AnyTold)
                     });
                     let rows = table.iter().filter(|other| other.is_for(key)).count();
                     assert!(rows == 1 || always.count() == 0, "{key} is fine at any value");

@@ -18,12 +18,13 @@ use super::{settings, spec_value};
 use crate::slice::{local_tensor, whole_tensor};
 use crate::spec::TensorSpec;
 use crate::{
-    Error, ErrorKind, LocalPart, LocalTensor, PartBytes, RankLayout, Source, layouts, read_ahead,
+    Checkpoint, Error, ErrorKind, LocalPart, LocalTensor, PartBytes, RankLayout, layouts,
+    read_ahead,
 };
 
 /// A checkpoint, and how it is to be cut.
-pub(super) struct Job<'a> {
-    pub(super) source: &'a Source,
+pub(super) struct CutJob<'a> {
+    pub(super) source: &'a Checkpoint,
     pub(super) layouts: Vec<RankLayout>,
     /// What every rank's file holds.
     pub(super) tables: Vec<RankTable>,
@@ -46,8 +47,8 @@ impl Slice {
     }
 }
 
-impl<'a> Job<'a> {
-    pub(super) fn new(source: &'a Source, world: u32) -> Result<Self, Error> {
+impl<'a> CutJob<'a> {
+    pub(super) fn new(source: &'a Checkpoint, world: u32) -> Result<Self, Error> {
         if source.shards_world().is_some() {
             let error = Error::new(ErrorKind::Unsupported, "it is made of shards already");
             let way_out = "give the checkpoint that they were cut from";
@@ -136,10 +137,10 @@ fn slice_digest(slice: &Slice, of_whole: u64) -> u64 {
 }
 
 /// What was cut, and what became of each tensor of it.
-fn source_record(source: &Source, covered: Vec<(String, Covered)>) -> SourceRecord {
-    let catalog = source.catalog();
+fn source_record(source: &Checkpoint, covered: Vec<(String, Covered)>) -> SourceRecord {
+    let weight_map = source.weight_map();
     let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let files = catalog.files().map(|(file, header_digest)| SourceFile {
+    let files = weight_map.files().map(|(file, header_digest)| SourceFile {
         name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         bytes: file.bytes,
         header_xxh3: Digest(header_digest),
@@ -147,7 +148,7 @@ fn source_record(source: &Source, covered: Vec<(String, Covered)>) -> SourceReco
     let kept = || if source.gguf().is_some() { Covered::BySettings } else { Covered::Unused };
     let unused = settings::unused(source).into_iter().map(|name| (name.to_owned(), kept()));
     let tensors = covered.into_iter().chain(unused).filter_map(|(name, covered)| {
-        let info = catalog.tensor(&name)?;
+        let info = weight_map.tensor(&name)?;
         let (dtype, shape) = (info.dtype.name().to_owned(), info.shape.clone());
         Some(SourceTensor { name, dtype, shape, bytes: info.bytes, covered })
     });

@@ -35,7 +35,7 @@ pub(super) struct Manifest {
 pub(super) struct SourceRecord {
     /// Name of its file or folder.
     pub(super) name: String,
-    /// [`crate::Source::digest`] of it.
+    /// [`crate::Checkpoint::digest`] of it.
     pub(super) digest: Digest,
     pub(super) files: Vec<SourceFile>,
     /// By name.
@@ -204,13 +204,14 @@ impl Manifest {
     /// Reads the manifest of a folder, and its text.
     pub(super) fn read(folder: &Path) -> Result<(Self, Vec<u8>), Error> {
         #[derive(Deserialize)]
-        struct Head {
+        struct ManifestVersion {
             format: String,
             layout_version: u32,
         }
         let path = folder.join(MANIFEST);
         let text = bounded(&path, MANIFEST_BYTES_MAX)?;
-        let head: Head = serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
+        let head: ManifestVersion =
+            serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
         if head.format != FORMAT {
             let cause = format!("its format is {:?}, not {FORMAT:?}", head.format);
             return Err(Error::new(ErrorKind::Unsupported, cause).file(&path));

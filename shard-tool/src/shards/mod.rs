@@ -10,9 +10,9 @@
 //! Nothing is converted, so shards and checkpoint give the same bits. Deliberately absent: cutting
 //! shards anew for another number of ranks, which takes the checkpoint.
 
+mod cache_entry;
 mod coverage;
 mod cut;
-mod entry;
 mod manifest;
 pub(crate) mod open;
 mod settings;
@@ -23,7 +23,7 @@ mod write;
 
 use std::path::Path;
 
-pub use entry::{Changes, changes, verify_source, write_entry};
+pub use cache_entry::{Changes, changes, verify_source, write_entry};
 pub use verify::verify;
 pub use write::write;
 

@@ -15,15 +15,15 @@ use super::manifest::{Covered, LayoutRecord, Manifest, RankRecord};
 use super::settings::{self, METADATA};
 use super::table::RankTable;
 use super::{MANIFEST, SHARD_AGAIN, spec_value};
-use crate::catalog::{Catalog, DataFile};
 use crate::families::{self, Described};
-use crate::gguf::TensorInfo;
+use crate::gguf::StoredTensor;
+use crate::weight_map::{DataFile, WeightMap};
 use crate::{DType, Error, ErrorKind, Gguf, RankLayout, hf, layouts};
 
 /// An opened folder of shards.
-pub(crate) struct Opened {
+pub(crate) struct OpenedShards {
     /// The ranks' parts, by [`part_name`].
-    pub(crate) catalog: Catalog,
+    pub(crate) weight_map: WeightMap,
     pub(crate) described: Described,
     pub(crate) digest: u64,
     pub(crate) shards: Shards,
@@ -46,7 +46,7 @@ pub(crate) fn part_name(name: &str, rank: u32) -> String {
     format!("{name} of rank {rank}")
 }
 
-pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
+pub(crate) fn open(folder: &Path) -> Result<OpenedShards, Error> {
     let (manifest, text) = Manifest::read(folder)?;
     let (gguf, described, settings_digest) = describe(folder, &manifest)?;
     let spec = &described.spec;
@@ -63,7 +63,7 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
         return refuse("its layout is not how this version shares the model");
     }
     let source_digest = manifest.source.digest.0;
-    let (mut catalog, mut digests) = (Catalog::default(), BTreeMap::new());
+    let (mut weight_map, mut digests) = (WeightMap::default(), BTreeMap::new());
     for (layout, record) in layouts.iter().zip(&manifest.ranks) {
         let table = RankTable::new(spec, layout, source_digest)?;
         let of_parts: Vec<u64> = record.tensors.iter().map(|part| part.xxh3.0).collect();
@@ -71,7 +71,7 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
             return refuse(&format!("its list of {} is not what the model needs", table.file));
         }
         let file = rank_file(folder, &table, layout)?;
-        catalog.add(file, 0, infos(&table, layout.rank))?;
+        weight_map.add(file, 0, infos(&table, layout.rank))?;
         let names = table.parts.iter().map(|part| part_name(&part.name, layout.rank));
         digests.extend(names.zip(of_parts));
     }
@@ -79,13 +79,13 @@ pub(crate) fn open(folder: &Path) -> Result<Opened, Error> {
     hash.update(&text);
     hash.update(&settings_digest.to_le_bytes());
     let shards = Shards { gguf, world, source_digest, digests };
-    Ok(Opened { catalog, described, digest: hash.digest(), shards })
+    Ok(OpenedShards { weight_map, described, digest: hash.digest(), shards })
 }
 
 /// The model, out of the settings and the list of the checkpoint's tensors.
 fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Described, u64), Error> {
-    let mut catalog = Catalog::default();
-    let gguf = settings::metadata(folder, &mut catalog)?;
+    let mut weight_map = WeightMap::default();
+    let gguf = settings::metadata(folder, &mut weight_map)?;
     for tensor in &manifest.source.tensors {
         let named = DType::ALL.into_iter().find(|dtype| dtype.name() == tensor.dtype);
         let dtype = named.ok_or_else(|| {
@@ -96,12 +96,18 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
         })?;
         if tensor.covered != Covered::BySettings {
             let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
-            catalog.describe(TensorInfo { name, dtype, shape, offset: 0, bytes: tensor.bytes });
+            weight_map.describe(StoredTensor {
+                name,
+                dtype,
+                shape,
+                offset: 0,
+                bytes: tensor.bytes,
+            });
         }
     }
     match gguf {
         Some(gguf) => {
-            let described = families::of_gguf(&gguf, &catalog, &folder.join(METADATA))?;
+            let described = families::of_gguf(&gguf, &weight_map, &folder.join(METADATA))?;
             let digest = gguf.header_digest();
             Ok((Some(gguf), described, digest))
         }
@@ -111,7 +117,8 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
         }
         None => {
             let (config, text) = hf::config(folder)?;
-            let described = families::of_config(families::of_class(&config)?, &config, &catalog)?;
+            let described =
+                families::of_config(families::of_class(&config)?, &config, &weight_map)?;
             Ok((None, described, xxhash_rust::xxh3::xxh3_64(&text)))
         }
     }
@@ -171,8 +178,8 @@ fn other_file(header: &[u8], table: &RankTable, layout: &RankLayout) -> String {
     }
 }
 
-fn infos(table: &RankTable, rank: u32) -> impl Iterator<Item = TensorInfo> {
-    table.parts.iter().map(move |part| TensorInfo {
+fn infos(table: &RankTable, rank: u32) -> impl Iterator<Item = StoredTensor> {
+    table.parts.iter().map(move |part| StoredTensor {
         name: part_name(&part.name, rank),
         dtype: part.dtype,
         shape: vec![part.cols.into(), part.rows.into()],

@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::catalog::{Catalog, DataFile};
 use crate::gguf::{Gguf, encode};
 use crate::hf::{TEXTS, bounded};
-use crate::{Error, Source, pieces};
+use crate::ranged_read::read_ranges;
+use crate::weight_map::{DataFile, WeightMap};
+use crate::{Checkpoint, Error};
 
 /// The metadata of a GGUF file.
 pub(super) const METADATA: &str = "metadata.gguf";
@@ -19,17 +20,17 @@ pub(super) const METADATA: &str = "metadata.gguf";
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// The settings' files: name and content.
-pub(super) fn contents(source: &Source) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+pub(super) fn contents(source: &Checkpoint) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let Some(gguf) = source.gguf() else {
         return text_files(source.path());
     };
-    let catalog = source.catalog();
+    let weight_map = source.weight_map();
     let names = unused(source);
     let read = |name: &&str| {
-        let (file, info) = catalog.place(name)?;
+        let (file, info) = weight_map.locate(name)?;
         let mut bytes = vec![0; usize::try_from(info.bytes).ok()?];
         let whole = 0..info.bytes;
-        let read = pieces::read(&file.file, info.offset, std::slice::from_ref(&whole), &mut bytes);
+        let read = read_ranges(&file.file, info.offset, std::slice::from_ref(&whole), &mut bytes);
         let failed = |(_, error)| Error::io(&file.path, "read weights", &error).tensor(name);
         Some(read.map_err(failed).map(|()| (info, bytes)))
     };
@@ -43,20 +44,20 @@ fn text_files(folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
 }
 
 /// Tensors of the checkpoint that are no weights of the model.
-pub(super) fn unused(source: &Source) -> Vec<&str> {
+pub(super) fn unused(source: &Checkpoint) -> Vec<&str> {
     let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
     let used: BTreeSet<&str> = parts.map(|part| part.source.as_str()).collect();
-    source.catalog().names().filter(|name| !used.contains(name)).collect()
+    source.weight_map().names().filter(|name| !used.contains(name)).collect()
 }
 
-/// Opens the metadata of a GGUF file, if the folder has them, and adds their tensors to `catalog`.
-pub(super) fn metadata(folder: &Path, catalog: &mut Catalog) -> Result<Option<Gguf>, Error> {
+/// Opens the metadata of a GGUF file, if the folder has them, and adds their tensors to `weight_map`.
+pub(super) fn metadata(folder: &Path, weight_map: &mut WeightMap) -> Result<Option<Gguf>, Error> {
     let path = folder.join(METADATA);
     if !path.is_file() {
         return Ok(None);
     }
     let file = DataFile::open(&path)?;
     let gguf = Gguf::read(&file.file, &path, file.bytes)?;
-    catalog.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+    weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
     Ok(Some(gguf))
 }

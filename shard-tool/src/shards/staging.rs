@@ -26,7 +26,7 @@ const AFTER: &str = ".partial";
 const NAME_BYTES_MAX: u64 = 4096;
 
 /// A folder in the making.
-pub(super) struct Staging {
+pub(super) struct StagingFolder {
     /// Where it will be.
     target: PathBuf,
     parent: Dir,
@@ -39,7 +39,7 @@ pub(super) struct Staging {
     _lock: File,
 }
 
-impl Staging {
+impl StagingFolder {
     /// Begins a folder that will be `target`, which must not be there or be empty.
     pub(super) fn begin(target: &Path) -> Result<Self, Error> {
         let target = std::path::absolute(target)
@@ -50,7 +50,7 @@ impl Staging {
         let failed = |error: io::Error| Error::io(&target, "create", &error);
         let parent = Dir::open_or_make(above).map_err(failed)?;
         refuse_taken(&parent, last).map_err(|cause| cause.file(&target))?;
-        if clear(&parent, last).map_err(failed)? == Others::Busy {
+        if clear(&parent, last).map_err(failed)? == OtherWriter::Busy {
             let busy = Error::new(ErrorKind::Io, "another process is writing it");
             return Err(busy.file(&target));
         }
@@ -113,7 +113,7 @@ impl Staging {
     }
 }
 
-impl Drop for Staging {
+impl Drop for StagingFolder {
     fn drop(&mut self) {
         if self.done {
             return;
@@ -136,7 +136,7 @@ fn lock(folder: &Dir, name: &OsStr) -> io::Result<File> {
 
 /// What else is on its way to the same place.
 #[derive(PartialEq, Eq)]
-enum Others {
+enum OtherWriter {
     None,
     /// A process that lives is filling it.
     Busy,
@@ -144,7 +144,7 @@ enum Others {
 
 /// Removes what killed processes left, wherever it was to be put, and looks for a living one that
 /// is on its way to `last`.
-fn clear(parent: &Dir, last: &OsStr) -> io::Result<Others> {
+fn clear(parent: &Dir, last: &OsStr) -> io::Result<OtherWriter> {
     for name in parent.names()? {
         let Some(target) = target_of(&name) else { continue };
         // What is no folder of this user, or is gone by now, is none of ours.
@@ -152,7 +152,7 @@ fn clear(parent: &Dir, last: &OsStr) -> io::Result<Others> {
         let Ok(Some(lock)) = folder.open_own(LOCK) else { continue };
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) if target == last => return Ok(Others::Busy),
+            Err(TryLockError::WouldBlock) if target == last => return Ok(OtherWriter::Busy),
             Err(_) => continue,
         }
         // A folder that somebody gave this name had another when its lock was made, or no lock.
@@ -164,7 +164,7 @@ fn clear(parent: &Dir, last: &OsStr) -> io::Result<Others> {
             let _ = parent.remove_folder(&name);
         }
     }
-    Ok(Others::None)
+    Ok(OtherWriter::None)
 }
 
 /// What a folder of that name is to be called in the end, if it is one in the making.

@@ -19,7 +19,7 @@ pub(super) const ALIGN_BYTES: usize = 4096;
 pub(super) struct RankTable {
     /// Name of the file.
     pub(super) file: String,
-    pub(super) parts: Vec<Placed>,
+    pub(super) parts: Vec<PlacedPart>,
     pub(super) fills: Vec<Fill>,
     /// Length, JSON, spaces; as long as the first part's offset.
     pub(super) header: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct RankTable {
 }
 
 /// A rank's share of a checkpoint tensor, at its place.
-pub(super) struct Placed {
+pub(super) struct PlacedPart {
     /// Run-time tensor that it is part of.
     pub(super) tensor: String,
     /// Name in the checkpoint.
@@ -84,7 +84,7 @@ impl RankTable {
 }
 
 /// What the rank holds, in load order, not placed yet.
-fn parts(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<Placed>, Error> {
+fn parts(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<PlacedPart>, Error> {
     let (mut parts, mut names) = (Vec::new(), BTreeSet::new());
     for tensor in &spec.tensors {
         let local = local_tensor(tensor, layout)?;
@@ -94,7 +94,7 @@ fn parts(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<Placed>, Error> {
                 return Err(Error::new(ErrorKind::Layout, cause).tensor(&part.source));
             }
             let bytes = part.bytes();
-            parts.push(Placed {
+            parts.push(PlacedPart {
                 tensor: local.name.clone(),
                 name: part.source,
                 dtype: part.dtype,
@@ -118,7 +118,7 @@ fn metadata(layout: &RankLayout, source_digest: u64) -> String {
 }
 
 /// The header, padded so that data begin aligned.
-fn header(parts: &[Placed], fills: &[Fill], metadata: &str) -> Vec<u8> {
+fn header(parts: &[PlacedPart], fills: &[Fill], metadata: &str) -> Vec<u8> {
     let mut text = format!("{{\"__metadata__\":{metadata}");
     let mut fills = fills.iter().peekable();
     for part in parts {

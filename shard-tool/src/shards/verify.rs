@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::cut::Job;
+use super::cut::CutJob;
 use super::manifest::Manifest;
 use super::{MANIFEST, SHARD_AGAIN, settings};
 use crate::hf::bounded;
 use crate::shards::open::part_name;
-use crate::{Error, ErrorKind, LocalPart, Source};
+use crate::{Checkpoint, Error, ErrorKind, LocalPart};
 
 /// Cuts `source` again, in memory, and compares slices, digests, coverage, manifest and settings
 /// with those in `folder`; `progress` is as in [`super::write`]. How many ranks it is for.
@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, LocalPart, Source};
 /// # Errors
 /// `Mismatch` with file and tensor at the first difference, and all of opening and reading.
 pub fn verify(
-    source: &Source,
+    source: &Checkpoint,
     folder: &Path,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<u32, Error> {
@@ -23,12 +23,12 @@ pub fn verify(
         let error = Error::new(ErrorKind::Mismatch, cause).file(&folder.join(file));
         error.way_out(SHARD_AGAIN)
     };
-    let shards = Source::open(folder)?;
+    let shards = Checkpoint::open(folder)?;
     let Some(world) = shards.shards_world() else {
         let cause = "it holds a checkpoint, no shards";
         return Err(Error::new(ErrorKind::Mismatch, cause).file(folder));
     };
-    let job = Job::new(source, world)?;
+    let job = CutJob::new(source, world)?;
     let (found, _) = Manifest::read(folder)?;
     if found.source.digest.0 != source.digest() {
         let cause = format!("it was cut from another checkpoint, {:?}", found.source.name);

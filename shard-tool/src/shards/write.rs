@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use super::cut::{Job, Slice};
-use super::entry::stamps;
+use super::cache_entry::file_stamps;
+use super::cut::{CutJob, Slice};
 use super::settings;
-use super::staging::Staging;
+use super::staging::StagingFolder;
 use super::table::RankTable;
-use crate::{Error, ErrorKind, Source};
+use crate::{Checkpoint, Error, ErrorKind};
 
 /// Slices that wait for the disk.
 const WAITING: usize = 4;
@@ -27,23 +27,23 @@ const GATHER_BYTES: usize = 1 << 20;
 /// `Layout` when the model cannot be cut so, `Unsupported` when `source` is made of shards itself,
 /// and all of reading and writing. Whatever the error, `out` is not there.
 pub fn write(
-    source: &Source,
+    source: &Checkpoint,
     world: u32,
     out: &Path,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
-    write_folder(&Job::new(source, world)?, out, None, progress)
+    write_folder(&CutJob::new(source, world)?, out, None, progress)
 }
 
 /// Writes the folder of a job, with another small file if there is one.
 pub(super) fn write_folder(
-    job: &Job<'_>,
+    job: &CutJob<'_>,
     out: &Path,
     also: Option<(&str, Vec<u8>)>,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
-    let (source, began) = (job.source, stamps(job.source)?);
-    let mut staging = Staging::begin(out)?;
+    let (source, began) = (job.source, file_stamps(job.source)?);
+    let mut staging = StagingFolder::begin(out)?;
     let file = |table: &RankTable| staging.file(&table.file, table.file_bytes);
     let files = job.tables.iter().map(file).collect::<Result<Vec<_>, _>>()?;
     for (name, content) in settings::contents(source)?.into_iter().chain(also) {
@@ -67,7 +67,7 @@ pub(super) fn write_folder(
     for (rank, file) in files.iter().enumerate() {
         file.sync_all().map_err(|error| failed((rank, error)))?;
     }
-    if stamps(source)? != began {
+    if file_stamps(source)? != began {
         let cause = "its weights changed while they were cut";
         let error = Error::new(ErrorKind::Mismatch, cause).file(source.path());
         return Err(error.way_out("nothing was left behind; try again"));

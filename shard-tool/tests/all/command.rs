@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 
 use crate::gguf_writer::TINY;
 use crate::scratch;
@@ -28,7 +28,7 @@ fn shard_tool_does_what_binfer_shard_does() {
     let written = shard_tool(&[arg(&model), "-o", arg(&folder), "--tp", "2"]);
     let said = text(&written.stdout);
     assert!(written.status.success() && said.contains("2 rank(s) written"), "{written:?}");
-    assert_eq!(Source::open(&folder).unwrap().shards_world(), Some(2));
+    assert_eq!(Checkpoint::open(&folder).unwrap().shards_world(), Some(2));
     let verified = shard_tool(&[arg(&model), "-o", arg(&folder), "--verify"]);
     let said = text(&verified.stdout);
     assert!(verified.status.success() && said.contains("2 rank(s) verified"), "{verified:?}");

@@ -1,7 +1,7 @@
 //! `config.json`: what is accepted, in every spelling, and what is refused by name.
 
 use binfer_shard::spec::{KvKind, Mixer, ModelSpec, RopeScaling};
-use binfer_shard::{Error, Source};
+use binfer_shard::{Checkpoint, Error};
 use serde_json::{Value, json};
 
 use crate::folder_writer::Folder;
@@ -15,10 +15,10 @@ const MISTRAL: Family = ("MistralForCausalLM", "mistral");
 const QWEN2: Family = ("Qwen2ForCausalLM", "qwen2");
 const QWEN3: Family = ("Qwen3ForCausalLM", "qwen3");
 
-fn open(name: &str, folder: &Folder) -> Result<Source, Error> {
+fn open(name: &str, folder: &Folder) -> Result<Checkpoint, Error> {
     let path = scratch(&format!("configs-{name}"));
     folder.write(&path);
-    Source::open(path)
+    Checkpoint::open(path)
 }
 
 fn spec_of(name: &str, (class, model_type): Family, settings: Value) -> ModelSpec {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use binfer_shard::{Source, layouts, local_tensors};
+use binfer_shard::{Checkpoint, layouts, local_tensors};
 use proptest::prelude::*;
 
 use crate::gguf_writer::TINY;
@@ -17,7 +17,7 @@ const OPEN_MAX: Duration = Duration::from_secs(1);
 /// Opens the file, and uses whatever it says if it opens. Whether it opened.
 fn survives(path: &Path) -> bool {
     let start = Instant::now();
-    let opened = Source::open(path);
+    let opened = Checkpoint::open(path);
     assert!(start.elapsed() < OPEN_MAX);
     let Ok(source) = opened else { return false };
     for world in 1..=4 {

@@ -1,15 +1,15 @@
 //! From metadata to spec, and what is refused by name on the way.
 
 use binfer_shard::spec::{Cut, Ffn, KvKind, Mixer, RowOrder};
-use binfer_shard::{DType, Error, Source};
+use binfer_shard::{Checkpoint, DType, Error};
 
 use crate::gguf_writer::{F32, GgufWriter, Q4_1, Q8_0, SMOLLM2, TINY};
 use crate::scratch;
 
-fn open(name: &str, writer: &GgufWriter) -> Result<Source, Error> {
+fn open(name: &str, writer: &GgufWriter) -> Result<Checkpoint, Error> {
     let path = scratch(&format!("families-{name}.gguf"));
     writer.write_sparse(&path);
-    Source::open(path)
+    Checkpoint::open(path)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::spec::{Cut, KvKind, Mixer, RopeScaling};
-use binfer_shard::{DType, ErrorKind, Source, describe, layouts, local_tensor};
+use binfer_shard::{Checkpoint, DType, ErrorKind, describe, layouts, local_tensor};
 use serde_json::json;
 
 use crate::folder_writer::{Folder, tensor};
@@ -28,7 +28,7 @@ fn models_that_transformers_wrote() {
         "qwen3-yarn",
     ];
     for name in names {
-        let source = Source::open(tiny(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let source = Checkpoint::open(tiny(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let spec = source.spec();
         assert!(source.gguf().is_none() && source.folder() == Some(source.path()), "{name}");
         for world in 1..=4 {
@@ -85,7 +85,7 @@ fn a_folder_without_weights_is_described_by_its_settings() {
         let (alone, whole) = (describe(&path).unwrap(), describe(&tiny(name)).unwrap());
         assert_eq!((alone.assumed, whole.assumed), (true, false));
         assert_eq!(alone.spec, whole.spec);
-        assert_eq!(whole.spec, *Source::open(tiny(name)).unwrap().spec());
+        assert_eq!(whole.spec, *Checkpoint::open(tiny(name)).unwrap().spec());
     }
     let path = scratch("folder-undescribed");
     let mut folder = Folder::new("LlamaForCausalLM", "llama");
@@ -111,7 +111,7 @@ fn slices_come_out_of_the_right_file() {
     let folder = Folder::new("Qwen2ForCausalLM", "qwen2");
     let path = scratch("folder-split");
     folder.write_split(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let layout = &layouts(source.spec(), 2).unwrap()[1];
     let bias = source.spec().tensor("layers.1.attn.qkv.bias").unwrap();
     assert_eq!((bias.cut, bias.parts[0].rows, bias.parts[0].cols), (Cut::QkvHeads, 32, 1));
@@ -125,10 +125,10 @@ fn slices_come_out_of_the_right_file() {
     }
     let single = scratch("folder-single");
     folder.write(&single);
-    let single = Source::open(&single).unwrap();
+    let single = Checkpoint::open(&single).unwrap();
     assert_eq!(single.spec(), source.spec());
     assert_ne!(single.digest(), source.digest());
-    assert_eq!(Source::open(&path).unwrap().digest(), source.digest());
+    assert_eq!(Checkpoint::open(&path).unwrap().digest(), source.digest());
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn what_a_folder_may_lack() {
     let path = scratch("folder-lacks");
     Folder::new("LlamaForCausalLM", "llama").write_split(&path);
     let says = |wanted: &str| {
-        let error = Source::open(&path).unwrap_err().to_string();
+        let error = Checkpoint::open(&path).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     };
     for number in [2, 1] {
@@ -170,14 +170,14 @@ fn an_index_of_another_model() {
         index.replace("\"model.norm.weight\":\"model-00002", "\"model.norm.weight\":\"model-00001");
     assert_ne!(index, swapped);
     std::fs::write(path.join("model.safetensors.index.json"), swapped).unwrap();
-    let error = Source::open(&path).unwrap_err();
+    let error = Checkpoint::open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let wanted = "not where it says: model.norm.weight in model-00001";
     assert!(error.to_string().contains(wanted), "{error}");
 
     folder.tensors.push(folder.tensors[0].clone());
     folder.write_split(&path);
-    let error = Source::open(&path).unwrap_err().to_string();
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(error.contains("has a tensor of this name too"), "{error}");
 }
 
@@ -190,7 +190,7 @@ fn tensors_that_do_not_fit() {
     folder.tensors.push(tensor("model.layers.0.self_attn.rotary_emb.inv_freq", "F32", &[4]));
     folder.tensors[1].shape = vec![16];
     folder.write(&path);
-    let error = Source::open(&path).unwrap_err();
+    let error = Checkpoint::open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let wanted = "lacks tensors: model.layers.1.mlp.up_proj.weight; it has tensors without a use \
                   in this architecture: model.extra.weight; it has tensors of another shape \
@@ -213,11 +213,11 @@ fn links_lead_to_files_of_the_folder_or_to_blobs_of_the_hub_s_cache_and_nowhere_
     symlink("../../blobs/12", path.join("model.safetensors")).unwrap();
     std::fs::rename(path.join("config.json"), path.join("other.json")).unwrap();
     symlink("other.json", path.join("config.json")).unwrap();
-    Source::open(&path).unwrap();
+    Checkpoint::open(&path).unwrap();
     // Whoever names a folder may do so by a link to it.
     let named = repository.join("named");
     symlink(&path, &named).unwrap();
-    Source::open(&named).unwrap();
+    Checkpoint::open(&named).unwrap();
 
     let settings = away("other.json", "elsewhere/config.json");
     std::fs::remove_file(path.join("config.json")).unwrap();
@@ -228,7 +228,7 @@ fn links_lead_to_files_of_the_folder_or_to_blobs_of_the_hub_s_cache_and_nowhere_
             // A blob that is a link itself.
             symlink(&settings, repository.join("blobs/13")).unwrap();
         }
-        let message = Source::open(&path).unwrap_err().to_string();
+        let message = Checkpoint::open(&path).unwrap_err().to_string();
         let says = format!("a link out of the model's folder, to {}", settings.display());
         assert!(message.contains("config.json: cannot ") && message.contains(&says), "{message}");
         assert!(message.contains("cp -L"), "{message}");
@@ -238,7 +238,7 @@ fn links_lead_to_files_of_the_folder_or_to_blobs_of_the_hub_s_cache_and_nowhere_
     Folder::new("Qwen3ForCausalLM", "qwen3").write(&plain);
     std::fs::remove_file(plain.join("model.safetensors")).unwrap();
     symlink("../blobs/12", plain.join("model.safetensors")).unwrap();
-    let message = Source::open(&plain).unwrap_err().to_string();
+    let message = Checkpoint::open(&plain).unwrap_err().to_string();
     assert!(message.contains("model.safetensors: cannot open: a link out of"), "{message}");
 }
 
@@ -250,7 +250,7 @@ fn settings_that_are_links_elsewhere_do_not_travel_with_shards() {
     std::fs::write(&secret, "secret").unwrap();
     symlink(&secret, path.join("tokenizer.json")).unwrap();
     let out = crate::shards::absent("folder-links-shards");
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let error = binfer_shard::shards::write(&source, 1, &out, |_| true).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json: cannot read: a link out of"), "{error}");
     assert!(!out.exists());

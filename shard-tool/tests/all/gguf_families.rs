@@ -1,15 +1,15 @@
 //! GGUF of every family: names, orders of rows, optional tensors, rope scaling.
 
 use binfer_shard::spec::{Mixer, RopeScaling, RowOrder};
-use binfer_shard::{Error, Source};
+use binfer_shard::{Checkpoint, Error};
 
 use crate::gguf_writer::{F32, GgufWriter, Q8_0, TINY};
 use crate::scratch;
 
-fn open(name: &str, bytes: &[u8]) -> Result<Source, Error> {
+fn open(name: &str, bytes: &[u8]) -> Result<Checkpoint, Error> {
     let path = scratch(&format!("gguf-families-{name}.gguf"));
     std::fs::write(&path, bytes).unwrap();
-    Source::open(path)
+    Checkpoint::open(path)
 }
 
 /// The small llama as another architecture.
@@ -32,7 +32,7 @@ fn add(writer: &mut GgufWriter, tensors: &[(&str, u64)]) {
 
 const QKV_BIAS: [(&str, u64); 3] = [("attn_q.bias", 64), ("attn_k.bias", 32), ("attn_v.bias", 32)];
 
-fn scaling(source: &Source) -> RopeScaling {
+fn scaling(source: &Checkpoint) -> RopeScaling {
     let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
     gqa.rope.scaling
 }

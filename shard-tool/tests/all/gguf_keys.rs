@@ -1,16 +1,16 @@
 //! GGUF metadata that nobody reads: what matters refuses, the rest is silent or told of.
 
 use binfer_shard::spec::{Mixer, RopeScaling};
-use binfer_shard::{Error, Source};
+use binfer_shard::{Checkpoint, Error};
 use proptest::prelude::*;
 
 use crate::gguf_writer::{GgufWriter, TINY};
 use crate::scratch;
 
-fn open(name: &str, writer: &GgufWriter) -> Result<Source, Error> {
+fn open(name: &str, writer: &GgufWriter) -> Result<Checkpoint, Error> {
     let path = scratch(&format!("gguf-keys-{name}.gguf"));
     writer.write_sparse(&path);
-    Source::open(path)
+    Checkpoint::open(path)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use binfer_shard::layout::weight_bytes;
-use binfer_shard::{ModelSpec, RankLayout, Source, layouts};
+use binfer_shard::{Checkpoint, ModelSpec, RankLayout, layouts};
 use proptest::prelude::*;
 
 use crate::gguf_writer::{F32, Llama, Q4_1, SMOLLM2, TINY};
@@ -12,7 +12,7 @@ use crate::scratch;
 fn spec(name: &str, llama: Llama) -> ModelSpec {
     let path = scratch(&format!("layout-{name}.gguf"));
     llama.writer().write_sparse(&path);
-    Source::open(path).unwrap().spec().clone()
+    Checkpoint::open(path).unwrap().spec().clone()
 }
 
 /// The ranges follow each other from 0 to `whole`, none empty.

@@ -2,15 +2,15 @@
 
 use std::fs::OpenOptions;
 
-use binfer_shard::{Error, ErrorKind, LocalTensor, Source, layouts, local_tensors, read_ahead};
+use binfer_shard::{Checkpoint, Error, ErrorKind, LocalTensor, layouts, local_tensors, read_ahead};
 
 use crate::gguf_writer::{Llama, TINY};
 use crate::scratch;
 
-fn opened(name: &str) -> (Source, Vec<LocalTensor>) {
+fn opened(name: &str) -> (Checkpoint, Vec<LocalTensor>) {
     let path = scratch(name);
     Llama { layers: 3, ..TINY }.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let tensors = local_tensors(source.spec(), &layouts(source.spec(), 2).unwrap()[1]).unwrap();
     (source, tensors)
 }

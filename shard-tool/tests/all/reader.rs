@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use binfer_shard::gguf::Value;
+use binfer_shard::gguf::MetadataValue;
 use binfer_shard::{DType, Error, ErrorKind, Gguf};
 
 use crate::gguf_writer::{F32, GgufWriter, Q4_1, TINY};
@@ -55,14 +55,14 @@ fn every_value_type_is_read() {
         .bool("bool", true)
         .raw("u8s", 9, &[0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 7, 9]);
     let metadata = read("reader-types.gguf", &writer.bytes()).unwrap().metadata;
-    assert_eq!(metadata.get("u8"), Some(&Value::Unsigned(200)));
-    assert_eq!(metadata.get("i8"), Some(&Value::Signed(-2)));
-    assert_eq!(metadata.get("u16"), Some(&Value::Unsigned(60_000)));
-    assert_eq!(metadata.get("i16"), Some(&Value::Signed(-300)));
-    assert_eq!(metadata.get("i32"), Some(&Value::Signed(-70_000)));
-    assert_eq!(metadata.get("u64"), Some(&Value::Unsigned(u64::MAX)));
-    assert_eq!(metadata.get("i64"), Some(&Value::Signed(i64::MIN)));
-    assert_eq!(metadata.get("f64"), Some(&Value::Float(0.1)));
+    assert_eq!(metadata.get("u8"), Some(&MetadataValue::Unsigned(200)));
+    assert_eq!(metadata.get("i8"), Some(&MetadataValue::Signed(-2)));
+    assert_eq!(metadata.get("u16"), Some(&MetadataValue::Unsigned(60_000)));
+    assert_eq!(metadata.get("i16"), Some(&MetadataValue::Signed(-300)));
+    assert_eq!(metadata.get("i32"), Some(&MetadataValue::Signed(-70_000)));
+    assert_eq!(metadata.get("u64"), Some(&MetadataValue::Unsigned(u64::MAX)));
+    assert_eq!(metadata.get("i64"), Some(&MetadataValue::Signed(i64::MIN)));
+    assert_eq!(metadata.get("f64"), Some(&MetadataValue::Float(0.1)));
     assert_eq!(metadata.bool("bool").unwrap(), Some(true));
     assert_eq!(metadata.integers("u8s").unwrap(), Some(vec![7, 9]));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use binfer_shard::{ErrorKind, Source};
+use binfer_shard::{Checkpoint, ErrorKind};
 use proptest::prelude::*;
 
 use crate::folder_writer::{Folder, safetensors, with_header};
@@ -17,7 +17,7 @@ fn refused(name: &str, bytes: &[u8]) -> binfer_shard::Error {
     let path = scratch(&format!("safetensors-{name}"));
     folder().write(&path);
     std::fs::write(path.join("model.safetensors"), bytes).unwrap();
-    Source::open(&path).expect_err(name)
+    Checkpoint::open(&path).expect_err(name)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn every_length_is_an_error() {
     let cuts = (0..header + 4).chain([bytes.len() - 1]);
     for length in cuts {
         std::fs::write(&file, &bytes[..length]).unwrap();
-        let error = Source::open(&path).unwrap_err();
+        let error = Checkpoint::open(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Truncated, "{length}: {error}");
     }
 }
@@ -116,7 +116,7 @@ fn every_flipped_byte_is_an_error_or_a_model() {
             flipped[index] ^= mask;
             std::fs::write(&file, flipped).unwrap();
             // A name or the metadata may change without harm to the container.
-            if let Err(error) = Source::open(&path) {
+            if let Err(error) = Checkpoint::open(&path) {
                 assert!(!error.to_string().is_empty());
             }
         }
@@ -134,13 +134,13 @@ fn every_flipped_byte_of_the_settings() {
             let mut flipped = bytes.clone();
             flipped[index] ^= 1;
             std::fs::write(path.join(name), &flipped).unwrap();
-            let _ = Source::open(&path);
+            let _ = Checkpoint::open(&path);
             std::fs::write(path.join(name), &bytes[..index]).unwrap();
-            assert!(Source::open(&path).is_err(), "{name} of {index} bytes");
+            assert!(Checkpoint::open(&path).is_err(), "{name} of {index} bytes");
         }
         std::fs::write(path.join(name), bytes).unwrap();
     }
-    Source::open(&path).unwrap();
+    Checkpoint::open(&path).unwrap();
 }
 
 proptest! {
@@ -162,6 +162,6 @@ proptest! {
             bytes[index % length] = byte;
         }
         std::fs::write(path.join("model.safetensors"), bytes).unwrap();
-        let _ = Source::open(&path);
+        let _ = Checkpoint::open(&path);
     }
 }

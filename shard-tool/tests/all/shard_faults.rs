@@ -4,21 +4,21 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::{Error, ErrorKind, Source, layouts, read_ahead, shards};
+use binfer_shard::{Checkpoint, Error, ErrorKind, layouts, read_ahead, shards};
 
 use crate::gguf_writer::{Llama, TINY};
 use crate::scratch;
 use crate::shards::{absent, cut};
 
-fn checkpoint(name: &str, llama: Llama) -> Source {
+fn checkpoint(name: &str, llama: Llama) -> Checkpoint {
     let path = scratch(name);
     llama.writer().write(&path);
-    Source::open(&path).unwrap()
+    Checkpoint::open(&path).unwrap()
 }
 
 /// What opening a folder says.
 fn refusal(folder: &Path) -> String {
-    Source::open(folder).unwrap_err().to_string()
+    Checkpoint::open(folder).unwrap_err().to_string()
 }
 
 fn rank(folder: &Path, rank: u32) -> PathBuf {
@@ -68,7 +68,7 @@ fn files_that_are_missing_cut_short_swapped_or_foreign() {
     let mut bytes = TINY.writer().bytes();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&stranger, &bytes).unwrap();
-    let stranger = cut(&Source::open(&stranger).unwrap(), 2, "faults-stranger");
+    let stranger = cut(&Checkpoint::open(&stranger).unwrap(), 2, "faults-stranger");
     fs::copy(rank(&stranger, 0), &one).unwrap();
     let says = refusal(&folder);
     assert!(says.contains("cut from another checkpoint than the manifest says"), "{says}");
@@ -76,7 +76,7 @@ fn files_that_are_missing_cut_short_swapped_or_foreign() {
     File::options().write(true).open(&one).unwrap().write_all_at(b"x", 20).unwrap();
     assert!(refusal(&folder).contains("its header is damaged"));
     fs::write(&one, &good).unwrap();
-    Source::open(&folder).unwrap();
+    Checkpoint::open(&folder).unwrap();
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn damaged_weights_are_noticed_when_they_are_read_and_when_verified() {
     file.read_exact_at(&mut last, bytes - 1).unwrap();
     file.write_all_at(&[last[0] ^ 0x40], bytes - 1).unwrap();
 
-    let opened = Source::open(&folder).unwrap();
+    let opened = Checkpoint::open(&folder).unwrap();
     let layout = &layouts(opened.spec(), 2).unwrap()[1];
     let tensors = opened.local_tensors(layout).unwrap();
     let error = read_ahead(&opened, &tensors, |_, _| Ok::<_, Error>(())).unwrap_err();
@@ -148,7 +148,7 @@ fn verifying_compares_with_the_checkpoint_itself() {
     let at = info.offset;
     assert!(info.bytes / 2 > 4096 / 2 + 1);
     File::options().write(true).open(&changed).unwrap().write_all_at(&[0x55], at).unwrap();
-    let changed = Source::open(&changed).unwrap();
+    let changed = Checkpoint::open(&changed).unwrap();
     assert_eq!(changed.digest(), source.digest());
     let error = shards::verify(&changed, &folder, |_| true).unwrap_err();
     assert_eq!(error.tensor_name(), Some("token_embd.weight"));
@@ -172,14 +172,14 @@ fn every_truncation_of_a_manifest_and_many_changes_are_survived() {
     let good = fs::read(&path).unwrap();
     for length in (0..good.len()).step_by(17) {
         fs::write(&path, &good[..length]).unwrap();
-        assert!(Source::open(&folder).is_err(), "{length} bytes");
+        assert!(Checkpoint::open(&folder).is_err(), "{length} bytes");
     }
     for at in (0..good.len()).step_by(7) {
         let mut bytes = good.clone();
         bytes[at] ^= [1, 2, 4, 16, 64, 128][at % 6];
         fs::write(&path, bytes).unwrap();
         // A digit of a digest may change unseen until weights are read.
-        let _ = Source::open(&folder);
+        let _ = Checkpoint::open(&folder);
     }
 }
 
@@ -199,7 +199,7 @@ fn what_fails_leaves_nothing() {
     let write = || shards::write(&source, 2, &target, |_| true);
     fs::create_dir(&target).unwrap();
     write().unwrap();
-    Source::open(&target).unwrap();
+    Checkpoint::open(&target).unwrap();
     assert!(!target.join(".lock").exists());
     let error = write().unwrap_err().to_string();
     assert!(error.contains("faults-staging: it is there already; remove it"), "{error}");
@@ -259,7 +259,7 @@ fn of_what_killed_processes_left_only_what_is_known_for_it_is_removed() {
     assert!(write().unwrap_err().to_string().contains("another process is writing it"));
     drop(held);
     write().unwrap();
-    Source::open(&target).unwrap();
+    Checkpoint::open(&target).unwrap();
     assert!(!dead.exists() && !alive.exists() && !other.exists());
     for kept in [&renamed, &moved, &locked_away] {
         assert!(kept.join("rank-0-of-2.safetensors").exists(), "{kept:?}");

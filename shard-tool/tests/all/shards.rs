@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::spec::{Mixer, RopeScaling};
-use binfer_shard::{Error, ErrorKind, Source, layouts, read_ahead, shards};
+use binfer_shard::{Checkpoint, Error, ErrorKind, layouts, read_ahead, shards};
 use serde_json::Value;
 
 use crate::folder_writer::Folder;
@@ -22,14 +22,14 @@ pub(crate) fn absent(name: &str) -> PathBuf {
 }
 
 /// Cuts a checkpoint; the folder.
-pub(crate) fn cut(source: &Source, world: u32, name: &str) -> PathBuf {
+pub(crate) fn cut(source: &Checkpoint, world: u32, name: &str) -> PathBuf {
     let path = absent(name);
     shards::write(source, world, &path, |_| true).unwrap();
     path
 }
 
 /// What each rank loads, in order: names and bytes.
-fn loaded(source: &Source, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
+fn loaded(source: &Checkpoint, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
     let load = |layout| {
         let mut all = Vec::new();
         read_ahead(source, &source.local_tensors(layout).unwrap(), |tensor, parts| {
@@ -44,10 +44,10 @@ fn loaded(source: &Source, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
 
 /// Checks shards at every rank count against the checkpoint, and that verifying agrees.
 fn check(checkpoint: &Path, name: &str) {
-    let source = Source::open(checkpoint).unwrap();
+    let source = Checkpoint::open(checkpoint).unwrap();
     for world in 1..=4 {
         let folder = cut(&source, world, &format!("shards-{name}-{world}"));
-        let cut = Source::open(&folder).unwrap();
+        let cut = Checkpoint::open(&folder).unwrap();
         assert_eq!(cut.spec(), source.spec(), "{name}");
         assert_eq!(cut.shards_world(), Some(world), "{name}");
         assert_eq!(cut.shards_source_digest(), Some(source.digest()), "{name}");
@@ -78,7 +78,7 @@ fn settings_travel_with_the_shards() {
     Folder::new("Qwen3ForCausalLM", "qwen3").write(&path);
     fs::write(path.join("chat_template.jinja"), "{{ messages }}").unwrap();
     fs::write(path.join("README.md"), "not a setting").unwrap();
-    let folder = cut(&Source::open(&path).unwrap(), 2, "shards-settings");
+    let folder = cut(&Checkpoint::open(&path).unwrap(), 2, "shards-settings");
     let mut names: Vec<String> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -100,8 +100,8 @@ fn settings_travel_with_the_shards() {
         bytes[start + 4 * pair..][..4].copy_from_slice(&divisor.to_le_bytes());
     }
     fs::write(&path, &bytes).unwrap();
-    let source = Source::open(&path).unwrap();
-    let cut = Source::open(cut(&source, 2, "shards-rope")).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
+    let cut = Checkpoint::open(cut(&source, 2, "shards-rope")).unwrap();
     let Mixer::Gqa(gqa) = cut.spec().layers[0].mixer;
     assert!(matches!(gqa.rope.scaling, RopeScaling::Llama3 { .. }), "{:?}", gqa.rope);
     let (there, here) = (&source.gguf().unwrap().metadata, &cut.gguf().unwrap().metadata);
@@ -114,7 +114,7 @@ fn settings_travel_with_the_shards() {
 fn a_rank_s_file_is_a_standard_safetensors_file_of_aligned_tensors() {
     let path = scratch("shards-standard.gguf");
     ODD.writer().write(&path);
-    let folder = cut(&Source::open(&path).unwrap(), 3, "shards-standard");
+    let folder = cut(&Checkpoint::open(&path).unwrap(), 3, "shards-standard");
     let manifest: Value =
         serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     for rank in manifest["ranks"].as_array().unwrap() {
@@ -168,10 +168,10 @@ fn a_rank_s_file_is_a_standard_safetensors_file_of_aligned_tensors() {
 fn only_checkpoints_are_cut_and_only_for_ranks_that_they_have_work_for() {
     let path = scratch("shards-refused.gguf");
     TINY.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let folder = cut(&source, 2, "shards-refused");
     let again =
-        shards::write(&Source::open(&folder).unwrap(), 2, &absent("shards-again"), |_| true);
+        shards::write(&Checkpoint::open(&folder).unwrap(), 2, &absent("shards-again"), |_| true);
     let error = again.unwrap_err();
     assert!(
         error.to_string().contains("it is made of shards already; give the checkpoint"),
@@ -180,7 +180,7 @@ fn only_checkpoints_are_cut_and_only_for_ranks_that_they_have_work_for() {
     let error = shards::write(&source, 5, &absent("shards-five"), |_| true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Layout);
     let three = layouts(source.spec(), 3).unwrap();
-    let error = Source::open(&folder).unwrap().local_tensors(&three[0]).unwrap_err();
+    let error = Checkpoint::open(&folder).unwrap().local_tensors(&three[0]).unwrap_err();
     assert!(error.to_string().contains("shards for 2 ranks, not for 3"), "{error}");
     assert!(!scratch("shards-five").exists() && !scratch("shards-again").exists());
 }

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
 use binfer_shard::spec::RowOrder;
-use binfer_shard::{DType, ErrorKind, LocalPart, Source, layouts, local_tensors};
+use binfer_shard::{Checkpoint, DType, ErrorKind, LocalPart, layouts, local_tensors};
 
 use crate::gguf_writer::{Llama, SMOLLM2, TINY, byte_of};
 use crate::scratch;
@@ -20,7 +20,7 @@ fn every_slice_of_every_rank_is_read_whole_and_in_order() {
     let path = scratch("source-slices.gguf");
     let llama = Llama { hidden: 256, heads: 8, kv_heads: 2, inner: 320, layers: 2, ..TINY };
     llama.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     for world in 1..=4 {
         for layout in layouts(source.spec(), world).unwrap() {
             for tensor in local_tensors(source.spec(), &layout).unwrap() {
@@ -38,7 +38,7 @@ fn every_slice_of_every_rank_is_read_whole_and_in_order() {
 fn ranges_in_any_order_over_more_than_one_gathering_read() {
     let path = scratch("source-gather.gguf");
     Llama { vocab: 40_000, ..TINY }.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     // Backwards, a page and more between some: near and far pieces, 2.7 MB in all.
     let rows = (0..40_000_u64).rev().filter(|row| row % 3 > 0 && row % 1000 > 90);
     let ranges: Vec<_> = rows.map(|row| row * 68..row * 68 + 68).collect();
@@ -59,7 +59,7 @@ fn ranges_in_any_order_over_more_than_one_gathering_read() {
 fn query_rows_come_in_half_split_order() {
     let path = scratch("source-order.gguf");
     TINY.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let layout = &layouts(source.spec(), 1).unwrap()[0];
     let tensors = local_tensors(source.spec(), layout).unwrap();
     let q = &tensors.iter().find(|tensor| tensor.name == "layers.0.attn.qkv").unwrap().parts[0];
@@ -79,7 +79,7 @@ fn truncated_files_fail_at_open_and_say_what_is_missing() {
     SMOLLM2.writer().write_sparse(&path);
     let whole = std::fs::metadata(&path).unwrap().len();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(whole - 12).unwrap();
-    let error = Source::open(&path).unwrap_err();
+    let error = Checkpoint::open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Truncated);
     assert_eq!(error.tensor_name(), Some("output_norm.weight"));
     assert_eq!(error.offset(), Some(whole - 576 * 4));
@@ -90,7 +90,7 @@ fn truncated_files_fail_at_open_and_say_what_is_missing() {
 fn a_file_that_shrinks_while_it_is_read() {
     let path = scratch("source-shrinks.gguf");
     TINY.writer().write(&path);
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     let layout = &layouts(source.spec(), 1).unwrap()[0];
     let tensors = local_tensors(source.spec(), layout).unwrap();
     let part = &tensors.last().unwrap().parts[0];
@@ -110,7 +110,7 @@ fn slices_of_another_checkpoint_are_refused() {
     let (one, other) = (scratch("source-one.gguf"), scratch("source-other.gguf"));
     TINY.writer().write(&one);
     Llama { vocab: 260, ..TINY }.writer().write(&other);
-    let (one, other) = (Source::open(one).unwrap(), Source::open(other).unwrap());
+    let (one, other) = (Checkpoint::open(one).unwrap(), Checkpoint::open(other).unwrap());
     let layout = &layouts(other.spec(), 1).unwrap()[0];
     let mut part = local_tensors(other.spec(), layout).unwrap().remove(0).parts.remove(0);
     let mut out = vec![0; part.bytes() as usize];
@@ -124,13 +124,13 @@ fn slices_of_another_checkpoint_are_refused() {
 fn digests_tell_checkpoints_apart() {
     let path = scratch("source-digest.gguf");
     TINY.writer().write(&path);
-    let digest = || Source::open(&path).unwrap().digest();
+    let digest = || Checkpoint::open(&path).unwrap().digest();
     let first = digest();
     assert_eq!(digest(), first);
 
     // A training that leaves all tensors but one as they were.
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let source = Source::open(&path).unwrap();
+    let source = Checkpoint::open(&path).unwrap();
     for tensor in source.gguf().unwrap().tensors() {
         let middle = tensor.bytes / 2;
         let byte = byte_of(&tensor.name, middle);
@@ -153,7 +153,7 @@ fn what_is_no_checkpoint() {
         (folder, ErrorKind::Format, "it has no config.json; give a folder"),
         ("/dev/zero".into(), ErrorKind::Unsupported, "not a regular file"),
     ] {
-        let error = Source::open(&path).unwrap_err();
+        let error = Checkpoint::open(&path).unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().contains(says), "{error}");
     }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use binfer_shard::gguf::PartName;
-use binfer_shard::{Error, ErrorKind, Source};
+use binfer_shard::gguf::SplitName;
+use binfer_shard::{Checkpoint, Error, ErrorKind};
 
 use crate::gguf_writer::{GgufWriter, Llama, TINY, byte_of};
 use crate::scratch;
@@ -26,18 +26,18 @@ fn written(folder: &str, spoil: impl FnOnce(&mut Vec<GgufWriter>)) -> Vec<PathBu
 }
 
 fn refused(paths: &[PathBuf], named: usize) -> Error {
-    Source::open(&paths[named]).unwrap_err()
+    Checkpoint::open(&paths[named]).unwrap_err()
 }
 
 #[test]
 fn any_part_opens_all() {
     let whole = scratch("split-whole.gguf");
     TINY.writer().write(&whole);
-    let whole = Source::open(&whole).unwrap();
+    let whole = Checkpoint::open(&whole).unwrap();
     let paths = written("good", |_| {});
     let mut digests = Vec::new();
     for path in &paths {
-        let source = Source::open(path).unwrap();
+        let source = Checkpoint::open(path).unwrap();
         assert_eq!(source.spec(), whole.spec());
         assert!(
             source.gguf().unwrap().metadata.strings("tokenizer.ggml.tokens").unwrap().is_some()
@@ -61,7 +61,7 @@ fn any_part_opens_all() {
 fn one_part_of_one_is_a_whole_file() {
     let path = scratch("split-of-one.gguf");
     TINY.writer().split(1)[0].write(&path);
-    Source::open(&path).unwrap();
+    Checkpoint::open(&path).unwrap();
 }
 
 #[test]
@@ -123,12 +123,12 @@ fn parts_that_do_not_add_up_are_refused() {
 
 #[test]
 fn names_of_parts() {
-    let part = PartName::parse("Qwen3-8B-Q4_K_M-00002-of-00013.gguf").unwrap();
-    assert_eq!(part, PartName { stem: "Qwen3-8B-Q4_K_M", number: 2, count: 13 });
+    let part = SplitName::parse("Qwen3-8B-Q4_K_M-00002-of-00013.gguf").unwrap();
+    assert_eq!(part, SplitName { stem: "Qwen3-8B-Q4_K_M", number: 2, count: 13 });
     assert_eq!(part.sibling(11), "Qwen3-8B-Q4_K_M-00011-of-00013.gguf");
     for other in ["a.gguf", "a-1-of-2.gguf", "a-00001-of-00002", "a-0000x-of-00002.gguf", "ü.gguf"]
     {
-        assert_eq!(PartName::parse(other), None, "{other}");
+        assert_eq!(SplitName::parse(other), None, "{other}");
     }
 }
 
@@ -147,13 +147,13 @@ fn links_to_parts_keep_their_names() {
         std::os::unix::fs::symlink(format!("../../../blobs/{index}"), link).unwrap();
     }
     let named = folder.join(paths[1].file_name().unwrap());
-    Source::open(&named).unwrap();
+    Checkpoint::open(&named).unwrap();
     // The part that is named may be a link to anywhere; those that are found beside it may not.
     let other = folder.join(paths[0].file_name().unwrap());
     std::fs::rename(repository.join("blobs/0"), repository.join("elsewhere")).unwrap();
     std::fs::remove_file(&other).unwrap();
     std::os::unix::fs::symlink("../../../elsewhere", &other).unwrap();
-    let message = Source::open(&named).unwrap_err().to_string();
+    let message = Checkpoint::open(&named).unwrap_err().to_string();
     assert!(message.contains("a link out of the model's folder, to /"), "{message}");
 }
 
@@ -162,7 +162,7 @@ fn names_and_numbers_must_make_sense() {
     let paths = written("renamed", |_| {});
     let renamed = paths[0].with_file_name("model.gguf");
     std::fs::rename(&paths[0], &renamed).unwrap();
-    let message = Source::open(&renamed).unwrap_err().to_string();
+    let message = Checkpoint::open(&renamed).unwrap_err().to_string();
     let says = "part 1 of 3, but its name has not the ending \"-00001-of-00003.gguf\"";
     assert!(message.contains(says), "{message}");
 
@@ -194,7 +194,7 @@ fn every_flipped_byte_of_a_part_is_an_error_or_a_model() {
             flipped[at] ^= mask;
             std::fs::write(&paths[1], &flipped).unwrap();
             for named in [0, 1] {
-                if let Err(error) = Source::open(&paths[named]) {
+                if let Err(error) = Checkpoint::open(&paths[named]) {
                     assert!(error.to_string().contains("-of-00003.gguf"), "{error}");
                 }
             }

@@ -1,6 +1,6 @@
 //! Embedding and head that are one matrix, stored under either name, and indices that list more.
 
-use binfer_shard::{ErrorKind, Source};
+use binfer_shard::{Checkpoint, ErrorKind};
 use serde_json::json;
 
 use crate::folder_writer::{Folder, tensor};
@@ -22,20 +22,20 @@ fn tied_weights_are_found_under_either_name() {
         folder.tensors.retain(|tensor| tensor.name != absent);
         let path = scratch("tied-either");
         folder.write(&path);
-        let source = Source::open(&path).unwrap();
+        let source = Checkpoint::open(&path).unwrap();
         let spec = source.spec();
         assert!(spec.tied_head && spec.tensor("head").is_none());
         let embed = spec.tensor("embed").unwrap();
         assert_eq!((spec.head_tensor(), embed.parts[0].source.as_str()), ("embed", stored));
         folder.set("tie_word_embeddings", json!(false)).write(&path);
-        let error = Source::open(&path).unwrap_err().to_string();
+        let error = Checkpoint::open(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("lacks tensors: {absent}")), "{error}");
     }
     let mut neither = tied();
     neither.tensors.retain(|tensor| tensor.name != HEAD && tensor.name != EMBED);
     let path = scratch("tied-neither");
     neither.write(&path);
-    let error = Source::open(&path).unwrap_err().to_string();
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(error.contains(&format!("lacks tensors: {EMBED}")), "{error}");
 }
 
@@ -56,11 +56,11 @@ fn an_index_may_list_what_the_files_rightly_lack() {
     };
     let buffer = "model.layers.0.self_attn.rotary_emb.inv_freq";
     std::fs::write(&index, listing(&[HEAD, buffer, "model.old.bias"])).unwrap();
-    assert!(Source::open(&path).unwrap().spec().tied_head);
+    assert!(Checkpoint::open(&path).unwrap().spec().tied_head);
     // What the model needs is missed, and the index says where it should be.
     folder.set("tie_word_embeddings", json!(false)).write_split(&path);
     std::fs::write(&index, listing(&[HEAD])).unwrap();
-    let error = Source::open(&path).unwrap_err();
+    let error = Checkpoint::open(&path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     let wanted = "lacks tensors: lm_head.weight; index and files are of different models";
     assert!(error.to_string().contains(wanted), "{error}");
@@ -74,8 +74,8 @@ fn buffers_of_old_versions_are_no_weights() {
     }
     let path = scratch("tied-buffers");
     folder.write(&path);
-    Source::open(&path).unwrap();
+    Checkpoint::open(&path).unwrap();
     folder.tensors.push(tensor("model.rotary_emb.weight", "F32", &[4]));
     folder.write(&path);
-    assert!(Source::open(&path).is_err());
+    assert!(Checkpoint::open(&path).is_err());
 }

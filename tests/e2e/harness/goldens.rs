@@ -45,7 +45,7 @@ pub(crate) fn bf16_goldens() -> Vec<Golden> {
 }
 
 fn goldens_in(path: &str) -> Vec<Golden> {
-    let source = binfer_shard::Source::open(model_path()).unwrap();
+    let source = binfer_shard::Checkpoint::open(model_path()).unwrap();
     let text = TextModel::from_source(&source).unwrap();
     let all = read(path);
     all["prompts"].as_array().unwrap().iter().map(|golden| parse(golden, &text)).collect()

@@ -20,7 +20,7 @@ pub mod timed;
 use std::sync::Arc;
 
 use binfer_proto::{Logprob, Mask, Token};
-use binfer_shard::{LocalTensor, Source};
+use binfer_shard::{Checkpoint, LocalTensor};
 
 use crate::batch::Batch;
 use args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
@@ -173,7 +173,7 @@ pub trait Backend: Send {
     /// order. `done` hears of bytes read so far.
     fn load(
         &mut self,
-        source: &Source,
+        source: &Checkpoint,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError>;

@@ -9,7 +9,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use binfer_proto::{Mask, SlotId};
-use binfer_shard::{LocalTensor, Source};
+use binfer_shard::{Checkpoint, LocalTensor};
 
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
@@ -98,7 +98,7 @@ impl fmt::Display for At {
 impl Backend for Recorder {
     fn load(
         &mut self,
-        _: &Source,
+        _: &Checkpoint,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {

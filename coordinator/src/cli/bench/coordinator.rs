@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use binfer_console as console;
 use binfer_proto::{Epoch, GroupId};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command as Process};
@@ -69,7 +69,7 @@ pub(super) struct CoordinatorBench {
 /// Measures and prints.
 pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     let path = locate(&bench.model, None, &Report::new(Verbosity::Normal))?.path;
-    let source = Source::open(path.clone())?;
+    let source = Checkpoint::open(path.clone())?;
     let text = Arc::new(TextProcess::start(
         TextConfig {
             program: PathBuf::from("/proc/self/exe"),

@@ -14,7 +14,7 @@ use binfer_console as console;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, Plan, Token, VERSION};
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use clap::Args;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -87,7 +87,7 @@ fn keep_awake() {
 
 /// Tokens that are whole characters, so that each one becomes an event.
 fn speakable(model: &Path) -> Result<Vec<Token>> {
-    let source = Source::open(model)?;
+    let source = Checkpoint::open(model)?;
     let text = TextModel::from_source(&source)?;
     let whole = |token: &Token| {
         let piece = text.facts().decode(&[*token]);

@@ -44,7 +44,7 @@ pub enum TextSource {
 
 impl TextSource {
     /// That of an opened model.
-    pub fn of(source: &binfer_shard::Source) -> Self {
+    pub fn of(source: &binfer_shard::Checkpoint) -> Self {
         match source.folder() {
             Some(folder) => Self::Folder(folder.to_owned()),
             None => Self::Gguf(source.path().to_owned()),

@@ -6,7 +6,7 @@ use crate::text::span::Span;
 use crate::text::{ChatTemplate, TextError, TextModel};
 use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
-use binfer_shard::Source;
+use binfer_shard::Checkpoint;
 use clap::Args;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use std::fs::File;
@@ -71,7 +71,7 @@ fn die_with_parent(parent: i32) -> Result<()> {
 fn open(args: &TextArgs) -> Result<TextModel, TextError> {
     let mut model = match (&args.folder, &args.gguf) {
         (Some(folder), _) => TextModel::from_folder(folder),
-        (None, Some(path)) => TextModel::from_source(&Source::open(path)?),
+        (None, Some(path)) => TextModel::from_source(&Checkpoint::open(path)?),
         (None, None) => TextModel::numbers(args.numbers),
     }?;
     if args.split_special_tokens {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use binfer_shard::Source;
-use binfer_shard::hub::{Event, Hub, HubError, HubSettings, ModelId};
+use binfer_shard::Checkpoint;
+use binfer_shard::hub::{DownloadEvent, Hub, HubError, HubSettings, ModelId};
 
 use super::{Client, WEIGHTS, fixture, id};
 use crate::gguf_writer::TINY;
@@ -43,7 +43,7 @@ fn a_model_lies_in_the_cache_as_the_hubs_own_library_puts_it() {
     etags.sort();
     assert_eq!(client.blobs(), etags);
     assert_eq!(fs::read_to_string(client.repository().join("refs/main")).unwrap(), COMMIT);
-    assert_eq!(Source::open(&path).unwrap().spec().architecture, "qwen3");
+    assert_eq!(Checkpoint::open(&path).unwrap().spec().architecture, "qwen3");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_gguf_file_is_described_by_its_header_and_fetched_by_its_quantisation() {
     let whole = scratch("hub-described.gguf");
     TINY.writer().write(&whole);
     let bytes = fs::read(&whole).unwrap();
-    let spec = Source::open(&whole).unwrap().spec().clone();
+    let spec = Checkpoint::open(&whole).unwrap().spec().clone();
     let other = ("m-Q8_0.gguf".to_owned(), b"another".to_vec());
     let mut files = BTreeMap::from([("m-F16.gguf".to_owned(), bytes), other]);
     for (number, part) in (1..).zip(TINY.writer().split(2)) {
@@ -112,7 +112,7 @@ fn a_gguf_file_is_described_by_its_header_and_fetched_by_its_quantisation() {
     assert!(error.to_string().contains("m-Q8_0.gguf: not a GGUF file"), "{error}");
     for tag in ["F16", "q4_1"] {
         let path = client.hub().model(&id(tag), &|_| {}).unwrap().path;
-        assert_eq!(*Source::open(&path).unwrap().spec(), spec);
+        assert_eq!(*Checkpoint::open(&path).unwrap().spec(), spec);
         server.seen();
         assert_eq!(client.hub().model(&id(tag), &|_| {}).unwrap().path, path);
         assert!(server.seen().is_empty());
@@ -132,7 +132,7 @@ fn one_process_at_a_time_writes_to_a_repository() {
     let hub = client.hub();
     let pull =
         std::thread::spawn(move || hub.pull(&id(), &|event| tell.send(event).unwrap_or_default()));
-    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), Event::Waiting);
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), DownloadEvent::Waiting);
     assert!(server.seen().iter().all(|seen| seen.line.starts_with("GET /api")));
     drop(other);
     assert!(pull.join().unwrap().unwrap().join(WEIGHTS).is_file());

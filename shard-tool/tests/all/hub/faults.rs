@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use binfer_shard::hub::{Event, HubError, ModelId};
+use binfer_shard::hub::{DownloadEvent, HubError, ModelId};
 
 use super::{Client, WEIGHTS, fixture, id, ranges, storage_asked_from};
 use crate::hub_server::{Fault, HubServer, etag};
@@ -41,7 +41,7 @@ fn a_broken_download_goes_on_where_it_was_with_every_piece() {
     server.seen();
     let found = std::sync::atomic::AtomicU64::new(0);
     let watch = |event| {
-        if let Event::Found { bytes_done, bytes_total } = event {
+        if let DownloadEvent::Found { bytes_done, bytes_total } = event {
             assert_eq!(bytes_total, length as u64);
             found.fetch_max(bytes_done, std::sync::atomic::Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 //! Sixteen output rows make a *band*, and a lane of a register is a row of the band, so that a
 //! gemm needs no sum across lanes. Within a band, weights come in blocks of some inputs by 16
 //! rows (`blocks/`). Bands that are not full, and blocks past the last input, hold zeros. Parts may
-//! differ in type. Deliberately absent: arithmetic (`microkernel.rs`) and files (`Source`).
+//! differ in type. Deliberately absent: arithmetic (`microkernel.rs`) and files (`Checkpoint`).
 
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use binfer_proto::Mask;
-use binfer_shard::{LocalTensor, Source, read_ahead};
+use binfer_shard::{Checkpoint, LocalTensor, read_ahead};
 
 use super::attend::Attend;
 use super::attention::TILE;
@@ -29,7 +29,7 @@ const HEAD_TOKENS: usize = 8;
 impl Backend for CpuBackend {
     fn load(
         &mut self,
-        source: &Source,
+        source: &Checkpoint,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {

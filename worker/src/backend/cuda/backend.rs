@@ -5,7 +5,7 @@ use std::sync::Arc;
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 use binfer_proto::Mask;
-use binfer_shard::{LocalPart, LocalTensor, Source};
+use binfer_shard::{Checkpoint, LocalPart, LocalTensor};
 
 use super::attention::AttentionCall;
 use super::attention::config::AttentionConfig;
@@ -61,7 +61,7 @@ impl CudaBackend {
 impl Backend for CudaBackend {
     fn load(
         &mut self,
-        source: &Source,
+        source: &Checkpoint,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {

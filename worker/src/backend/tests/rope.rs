@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::spec::{Mixer, Rope};
-use binfer_shard::{Error, Source};
+use binfer_shard::{Checkpoint, Error};
 use serde_json::Value;
 
 use crate::backend::rope::{attention_factor, frequencies};
@@ -34,7 +34,7 @@ impl Folder {
             config[key] = value.clone();
         }
         std::fs::write(self.0.join("config.json"), config.to_string()).unwrap();
-        let source = Source::assumed(&self.0)?;
+        let source = Checkpoint::assumed(&self.0)?;
         let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
         let mut rope = gqa.rope;
         if let Some(longest) = case["longest"].as_u64() {

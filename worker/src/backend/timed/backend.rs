@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use binfer_proto::Mask;
-use binfer_shard::{LocalTensor, Source};
+use binfer_shard::{Checkpoint, LocalTensor};
 
 use super::cost::{Counts, Work};
 use super::profile::Profile;
@@ -20,7 +20,7 @@ use crate::batch::Batch;
 impl Backend for Timed {
     fn load(
         &mut self,
-        source: &Source,
+        source: &Checkpoint,
         tensors: &[LocalTensor],
         done: &mut dyn FnMut(u64),
     ) -> Result<Vec<Weight>, BackendError> {

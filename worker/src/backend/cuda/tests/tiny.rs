@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use binfer_proto::{BlockId, SlotId, Token};
-use binfer_shard::{Source, layouts};
+use binfer_shard::{Checkpoint, layouts};
 
 use super::{Piece, batch, output};
 use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
@@ -61,7 +61,7 @@ pub(super) fn fixture(name: &str) -> PathBuf {
 }
 
 /// A model of published proportions, described and nothing more.
-fn published(head_dim: usize) -> Source {
+fn published(head_dim: usize) -> Checkpoint {
     let heads = 512 / head_dim;
     let config = serde_json::json!({
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "torch_dtype": "bfloat16",
@@ -74,7 +74,7 @@ fn published(head_dim: usize) -> Source {
     let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    Source::assumed(folder).unwrap()
+    Checkpoint::assumed(folder).unwrap()
 }
 
 impl Tiny {
@@ -95,7 +95,7 @@ impl Tiny {
         join: impl FnOnce(&mut CudaBackend),
     ) -> Self {
         let source = match what {
-            What::Fixture(name) => Source::open(fixture(name)).unwrap(),
+            What::Fixture(name) => Checkpoint::open(fixture(name)).unwrap(),
             What::Published(head_dim) => published(head_dim),
         };
         let spec = source.spec();

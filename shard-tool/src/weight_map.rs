@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::files::open_within;
-use crate::gguf::TensorInfo;
+use crate::gguf::StoredTensor;
 use crate::{DType, Error, ErrorKind};
 
 /// How many tensors the digest looks into, and how far: into all but those of giant models, so that
@@ -55,17 +55,17 @@ impl DataFile {
 }
 
 #[derive(Debug)]
-struct Stored {
+struct MappedTensor {
     /// `None`: only described, its data are not here.
     file: Option<usize>,
-    info: TensorInfo,
+    info: StoredTensor,
 }
 
 /// All tensors of a checkpoint, by name, with the files that hold them.
 #[derive(Debug, Default)]
-pub(crate) struct Catalog {
+pub(crate) struct WeightMap {
     files: Vec<DataFile>,
-    tensors: BTreeMap<String, Stored>,
+    tensors: BTreeMap<String, MappedTensor>,
     /// Of each file the digest of its header.
     header_digests: Vec<u64>,
     /// Tensors that an index puts into a file that lacks them: name and file.
@@ -74,7 +74,7 @@ pub(crate) struct Catalog {
     assumed: Option<DType>,
 }
 
-impl Catalog {
+impl WeightMap {
     /// The catalog of a checkpoint that is not here, with weights of that type.
     pub(crate) fn assumed(dtype: DType) -> Self {
         Self { assumed: Some(dtype), ..Self::default() }
@@ -95,13 +95,13 @@ impl Catalog {
         &mut self,
         file: DataFile,
         header_digest: u64,
-        tensors: impl IntoIterator<Item = TensorInfo>,
+        tensors: impl IntoIterator<Item = StoredTensor>,
     ) -> Result<(), Error> {
         let index = self.files.len();
         for info in tensors {
             let (name, place) = (info.name.clone(), info.offset);
             if let Some(other) =
-                self.tensors.insert(name.clone(), Stored { file: Some(index), info })
+                self.tensors.insert(name.clone(), MappedTensor { file: Some(index), info })
             {
                 let other = other.file.and_then(|other| self.files.get(other));
                 let other = other.unwrap_or(&file).path.display();
@@ -116,8 +116,8 @@ impl Catalog {
     }
 
     /// Adds a tensor whose data are not here.
-    pub(crate) fn describe(&mut self, info: TensorInfo) {
-        self.tensors.insert(info.name.clone(), Stored { file: None, info });
+    pub(crate) fn describe(&mut self, info: StoredTensor) {
+        self.tensors.insert(info.name.clone(), MappedTensor { file: None, info });
     }
 
     /// Notes that an index puts a tensor into a file which lacks it.
@@ -135,12 +135,12 @@ impl Catalog {
         self.files.iter().zip(self.header_digests.iter().copied())
     }
 
-    pub(crate) fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+    pub(crate) fn tensor(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name).map(|stored| &stored.info)
     }
 
     /// A tensor and the file it lies in.
-    pub(crate) fn place(&self, name: &str) -> Option<(&DataFile, &TensorInfo)> {
+    pub(crate) fn locate(&self, name: &str) -> Option<(&DataFile, &StoredTensor)> {
         let stored = self.tensors.get(name)?;
         Some((self.files.get(stored.file?)?, &stored.info))
     }
@@ -163,7 +163,7 @@ impl Catalog {
         hash.update(settings);
         let mut sample = [0; SAMPLE_BYTES_MAX];
         for name in self.names().step_by(self.len().div_ceil(SAMPLES_MAX).max(1)) {
-            let Some((file, tensor)) = self.place(name) else { continue };
+            let Some((file, tensor)) = self.locate(name) else { continue };
             let bytes = usize::try_from(tensor.bytes).unwrap_or(usize::MAX).min(SAMPLE_BYTES_MAX);
             let middle = tensor.offset + (tensor.bytes - bytes as u64) / 2;
             file.file

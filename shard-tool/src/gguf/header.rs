@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::bytes::HeaderBytes;
-use super::metadata::{Array, Metadata, Value};
-use super::table::{RawTensor, Table};
+use super::metadata::{GgufMetadata, MetadataArray, MetadataValue};
+use super::table::{RawTensor, TensorTable};
 use super::{Gguf, kind, table};
 use crate::{Error, ErrorKind};
 
@@ -20,7 +20,7 @@ pub(super) const ALIGNMENT_DEFAULT: u64 = 32;
 const ALIGNMENT_MAX: u64 = 1 << 20;
 
 /// Reads a whole header.
-pub(super) fn header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
+pub(super) fn read_header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
     magic_and_version(&mut bytes)?;
     let tensor_count = bytes.count("the number of tensors", TENSOR_BYTES_MIN)?;
     let pair_count = bytes.count("the number of metadata pairs", PAIR_BYTES_MIN)?;
@@ -36,7 +36,7 @@ pub(super) fn header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
         }
         entries.insert(key, value);
     }
-    let metadata = Metadata::new(bytes.path(), entries);
+    let metadata = GgufMetadata::new(bytes.path(), entries);
 
     let mut raw = Vec::new();
     for _ in 0..tensor_count {
@@ -44,7 +44,7 @@ pub(super) fn header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
     }
     let alignment = alignment(&metadata, &bytes)?;
     let header_bytes = bytes.position();
-    let table = Table {
+    let table = TensorTable {
         path: bytes.path(),
         file_bytes: bytes.file_bytes(),
         alignment,
@@ -74,7 +74,7 @@ fn magic_and_version(bytes: &mut HeaderBytes<'_>) -> Result<(), Error> {
 }
 
 /// A value with its type before it.
-fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<Value, Error> {
+fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<MetadataValue, Error> {
     let kind = bytes.u32("the type of a metadata value")?;
     if kind != kind::ARRAY {
         return scalar(bytes, kind, key);
@@ -84,38 +84,38 @@ fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<Value, Error> {
     let mut values = empty_array(of).ok_or_else(|| unknown_type(bytes, of, key))?;
     for _ in 0..count {
         match (&mut values, scalar(bytes, of, key)?) {
-            (Array::Unsigned(values), Value::Unsigned(value)) => values.push(value),
-            (Array::Signed(values), Value::Signed(value)) => values.push(value),
-            (Array::Float(values), Value::Float(value)) => values.push(value),
-            (Array::Bool(values), Value::Bool(value)) => values.push(value),
-            (Array::String(values), Value::String(value)) => values.push(value),
+            (MetadataArray::Unsigned(values), MetadataValue::Unsigned(value)) => values.push(value),
+            (MetadataArray::Signed(values), MetadataValue::Signed(value)) => values.push(value),
+            (MetadataArray::Float(values), MetadataValue::Float(value)) => values.push(value),
+            (MetadataArray::Bool(values), MetadataValue::Bool(value)) => values.push(value),
+            (MetadataArray::String(values), MetadataValue::String(value)) => values.push(value),
             _ => return Err(unknown_type(bytes, of, key)),
         }
     }
-    Ok(Value::Array(values))
+    Ok(MetadataValue::Array(values))
 }
 
-fn scalar(bytes: &mut HeaderBytes<'_>, kind: u32, key: &str) -> Result<Value, Error> {
+fn scalar(bytes: &mut HeaderBytes<'_>, kind: u32, key: &str) -> Result<MetadataValue, Error> {
     Ok(match kind {
-        kind::U8 => Value::Unsigned(u8::from_le_bytes(bytes.array(key)?).into()),
-        kind::U16 => Value::Unsigned(u16::from_le_bytes(bytes.array(key)?).into()),
-        kind::U32 => Value::Unsigned(bytes.u32(key)?.into()),
-        kind::U64 => Value::Unsigned(bytes.u64(key)?),
-        kind::I8 => Value::Signed(i8::from_le_bytes(bytes.array(key)?).into()),
-        kind::I16 => Value::Signed(i16::from_le_bytes(bytes.array(key)?).into()),
-        kind::I32 => Value::Signed(i32::from_le_bytes(bytes.array(key)?).into()),
-        kind::I64 => Value::Signed(i64::from_le_bytes(bytes.array(key)?)),
-        kind::F32 => Value::Float(f32::from_le_bytes(bytes.array(key)?).into()),
-        kind::F64 => Value::Float(f64::from_le_bytes(bytes.array(key)?)),
+        kind::U8 => MetadataValue::Unsigned(u8::from_le_bytes(bytes.array(key)?).into()),
+        kind::U16 => MetadataValue::Unsigned(u16::from_le_bytes(bytes.array(key)?).into()),
+        kind::U32 => MetadataValue::Unsigned(bytes.u32(key)?.into()),
+        kind::U64 => MetadataValue::Unsigned(bytes.u64(key)?),
+        kind::I8 => MetadataValue::Signed(i8::from_le_bytes(bytes.array(key)?).into()),
+        kind::I16 => MetadataValue::Signed(i16::from_le_bytes(bytes.array(key)?).into()),
+        kind::I32 => MetadataValue::Signed(i32::from_le_bytes(bytes.array(key)?).into()),
+        kind::I64 => MetadataValue::Signed(i64::from_le_bytes(bytes.array(key)?)),
+        kind::F32 => MetadataValue::Float(f32::from_le_bytes(bytes.array(key)?).into()),
+        kind::F64 => MetadataValue::Float(f64::from_le_bytes(bytes.array(key)?)),
         kind::BOOL => match u8::from_le_bytes(bytes.array(key)?) {
-            0 => Value::Bool(false),
-            1 => Value::Bool(true),
+            0 => MetadataValue::Bool(false),
+            1 => MetadataValue::Bool(true),
             other => {
                 let cause = format!("metadata key {key} has a boolean of value {other}");
                 return Err(bytes.error(ErrorKind::Format, cause));
             }
         },
-        kind::STRING => Value::String(bytes.string(key)?),
+        kind::STRING => MetadataValue::String(bytes.string(key)?),
         other => return Err(unknown_type(bytes, other, key)),
     })
 }
@@ -130,13 +130,13 @@ fn least_bytes(kind: u32) -> u64 {
     }
 }
 
-fn empty_array(kind: u32) -> Option<Array> {
+fn empty_array(kind: u32) -> Option<MetadataArray> {
     Some(match kind {
-        kind::U8 | kind::U16 | kind::U32 | kind::U64 => Array::Unsigned(Vec::new()),
-        kind::I8 | kind::I16 | kind::I32 | kind::I64 => Array::Signed(Vec::new()),
-        kind::F32 | kind::F64 => Array::Float(Vec::new()),
-        kind::BOOL => Array::Bool(Vec::new()),
-        kind::STRING => Array::String(Vec::new()),
+        kind::U8 | kind::U16 | kind::U32 | kind::U64 => MetadataArray::Unsigned(Vec::new()),
+        kind::I8 | kind::I16 | kind::I32 | kind::I64 => MetadataArray::Signed(Vec::new()),
+        kind::F32 | kind::F64 => MetadataArray::Float(Vec::new()),
+        kind::BOOL => MetadataArray::Bool(Vec::new()),
+        kind::STRING => MetadataArray::String(Vec::new()),
         _ => return None,
     })
 }
@@ -164,7 +164,7 @@ fn tensor(bytes: &mut HeaderBytes<'_>) -> Result<RawTensor, Error> {
     Ok(RawTensor { name, shape, type_id, offset, at })
 }
 
-fn alignment(metadata: &Metadata, bytes: &HeaderBytes<'_>) -> Result<u64, Error> {
+fn alignment(metadata: &GgufMetadata, bytes: &HeaderBytes<'_>) -> Result<u64, Error> {
     let alignment = metadata.u32("general.alignment")?.map_or(ALIGNMENT_DEFAULT, u64::from);
     if alignment.is_power_of_two() && (8..=ALIGNMENT_MAX).contains(&alignment) {
         return Ok(alignment);

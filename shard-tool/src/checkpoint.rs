@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::catalog::{Catalog, DataFile};
 use crate::families::Described;
-use crate::gguf::TensorInfo;
+use crate::gguf::StoredTensor;
 use crate::shards::open::{self, Shards, part_name};
+use crate::weight_map::{DataFile, WeightMap};
 use crate::{
     Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout, families,
     gguf, hf, shards, slice,
@@ -21,9 +21,9 @@ use crate::{
 
 /// A checkpoint, open for reading.
 #[derive(Debug)]
-pub struct Source {
+pub struct Checkpoint {
     path: PathBuf,
-    catalog: Catalog,
+    weight_map: WeightMap,
     container: Container,
     spec: ModelSpec,
     notes: Vec<String>,
@@ -40,7 +40,7 @@ enum Container {
     Absent,
 }
 
-impl Source {
+impl Checkpoint {
     /// Opens and checks a checkpoint: a `.gguf` file, or any part of a split one, a Hugging Face
     /// folder, or one of shards.
     ///
@@ -66,33 +66,33 @@ impl Source {
         let (config, text) = hf::config(&path)?;
         // First: how weights of a family that is not known are stored does not matter.
         let family = families::of_class(&config)?;
-        let catalog = Catalog::assumed(hf::weights_dtype(&config)?);
-        let Described { spec, notes } = families::of_config(family, &config, &catalog)?;
+        let weight_map = WeightMap::assumed(hf::weights_dtype(&config)?);
+        let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
         let (container, digest) = (Container::Absent, xxh3_64(&text));
-        Ok(Self { path, catalog, container, spec, notes, digest })
+        Ok(Self { path, weight_map, container, spec, notes, digest })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let (gguf, catalog) = gguf::split::open(path)?;
-        let Described { spec, notes } = families::of_gguf(&gguf, &catalog, path)?;
-        let (path, digest) = (path.to_path_buf(), catalog.digest(&[])?);
-        Ok(Self { path, catalog, container: Container::Gguf(gguf), spec, notes, digest })
+        let (gguf, weight_map) = gguf::split::open(path)?;
+        let Described { spec, notes } = families::of_gguf(&gguf, &weight_map, path)?;
+        let (path, digest) = (path.to_path_buf(), weight_map.digest(&[])?);
+        Ok(Self { path, weight_map, container: Container::Gguf(gguf), spec, notes, digest })
     }
 
     fn open_folder(path: &Path) -> Result<Self, Error> {
         let (config, text) = hf::config(path)?;
         let family = families::of_class(&config)?;
-        let catalog = hf::weights(path)?;
-        let Described { spec, notes } = families::of_config(family, &config, &catalog)?;
-        let (path, digest) = (path.to_path_buf(), catalog.digest(&text)?);
-        Ok(Self { path, catalog, container: Container::Folder, spec, notes, digest })
+        let weight_map = hf::weights(path)?;
+        let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
+        let (path, digest) = (path.to_path_buf(), weight_map.digest(&text)?);
+        Ok(Self { path, weight_map, container: Container::Folder, spec, notes, digest })
     }
 
     fn open_shards(path: &Path) -> Result<Self, Error> {
-        let open::Opened { catalog, described, digest, shards } = open::open(path)?;
+        let open::OpenedShards { weight_map, described, digest, shards } = open::open(path)?;
         let Described { spec, notes } = described;
         let (path, container) = (path.to_path_buf(), Container::Shards(shards));
-        Ok(Self { path, catalog, container, spec, notes, digest })
+        Ok(Self { path, weight_map, container, spec, notes, digest })
     }
 
     /// What the model is made of.
@@ -143,8 +143,8 @@ impl Source {
         }
     }
 
-    pub(crate) fn catalog(&self) -> &Catalog {
-        &self.catalog
+    pub(crate) fn weight_map(&self) -> &WeightMap {
+        &self.weight_map
     }
 
     /// What the rank of `layout` loads, in load order: slices of a checkpoint's tensors, or whole
@@ -210,11 +210,11 @@ impl Source {
         &self,
         part: &LocalPart,
         out_bytes: u64,
-    ) -> Result<(&DataFile, &TensorInfo), Error> {
+    ) -> Result<(&DataFile, &StoredTensor), Error> {
         let refuse = |cause: String| {
             Error::new(ErrorKind::Mismatch, cause).file(&self.path).tensor(&part.source)
         };
-        let place = self.catalog.place(&part.source);
+        let place = self.weight_map.locate(&part.source);
         let (file, tensor) = place.ok_or_else(|| refuse("no such tensor".to_owned()))?;
         let ranges = &part.ranges;
         let within =

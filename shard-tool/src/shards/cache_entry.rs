@@ -11,12 +11,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cut::Job;
+use super::cut::CutJob;
 use super::manifest::Manifest;
 use super::settings::{self, METADATA};
 use super::write::write_folder;
 use crate::hf::{TEXTS, bounded, not_json};
-use crate::{Error, ErrorKind, Source};
+use crate::{Checkpoint, Error, ErrorKind};
 
 /// Beside the shards of an entry: the files that they were cut from.
 const SOURCE: &str = "source.json";
@@ -34,7 +34,7 @@ pub struct Changes {
 
 /// What the system says of a file of weights.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     name: String,
     bytes: u64,
     /// Seconds and nanoseconds.
@@ -47,21 +47,21 @@ pub(super) struct Stamp {
 /// # Errors
 /// As [`super::write()`].
 pub fn write_entry(
-    source: &Source,
+    source: &Checkpoint,
     world: u32,
     entry: &Path,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
-    let text = serde_json::to_vec(&stamps(source)?)
+    let text = serde_json::to_vec(&file_stamps(source)?)
         .map_err(|error| Error::new(ErrorKind::Format, error.to_string()))?;
-    write_folder(&Job::new(source, world)?, entry, Some((SOURCE, text)), progress)
+    write_folder(&CutJob::new(source, world)?, entry, Some((SOURCE, text)), progress)
 }
 
 /// Compares a checkpoint with what an entry was cut from, weights by what the system says of them.
 ///
 /// # Errors
 /// Of reading both; `Format` for shards that are no entry of a cache.
-pub fn changes(source: &Source, entry: &Path) -> Result<Changes, Error> {
+pub fn changes(source: &Checkpoint, entry: &Path) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let now = settings::contents(source)?;
     for name in TEXTS.iter().copied().chain([METADATA]) {
@@ -81,9 +81,9 @@ pub fn changes(source: &Source, entry: &Path) -> Result<Changes, Error> {
     }
     let path = entry.join(SOURCE);
     let text = bounded(&path, SOURCE_BYTES_MAX)?;
-    let then: Vec<Stamp> =
+    let then: Vec<FileStamp> =
         serde_json::from_slice(&text).map_err(|error| not_json(&path, &error))?;
-    let now = stamps(source)?;
+    let now = file_stamps(source)?;
     for stamp in &now {
         let then = then.iter().find(|then| then.name == stamp.name);
         let differs = then.map_or_else(|| vec!["new"], |then| stamp.differs(then));
@@ -102,12 +102,12 @@ pub fn changes(source: &Source, entry: &Path) -> Result<Changes, Error> {
 /// # Errors
 /// `Mismatch` with the tensor that differs, and all of opening and reading.
 pub fn verify_source(
-    source: &Source,
+    source: &Checkpoint,
     entry: &Path,
     progress: impl FnMut(u64) -> bool,
 ) -> Result<(), Error> {
     let (then, _) = Manifest::read(entry)?;
-    let job = Job::new(source, then.layout.tensor_parallel)?;
+    let job = CutJob::new(source, then.layout.tensor_parallel)?;
     let now = job.run(progress, |_| Ok(()))?;
     if now.source.tensors == then.source.tensors {
         return Ok(());
@@ -119,14 +119,14 @@ pub fn verify_source(
 }
 
 /// Of each file of weights.
-pub(super) fn stamps(source: &Source) -> Result<Vec<Stamp>, Error> {
-    let stamp = |path: &Path, meta: &Metadata| Stamp {
+pub(super) fn file_stamps(source: &Checkpoint) -> Result<Vec<FileStamp>, Error> {
+    let stamp = |path: &Path, meta: &Metadata| FileStamp {
         name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         bytes: meta.len(),
         modified: [meta.mtime(), meta.mtime_nsec()],
         inode: meta.ino(),
     };
-    let files = source.catalog().files();
+    let files = source.weight_map().files();
     let stamped = files.map(|(file, _)| match file.file.metadata() {
         Ok(meta) => Ok(stamp(&file.path, &meta)),
         Err(error) => Err(Error::io(&file.path, "look at", &error)),
@@ -134,7 +134,7 @@ pub(super) fn stamps(source: &Source) -> Result<Vec<Stamp>, Error> {
     stamped.collect()
 }
 
-impl Stamp {
+impl FileStamp {
     /// What another of the same name has otherwise.
     fn differs(&self, then: &Self) -> Vec<&'static str> {
         let facts = [

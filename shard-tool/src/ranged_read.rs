@@ -19,79 +19,79 @@ impl ReadAt for File {
 
 /// Pieces closer together than a page are fetched by one read, the gap with them: the page would
 /// be read anyway.
-const GAP_BYTES_MAX: u64 = 4096;
+const COALESCE_GAP_BYTES_MAX: u64 = 4096;
 /// Longest read that gathers several pieces; bounds the buffer beside the weights.
-const GATHER_BYTES_MAX: u64 = 1 << 20;
+const COALESCED_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads `ranges`, counted from byte `start` of the file, one after the other into `out`, which has
 /// their length. An error comes with the byte at which its read began.
-pub(crate) fn read(
+pub(crate) fn read_ranges(
     file: &File,
     start: u64,
     ranges: &[Range<u64>],
     out: &mut [u8],
 ) -> Result<(), (u64, io::Error)> {
-    let mut pieces = Vec::with_capacity(ranges.len());
+    let mut copies = Vec::with_capacity(ranges.len());
     let mut to = 0;
     for range in ranges {
         let bytes = to_usize(range.end - range.start);
-        pieces.push(Piece { from: start + range.start, to, bytes });
+        copies.push(RangeCopy { from: start + range.start, to, bytes });
         to += bytes;
     }
-    pieces.sort_by_key(|piece| piece.from);
+    copies.sort_by_key(|copy| copy.from);
     let mut buffer = Vec::new();
-    for gathered in pieces.chunk_by(near).flat_map(within_gather) {
-        read_gathered(file, gathered, &mut buffer, out)
-            .map_err(|error| (gathered[0].from, error))?;
+    for coalesced in copies.chunk_by(near).flat_map(split_by_length) {
+        read_coalesced(file, coalesced, &mut buffer, out)
+            .map_err(|error| (coalesced[0].from, error))?;
     }
     Ok(())
 }
 
 /// One read for pieces that lie near each other, then each to its place.
-fn read_gathered(
+fn read_coalesced(
     file: &File,
-    pieces: &[Piece],
+    copies: &[RangeCopy],
     buffer: &mut Vec<u8>,
     out: &mut [u8],
 ) -> io::Result<()> {
-    if let [piece] = pieces {
-        return file.read_exact_at(&mut out[piece.to..][..piece.bytes], piece.from);
+    if let [copy] = copies {
+        return file.read_exact_at(&mut out[copy.to..][..copy.bytes], copy.from);
     }
-    let start = pieces[0].from;
-    buffer.resize(to_usize(pieces[pieces.len() - 1].end() - start), 0);
+    let start = copies[0].from;
+    buffer.resize(to_usize(copies[copies.len() - 1].end() - start), 0);
     file.read_exact_at(buffer, start)?;
-    for piece in pieces {
-        let from = to_usize(piece.from - start);
-        out[piece.to..][..piece.bytes].copy_from_slice(&buffer[from..][..piece.bytes]);
+    for copy in copies {
+        let from = to_usize(copy.from - start);
+        out[copy.to..][..copy.bytes].copy_from_slice(&buffer[from..][..copy.bytes]);
     }
     Ok(())
 }
 
 /// Bytes of the file that go to one place.
 #[derive(Clone, Copy)]
-struct Piece {
+struct RangeCopy {
     from: u64,
     to: usize,
     bytes: usize,
 }
 
-impl Piece {
+impl RangeCopy {
     fn end(&self) -> u64 {
         self.from + self.bytes as u64
     }
 }
 
-fn near(one: &Piece, next: &Piece) -> bool {
-    next.from <= one.end() + GAP_BYTES_MAX
+fn near(one: &RangeCopy, next: &RangeCopy) -> bool {
+    next.from <= one.end() + COALESCE_GAP_BYTES_MAX
 }
 
 /// Splits neighbours, sorted, so that each read stays short unless it is of one piece.
-fn within_gather(pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
-    let mut rest = pieces;
+fn split_by_length(copies: &[RangeCopy]) -> impl Iterator<Item = &[RangeCopy]> {
+    let mut rest = copies;
     std::iter::from_fn(move || {
         let start = rest.first()?.from;
-        let fits = |piece: &Piece| piece.end() - start <= GATHER_BYTES_MAX;
-        let count = rest.iter().position(|piece| !fits(piece)).unwrap_or(rest.len()).max(1);
+        let fits = |copy: &RangeCopy| copy.end() - start <= COALESCED_BYTES_MAX;
+        let count = rest.iter().position(|copy| !fits(copy)).unwrap_or(rest.len()).max(1);
         let (now, later) = rest.split_at(count);
         rest = later;
         Some(now)
