@@ -12,9 +12,9 @@ use binfer_shard::fit::{HostMemory, Ledger, Memory, RankLedger};
 use binfer_shard::spec::KvKind;
 
 use crate::config::ConfigError;
-use crate::fleet::{Facts, FleetConfig, LoadConfig, Spawn};
+use crate::fleet::{FleetConfig, FleetInfo, LoadConfig, Spawn};
 use crate::front::ModelInfo;
-use crate::options::Options;
+use crate::options::ModelOptions;
 use crate::sched::{KvGroupConfig, SchedConfig};
 use crate::text::TextFacts;
 use crate::text::process::{Deadlines, TextConfig, TextSource};
@@ -32,7 +32,7 @@ pub(crate) const QUEUE_TOKENS_MAX: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Blueprint {
     /// How to run it.
-    pub options: Options,
+    pub options: ModelOptions,
     /// What to run.
     pub source: Arc<Checkpoint>,
     /// Its weights are random: for measurements.
@@ -80,7 +80,7 @@ impl Blueprint {
     }
 
     /// For the scheduler: slots, budgets, and pools as large as the fleet's smallest.
-    pub fn sched_config(&self, facts: &Facts) -> SchedConfig {
+    pub fn sched_config(&self, facts: &FleetInfo) -> SchedConfig {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         // A pool below one full context shortens sequences, so that one always fits.
         let fits = self.positions(facts).into_iter().min().unwrap_or(0);
@@ -123,7 +123,7 @@ impl Blueprint {
     }
 
     /// Refuses a KV cache that was asked for where the workers' devices hold less.
-    pub fn check_cache(&self, facts: &Facts) -> Result<(), ConfigError> {
+    pub fn check_cache(&self, facts: &FleetInfo) -> Result<(), ConfigError> {
         let asked = self.options.kv_cache_tokens.unwrap_or(0);
         let fit = self.positions(facts).into_iter().min().unwrap_or(0);
         if asked.min(self.options.limits.kv_tokens_max) <= fit {
@@ -148,7 +148,7 @@ impl Blueprint {
     }
 
     /// Positions that each KV group's pool holds.
-    fn positions(&self, facts: &Facts) -> Vec<u64> {
+    fn positions(&self, facts: &FleetInfo) -> Vec<u64> {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
     }
@@ -166,7 +166,7 @@ impl Blueprint {
     }
 
     /// What GPUs hold, in a line for the operator, as their workers counted.
-    pub fn gpu_summary(&self, facts: &Facts) -> Option<String> {
+    pub fn gpu_summary(&self, facts: &FleetInfo) -> Option<String> {
         self.options.cuda.as_ref()?;
         let positions = self.positions(facts).into_iter().min().unwrap_or(0);
         let memory = facts.memory.join("; ");

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::device::wheel_folders;
 use crate::expand;
-use crate::fleet::Place;
+use crate::fleet::SocketFolder;
 
 /// Where models come from unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -105,12 +105,12 @@ fn home(below: &str) -> Option<PathBuf> {
 }
 
 /// Folders in which the workers' socket may be made, the best first.
-pub fn socket_places() -> Vec<Place> {
+pub fn socket_folders() -> Vec<SocketFolder> {
     let named = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(|variable| {
-        Some(Place { variable: Some(variable), folder: path_var(variable)? })
+        Some(SocketFolder { variable: Some(variable), folder: path_var(variable)? })
     });
     let common = ["/tmp", "/dev/shm", "/var/tmp"];
-    let common = common.map(|folder| Place { variable: None, folder: folder.into() });
+    let common = common.map(|folder| SocketFolder { variable: None, folder: folder.into() });
     named.chain(common).collect()
 }
 

@@ -16,24 +16,24 @@ use crate::parallel::TensorParallel;
 
 /// What the command line says of devices.
 #[derive(Clone, Copy, Debug)]
-pub struct Wishes {
+pub struct DeviceRequest {
     /// `--device`.
-    pub device: Device,
+    pub device: DeviceChoice,
     /// `--kernels`.
-    pub kernels: Option<Kernels>,
+    pub kernels: Option<KernelImage>,
     /// Unless `--no-cuda-graphs`.
     pub graphs: bool,
     /// `--gpu-memory-utilization`.
     pub memory_utilization: f32,
     /// Arithmetic in single precision.
-    pub single: bool,
+    pub f32_arithmetic: bool,
     /// `BINFER_GPUS_SHARED`: there may be more ranks than GPUs.
-    pub shared: bool,
+    pub gpus_shared: bool,
 }
 
 /// `--device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
+pub enum DeviceChoice {
     /// The best that is there.
     Auto,
     /// The CPU.
@@ -44,7 +44,7 @@ pub enum Device {
 
 /// `--kernels`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kernels {
+pub enum KernelImage {
     /// Hopper's machine code.
     #[value(name = "sm_90a")]
     Sm90a,
@@ -56,7 +56,7 @@ pub enum Kernels {
     Compute80,
 }
 
-impl Kernels {
+impl KernelImage {
     fn name(self) -> &'static str {
         match self {
             Self::Sm90a => "sm_90a",
@@ -66,19 +66,19 @@ impl Kernels {
     }
 }
 
-impl Wishes {
+impl DeviceRequest {
     /// The GPUs that may be used; none for the CPU.
     pub fn gpus(&self) -> Result<Vec<Gpu>, ConfigError> {
         match self.device {
-            Device::Cpu => Ok(Vec::new()),
-            Device::Auto if self.single => Ok(Vec::new()),
-            Device::Auto => Ok(present()),
-            Device::Cuda if self.single => Err(ConfigError(
+            DeviceChoice::Cpu => Ok(Vec::new()),
+            DeviceChoice::Auto if self.f32_arithmetic => Ok(Vec::new()),
+            DeviceChoice::Auto => Ok(usable_gpus()),
+            DeviceChoice::Cuda if self.f32_arithmetic => Err(ConfigError(
                 "--device cuda: computes in bf16 or f16, not in f32; use --dtype bf16, or --device \
                  cpu"
                 .into(),
             )),
-            Device::Cuda => probe().map_err(|cause| {
+            DeviceChoice::Cuda => probe().map_err(|cause| {
                 ConfigError(format!("--device cuda: {cause}; or use --device cpu"))
             }),
         }
@@ -94,8 +94,8 @@ impl Wishes {
     ) -> Result<Option<CudaConfig>, ConfigError> {
         let Some(first) = gpus.first() else { return Ok(None) };
         let wanted = ranks as usize;
-        if wanted > gpus.len() && !self.shared {
-            if self.device == Device::Auto && matches!(tp, TensorParallel::Ranks(_)) {
+        if wanted > gpus.len() && !self.gpus_shared {
+            if self.device == DeviceChoice::Auto && matches!(tp, TensorParallel::Ranks(_)) {
                 return Ok(None);
             }
             let there = gpus.len();
@@ -120,7 +120,7 @@ impl Wishes {
         CudaConfig {
             ordinals: gpus.iter().map(|gpu| gpu.ordinal).collect(),
             bytes: gpus.iter().map(|gpu| gpu.bytes).min().unwrap_or(0),
-            kernels: self.kernels.map_or("", Kernels::name),
+            kernels: self.kernels.map_or("", KernelImage::name),
             graphs: self.graphs,
             memory_utilization: self.memory_utilization / on_one as f32,
             libraries: config::cuda_library_folders(),
@@ -147,7 +147,7 @@ pub struct Gpu {
 /// A line of the child.
 #[derive(Deserialize)]
 #[serde(tag = "device", rename_all = "lowercase")]
-enum Line {
+enum ProbeLine {
     Cuda(Gpu),
     Nccl { version: String },
     Cublas { version: String },
@@ -156,13 +156,13 @@ enum Line {
 
 /// The GPUs that can be used. Hosts without one are not made to start a child; where there is one
 /// that cannot be used, stderr says why.
-pub fn present() -> Vec<Gpu> {
-    usable(config::has_nvidia_device(), probe, |note| {
+pub fn usable_gpus() -> Vec<Gpu> {
+    probe_if_present(config::has_nvidia_device(), probe, |note| {
         binfer_console::message(format_args!("binfer: {note}"));
     })
 }
 
-fn usable(
+fn probe_if_present(
     is_there: bool,
     probe: impl FnOnce() -> Result<Vec<Gpu>, String>,
     say: impl FnOnce(&str),
@@ -178,8 +178,8 @@ fn usable(
 
 /// The GPUs that can be used, or why there are none.
 pub fn probe() -> Result<Vec<Gpu>, String> {
-    let lines = ask(&["--probe".into()])?;
-    let gpu = |line| if let Line::Cuda(gpu) = line { Some(gpu) } else { None };
+    let lines = run_probe(&["--probe".into()])?;
+    let gpu = |line| if let ProbeLine::Cuda(gpu) = line { Some(gpu) } else { None };
     let gpus: Vec<Gpu> = lines.into_iter().filter_map(gpu).collect();
     let usable: Vec<Gpu> = gpus.iter().filter(|gpu| !gpu.image.is_empty()).cloned().collect();
     match (usable.is_empty(), gpus.first()) {
@@ -192,25 +192,25 @@ pub fn probe() -> Result<Vec<Gpu>, String> {
 
 /// Version of the NCCL that several ranks would use, or why they could not.
 pub fn nccl() -> Result<String, String> {
-    library("--probe-nccl")
+    probe_library("--probe-nccl")
 }
 
 /// Version and file of the cuBLASLt that a GPU would use, or why it could not.
 pub fn cublas() -> Result<String, String> {
-    library("--probe-cublas")
+    probe_library("--probe-cublas")
 }
 
-fn library(flag: &str) -> Result<String, String> {
+fn probe_library(flag: &str) -> Result<String, String> {
     let folders = config::cuda_library_folders().into_iter().map(PathBuf::into_os_string);
     let args: Vec<OsString> = [OsString::from(flag)].into_iter().chain(folders).collect();
-    match ask(&args)?.pop() {
-        Some(Line::Nccl { version } | Line::Cublas { version }) => Ok(version),
+    match run_probe(&args)?.pop() {
+        Some(ProbeLine::Nccl { version } | ProbeLine::Cublas { version }) => Ok(version),
         _ => Err("looking for a library: a child spoke of something else".into()),
     }
 }
 
 /// The lines of a child, of which there is at least one.
-fn ask(args: &[OsString]) -> Result<Vec<Line>, String> {
+fn run_probe(args: &[OsString]) -> Result<Vec<ProbeLine>, String> {
     let mut child = Command::new("/proc/self/exe");
     child.arg("worker").args(args).stdin(Stdio::null()).stderr(Stdio::null());
     let output = child.output().map_err(|error| format!("looking for GPUs: {error}"))?;
@@ -218,7 +218,7 @@ fn ask(args: &[OsString]) -> Result<Vec<Line>, String> {
     let mut lines = Vec::new();
     for line in text.lines() {
         match serde_json::from_str(line) {
-            Ok(Line::None { cause }) => return Err(cause),
+            Ok(ProbeLine::None { cause }) => return Err(cause),
             Ok(found) => lines.push(found),
             Err(_) => return Err(format!("looking for GPUs: a child said {line:?}")),
         }
@@ -235,14 +235,14 @@ pub(crate) fn wheel_folders(packages: &Path) -> [PathBuf; 3] {
 mod tests {
     use super::*;
 
-    fn wishes(device: Device) -> Wishes {
-        Wishes {
+    fn device_request(device: DeviceChoice) -> DeviceRequest {
+        DeviceRequest {
             device,
             kernels: None,
             graphs: true,
             memory_utilization: 0.9,
-            single: false,
-            shared: false,
+            f32_arithmetic: false,
+            gpus_shared: false,
         }
     }
 
@@ -254,42 +254,47 @@ mod tests {
     #[test]
     fn each_rank_takes_a_gpu() {
         let gpus = [gpu(0, "H100"), gpu(1, "H100"), gpu(2, "H100")];
-        let cuda = wishes(Device::Auto).choose(&gpus, 2, TensorParallel::Ranks(2)).unwrap();
+        let cuda =
+            device_request(DeviceChoice::Auto).choose(&gpus, 2, TensorParallel::Ranks(2)).unwrap();
         let cuda = cuda.unwrap();
         assert_eq!((cuda.ordinals, cuda.is_shared), (vec![0, 1], false));
-        let none = wishes(Device::Auto).choose(&[], 2, TensorParallel::Ranks(2)).unwrap();
+        let none =
+            device_request(DeviceChoice::Auto).choose(&[], 2, TensorParallel::Ranks(2)).unwrap();
         assert!(none.is_none(), "there is no GPU");
     }
 
     #[test]
     fn more_ranks_than_gpus_say_what_to_do() {
         let gpus = [gpu(3, "H100")];
-        let (auto, cuda) = (wishes(Device::Auto), wishes(Device::Cuda));
+        let (auto, cuda) = (device_request(DeviceChoice::Auto), device_request(DeviceChoice::Cuda));
         let asked = TensorParallel::Ranks(2);
         assert!(auto.choose(&gpus, 2, asked).unwrap().is_none(), "the CPU has ranks");
         let error = cuda.choose(&gpus, 2, asked).unwrap_err().to_string();
         assert!(error.contains("give --tp 1") && error.contains("--device cpu"), "{error}");
-        let shared = Wishes { shared: true, ..cuda }.choose(&gpus, 3, asked).unwrap().unwrap();
-        assert_eq!((shared.ordinals, shared.is_shared), (vec![3; 3], true));
-        assert!((shared.memory_utilization - 0.3).abs() < 1e-6);
+        let gpus_shared =
+            DeviceRequest { gpus_shared: true, ..cuda }.choose(&gpus, 3, asked).unwrap().unwrap();
+        assert_eq!((gpus_shared.ordinals, gpus_shared.is_shared), (vec![3; 3], true));
+        assert!((gpus_shared.memory_utilization - 0.3).abs() < 1e-6);
     }
 
     #[test]
     fn a_gpu_that_cannot_be_used_is_spoken_of_and_one_that_is_not_there_is_not() {
         let mut said = Vec::new();
         let old = || Err("driver 580 or newer is needed".to_owned());
-        assert!(usable(true, old, |note| said.push(note.to_owned())).is_empty());
+        assert!(probe_if_present(true, old, |note| said.push(note.to_owned())).is_empty());
         assert!(said.len() == 1 && said[0].contains("driver 580 or newer"), "{said:?}");
         let unasked = || -> Result<Vec<Gpu>, String> { panic!("a child for nothing") };
-        assert!(usable(false, unasked, |note| panic!("{note}")).is_empty());
+        assert!(probe_if_present(false, unasked, |note| panic!("{note}")).is_empty());
         let there = || Ok(vec![gpu(0, "H100")]);
-        assert_eq!(usable(true, there, |note| panic!("{note}")).len(), 1);
+        assert_eq!(probe_if_present(true, there, |note| panic!("{note}")).len(), 1);
     }
 
     #[test]
     fn gpus_of_two_kinds_are_not_mixed() {
         let gpus = [gpu(0, "H100"), gpu(1, "A100")];
-        let all = |ranks| wishes(Device::Cuda).choose(&gpus, ranks, TensorParallel::Ranks(ranks));
+        let all = |ranks| {
+            device_request(DeviceChoice::Cuda).choose(&gpus, ranks, TensorParallel::Ranks(ranks))
+        };
         assert_eq!(all(1).unwrap().unwrap().ordinals, [0]);
         let error = all(2).unwrap_err().to_string();
         assert!(error.contains("H100 and A100") && error.contains("CUDA_VISIBLE_DEVICES"));

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blueprint::Blueprint;
 use crate::config::{self, ConfigError};
-use crate::fleet::{Facts, Fleet, FleetError, Rendezvous};
+use crate::fleet::{Fleet, FleetError, FleetInfo, Rendezvous};
 use crate::front::{self, Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
 use crate::locate::locate;
 use crate::options::ModelArgs;
@@ -151,8 +151,8 @@ impl Launched {
         let (readiness, readiness_out) = watch::channel(starting);
         // Before the first worker: from here on an end is an orderly one.
         let stopped = watch_signals(commands_in.clone(), readiness.clone())?;
-        let rendezvous = Rendezvous::new(&config::socket_places())?;
-        for place in rendezvous.passed_over() {
+        let rendezvous = Rendezvous::new(&config::socket_folders())?;
+        for place in rendezvous.rejected() {
             self.report
                 .line(&format!("no place for the workers' socket: {place}; another is taken"));
         }
@@ -194,7 +194,7 @@ impl Launched {
     /// Waits for the fleet, runs the serve loop, ends the workers.
     async fn serve(
         &self,
-        fleet: tokio::task::JoinHandle<Result<(Fleet, Facts), FleetError>>,
+        fleet: tokio::task::JoinHandle<Result<(Fleet, FleetInfo), FleetError>>,
         text: Arc<TextFacts>,
         mut ends: Ends,
     ) -> Result<(), LaunchError> {

@@ -1,4 +1,4 @@
-//! How a model is to be served: command line in, [`Options`] out, checked and immutable.
+//! How a model is to be served: command line in, [`ModelOptions`] out, checked and immutable.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use binfer_shard::{Checkpoint, DType, layouts};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
-use crate::device::{Device, Kernels, Wishes};
+use crate::device::{DeviceChoice, DeviceRequest, KernelImage};
 use crate::fleet::CudaConfig;
-use crate::memory::{HostBudget, Kernel};
+use crate::memory::{HostBudget, KernelFiles};
 use crate::parallel::{SHARDS_REASON, TensorParallel};
 use crate::report::Verbosity;
 use crate::timing::Timing;
@@ -32,10 +32,10 @@ pub struct ModelArgs {
     pub dtype: Dtype,
     /// Where to run; `auto` is a GPU where there is one that can do what is asked
     #[arg(long, value_enum, default_value = "auto")]
-    pub device: Device,
+    pub device: DeviceChoice,
     /// CUDA kernels to run, instead of those that suit the GPU best
     #[arg(long, value_enum, value_name = "IMAGE")]
-    pub kernels: Option<Kernels>,
+    pub kernels: Option<KernelImage>,
     /// Launch each CUDA kernel by itself, for looking at them
     #[arg(long)]
     pub no_cuda_graphs: bool,
@@ -115,7 +115,7 @@ impl Dtype {
 
 /// Checked settings.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ModelOptions {
     /// The checkpoint's file or folder.
     pub path: PathBuf,
     /// Name under which clients ask for it.
@@ -166,7 +166,7 @@ impl ModelArgs {
     }
 
     /// Checks the rest against the opened model, which clients will know by `name`.
-    pub fn check(&self, name: String, source: &Checkpoint) -> Result<Options, ConfigError> {
+    pub fn check(&self, name: String, source: &Checkpoint) -> Result<ModelOptions, ConfigError> {
         let spec = source.spec();
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
         if !(1..=spec.context_limit()).contains(&context_max) {
@@ -175,15 +175,15 @@ impl ModelArgs {
                 spec.context_limit()
             )));
         }
-        let wishes = self.wishes();
-        let gpus = wishes.gpus()?;
+        let device_request = self.device_request();
+        let gpus = device_request.gpus()?;
         let limits = self.limits(context_max, !gpus.is_empty())?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
             (TensorParallel::Auto, Some(world)) => (world, Some(SHARDS_REASON.into())),
             (tp, _) => tp.ranks(spec, &limits, &gpus)?,
         };
         self.check_shards(source, world)?;
-        let cuda = wishes.choose(&gpus, world, self.tp)?;
+        let cuda = device_request.choose(&gpus, world, self.tp)?;
         let limits = self.limits(context_max, cuda.is_some())?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
@@ -192,7 +192,7 @@ impl ModelArgs {
         // The rank with most heads decides how many blocks there are.
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
-        let host = HostBudget::of(&Kernel::here(), self.threads_of_rank(world));
+        let host = HostBudget::of(&KernelFiles::here(), self.threads_of_rank(world));
         let memory = match &cuda {
             None => Memory::Host(host.memory(asked)),
             Some(cuda) if asked.is_none() => Memory::Devices(cuda.bytes),
@@ -204,7 +204,7 @@ impl ModelArgs {
         }
         let timing = Timing { profile: self.profile, trace: self.trace.clone() };
         timing.check(world as usize)?;
-        Ok(Options {
+        Ok(ModelOptions {
             name,
             path: source.path().to_owned(),
             world: world as usize,
@@ -232,14 +232,14 @@ impl ModelArgs {
     }
 
     /// What was said of devices.
-    fn wishes(&self) -> Wishes {
-        Wishes {
+    fn device_request(&self) -> DeviceRequest {
+        DeviceRequest {
             device: self.device,
             kernels: self.kernels,
             graphs: !self.no_cuda_graphs,
             memory_utilization: self.gpu_memory_utilization,
-            single: self.dtype == Dtype::F32,
-            shared: config::gpus_are_shared(),
+            f32_arithmetic: self.dtype == Dtype::F32,
+            gpus_shared: config::gpus_are_shared(),
         }
     }
 

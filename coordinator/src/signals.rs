@@ -57,8 +57,8 @@ pub fn end_at_once() -> io::Result<()> {
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub fn stops() -> io::Result<Stops> {
-    let stops = Stops {
+pub fn stops() -> io::Result<StopSignals> {
+    let stops = StopSignals {
         interrupt: signal(SignalKind::interrupt())?,
         terminate: signal(SignalKind::terminate())?,
     };
@@ -68,12 +68,12 @@ pub fn stops() -> io::Result<Stops> {
 
 /// Signals as they come.
 #[derive(Debug)]
-pub struct Stops {
+pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Stops {
+impl StopSignals {
     /// The next one.
     pub async fn next(&mut self) -> StopSignal {
         tokio::select! {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use binfer_coordinator::blueprint::Blueprint;
-use binfer_coordinator::fleet::{Facts, Fleet, Spawn};
+use binfer_coordinator::fleet::{Fleet, FleetInfo, Spawn};
 use binfer_coordinator::options::ModelArgs;
 use binfer_shard::Checkpoint;
 use clap::Parser;
@@ -71,7 +71,7 @@ fn a_cache_that_workers_have_no_room_for_is_refused() {
     let source = Checkpoint::open(tiny("qwen3")).unwrap();
     let options = args.check("tiny".into(), &source).unwrap();
     let blueprint = Blueprint { options, source: Arc::new(source), random_weights: false };
-    let facts = |blocks| Facts {
+    let facts = |blocks| FleetInfo {
         weight_bytes: vec![1, 1],
         blocks: vec![blocks],
         load_us: 1,

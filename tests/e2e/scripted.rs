@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use binfer_coordinator::fleet::{
-    Fleet, FleetConfig, FleetError, LoadConfig, Place, Rendezvous, Spawn,
+    Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, SocketFolder, Spawn,
 };
 use binfer_coordinator::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
@@ -181,7 +181,7 @@ fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
 
 /// Where workers of a test dial in.
 pub(crate) fn rendezvous() -> Rendezvous {
-    Rendezvous::new(&[Place { variable: None, folder: std::env::temp_dir() }]).unwrap()
+    Rendezvous::new(&[SocketFolder { variable: None, folder: std::env::temp_dir() }]).unwrap()
 }
 
 /// Workers that dial in by themselves.

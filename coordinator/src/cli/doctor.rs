@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::config;
 use crate::device;
-use crate::memory::{Kernel, Room};
+use crate::memory::{AvailableMemory, KernelFiles};
 
 /// Arguments of `binfer doctor`.
 #[derive(Args, Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct DoctorArgs {}
 pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let line = |line: String| console::print(&(line + "\n"));
-    let Room { bytes, limit } = Kernel::here().shared();
+    let AvailableMemory { bytes, limit } = KernelFiles::here().shared();
     let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
     line(format!("cpu     ok       {} cores, {:.1} GiB free{limit}", config::cores(), gib(bytes)))?;
     line(match config::demo_path() {

@@ -76,7 +76,7 @@ const RAW_PROMPT: &str =
 const ENDED_AT_ONCE: &str = "the answer is empty: the model's first token was one that ends it";
 
 /// How an answer ended, where nothing broke.
-enum Answered {
+enum RunOutcome {
     /// All of it was written.
     Whole(Finish, Usage),
     /// By a signal. (Or by the loss of a worker: then the launcher has the last word.)
@@ -95,8 +95,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let own = args.clone();
     let ended = launch(plan, move |cluster| front(cluster, own, sampling))?;
     match (ended.value?, ended.signal) {
-        (Answered::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
-        (Answered::Interrupted | Answered::Whole(..), _) => Ok(ExitCode::SUCCESS),
+        (RunOutcome::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
+        (RunOutcome::Interrupted | RunOutcome::Whole(..), _) => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -163,14 +163,14 @@ fn prompt_of(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String
     String::from_utf8(bytes).map_err(|error| wrong(&format!("is no text: {error}")).into())
 }
 
-fn front(cluster: Cluster, args: RunArgs, sampling: Sampling) -> Result<Answered> {
+fn front(cluster: Cluster, args: RunArgs, sampling: Sampling) -> Result<RunOutcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Cluster { core, readiness, closing } = cluster;
     runtime.block_on(async {
         tokio::select! {
             answered = answer(&core, readiness, &args, sampling) => answered,
             never = core.deliver() => match never {},
-            _ = closing => Ok(Answered::Interrupted),
+            _ = closing => Ok(RunOutcome::Interrupted),
         }
     })
 }
@@ -180,7 +180,7 @@ async fn answer(
     mut readiness: watch::Receiver<Readiness>,
     args: &RunArgs,
     sampling: Sampling,
-) -> Result<Answered> {
+) -> Result<RunOutcome> {
     let tell = |words: &str| {
         if args.model.verbosity() != Verbosity::Quiet {
             console::message(words);
@@ -189,18 +189,18 @@ async fn answer(
     let text = prompt(args.prompt.clone()).await?;
     let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
     if !settled.is_ok_and(|state| *state == Readiness::Ready) {
-        return Ok(Answered::Interrupted);
+        return Ok(RunOutcome::Interrupted);
     }
     if !args.use_template && core.has_template() {
         tell(RAW_PROMPT);
     }
     let began = Instant::now();
     let mut stream = match core.generate(request(args, sampling, text)).await {
-        Err(SubmitError::Unavailable { .. }) => return Ok(Answered::Interrupted),
+        Err(SubmitError::Unavailable { .. }) => return Ok(RunOutcome::Interrupted),
         admitted => admitted?,
     };
     let answered = print(&mut stream).await?;
-    if let Answered::Whole(finish, usage) = &answered {
+    if let RunOutcome::Whole(finish, usage) = &answered {
         if *finish == Finish::Stop && usage.generated == 1 {
             tell(ENDED_AT_ONCE);
         }
@@ -212,16 +212,16 @@ async fn answer(
 }
 
 /// Writes pieces as they come.
-async fn print(stream: &mut crate::front::Stream) -> Result<Answered> {
+async fn print(stream: &mut crate::front::Stream) -> Result<RunOutcome> {
     loop {
         match stream.next().await {
             Reply::Text(text) => console::print(&text)?,
             Reply::Done { finish, usage } => {
                 console::print("\n")?;
-                return Ok(Answered::Whole(finish, usage));
+                return Ok(RunOutcome::Whole(finish, usage));
             }
             Reply::Failed { kind: FailKind::Shutdown, .. } => {
-                return Ok(Answered::Interrupted);
+                return Ok(RunOutcome::Interrupted);
             }
             Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
         }

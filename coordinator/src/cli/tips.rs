@@ -142,13 +142,13 @@ mod tests {
     use crate::cli::{run::RunArgs, serve::ServeArgs};
 
     #[derive(Parser)]
-    struct Program {
+    struct Cli {
         #[command(subcommand)]
-        command: Kind,
+        command: Role,
     }
 
     #[derive(Subcommand)]
-    enum Kind {
+    enum Role {
         Run(RunArgs),
         Serve(ServeArgs),
     }
@@ -158,8 +158,8 @@ mod tests {
         use clap::CommandFactory;
         let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let words = ["binfer".to_owned()].into_iter().chain(args.clone());
-        let Err(error) = Program::try_parse_from(words) else { panic!("{line} is fine") };
-        improved(error, &Program::command(), &args).to_string()
+        let Err(error) = Cli::try_parse_from(words) else { panic!("{line} is fine") };
+        improved(error, &Cli::command(), &args).to_string()
     }
 
     #[test]

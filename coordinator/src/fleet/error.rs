@@ -38,7 +38,7 @@ impl FleetError {
 }
 
 /// Why a rank ended, and where; before the first step only what it was at, if anything.
-pub(super) fn said(failed: &Failed) -> String {
+pub(super) fn failure_text(failed: &Failed) -> String {
     let Failed { cause, operation, step } = failed;
     match (step, operation.as_str()) {
         (0, "idle") => cause.clone(),
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn before_the_first_step_no_step_is_named() {
         let failed = |operation: &str, step| {
-            said(&Failed { cause: "no room".into(), operation: operation.into(), step })
+            failure_text(&Failed { cause: "no room".into(), operation: operation.into(), step })
         };
         assert_eq!(failed("idle", 0), "no room");
         assert_eq!(failed("head", 0), "no room (in head, before the first step)");

@@ -12,8 +12,8 @@ use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 use super::config::{CudaConfig, FleetConfig};
 use super::error::FleetError;
 use super::rendezvous::Rendezvous;
-use super::server::Connection;
-use super::{Fleet, Watch, rank_id};
+use super::server::ConnectionId;
+use super::{Fleet, Watchdog, rank_id};
 
 /// How far loading is, over all ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct LoadProgress {
 
 /// What a fleet turned out to be.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct FleetInfo {
     /// Weight bytes by rank.
     pub weight_bytes: Vec<u64>,
     /// KV blocks per KV group, the smallest over ranks.
@@ -46,7 +46,7 @@ impl Fleet {
         config: FleetConfig,
         rendezvous: Rendezvous,
         mut progress: impl FnMut(LoadProgress),
-    ) -> Result<(Self, Facts), FleetError> {
+    ) -> Result<(Self, FleetInfo), FleetError> {
         let deadline = config.attach_deadline;
         let mut fleet = Self::launch(config, rendezvous)?;
         tokio::time::timeout(deadline, fleet.attach_all()).await.map_err(|_| {
@@ -54,7 +54,8 @@ impl Fleet {
             FleetError::worker(missing, format!("did not dial in within {deadline:?}"))
         })??;
         fleet.rendezvous = None;
-        fleet.watch = Watch::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
+        fleet.watchdog =
+            Watchdog::new(fleet.config.world, fleet.config.step_deadline, Instant::now());
         let facts = fleet.load_all(&mut progress).await?;
         let ready = fleet.ready_all(&facts).await?;
         let note = |ready: &Ready| {
@@ -63,7 +64,7 @@ impl Fleet {
         };
         let notes = ready.iter().flat_map(note).collect();
         let memory = ready.into_iter().map(|ready| ready.memory).collect();
-        Ok((fleet, Facts { memory, notes, ..facts }))
+        Ok((fleet, FleetInfo { memory, notes, ..facts }))
     }
 
     async fn attach_all(&mut self) -> Result<(), FleetError> {
@@ -106,13 +107,13 @@ impl Fleet {
 
     /// First message of a connection: a `Hello` of this cluster gets its rank, anything else is
     /// cut off without an answer.
-    pub(super) fn greet(
+    pub(super) fn accept_hello(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         message: up::Message,
     ) -> Option<(usize, up::Message)> {
-        let stranger = self.strangers.iter().position(|(known, _)| *known == connection)?;
-        let (_, down) = self.strangers.swap_remove(stranger);
+        let place = self.unidentified.iter().position(|(known, _)| *known == connection)?;
+        let (_, down) = self.unidentified.swap_remove(place);
         let up::Message::Hello(hello) = message else { return None };
         let awaited = self.rendezvous.as_ref().map(Rendezvous::instance);
         if awaited != Some(hello.instance.as_str()) {
@@ -131,7 +132,7 @@ impl Fleet {
     async fn load_all(
         &mut self,
         progress: &mut impl FnMut(LoadProgress),
-    ) -> Result<Facts, FleetError> {
+    ) -> Result<FleetInfo, FleetError> {
         let world = self.config.world;
         let mut done: Vec<LoadProgress> = vec![LoadProgress::default(); world];
         let mut loaded: Vec<Option<Loaded>> = vec![None; world];
@@ -157,7 +158,7 @@ impl Fleet {
         agree(&loaded.into_iter().flatten().collect::<Vec<_>>())
     }
 
-    async fn ready_all(&mut self, facts: &Facts) -> Result<Vec<Ready>, FleetError> {
+    async fn ready_all(&mut self, facts: &FleetInfo) -> Result<Vec<Ready>, FleetError> {
         self.broadcast(&down::Message::Allocate(Allocate { blocks: facts.blocks.clone() }));
         let mut ready = vec![None; self.config.world];
         while !ready.iter().all(Option::is_some) {
@@ -197,7 +198,7 @@ fn check_build(rank: usize, hello: &Hello) -> Result<(), FleetError> {
 }
 
 /// All ranks hold the same checkpoint in the same layout; the smallest pool counts.
-fn agree(loaded: &[Loaded]) -> Result<Facts, FleetError> {
+fn agree(loaded: &[Loaded]) -> Result<FleetInfo, FleetError> {
     let Some(first) = loaded.first() else {
         return Err(FleetError::Local("a fleet of no ranks".into()));
     };
@@ -210,7 +211,7 @@ fn agree(loaded: &[Loaded]) -> Result<Facts, FleetError> {
         }
     }
     let smallest = |group: usize| loaded.iter().map(|answer| answer.blocks_max[group]).min();
-    Ok(Facts {
+    Ok(FleetInfo {
         weight_bytes: loaded.iter().map(|answer| answer.bytes).collect(),
         blocks: (0..first.blocks_max.len()).filter_map(smallest).collect(),
         load_us: loaded.iter().map(|answer| answer.load_us).max().unwrap_or(0),

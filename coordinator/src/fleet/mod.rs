@@ -4,15 +4,15 @@
 //! all ranks agree, or for the first sign that one is lost. All of it runs on the serve loop's
 //! runtime. Deliberately absent: what a plan says, and recovery: a fleet that lost a rank is over.
 
+mod aggregator;
 mod config;
 mod error;
-mod gather;
 mod handshake;
 mod rendezvous;
 mod server;
 mod socket;
 mod spawn;
-mod watch;
+mod watchdog;
 
 use std::time::{Duration, Instant};
 
@@ -23,22 +23,22 @@ use tokio::time::Interval;
 
 pub use config::{CudaConfig, FleetConfig, LoadConfig, Spawn};
 pub use error::FleetError;
-pub use handshake::{Facts, LoadProgress};
-pub use rendezvous::{Place, Rendezvous};
+pub use handshake::{FleetInfo, LoadProgress};
+pub use rendezvous::{Rendezvous, SocketFolder};
 pub use spawn::through_pipe;
 
-use gather::Gather;
-use server::{Connection, Downlink, Incoming};
-use spawn::{Program, Worker};
-use watch::Watch;
+use aggregator::ResultAggregator;
+use server::{ConnectionId, Downlink, FleetEvent};
+use spawn::{Worker, WorkerProgram};
+use watchdog::Watchdog;
 
-use crate::memory::{Kernel, OomKills};
+use crate::memory::{KernelFiles, OomKills};
 
 /// How long a rank that fails is not blamed yet: a peer that was killed makes others fail, and the
 /// news of its end may come a moment later.
-const OBITUARY: Duration = Duration::from_millis(300);
+const BLAME_DELAY: Duration = Duration::from_millis(300);
 /// How long workers get to end by themselves.
-const FAREWELL: Duration = Duration::from_millis(1000);
+const WORKER_EXIT_GRACE: Duration = Duration::from_millis(1000);
 /// Plans that workers may hold, the running one included.
 const IN_FLIGHT_MAX: usize = 2;
 
@@ -46,17 +46,17 @@ const IN_FLIGHT_MAX: usize = 2;
 #[derive(Debug)]
 pub struct Fleet {
     config: FleetConfig,
-    events: UnboundedReceiver<Incoming>,
+    events: UnboundedReceiver<FleetEvent>,
     /// Children by rank; none where somebody else started them.
     workers: Vec<Worker>,
     /// How many of them have ended.
     ended: usize,
     /// Connections that have not said `Hello`.
-    strangers: Vec<(Connection, Downlink)>,
+    unidentified: Vec<(ConnectionId, Downlink)>,
     /// By rank.
-    peers: Vec<Option<(Connection, Downlink)>>,
-    gather: Gather,
-    watch: Watch,
+    peers: Vec<Option<(ConnectionId, Downlink)>>,
+    aggregator: ResultAggregator,
+    watchdog: Watchdog,
     tick: Interval,
     suspects: Vec<Suspect>,
     oom_kills: OomKills,
@@ -70,7 +70,7 @@ struct Suspect {
     rank: usize,
     since: Instant,
     /// What it said itself; none if its stream just closed.
-    said: Option<String>,
+    reported: Option<String>,
 }
 
 impl Fleet {
@@ -82,39 +82,40 @@ impl Fleet {
         if let Spawn::Processes { program } = &config.spawn {
             let shares_gpu = config.load.cuda.as_ref().is_some_and(|cuda| cuda.is_shared);
             let (path, socket) = (program.as_path(), &*rendezvous.address());
-            let program = Program { path, socket, instance: rendezvous.instance(), shares_gpu };
+            let program =
+                WorkerProgram { path, socket, instance: rendezvous.instance(), shares_gpu };
             for rank in 0..config.world {
                 workers.push(Worker::start(program, rank, send.clone())?);
             }
         }
-        let watch = Watch::new(config.world, config.step_deadline, Instant::now());
-        let mut tick = tokio::time::interval(watch.interval());
+        let watchdog = Watchdog::new(config.world, config.step_deadline, Instant::now());
+        let mut tick = tokio::time::interval(watchdog.interval());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
-            gather: Gather::new(config.world),
+            aggregator: ResultAggregator::new(config.world),
             peers: vec![None; config.world],
             config,
             events,
             workers,
             ended: 0,
-            strangers: Vec::new(),
-            watch,
+            unidentified: Vec::new(),
+            watchdog,
             tick,
             suspects: Vec::new(),
-            oom_kills: Kernel::here().oom_kills(),
+            oom_kills: KernelFiles::here().oom_kills(),
             rendezvous: Some(rendezvous),
         })
     }
 
     /// Whether another plan may go out.
     pub fn has_room(&self) -> bool {
-        self.gather.in_flight() < IN_FLIGHT_MAX
+        self.aggregator.in_flight() < IN_FLIGHT_MAX
     }
 
     /// Broadcasts a plan. Never waits: streams hold two plans at most.
     pub fn send(&mut self, plan: &Plan, plan_hash: u64) {
-        self.gather.sent(plan.epoch, plan.step, plan_hash);
-        self.watch.busy(true, Instant::now());
+        self.aggregator.sent(plan.epoch, plan.step, plan_hash);
+        self.watchdog.busy(true, Instant::now());
         self.broadcast(&down::Message::Plan(plan.into()));
     }
 
@@ -131,9 +132,9 @@ impl Fleet {
                 return Err(FleetError::worker(rank, format!("calls itself rank {}", result.rank)));
             }
             let now = Instant::now();
-            self.watch.moved(rank, now);
-            let agreed = self.gather.take(rank, result)?;
-            self.watch.busy(self.gather.in_flight() > 0, now);
+            self.watchdog.moved(rank, now);
+            let agreed = self.aggregator.take(rank, result)?;
+            self.watchdog.busy(self.aggregator.in_flight() > 0, now);
             if let Some(result) = agreed {
                 return Ok(result);
             }
@@ -144,15 +145,15 @@ impl Fleet {
     pub async fn stop(mut self, reason: &str) {
         self.broadcast(&down::Message::Stop(Stop { reason: reason.into() }));
         let mut left = self.workers.len() - self.ended;
-        let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
+        let _ = tokio::time::timeout(WORKER_EXIT_GRACE, self.wait_for_exits(&mut left)).await;
         self.workers.iter_mut().for_each(Worker::kill);
-        let _ = tokio::time::timeout(FAREWELL, self.exits(&mut left)).await;
+        let _ = tokio::time::timeout(WORKER_EXIT_GRACE, self.wait_for_exits(&mut left)).await;
     }
 
-    async fn exits(&mut self, left: &mut usize) {
+    async fn wait_for_exits(&mut self, left: &mut usize) {
         while *left > 0 {
             match self.events.recv().await {
-                Some(Incoming::Exited { .. }) => *left -= 1,
+                Some(FleetEvent::Exited { .. }) => *left -= 1,
                 Some(_) => {}
                 None => return,
             }
@@ -172,28 +173,28 @@ impl Fleet {
                 biased;
                 event = self.events.recv() => event,
                 _ = self.tick.tick() => {
-                    self.check_time()?;
+                    self.check_deadlines()?;
                     continue;
                 }
             };
             match event {
-                Some(Incoming::Attached { connection, down }) => {
-                    self.strangers.push((connection, down));
+                Some(FleetEvent::Attached { connection, down }) => {
+                    self.unidentified.push((connection, down));
                 }
-                Some(Incoming::Message { connection, message }) => {
+                Some(FleetEvent::Message { connection, message }) => {
                     if let Some(known) = self.take_message(connection, message)? {
                         return Ok(known);
                     }
                 }
-                Some(Incoming::Closed { connection }) => {
-                    self.strangers.retain(|(stranger, _)| *stranger != connection);
+                Some(FleetEvent::Closed { connection }) => {
+                    self.unidentified.retain(|(place, _)| *place != connection);
                     if let Some(rank) = self.rank_of(connection) {
-                        self.suspects.push(Suspect { rank, since: Instant::now(), said: None });
+                        self.suspects.push(Suspect { rank, since: Instant::now(), reported: None });
                     }
                 }
-                Some(Incoming::Exited { rank, status }) => {
+                Some(FleetEvent::Exited { rank, status }) => {
                     self.ended += 1;
-                    return Err(self.judge_end(rank, &status));
+                    return Err(self.cause_of_loss(rank, &status));
                 }
                 None => return Err(FleetError::Local("the worker server has ended".into())),
             }
@@ -202,20 +203,20 @@ impl Fleet {
 
     fn take_message(
         &mut self,
-        connection: Connection,
+        connection: ConnectionId,
         message: up::Message,
     ) -> Result<Option<(usize, up::Message)>, FleetError> {
         let Some(rank) = self.rank_of(connection) else {
-            return Ok(self.greet(connection, message));
+            return Ok(self.accept_hello(connection, message));
         };
-        self.watch.heard(rank, Instant::now());
+        self.watchdog.heard(rank, Instant::now());
         match message {
-            up::Message::Beat(beat) => self.watch.beat(rank, beat, Instant::now()),
+            up::Message::Beat(beat) => self.watchdog.beat(rank, beat, Instant::now()),
             up::Message::Failed(failed) => {
                 self.suspects.push(Suspect {
                     rank,
                     since: Instant::now(),
-                    said: Some(error::said(&failed)),
+                    reported: Some(error::failure_text(&failed)),
                 });
             }
             other => return Ok(Some((rank, other))),
@@ -223,15 +224,15 @@ impl Fleet {
         Ok(None)
     }
 
-    fn check_time(&mut self) -> Result<(), FleetError> {
+    fn check_deadlines(&mut self) -> Result<(), FleetError> {
         if let Some(Suspect { rank, since, .. }) = self.suspects.first()
-            && since.elapsed() >= OBITUARY
+            && since.elapsed() >= BLAME_DELAY
         {
-            let cause = format!("closed its connection ({})", self.whereabouts(*rank));
-            return Err(self.who_spoke().unwrap_or(FleetError::worker(*rank, cause)));
+            let cause = format!("closed its connection ({})", self.last_seen(*rank));
+            return Err(self.reported_cause().unwrap_or(FleetError::worker(*rank, cause)));
         }
         if self.peers.iter().all(Option::is_some)
-            && let Some(late) = self.watch.late(Instant::now())
+            && let Some(late) = self.watchdog.late(Instant::now())
         {
             return Err(late);
         }
@@ -240,7 +241,7 @@ impl Fleet {
 
     /// A child ended. Killed, it is the reason for whatever the others say; otherwise those who
     /// said something before know better.
-    fn judge_end(
+    fn cause_of_loss(
         &self,
         rank: usize,
         status: &std::io::Result<std::process::ExitStatus>,
@@ -248,26 +249,26 @@ impl Fleet {
         let how = spawn::describe(status);
         let oom = self.oom_kills.cause().filter(|_| spawn::signal(status) == Some(9));
         let why = oom.map_or_else(String::new, |cause| format!(" {cause}"));
-        let cause = format!("{how}{why} ({})", self.whereabouts(rank));
+        let cause = format!("{how}{why} ({})", self.last_seen(rank));
         let ended = FleetError::worker(rank, cause);
-        if spawn::signal(status).is_some() { ended } else { self.who_spoke().unwrap_or(ended) }
+        if spawn::signal(status).is_some() { ended } else { self.reported_cause().unwrap_or(ended) }
     }
 
     /// The first rank that said itself why it failed.
-    fn who_spoke(&self) -> Option<FleetError> {
+    fn reported_cause(&self) -> Option<FleetError> {
         let mut all = self.suspects.iter();
-        all.find_map(|one| Some(FleetError::worker(one.rank, one.said.clone()?)))
+        all.find_map(|one| Some(FleetError::worker(one.rank, one.reported.clone()?)))
     }
 
-    fn whereabouts(&self, rank: usize) -> String {
-        let last = self.watch.last(rank);
+    fn last_seen(&self, rank: usize) -> String {
+        let last = self.watchdog.last(rank);
         match self.workers.get(rank) {
             Some(worker) => format!("process {}, {last}", worker.pid),
             None => last,
         }
     }
 
-    fn rank_of(&self, connection: Connection) -> Option<usize> {
+    fn rank_of(&self, connection: ConnectionId) -> Option<usize> {
         self.peers
             .iter()
             .position(|peer| peer.as_ref().is_some_and(|(known, _)| *known == connection))

@@ -25,12 +25,12 @@ pub struct Rendezvous {
     /// The socket's file, which is all that is left of its name; children have it too.
     file: OwnedFd,
     instance: String,
-    passed_over: Vec<String>,
+    rejected: Vec<String>,
 }
 
 /// A folder that the socket could be made in.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SocketFolder {
     /// What names it, for messages: a variable, or nothing where nobody does.
     pub variable: Option<&'static str>,
     /// The folder.
@@ -38,27 +38,27 @@ pub struct Place {
 }
 
 impl Rendezvous {
-    /// Makes the socket in the first of `places` where that can be.
+    /// Makes the socket in the first of `folders` where that can be.
     ///
     /// # Errors
     /// With what is wrong with every place.
-    pub fn new(places: &[Place]) -> Result<Self, ConfigError> {
-        let mut passed_over = Vec::new();
-        for place in places {
+    pub fn new(folders: &[SocketFolder]) -> Result<Self, ConfigError> {
+        let mut rejected = Vec::new();
+        for place in folders {
             match bind(&place.folder) {
                 Ok((listener, file)) => {
                     let random = || RandomState::new().build_hasher().finish();
                     let instance = format!("{:016x}{:016x}", random(), random());
-                    return Ok(Self { listener, file, instance, passed_over });
+                    return Ok(Self { listener, file, instance, rejected });
                 }
                 Err(error) => {
                     let variable =
                         place.variable.map(|name| format!("{name} ")).unwrap_or_default();
-                    passed_over.push(format!("{variable}{}: {error}", place.folder.display()));
+                    rejected.push(format!("{variable}{}: {error}", place.folder.display()));
                 }
             }
         }
-        let cause = format!("no place for the workers' socket: {}", passed_over.join("; "));
+        let cause = format!("no place for the workers' socket: {}", rejected.join("; "));
         Err(ConfigError(format!("{cause}; set TMPDIR to a folder of your own")))
     }
 
@@ -73,8 +73,8 @@ impl Rendezvous {
     }
 
     /// Places that were tried before, and what was wrong with them: lines for the operator.
-    pub fn passed_over(&self) -> &[String] {
-        &self.passed_over
+    pub fn rejected(&self) -> &[String] {
+        &self.rejected
     }
 
     /// The socket that connections are accepted on.
@@ -136,8 +136,8 @@ mod tests {
         path
     }
 
-    fn place(folder: impl Into<PathBuf>) -> Place {
-        Place { variable: Some("SOME_DIR"), folder: folder.into() }
+    fn place(folder: impl Into<PathBuf>) -> SocketFolder {
+        SocketFolder { variable: Some("SOME_DIR"), folder: folder.into() }
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let long = folder(&"x".repeat(200));
         let meeting = Rendezvous::new(&[place(&long)]).unwrap();
         assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
-        assert!(meeting.passed_over().is_empty());
+        assert!(meeting.rejected().is_empty());
         let _dialled = UnixStream::connect(meeting.address()).unwrap();
         meeting.listener.accept().unwrap();
         std::fs::remove_dir_all(long.parent().unwrap()).unwrap();
@@ -157,14 +157,14 @@ mod tests {
         let open = folder("open");
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
         let good = folder("good");
-        let places = ["/proc".into(), "/no/such/folder".into(), open.clone(), good.clone()];
-        let meeting = Rendezvous::new(&places.map(place)).unwrap();
-        let said = meeting.passed_over().join("\n");
+        let folders = ["/proc".into(), "/no/such/folder".into(), open.clone(), good.clone()];
+        let meeting = Rendezvous::new(&folders.map(place)).unwrap();
+        let said = meeting.rejected().join("\n");
         for words in ["SOME_DIR /proc: ", "/no/such/folder: No such file", "open: anybody may move"]
         {
             assert!(said.contains(words), "{said}");
         }
-        assert_eq!(meeting.passed_over().len(), 3);
+        assert_eq!(meeting.rejected().len(), 3);
         let error = Rendezvous::new(&[place("/proc")]).unwrap_err().to_string();
         assert!(error.contains("no place for the workers' socket: SOME_DIR /proc: "), "{error}");
         if std::fs::metadata(&good).unwrap().uid() == 0 {

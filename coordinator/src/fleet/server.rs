@@ -20,17 +20,17 @@ use super::socket::WorkerSocket;
 
 /// A connection of a worker, in the order of their coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Connection(u64);
+pub(super) struct ConnectionId(u64);
 
 /// What happens to a fleet.
 #[derive(Debug)]
-pub(super) enum Incoming {
+pub(super) enum FleetEvent {
     /// Somebody opened a stream; messages for it go into `down`.
-    Attached { connection: Connection, down: Downlink },
+    Attached { connection: ConnectionId, down: Downlink },
     /// A message came up.
-    Message { connection: Connection, message: up::Message },
+    Message { connection: ConnectionId, message: up::Message },
     /// The stream ended.
-    Closed { connection: Connection },
+    Closed { connection: ConnectionId },
     /// A child process ended.
     Exited { rank: usize, status: std::io::Result<ExitStatus> },
 }
@@ -49,11 +49,11 @@ impl Downlink {
 /// Starts to accept workers, on the current runtime.
 pub(super) fn listen(
     rendezvous: &Rendezvous,
-    events: UnboundedSender<Incoming>,
+    events: UnboundedSender<FleetEvent>,
 ) -> Result<(), FleetError> {
     let listener = rendezvous.listener();
     let listener = listener.map_err(|error| FleetError::Local(format!("listening: {error}")))?;
-    let service = ClusterServer::new(Service { events, connections: AtomicU64::new(0) })
+    let service = ClusterServer::new(ClusterService { events, connections: AtomicU64::new(0) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tonic::transport::Server::builder().add_service(service);
@@ -63,33 +63,33 @@ pub(super) fn listen(
     Ok(())
 }
 
-struct Service {
-    events: UnboundedSender<Incoming>,
+struct ClusterService {
+    events: UnboundedSender<FleetEvent>,
     connections: AtomicU64,
 }
 
 #[tonic::async_trait]
-impl Cluster for Service {
+impl Cluster for ClusterService {
     type AttachStream = UnboundedReceiverStream<Result<Down, Status>>;
 
     async fn attach(
         &self,
         request: Request<Streaming<Up>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let connection = Connection(self.connections.fetch_add(1, Ordering::Relaxed));
+        let connection = ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed));
         let (down, outgoing): (_, UnboundedReceiver<_>) = unbounded_channel();
         let events = self.events.clone();
         let gone = |_| Status::unavailable("the coordinator is shutting down");
-        events.send(Incoming::Attached { connection, down: Downlink(down) }).map_err(gone)?;
+        events.send(FleetEvent::Attached { connection, down: Downlink(down) }).map_err(gone)?;
         let mut incoming = request.into_inner();
         tokio::spawn(async move {
             while let Some(Ok(up)) = incoming.next().await {
                 let Some(message) = up.message else { continue };
-                if events.send(Incoming::Message { connection, message }).is_err() {
+                if events.send(FleetEvent::Message { connection, message }).is_err() {
                     return;
                 }
             }
-            let _ = events.send(Incoming::Closed { connection });
+            let _ = events.send(FleetEvent::Closed { connection });
         });
         Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::error::FleetError;
-use super::server::Incoming;
+use super::server::FleetEvent;
 
 /// A started worker. Dropping it kills the process.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Worker {
 
 /// What every worker of a fleet is started with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Program<'a> {
+pub(super) struct WorkerProgram<'a> {
     pub(super) path: &'a Path,
     pub(super) socket: &'a Path,
     pub(super) instance: &'a str,
@@ -35,9 +35,9 @@ pub(super) struct Program<'a> {
 impl Worker {
     /// Starts the worker of `rank`; its end goes into `events`.
     pub(super) fn start(
-        program: Program<'_>,
+        program: WorkerProgram<'_>,
         rank: usize,
-        events: UnboundedSender<Incoming>,
+        events: UnboundedSender<FleetEvent>,
     ) -> Result<Self, FleetError> {
         let cannot_start =
             |error: io::Error| FleetError::worker(rank, format!("cannot start: {error}"));
@@ -67,7 +67,7 @@ impl Worker {
         let (kill, killed) = oneshot::channel();
         tokio::spawn(async move {
             let status = reap(child, killed).await;
-            let _ = events.send(Incoming::Exited { rank, status });
+            let _ = events.send(FleetEvent::Exited { rank, status });
         });
         Ok(Self { pid, kill: Some(kill) })
     }

@@ -3,20 +3,20 @@
 use binfer_shard::ModelSpec;
 use binfer_shard::fit::{HostMemory, Ledger, Limits, RankLedger};
 
-use super::{Kernel, Room, mib};
+use super::{AvailableMemory, KernelFiles, mib};
 use crate::config::ConfigError;
 
 /// What the ranks of a cluster on this host may take, and who says so.
 #[derive(Clone, Debug)]
 pub struct HostBudget {
-    shared: Room,
+    shared: AvailableMemory,
     /// Of each rank, where a process is limited by itself.
-    process: Option<Room>,
+    process: Option<AvailableMemory>,
 }
 
 impl HostBudget {
     /// For ranks of so many compute threads.
-    pub fn of(kernel: &Kernel, threads: u32) -> Self {
+    pub fn of(kernel: &KernelFiles, threads: u32) -> Self {
         Self { shared: kernel.shared(), process: kernel.process(threads) }
     }
 

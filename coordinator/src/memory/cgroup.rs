@@ -6,7 +6,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{Room, mib, read, value_of};
+use super::{AvailableMemory, mib, read, value_of};
 
 /// Version 1 writes a limit near 2^63 where there is none.
 const UNLIMITED: u64 = 1 << 60;
@@ -50,11 +50,11 @@ impl MemoryCgroup {
     }
 
     /// What the smallest limit around the process leaves; none where none is set.
-    pub(super) fn room(&self) -> Option<Room> {
+    pub(super) fn room(&self) -> Option<AvailableMemory> {
         self.levels.iter().filter_map(|level| self.room_of(level)).min_by_key(|room| room.bytes)
     }
 
-    fn room_of(&self, level: &Path) -> Option<Room> {
+    fn room_of(&self, level: &Path) -> Option<AvailableMemory> {
         let text = |file: &str| self.text(level, file);
         let limit = |file: &str| Some((text(file).trim().parse::<u64>().ok()?, file.to_owned()));
         let stat = text("memory.stat");
@@ -81,7 +81,7 @@ impl MemoryCgroup {
         let files = reclaimable.iter().filter_map(|key| value_of(&stat, key));
         let used = text(used).trim().parse::<u64>().unwrap_or(0);
         let used = used.saturating_sub(files.fold(0, u64::saturating_add));
-        Some(Room {
+        Some(AvailableMemory {
             bytes: bytes.saturating_sub(used),
             limit: Some(format!("{file} of {}, {} MiB", level.display(), mib(bytes))),
         })

@@ -25,20 +25,20 @@ const UNKNOWN_BYTES: u64 = 1 << 30;
 
 /// What the kernel says, in `/proc` and `/sys`.
 #[derive(Clone, Debug)]
-pub struct Kernel {
+pub struct KernelFiles {
     root: PathBuf,
 }
 
 /// Bytes that may be taken, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct AvailableMemory {
     /// What the limit leaves beside what is taken already.
     pub bytes: u64,
     /// "memory.max of /sys/fs/cgroup/a, 2048 MiB"; none where the machine has no more.
     pub limit: Option<String>,
 }
 
-impl Kernel {
+impl KernelFiles {
     /// Of this host.
     pub fn here() -> Self {
         Self::at("/")
@@ -50,15 +50,15 @@ impl Kernel {
     }
 
     /// What all processes of a cluster may take together, without swapping.
-    pub fn shared(&self) -> Room {
-        let machine = Room { bytes: self.available_bytes(), limit: None };
+    pub fn shared(&self) -> AvailableMemory {
+        let machine = AvailableMemory { bytes: self.available_bytes(), limit: None };
         let cgroup = MemoryCgroup::of_this_process(&self.root);
         let limited = cgroup.as_ref().and_then(MemoryCgroup::room);
         limited.filter(|limited| limited.bytes < machine.bytes).unwrap_or(machine)
     }
 
     /// What one process of so many compute threads may take, where it is limited by itself.
-    pub fn process(&self, threads: u32) -> Option<Room> {
+    pub fn process(&self, threads: u32) -> Option<AvailableMemory> {
         process::room(&self.root, threads)
     }
 

@@ -3,19 +3,19 @@
 //! The kernel sends the same signal 9 as anybody, but it counts what it kills so in the process's
 //! memory cgroup.
 
-use super::Kernel;
+use super::KernelFiles;
 use super::cgroup::MemoryCgroup;
 
 /// Counts kills for want of memory since it was made.
 #[derive(Clone, Debug)]
 pub struct OomKills {
-    kernel: Kernel,
+    kernel: KernelFiles,
     cgroup: Option<MemoryCgroup>,
     before: u64,
 }
 
 impl OomKills {
-    pub(super) fn from_now_on(kernel: &Kernel) -> Self {
+    pub(super) fn from_now_on(kernel: &KernelFiles) -> Self {
         let cgroup = MemoryCgroup::of_this_process(&kernel.root);
         let before = cgroup.as_ref().and_then(MemoryCgroup::oom_kills).unwrap_or(0);
         Self { kernel: kernel.clone(), cgroup, before }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Room, mib, read};
+use super::{AvailableMemory, mib, read};
 
 /// A limit, by its line in /proc/self/limits.
 struct ProcessLimit {
@@ -29,13 +29,13 @@ const LIMITS: [ProcessLimit; 2] = [
 ];
 
 /// What the smallest limit leaves a worker of so many threads.
-pub(super) fn room(root: &Path, threads: u32) -> Option<Room> {
+pub(super) fn room(root: &Path, threads: u32) -> Option<AvailableMemory> {
     let limits = read(&root.join("proc/self/limits"));
     let room = |limit: &ProcessLimit| {
         let soft = limits.lines().find_map(|line| line.strip_prefix(limit.line))?;
         let bytes: u64 = soft.split_whitespace().next()?.parse().ok()?;
         let base = limit.base.saturating_add(limit.thread.saturating_mul(threads.into()));
-        Some(Room {
+        Some(AvailableMemory {
             bytes: bytes.saturating_sub(base),
             limit: Some(format!("{}, {} MiB", limit.name, mib(bytes))),
         })

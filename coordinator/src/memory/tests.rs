@@ -39,8 +39,8 @@ impl Tree {
         self.write(path, &format!("{}\n", mib * MIB));
     }
 
-    fn kernel(&self) -> Kernel {
-        Kernel::at(&self.0)
+    fn kernel(&self) -> KernelFiles {
+        KernelFiles::at(&self.0)
     }
 
     /// MiB that may be taken, and the limit.
@@ -79,8 +79,8 @@ fn without_limits_it_is_what_the_machine_has() {
     assert_eq!(Tree::new(8000, &[]).shared(), (8000, String::new()));
     assert_eq!(version_2().shared(), (8000, String::new()));
     assert_eq!(version_2().kernel().process(2), None);
-    let empty = Kernel::at("/nowhere/at/all").shared();
-    assert_eq!(empty, Room { bytes: UNKNOWN_BYTES, limit: None });
+    let empty = KernelFiles::at("/nowhere/at/all").shared();
+    assert_eq!(empty, AvailableMemory { bytes: UNKNOWN_BYTES, limit: None });
 }
 
 #[test]

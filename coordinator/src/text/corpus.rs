@@ -2,9 +2,9 @@
 //! streamed text equals text decoded at once.
 
 use super::data::TextData;
-use super::pre::Pre;
-use super::pre_kinds::KINDS;
-use super::reference::{Pieces, pieces_of, sentence_piece};
+use super::pre_tokenizer::PreTokenizerKind;
+use super::pre_tokenizer_kinds::KINDS;
+use super::reference::{PiecesFixture, pieces_of, sentence_piece};
 use super::{TextModel, TextStage};
 use crate::sched::{Delivery, Finish, RequestId, Usage};
 use binfer_proto::Token;
@@ -22,7 +22,7 @@ fn corpus() -> Corpus {
 
 /// The vocabulary of Mistral 7B, as much of it as the lines can use.
 fn mistral(corpus: &Corpus) -> TextModel {
-    let pieces: Pieces = serde_json::from_value(corpus.json("spm.json")).unwrap();
+    let pieces: PiecesFixture = serde_json::from_value(corpus.json("spm.json")).unwrap();
     let data: TextData = sentence_piece(&pieces);
     assert!(data.tokens.len() > 2000);
     TextModel::new(&data).unwrap()
@@ -45,7 +45,7 @@ fn sentence_pieces_are_those_of_transformers_and_sentencepiece() {
 fn pieces_before_merging_are_those_of_python() {
     let corpus = corpus();
     for name in ["gpt-2", "llama-bpe", "qwen2"] {
-        let splitter = Pre::named(name).unwrap().splitter().unwrap();
+        let splitter = PreTokenizerKind::named(name).unwrap().splitter().unwrap();
         corpus.check(name, |line| pieces_of(&splitter, line));
     }
 }

@@ -1,8 +1,8 @@
 //! What a model's files say about text, before anything is built from it.
 
-use super::ends;
-use super::pre::Pre;
-use super::vocab::Word;
+use super::end_tokens;
+use super::pre_tokenizer::PreTokenizerKind;
+use super::vocab::WrittenToken;
 use super::{SpecialTokens, TextError};
 use binfer_proto::Token;
 use binfer_shard::gguf::GgufMetadata;
@@ -11,7 +11,7 @@ use binfer_shard::gguf::GgufMetadata;
 #[derive(Clone, Debug)]
 pub struct TextData {
     /// Family of tokenizers, GGUF's `tokenizer.ggml.model`.
-    pub family: Family,
+    pub family: TokenizerFamily,
     /// How text is split before merging, GGUF's `tokenizer.ggml.pre`.
     pub pre: String,
     /// The vocabulary in its written form, by id.
@@ -40,7 +40,7 @@ pub struct TextData {
 
 /// A family of tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum TokenizerFamily {
     /// "gpt2".
     ByteLevel,
     /// "llama".
@@ -64,7 +64,7 @@ impl TextData {
         let string = |key| metadata.string(key).map(|found| found.map(str::to_owned));
         let strings = |key| metadata.strings(key);
         let (tokens, kinds) = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type");
-        let family = Family::named(metadata)?;
+        let family = TokenizerFamily::named(metadata)?;
         let words = metadata.required(tokens, strings(tokens))?.to_vec();
         let mut kinds = match metadata.integers(kinds)? {
             None => vec![TokenKind::Normal; words.len()],
@@ -77,18 +77,18 @@ impl TextData {
             )));
         }
         // Whatever such a token's type, it steers the model.
-        for end in ends::by_name(numbered(&words)) {
+        for end in end_tokens::by_name(numbered(&words)) {
             kinds[end as usize] = TokenKind::Control;
         }
         let pre = string("tokenizer.ggml.pre")?.unwrap_or_else(|| "default".into());
         let add_bos = match (metadata.bool("tokenizer.ggml.add_bos_token")?, family) {
             (Some(add_bos), _) => add_bos,
-            (None, Family::SentencePiece) => true,
-            (None, Family::ByteLevel) => Pre::named(&pre)?.adds_bos,
+            (None, TokenizerFamily::SentencePiece) => true,
+            (None, TokenizerFamily::ByteLevel) => PreTokenizerKind::named(&pre)?.adds_bos,
         };
         // The three that SentencePiece has where a file does not say it.
         let id = |key: &str, otherwise: Token| {
-            let otherwise = (family == Family::SentencePiece).then_some(otherwise);
+            let otherwise = (family == TokenizerFamily::SentencePiece).then_some(otherwise);
             metadata.u32(key).map(|id| id.or(otherwise))
         };
         let mut more_ends = Vec::new();
@@ -126,16 +126,16 @@ impl TextData {
     }
 
     /// The written tokens by id.
-    pub(super) fn words(&self) -> impl Iterator<Item = Word<'_>> {
+    pub(super) fn words(&self) -> impl Iterator<Item = WrittenToken<'_>> {
         self.tokens.iter().zip(&self.kinds).map(|(word, kind)| match kind {
-            TokenKind::Control => Word::Hidden(word),
-            TokenKind::Normal | TokenKind::Added => Word::Part(word),
+            TokenKind::Control => WrittenToken::Hidden(word),
+            TokenKind::Normal | TokenKind::Added => WrittenToken::Part(word),
         })
     }
 
     /// Tokens that end an answer: those that the file names, and those known by their names.
     pub fn end_ids(&self) -> Vec<Token> {
-        let mut ids = ends::by_name(numbered(&self.tokens));
+        let mut ids = end_tokens::by_name(numbered(&self.tokens));
         ids.extend(self.eos.iter().chain(&self.more_ends));
         ids.retain(|id| (*id as usize) < self.tokens.len());
         ids.sort_unstable();
@@ -158,7 +158,7 @@ fn numbered(words: &[String]) -> impl Iterator<Item = (Token, &str)> {
     (0..).zip(words.iter().map(String::as_str))
 }
 
-impl Family {
+impl TokenizerFamily {
     fn named(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let key = "tokenizer.ggml.model";
         match metadata.required(key, metadata.string(key))? {

@@ -9,16 +9,15 @@ mod control;
 mod corpus;
 mod data;
 mod detokenize;
-mod ends;
+mod end_tokens;
 mod facts;
 mod hf;
-mod pieces;
-mod pre;
-mod pre_kinds;
+mod pre_tokenizer;
+mod pre_tokenizer_kinds;
 pub mod process;
 #[cfg(test)]
 mod reference;
-mod span;
+mod sentence_piece;
 mod stage;
 mod stop;
 mod template;
@@ -26,10 +25,11 @@ mod template;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod token_bytes_max;
 mod tokenizer;
 mod vocab;
 
-pub use data::{Family, TextData, TokenKind};
+pub use data::{TextData, TokenKind, TokenizerFamily};
 pub use detokenize::Detokenizer;
 pub use facts::TextFacts;
 pub use stage::{Pushed, TextStage};
@@ -119,7 +119,7 @@ impl TextModel {
     /// A vocabulary of numbers, for measurements of models that bring none.
     pub fn numbers(vocab: Token) -> Result<Self, TextError> {
         Self::new(&TextData {
-            family: Family::ByteLevel,
+            family: TokenizerFamily::ByteLevel,
             pre: "gpt-2".into(),
             tokens: (0..vocab).map(|id| format!("<{id}>")).collect(),
             kinds: vec![TokenKind::Normal; vocab as usize],
@@ -150,8 +150,8 @@ impl TextModel {
         let template = data.chat_template.as_deref();
         let drops_first_space = data.add_space_prefix;
         let spelling = match data.family {
-            Family::ByteLevel => Spelling::ByteLevel,
-            Family::SentencePiece => Spelling::SentencePiece { drops_first_space },
+            TokenizerFamily::ByteLevel => Spelling::ByteLevel,
+            TokenizerFamily::SentencePiece => Spelling::SentencePiece { drops_first_space },
         };
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,

@@ -1,8 +1,8 @@
 //! Tokenizers of GGUF files against what Python's tokenizers and transformers say
 //! (`tests/fixtures/tokens`).
 
-use super::data::{Family, TextData, TokenKind};
-use super::pre::Pre;
+use super::data::{TextData, TokenKind, TokenizerFamily};
+use super::pre_tokenizer::PreTokenizerKind;
 use super::testing::data;
 use super::{Detokenizer, TextModel};
 use proptest::prelude::*;
@@ -18,16 +18,16 @@ use tokenizers::{
 
 /// A SentencePiece vocabulary as a GGUF file has it, and what becomes of lines.
 #[derive(Deserialize)]
-pub(super) struct Pieces {
+pub(super) struct PiecesFixture {
     tokens: Vec<String>,
     scores: Vec<f64>,
     kinds: Vec<i64>,
     #[serde(default)]
-    lines: Vec<Line>,
+    lines: Vec<PiecesLine>,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct PiecesLine {
     text: String,
     ids: Vec<u32>,
     decoded: String,
@@ -39,9 +39,9 @@ fn fixture<T: DeserializeOwned>(name: &str) -> T {
 }
 
 /// What a GGUF file with that vocabulary says.
-pub(super) fn sentence_piece(pieces: &Pieces) -> TextData {
+pub(super) fn sentence_piece(pieces: &PiecesFixture) -> TextData {
     TextData {
-        family: Family::SentencePiece,
+        family: TokenizerFamily::SentencePiece,
         pre: "default".into(),
         tokens: pieces.tokens.clone(),
         kinds: pieces.kinds.iter().map(|kind| TokenKind::from_gguf(*kind)).collect(),
@@ -57,14 +57,14 @@ pub(super) fn sentence_piece(pieces: &Pieces) -> TextData {
     }
 }
 
-static PIECES: LazyLock<Pieces> = LazyLock::new(|| fixture("pieces.json"));
+static PIECES: LazyLock<PiecesFixture> = LazyLock::new(|| fixture("pieces.json"));
 static MODEL: LazyLock<TextModel> =
     LazyLock::new(|| TextModel::new(&sentence_piece(&PIECES)).unwrap());
 
 #[test]
 fn pieces_are_those_of_transformers() {
     assert!(PIECES.lines.len() > 80);
-    for Line { text, ids, decoded } in &PIECES.lines {
+    for PiecesLine { text, ids, decoded } in &PIECES.lines {
         let prompt = MODEL.encode_prompt(text).unwrap();
         assert_eq!((prompt[0], &prompt[1..]), (1, ids.as_slice()), "{text:?}");
         assert_eq!(&MODEL.facts.decode(&prompt), decoded, "{text:?}");
@@ -126,7 +126,7 @@ fn splits_are_those_of_python() {
     let lines: Vec<String> = serde_json::from_value(splits["lines"].clone()).unwrap();
     for name in ["gpt-2", "llama-bpe", "qwen2"] {
         let expected: Vec<Vec<String>> = serde_json::from_value(splits[name].clone()).unwrap();
-        let splitter = Pre::named(name).unwrap().splitter().unwrap();
+        let splitter = PreTokenizerKind::named(name).unwrap().splitter().unwrap();
         for (line, expected) in lines.iter().zip(expected) {
             assert_eq!(pieces_of(&splitter, line), expected, "{name}: {line:?}");
         }
@@ -136,9 +136,14 @@ fn splits_are_those_of_python() {
 #[test]
 fn kinds_of_byte_level_tokenizers_differ_in_what_they_do_before() {
     let mut decomposed = NormalizedString::from("e\u{301}");
-    Pre::named("qwen2").unwrap().normalizer().unwrap().normalize(&mut decomposed).unwrap();
+    PreTokenizerKind::named("qwen2")
+        .unwrap()
+        .normalizer()
+        .unwrap()
+        .normalize(&mut decomposed)
+        .unwrap();
     assert_eq!(decomposed.get(), "é");
-    assert!(Pre::named("llama3").unwrap().normalizer().is_none());
+    assert!(PreTokenizerKind::named("llama3").unwrap().normalizer().is_none());
     // "hello" cannot be merged without its merges, but is a token.
     let data = |pre: &str| TextData { pre: pre.into(), merges: Vec::new(), ..data() };
     let ids = |pre: &str| TextModel::new(&data(pre)).unwrap().encode_prompt("hello").unwrap();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct TextStage {
     facts: Arc<TextFacts>,
-    open: BTreeMap<RequestId, Answer>,
+    open: BTreeMap<RequestId, AnswerText>,
     text: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Pushed<'a> {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct AnswerText {
     detokenizer: Detokenizer,
     stops: StopMatcher,
     stopped: bool,
@@ -43,7 +43,7 @@ impl TextStage {
 
     /// A request was admitted.
     pub fn open(&mut self, id: RequestId, stop: &[String]) {
-        let answer = Answer {
+        let answer = AnswerText {
             detokenizer: Detokenizer::default(),
             stops: StopMatcher::new(stop),
             stopped: false,

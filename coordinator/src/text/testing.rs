@@ -1,7 +1,7 @@
 //! A vocabulary of bytes, small enough to be written by hand: ids 0 to 2 are control tokens, byte
 //! `b` is token `3 + b`, and a few merges follow.
 
-use super::{Family, TextData, TextModel, TokenKind};
+use super::{TextData, TextModel, TokenKind, TokenizerFamily};
 use binfer_proto::Token;
 
 /// The demo model's chat template.
@@ -23,7 +23,7 @@ pub(crate) fn data() -> TextData {
     let mut kinds = vec![TokenKind::Normal; tokens.len()];
     kinds[..3].fill(TokenKind::Control);
     TextData {
-        family: Family::ByteLevel,
+        family: TokenizerFamily::ByteLevel,
         pre: "smollm".into(),
         tokens,
         kinds,

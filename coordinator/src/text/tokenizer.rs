@@ -4,9 +4,9 @@
 //! supported is refused by name, because a wrong split gives a model that seems to work.
 
 use super::TextError;
-use super::data::{Family, TextData, TokenKind};
-use super::pieces;
-use super::pre::Pre;
+use super::data::{TextData, TokenKind, TokenizerFamily};
+use super::pre_tokenizer::PreTokenizerKind;
+use super::sentence_piece;
 use std::panic::AssertUnwindSafe;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -29,10 +29,10 @@ pub fn build(data: &TextData, control: ControlTokens) -> Result<Tokenizer, TextE
         vocab.insert(word.clone(), id);
     }
     let mut tokenizer = match data.family {
-        Family::ByteLevel => byte_level(data, vocab)?,
-        Family::SentencePiece => {
-            let mut tokenizer = Tokenizer::new(pieces::bpe(data, vocab)?);
-            tokenizer.with_normalizer(Some(pieces::normalizer(data)?)).map_err(wrong)?;
+        TokenizerFamily::ByteLevel => byte_level(data, vocab)?,
+        TokenizerFamily::SentencePiece => {
+            let mut tokenizer = Tokenizer::new(sentence_piece::bpe(data, vocab)?);
+            tokenizer.with_normalizer(Some(sentence_piece::normalizer(data)?)).map_err(wrong)?;
             tokenizer
         }
     };
@@ -43,7 +43,7 @@ pub fn build(data: &TextData, control: ControlTokens) -> Result<Tokenizer, TextE
 }
 
 fn byte_level(data: &TextData, vocab: Vocab) -> Result<Tokenizer, TextError> {
-    let pre = Pre::named(&data.pre)?;
+    let pre = PreTokenizerKind::named(&data.pre)?;
     let merges: Option<Merges> = data.merges.iter().map(|merge| pair(merge)).collect();
     let Some(merges) = merges else {
         return Err(TextError::Data("tokenizer.ggml.merges has an entry without a space".into()));

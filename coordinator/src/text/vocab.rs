@@ -32,7 +32,7 @@ pub enum Spelling {
 
 /// A token's written form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word<'a> {
+pub(super) enum WrittenToken<'a> {
     /// Part of a text.
     Part(&'a str),
     /// Not part of a text.
@@ -43,16 +43,21 @@ pub(super) enum Word<'a> {
 
 impl Vocab {
     /// Of written tokens by id.
-    pub(super) fn new<'a>(words: impl Iterator<Item = Word<'a>>, spelling: Spelling) -> Self {
+    pub(super) fn new<'a>(
+        words: impl Iterator<Item = WrittenToken<'a>>,
+        spelling: Spelling,
+    ) -> Self {
         let table = byte_table();
         let (mut bytes, mut starts) = (Vec::new(), vec![0]);
         let mut names = BTreeMap::new();
         for (id, word) in (0..).zip(words) {
             match (word, spelling) {
-                (Word::Hidden(name), _) => drop(names.insert(id, name.to_owned())),
-                (Word::Hole, _) => {}
-                (Word::Part(word), Spelling::ByteLevel) => byte_level(word, &table, &mut bytes),
-                (Word::Part(word), Spelling::SentencePiece { .. }) => {
+                (WrittenToken::Hidden(name), _) => drop(names.insert(id, name.to_owned())),
+                (WrittenToken::Hole, _) => {}
+                (WrittenToken::Part(word), Spelling::ByteLevel) => {
+                    byte_level(word, &table, &mut bytes)
+                }
+                (WrittenToken::Part(word), Spelling::SentencePiece { .. }) => {
                     sentence_piece(word, &mut bytes);
                 }
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::script::Dice;
+use super::script::BenchPrng;
 
 /// Shortest prompt; the others are up to a block longer, so that not all get a block in the same
 /// step.
@@ -18,19 +18,19 @@ const READ_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Runs all clients at once, to the end of their answers. Returns how many events came.
 pub(super) fn run(server: SocketAddr, streams: u32, tokens: u32) -> Result<u64> {
-    let ask = |index| Client::ask(server, &request(index, tokens));
-    let mut clients = (0..streams).map(ask).collect::<Result<Vec<_>>>()?;
+    let request = |index| SseClient::request(server, &request(index, tokens));
+    let mut clients = (0..streams).map(request).collect::<Result<Vec<_>>>()?;
     while !clients.iter().all(|client| client.ended) {
         std::thread::sleep(READ_INTERVAL);
-        clients.iter_mut().try_for_each(Client::read)?;
+        clients.iter_mut().try_for_each(SseClient::read)?;
     }
     Ok(clients.iter().map(|client| client.line_ends / 2).sum())
 }
 
 fn request(index: u32, tokens: u32) -> String {
-    let mut dice = Dice::new(u64::from(index) + 100);
+    let mut prng = BenchPrng::new(u64::from(index) + 100);
     let len = PROMPT_TOKENS + index % 64;
-    let prompt: Vec<String> = (0..len).map(|_| dice.below(1000).to_string()).collect();
+    let prompt: Vec<String> = (0..len).map(|_| prng.below(1000).to_string()).collect();
     let body = format!(
         r#"{{"prompt":[{}],"max_tokens":{tokens},"stream":true,"ignore_eos":true,"temperature":0}}"#,
         prompt.join(",")
@@ -43,7 +43,7 @@ fn request(index: u32, tokens: u32) -> String {
 }
 
 /// One connection with one answer.
-struct Client {
+struct SseClient {
     socket: TcpStream,
     buffer: Vec<u8>,
     answered: bool,
@@ -53,8 +53,8 @@ struct Client {
     line_ends: u64,
 }
 
-impl Client {
-    fn ask(server: SocketAddr, request: &str) -> Result<Self> {
+impl SseClient {
+    fn request(server: SocketAddr, request: &str) -> Result<Self> {
         let mut socket = TcpStream::connect(server).context("bench client: connect")?;
         socket.write_all(request.as_bytes()).context("bench client: request")?;
         socket.set_nonblocking(true)?;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::samples::Samples;
 use crate::cli::table::table;
 use crate::config;
-use crate::fleet::{Facts, Fleet, FleetConfig, LoadConfig, Rendezvous, Spawn, through_pipe};
+use crate::fleet::{Fleet, FleetConfig, FleetInfo, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };
@@ -84,7 +84,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     for (streams, step_us) in
         bench.streams.iter().flat_map(|streams| bench.step_us.iter().map(|us| (*streams, *us)))
     {
-        let setup = Setup {
+        let setup = CoordinatorRun {
             path: path.clone(),
             vocab,
             streams,
@@ -112,7 +112,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
 }
 
 /// One row of the table.
-struct Setup {
+struct CoordinatorRun {
     path: PathBuf,
     vocab: u32,
     streams: u32,
@@ -121,14 +121,14 @@ struct Setup {
     keep_awake: bool,
 }
 
-impl Setup {
+impl CoordinatorRun {
     /// Runs one coordinator from start to end.
     async fn measure(&self, text: Arc<TextProcess>) -> Result<Vec<String>> {
-        let rendezvous = Rendezvous::new(&config::socket_places())?;
+        let rendezvous = Rendezvous::new(&config::socket_folders())?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("listening")?;
         let mut peer = self.start_peer(&rendezvous, &listener)?;
         let (commands_in, commands) = mpsc::channel(1024);
-        let counts = tokio::spawn(hear(peer.stdout.take(), commands_in.clone()));
+        let counts = tokio::spawn(read_event_count(peer.stdout.take(), commands_in.clone()));
         let (fleet, facts) = Fleet::start(self.fleet_config(), rendezvous, |_| {}).await?;
         let post = Arc::new(Post::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
@@ -240,7 +240,7 @@ impl Setup {
         }
     }
 
-    fn sched_config(&self, facts: &Facts) -> SchedConfig {
+    fn sched_config(&self, facts: &FleetInfo) -> SchedConfig {
         let group = |blocks: &u32| KvGroupConfig {
             block_tokens: BLOCK_TOKENS,
             blocks: *blocks,
@@ -280,7 +280,10 @@ fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> R
 }
 
 /// What the peer says of the events that its clients saw; then the measurement is over.
-async fn hear(peer: Option<ChildStdout>, commands: mpsc::Sender<Command>) -> Result<u64> {
+async fn read_event_count(
+    peer: Option<ChildStdout>,
+    commands: mpsc::Sender<Command>,
+) -> Result<u64> {
     let mut said = String::new();
     let heard = match peer {
         Some(peer) => BufReader::new(peer).read_line(&mut said).await,

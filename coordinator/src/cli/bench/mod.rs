@@ -27,7 +27,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     model: Option<ModelArgs>,
     #[command(flatten)]
-    load: model::Load,
+    load: model::LoadArgs,
     #[command(subcommand)]
     command: Option<BenchCommand>,
 }

@@ -13,7 +13,7 @@ use binfer_proto::Sampling;
 use clap::{Args, ValueEnum};
 
 use super::samples::Samples;
-use super::script::Dice;
+use super::script::BenchPrng;
 use crate::cli::table::table;
 use crate::config::ConfigError;
 use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
@@ -22,7 +22,7 @@ use crate::options::ModelArgs;
 
 /// What is asked of the model.
 #[derive(Args, Clone, Debug)]
-pub(super) struct Load {
+pub(super) struct LoadArgs {
     /// Tokens of each prompt
     #[arg(long, default_value_t = 512, value_name = "N")]
     prompt_tokens: u32,
@@ -51,7 +51,7 @@ enum LoadFormat {
 }
 
 /// Runs the cluster, measures, prints.
-pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
+pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
     let load = load.clone();
     if [load.prompt_tokens, load.generate, load.repeat].contains(&0) {
         let cause = "--prompt-tokens, --generate and --repeat: expected 1 or more";
@@ -67,34 +67,36 @@ pub(super) fn run(model: &ModelArgs, load: &Load) -> Result<ExitCode> {
     let ended = launch(plan, move |cluster| front(cluster, &load))?;
     match (ended.value, ended.signal) {
         // Requests fail when the server shuts down: the signal is the reason, and they are not.
-        (Err(_) | Ok(Measured::Not), Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
+        (Err(_) | Ok(BenchOutcome::Not), Some(signal)) => {
+            Err(LaunchError::Interrupted(signal).into())
+        }
         (measured, _) => measured.map(|_| ExitCode::SUCCESS),
     }
 }
 
 /// Whether there is a table; if not, the launcher knows why.
-enum Measured {
+enum BenchOutcome {
     All,
     Not,
 }
 
-fn front(cluster: Cluster, load: &Load) -> Result<Measured> {
+fn front(cluster: Cluster, load: &LoadArgs) -> Result<BenchOutcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let Cluster { core, mut readiness, closing } = cluster;
         let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
         if !settled.is_ok_and(|state| *state == Readiness::Ready) {
-            return Ok(Measured::Not);
+            return Ok(BenchOutcome::Not);
         }
         tokio::select! {
-            outcome = measure(&core, load) => outcome.map(|()| Measured::All),
+            outcome = measure(&core, load) => outcome.map(|()| BenchOutcome::All),
             never = core.deliver() => match never {},
-            _ = closing => Ok(Measured::Not),
+            _ = closing => Ok(BenchOutcome::Not),
         }
     })
 }
 
-async fn measure(core: &Core, load: &Load) -> Result<()> {
+async fn measure(core: &Core, load: &LoadArgs) -> Result<()> {
     let needed = u64::from(load.prompt_tokens) + u64::from(load.generate) + 1;
     let context_max = core.model().context_max;
     if needed > u64::from(context_max) {
@@ -104,10 +106,10 @@ async fn measure(core: &Core, load: &Load) -> Result<()> {
         );
         return Err(LaunchError::Config(ConfigError(cause)).into());
     }
-    let mut dice = Dice::new(1);
+    let mut prng = BenchPrng::new(1);
     let mut rows = Vec::new();
     for batch in load.batch.iter().copied() {
-        rows.push(measure_batch(core, load, batch, &mut dice).await?);
+        rows.push(measure_batch(core, load, batch, &mut prng).await?);
     }
     let title = format!(
         "{}: {} prompt tokens, {} generated; median (min to max) of {} runs\n",
@@ -122,15 +124,15 @@ async fn measure(core: &Core, load: &Load) -> Result<()> {
 
 async fn measure_batch(
     core: &Core,
-    load: &Load,
+    load: &LoadArgs,
     batch: u32,
-    dice: &mut Dice,
+    prng: &mut BenchPrng,
 ) -> Result<Vec<String>> {
     let (mut prefill, mut decode, mut first) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..=load.repeat {
-        let prompts = || Generation { batch, prompt_tokens: load.prompt_tokens, tokens: 1 };
-        let short = prompts().run(core, dice).await?;
-        let long = Generation { tokens: load.generate + 1, ..prompts() }.run(core, dice).await?;
+        let prompts = || RequestBatch { batch, prompt_tokens: load.prompt_tokens, tokens: 1 };
+        let short = prompts().run(core, prng).await?;
+        let long = RequestBatch { tokens: load.generate + 1, ..prompts() }.run(core, prng).await?;
         if run == 0 {
             continue; // pages, caches and clocks settle
         }
@@ -145,35 +147,35 @@ async fn measure_batch(
 }
 
 /// Requests that run together.
-struct Generation {
+struct RequestBatch {
     batch: u32,
     prompt_tokens: u32,
     tokens: u32,
 }
 
-impl Generation {
+impl RequestBatch {
     /// Seconds until each request's end, all submitted at once.
-    async fn run(&self, core: &Core, dice: &mut Dice) -> Result<Vec<f64>> {
+    async fn run(&self, core: &Core, prng: &mut BenchPrng) -> Result<Vec<f64>> {
         let vocab = core.model().vocab;
-        let asks: Vec<Generate> = (0..self.batch)
+        let requests: Vec<Generate> = (0..self.batch)
             .map(|_| {
-                let tokens = (0..self.prompt_tokens).map(|_| dice.below(vocab)).collect();
-                self.ask(Prompt::Tokens(tokens))
+                let tokens = (0..self.prompt_tokens).map(|_| prng.below(vocab)).collect();
+                self.request(Prompt::Tokens(tokens))
             })
             .collect();
         let began = Instant::now();
         let mut running = tokio::task::JoinSet::new();
-        for ask in asks {
+        for request in requests {
             let core = core.clone();
             running.spawn(async move {
-                answer(&core, ask).await?;
+                answer(&core, request).await?;
                 Ok(began.elapsed().as_secs_f64())
             });
         }
         running.join_all().await.into_iter().collect()
     }
 
-    fn ask(&self, prompt: Prompt) -> Generate {
+    fn request(&self, prompt: Prompt) -> Generate {
         Generate {
             prompt,
             max_tokens: MaxTokens::Asked(self.tokens),
@@ -188,8 +190,8 @@ impl Generation {
     }
 }
 
-async fn answer(core: &Core, ask: Generate) -> Result<()> {
-    let mut stream = core.generate(ask).await?;
+async fn answer(core: &Core, request: Generate) -> Result<()> {
+    let mut stream = core.generate(request).await?;
     loop {
         match stream.next().await {
             Reply::Text(_) => {}

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
 
 use super::clients;
-use super::script::Script;
+use super::script::ScriptedWorker;
 use crate::config;
 use crate::text::TextModel;
 
@@ -60,9 +60,9 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     if args.keep_awake {
         (0..config::cores()).for_each(|_| drop(std::thread::spawn(keep_awake)));
     }
-    let tokens = speakable(&args.model)?;
+    let tokens = printable_tokens(&args.model)?;
     let step = Duration::from_micros(args.step_us);
-    let script = Script::new(tokens, step, args.streams as usize);
+    let script = ScriptedWorker::new(tokens, step, args.streams as usize);
     let worker = {
         let args = args.clone();
         std::thread::spawn(move || work(&args, script))
@@ -86,7 +86,7 @@ fn keep_awake() {
 }
 
 /// Tokens that are whole characters, so that each one becomes an event.
-fn speakable(model: &Path) -> Result<Vec<Token>> {
+fn printable_tokens(model: &Path) -> Result<Vec<Token>> {
     let source = Checkpoint::open(model)?;
     let text = TextModel::from_source(&source)?;
     let whole = |token: &Token| {
@@ -101,12 +101,12 @@ fn speakable(model: &Path) -> Result<Vec<Token>> {
 }
 
 /// The worker's side of the link, as `binfer worker` has it, with a script for an engine.
-fn work(args: &PeerArgs, script: Script) -> Result<()> {
+fn work(args: &PeerArgs, script: ScriptedWorker) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(attach(args, script))
 }
 
-async fn attach(args: &PeerArgs, script: Script) -> Result<()> {
+async fn attach(args: &PeerArgs, script: ScriptedWorker) -> Result<()> {
     // What workers prove themselves by comes through stdin, as theirs does.
     let instance = std::io::read_to_string(std::io::stdin())?;
     let (up, outgoing) = unbounded_channel();
@@ -159,7 +159,7 @@ fn loaded(args: &PeerArgs) -> Loaded {
 
 /// The engine thread: one step after the other, each at its time.
 fn execute(
-    mut script: Script,
+    mut script: ScriptedWorker,
     plans: &mpsc::Receiver<binfer_proto::cluster::Plan>,
     results: &UnboundedSender<Up>,
 ) {

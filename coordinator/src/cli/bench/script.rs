@@ -11,9 +11,9 @@ use binfer_proto::{
 
 /// Repeatable numbers (xorshift, 64 bit).
 #[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct BenchPrng(u64);
 
-impl Dice {
+impl BenchPrng {
     /// Any seed will do.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
@@ -31,10 +31,10 @@ impl Dice {
 
 /// One rank that runs a script.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct ScriptedWorker {
     /// Tokens that it may say.
     tokens: Vec<Token>,
-    dice: Dice,
+    prng: BenchPrng,
     rows: Vec<Row>,
     step: Duration,
     /// Rows that are still to be seen in one step.
@@ -46,11 +46,11 @@ pub(super) struct Script {
 /// Least length of a step until all streams have joined: they could not if steps took no time.
 const JOINING_STEP: Duration = Duration::from_millis(5);
 
-impl Script {
+impl ScriptedWorker {
     /// Says `tokens` and takes `step` for each step once `streams` have joined.
     pub(super) fn new(tokens: Vec<Token>, step: Duration, streams: usize) -> Self {
-        let (dice, free) = (Dice::new(7), Instant::now());
-        Self { tokens, dice, rows: Vec::new(), step, awaited: streams, free }
+        let (prng, free) = (BenchPrng::new(7), Instant::now());
+        Self { tokens, prng, rows: Vec::new(), step, awaited: streams, free }
     }
 
     /// The result of `plan`, and when a device would have it: it runs one step after the other.
@@ -64,7 +64,7 @@ impl Script {
             tokens: match row.outputs {
                 Outputs::None => Tokens::new(),
                 Outputs::Last | Outputs::All => {
-                    Tokens::from_slice(&[draw(&self.tokens, &mut self.dice)])
+                    Tokens::from_slice(&[sample(&self.tokens, &mut self.prng)])
                 }
             },
             logprobs: Vec::new(),
@@ -88,7 +88,7 @@ impl Script {
     }
 }
 
-fn draw(tokens: &[Token], dice: &mut Dice) -> Token {
+fn sample(tokens: &[Token], prng: &mut BenchPrng) -> Token {
     let len = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
-    tokens.get(dice.below(len) as usize).copied().unwrap_or(0)
+    tokens.get(prng.below(len) as usize).copied().unwrap_or(0)
 }

@@ -19,7 +19,7 @@ use crate::config::{self, ConfigError};
 use crate::device::{self, Gpu};
 use crate::launch::LaunchError;
 use crate::locate::describe;
-use crate::memory::{HostBudget, Kernel};
+use crate::memory::{HostBudget, KernelFiles};
 use crate::options::{Dtype, step_defaults};
 use crate::parallel::SHARDS_REASON;
 use crate::report::{Report, Verbosity};
@@ -105,7 +105,7 @@ impl PlanArgs {
 }
 
 /// What is planned for.
-struct Plan<'a> {
+struct FitReport<'a> {
     spec: &'a ModelSpec,
     limits: Limits,
     /// As it is stored.
@@ -128,7 +128,7 @@ struct Bandwidth {
 }
 
 /// A row of the plan.
-struct Row {
+struct FitRow {
     world: u32,
     ledger: Ledger,
     /// Seconds for one token of one sequence with a full context behind it.
@@ -138,16 +138,16 @@ struct Row {
 }
 
 /// What a rank count comes to; if the model cannot be cut so often, the count and a sentence.
-type Outcome = Result<Row, (u32, String)>;
+type FitOutcome = Result<FitRow, (u32, String)>;
 
 /// Prints the plan.
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
     let report = Report::new(Verbosity::Normal);
     described.notes.iter().for_each(|note| report.line(note));
-    let args = &args.with_cards(&device::present());
-    let plan = Plan::new(args, &described).map_err(LaunchError::Config)?;
-    let rows: Vec<Outcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
+    let args = &args.with_cards(&device::usable_gpus());
+    let plan = FitReport::new(args, &described).map_err(LaunchError::Config)?;
+    let rows: Vec<FitOutcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
     console::print(&if args.json {
         format!("{:#}\n", plan.json(&args.model, &described, &rows))
     } else {
@@ -156,7 +156,7 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl<'a> Plan<'a> {
+impl<'a> FitReport<'a> {
     fn new(args: &PlanArgs, described: &'a Description) -> Result<Self, ConfigError> {
         let spec = &described.spec;
         let context_max = args.context.unwrap_or(spec.context_max);
@@ -173,7 +173,7 @@ impl<'a> Plan<'a> {
         let sequences_max = args.max_num_seqs.unwrap_or(sequences);
         let wanted = u64::from(sequences_max) * u64::from(context_max);
         let cores = u32::try_from(config::cores()).unwrap_or(u32::MAX);
-        let host = HostBudget::of(&Kernel::here(), cores);
+        let host = HostBudget::of(&KernelFiles::here(), cores);
         let on_host = host.memory(None);
         let (memory, kv_tokens_max) = match args.gpu {
             Some(card) => (Memory::Devices(card.bytes), u64::MAX),
@@ -222,7 +222,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    fn row(&self, world: u32) -> Outcome {
+    fn row(&self, world: u32) -> FitOutcome {
         let row = || {
             let ledger = Ledger::new(self.spec, world, &self.limits)?;
             let seconds = |sequences| {
@@ -236,7 +236,7 @@ impl<'a> Plan<'a> {
             };
             let contexts = ledger.contexts.min(u64::from(self.limits.sequences_max));
             let together = if contexts > 0 { seconds(contexts)? } else { None };
-            Ok(Row {
+            Ok(FitRow {
                 world,
                 alone_s: seconds(1)?,
                 together_per_s: together.map(|seconds| contexts as f64 / seconds),

@@ -4,16 +4,16 @@ use binfer_shard::fit::{Choice, Memory, RankLedger};
 use binfer_shard::{DType, Description, ModelSpec};
 use serde_json::{Value, json};
 
-use super::{Bandwidth, Outcome, Plan, PlanArgs, Row};
+use super::{Bandwidth, FitOutcome, FitReport, FitRow, PlanArgs};
 use crate::cli::table::table;
 
-impl Plan<'_> {
+impl FitReport<'_> {
     /// The table, what it stands on, and what `--tp auto` would take.
     pub(super) fn text(
         &self,
         args: &PlanArgs,
         described: &Description,
-        rows: &[Outcome],
+        rows: &[FitOutcome],
     ) -> String {
         let head = [
             "TP",
@@ -25,7 +25,7 @@ impl Plan<'_> {
             "ms/token",
             "tok/s",
         ];
-        let cells = rows.iter().flatten().map(Row::cells).collect::<Vec<_>>();
+        let cells = rows.iter().flatten().map(FitRow::cells).collect::<Vec<_>>();
         let mut text = self.heading(args, described) + &table(&head, &cells);
         let mut line = |line: String| text.extend([&line, "\n"]);
         for (world, cause) in rows.iter().filter_map(|row| row.as_ref().err()) {
@@ -79,7 +79,7 @@ impl Plan<'_> {
     }
 
     /// All of it, in bytes and seconds.
-    pub(super) fn json(&self, model: &str, described: &Description, rows: &[Outcome]) -> Value {
+    pub(super) fn json(&self, model: &str, described: &Description, rows: &[FitOutcome]) -> Value {
         let (spec, limits) = (self.spec, &self.limits);
         let memory = match limits.memory {
             Memory::Devices(bytes) => json!({ "device_bytes": bytes }),
@@ -114,7 +114,7 @@ impl Plan<'_> {
     }
 }
 
-impl Row {
+impl FitRow {
     fn cells(&self) -> Vec<String> {
         let ledger = &self.ledger;
         let missing = ledger.missing_bytes;

@@ -1,7 +1,7 @@
 //! Where a folder has its chat template, and what templates call its special tokens, as transformers
 //! reads both.
 
-use super::files::{Folder, Object};
+use super::files::{JsonFile, ModelFolder};
 use crate::text::{ChatTemplate, SpecialTokens, TextError};
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ const NAMED: &str = "additional_chat_templates";
 
 /// The folder's chat template, if it has one. A file of it that cannot be read makes a template
 /// that says so, and no error: the model may be good for completions.
-pub(super) fn template(folder: Folder<'_>) -> Result<Option<ChatTemplate>, TextError> {
+pub(super) fn template(folder: ModelFolder<'_>) -> Result<Option<ChatTemplate>, TextError> {
     let config = folder.object("tokenizer_config.json")?;
     match source(folder, &config) {
         Ok(None) => Ok(None),
@@ -20,7 +20,7 @@ pub(super) fn template(folder: Folder<'_>) -> Result<Option<ChatTemplate>, TextE
 }
 
 /// A file of its own wins.
-fn source(folder: Folder<'_>, config: &Object<'_>) -> Result<Option<String>, TextError> {
+fn source(folder: ModelFolder<'_>, config: &JsonFile<'_>) -> Result<Option<String>, TextError> {
     for name in ["chat_template.jinja".to_owned(), format!("{NAMED}/default.jinja")] {
         if let Some(source) = folder.text(&name)? {
             return Ok(Some(source));
@@ -50,7 +50,10 @@ fn owned(value: &Value) -> Option<String> {
 }
 
 /// Every token that has a name. The older file counts where the newer list of tokens is missing.
-fn special_tokens(config: &Object<'_>, folder: Folder<'_>) -> Result<SpecialTokens, TextError> {
+fn special_tokens(
+    config: &JsonFile<'_>,
+    folder: ModelFolder<'_>,
+) -> Result<SpecialTokens, TextError> {
     let mut special = SpecialTokens::new();
     if config.get("added_tokens_decoder").is_none() {
         let older = folder.object("special_tokens_map.json")?;

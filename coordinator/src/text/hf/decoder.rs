@@ -8,27 +8,27 @@ use serde_json::Value;
 
 /// The parts of tokenizer.json that are checked before the file is given to tokenizers.
 #[derive(Deserialize)]
-pub(super) struct Header {
+pub(super) struct TokenizerHeader {
     #[serde(default)]
-    added_tokens: Vec<Added>,
+    added_tokens: Vec<AddedEntry>,
     decoder: Option<Value>,
-    model: Model,
+    model: ModelHeader,
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct ModelHeader {
     dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Added {
+struct AddedEntry {
     id: Token,
     content: String,
 }
 
-impl Header {
+impl TokenizerHeader {
     /// Added tokens with the ids that they should have.
     pub(super) fn added(&self) -> impl Iterator<Item = (Token, &str)> {
         self.added_tokens.iter().map(|added| (added.id, added.content.as_str()))

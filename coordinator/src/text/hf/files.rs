@@ -14,9 +14,9 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// A model's folder.
 #[derive(Clone, Copy)]
-pub(super) struct Folder<'a>(pub(super) &'a Path);
+pub(super) struct ModelFolder<'a>(pub(super) &'a Path);
 
-impl<'a> Folder<'a> {
+impl<'a> ModelFolder<'a> {
     /// A file's content; `None` if there is no such file.
     pub(super) fn bytes(self, name: &str) -> Result<Option<Vec<u8>>, TextError> {
         let failed = |error: std::io::Error| self.wrong(name, error.to_string());
@@ -43,13 +43,13 @@ impl<'a> Folder<'a> {
     }
 
     /// A file that holds a JSON object; an empty one if there is no such file.
-    pub(super) fn object(self, name: &'static str) -> Result<Object<'a>, TextError> {
+    pub(super) fn object(self, name: &'static str) -> Result<JsonFile<'a>, TextError> {
         let Some(bytes) = self.bytes(name)? else {
-            return Ok(Object { folder: self, name, fields: Map::new() });
+            return Ok(JsonFile { folder: self, name, fields: Map::new() });
         };
         let fields = serde_json::from_slice(&bytes)
             .map_err(|error| self.wrong(name, format!("not a JSON object: {error}")))?;
-        Ok(Object { folder: self, name, fields })
+        Ok(JsonFile { folder: self, name, fields })
     }
 
     /// An error about a file.
@@ -59,13 +59,13 @@ impl<'a> Folder<'a> {
 }
 
 /// A JSON file; `null` is as good as absent.
-pub(super) struct Object<'a> {
-    folder: Folder<'a>,
+pub(super) struct JsonFile<'a> {
+    folder: ModelFolder<'a>,
     name: &'static str,
     fields: Map<String, Value>,
 }
 
-impl Object<'_> {
+impl JsonFile<'_> {
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.fields.get(key).filter(|value| !value.is_null())
     }

@@ -5,13 +5,13 @@
 //! generates is ignored here and told of: a file with a slip in it must not keep a model from
 //! being served. Where there is no such file, `config.json` may have the same keys.
 
-use super::files::{Folder, Object};
+use super::files::{JsonFile, ModelFolder};
 use crate::text::{SAMPLING_DEFAULT, TextError};
 use binfer_proto::{Sampling, Token};
 use serde_json::Value;
 
 /// What the files say.
-pub(super) struct Generation {
+pub(super) struct GenerationConfig {
     pub(super) sampling: Sampling,
     /// Of `generation_config.json`, or else of `config.json`.
     pub(super) end_ids: Vec<Token>,
@@ -19,8 +19,8 @@ pub(super) struct Generation {
     pub(super) notes: Vec<String>,
 }
 
-impl Generation {
-    pub(super) fn read(folder: Folder<'_>) -> Result<Self, TextError> {
+impl GenerationConfig {
+    pub(super) fn read(folder: ModelFolder<'_>) -> Result<Self, TextError> {
         let config = folder.object("config.json")?;
         let mut out = match folder.object("generation_config.json") {
             Ok(generation) if !generation.is_empty() => Self::of(&generation),
@@ -32,7 +32,7 @@ impl Generation {
             }
         };
         if out.end_ids.is_empty() {
-            let mut reader = Reader::of(&config);
+            let mut reader = GenerationReader::of(&config);
             out.end_ids = reader.end_ids();
             out.notes.extend(reader.note());
         }
@@ -40,8 +40,8 @@ impl Generation {
     }
 
     /// Out of one file.
-    fn of(file: &Object<'_>) -> Self {
-        let mut reader = Reader::of(file);
+    fn of(file: &JsonFile<'_>) -> Self {
+        let mut reader = GenerationReader::of(file);
         let (sampling, end_ids) = (reader.sampling(), reader.end_ids());
         Self { sampling, end_ids, notes: reader.note() }
     }
@@ -59,13 +59,13 @@ const FIELDS: [(&str, Set); 5] = [
 ];
 
 /// Reads a file, and notes what it ignores.
-struct Reader<'a> {
-    file: &'a Object<'a>,
+struct GenerationReader<'a> {
+    file: &'a JsonFile<'a>,
     ignored: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
-    fn of(file: &'a Object<'a>) -> Self {
+impl<'a> GenerationReader<'a> {
+    fn of(file: &'a JsonFile<'a>) -> Self {
         Self { file, ignored: Vec::new() }
     }
 
@@ -149,7 +149,7 @@ mod tests {
     use serde_json::json;
 
     /// What a folder with these two files says.
-    fn read(config: &str, generation: &str) -> Generation {
+    fn read(config: &str, generation: &str) -> GenerationConfig {
         use std::sync::atomic::{AtomicU32, Ordering};
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -158,12 +158,12 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("config.json"), config).unwrap();
         std::fs::write(dir.join("generation_config.json"), generation).unwrap();
-        let generation = Generation::read(Folder(&dir)).unwrap();
+        let generation = GenerationConfig::read(ModelFolder(&dir)).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
         generation
     }
 
-    fn of(generation: &Value) -> Generation {
+    fn of(generation: &Value) -> GenerationConfig {
         read(r#"{"eos_token_id": 9}"#, &generation.to_string())
     }
 

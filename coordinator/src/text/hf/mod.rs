@@ -12,15 +12,15 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-use super::ends;
+use super::end_tokens;
 use super::tokenizer::guarded;
-use super::vocab::Word;
+use super::vocab::WrittenToken;
 use super::{TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
-use decoder::Header;
-use files::{Folder, TOKENIZER};
-use generation::Generation;
-use special::{Special, check_id};
+use decoder::TokenizerHeader;
+use files::{ModelFolder, TOKENIZER};
+use generation::GenerationConfig;
+use special::{SpecialTokenFiles, check_id};
 use std::path::Path;
 use std::sync::Arc;
 use tokenizers::Tokenizer;
@@ -30,17 +30,17 @@ const IDS_MAX: u32 = 1 << 22;
 
 /// Reads the folder.
 pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
-    let folder = Folder(dir);
+    let folder = ModelFolder(dir);
     let Some(bytes) = folder.bytes(TOKENIZER)? else {
         let cause = "there is no such file, and nothing else is read for it (no tokenizer.model); \
                      download it";
         return Err(folder.wrong(TOKENIZER, cause));
     };
     let wrong = |cause: String| folder.wrong(TOKENIZER, cause);
-    let header: Header =
+    let header: TokenizerHeader =
         serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
     let spelling = header.spelling().map_err(wrong)?;
-    let (special, generation) = (Special::read(folder)?, Generation::read(folder)?);
+    let (special, generation) = (SpecialTokenFiles::read(folder)?, GenerationConfig::read(folder)?);
     let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(wrong)?;
     header
         .added()
@@ -55,9 +55,9 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let template = chat::template(folder)?;
     let added = tokenizer.get_added_vocabulary();
     let words = words.iter().map(|word| match word.as_deref() {
-        None => Word::Hole,
-        Some(word) if added.is_special_token(word) => Word::Hidden(word),
-        Some(word) => Word::Part(word),
+        None => WrittenToken::Hole,
+        Some(word) if added.is_special_token(word) => WrittenToken::Hidden(word),
+        Some(word) => WrittenToken::Part(word),
     });
     let facts = Arc::new(TextFacts {
         vocab: Vocab::new(words, spelling),
@@ -81,13 +81,13 @@ fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, String> {
 /// Those of the configuration, the tokenizer's own as in vLLM, and special ones known by name.
 fn end_ids(
     tokenizer: &Tokenizer,
-    special: &Special,
-    generation: &Generation,
+    special: &SpecialTokenFiles,
+    generation: &GenerationConfig,
 ) -> Result<Vec<Token>, String> {
     let own = special.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
     let added = tokenizer.get_added_tokens_decoder();
     let named = added.iter().filter(|(_, token)| token.special);
-    let mut ids = ends::by_name(named.map(|(id, token)| (*id, token.content.as_str())));
+    let mut ids = end_tokens::by_name(named.map(|(id, token)| (*id, token.content.as_str())));
     ids.extend(generation.end_ids.iter().copied().chain(own));
     ids.sort_unstable();
     ids.dedup();

@@ -4,7 +4,7 @@
 //! as files of old do not, special_tokens_map.json and added_tokens.json are read. `add_bos_token`
 //! and `add_eos_token` have no effect: what begins and ends a prompt is tokenizer.json's.
 
-use super::files::{Folder, Object};
+use super::files::{JsonFile, ModelFolder};
 use crate::text::TextError;
 use binfer_proto::Token;
 use serde_json::{Map, Value};
@@ -15,7 +15,7 @@ const NAMED: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What the files say of special tokens.
-pub(super) struct Special {
+pub(super) struct SpecialTokenFiles {
     pub(super) eos: Option<String>,
     /// Tokens with their ids, which hold whatever tokenizer.json says of them.
     added: Vec<(Token, AddedToken)>,
@@ -27,8 +27,8 @@ pub(super) struct Special {
     extra: Vec<String>,
 }
 
-impl Special {
-    pub(super) fn read(folder: Folder<'_>) -> Result<Self, TextError> {
+impl SpecialTokenFiles {
+    pub(super) fn read(folder: ModelFolder<'_>) -> Result<Self, TextError> {
         let config = folder.object("tokenizer_config.json")?;
         let added = config.typed("added_tokens_decoder", "an object of tokens by id", by_id)?;
         let is_old = added.is_none();
@@ -97,12 +97,12 @@ pub(super) fn check_id(tokenizer: &Tokenizer, content: &str, id: Token) -> Resul
     Err(format!("the token {content:?} has id {found} here, and {id} where it is added"))
 }
 
-fn keys<'a>(file: &'a Object<'_>) -> impl Iterator<Item = &'a str> {
+fn keys<'a>(file: &'a JsonFile<'_>) -> impl Iterator<Item = &'a str> {
     file.fields().map(|(key, _)| key.as_str())
 }
 
 /// A token written as a string, or as an object with its `content`.
-fn token(file: &Object<'_>, key: &str) -> Result<Option<String>, TextError> {
+fn token(file: &JsonFile<'_>, key: &str) -> Result<Option<String>, TextError> {
     file.typed(key, "a token", content)
 }
 
@@ -112,12 +112,12 @@ fn content(value: &Value) -> Option<String> {
 
 /// Tokens without names: those special in any case, and the others.
 fn extra(
-    config: &Object<'_>,
-    map: Option<&Object<'_>>,
+    config: &JsonFile<'_>,
+    map: Option<&JsonFile<'_>>,
 ) -> Result<(Vec<String>, Vec<String>), TextError> {
     const NEW: &str = "extra_special_tokens";
     const OLD: &str = "additional_special_tokens";
-    let list = |file: &Object<'_>, key: &str| {
+    let list = |file: &JsonFile<'_>, key: &str| {
         let found = file.typed(key, "tokens", |value| match value {
             Value::Object(_) => Some(Vec::new()),
             list => list.as_array()?.iter().map(content).collect(),
@@ -159,7 +159,7 @@ fn added_token(value: &Value) -> Option<AddedToken> {
 
 /// Those of added_tokens.json, by rising id.
 fn added_tokens(
-    folder: Folder<'_>,
+    folder: ModelFolder<'_>,
     named: &[String],
     extra: &[String],
 ) -> Result<Vec<(Token, AddedToken)>, TextError> {

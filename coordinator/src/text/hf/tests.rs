@@ -14,17 +14,18 @@ const NAMES: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"];
 
 static QWEN3: LazyLock<TextModel> = LazyLock::new(|| TextModel::from_folder(&qwen3()).unwrap());
-static PIECES: LazyLock<TextModel> =
-    LazyLock::new(|| Copy::of(&[(NAMES[0], pieces().to_string()), special()]).open().unwrap());
+static PIECES: LazyLock<TextModel> = LazyLock::new(|| {
+    FolderCopy::of(&[(NAMES[0], pieces().to_string()), special()]).open().unwrap()
+});
 
 fn qwen3() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/qwen3")
 }
 
 /// A folder for one test, removed with it.
-struct Copy(PathBuf);
+struct FolderCopy(PathBuf);
 
-impl Copy {
+impl FolderCopy {
     fn of<C: AsRef<[u8]>>(files: &[(&str, C)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -58,7 +59,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for FolderCopy {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -176,8 +177,9 @@ fn a_prompt_begins_with_bos_once() {
 
 #[test]
 fn templates_stand_in_several_places() {
-    let copy = Copy::qwen3();
-    let rendered = |copy: &Copy| copy.open().unwrap().render_chat(&[message("user", "x")]).unwrap();
+    let copy = FolderCopy::qwen3();
+    let rendered =
+        |copy: &FolderCopy| copy.open().unwrap().render_chat(&[message("user", "x")]).unwrap();
     copy.edit(NAMES[1], |config| config["chat_template"] = Value::Null);
     assert!(!copy.open().unwrap().facts.has_template());
     copy.write("chat_template.json", br#"{"chat_template": "of json"}"#);
@@ -196,8 +198,8 @@ fn templates_stand_in_several_places() {
 
 #[test]
 fn a_template_that_cannot_be_had_fails_chats_and_nothing_else() {
-    let copy = Copy::qwen3();
-    let fails = |copy: &Copy| {
+    let copy = FolderCopy::qwen3();
+    let fails = |copy: &FolderCopy| {
         let model = copy.open().unwrap();
         assert!(model.facts.has_template() && model.encode_prompt("x").is_ok());
         model.render_chat(&[message("user", "x")]).unwrap_err().to_string()
@@ -220,7 +222,7 @@ fn a_template_that_cannot_be_had_fails_chats_and_nothing_else() {
 
 #[test]
 fn templates_know_special_tokens_by_their_names() {
-    let copy = Copy::qwen3();
+    let copy = FolderCopy::qwen3();
     copy.edit(NAMES[1], |config| {
         config["chat_template"] =
             "{{ pad_token }}{{ image_token }}{{ own }}{{ unk_token is defined }}\
@@ -240,7 +242,7 @@ fn templates_know_special_tokens_by_their_names() {
 
 #[test]
 fn end_tokens_come_from_the_first_file_that_has_them() {
-    let copy = Copy::qwen3();
+    let copy = FolderCopy::qwen3();
     copy.edit(NAMES[2], |config| config["eos_token_id"] = 7.into());
     assert_eq!(copy.open().unwrap().facts.end_ids(), [7, 349, 351]);
     copy.edit(NAMES[2], |config| {
@@ -258,7 +260,7 @@ fn end_tokens_come_from_the_first_file_that_has_them() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     let refused = |name: &str, change: &dyn Fn(&mut Value), expected: &str| {
-        let copy = Copy::qwen3();
+        let copy = FolderCopy::qwen3();
         copy.edit(name, change);
         let error = copy.error();
         let place = copy.0.join(name).display().to_string();
@@ -280,7 +282,7 @@ fn what_is_not_supported_is_refused_by_name() {
         &|file| file["extra_special_tokens"] = 7.into(),
         "extra_special_tokens is not",
     );
-    let copy = Copy::qwen3();
+    let copy = FolderCopy::qwen3();
     copy.edit(NAMES[1], |file| file["added_tokens_decoder"]["7"] = json!({ "content": "<x>" }));
     assert!(copy.error().contains("\"<x>\" has id 352 here, and 7 where it is added"));
     std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
@@ -289,7 +291,7 @@ fn what_is_not_supported_is_refused_by_name() {
 
 #[test]
 fn a_file_that_is_a_link_out_of_the_folder_is_refused() {
-    let (copy, other) = (Copy::qwen3(), Copy::qwen3());
+    let (copy, other) = (FolderCopy::qwen3(), FolderCopy::qwen3());
     std::fs::remove_file(copy.0.join(NAMES[0])).unwrap();
     std::os::unix::fs::symlink(other.0.join(NAMES[0]), copy.0.join(NAMES[0])).unwrap();
     let error = copy.error();
@@ -303,7 +305,7 @@ fn a_file_that_is_a_link_out_of_the_folder_is_refused() {
 }
 
 /// Opens a folder and uses what it gives: nothing may panic.
-fn exercise(copy: &Copy) {
+fn exercise(copy: &FolderCopy) {
     if let Ok(model) = copy.open() {
         let _ = model.encode_prompt("How many 12 ships<|im_end|>\n");
         let _ = model.encode_chat(&[message("user", "x")]);
@@ -314,7 +316,7 @@ fn exercise(copy: &Copy) {
 #[test]
 fn broken_files_are_errors() {
     for name in [NAMES[0], NAMES[1]] {
-        let copy = Copy::qwen3();
+        let copy = FolderCopy::qwen3();
         let whole = std::fs::read(copy.0.join(name)).unwrap();
         for at in 0..whole.len() {
             copy.write(name, &whole[..at]);

@@ -10,10 +10,10 @@
 //! Deliberately absent: a second way. `run` and `serve` encode here; only tests, and `bench` about
 //! vocabularies, use a [`TextModel`](super::TextModel) in their own process.
 
-mod keeper;
-mod life;
 mod limits;
 mod role;
+mod running;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -22,11 +22,11 @@ pub use role::{TextArgs, run};
 
 use super::{Message, TextError, TextFacts};
 use binfer_proto::Token;
-use keeper::{Asked, Keeper, Shared};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use supervisor::{JobOutcome, SharedState, Supervisor};
 
 /// Jobs that a text process does at the same time.
 pub const JOBS_AT_ONCE: usize = 4;
@@ -111,12 +111,12 @@ pub struct TextConfig {
 }
 
 /// Hears, in a line for people, that the process has ended and why.
-pub type Tell = Box<dyn Fn(&str) + Send>;
+pub type OnRestart = Box<dyn Fn(&str) + Send>;
 
 /// The text process, as the coordinator sees it. Dropping it ends the process.
 #[derive(Debug)]
 pub struct TextProcess {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     facts: Arc<TextFacts>,
     deadlines: Deadlines,
     /// Jobs run together; one that may have ended the process runs alone.
@@ -128,17 +128,20 @@ impl TextProcess {
     ///
     /// # Errors
     /// What is wrong with those files, also when reading them takes more than they may.
-    pub fn start(config: TextConfig, tell: Tell) -> Result<Self, TextError> {
+    pub fn start(config: TextConfig, on_restart: OnRestart) -> Result<Self, TextError> {
         let deadlines = config.deadlines;
-        Self::kept(Keeper::new(life::Program::Process(config), deadlines, tell), deadlines)
+        Self::supervised(
+            Supervisor::new(running::TextProgram::Process(config), deadlines, on_restart),
+            deadlines,
+        )
     }
 
     /// The same, beside other tasks of the caller's thread.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn started(config: TextConfig, tell: Tell) -> Result<Self, TextError> {
-        let started = tokio::task::spawn_blocking(move || Self::start(config, tell)).await;
+    pub async fn started(config: TextConfig, on_restart: OnRestart) -> Result<Self, TextError> {
+        let started = tokio::task::spawn_blocking(move || Self::start(config, on_restart)).await;
         started.unwrap_or_else(|error| Err(TextError::Lost(error.to_string())))
     }
 
@@ -146,13 +149,14 @@ impl TextProcess {
     #[cfg(test)]
     pub(crate) fn in_thread(model: Arc<super::TextModel>) -> Self {
         let deadlines = Deadlines::default();
-        let keeper = Keeper::new(life::Program::Thread(model), deadlines, Box::new(|_| {}));
-        Self::kept(keeper, deadlines).unwrap()
+        let supervisor =
+            Supervisor::new(running::TextProgram::Thread(model), deadlines, Box::new(|_| {}));
+        Self::supervised(supervisor, deadlines).unwrap()
     }
 
-    fn kept(keeper: Keeper, deadlines: Deadlines) -> Result<Self, TextError> {
-        let shared = keeper.shared();
-        let facts = Arc::new(keeper.start()?);
+    fn supervised(supervisor: Supervisor, deadlines: Deadlines) -> Result<Self, TextError> {
+        let shared = supervisor.shared();
+        let facts = Arc::new(supervisor.start()?);
         Ok(Self { shared, facts, deadlines, turns: RwLock::new(()) })
     }
 
@@ -174,11 +178,11 @@ impl TextProcess {
         };
         match asked {
             // Perhaps another job ended the process: this one is asked again, alone.
-            Asked::Ended(_) => {}
-            asked => return asked.judged(deadline),
+            JobOutcome::Ended(_) => {}
+            asked => return asked.into_result(deadline),
         }
         let _alone = self.turns.write().unwrap_or_else(PoisonError::into_inner);
-        self.shared.ask(&payload, deadline).judged(deadline)
+        self.shared.ask(&payload, deadline).into_result(deadline)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The text process itself: reads the model's files, then does jobs until nobody asks for more.
 
-use super::wire::{self, Answer};
+use super::wire::{self, TextReply};
 use super::{JOBS_AT_ONCE, TextJob, limits};
-use crate::text::span::Span;
+use crate::text::token_bytes_max::TokenBytesMax;
 use crate::text::{ChatTemplate, TextError, TextModel};
 use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
@@ -81,15 +81,15 @@ fn open(args: &TextArgs) -> Result<TextModel, TextError> {
 }
 
 /// Runs code that trusts its data to some extent.
-fn started(open: impl FnOnce() -> Result<TextModel, TextError>) -> (Option<TextModel>, Answer) {
+fn started(open: impl FnOnce() -> Result<TextModel, TextError>) -> (Option<TextModel>, TextReply) {
     let panicked = || TextError::Data("its data contradict themselves".into());
     let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(panicked()));
     match opened {
         Ok(model) => {
             let facts = serde_json::to_vec(&**model.facts()).unwrap_or_default();
-            (Some(model), Answer::Facts(facts))
+            (Some(model), TextReply::Facts(facts))
         }
-        Err(error) => (None, Answer::Refused(error.into())),
+        Err(error) => (None, TextReply::Refused(error.into())),
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) fn serve(
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> std::io::Result<()> {
-    let span = Span::of(model);
+    let span = TokenBytesMax::of(model);
     let (ended, end) = std::sync::mpsc::channel::<()>();
     let (input, output) = (Arc::new(Mutex::new(input)), Arc::new(Mutex::new(output)));
     for number in 0..JOBS_AT_ONCE {
@@ -131,7 +131,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(model: &TextModel, span: Span, payload: &[u8]) -> Answer {
+fn answer(model: &TextModel, span: TokenBytesMax, payload: &[u8]) -> TextReply {
     let done = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(payload) {
         Ok(TextJob::Prompt { text, tokens_max }) => {
             span.check(text.len(), tokens_max)?;
@@ -148,7 +148,7 @@ fn answer(model: &TextModel, span: Span, payload: &[u8]) -> Answer {
         TextError::Data(cause.into())
     };
     match done.unwrap_or_else(|_| Err(panicked())) {
-        Ok(tokens) => Answer::Tokens(tokens),
-        Err(error) => Answer::Refused(error.into()),
+        Ok(tokens) => TextReply::Tokens(tokens),
+        Err(error) => TextReply::Refused(error.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! The protocol between the coordinator and its text process. What limits and deaths do is in
 //! `tests/e2e/text.rs`: that takes processes.
 
-use super::wire::{self, Answer, Refusal};
+use super::wire::{self, Refusal, TextReply};
 use super::{TextJob, TextProcess};
 use crate::text::TextFacts;
 use crate::text::testing::{CHATML, END, data, model};
@@ -11,13 +11,13 @@ use std::sync::{Arc, LazyLock};
 
 static MODEL: LazyLock<Arc<TextModel>> = LazyLock::new(|| Arc::new(model()));
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = TextReply> {
     prop_oneof![
-        prop::collection::vec(any::<u32>(), 0..9).prop_map(Answer::Tokens),
-        prop::collection::vec(any::<u8>(), 0..9).prop_map(Answer::Facts),
-        "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::Template(cause))),
-        "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::TooLong(cause))),
-        "\\PC{0,9}".prop_map(|cause| Answer::Refused(Refusal::Other(cause))),
+        prop::collection::vec(any::<u32>(), 0..9).prop_map(TextReply::Tokens),
+        prop::collection::vec(any::<u8>(), 0..9).prop_map(TextReply::Facts),
+        "\\PC{0,9}".prop_map(|cause| TextReply::Refused(Refusal::Template(cause))),
+        "\\PC{0,9}".prop_map(|cause| TextReply::Refused(Refusal::TooLong(cause))),
+        "\\PC{0,9}".prop_map(|cause| TextReply::Refused(Refusal::Other(cause))),
     ]
 }
 
@@ -35,7 +35,7 @@ proptest! {
         for piece in bytes.chunks(piece) {
             arrived.extend_from_slice(piece);
             while let Some((id, payload)) = wire::take(&mut arrived).unwrap() {
-                found.push((id, Answer::of_payload(&payload).unwrap()));
+                found.push((id, TextReply::of_payload(&payload).unwrap()));
             }
         }
         prop_assert!(arrived.is_empty());
@@ -49,7 +49,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_an_answer_or_none(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-        let _ = Answer::of_payload(&bytes);
+        let _ = TextReply::of_payload(&bytes);
         let _ = wire::take(&mut bytes.clone());
     }
 

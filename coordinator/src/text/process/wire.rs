@@ -15,7 +15,7 @@ const HEAD_BYTES: usize = 12;
 
 /// What the text process answers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum TextReply {
     /// The tokens of a job.
     Tokens(Vec<Token>),
     /// [`crate::text::TextFacts`] in JSON: the start went well.
@@ -55,7 +55,7 @@ impl From<Refusal> for TextError {
     }
 }
 
-impl Answer {
+impl TextReply {
     pub(super) fn to_payload(&self) -> Vec<u8> {
         match self {
             Self::Tokens(tokens) => {

@@ -1,6 +1,6 @@
 //! `strftime_now` for chat templates that tell the model the date: local time, as transformers has.
 
-use super::print::pay;
+use super::print::charge;
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
 use minijinja::{Error, State};
@@ -19,7 +19,7 @@ pub(super) fn strftime_now(
     format: &str,
     now: DateTime,
 ) -> Result<String, Error> {
-    pay(state, format.len().saturating_mul(GROWTH_MAX))?;
+    charge(state, format.len().saturating_mul(GROWTH_MAX))?;
     Ok(strftime(format, now))
 }
 

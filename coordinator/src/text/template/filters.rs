@@ -1,6 +1,6 @@
 //! Filters and tests of Jinja, where minijinja's own differ from them or are missing.
 
-use super::{print, source, texts};
+use super::{print, source, text_filters};
 use minijinja::filters as builtin;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
@@ -9,15 +9,15 @@ use minijinja::{Environment, Error, ErrorKind, State};
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", super::json::tojson);
     environment.add_filter("string", print::str);
-    environment.add_filter("join", texts::join);
-    environment.add_filter("e", texts::escape);
-    environment.add_filter("escape", texts::escape);
-    environment.add_filter("trim", texts::trim);
-    environment.add_filter("title", texts::title);
-    environment.add_filter("center", texts::center);
-    environment.add_filter("wordcount", texts::wordcount);
-    environment.add_filter("truncate", texts::truncate);
-    environment.add_filter("indent", texts::indent);
+    environment.add_filter("join", text_filters::join);
+    environment.add_filter("e", text_filters::escape);
+    environment.add_filter("escape", text_filters::escape);
+    environment.add_filter("trim", text_filters::trim);
+    environment.add_filter("title", text_filters::title);
+    environment.add_filter("center", text_filters::center);
+    environment.add_filter("wordcount", text_filters::wordcount);
+    environment.add_filter("truncate", text_filters::truncate);
+    environment.add_filter("indent", text_filters::indent);
     environment.add_filter("default", default);
     environment.add_filter("d", default);
     environment.add_filter("int", int);
@@ -26,7 +26,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("dictsort", dictsort);
     environment.add_filter("attr", attr);
     environment.add_filter("pprint", print::repr);
-    environment.add_filter(source::FORMAT, texts::format);
+    environment.add_filter(source::FORMAT, text_filters::format);
     environment.add_filter("striptags", minijinja_contrib::filters::striptags);
     environment.add_filter("filesizeformat", minijinja_contrib::filters::filesizeformat);
     environment.add_test("iterable", is_iterable);
@@ -69,7 +69,7 @@ fn dictsort(
     positional: Rest<Value>,
     named: Kwargs,
 ) -> Result<Value, Error> {
-    print::pay_items(state, value)?;
+    print::charge_items(state, value)?;
     builtin::dictsort(value, by_name(&["case_sensitive", "by", "reverse"], &positional, &named)?)
 }
 
@@ -133,7 +133,7 @@ fn is_sequence(value: &Value) -> bool {
 fn dict(state: &State<'_, '_>, value: Option<Value>, named: Kwargs) -> Result<Value, Error> {
     let pairs = value.as_ref().filter(|value| value.kind() != ValueKind::Map);
     let Some(pairs) = pairs else { return minijinja::functions::dict(value, named) };
-    print::pay_items(state, pairs)?;
+    print::charge_items(state, pairs)?;
     let pair = |pair: Value| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
     let pairs = pairs.try_iter()?.map(pair).collect::<Result<Vec<_>, Error>>()?;
     minijinja::functions::dict(Some(Value::from_pairs(pairs)), named)

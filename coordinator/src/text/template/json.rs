@@ -1,7 +1,7 @@
 //! `|tojson` as transformers has it: Python's `json.dumps`, with its arguments and without Jinja's
 //! HTML escapes.
 
-use super::print::{self, Paid};
+use super::print::{self, MeteredText};
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
@@ -23,7 +23,7 @@ pub(super) fn tojson(
     named: Kwargs,
 ) -> Result<String, Error> {
     let style = Style::new(state, &positional, &named)?;
-    let mut out = Paid::new(state);
+    let mut out = MeteredText::new(state);
     style.write(&mut out, value, 0)?;
     Ok(out.finish())
 }
@@ -58,7 +58,7 @@ impl Style {
         Ok(Self { ascii, indent, between_items, after_key, sorted })
     }
 
-    fn write(&self, out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Error> {
+    fn write(&self, out: &mut MeteredText<'_>, value: &Value, depth: usize) -> Result<(), Error> {
         print::check_nesting(depth)?;
         match value.kind() {
             ValueKind::None => out.push("null"),
@@ -80,8 +80,8 @@ impl Style {
         }
     }
 
-    fn map(&self, out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Error> {
-        print::pay_items(out.state(), value)?;
+    fn map(&self, out: &mut MeteredText<'_>, value: &Value, depth: usize) -> Result<(), Error> {
+        print::charge_items(out.state(), value)?;
         let mut keys: Vec<Value> = value.try_iter()?.collect();
         if self.sorted {
             keys.sort();
@@ -109,10 +109,10 @@ impl Style {
 
     fn items(
         &self,
-        out: &mut Paid<'_>,
+        out: &mut MeteredText<'_>,
         depth: usize,
         items: impl Iterator<Item = Value>,
-        write: impl Fn(&mut Paid<'_>, &Value) -> Result<(), Error>,
+        write: impl Fn(&mut MeteredText<'_>, &Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut is_first = true;
         for item in items {
@@ -124,13 +124,13 @@ impl Style {
         if is_first { Ok(()) } else { self.line(out, depth) }
     }
 
-    fn line(&self, out: &mut Paid<'_>, depth: usize) -> Result<(), Error> {
+    fn line(&self, out: &mut MeteredText<'_>, depth: usize) -> Result<(), Error> {
         let Some(indent) = &self.indent else { return Ok(()) };
         out.push("\n")?;
         (0..depth).try_for_each(|_| out.push(indent))
     }
 
-    fn string(&self, out: &mut Paid<'_>, text: &str) -> Result<(), Error> {
+    fn string(&self, out: &mut MeteredText<'_>, text: &str) -> Result<(), Error> {
         let mut quoted = String::with_capacity(text.len() + 2);
         quoted.push('"');
         for c in text.chars() {

@@ -1,7 +1,7 @@
 //! Python's methods of strings that ask after letters or change their case.
 
 use super::print::is_printable;
-use super::strings::is_space;
+use super::string_methods::is_space;
 use minijinja::Error;
 use minijinja::value::{Value, from_args};
 

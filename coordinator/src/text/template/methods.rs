@@ -1,8 +1,8 @@
 //! Methods of Python's types that templates call: those that minijinja-contrib's `pycompat` lacks,
 //! or has in another way. `pycompat` does the rest.
 
-use super::print::{Paid, pay, pay_items};
-use super::strings;
+use super::print::{MeteredText, charge, charge_items};
+use super::string_methods;
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
@@ -17,7 +17,7 @@ pub(super) fn unknown(
     let known = match value.kind() {
         ValueKind::String => string(state, value, method, args)?,
         ValueKind::Seq | ValueKind::Iterable => {
-            pay_items(state, value)?;
+            charge_items(state, value)?;
             list(value, method, args)?
         }
         ValueKind::Map if method == "copy" => {
@@ -42,7 +42,7 @@ fn string(
     match method {
         "join" => {
             let (parts,): (&Value,) = from_args(args)?;
-            let mut out = Paid::new(state);
+            let mut out = MeteredText::new(state);
             for (index, part) in parts.try_iter()?.enumerate() {
                 out.push(if index == 0 { "" } else { text })?;
                 out.push(part.as_str().ok_or_else(|| invalid("join takes strings alone"))?)?;
@@ -50,10 +50,10 @@ fn string(
             Ok(Some(Value::from(out.finish())))
         }
         "format" => {
-            pay(state, widths(text))?;
+            charge(state, widths(text))?;
             Ok(None)
         }
-        _ => strings::call(state, text, method, args),
+        _ => string_methods::call(state, text, method, args),
     }
 }
 

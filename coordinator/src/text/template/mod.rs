@@ -14,10 +14,10 @@ mod letters;
 mod methods;
 mod print;
 mod source;
-mod strings;
+mod string_methods;
 #[cfg(test)]
 mod tests;
-mod texts;
+mod text_filters;
 
 use super::TextError;
 use jiff::civil::DateTime;
@@ -65,12 +65,12 @@ const NAME: &str = "chat_template";
 /// A chat template, or why it is none.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    parsed: Result<Parsed, String>,
+    parsed: Result<ParsedTemplate, String>,
     special: SpecialTokens,
 }
 
 #[derive(Debug)]
-struct Parsed {
+struct ParsedTemplate {
     environment: Environment<'static>,
     /// Whether the role `developer` means something to the template.
     knows_developer: bool,
@@ -83,7 +83,7 @@ impl ChatTemplate {
 
     /// Parses `source`. What is wrong with it is told by [`Self::render`].
     pub fn new(source: &str, special: SpecialTokens) -> Self {
-        Self { parsed: Parsed::new(source), special }
+        Self { parsed: ParsedTemplate::new(source), special }
     }
 
     /// A template that cannot be had, for this reason.
@@ -117,16 +117,16 @@ impl ChatTemplate {
             documents => (),
             ..Value::from(Serde(&self.special))
         };
-        parsed.render(values, fuel, now).map_err(|error| TextError::Template(told(&error)))
+        parsed.render(values, fuel, now).map_err(|error| TextError::Template(error_text(&error)))
     }
 }
 
-impl Parsed {
+impl ParsedTemplate {
     fn new(source: &str) -> Result<Self, String> {
         let source = source::prepare(source).map_err(|error| format!("{NAME}: {error}"))?;
-        let mut environment = environment().map_err(|error| told(&error))?;
+        let mut environment = environment().map_err(|error| error_text(&error))?;
         let parsed = environment.add_template_owned(NAME, source.text);
-        parsed.map_err(|error| told(&error))?;
+        parsed.map_err(|error| error_text(&error))?;
         Ok(Self { environment, knows_developer: source.knows_developer })
     }
 
@@ -181,7 +181,7 @@ fn raise_exception(message: String) -> Result<String, Error> {
 }
 
 /// Names template and line, and says nothing of the conversation.
-fn told(error: &Error) -> String {
+fn error_text(error: &Error) -> String {
     let line = error.line().map_or(String::new(), |line| format!(" line {line}"));
     let cause = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => "the conversation takes too long to render".to_owned(),

@@ -12,13 +12,13 @@ const NESTING_MAX: usize = 200;
 const BYTES_PER_FUEL: usize = 64;
 
 /// A text that grows as long as there is fuel.
-pub(super) struct Paid<'a> {
+pub(super) struct MeteredText<'a> {
     state: &'a State<'a, 'a>,
     text: String,
     unpaid: usize,
 }
 
-impl<'a> Paid<'a> {
+impl<'a> MeteredText<'a> {
     pub(super) fn new(state: &'a State<'_, '_>) -> Self {
         Self { state, text: String::new(), unpaid: 0 }
     }
@@ -27,7 +27,7 @@ impl<'a> Paid<'a> {
         // Somewhat more, so that writing nothing very often has its price, too.
         self.unpaid = self.unpaid.saturating_add(text.len()).saturating_add(8);
         if self.unpaid >= BYTES_PER_FUEL {
-            pay(self.state, self.unpaid)?;
+            charge(self.state, self.unpaid)?;
             self.unpaid = 0;
         }
         self.text.push_str(text);
@@ -44,12 +44,12 @@ impl<'a> Paid<'a> {
 }
 
 /// Takes the fuel for so many bytes, before they are made.
-pub(super) fn pay(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
+pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))
 }
 
 /// Takes the fuel for visiting all items of a value.
-pub(super) fn pay_items(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+pub(super) fn charge_items(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     state.consume_fuel(u64::try_from(value.len().unwrap_or(0)).unwrap_or(u64::MAX))
 }
 
@@ -60,7 +60,7 @@ pub(super) fn indentation(state: &State<'_, '_>, width: &Value) -> Result<String
     }
     let count = i64::try_from(width.clone())?;
     let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
-    pay(state, count)?;
+    charge(state, count)?;
     Ok(" ".repeat(count))
 }
 
@@ -91,20 +91,20 @@ pub(super) fn format(
 
 /// Python's `str(value)`.
 pub(super) fn str(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
-    let mut out = Paid::new(state);
+    let mut out = MeteredText::new(state);
     write_str(&mut out, value)?;
     Ok(out.finish())
 }
 
 /// Python's `repr(value)`.
 pub(super) fn repr(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
-    let mut out = Paid::new(state);
+    let mut out = MeteredText::new(state);
     write_repr(&mut out, value, 0)?;
     Ok(out.finish())
 }
 
 /// Writes Python's `str(value)`.
-pub(super) fn write_str(out: &mut Paid<'_>, value: &Value) -> Result<(), Error> {
+pub(super) fn write_str(out: &mut MeteredText<'_>, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => out.push(text),
         None if value.is_undefined() => Ok(()),
@@ -113,7 +113,7 @@ pub(super) fn write_str(out: &mut Paid<'_>, value: &Value) -> Result<(), Error> 
 }
 
 /// Writes Python's `repr(value)`.
-fn write_repr(out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Error> {
+fn write_repr(out: &mut MeteredText<'_>, value: &Value, depth: usize) -> Result<(), Error> {
     check_nesting(depth)?;
     match value.kind() {
         ValueKind::Undefined => out.push("Undefined"),
@@ -148,7 +148,7 @@ fn write_repr(out: &mut Paid<'_>, value: &Value, depth: usize) -> Result<(), Err
 }
 
 /// A string in quotes, with escapes for what cannot be printed.
-fn write_quoted(out: &mut Paid<'_>, text: &str) -> Result<(), Error> {
+fn write_quoted(out: &mut MeteredText<'_>, text: &str) -> Result<(), Error> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut quoted = String::from(quote);
     for c in text.chars() {

@@ -18,7 +18,7 @@ const ELIF_MAX: usize = 1000;
 pub(super) const FORMAT: &str = "python.format";
 
 /// A template's source, ready to be parsed.
-pub(super) struct Source {
+pub(super) struct PreparedSource {
     pub(super) text: String,
     /// Whether a role `developer` is compared with: as a string of its own, not as part of a text.
     pub(super) knows_developer: bool,
@@ -36,7 +36,7 @@ pub(super) enum SourceError {
 }
 
 /// Measures and prepares `source`.
-pub(super) fn prepare(source: &str) -> Result<Source, SourceError> {
+pub(super) fn prepare(source: &str) -> Result<PreparedSource, SourceError> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(SourceError::TooLong);
     }
@@ -81,7 +81,7 @@ pub(super) fn prepare(source: &str) -> Result<Source, SourceError> {
         at = range.end;
     }
     edited.push_str(&text[at..]);
-    Ok(Source { text: edited, knows_developer })
+    Ok(PreparedSource { text: edited, knows_developer })
 }
 
 fn is_developer(token: &str) -> bool {

@@ -40,11 +40,11 @@ fn rendered(source: &str) -> Result<String, String> {
 fn published_templates_are_rendered_as_transformers_renders_them() {
     let (expected, conversations) = (json("expected.json"), json("conversations.json"));
     let mut compared = 0;
-    for (name, texts) in expected.as_object().unwrap() {
+    for (name, text_filters) in expected.as_object().unwrap() {
         let source = std::fs::read_to_string(fixtures().join(name)).unwrap();
         let template = template(&source);
         let knows_developer = template.parsed.as_ref().unwrap().knows_developer;
-        for (which, expected) in texts.as_object().unwrap() {
+        for (which, expected) in text_filters.as_object().unwrap() {
             let messages = conversation(&conversations[which]);
             let is_renamed = which == "developer" && !knows_developer;
             if let (Some(expected), false) = (expected.as_str(), is_renamed) {

@@ -1,6 +1,6 @@
 //! What GGUF files say of tokens, against what llama.cpp's vocabulary loader makes of the same keys.
 
-use super::super::{Family, TextData, TextModel};
+use super::super::{TextData, TextModel, TokenizerFamily};
 use binfer_shard::gguf::Gguf;
 use gguf_writer::GgufWriter;
 
@@ -96,7 +96,7 @@ fn sentence_pieces_have_their_usual_tokens_where_the_file_is_silent() {
     let data = data(&[], |writer| {
         writer.string("tokenizer.ggml.model", "llama");
     });
-    assert_eq!(data.family, Family::SentencePiece);
+    assert_eq!(data.family, TokenizerFamily::SentencePiece);
     assert_eq!((data.unknown, data.bos, data.eos), (Some(0), Some(1), Some(2)));
 }
 

@@ -1,7 +1,7 @@
 //! Special tokens of side files against what transformers makes of them
 //! (`tests/fixtures/tokens/special.json`), and tokens that end an answer.
 
-use super::{Copy, NAMES};
+use super::{FolderCopy, NAMES};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ fn side_files_are_read_as_transformers_reads_them() {
     assert!(fixture.cases.len() > 60);
     for case in fixture.cases {
         let tokenizer = fixture.tokenizers[case.tokenizer].to_string();
-        let copy = Copy::of(&[(NAMES[0], tokenizer)]);
+        let copy = FolderCopy::of(&[(NAMES[0], tokenizer)]);
         for (name, content) in &case.files {
             copy.write(name, content.to_string().as_bytes());
         }
@@ -49,11 +49,11 @@ fn side_files_are_read_as_transformers_reads_them() {
 
 #[test]
 fn tokens_that_end_an_answer_come_from_all_files_and_their_names() {
-    let copy = Copy::qwen3();
+    let copy = FolderCopy::qwen3();
     copy.edit(NAMES[2], |config| config["eos_token_id"] = 7.into());
-    let ends = |copy: &Copy| copy.open().unwrap().facts.end_ids().to_vec();
+    let ends = |copy: &FolderCopy| copy.open().unwrap().facts.end_ids().to_vec();
     assert_eq!(ends(&copy), [7, 349, 351], "generation_config.json, and special tokens by name");
-    let renamed = |copy: &Copy, from: &str, to: &str| {
+    let renamed = |copy: &FolderCopy, from: &str, to: &str| {
         copy.edit(NAMES[0], |tokenizer| {
             let tokens = tokenizer["added_tokens"].as_array_mut().unwrap();
             let token = tokens.iter_mut().find(|token| token["content"] == from).unwrap();

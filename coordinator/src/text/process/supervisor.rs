@@ -3,9 +3,9 @@
 //! One thread starts the process, listens to it and starts it again; the kernel ends the process
 //! with that thread, so nothing is orphaned. Those who ask wait for its word alone.
 
-use super::life::{Life, Program};
-use super::wire::{self, Answer, Refusal};
-use super::{Deadlines, Tell};
+use super::running::{RunningProcess, TextProgram};
+use super::wire::{self, Refusal, TextReply};
+use super::{Deadlines, OnRestart};
 use crate::text::{TextError, TextFacts};
 use binfer_proto::Token;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +21,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// How a job went.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum JobOutcome {
     Tokens(Vec<Token>),
     Refused(TextError),
     /// The process ended while it had the job, by itself or because of another one.
@@ -30,9 +30,9 @@ pub(super) enum Asked {
     Late,
 }
 
-impl Asked {
+impl JobOutcome {
     /// What that means for a job that was alone.
-    pub(super) fn judged(self, deadline: Duration) -> Result<Vec<Token>, TextError> {
+    pub(super) fn into_result(self, deadline: Duration) -> Result<Vec<Token>, TextError> {
         let lost = |cause: String| {
             let cause = format!("this text cannot be made into tokens: {cause}");
             Err(TextError::Lost(cause))
@@ -51,18 +51,18 @@ impl Asked {
 
 /// The state that those who ask share with the keeper.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct SharedState {
+    state: Mutex<ProcessState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    phase: Phase,
+struct ProcessState {
+    phase: ProcessPhase,
     input: Option<Arc<Mutex<PipeWriter>>>,
     /// Of the last job; 0 is a process's own.
     last_id: u64,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, WaitingJob>,
     /// What the process said at its first start.
     facts: Option<Vec<u8>>,
     /// Why a start failed, in the process's words.
@@ -71,7 +71,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-enum Phase {
+enum ProcessPhase {
     #[default]
     Starting,
     Serving,
@@ -80,31 +80,31 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingJob {
     until: Instant,
-    answer: Sender<Asked>,
+    answer: Sender<JobOutcome>,
 }
 
-impl Shared {
+impl SharedState {
     /// Asks the process, once it runs, and waits for its answer.
-    pub(super) fn ask(&self, payload: &[u8], deadline: Duration) -> Asked {
+    pub(super) fn ask(&self, payload: &[u8], deadline: Duration) -> JobOutcome {
         let (answer, answered) = channel();
         let (id, input) = {
             let mut state = self.settled();
             let Some(input) = state.input.clone() else {
-                return Asked::Refused(TextError::Resting(state.cause().to_owned()));
+                return JobOutcome::Refused(TextError::Resting(state.cause().to_owned()));
             };
             state.last_id += 1;
             let id = state.last_id;
             let until = Instant::now() + deadline;
-            state.waiting.insert(id, Waiting { until, answer });
+            state.waiting.insert(id, WaitingJob { until, answer });
             (id, input)
         };
         // If this fails, the process has ended, and the keeper says so.
         let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = wire::write(&mut *input, id, payload);
         drop(input);
-        answered.recv().unwrap_or_else(|_| Asked::Ended("nobody keeps it any more".into()))
+        answered.recv().unwrap_or_else(|_| JobOutcome::Ended("nobody keeps it any more".into()))
     }
 
     /// Ends the process for good.
@@ -114,7 +114,7 @@ impl Shared {
     }
 
     pub(super) fn is_starting(&self) -> bool {
-        matches!(self.lock().phase, Phase::Starting)
+        matches!(self.lock().phase, ProcessPhase::Starting)
     }
 
     /// Why the process must end now. Jobs that are late learn it here.
@@ -124,7 +124,7 @@ impl Shared {
         state.waiting.retain(|_, waiting| {
             let late = waiting.until <= now;
             if late {
-                let _ = waiting.answer.send(Asked::Late);
+                let _ = waiting.answer.send(JobOutcome::Late);
             }
             !late
         });
@@ -138,7 +138,7 @@ impl Shared {
         if *state.facts.get_or_insert_with(|| facts.clone()) != facts {
             return Err("the model's files are others than at the server's start".into());
         }
-        state.phase = Phase::Serving;
+        state.phase = ProcessPhase::Serving;
         self.changed.notify_all();
         Ok(())
     }
@@ -148,25 +148,25 @@ impl Shared {
         self.lock().refusal = Some(refusal);
     }
 
-    pub(super) fn answered(&self, id: u64, answer: Answer) {
+    pub(super) fn answered(&self, id: u64, answer: TextReply) {
         let Some(waiting) = self.lock().waiting.remove(&id) else { return };
         let asked = match answer {
-            Answer::Tokens(tokens) => Asked::Tokens(tokens),
-            Answer::Refused(refusal) => Asked::Refused(refusal.into()),
-            Answer::Facts(_) => return,
+            TextReply::Tokens(tokens) => JobOutcome::Tokens(tokens),
+            TextReply::Refused(refusal) => JobOutcome::Refused(refusal.into()),
+            TextReply::Facts(_) => return,
         };
         let _ = waiting.answer.send(asked);
     }
 
     /// The state once the process has started, or has failed to.
-    fn settled(&self) -> MutexGuard<'_, State> {
-        let starting = |state: &mut State| matches!(state.phase, Phase::Starting);
+    fn settled(&self) -> MutexGuard<'_, ProcessState> {
+        let starting = |state: &mut ProcessState| matches!(state.phase, ProcessPhase::Starting);
         self.changed.wait_while(self.lock(), starting).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, input: PipeWriter) {
         let mut state = self.lock();
-        state.phase = Phase::Starting;
+        state.phase = ProcessPhase::Starting;
         state.input = Some(Arc::new(Mutex::new(input)));
     }
 
@@ -175,12 +175,12 @@ impl Shared {
         let mut state = self.lock();
         state.input = None;
         for (_, waiting) in std::mem::take(&mut state.waiting) {
-            let _ = waiting.answer.send(Asked::Ended(cause.to_owned()));
+            let _ = waiting.answer.send(JobOutcome::Ended(cause.to_owned()));
         }
         let again = state.facts.is_some() && !state.closing;
         state.phase = match again && !rests {
-            true => Phase::Starting,
-            false => Phase::Resting(cause.to_owned()),
+            true => ProcessPhase::Starting,
+            false => ProcessPhase::Resting(cause.to_owned()),
         };
         self.changed.notify_all();
         again
@@ -188,42 +188,42 @@ impl Shared {
 
     /// Waits before the next start. Whether there is to be one.
     fn rest(&self, time: Duration) -> bool {
-        let waiting = |state: &mut State| !state.closing;
+        let waiting = |state: &mut ProcessState| !state.closing;
         let rested = self.changed.wait_timeout_while(self.lock(), time, waiting);
         !rested.unwrap_or_else(PoisonError::into_inner).0.closing
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ProcessState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ProcessState {
     /// Why no process is there.
     fn cause(&self) -> &str {
         match &self.phase {
-            Phase::Resting(cause) => cause,
-            Phase::Starting | Phase::Serving => "it is being started",
+            ProcessPhase::Resting(cause) => cause,
+            ProcessPhase::Starting | ProcessPhase::Serving => "it is being started",
         }
     }
 }
 
 /// The thread that keeps the process.
-pub(super) struct Keeper {
-    program: Program,
+pub(super) struct Supervisor {
+    program: TextProgram,
     deadlines: Deadlines,
-    tell: Tell,
-    shared: Arc<Shared>,
+    on_restart: OnRestart,
+    shared: Arc<SharedState>,
     /// The latest starts.
     starts: VecDeque<Instant>,
 }
 
-impl Keeper {
-    pub(super) fn new(program: Program, deadlines: Deadlines, tell: Tell) -> Self {
-        Self { program, deadlines, tell, shared: Arc::default(), starts: VecDeque::new() }
+impl Supervisor {
+    pub(super) fn new(program: TextProgram, deadlines: Deadlines, on_restart: OnRestart) -> Self {
+        Self { program, deadlines, on_restart, shared: Arc::default(), starts: VecDeque::new() }
     }
 
-    pub(super) fn shared(&self) -> Arc<Shared> {
+    pub(super) fn shared(&self) -> Arc<SharedState> {
         Arc::clone(&self.shared)
     }
 
@@ -232,14 +232,14 @@ impl Keeper {
         let shared = self.shared();
         let thread = std::thread::Builder::new().name("text-keeper".into());
         thread
-            .spawn(move || self.keep())
+            .spawn(move || self.supervise())
             .map_err(|error| TextError::Lost(format!("a thread cannot be started: {error}")))?;
         let mut state = shared.settled();
         if let Some(refusal) = state.refusal.take() {
             return Err(refusal.into());
         }
         match (&state.phase, &state.facts) {
-            (Phase::Serving, Some(facts)) => serde_json::from_slice(facts)
+            (ProcessPhase::Serving, Some(facts)) => serde_json::from_slice(facts)
                 .map_err(|error| TextError::Lost(format!("the text process: {error}"))),
             _ => Err(TextError::Lost(format!(
                 "the process that reads the model's tokenizer and template is lost: {}",
@@ -248,19 +248,19 @@ impl Keeper {
         }
     }
 
-    fn keep(mut self) {
+    fn supervise(mut self) {
         loop {
             let rest = self.rest_after_start();
-            let cause = match Life::start(&self.program) {
-                Ok((life, input)) => {
+            let cause = match RunningProcess::start(&self.program) {
+                Ok((running, input)) => {
                     self.shared.begin(input);
-                    life.run(&self.shared, self.deadlines)
+                    running.run(&self.shared, self.deadlines)
                 }
                 Err(error) => format!("it cannot be started: {error}"),
             };
             let again = self.shared.has_ended(&cause, !rest.is_zero());
             if again {
-                (self.tell)(&format!("the process that tokenises is started again: {cause}"));
+                (self.on_restart)(&format!("the process that tokenises is started again: {cause}"));
             }
             if !again || !self.shared.rest(rest) {
                 return;

@@ -6,7 +6,7 @@
 //! that are not served and need more than patterns (`gemma4`, `kimi-k2`, `afmoe`, encoders).
 
 use super::TextError;
-use super::pre_kinds::KINDS;
+use super::pre_tokenizer_kinds::KINDS;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -16,9 +16,9 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior}
 
 /// A way to split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pre {
+pub(super) struct PreTokenizerKind {
     /// Done in order, each on the pieces of the one before.
-    pub(super) steps: &'static [Step],
+    pub(super) steps: &'static [SplitStep],
     /// A piece that is a token as it stands is not merged from its bytes.
     pub(super) whole_pieces_first: bool,
     /// Whether a plain prompt begins with `bos` where the file does not say it.
@@ -29,7 +29,7 @@ pub(super) struct Pre {
 
 /// A step of splitting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SplitStep {
     /// Each match is a piece, and what is between them.
     Pattern(&'static str),
     /// The pattern of cl100k and its heirs, with this one for numbers.
@@ -42,7 +42,7 @@ pub(super) enum Step {
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-impl Pre {
+impl PreTokenizerKind {
     pub(super) fn named(name: &str) -> Result<Self, TextError> {
         let found = KINDS.iter().find(|(names, _)| names.contains(&name));
         found.map(|(_, pre)| *pre).ok_or_else(|| TextError::Unsupported {
@@ -65,7 +65,7 @@ impl Pre {
         let mut steps = Vec::new();
         let (last, before) = match self.steps.split_last() {
             // The library has that pattern built in.
-            Some((Step::Gpt2, before)) => (true, before),
+            Some((SplitStep::Gpt2, before)) => (true, before),
             _ => (false, self.steps),
         };
         for step in before {
@@ -76,7 +76,7 @@ impl Pre {
     }
 }
 
-impl Step {
+impl SplitStep {
     fn splitter(self) -> Result<PreTokenizerWrapper, TextError> {
         let pattern = match self {
             Self::Digits => return Ok(Digits::new(true).into()),

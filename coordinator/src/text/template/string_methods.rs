@@ -1,7 +1,7 @@
 //! Python's methods of strings, where minijinja's own differ from them or are missing.
 
 use super::letters;
-use super::print::pay;
+use super::print::charge;
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
@@ -103,7 +103,7 @@ fn split(
     if from_right {
         parts.reverse();
     }
-    pay(state, parts.len().saturating_mul(PART_BYTES))?;
+    charge(state, parts.len().saturating_mul(PART_BYTES))?;
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
@@ -135,7 +135,7 @@ fn splitlines(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<Value
     };
     named.assert_all_used()?;
     let lines = lines(text, keep);
-    pay(state, lines.len().saturating_mul(PART_BYTES))?;
+    charge(state, lines.len().saturating_mul(PART_BYTES))?;
     Ok(lines.into_iter().map(Value::from).collect())
 }
 
@@ -231,7 +231,7 @@ pub(super) fn justify(
 ) -> Result<String, Error> {
     let width = usize::try_from(width).unwrap_or(0);
     let pad = width.saturating_sub(text.chars().count());
-    pay(state, pad.saturating_mul(fill.len_utf8()))?;
+    charge(state, pad.saturating_mul(fill.len_utf8()))?;
     let left = match method {
         "center" => pad / 2 + (pad & width & 1),
         "rjust" => pad,
@@ -252,7 +252,7 @@ fn expandtabs(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<Value
             '\t' if size == 0 => {}
             '\t' => {
                 let pad = size - column % size;
-                pay(state, pad)?;
+                charge(state, pad)?;
                 out.extend(std::iter::repeat_n(' ', pad));
                 column += pad;
             }

@@ -1,8 +1,8 @@
 //! Filters of texts. What is no text is written as Python writes it first.
 
 use super::filters::by_name;
-use super::print::{self, Paid};
-use super::strings;
+use super::print::{self, MeteredText};
+use super::string_methods;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
@@ -27,7 +27,7 @@ pub(super) fn join(
         None => named.get::<Option<Value>>("attribute")?,
     };
     named.assert_all_used()?;
-    let mut out = Paid::new(state);
+    let mut out = MeteredText::new(state);
     for (index, value) in values.try_iter()?.enumerate() {
         if index > 0 {
             print::write_str(&mut out, &separator)?;
@@ -54,7 +54,7 @@ pub(super) fn escape(state: &State<'_, '_>, value: &Value) -> Result<Value, Erro
     if value.is_safe() {
         return Ok(value.clone());
     }
-    let mut out = Paid::new(state);
+    let mut out = MeteredText::new(state);
     for c in text(state, value)?.chars() {
         match c {
             '&' => out.push("&amp;")?,
@@ -93,7 +93,7 @@ pub(super) fn trim(
 ) -> Result<String, Error> {
     let chars = chars.as_ref().and_then(Value::as_str);
     let text = text(state, value)?;
-    Ok(strings::strip(&text, chars, true, true).to_owned())
+    Ok(string_methods::strip(&text, chars, true, true).to_owned())
 }
 
 /// Not `str.title`: only a hyphen, white space or an opening bracket begins a word.
@@ -106,7 +106,7 @@ pub(super) fn title(state: &State<'_, '_>, value: &Value) -> Result<String, Erro
         } else {
             out.extend(c.to_lowercase());
         }
-        at_start = strings::is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+        at_start = string_methods::is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     }
     Ok(out)
 }
@@ -117,7 +117,7 @@ pub(super) fn center(
     width: Option<i64>,
 ) -> Result<String, Error> {
     let text = text(state, value)?;
-    strings::justify(state, &text, "center", width.unwrap_or(80), ' ')
+    string_methods::justify(state, &text, "center", width.unwrap_or(80), ' ')
 }
 
 pub(super) fn wordcount(state: &State<'_, '_>, value: &Value) -> Result<usize, Error> {
@@ -168,8 +168,8 @@ pub(super) fn indent(
     named.assert_all_used()?;
     let by = print::indentation(state, &width)?;
     let text = text(state, value)? + "\n";
-    let mut out = Paid::new(state);
-    for (index, line) in strings::lines(&text, false).into_iter().enumerate() {
+    let mut out = MeteredText::new(state);
+    for (index, line) in string_methods::lines(&text, false).into_iter().enumerate() {
         out.push(if index == 0 { "" } else { "\n" })?;
         if if index == 0 { first } else { blank || !line.is_empty() } {
             out.push(&by)?;

@@ -11,7 +11,7 @@ use super::error::FleetError;
 
 /// What is known of one rank's progress.
 #[derive(Clone, Debug)]
-struct Seen {
+struct RankProgress {
     heard: Instant,
     moved: Instant,
     operations: u64,
@@ -21,23 +21,28 @@ struct Seen {
 
 /// Progress of all ranks.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Watchdog {
     deadline: Duration,
-    ranks: Vec<Seen>,
-    looked: Instant,
+    ranks: Vec<RankProgress>,
+    checked_at: Instant,
     /// Since when there is a step in flight.
     busy: Option<Instant>,
 }
 
-impl Watch {
+impl Watchdog {
     /// Everybody heard of just now. A rank that stands still for `deadline` counts as lost.
     pub(super) fn new(world: usize, deadline: Duration, now: Instant) -> Self {
-        let seen =
-            Seen { heard: now, moved: now, operations: 0, step: 0, operation: String::new() };
-        Self { deadline, ranks: vec![seen; world], looked: now, busy: None }
+        let seen = RankProgress {
+            heard: now,
+            moved: now,
+            operations: 0,
+            step: 0,
+            operation: String::new(),
+        };
+        Self { deadline, ranks: vec![seen; world], checked_at: now, busy: None }
     }
 
-    /// How often [`Watch::late`] wants to be asked.
+    /// How often [`Watchdog::late`] wants to be asked.
     pub(super) fn interval(&self) -> Duration {
         (self.deadline / 8).clamp(Duration::from_millis(50), Duration::from_millis(500))
     }
@@ -74,7 +79,7 @@ impl Watch {
 
     /// Where a rank was when it was last heard of, for error messages.
     pub(super) fn last(&self, rank: usize) -> String {
-        let Seen { step, operation, .. } = &self.ranks[rank];
+        let RankProgress { step, operation, .. } = &self.ranks[rank];
         match (operation.as_str(), step) {
             ("", _) => "before its first heartbeat".into(),
             (_, 0) => "before its first step".into(),
@@ -84,8 +89,8 @@ impl Watch {
 
     /// A rank that is silent, or that stands still in a step, for longer than the deadline.
     pub(super) fn late(&mut self, now: Instant) -> Option<FleetError> {
-        let asleep = now.duration_since(self.looked) > self.interval() * 4;
-        self.looked = now;
+        let asleep = now.duration_since(self.checked_at) > self.interval() * 4;
+        self.checked_at = now;
         if asleep {
             // It was us who stood still (suspended, stopped): nobody could be heard meanwhile.
             self.ranks.iter_mut().for_each(|seen| (seen.heard, seen.moved) = (now, now));
@@ -99,7 +104,7 @@ impl Watch {
             return Some(FleetError::worker(longest_silent, cause));
         }
         let busy = self.busy?;
-        let stuck = |seen: &Seen| overdue(seen.moved.max(busy));
+        let stuck = |seen: &RankProgress| overdue(seen.moved.max(busy));
         if !self.ranks.iter().all(stuck) {
             return None;
         }
@@ -118,22 +123,22 @@ mod tests {
 
     /// Advances in steps of the interval; every rank of `alive` is heard with its operation count.
     fn pass(
-        watch: &mut Watch,
+        watchdog: &mut Watchdog,
         from: Instant,
         time: Duration,
         alive: &[(usize, u64)],
     ) -> Option<FleetError> {
         let mut passed = Duration::ZERO;
         while passed < time {
-            passed += watch.interval();
+            passed += watchdog.interval();
             for (rank, operations) in alive {
                 let operation = "layers.3.attn.attend".into();
                 let beat =
                     Beat { operations: *operations, step_launched: 9, step_finished: 8, operation };
-                watch.heard(*rank, from + passed);
-                watch.beat(*rank, beat, from + passed);
+                watchdog.heard(*rank, from + passed);
+                watchdog.beat(*rank, beat, from + passed);
             }
-            if let Some(error) = watch.late(from + passed) {
+            if let Some(error) = watchdog.late(from + passed) {
                 return Some(error);
             }
         }
@@ -143,18 +148,18 @@ mod tests {
     #[test]
     fn a_silent_rank_is_lost_after_the_deadline_and_not_before() {
         let start = Instant::now();
-        let mut watch = Watch::new(2, DEADLINE, start);
-        assert_eq!(pass(&mut watch, start, DEADLINE, &[(0, 1)]), None);
-        let error = pass(&mut watch, start + DEADLINE, DEADLINE, &[(0, 2)]).unwrap();
+        let mut watchdog = Watchdog::new(2, DEADLINE, start);
+        assert_eq!(pass(&mut watchdog, start, DEADLINE, &[(0, 1)]), None);
+        let error = pass(&mut watchdog, start + DEADLINE, DEADLINE, &[(0, 2)]).unwrap();
         assert!(error.to_string().starts_with("rank 1: silent for 2.0 s"), "{error}");
     }
 
     #[test]
     fn a_hung_step_is_blamed_on_the_rank_that_is_behind() {
         let start = Instant::now();
-        let mut watch = Watch::new(2, DEADLINE, start);
-        watch.busy(true, start);
-        let error = pass(&mut watch, start, DEADLINE * 3, &[(0, 55), (1, 54)]).unwrap();
+        let mut watchdog = Watchdog::new(2, DEADLINE, start);
+        watchdog.busy(true, start);
+        let error = pass(&mut watchdog, start, DEADLINE * 3, &[(0, 55), (1, 54)]).unwrap();
         assert_eq!(
             error.to_string(),
             "rank 1: no progress for 2.0 s, last heard of in step 9, layers.3.attn.attend"
@@ -164,15 +169,15 @@ mod tests {
     #[test]
     fn an_idle_fleet_need_not_progress() {
         let start = Instant::now();
-        let mut watch = Watch::new(2, DEADLINE, start);
-        assert_eq!(pass(&mut watch, start, DEADLINE * 5, &[(0, 5), (1, 5)]), None);
+        let mut watchdog = Watchdog::new(2, DEADLINE, start);
+        assert_eq!(pass(&mut watchdog, start, DEADLINE * 5, &[(0, 5), (1, 5)]), None);
     }
 
     #[test]
     fn a_coordinator_that_slept_blames_nobody() {
         let start = Instant::now();
-        let mut watch = Watch::new(2, DEADLINE, start);
-        assert_eq!(watch.late(start + DEADLINE * 50), None);
-        assert_eq!(pass(&mut watch, start + DEADLINE * 50, DEADLINE, &[(0, 5), (1, 5)]), None);
+        let mut watchdog = Watchdog::new(2, DEADLINE, start);
+        assert_eq!(watchdog.late(start + DEADLINE * 50), None);
+        assert_eq!(pass(&mut watchdog, start + DEADLINE * 50, DEADLINE, &[(0, 5), (1, 5)]), None);
     }
 }

@@ -7,9 +7,9 @@ use tokenizers::models::ModelWrapper;
 
 /// Bytes of text that a token stands for at most; `None` where a tokenizer may drop text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span(Option<usize>);
+pub(super) struct TokenBytesMax(Option<usize>);
 
-impl Span {
+impl TokenBytesMax {
     /// That of a model's tokenizer.
     pub(super) fn of(model: &TextModel) -> Self {
         Self(span(model))
@@ -101,7 +101,7 @@ pub(super) fn shrinking(step: &Value) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Span, shrinking};
+    use super::{TokenBytesMax, shrinking};
     use crate::text::TextModel;
     use crate::text::testing::{data, model};
     use proptest::prelude::*;
@@ -113,20 +113,24 @@ mod tests {
 
     #[test]
     fn no_text_that_fits_is_refused_and_hopeless_ones_are() {
-        let span = Span::of(&MODEL);
+        let span = TokenBytesMax::of(&MODEL);
         // The longest token of the model.
         span.check(9 * "<|endoftext|>".len(), 9).unwrap();
         assert!(span.check(200, 9).is_err());
         let mut holey = data();
         holey.tokens[3 + usize::from(b'z')] = "zz".to_owned();
-        assert_eq!(Span::of(&TextModel::new(&holey).unwrap()), Span(None), "every z is dropped");
+        assert_eq!(
+            TokenBytesMax::of(&TextModel::new(&holey).unwrap()),
+            TokenBytesMax(None),
+            "every z is dropped"
+        );
     }
 
     proptest! {
         #[test]
         fn a_text_passes_with_as_many_tokens_as_it_has(text in "(\\PC|hello|<.im_end.>){0,40}") {
             let tokens = MODEL.encode_prompt(&text).unwrap().len();
-            Span::of(&MODEL).check(text.len(), u32::try_from(tokens).unwrap()).unwrap();
+            TokenBytesMax::of(&MODEL).check(text.len(), u32::try_from(tokens).unwrap()).unwrap();
         }
     }
 

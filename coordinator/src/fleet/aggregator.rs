@@ -11,20 +11,20 @@ use super::error::FleetError;
 
 /// Results of steps in flight.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(super) struct ResultAggregator {
     world: usize,
-    steps: VecDeque<Pending>,
+    steps: VecDeque<PendingStep>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct PendingStep {
     epoch: Epoch,
     step: StepId,
     plan_hash: u64,
     results: Vec<Option<StepResult>>,
 }
 
-impl Gather {
+impl ResultAggregator {
     /// For `world` ranks, nothing in flight.
     pub(super) fn new(world: usize) -> Self {
         Self { world, steps: VecDeque::new() }
@@ -33,7 +33,7 @@ impl Gather {
     /// A plan went out.
     pub(super) fn sent(&mut self, epoch: Epoch, step: StepId, plan_hash: u64) {
         let results = (0..self.world).map(|_| None).collect();
-        self.steps.push_back(Pending { epoch, step, plan_hash, results });
+        self.steps.push_back(PendingStep { epoch, step, plan_hash, results });
     }
 
     /// Plans that not all ranks have answered.
@@ -66,11 +66,11 @@ impl Gather {
         if !complete {
             return Ok(None);
         }
-        self.steps.pop_front().map_or(Ok(None), Pending::agree)
+        self.steps.pop_front().map_or(Ok(None), PendingStep::agree)
     }
 }
 
-impl Pending {
+impl PendingStep {
     fn agree(self) -> Result<Option<StepResult>, FleetError> {
         let results: Vec<StepResult> = self.results.into_iter().flatten().collect();
         let hashes: Vec<u64> = results.iter().map(|result| result.plan_hash).collect();
@@ -150,28 +150,28 @@ mod tests {
         }
     }
 
-    fn gather(world: usize, steps: u64) -> Gather {
-        let mut gather = Gather::new(world);
-        (1..=steps).for_each(|step| gather.sent(Epoch(1), StepId(step), 100 + step));
-        gather
+    fn aggregator(world: usize, steps: u64) -> ResultAggregator {
+        let mut aggregator = ResultAggregator::new(world);
+        (1..=steps).for_each(|step| aggregator.sent(Epoch(1), StepId(step), 100 + step));
+        aggregator
     }
 
     #[test]
     fn a_step_comes_out_when_all_ranks_answered_and_in_order() {
-        let mut gather = gather(2, 2);
-        assert_eq!(gather.take(0, result(0, 1, 101, 7)), Ok(None));
-        assert_eq!(gather.take(0, result(0, 2, 102, 8)), Ok(None));
-        assert_eq!(gather.take(1, result(1, 1, 101, 7)), Ok(Some(result(0, 1, 101, 7))));
-        assert_eq!(gather.take(1, result(1, 2, 102, 8)), Ok(Some(result(0, 2, 102, 8))));
-        assert_eq!(gather.in_flight(), 0);
+        let mut aggregator = aggregator(2, 2);
+        assert_eq!(aggregator.take(0, result(0, 1, 101, 7)), Ok(None));
+        assert_eq!(aggregator.take(0, result(0, 2, 102, 8)), Ok(None));
+        assert_eq!(aggregator.take(1, result(1, 1, 101, 7)), Ok(Some(result(0, 1, 101, 7))));
+        assert_eq!(aggregator.take(1, result(1, 2, 102, 8)), Ok(Some(result(0, 2, 102, 8))));
+        assert_eq!(aggregator.in_flight(), 0);
     }
 
     #[test]
     fn a_liar_among_three_is_named() {
-        let mut gather = gather(3, 1);
-        gather.take(0, result(0, 1, 101, 7)).unwrap();
-        gather.take(1, result(1, 1, 101, 9)).unwrap();
-        let error = gather.take(2, result(2, 1, 101, 7)).unwrap_err();
+        let mut aggregator = aggregator(3, 1);
+        aggregator.take(0, result(0, 1, 101, 7)).unwrap();
+        aggregator.take(1, result(1, 1, 101, 9)).unwrap();
+        let error = aggregator.take(2, result(2, 1, 101, 7)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "step 1: rank 1 disagrees with the others: digest differs (rank 0 0000000000000007, \
@@ -181,17 +181,17 @@ mod tests {
 
     #[test]
     fn two_that_disagree_are_both_shown() {
-        let mut gather = gather(2, 1);
-        gather.take(0, result(0, 1, 101, 7)).unwrap();
-        let error = gather.take(1, result(1, 1, 101, 8)).unwrap_err().to_string();
+        let mut aggregator = aggregator(2, 1);
+        aggregator.take(0, result(0, 1, 101, 7)).unwrap();
+        let error = aggregator.take(1, result(1, 1, 101, 8)).unwrap_err().to_string();
         assert!(error.contains("ranks disagree") && error.contains("rank 1 0000000000000008"));
     }
 
     #[test]
     fn another_plan_is_named_with_what_was_sent() {
-        let mut gather = gather(2, 1);
-        gather.take(0, result(0, 1, 101, 7)).unwrap();
-        let error = gather.take(1, result(1, 1, 55, 7)).unwrap_err().to_string();
+        let mut aggregator = aggregator(2, 1);
+        aggregator.take(0, result(0, 1, 101, 7)).unwrap();
+        let error = aggregator.take(1, result(1, 1, 55, 7)).unwrap_err().to_string();
         assert!(
             error.contains("rank 1 ran another plan") && error.contains("sent 0000000000000065")
         );
@@ -199,9 +199,9 @@ mod tests {
 
     #[test]
     fn results_that_nobody_waits_for_are_refused() {
-        let mut gather = gather(2, 1);
-        assert!(gather.take(0, result(0, 3, 103, 7)).is_err());
-        gather.take(0, result(0, 1, 101, 7)).unwrap();
-        assert!(gather.take(0, result(0, 1, 101, 7)).is_err());
+        let mut aggregator = aggregator(2, 1);
+        assert!(aggregator.take(0, result(0, 3, 103, 7)).is_err());
+        aggregator.take(0, result(0, 1, 101, 7)).unwrap();
+        assert!(aggregator.take(0, result(0, 1, 101, 7)).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! One life of the text process: started, listened to, ended, waited for.
 
-use super::keeper::Shared;
-use super::wire::{self, Answer};
+use super::supervisor::SharedState;
+use super::wire::{self, TextReply};
 use super::{JOBS_AT_ONCE, TextConfig, TextSource};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read};
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// What does the jobs.
 #[derive(Debug)]
-pub(super) enum Program {
+pub(super) enum TextProgram {
     /// A process.
     Process(TextConfig),
     /// A thread of this process.
@@ -29,16 +29,16 @@ pub(super) enum Program {
 
 /// A started process and its pipes.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct RunningProcess {
     child: Option<Child>,
     output: PipeReader,
 }
 
-impl Life {
+impl RunningProcess {
     /// Starts it. The calling thread must outlive it: the kernel ends it with the thread.
-    pub(super) fn start(program: &Program) -> std::io::Result<(Self, PipeWriter)> {
+    pub(super) fn start(program: &TextProgram) -> std::io::Result<(Self, PipeWriter)> {
         match program {
-            Program::Process(config) => {
+            TextProgram::Process(config) => {
                 let mut child = command(config).spawn()?;
                 let (input, output) = (child.stdin.take(), child.stdout.take());
                 let (Some(input), Some(output)) = (input, output) else {
@@ -48,13 +48,13 @@ impl Life {
                 Ok((Self { child: Some(child), output: output.into() }, input.into()))
             }
             #[cfg(test)]
-            Program::Thread(model) => {
+            TextProgram::Thread(model) => {
                 let (jobs, input) = std::io::pipe()?;
                 let (output, mut answers) = std::io::pipe()?;
                 let facts = serde_json::to_vec(&**model.facts()).unwrap();
                 let model = Arc::clone(model);
                 std::thread::spawn(move || {
-                    wire::write(&mut answers, 0, &Answer::Facts(facts).to_payload()).unwrap();
+                    wire::write(&mut answers, 0, &TextReply::Facts(facts).to_payload()).unwrap();
                     super::role::serve(&model, jobs, answers).unwrap();
                 });
                 Ok((Self { child: None, output }, input))
@@ -64,7 +64,7 @@ impl Life {
 
     /// Passes on what it says until it has ended, of itself or because it must. The reason is the
     /// result.
-    pub(super) fn run(mut self, shared: &Shared, deadlines: super::Deadlines) -> String {
+    pub(super) fn run(mut self, shared: &SharedState, deadlines: super::Deadlines) -> String {
         let began = Instant::now();
         let mut arrived = Vec::new();
         let mut reason = None;
@@ -142,12 +142,12 @@ fn command(config: &TextConfig) -> Command {
 }
 
 /// Hands over whole answers. An error: what says so is no text process.
-fn pass_on(arrived: &mut Vec<u8>, shared: &Shared) -> Result<(), String> {
+fn pass_on(arrived: &mut Vec<u8>, shared: &SharedState) -> Result<(), String> {
     let garbled = || "it sent what cannot be read".to_owned();
     while let Some((id, payload)) = wire::take(arrived).map_err(|_| garbled())? {
-        match Answer::of_payload(&payload).ok_or_else(garbled)? {
-            Answer::Facts(facts) => shared.has_started(facts)?,
-            Answer::Refused(refusal) if id == 0 => shared.has_refused(refusal),
+        match TextReply::of_payload(&payload).ok_or_else(garbled)? {
+            TextReply::Facts(facts) => shared.has_started(facts)?,
+            TextReply::Refused(refusal) if id == 0 => shared.has_refused(refusal),
             answer => shared.answered(id, answer),
         }
     }

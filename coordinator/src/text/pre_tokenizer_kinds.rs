@@ -1,10 +1,10 @@
 //! The table of `tokenizer.ggml.pre`: names, and how each kind splits. Data only.
 
-use super::pre::{Pre, Step};
-use Step::{Digits, Gpt2, Pattern, Words};
+use super::pre_tokenizer::{PreTokenizerKind, SplitStep};
+use SplitStep::{Digits, Gpt2, Pattern, Words};
 
 /// Names of each kind.
-pub(super) const KINDS: [(&[&str], Pre); 24] = [
+pub(super) const KINDS: [(&[&str], PreTokenizerKind); 24] = [
     (&["default"], plain(&[Pattern(SIGNS), Gpt2, Pattern(r"\p{N}+"), Pattern(THREE_DIGITS)])),
     (
         &[
@@ -38,16 +38,26 @@ pub(super) const KINDS: [(&[&str], Pre); 24] = [
     ),
     (
         &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
-        Pre { whole_pieces_first: true, adds_bos: true, ..plain(&[Words(r"\p{N}{1,3}")]) },
+        PreTokenizerKind {
+            whole_pieces_first: true,
+            adds_bos: true,
+            ..plain(&[Words(r"\p{N}{1,3}")])
+        },
     ),
     (&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], plain(&[Words(r"\p{N}{1,3}")])),
-    (&["qwen2", "deepseek-r1-qwen"], Pre { composes: true, ..plain(&[Words(r"\p{N}")]) }),
+    (
+        &["qwen2", "deepseek-r1-qwen"],
+        PreTokenizerKind { composes: true, ..plain(&[Words(r"\p{N}")]) },
+    ),
     (
         &["stablelm2", "megrez", "kormo", "f2llmv2", "hunyuan", "solar-open", "grok-2"],
         plain(&[Words(r"\p{N}")]),
     ),
-    (&["qwen35"], Pre { composes: true, ..plain(&[Pattern(QWEN35)]) }),
-    (&["tekken"], Pre { whole_pieces_first: true, adds_bos: true, ..plain(&[Pattern(TEKKEN)]) }),
+    (&["qwen35"], PreTokenizerKind { composes: true, ..plain(&[Pattern(QWEN35)]) }),
+    (
+        &["tekken"],
+        PreTokenizerKind { whole_pieces_first: true, adds_bos: true, ..plain(&[Pattern(TEKKEN)]) },
+    ),
     (&["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], plain(&[Pattern(O200K)])),
     (&["tiny_aya", "cohere2moe"], plain(&[Pattern(r"\d{1,3}(?=(?:\d{3})*\b)"), Pattern(O200K)])),
     (
@@ -84,7 +94,10 @@ pub(super) const KINDS: [(&[&str], Pre); 24] = [
     (&["ufakzeka"], plain(&[Pattern(UFAKZEKA)])),
     (
         &["minicpm5"],
-        Pre { whole_pieces_first: true, ..plain(&[Pattern(r"\p{N}{1,3}"), Words(r"\p{N}+")]) },
+        PreTokenizerKind {
+            whole_pieces_first: true,
+            ..plain(&[Pattern(r"\p{N}{1,3}"), Words(r"\p{N}+")])
+        },
     ),
     (&["bailingmoe", "bailingmoe2", "llada-moe"], plain(&[Pattern(BAILING)])),
     (&["exaone-moe"], plain(&[Pattern(EXAONE_MOE)])),
@@ -92,8 +105,8 @@ pub(super) const KINDS: [(&[&str], Pre); 24] = [
     (&["superbpe"], plain(&[Pattern(r"\p{N}+"), Pattern(r"(?=(\d{3})+(?!\d))")])),
 ];
 
-const fn plain(steps: &'static [Step]) -> Pre {
-    Pre { steps, whole_pieces_first: false, adds_bos: false, composes: false }
+const fn plain(steps: &'static [SplitStep]) -> PreTokenizerKind {
+    PreTokenizerKind { steps, whole_pieces_first: false, adds_bos: false, composes: false }
 }
 
 const SIGNS: &str = r"[\p{P}\$\+<=>\^~\|]+";
