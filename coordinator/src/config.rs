@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use binfer_shard::hub::{self, HubSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::device::wheel_folders;
 use crate::expand;
-use crate::fleet::SocketFolder;
 
 /// Where models come from unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -22,6 +20,15 @@ pub const DEMO_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+/// A folder in which the workers' socket could be made.
+#[derive(Clone, Debug)]
+pub struct SocketFolder {
+    /// The environment variable that names it, for messages; `None` for a usual place.
+    pub variable: Option<&'static str>,
+    /// The folder.
+    pub folder: PathBuf,
+}
 
 /// Folder for what binfer downloads: `BINFER_CACHE`, or `binfer` in the user's cache folder.
 pub fn cache_dir() -> Option<PathBuf> {
@@ -149,11 +156,16 @@ pub fn cuda_library_folders() -> Vec<PathBuf> {
         versions.sort();
         for version in versions.iter().rev() {
             let packages = ["site-packages", "dist-packages"].map(|name| version.join(name));
-            folders.extend(packages.iter().flat_map(|packages| wheel_folders(packages)));
+            folders.extend(packages.iter().flat_map(|packages| nvidia_package_folders(packages)));
         }
     }
     folders.retain(|folder| folder.is_dir());
     folders
+}
+
+/// Folders of NVIDIA's Python packages below a folder of packages.
+fn nvidia_package_folders(packages: &Path) -> [PathBuf; 3] {
+    ["nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/nccl/lib"].map(|folder| packages.join(folder))
 }
 
 /// Lets this process have as many descriptors as it may. How many that is.

@@ -11,6 +11,7 @@ pub mod device;
 mod expand;
 pub mod fleet;
 pub mod front;
+pub mod gpu_probe;
 pub mod http;
 pub mod launch;
 pub mod locate;

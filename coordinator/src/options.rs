@@ -180,7 +180,10 @@ impl ModelArgs {
         let limits = self.limits(context_max, !gpus.is_empty())?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
             (TensorParallel::Auto, Some(world)) => (world, Some(SHARDS_REASON.into())),
-            (tp, _) => tp.ranks(spec, &limits, &gpus)?,
+            (tp, _) => {
+                let gpu_bytes: Vec<u64> = gpus.iter().map(|gpu| gpu.bytes).collect();
+                tp.ranks(spec, &limits, &gpu_bytes)?
+            }
         };
         self.check_shards(source, world)?;
         let cuda = device_request.choose(&gpus, world, self.tp)?;

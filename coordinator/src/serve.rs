@@ -189,5 +189,5 @@ impl Serve {
 
 /// Coordinator and workers disagree although every rank agrees with every other: a bug of ours.
 fn defect(cause: &str) -> FleetError {
-    FleetError::Local(format!("defect in the coordinator: {cause}"))
+    FleetError::Defect(format!("defect in the coordinator: {cause}"))
 }

@@ -11,9 +11,8 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use binfer_coordinator::fleet::{
-    Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, SocketFolder, Spawn,
-};
+use binfer_coordinator::config::SocketFolder;
+use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, Spawn};
 use binfer_coordinator::front::{
     Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
 };

@@ -7,8 +7,8 @@ use binfer_console as console;
 use clap::Args;
 
 use crate::config;
-use crate::device;
-use crate::memory::{AvailableMemory, KernelFiles};
+use crate::gpu_probe;
+use crate::memory::{AvailableMemory, KernelFiles, available_to_cluster};
 
 /// Arguments of `binfer doctor`.
 #[derive(Args, Clone, Debug)]
@@ -18,14 +18,14 @@ pub struct DoctorArgs {}
 pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let line = |line: String| console::print(&(line + "\n"));
-    let AvailableMemory { bytes, limit } = KernelFiles::here().shared();
+    let AvailableMemory { bytes, limit } = available_to_cluster(&KernelFiles::here());
     let limit = limit.map_or_else(String::new, |limit| format!(" ({limit})"));
     line(format!("cpu     ok       {} cores, {:.1} GiB free{limit}", config::cores(), gib(bytes)))?;
     line(match config::demo_path() {
         Ok(path) => format!("demo    ok       {}", path.display()),
         Err(cause) => format!("demo    missing  {cause}"),
     })?;
-    let gpus = match device::probe() {
+    let gpus = match gpu_probe::probe() {
         Ok(gpus) => gpus,
         Err(cause) => {
             line(format!("cuda    missing  {cause}"))?;
@@ -39,11 +39,11 @@ pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
             gpu.ordinal, gpu.name, gpu.capability
         ))?;
     }
-    line(match device::cublas() {
+    line(match gpu_probe::cublas() {
         Ok(version) => format!("cublas  ok       {version}"),
         Err(cause) => format!("cublas  missing  {cause}"),
     })?;
-    line(match device::nccl() {
+    line(match gpu_probe::nccl() {
         Ok(version) => format!("nccl    ok       {version}"),
         Err(cause) => format!("nccl    missing  {cause} (for several GPUs alone)"),
     })?;

@@ -1,6 +1,4 @@
-//! Exit statuses: the one place that says what an error means to a script or a supervisor.
-//!
-//! README has the same table for people.
+//! Exit statuses: what an error means to a script or a supervisor. README has the same table.
 
 use binfer_console::StdoutError;
 use binfer_shard::hub::HubError;
@@ -9,20 +7,20 @@ use crate::fleet::FleetError;
 use crate::front::SubmitError;
 use crate::launch::LaunchError;
 
-/// Flags that cannot be read.
+/// The flags cannot be read.
 pub const USAGE: u8 = 2;
-/// The hub cannot be reached or sends what is damaged: it may work later. `EX_UNAVAILABLE`.
+/// The hub cannot be reached or sends damaged data; a later attempt may work. `EX_UNAVAILABLE`.
 const UNAVAILABLE: u8 = 69;
 /// A worker is lost. `EX_SOFTWARE`.
 const WORKER_LOST: u8 = 70;
 /// The system refused to read, write or make something. `EX_IOERR`.
 const IO: u8 = 74;
-/// Settings, files or a prompt that cannot work: they will not later either. `EX_CONFIG`.
+/// The settings, the files or the prompt cannot work, now or later. `EX_CONFIG`.
 const SETTINGS: u8 = 78;
-/// A panic, as Rust reports that of a main thread.
+/// A bug of binfer; Rust gives a main thread that panics the same status.
 const DEFECT: u8 = 101;
 
-/// The status of a command that ended with `error`.
+/// The exit status of a command that ended with `error`.
 #[must_use]
 pub fn status(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<LaunchError>() {
@@ -51,13 +49,13 @@ fn of_launch(error: &LaunchError) -> u8 {
         LaunchError::Fleet(FleetError::Worker { .. } | FleetError::Disagreement { .. }) => {
             WORKER_LOST
         }
-        LaunchError::Fleet(FleetError::Local(_)) | LaunchError::Io(_) => IO,
+        LaunchError::Fleet(FleetError::System(_)) | LaunchError::Io(_) => IO,
         LaunchError::Interrupted(signal) => signal.exit_status(),
-        LaunchError::Defect(_) => DEFECT,
+        LaunchError::Fleet(FleetError::Defect(_)) | LaunchError::Defect(_) => DEFECT,
     }
 }
 
-/// Whether there is something to say about it.
+/// Whether the error is not told on stderr.
 #[must_use]
 pub fn is_silent(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(StdoutError::Unread))
@@ -75,7 +73,8 @@ mod tests {
         let of = |error: LaunchError| status(&error.into());
         let lost = FleetError::Worker { rank: binfer_proto::Rank(1), cause: "gone".into() };
         assert_eq!(of(LaunchError::Fleet(lost)), 70);
-        assert_eq!(of(LaunchError::Fleet(FleetError::Local("no socket".into()))), 74);
+        assert_eq!(of(LaunchError::Fleet(FleetError::System("no socket".into()))), 74);
+        assert_eq!(of(LaunchError::Fleet(FleetError::Defect("no ranks".into()))), 101);
         assert_eq!(of(LaunchError::Config(ConfigError("--tp".into()))), 78);
         assert_eq!(of(LaunchError::Answer("not finite".into())), 78);
         assert_eq!(of(LaunchError::Hub(HubError::Unreachable("no network".into()))), 69);

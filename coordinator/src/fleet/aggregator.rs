@@ -1,7 +1,7 @@
-//! Pure: waits for all ranks' results of a step and compares them before anybody absorbs one.
+//! Pure: collects the results of all ranks for a step and compares them.
 //!
-//! A result is matched by epoch and step with the plan that was sent. Deliberately absent: time and
-//! sockets.
+//! A result is matched by epoch and step with the plan that was sent. Only a step on which all ranks
+//! agree comes out.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use binfer_proto::{Epoch, StepId, StepResult};
 
 use super::error::FleetError;
 
-/// Results of steps in flight.
+/// The results of the steps in flight.
 #[derive(Debug)]
 pub(super) struct ResultAggregator {
     world: usize,
@@ -25,23 +25,23 @@ struct PendingStep {
 }
 
 impl ResultAggregator {
-    /// For `world` ranks, nothing in flight.
+    /// An aggregator for `world` ranks with nothing in flight.
     pub(super) fn new(world: usize) -> Self {
         Self { world, steps: VecDeque::new() }
     }
 
-    /// A plan went out.
+    /// A plan was sent to all ranks.
     pub(super) fn sent(&mut self, epoch: Epoch, step: StepId, plan_hash: u64) {
         let results = (0..self.world).map(|_| None).collect();
         self.steps.push_back(PendingStep { epoch, step, plan_hash, results });
     }
 
-    /// Plans that not all ranks have answered.
+    /// How many plans have not been answered by all ranks.
     pub(super) fn in_flight(&self) -> usize {
         self.steps.len()
     }
 
-    /// Takes a rank's result; gives rank 0's once all ranks agree on the oldest step.
+    /// Takes a rank's result. Returns the result of rank 0 once all ranks agree on the oldest step.
     pub(super) fn take(
         &mut self,
         rank: usize,
@@ -97,7 +97,7 @@ impl PendingStep {
     }
 }
 
-/// Names the ranks outside of the majority, if there is one.
+/// Names the ranks that disagree with the majority, if there is a majority.
 fn minority(digests: &[u64]) -> String {
     let mut votes = BTreeMap::new();
     digests.iter().for_each(|digest| *votes.entry(digest).or_insert(0) += 1);

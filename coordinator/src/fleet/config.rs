@@ -1,4 +1,4 @@
-//! What a fleet is told once, before its first worker.
+//! The settings of a fleet, which hold for its whole life.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,79 +7,79 @@ use binfer_proto::{Epoch, GroupId};
 
 use crate::timing::Timing;
 
-/// Everything that a fleet is told, once.
+/// The settings of a fleet.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
-    /// The replica.
+    /// The replica that the fleet runs.
     pub group: GroupId,
-    /// Its life.
+    /// The first epoch.
     pub epoch: Epoch,
-    /// Ranks.
+    /// The number of ranks.
     pub world: usize,
-    /// Where workers come from.
+    /// How workers are started.
     pub spawn: Spawn,
-    /// A rank that stands still for this long counts as lost.
+    /// A rank that makes no progress for this long is lost.
     pub step_deadline: Duration,
-    /// Workers must have dialled in by then.
+    /// How long workers may take to dial in.
     pub attach_deadline: Duration,
-    /// What every rank loads.
+    /// What the ranks load.
     pub load: LoadConfig,
 }
 
-/// Where workers come from.
+/// How workers are started.
 #[derive(Clone, Debug)]
 pub enum Spawn {
-    /// One child process a rank: this program with `worker` and its arguments.
+    /// One child process per rank runs this program with the argument `worker`.
     Processes {
         /// The program, usually `/proc/self/exe`.
         program: PathBuf,
     },
-    /// Somebody else starts them, with the rendezvous' address and instance token.
+    /// Another process starts them, with the address and the secret of the rendezvous.
     Elsewhere,
 }
 
 /// What a rank loads and how much it may take.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// The checkpoint, readable by every worker under this path.
+    /// The path of the checkpoint, which every worker can read.
     pub model: PathBuf,
-    /// Digest of its header as the coordinator read it.
+    /// The digest of its header as the coordinator read it.
     pub model_digest: u64,
     /// "f32", "bf16" or "f16": how the KV cache is stored.
     pub dtype: String,
-    /// Compute threads of a rank.
+    /// The compute threads of a rank.
     pub threads: u32,
-    /// Sequences at once.
+    /// The sequences that run at once.
     pub slots_max: u32,
-    /// Input tokens of a step.
+    /// The input tokens of a step.
     pub tokens_per_step_max: u32,
-    /// Positions of a sequence.
+    /// The positions of a sequence.
     pub context_max: u32,
     /// Bytes of KV cache that a rank may take; on a GPU 0 is what fits.
     pub kv_bytes_max: u64,
-    /// Weights are random and nothing is read but `config.json`: for measurements.
+    /// Weights are random, for measurements; only `config.json` is read.
     pub random_weights: bool,
-    /// The GPUs; the CPU where absent.
+    /// The GPUs; `None` is the CPU.
     pub cuda: Option<CudaConfig>,
-    /// What a rank says of the time that operations take.
+    /// What a rank tells of the time that operations take.
     pub timing: Timing,
 }
 
 /// How ranks use their GPUs.
 #[derive(Clone, Debug)]
 pub struct CudaConfig {
-    /// The device's number, by rank.
+    /// The driver's number of each rank's device.
     pub ordinals: Vec<u32>,
-    /// All memory of the smallest.
+    /// The whole memory of the smallest device.
     pub bytes: u64,
-    /// Kernels to run; empty: those that suit the device best.
+    /// The kernel image to run; empty is the one that suits the device best.
     pub kernels: &'static str,
-    /// Decode steps run out of graphs.
+    /// Decode steps run out of CUDA graphs.
     pub graphs: bool,
-    /// Share of a device's memory that a rank may take.
+    /// The share of a device's memory that a rank may take.
     pub memory_utilization: f32,
-    /// Folders to look for libraries in, before the system's places.
+    /// The folders that are searched for libraries before the system's own.
     pub libraries: Vec<PathBuf>,
-    /// Some ranks have the same device.
+    /// Several ranks share a device.
     pub is_shared: bool,
 }

@@ -1,23 +1,25 @@
-//! Why a fleet did not come up, or is lost. Names rank and cause; clients and operators read it.
+//! Why the workers did not start, or why they are lost. Clients and operators read these texts.
 
 use binfer_proto::cluster::Failed;
 use binfer_proto::{Rank, StepId};
 
-/// The fleet cannot serve (any more).
+use super::rank::rank_id;
+
+/// The workers cannot serve, or can no longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
-    /// A worker failed, was killed, hangs, or could not start.
+    /// A worker failed, was killed, hangs, or did not start.
     #[error("rank {rank}: {cause}")]
     Worker {
-        /// Whose worker.
+        /// The rank of that worker.
         rank: Rank,
-        /// What happened to it, and where it was.
+        /// What happened to the worker, and where it was.
         cause: String,
     },
     /// Ranks computed different things from the same plan.
     #[error("step {step}: {who}: {what} differs ({values})")]
     Disagreement {
-        /// The step; nothing of it reaches a client.
+        /// The step, of which nothing reaches a client.
         step: StepId,
         /// "rank 1 disagrees with the others", or "ranks disagree" where there is no majority.
         who: String,
@@ -26,18 +28,22 @@ pub enum FleetError {
         /// Every rank's value.
         values: String,
     },
-    /// The coordinator's own part failed.
+    /// The system refused the coordinator something that it needs.
     #[error("{0}")]
-    Local(String),
+    System(String),
+    /// A bug of the coordinator's own.
+    #[error("{0}; this is a bug of binfer")]
+    Defect(String),
 }
 
 impl FleetError {
     pub(super) fn worker(rank: usize, cause: impl Into<String>) -> Self {
-        Self::Worker { rank: super::rank_id(rank), cause: cause.into() }
+        Self::Worker { rank: rank_id(rank), cause: cause.into() }
     }
 }
 
-/// Why a rank ended, and where; before the first step only what it was at, if anything.
+/// Why a worker failed and in which operation of which step. Before the first step there is no step
+/// to name.
 pub(super) fn failure_text(failed: &Failed) -> String {
     let Failed { cause, operation, step } = failed;
     match (step, operation.as_str()) {

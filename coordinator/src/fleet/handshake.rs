@@ -1,7 +1,7 @@
-//! From a started process to `Ready`: hello, load, communicator, blocks.
+//! The handshake with the workers: hello, load, communicator, KV blocks, ready.
 //!
-//! Every answer is checked before the next message goes down, so that ranks which differ (another
-//! build, another file) never meet in a step.
+//! Every answer is checked before the next message goes down. So ranks of different builds, or with
+//! different files, never meet in a step.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,37 +11,38 @@ use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 
 use super::config::{CudaConfig, FleetConfig};
 use super::error::FleetError;
+use super::rank::rank_id;
 use super::rendezvous::Rendezvous;
-use super::server::ConnectionId;
-use super::{Fleet, Watchdog, rank_id};
+use super::watchdog::Watchdog;
+use super::workers::Fleet;
 
-/// How far loading is, over all ranks.
+/// How far loading has come, over all ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadProgress {
-    /// Bytes read.
+    /// Bytes of weights that are read.
     pub bytes_done: u64,
-    /// Bytes to read; 0 until the first rank has said so.
+    /// Bytes of weights to read; 0 until the first rank has told its part.
     pub bytes_total: u64,
 }
 
-/// What a fleet turned out to be.
+/// What the workers told about themselves during the handshake.
 #[derive(Clone, Debug)]
 pub struct FleetInfo {
     /// Weight bytes by rank.
     pub weight_bytes: Vec<u64>,
     /// KV blocks per KV group, the smallest over ranks.
     pub blocks: Vec<u32>,
-    /// Slowest rank's loading time, in microseconds.
+    /// The loading time of the slowest rank.
     pub load_us: u64,
-    /// By rank: what memory was taken for what, for people; empty on the CPU.
+    /// How each rank divides its device memory, for messages; empty on the CPU.
     pub memory: Vec<String>,
-    /// What is slower than it need be, for people.
+    /// What is slower than it could be, for messages.
     pub notes: Vec<String>,
 }
 
 impl Fleet {
-    /// Starts workers and brings them to `Ready`; `progress` hears how loading goes. They dial in
-    /// at `rendezvous`.
+    /// Starts the workers, which dial in at `rendezvous`, and waits until all are ready. `progress` is
+    /// told how loading goes.
     pub async fn start(
         config: FleetConfig,
         rendezvous: Rendezvous,
@@ -105,30 +106,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// First message of a connection: a `Hello` of this cluster gets its rank, anything else is
-    /// cut off without an answer.
-    pub(super) fn accept_hello(
-        &mut self,
-        connection: ConnectionId,
-        message: up::Message,
-    ) -> Option<(usize, up::Message)> {
-        let place = self.unidentified.iter().position(|(known, _)| *known == connection)?;
-        let (_, down) = self.unidentified.swap_remove(place);
-        let up::Message::Hello(hello) = message else { return None };
-        let awaited = self.rendezvous.as_ref().map(Rendezvous::instance);
-        if awaited != Some(hello.instance.as_str()) {
-            return None;
-        }
-        let wanted = hello.wanted_rank.map(|rank| rank as usize);
-        let rank = match wanted {
-            Some(rank) => rank,
-            None => self.peers.iter().position(Option::is_none)?,
-        };
-        let free = self.peers.get_mut(rank).filter(|peer| peer.is_none())?;
-        *free = Some((connection, down));
-        Some((rank, up::Message::Hello(hello)))
-    }
-
     async fn load_all(
         &mut self,
         progress: &mut impl FnMut(LoadProgress),
@@ -171,7 +148,7 @@ impl Fleet {
     }
 }
 
-/// What `rank` is told of its GPU.
+/// The GPU settings that are sent to `rank`.
 fn cuda(config: &CudaConfig, rank: usize) -> Cuda {
     let name = |folder: &PathBuf| folder.to_string_lossy().into_owned();
     Cuda {
@@ -197,10 +174,10 @@ fn check_build(rank: usize, hello: &Hello) -> Result<(), FleetError> {
     ))
 }
 
-/// All ranks hold the same checkpoint in the same layout; the smallest pool counts.
+/// Checks that all ranks hold the same checkpoint in the same layout. The smallest KV pool counts.
 fn agree(loaded: &[Loaded]) -> Result<FleetInfo, FleetError> {
     let Some(first) = loaded.first() else {
-        return Err(FleetError::Local("a fleet of no ranks".into()));
+        return Err(FleetError::Defect("a fleet without ranks".into()));
     };
     for (rank, answer) in loaded.iter().enumerate() {
         if answer.shard_digest != first.shard_digest || answer.kv_layout != first.kv_layout {

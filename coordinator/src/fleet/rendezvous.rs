@@ -1,9 +1,9 @@
-//! Where workers dial in: a Unix socket that has no name.
+//! The Unix socket that workers dial in to; it has no name.
 //!
-//! It is bound in a fresh folder of mode 0700, and name and folder are removed before the first
-//! worker is started: whoever is killed afterwards leaves nothing behind. Children inherit what is
-//! left, a descriptor of the socket's file, and reach it as `/proc/self/fd/N`; nobody else can. So it
-//! does not matter either how long the path of the folder is.
+//! The socket is bound in a fresh folder of mode 0700. Its name and the folder are removed before the
+//! first worker is started, so a process that is killed leaves nothing behind. Children inherit a
+//! descriptor of the socket's file and reach it as `/proc/self/fd/N`; no other process can. The path
+//! of the folder may therefore be of any length.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -14,38 +14,29 @@ use std::path::{Path, PathBuf};
 use binfer_shard::files::{Dir, random_name};
 use rustix::fs::{Mode, OFlags, fstat, openat};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, SocketFolder};
 
 const NAME: &str = "cluster.sock";
 
-/// A socket that listens, and what dialling in takes.
+/// A listening socket, and what a worker needs to dial in.
 #[derive(Debug)]
 pub struct Rendezvous {
     listener: UnixListener,
-    /// The socket's file, which is all that is left of its name; children have it too.
+    /// The socket's file, which children inherit; its name is removed.
     file: OwnedFd,
     instance: String,
     rejected: Vec<String>,
 }
 
-/// A folder that the socket could be made in.
-#[derive(Clone, Debug)]
-pub struct SocketFolder {
-    /// What names it, for messages: a variable, or nothing where nobody does.
-    pub variable: Option<&'static str>,
-    /// The folder.
-    pub folder: PathBuf,
-}
-
 impl Rendezvous {
-    /// Makes the socket in the first of `folders` where that can be.
+    /// Makes the socket in the first of `folders` in which that is possible.
     ///
     /// # Errors
-    /// With what is wrong with every place.
+    /// What is wrong with each of the folders.
     pub fn new(folders: &[SocketFolder]) -> Result<Self, ConfigError> {
         let mut rejected = Vec::new();
-        for place in folders {
-            match bind(&place.folder) {
+        for candidate in folders {
+            match bind(&candidate.folder) {
                 Ok((listener, file)) => {
                     let random = || RandomState::new().build_hasher().finish();
                     let instance = format!("{:016x}{:016x}", random(), random());
@@ -53,8 +44,8 @@ impl Rendezvous {
                 }
                 Err(error) => {
                     let variable =
-                        place.variable.map(|name| format!("{name} ")).unwrap_or_default();
-                    rejected.push(format!("{variable}{}: {error}", place.folder.display()));
+                        candidate.variable.map(|name| format!("{name} ")).unwrap_or_default();
+                    rejected.push(format!("{variable}{}: {error}", candidate.folder.display()));
                 }
             }
         }
@@ -62,17 +53,17 @@ impl Rendezvous {
         Err(ConfigError(format!("{cause}; set TMPDIR to a folder of your own")))
     }
 
-    /// Where this process and its children dial in, as long as workers are awaited.
+    /// The path at which this process and its children dial in.
     pub fn address(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
-    /// What workers must say, so that each belongs to this cluster.
+    /// The secret by which a worker proves that it belongs to this cluster.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// Places that were tried before, and what was wrong with them: lines for the operator.
+    /// The folders that were tried in vain, each with what is wrong with it.
     pub fn rejected(&self) -> &[String] {
         &self.rejected
     }
@@ -85,7 +76,7 @@ impl Rendezvous {
     }
 }
 
-/// Binds a socket in a fresh folder in `base`, and removes both names.
+/// Binds a socket in a fresh folder below `base`, and removes the names of both.
 fn bind(base: &Path) -> io::Result<(UnixListener, OwnedFd)> {
     let base = Dir::open(base)?;
     check(&base)?;
@@ -97,17 +88,17 @@ fn bind(base: &Path) -> io::Result<(UnixListener, OwnedFd)> {
 }
 
 fn bind_in(folder: &Dir) -> io::Result<(UnixListener, OwnedFd)> {
-    // A path of any length would not fit into the address of a socket.
+    // The address of a socket holds only a short path.
     let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd())).join(NAME);
     let listener = UnixListener::bind(path)?;
-    // Not closed in children. This process's own entry in /proc would not do for them: where a
-    // program has capabilities of its own, or may not be read, no process may look into another.
+    // Children inherit this descriptor. They could not reach the one of this process through /proc:
+    // no process may look into another whose program has capabilities or may not be read.
     let file = openat(folder, NAME, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty());
     folder.remove(NAME)?;
     Ok((listener, file?))
 }
 
-/// Refuses a folder in which somebody else could move what is made there.
+/// Refuses a folder in which another user could move what is made there.
 fn check(base: &Dir) -> io::Result<()> {
     let stat = fstat(base)?;
     let own = rustix::process::geteuid().as_raw();
@@ -136,7 +127,7 @@ mod tests {
         path
     }
 
-    fn place(folder: impl Into<PathBuf>) -> SocketFolder {
+    fn socket_folder(folder: impl Into<PathBuf>) -> SocketFolder {
         SocketFolder { variable: Some("SOME_DIR"), folder: folder.into() }
     }
 
@@ -144,11 +135,11 @@ mod tests {
     fn a_socket_without_a_name_is_reached_and_leaves_nothing() {
         // Longer than the address of a socket can be.
         let long = folder(&"x".repeat(200));
-        let meeting = Rendezvous::new(&[place(&long)]).unwrap();
+        let rendezvous = Rendezvous::new(&[socket_folder(&long)]).unwrap();
         assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
-        assert!(meeting.rejected().is_empty());
-        let _dialled = UnixStream::connect(meeting.address()).unwrap();
-        meeting.listener.accept().unwrap();
+        assert!(rendezvous.rejected().is_empty());
+        let _dialled = UnixStream::connect(rendezvous.address()).unwrap();
+        rendezvous.listener.accept().unwrap();
         std::fs::remove_dir_all(long.parent().unwrap()).unwrap();
     }
 
@@ -158,19 +149,19 @@ mod tests {
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
         let good = folder("good");
         let folders = ["/proc".into(), "/no/such/folder".into(), open.clone(), good.clone()];
-        let meeting = Rendezvous::new(&folders.map(place)).unwrap();
-        let said = meeting.rejected().join("\n");
+        let rendezvous = Rendezvous::new(&folders.map(socket_folder)).unwrap();
+        let said = rendezvous.rejected().join("\n");
         for words in ["SOME_DIR /proc: ", "/no/such/folder: No such file", "open: anybody may move"]
         {
             assert!(said.contains(words), "{said}");
         }
-        assert_eq!(meeting.rejected().len(), 3);
-        let error = Rendezvous::new(&[place("/proc")]).unwrap_err().to_string();
+        assert_eq!(rendezvous.rejected().len(), 3);
+        let error = Rendezvous::new(&[socket_folder("/proc")]).unwrap_err().to_string();
         assert!(error.contains("no place for the workers' socket: SOME_DIR /proc: "), "{error}");
         if std::fs::metadata(&good).unwrap().uid() == 0 {
             // Only root can make a folder that is somebody else's.
             std::os::unix::fs::chown(&good, Some(4321), None).unwrap();
-            let error = Rendezvous::new(&[place(&good)]).unwrap_err().to_string();
+            let error = Rendezvous::new(&[socket_folder(&good)]).unwrap_err().to_string();
             assert!(error.contains("it belongs to user 4321, and this is user 0"), "{error}");
         }
         for made in [open, good] {

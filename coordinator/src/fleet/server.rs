@@ -1,7 +1,7 @@
-//! The gRPC side of the fleet: accepts workers where they dial in.
+//! The gRPC server that the workers dial in to.
 //!
-//! Every message of every worker goes into one channel, tagged with its connection; the fleet reads
-//! it in its own pace. Deliberately absent: any reaction to a message.
+//! Every message of every worker goes into one channel, tagged with its connection. What a message
+//! leads to is decided where the channel is read.
 
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,18 +18,18 @@ use super::error::FleetError;
 use super::rendezvous::Rendezvous;
 use super::socket::WorkerSocket;
 
-/// A connection of a worker, in the order of their coming.
+/// A worker's connection; connections are numbered as they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionId(u64);
 
-/// What happens to a fleet.
+/// What the channel brings.
 #[derive(Debug)]
 pub(super) enum FleetEvent {
-    /// Somebody opened a stream; messages for it go into `down`.
+    /// A peer opened a stream; messages for it go into `down`.
     Attached { connection: ConnectionId, down: Downlink },
-    /// A message came up.
+    /// A peer sent a message.
     Message { connection: ConnectionId, message: up::Message },
-    /// The stream ended.
+    /// A stream ended.
     Closed { connection: ConnectionId },
     /// A child process ended.
     Exited { rank: usize, status: std::io::Result<ExitStatus> },
@@ -40,24 +40,24 @@ pub(super) enum FleetEvent {
 pub(super) struct Downlink(UnboundedSender<Result<Down, Status>>);
 
 impl Downlink {
-    /// A link that is gone shows as `Closed`, so a failure to send is no news.
+    /// Sends a message. A failure is ignored, since a lost stream is reported as `Closed`.
     pub(super) fn send(&self, message: down::Message) {
         let _ = self.0.send(Ok(Down { message: Some(message) }));
     }
 }
 
-/// Starts to accept workers, on the current runtime.
+/// Starts to accept workers on the current runtime.
 pub(super) fn listen(
     rendezvous: &Rendezvous,
     events: UnboundedSender<FleetEvent>,
 ) -> Result<(), FleetError> {
     let listener = rendezvous.listener();
-    let listener = listener.map_err(|error| FleetError::Local(format!("listening: {error}")))?;
+    let listener = listener.map_err(|error| FleetError::System(format!("listening: {error}")))?;
     let service = ClusterServer::new(ClusterService { events, connections: AtomicU64::new(0) })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let server = tonic::transport::Server::builder().add_service(service);
-    // Ends with the runtime; a failure to accept shows as workers that do not come.
+    // The server ends with the runtime. A failure to accept shows as workers that do not dial in.
     let sockets = UnixListenerStream::new(listener).map(|socket| WorkerSocket::new(socket?));
     tokio::spawn(server.serve_with_incoming(sockets));
     Ok(())

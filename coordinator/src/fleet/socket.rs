@@ -1,7 +1,8 @@
-//! A worker's socket as the coordinator holds it: it wakes the serve loop for what can be read.
+//! A worker's socket, which wakes the serve loop only for what can be read.
 //!
 //! Tokio's own Unix sockets also wake their thread each time that the peer has read something, which
-//! is once a plan and no news. This one looks for room only after a write that found none.
+//! happens once per plan. This socket asks to be woken for writing only after a write that would
+//! block.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,12 +16,12 @@ use tonic::transport::server::Connected;
 /// One worker's connection.
 pub(super) struct WorkerSocket {
     socket: AsyncFd<UnixStream>,
-    /// The same socket once more, while a write waits for room.
+    /// A second handle of the socket, while a write waits until the peer has read.
     full: Option<AsyncFd<UnixStream>>,
 }
 
 impl WorkerSocket {
-    /// Of an accepted socket.
+    /// Wraps an accepted socket.
     pub(super) fn new(socket: tokio::net::UnixStream) -> io::Result<Self> {
         let socket = register(socket.into_std()?, Interest::READABLE)?;
         Ok(Self { socket, full: None })

@@ -1,8 +1,8 @@
-//! Worker processes: started here, reaped here, killed here.
+//! Worker processes: started, waited for and killed.
 //!
-//! Each is a child in its own process group, so Ctrl-C reaches the coordinator alone; the child
-//! asks the kernel to be killed when the thread that started it ends, which must therefore live as
-//! long as the process. Deliberately absent: what a worker's end means.
+//! Each is a child in its own process group, so Ctrl-C reaches the coordinator alone. The child asks
+//! the kernel to be killed when the thread that started it ends. That thread must therefore live as
+//! long as the process.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,18 +22,18 @@ pub(super) struct Worker {
     kill: Option<oneshot::Sender<()>>,
 }
 
-/// What every worker of a fleet is started with.
+/// What the workers of a fleet are started with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WorkerProgram<'a> {
     pub(super) path: &'a Path,
     pub(super) socket: &'a Path,
     pub(super) instance: &'a str,
-    /// Several ranks have one GPU.
+    /// Several ranks share a GPU.
     pub(super) shares_gpu: bool,
 }
 
 impl Worker {
-    /// Starts the worker of `rank`; its end goes into `events`.
+    /// Starts the worker of `rank`. Its end is sent to `events`.
     pub(super) fn start(
         program: WorkerProgram<'_>,
         rank: usize,
@@ -44,7 +44,7 @@ impl Worker {
         let token = through_pipe(program.instance).map_err(cannot_start)?;
         let mut command = Command::new(program.path);
         if program.shares_gpu {
-            // NCCL refuses a second rank on a GPU, unless it takes each for a host of its own.
+            // NCCL refuses a second rank on a GPU unless the ranks look like different hosts.
             command.env("NCCL_HOSTID", format!("{}-{rank}", program.instance));
             command.env("NCCL_SOCKET_IFNAME", "lo");
         }
@@ -54,8 +54,8 @@ impl Worker {
             .arg(program.socket)
             .args(["--rank", &rank.to_string()])
             .args(["--parent", &std::process::id().to_string()])
-            // Weights are walked from end to end at every token: with large pages the walk misses
-            // the address cache less, which is worth a fifth of decoding.
+            // Every token reads all weights. Huge pages save misses of the TLB, which makes decoding a
+            // fifth faster.
             .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             .stdin(token)
             .stdout(Stdio::null())
@@ -72,21 +72,21 @@ impl Worker {
         Ok(Self { pid, kill: Some(kill) })
     }
 
-    /// Ends the process at once; its end is still reported.
+    /// Kills the process. Its end is still reported.
     pub(super) fn kill(&mut self) {
         self.kill.take();
     }
 }
 
-/// A child's stdin that holds a secret: unlike arguments, it is seen by nobody else. `secret` must be
-/// shorter than what a pipe holds.
+/// A child's stdin that holds a secret. Unlike arguments, no other process can see it. `secret` must
+/// be shorter than what a pipe holds.
 pub fn through_pipe(secret: &str) -> io::Result<Stdio> {
     let (read, mut write) = io::pipe()?;
     write.write_all(secret.as_bytes())?;
     Ok(read.into())
 }
 
-/// Waits for the child; kills it when the other end of `killed` goes.
+/// Waits for the child, and kills it when the sender of `killed` is dropped.
 async fn reap(mut child: Child, killed: oneshot::Receiver<()>) -> std::io::Result<ExitStatus> {
     tokio::select! {
         status = child.wait() => return status,
@@ -96,13 +96,13 @@ async fn reap(mut child: Child, killed: oneshot::Receiver<()>) -> std::io::Resul
     child.wait().await
 }
 
-/// The signal that ended it, if one did.
+/// The signal that ended the process, if one did.
 pub(super) fn signal(status: &std::io::Result<ExitStatus>) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
     status.as_ref().ok()?.signal()
 }
 
-/// "was killed by signal 9", "ended with status 70".
+/// How the process ended: "was killed by signal 9", or "ended with status 70".
 pub(super) fn describe(status: &std::io::Result<ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match status {

@@ -1,7 +1,7 @@
-//! Pure: who was heard of when, and who stands still while a step is in flight.
+//! Pure: finds ranks that are silent, or that make no progress while a step is in flight.
 //!
-//! Liveness is progress of the executing thread, not an answering socket: a heartbeat comes from a
-//! thread that does not execute and says how far the one that does has come.
+//! Liveness is progress of the executing thread, not an answering socket. A heartbeat comes from
+//! another thread of the worker and says how far the executing thread has come.
 
 use std::time::{Duration, Instant};
 
@@ -9,76 +9,77 @@ use binfer_proto::cluster::Beat;
 
 use super::error::FleetError;
 
-/// What is known of one rank's progress.
+/// The progress of one rank.
 #[derive(Clone, Debug)]
 struct RankProgress {
-    heard: Instant,
-    moved: Instant,
+    heard_at: Instant,
+    progressed_at: Instant,
     operations: u64,
     step: u64,
     operation: String,
 }
 
-/// Progress of all ranks.
+/// The progress of all ranks.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     deadline: Duration,
     ranks: Vec<RankProgress>,
     checked_at: Instant,
-    /// Since when there is a step in flight.
-    busy: Option<Instant>,
+    /// Since when a step is in flight.
+    busy_since: Option<Instant>,
 }
 
 impl Watchdog {
-    /// Everybody heard of just now. A rank that stands still for `deadline` counts as lost.
+    /// A watchdog that has just heard from all ranks. A rank that makes no progress for `deadline` is
+    /// lost.
     pub(super) fn new(world: usize, deadline: Duration, now: Instant) -> Self {
         let seen = RankProgress {
-            heard: now,
-            moved: now,
+            heard_at: now,
+            progressed_at: now,
             operations: 0,
             step: 0,
             operation: String::new(),
         };
-        Self { deadline, ranks: vec![seen; world], checked_at: now, busy: None }
+        Self { deadline, ranks: vec![seen; world], checked_at: now, busy_since: None }
     }
 
-    /// How often [`Watchdog::late`] wants to be asked.
+    /// How often [`Watchdog::check`] is to be called.
     pub(super) fn interval(&self) -> Duration {
         (self.deadline / 8).clamp(Duration::from_millis(50), Duration::from_millis(500))
     }
 
-    /// A message of this rank came in.
-    pub(super) fn heard(&mut self, rank: usize, now: Instant) {
-        self.ranks[rank].heard = now;
+    /// A message of this rank came.
+    pub(super) fn heard_from(&mut self, rank: usize, now: Instant) {
+        self.ranks[rank].heard_at = now;
     }
 
-    /// A result is progress, whatever the last heartbeat said.
-    pub(super) fn moved(&mut self, rank: usize, now: Instant) {
-        self.ranks[rank].moved = now;
+    /// A rank sent a result, which is progress whatever its last heartbeat said.
+    pub(super) fn progressed(&mut self, rank: usize, now: Instant) {
+        self.ranks[rank].progressed_at = now;
     }
 
-    /// A heartbeat came in.
-    pub(super) fn beat(&mut self, rank: usize, beat: Beat, now: Instant) {
+    /// A heartbeat of this rank came.
+    pub(super) fn heartbeat(&mut self, rank: usize, beat: Beat, now: Instant) {
         let seen = &mut self.ranks[rank];
         if beat.operations != seen.operations {
-            seen.moved = now;
+            seen.progressed_at = now;
         }
         seen.operations = beat.operations;
         seen.step = beat.step_launched;
         seen.operation = beat.operation;
     }
 
-    /// Whether a step is in flight from now on.
-    pub(super) fn busy(&mut self, busy: bool, now: Instant) {
-        match (busy, self.busy) {
-            (true, None) => self.busy = Some(now),
-            (false, _) => self.busy = None,
+    /// Tells whether a step is in flight from now on.
+    pub(super) fn set_busy(&mut self, busy: bool, now: Instant) {
+        match (busy, self.busy_since) {
+            (true, None) => self.busy_since = Some(now),
+            (false, _) => self.busy_since = None,
             (true, Some(_)) => {}
         }
     }
 
-    /// Where a rank was when it was last heard of, for error messages.
-    pub(super) fn last(&self, rank: usize) -> String {
+    /// The step and operation of the last heartbeat of a rank, for messages.
+    pub(super) fn last_heartbeat(&self, rank: usize) -> String {
         let RankProgress { step, operation, .. } = &self.ranks[rank];
         match (operation.as_str(), step) {
             ("", _) => "before its first heartbeat".into(),
@@ -87,30 +88,33 @@ impl Watchdog {
         }
     }
 
-    /// A rank that is silent, or that stands still in a step, for longer than the deadline.
-    pub(super) fn late(&mut self, now: Instant) -> Option<FleetError> {
-        let asleep = now.duration_since(self.checked_at) > self.interval() * 4;
+    /// The error of a rank that is silent, or makes no progress in a step, for longer than the deadline.
+    pub(super) fn check(&mut self, now: Instant) -> Option<FleetError> {
+        let was_suspended = now.duration_since(self.checked_at) > self.interval() * 4;
         self.checked_at = now;
-        if asleep {
-            // It was us who stood still (suspended, stopped): nobody could be heard meanwhile.
-            self.ranks.iter_mut().for_each(|seen| (seen.heard, seen.moved) = (now, now));
+        if was_suspended {
+            // This process itself was suspended, and could not hear from anybody meanwhile.
+            for rank in &mut self.ranks {
+                (rank.heard_at, rank.progressed_at) = (now, now);
+            }
             return None;
         }
         let overdue = |since: Instant| now.duration_since(since) > self.deadline;
         let seconds = self.deadline.as_secs_f32();
-        let longest_silent = (0..self.ranks.len()).min_by_key(|rank| self.ranks[*rank].heard)?;
-        if overdue(self.ranks[longest_silent].heard) {
-            let cause = format!("silent for {seconds:.1} s, {}", self.last(longest_silent));
+        let longest_silent = (0..self.ranks.len()).min_by_key(|rank| self.ranks[*rank].heard_at)?;
+        if overdue(self.ranks[longest_silent].heard_at) {
+            let cause =
+                format!("silent for {seconds:.1} s, {}", self.last_heartbeat(longest_silent));
             return Some(FleetError::worker(longest_silent, cause));
         }
-        let busy = self.busy?;
-        let stuck = |seen: &RankProgress| overdue(seen.moved.max(busy));
+        let busy_since = self.busy_since?;
+        let stuck = |seen: &RankProgress| overdue(seen.progressed_at.max(busy_since));
         if !self.ranks.iter().all(stuck) {
             return None;
         }
-        // Ranks run the same operations: the one that entered the fewest is the one waited for.
+        // Ranks run the same operations. The others wait for the one that has entered the fewest.
         let behind = (0..self.ranks.len()).min_by_key(|rank| self.ranks[*rank].operations)?;
-        let cause = format!("no progress for {seconds:.1} s, {}", self.last(behind));
+        let cause = format!("no progress for {seconds:.1} s, {}", self.last_heartbeat(behind));
         Some(FleetError::worker(behind, cause))
     }
 }
@@ -135,10 +139,10 @@ mod tests {
                 let operation = "layers.3.attn.attend".into();
                 let beat =
                     Beat { operations: *operations, step_launched: 9, step_finished: 8, operation };
-                watchdog.heard(*rank, from + passed);
-                watchdog.beat(*rank, beat, from + passed);
+                watchdog.heard_from(*rank, from + passed);
+                watchdog.heartbeat(*rank, beat, from + passed);
             }
-            if let Some(error) = watchdog.late(from + passed) {
+            if let Some(error) = watchdog.check(from + passed) {
                 return Some(error);
             }
         }
@@ -158,7 +162,7 @@ mod tests {
     fn a_hung_step_is_blamed_on_the_rank_that_is_behind() {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(2, DEADLINE, start);
-        watchdog.busy(true, start);
+        watchdog.set_busy(true, start);
         let error = pass(&mut watchdog, start, DEADLINE * 3, &[(0, 55), (1, 54)]).unwrap();
         assert_eq!(
             error.to_string(),
@@ -177,7 +181,7 @@ mod tests {
     fn a_coordinator_that_slept_blames_nobody() {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(2, DEADLINE, start);
-        assert_eq!(watchdog.late(start + DEADLINE * 50), None);
+        assert_eq!(watchdog.check(start + DEADLINE * 50), None);
         assert_eq!(pass(&mut watchdog, start + DEADLINE * 50, DEADLINE, &[(0, 5), (1, 5)]), None);
     }
 }

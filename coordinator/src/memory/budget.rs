@@ -1,42 +1,44 @@
-//! Whether ranks on the CPU fit into what may be taken, in words where they do not.
+//! Whether the ranks on the CPU fit into what may be taken, and what to do where they do not.
 
 use binfer_shard::ModelSpec;
 use binfer_shard::fit::{HostMemory, Ledger, Limits, RankLedger};
 
-use super::{AvailableMemory, KernelFiles, mib};
+use super::available::{AvailableMemory, mib};
+use super::cluster::available_to_cluster;
+use super::kernel_files::KernelFiles;
+use super::process::available_to_process;
 use crate::config::ConfigError;
 
-/// What the ranks of a cluster on this host may take, and who says so.
+/// The memory that the ranks of a cluster on this host may take, and the limits that say so.
 #[derive(Clone, Debug)]
 pub struct HostBudget {
-    shared: AvailableMemory,
-    /// Of each rank, where a process is limited by itself.
+    cluster: AvailableMemory,
+    /// For each rank, where the memory of a single process is limited.
     process: Option<AvailableMemory>,
 }
 
 impl HostBudget {
-    /// For ranks of so many compute threads.
-    pub fn of(kernel: &KernelFiles, threads: u32) -> Self {
-        Self { shared: kernel.shared(), process: kernel.process(threads) }
+    /// The budget of ranks of `threads` compute threads each.
+    pub fn of(files: &KernelFiles, threads: u32) -> Self {
+        Self { cluster: available_to_cluster(files), process: available_to_process(files, threads) }
     }
 
-    /// For the ledger; `kv_bytes` of cache on a rank, if somebody asked for them.
+    /// The same for the ledger; `kv_bytes` is the cache of a rank where a size was asked for.
     pub fn memory(&self, kv_bytes: Option<u64>) -> HostMemory {
         HostMemory {
-            free_bytes: self.shared.bytes,
+            free_bytes: self.cluster.bytes,
             rank_bytes: self.process.as_ref().map_or(u64::MAX, |room| room.bytes),
-            is_limit: self.shared.limit.is_some() || self.process.is_some(),
+            is_limit: self.cluster.limit.is_some() || self.process.is_some(),
             kv_bytes,
         }
     }
 
-    /// The limits that are set, for people.
+    /// The limits that are set, for messages.
     pub fn limits(&self) -> Option<String> {
-        let shared = self
-            .shared
-            .limit
-            .as_ref()
-            .map(|limit| format!("{} MiB for all processes ({limit})", mib(self.shared.bytes)));
+        let shared =
+            self.cluster.limit.as_ref().map(|limit| {
+                format!("{} MiB for all processes ({limit})", mib(self.cluster.bytes))
+            });
         let process = self.process.as_ref().and_then(|room| {
             let limit = room.limit.as_ref()?;
             Some(format!("{} MiB for the tensors of a rank ({limit})", mib(room.bytes)))
@@ -45,8 +47,8 @@ impl HostBudget {
         (!limits.is_empty()).then(|| limits.join(", "))
     }
 
-    /// Refuses a cache that was asked for and does not fit, and a model for which a limit leaves
-    /// no cache at all.
+    /// Refuses a cache that was asked for and does not fit, and a model for which a limit leaves no
+    /// cache at all.
     pub fn check(
         &self,
         spec: &ModelSpec,
@@ -72,10 +74,10 @@ impl HostBudget {
         }
     }
 
-    /// What may be taken, and what weights and activations take of it.
+    /// What may be taken, and what weights and activations take of it, for messages.
     fn taken(&self, ledger: &Ledger) -> String {
         let all = |of: fn(&RankLedger) -> u64| mib(ledger.ranks.iter().map(of).sum());
-        let free = format!("{} MiB are free", mib(self.shared.bytes));
+        let free = format!("{} MiB are free", mib(self.cluster.bytes));
         let may = self.limits().map_or(free, |limits| format!("there are {limits}"));
         format!(
             "{may}, a tenth of it stays free, and weights take {} MiB, activations {} MiB",

@@ -1,71 +1,72 @@
-//! The memory cgroup of this process, of version 2 or 1, with all groups around it.
+//! The memory cgroup of this process, of version 2 or 1, with all cgroups around it.
 //!
-//! Where it is follows from /proc/self/cgroup (its path in the hierarchy) and /proc/self/mountinfo
-//! (which part of the hierarchy is mounted where). In a container the two may not fit together; then
-//! what is mounted is the container's own group.
+//! /proc/self/cgroup has its path in the hierarchy, and /proc/self/mountinfo says which part of the
+//! hierarchy is mounted where. In a container the two may not fit together; what is mounted is then
+//! the container's own cgroup.
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{AvailableMemory, mib, read, value_of};
+use super::available::{AvailableMemory, mib};
+use super::kernel_files::{KernelFiles, value_of};
 
 /// Version 1 writes a limit near 2^63 where there is none.
 const UNLIMITED: u64 = 1 << 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
 
-/// A process's group and those around it.
+/// A process's memory cgroup and those around it.
 #[derive(Clone, Debug)]
 pub(super) struct MemoryCgroup {
-    version: Version,
-    /// Folders as they are named to people, the process's own first.
+    version: CgroupVersion,
+    /// The cgroups' folders, the process's own first.
     levels: Vec<PathBuf>,
-    /// Before these.
-    root: PathBuf,
+    files: KernelFiles,
 }
 
 impl MemoryCgroup {
-    /// None where no memory controller is mounted.
-    pub(super) fn of_this_process(root: &Path) -> Option<Self> {
-        let groups = read(&root.join("proc/self/cgroup"));
-        let mounts = read(&root.join("proc/self/mountinfo"));
+    /// The cgroup of this process; `None` where no memory controller is mounted.
+    pub(super) fn of_this_process(files: &KernelFiles) -> Option<Self> {
+        let groups = files.read("/proc/self/cgroup");
+        let mounts = files.read("/proc/self/mountinfo");
         // A line is `number:controllers:path`; version 2 is number 0 and names no controllers. A
         // controller is in one hierarchy only.
         let lines = || groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
         let of_one = lines().find(|(names, _)| names.split(',').any(|name| name == "memory"));
         let (version, path) = match of_one {
-            Some((_, path)) => (Version::One, path),
-            None => (Version::Two, lines().find(|(names, _)| names.is_empty())?.1),
+            Some((_, path)) => (CgroupVersion::One, path),
+            None => (CgroupVersion::Two, lines().find(|(names, _)| names.is_empty())?.1),
         };
         let mounts = mounts.lines().filter_map(Mount::parse).filter(|mount| mount.is_of(version));
         let mounts: Vec<Mount> = mounts.collect();
         let path = Path::new(path);
-        // Other parts may be mounted, too, for other containers.
+        // Parts of the hierarchy may be mounted for other containers too.
         let own = mounts.iter().find(|mount| path.starts_with(&mount.part));
         let levels = own.or(mounts.first())?.levels(path);
-        Some(Self { version, levels, root: root.to_owned() })
+        Some(Self { version, levels, files: files.clone() })
     }
 
-    /// What the smallest limit around the process leaves; none where none is set.
-    pub(super) fn room(&self) -> Option<AvailableMemory> {
-        self.levels.iter().filter_map(|level| self.room_of(level)).min_by_key(|room| room.bytes)
+    /// What the smallest limit around the process leaves; `None` where no limit is set.
+    pub(super) fn available(&self) -> Option<AvailableMemory> {
+        let available = self.levels.iter().filter_map(|level| self.available_at(level));
+        available.min_by_key(|available| available.bytes)
     }
 
-    fn room_of(&self, level: &Path) -> Option<AvailableMemory> {
+    fn available_at(&self, level: &Path) -> Option<AvailableMemory> {
         let text = |file: &str| self.text(level, file);
         let limit = |file: &str| Some((text(file).trim().parse::<u64>().ok()?, file.to_owned()));
         let stat = text("memory.stat");
         let (limits, used, reclaimable) = match self.version {
-            Version::Two => (
+            CgroupVersion::Two => (
                 [limit("memory.max"), limit("memory.high")],
                 "memory.current",
                 ["inactive_file ", "active_file ", "slab_reclaimable "],
             ),
-            Version::One => {
-                // Groups around it that are not mounted here count in this one alone.
+            CgroupVersion::One => {
+                // This figure alone includes the cgroups around it that are not mounted here.
                 let all = value_of(&stat, "hierarchical_memory_limit ");
                 let all = all.map(|bytes| (bytes, "hierarchical_memory_limit".to_owned()));
                 (
@@ -77,7 +78,7 @@ impl MemoryCgroup {
         };
         let limits = limits.into_iter().flatten().filter(|(bytes, _)| *bytes < UNLIMITED);
         let (bytes, file) = limits.min_by_key(|(bytes, _)| *bytes)?;
-        // Pages of files count as used, and go when somebody needs the memory.
+        // Pages of files count as used, but the kernel drops them when the memory is needed.
         let files = reclaimable.iter().filter_map(|key| value_of(&stat, key));
         let used = text(used).trim().parse::<u64>().unwrap_or(0);
         let used = used.saturating_sub(files.fold(0, u64::saturating_add));
@@ -87,32 +88,32 @@ impl MemoryCgroup {
         })
     }
 
-    /// Processes of the group that the kernel killed for want of memory, since the group is there.
+    /// How many processes of the cgroup the kernel has killed for want of memory.
     pub(super) fn oom_kills(&self) -> Option<u64> {
         let file = match self.version {
-            Version::Two => "memory.events",
-            Version::One => "memory.oom_control",
+            CgroupVersion::Two => "memory.events",
+            CgroupVersion::One => "memory.oom_control",
         };
         value_of(&self.text(self.levels.first()?, file), "oom_kill ")
     }
 
     fn text(&self, level: &Path, file: &str) -> String {
-        read(&below(&self.root, level).join(file))
+        self.files.read(level.join(file))
     }
 }
 
-/// A mounted part of a hierarchy.
+/// A part of a cgroup hierarchy that is mounted.
 struct Mount {
-    /// What is mounted, as a path in the hierarchy.
+    /// The part, as a path in the hierarchy.
     part: PathBuf,
-    /// Where.
+    /// The folder that it is mounted on.
     point: PathBuf,
     fs: String,
     options: String,
 }
 
 impl Mount {
-    /// A line of mountinfo: `id parent device part point options [fields] - type source options`.
+    /// Reads a line of mountinfo: `id parent device part point options [fields] - type source options`.
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(3);
@@ -125,16 +126,16 @@ impl Mount {
         })
     }
 
-    fn is_of(&self, version: Version) -> bool {
+    fn is_of(&self, version: CgroupVersion) -> bool {
         match version {
-            Version::One => {
+            CgroupVersion::One => {
                 self.fs == "cgroup" && self.options.split(',').any(|option| option == "memory")
             }
-            Version::Two => self.fs == "cgroup2",
+            CgroupVersion::Two => self.fs == "cgroup2",
         }
     }
 
-    /// The folder of the group at `path` and those around it, as far as they are mounted.
+    /// The folders of the cgroup at `path` and of those around it, as far as they are mounted.
     fn levels(&self, path: &Path) -> Vec<PathBuf> {
         let inside = path.strip_prefix(&self.part).ok();
         let inside = inside.filter(|path| path.components().all(is_plain));
@@ -148,12 +149,8 @@ fn is_plain(component: Component<'_>) -> bool {
     matches!(component, Component::Normal(_))
 }
 
-/// mountinfo writes blanks and backslashes as three octal digits.
+/// Undoes the three octal digits that mountinfo writes for blanks and backslashes.
 fn unescaped(field: &str) -> PathBuf {
     let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     plain.iter().fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain)).into()
-}
-
-fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
 }

@@ -1,24 +1,23 @@
 //! Limits of one process, which every worker inherits: `ulimit -v` and `ulimit -d`.
 //!
-//! A worker does not run yet when its cache is sized, so what it takes beside tensors is a figure:
-//! measured with the demo model, rounded up.
+//! The workers do not run yet when their cache is sized. What a worker takes beside its tensors is
+//! therefore a constant: measured with the demo model, and rounded up.
 
-use std::path::Path;
+use super::available::{AvailableMemory, mib};
+use super::kernel_files::KernelFiles;
 
-use super::{AvailableMemory, mib, read};
-
-/// A limit, by its line in /proc/self/limits.
+/// A limit of a process, as /proc/self/limits has it.
 struct ProcessLimit {
     line: &'static str,
     name: &'static str,
-    /// What counts against it of a worker without tensors.
+    /// Bytes that a worker without tensors takes of it.
     base: u64,
-    /// And of each of its compute threads.
+    /// Bytes that each compute thread takes of it.
     thread: u64,
 }
 
 const LIMITS: [ProcessLimit; 2] = [
-    // The program, its libraries, and the allocator's reserve: 64 MiB of addresses a thread.
+    // The program, its libraries, and the allocator's reserve of 64 MiB of addresses per thread.
     ProcessLimit {
         line: "Max address space",
         name: "ulimit -v",
@@ -28,10 +27,10 @@ const LIMITS: [ProcessLimit; 2] = [
     ProcessLimit { line: "Max data size", name: "ulimit -d", base: 48 << 20, thread: 8 << 20 },
 ];
 
-/// What the smallest limit leaves a worker of so many threads.
-pub(super) fn room(root: &Path, threads: u32) -> Option<AvailableMemory> {
-    let limits = read(&root.join("proc/self/limits"));
-    let room = |limit: &ProcessLimit| {
+/// What the smallest limit leaves a worker of `threads` compute threads; `None` without a limit.
+pub(super) fn available_to_process(files: &KernelFiles, threads: u32) -> Option<AvailableMemory> {
+    let limits = files.read("/proc/self/limits");
+    let available = |limit: &ProcessLimit| {
         let soft = limits.lines().find_map(|line| line.strip_prefix(limit.line))?;
         let bytes: u64 = soft.split_whitespace().next()?.parse().ok()?;
         let base = limit.base.saturating_add(limit.thread.saturating_mul(threads.into()));
@@ -40,5 +39,5 @@ pub(super) fn room(root: &Path, threads: u32) -> Option<AvailableMemory> {
             limit: Some(format!("{}, {} MiB", limit.name, mib(bytes))),
         })
     };
-    LIMITS.iter().filter_map(room).min_by_key(|room| room.bytes)
+    LIMITS.iter().filter_map(available).min_by_key(|available| available.bytes)
 }

@@ -1,13 +1,16 @@
 //! Limits read out of trees of files as kernels show them, and what they leave for a model.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::{Limits, Memory};
 
+use super::available::mib;
 use super::budget::HostBudget;
+use super::cluster::UNKNOWN_BYTES;
+use super::process::available_to_process;
 use super::*;
 
 const MIB: u64 = 1 << 20;
@@ -39,14 +42,14 @@ impl Tree {
         self.write(path, &format!("{}\n", mib * MIB));
     }
 
-    fn kernel(&self) -> KernelFiles {
+    fn files(&self) -> KernelFiles {
         KernelFiles::at(&self.0)
     }
 
     /// MiB that may be taken, and the limit.
     fn shared(&self) -> (u64, String) {
-        let room = self.kernel().shared();
-        (mib(room.bytes), room.limit.unwrap_or_default())
+        let available = available_to_cluster(&self.files());
+        (mib(available.bytes), available.limit.unwrap_or_default())
     }
 }
 
@@ -78,8 +81,8 @@ fn version_2() -> Tree {
 fn without_limits_it_is_what_the_machine_has() {
     assert_eq!(Tree::new(8000, &[]).shared(), (8000, String::new()));
     assert_eq!(version_2().shared(), (8000, String::new()));
-    assert_eq!(version_2().kernel().process(2), None);
-    let empty = KernelFiles::at("/nowhere/at/all").shared();
+    assert_eq!(available_to_process(&version_2().files(), 2), None);
+    let empty = available_to_cluster(&KernelFiles::at("/nowhere/at/all"));
     assert_eq!(empty, AvailableMemory { bytes: UNKNOWN_BYTES, limit: None });
 }
 
@@ -169,7 +172,8 @@ fn limits_of_a_process_leave_room_for_what_it_takes_beside_tensors() {
              Max address space         {space}   unlimited   bytes\n"
         );
         let tree = Tree::new(8000, &[("proc/self/limits", &text)]);
-        tree.kernel().process(2).map(|room| (mib(room.bytes), room.limit.unwrap()))
+        available_to_process(&tree.files(), 2)
+            .map(|available| (mib(available.bytes), available.limit.unwrap()))
     };
     assert_eq!(limits("unlimited", "unlimited"), None);
     let space = limits("1048576000", "unlimited").unwrap();
@@ -184,7 +188,7 @@ fn kills_for_want_of_memory_are_told_from_others() {
     let tree = version_2();
     let events = "sys/fs/cgroup/pods/pod 1/main/memory.events";
     tree.write(events, "low 0\noom 4\noom_kill 3\n");
-    let kills = tree.kernel().oom_kills();
+    let kills = OomKills::from_now_on(tree.files());
     assert_eq!(kills.cause(), None);
     tree.bytes("sys/fs/cgroup/pods/pod 1/main/memory.max", 500);
     tree.write(events, "low 0\noom 5\noom_kill 4\noom_group_kill 0\n");
@@ -194,14 +198,14 @@ fn kills_for_want_of_memory_are_told_from_others() {
     // A kernel, or a group, that does not count.
     fs::remove_file(tree.0.join(events)).unwrap();
     assert_eq!(kills.cause(), None);
-    assert_eq!(Tree::new(1, &[]).kernel().oom_kills().cause(), None);
+    assert_eq!(OomKills::from_now_on(Tree::new(1, &[]).files()).cause(), None);
 
     let mount = "32 31 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
     let files = [("proc/self/cgroup", "5:memory:/a\n"), ("proc/self/mountinfo", mount)];
     let tree = Tree::new(800, &files);
     let control = "sys/fs/cgroup/memory/a/memory.oom_control";
     tree.write(control, "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n");
-    let kills = tree.kernel().oom_kills();
+    let kills = OomKills::from_now_on(tree.files());
     assert_eq!(kills.cause(), None);
     tree.write(control, "oom_kill_disable 1\nunder_oom 0\noom_kill 1\n");
     assert!(kills.cause().unwrap().contains("the machine's"));
@@ -211,7 +215,7 @@ fn kills_for_want_of_memory_are_told_from_others() {
 fn fits(tree: &Tree, world: u32, asked: Option<u64>) -> Result<u64, String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tiny/qwen3");
     let source = Checkpoint::open(Path::new(folder)).unwrap();
-    let budget = HostBudget::of(&tree.kernel(), 1);
+    let budget = HostBudget::of(&tree.files(), 1);
     let spec = source.spec();
     let layouts = binfer_shard::layouts(spec, world).unwrap();
     let bytes = binfer_shard::fit::kv_position_bytes(spec, &layouts[0], 4);

@@ -5,7 +5,7 @@
 //! reads over, and the marks are taken out behind the search for control tokens. What is left is
 //! tokenised as one text, as if no control token were known there.
 
-use super::TextError;
+use super::error::TextError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -1,65 +1,69 @@
-//! What a model's files say about text, before anything is built from it.
+//! What a GGUF file says about text, before anything is built from it.
 
 use super::end_tokens;
+use super::error::TextError;
 use super::pre_tokenizer::PreTokenizerKind;
+use super::template::SpecialTokens;
 use super::vocab::WrittenToken;
-use super::{SpecialTokens, TextError};
 use binfer_proto::Token;
 use binfer_shard::gguf::GgufMetadata;
 
 /// What a tokenizer and a chat template are built from.
 #[derive(Clone, Debug)]
 pub struct TextData {
-    /// Family of tokenizers, GGUF's `tokenizer.ggml.model`.
+    /// The family of tokenizers (`tokenizer.ggml.model`).
     pub family: TokenizerFamily,
-    /// How text is split before merging, GGUF's `tokenizer.ggml.pre`.
+    /// The kind of pre-tokenizer, which splits text before it is merged (`tokenizer.ggml.pre`).
     pub pre: String,
-    /// The vocabulary in its written form, by id.
+    /// The written form of every token by id.
     pub tokens: Vec<String>,
-    /// What each token is.
+    /// The kind of every token by id.
     pub kinds: Vec<TokenKind>,
-    /// Byte-level: pairs to merge, `"left right"`, the first ones first.
+    /// The pairs that a byte-level tokenizer merges, as `"left right"` in the order of merging.
     pub merges: Vec<String>,
-    /// SentencePiece: scores by id, the better ones merged first.
+    /// The score of every SentencePiece token by id; better ones are merged first.
     pub scores: Vec<f64>,
-    /// SentencePiece: a text is encoded with one more space before it.
+    /// Whether a SentencePiece tokenizer puts a space in front of a text.
     pub add_space_prefix: bool,
-    /// SentencePiece: stands for what neither pieces nor bytes spell.
+    /// The SentencePiece token for what neither pieces nor bytes spell.
     pub unknown: Option<Token>,
-    /// Begins a sequence.
+    /// The token that begins a sequence.
     pub bos: Option<Token>,
-    /// Ends an answer.
+    /// The token that ends an answer.
     pub eos: Option<Token>,
-    /// Others that end one, by keys of their own.
+    /// Other tokens that end an answer, which have keys of their own.
     pub more_ends: Vec<Token>,
     /// Whether a plain prompt begins with `bos`.
     pub add_bos: bool,
-    /// Jinja source of the chat template.
+    /// Whether a plain prompt ends with `eos`.
+    pub add_eos: bool,
+    /// The Jinja source of the chat template.
     pub chat_template: Option<String>,
 }
 
 /// A family of tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerFamily {
-    /// "gpt2".
+    /// Bytes are merged (`gpt2`).
     ByteLevel,
-    /// "llama".
+    /// SentencePiece (`llama`).
     SentencePiece,
 }
 
-/// What a token is.
+/// The kinds of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// A piece of text.
     Normal,
-    /// Steers the model; recognised in prompts, not part of an answer's text.
+    /// A token that steers the model. It is recognised in prompts and is not part of an answer's text.
     Control,
-    /// Added by the model's makers: recognised whole in prompts, part of an answer's text.
+    /// A token that was added to the vocabulary. It is recognised whole in prompts and is part of an
+    /// answer's text.
     Added,
 }
 
 impl TextData {
-    /// Reads `tokenizer.*` of a GGUF file.
+    /// Reads the keys `tokenizer.*` of a GGUF file.
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let string = |key| metadata.string(key).map(|found| found.map(str::to_owned));
         let strings = |key| metadata.strings(key);
@@ -76,7 +80,7 @@ impl TextData {
                 "tokenizer.ggml.token_type has {kinds} entries for {words} tokens"
             )));
         }
-        // Whatever such a token's type, it steers the model.
+        // A token that ends an answer steers the model, whatever type the file gives it.
         for end in end_tokens::by_name(numbered(&words)) {
             kinds[end as usize] = TokenKind::Control;
         }
@@ -86,7 +90,7 @@ impl TextData {
             (None, TokenizerFamily::SentencePiece) => true,
             (None, TokenizerFamily::ByteLevel) => PreTokenizerKind::named(&pre)?.adds_bos,
         };
-        // The three that SentencePiece has where a file does not say it.
+        // SentencePiece has these three ids where the file does not say others.
         let id = |key: &str, otherwise: Token| {
             let otherwise = (family == TokenizerFamily::SentencePiece).then_some(otherwise);
             metadata.u32(key).map(|id| id.or(otherwise))
@@ -108,8 +112,14 @@ impl TextData {
             eos: id("tokenizer.ggml.eos_token_id", 2)?,
             more_ends,
             add_bos,
+            add_eos: metadata.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
             chat_template: string("tokenizer.chat_template")?,
         })
+    }
+
+    /// Whether the vocabulary has this id.
+    pub(super) fn has_token(&self, id: Token) -> bool {
+        (id as usize) < self.tokens.len()
     }
 
     /// The written form of a token; empty if there is none.
@@ -118,14 +128,14 @@ impl TextData {
         index.and_then(|index| self.tokens.get(index)).map_or("", String::as_str)
     }
 
-    /// Tokens by the names that chat templates have for them.
+    /// The special tokens by the names that chat templates use.
     pub(super) fn special_tokens(&self) -> SpecialTokens {
         let named = [("bos_token", self.bos), ("eos_token", self.eos), ("unk_token", self.unknown)];
         let named = named.into_iter().filter(|(_, token)| token.is_some());
         named.map(|(name, token)| (name.to_owned(), self.written(token).to_owned())).collect()
     }
 
-    /// The written tokens by id.
+    /// The written form of every token by id, for decoding.
     pub(super) fn words(&self) -> impl Iterator<Item = WrittenToken<'_>> {
         self.tokens.iter().zip(&self.kinds).map(|(word, kind)| match kind {
             TokenKind::Control => WrittenToken::Hidden(word),
@@ -133,19 +143,19 @@ impl TextData {
         })
     }
 
-    /// Tokens that end an answer: those that the file names, and those known by their names.
+    /// The tokens that end an answer: those that the file names, and those that are known by name.
     pub fn end_ids(&self) -> Vec<Token> {
         let mut ids = end_tokens::by_name(numbered(&self.tokens));
         ids.extend(self.eos.iter().chain(&self.more_ends));
-        ids.retain(|id| (*id as usize) < self.tokens.len());
+        ids.retain(|id| self.has_token(*id));
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 }
 
-/// Keys of tokens that end an answer, beside the one that everybody writes: of a turn, of a message,
-/// and those with which code models go on to what nobody asked for.
+/// Keys of tokens that end an answer beside `eos_token_id`: the end of a turn, the end of a message, and
+/// the tokens with which code models go on to another file.
 const END_KEYS: [&str; 5] = [
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",

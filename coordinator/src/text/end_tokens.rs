@@ -1,7 +1,7 @@
-//! Tokens that end an answer in any model, told by their names.
+//! Tokens that end an answer in any model, found by their names.
 //!
-//! The names are those of llama.cpp's vocabulary loader: many files name but one of the tokens that
-//! their model ends with, or the wrong one. What a file names itself comes on top.
+//! Many files name only one of the tokens that their model ends with, or the wrong one. The names here
+//! are those of llama.cpp's vocabulary loader. The tokens that a file names come in addition.
 
 use binfer_proto::Token;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const NAMES: [&str; 33] = [
     "<|tool_response>",
     "<｜end▁of▁sentence｜>",
     "[e~[",
-    // What fills up, or begins the next file: code models.
+    // Code models pad with these, or begin the next file.
     "<|fim_pad|>",
     "<fim-pad>",
     "<fim_pad>",
@@ -43,23 +43,30 @@ const NAMES: [&str; 33] = [
     "<|file_sep|>",
 ];
 
-/// Those among `tokens`, by rising id.
+/// The tokens with such names among `tokens`, by rising id.
 pub(super) fn by_name<'a>(tokens: impl Iterator<Item = (Token, &'a str)>) -> Vec<Token> {
     let mut found: BTreeMap<&str, Token> =
         tokens.filter(|(_, name)| NAMES.contains(name)).map(|(id, name)| (name, id)).collect();
     let has = |name: &str| found.contains_key(name);
-    // There "<|end|>" ends a message, and the answer goes on with the next one.
+    // In such a vocabulary "<|end|>" ends a message, and the answer goes on with the next message.
     let calls = has("<|call|>") || has("<|calls|>");
     let goes_on = calls && (has("<|return|>") || has("<|flush|>"));
     let tag = has("<|tool_response>");
     if goes_on {
         found.remove("<|end|>");
     }
-    // There "</s>" is a piece of text: a tag.
+    // In such a vocabulary "</s>" is a piece of text, a tag.
     if tag {
         found.remove("</s>");
     }
     let mut ids: Vec<Token> = found.into_values().collect();
     ids.sort_unstable();
     ids
+}
+
+/// What a person is told of a model without any such token.
+pub(super) fn note_without(end_ids: &[Token]) -> Option<String> {
+    let note = "the model's files name no token that ends an answer (eos_token_id): answers end at \
+                max_tokens, a stop string or the end of the context";
+    end_ids.is_empty().then(|| note.to_owned())
 }

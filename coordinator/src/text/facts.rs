@@ -9,6 +9,9 @@ use binfer_proto::{Sampling, Token};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+/// How a model samples whose files do not say it.
+pub(crate) const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
+
 /// Everything about a model's text but the way from text to tokens.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TextFacts {

@@ -1,12 +1,6 @@
-//! How a GGUF file's byte-level tokenizer splits text before merging, by `tokenizer.ggml.pre`.
-//!
-//! The names are llama.cpp's. The patterns are those of the models' own tokenizer.json where they
-//! are known, else those of llama.cpp, which are equal but for letters that nobody writes. Each is
-//! compared with what the tokenizers library of Python cuts. Deliberately absent: kinds of models
-//! that are not served and need more than patterns (`gemma4`, `kimi-k2`, `afmoe`, encoders).
+//! How the byte-level tokenizer of a GGUF file splits text before it merges.
 
-use super::TextError;
-use super::pre_tokenizer_kinds::KINDS;
+use super::error::TextError;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -14,49 +8,35 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-/// A way to split.
+/// A kind of pre-tokenizer: how text is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PreTokenizerKind {
-    /// Done in order, each on the pieces of the one before.
+    /// The steps, each of which splits the pieces of the one before.
     pub(super) steps: &'static [SplitStep],
-    /// A piece that is a token as it stands is not merged from its bytes.
+    /// A piece that is a token is taken as it is, and not merged from its bytes.
     pub(super) whole_pieces_first: bool,
-    /// Whether a plain prompt begins with `bos` where the file does not say it.
+    /// A plain prompt begins with `bos` where the file does not say it.
     pub(super) adds_bos: bool,
-    /// Text is composed first (NFC).
+    /// Text is normalised to NFC first.
     pub(super) composes: bool,
 }
 
 /// A step of splitting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SplitStep {
-    /// Each match is a piece, and what is between them.
+    /// Each match of the pattern is a piece, and so is the text between two matches.
     Pattern(&'static str),
-    /// The pattern of cl100k and its heirs, with this one for numbers.
+    /// The pattern of cl100k, with this pattern for numbers in it.
     Words(&'static str),
     /// Each digit is a piece.
     Digits,
-    /// GPT-2's pattern.
+    /// The pattern of GPT-2.
     Gpt2,
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 impl PreTokenizerKind {
-    pub(super) fn named(name: &str) -> Result<Self, TextError> {
-        let found = KINDS.iter().find(|(names, _)| names.contains(&name));
-        found.map(|(_, pre)| *pre).ok_or_else(|| TextError::Unsupported {
-            key: "tokenizer.ggml.pre",
-            found: name.to_owned(),
-            supported: Self::names().collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    /// All names.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        KINDS.iter().flat_map(|(names, _)| names.iter().copied())
-    }
-
     pub(super) fn normalizer(self) -> Option<NormalizerWrapper> {
         self.composes.then(|| NFC.into())
     }
@@ -64,7 +44,7 @@ impl PreTokenizerKind {
     pub(super) fn splitter(self) -> Result<PreTokenizerWrapper, TextError> {
         let mut steps = Vec::new();
         let (last, before) = match self.steps.split_last() {
-            // The library has that pattern built in.
+            // The library has the pattern of GPT-2 built in.
             Some((SplitStep::Gpt2, before)) => (true, before),
             _ => (false, self.steps),
         };

@@ -53,6 +53,7 @@ pub(super) fn sentence_piece(pieces: &PiecesFixture) -> TextData {
         eos: Some(2),
         more_ends: Vec::new(),
         add_bos: true,
+        add_eos: false,
         chat_template: None,
     }
 }

@@ -1,23 +1,24 @@
 //! SentencePiece vocabularies of GGUF files (`tokenizer.ggml.model` "llama").
 //!
-//! Such a file has a score for each piece and no merges. The merges follow from the scores, as in
-//! transformers' conversion: a piece is merged from each pair of pieces that spell it, the better
-//! score first. What no piece spells becomes bytes (`<0xNN>`).
+//! Such a file has a score for each piece and no merges. The merges follow from the scores as in
+//! transformers' conversion: a piece is merged from each pair of pieces that spell it, and better
+//! scores go first. Text that no piece spells becomes bytes (`<0xNN>`).
 
-use super::TextError;
 use super::data::{TextData, TokenKind};
+use super::error::TextError;
+use super::guarded::guarded;
 use std::cmp::Reverse;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::prepend::Prepend;
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::{NormalizerWrapper, Sequence};
 
-/// Bytes of a piece: every place to split it is tried.
+/// The longest piece, of which every split is tried.
 const PIECE_BYTES_MAX: usize = 1024;
-/// Stands for a space.
+/// The character that stands for a space.
 const SPACE: &str = "\u{2581}";
 
-/// Merges by score.
+/// The model with the merges that follow from the scores.
 pub(super) fn bpe(data: &TextData, vocab: Vocab) -> Result<BPE, TextError> {
     let merges = merges(data, &vocab)?;
     let mut builder =
@@ -26,10 +27,10 @@ pub(super) fn bpe(data: &TextData, vocab: Vocab) -> Result<BPE, TextError> {
     if !unknown.is_empty() {
         builder = builder.unk_token(unknown.to_owned());
     }
-    super::tokenizer::guarded(|| builder.build()).map_err(TextError::Data)
+    Ok(guarded(|| builder.build())?)
 }
 
-/// Spaces to U+2581, one more before each text unless the file says otherwise.
+/// Replaces spaces by U+2581 and puts one in front of each text, unless the file says otherwise.
 pub(super) fn normalizer(data: &TextData) -> Result<NormalizerWrapper, TextError> {
     let spaces = Replace::new(" ", SPACE).map_err(|error| TextError::Data(error.to_string()))?;
     let before = data.add_space_prefix.then(|| Prepend::new(SPACE.to_owned()).into());

@@ -3,8 +3,8 @@
 //! It runs between the scheduler and the mailboxes and knows neither. All its state follows from
 //! the tokens delivered so far, so it can be rebuilt from the journal.
 
-use super::TextFacts;
 use super::detokenize::Detokenizer;
+use super::facts::TextFacts;
 use super::stop::StopMatcher;
 use crate::sched::{Delivery, Finish, RequestId};
 use std::collections::BTreeMap;

@@ -35,6 +35,7 @@ pub(crate) fn data() -> TextData {
         eos: Some(END),
         more_ends: Vec::new(),
         add_bos: false,
+        add_eos: false,
         chat_template: Some(CHATML.into()),
     }
 }

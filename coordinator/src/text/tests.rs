@@ -5,6 +5,7 @@ mod gguf;
 use super::testing::{END, byte_tokens, data, model};
 use super::*;
 use crate::sched::{Delivery, Finish, RequestId, Usage};
+use binfer_proto::Token;
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! How much text a token can stand for: what is longer than that for each token of a context need
 //! not be tokenised.
 
-use super::{TextError, TextModel};
+use super::error::TextError;
+use super::model::TextModel;
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 

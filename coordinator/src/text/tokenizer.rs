@@ -1,13 +1,13 @@
-//! Builds the tokenizer that a model's files describe.
+//! Builds the tokenizer that a GGUF file describes.
 //!
-//! Text to tokens only: the way back is `detokenize.rs`, which needs no tokenizer. What is not
-//! supported is refused by name, because a wrong split gives a model that seems to work.
+//! It turns text into tokens; `detokenize.rs` does the opposite without a tokenizer. What is not
+//! supported is refused by name, because with a wrong split a model only seems to work.
 
-use super::TextError;
 use super::data::{TextData, TokenKind, TokenizerFamily};
+use super::error::TextError;
+use super::guarded::guarded;
 use super::pre_tokenizer::PreTokenizerKind;
 use super::sentence_piece;
-use std::panic::AssertUnwindSafe;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
@@ -15,9 +15,9 @@ use tokenizers::{AddedToken, Tokenizer};
 /// How control tokens in a text are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlTokens {
-    /// As the tokens that they are.
+    /// They are control tokens.
     Parsed,
-    /// As ordinary text.
+    /// They are ordinary text.
     Text,
 }
 
@@ -50,27 +50,19 @@ fn byte_level(data: &TextData, vocab: Vocab) -> Result<Tokenizer, TextError> {
     };
     let bpe = BPE::builder().vocab_and_merges(vocab, merges);
     let bpe = bpe.ignore_merges(pre.whole_pieces_first);
-    let mut tokenizer = Tokenizer::new(guarded(|| bpe.build()).map_err(TextError::Data)?);
+    let mut tokenizer = Tokenizer::new(guarded(|| bpe.build())?);
     tokenizer.with_normalizer(pre.normalizer()).map_err(wrong)?;
     tokenizer.with_pre_tokenizer(Some(pre.splitter()?));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     Ok(tokenizer)
 }
 
-/// Tokens of a kind, to be found whole in a text before it is split.
+/// The tokens of a kind, which are found whole in a text before it is split.
 fn added(data: &TextData, kind: TokenKind) -> impl Iterator<Item = AddedToken> {
     let all = data.tokens.iter().zip(&data.kinds);
     all.filter(move |(_, other)| **other == kind).map(move |(word, _)| {
         AddedToken::from(word.clone(), kind == TokenKind::Control).normalized(false)
     })
-}
-
-/// Runs the library over data from outside: some that contradict themselves make it panic.
-pub(super) fn guarded<T>(build: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match std::panic::catch_unwind(AssertUnwindSafe(build)) {
-        Ok(built) => built.map_err(|error| error.to_string()),
-        Err(_) => Err("its data contradict themselves".into()),
-    }
 }
 
 fn pair(merge: &str) -> Option<(String, String)> {

@@ -16,7 +16,7 @@ use binfer_shard::{Description, ModelSpec};
 use clap::Args;
 
 use crate::config::{self, ConfigError};
-use crate::device::{self, Gpu};
+use crate::gpu_probe::{Gpu, usable_gpus};
 use crate::launch::LaunchError;
 use crate::locate::describe;
 use crate::memory::{HostBudget, KernelFiles};
@@ -145,7 +145,7 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
     let report = Report::new(Verbosity::Normal);
     described.notes.iter().for_each(|note| report.line(note));
-    let args = &args.with_cards(&device::usable_gpus());
+    let args = &args.with_cards(&usable_gpus());
     let plan = FitReport::new(args, &described).map_err(LaunchError::Config)?;
     let rows: Vec<FitOutcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
     console::print(&if args.json {

@@ -1,6 +1,7 @@
-//! Which spelling a tokenizer.json has, told by its decoder. What would decode in another way is
-//! refused by name.
+//! How a tokenizer.json spells bytes, which its decoder tells. A decoder that would do something
+//! else is refused by name.
 
+use super::error::TokenizerFileError;
 use crate::text::vocab::Spelling;
 use binfer_proto::Token;
 use serde::Deserialize;
@@ -29,13 +30,16 @@ struct AddedEntry {
 }
 
 impl TokenizerHeader {
-    /// Added tokens with the ids that they should have.
+    /// The added tokens with the ids that they should have.
     pub(super) fn added(&self) -> impl Iterator<Item = (Token, &str)> {
         self.added_tokens.iter().map(|added| (added.id, added.content.as_str()))
     }
 
-    /// The spelling, or what is not supported.
-    pub(super) fn spelling(&self) -> Result<Spelling, String> {
+    /// The spelling.
+    ///
+    /// # Errors
+    /// What is not supported.
+    pub(super) fn spelling(&self) -> Result<Spelling, TokenizerFileError> {
         let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         for (key, unsupported) in [
             ("dropout", self.model.dropout.is_some_and(|dropout| dropout != 0.0)),
@@ -43,11 +47,11 @@ impl TokenizerHeader {
             ("end_of_word_suffix", filled(&self.model.end_of_word_suffix)),
         ] {
             if unsupported {
-                return Err(format!("model.{key} is not supported"));
+                return Err(TokenizerFileError::ModelField(key));
             }
         }
         let steps: Vec<&Value> = match &self.decoder {
-            None => return Err("a tokenizer without a decoder is not supported".into()),
+            None => return Err(TokenizerFileError::NoDecoder),
             Some(one) if kind(one) == "Sequence" => {
                 let steps = one.get("decoders").and_then(Value::as_array);
                 steps.map(|steps| steps.iter().collect()).unwrap_or_default()
@@ -68,11 +72,7 @@ impl TokenizerHeader {
             _ => {}
         }
         let found: Vec<String> = steps.iter().map(|step| step.to_string()).collect();
-        Err(format!(
-            "decoder {} is not supported; supported: ByteLevel, or Replace \"\u{2581}\" \" \", \
-             ByteFallback, Fuse, Strip \" \" 1 0",
-            found.join(", ")
-        ))
+        Err(TokenizerFileError::Decoder(found.join(", ")))
     }
 }
 

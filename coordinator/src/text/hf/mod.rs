@@ -1,11 +1,12 @@
-//! A model's text out of a Hugging Face folder.
+//! Reads the tokenizer, the chat template and the sampling defaults of a Hugging Face folder.
 //!
-//! tokenizer.json goes through the tokenizers library, the way back through [`Vocab`]. Of valid
-//! UTF-8 the text is what transformers decodes; broken bytes become U+FFFD as in
-//! `String::from_utf8_lossy`, and `clean_up_tokenization_spaces` is not applied, as in vLLM.
+//! The tokenizers library encodes, and [`Vocab`] decodes. Valid UTF-8 is decoded as in transformers.
+//! Broken bytes become U+FFFD as in `String::from_utf8_lossy`. As in vLLM,
+//! `clean_up_tokenization_spaces` is not applied.
 
 mod chat;
 mod decoder;
+mod error;
 mod files;
 mod generation;
 mod special;
@@ -13,11 +14,12 @@ mod special;
 mod tests;
 
 use super::end_tokens;
-use super::tokenizer::guarded;
+use super::guarded::guarded;
 use super::vocab::WrittenToken;
 use super::{TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
 use decoder::TokenizerHeader;
+use error::TokenizerFileError;
 use files::{ModelFolder, TOKENIZER};
 use generation::GenerationConfig;
 use special::{SpecialTokenFiles, check_id};
@@ -25,10 +27,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tokenizers::Tokenizer;
 
-/// Token ids are below this: the way back is a table over them.
+/// Token ids must be below this, because decoding uses a table over all of them.
 const IDS_MAX: u32 = 1 << 22;
 
-/// Reads the folder.
+/// Reads the folder `dir`.
 pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     let folder = ModelFolder(dir);
     let Some(bytes) = folder.bytes(TOKENIZER)? else {
@@ -36,22 +38,25 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
                      download it";
         return Err(folder.wrong(TOKENIZER, cause));
     };
-    let wrong = |cause: String| folder.wrong(TOKENIZER, cause);
+    let wrong = |cause: TokenizerFileError| folder.wrong(TOKENIZER, cause.to_string());
     let header: TokenizerHeader =
-        serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|error| wrong(error.into()))?;
     let spelling = header.spelling().map_err(wrong)?;
     let (special, generation) = (SpecialTokenFiles::read(folder)?, GenerationConfig::read(folder)?);
-    let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(wrong)?;
+    let mut tokenizer =
+        guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|error| wrong(error.into()))?;
     header
         .added()
         .try_for_each(|(id, content)| check_id(&tokenizer, content, id))
         .map_err(wrong)?;
-    // Lengths are checked by whoever asked, not cut.
-    tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+    // Texts that are too long are refused elsewhere, and not cut here.
+    tokenizer.with_truncation(None).map_err(|error| wrong(error.into()))?;
     tokenizer.with_padding(None);
     special.apply(&mut tokenizer).map_err(wrong)?;
     let words = words(&tokenizer).map_err(wrong)?;
-    let end_ids = end_ids(&tokenizer, &special, &generation).map_err(wrong)?;
+    let end_ids = end_ids(&tokenizer, &special, &generation);
+    let mut notes = generation.notes;
+    notes.extend(end_tokens::note_without(&end_ids));
     let template = chat::template(folder)?;
     let added = tokenizer.get_added_vocabulary();
     let words = words.iter().map(|word| match word.as_deref() {
@@ -63,27 +68,28 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
         vocab: Vocab::new(words, spelling),
         end_ids,
         sampling: generation.sampling,
-        notes: generation.notes,
+        notes,
         has_template: template.is_some(),
     });
-    Ok(TextModel { tokenizer, template, bos: None, control: None, facts })
+    Ok(TextModel { tokenizer, template, bos: None, eos: None, control: None, facts })
 }
 
-/// The written form of every token by id; `None` for holes.
-fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, String> {
+/// The written form of every token by id; `None` where no token has the id.
+fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, TokenizerFileError> {
     let ids = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id.saturating_add(1));
     if ids > IDS_MAX {
-        return Err(format!("token id {} is not below {IDS_MAX}", ids - 1));
+        return Err(TokenizerFileError::IdTooLarge { id: ids - 1, ids_max: IDS_MAX });
     }
     Ok((0..ids).map(|id| tokenizer.id_to_token(id)).collect())
 }
 
-/// Those of the configuration, the tokenizer's own as in vLLM, and special ones known by name.
+/// The tokens that end an answer: those of the configuration, the tokenizer's `eos_token` as in vLLM,
+/// and special tokens that are known by name.
 fn end_ids(
     tokenizer: &Tokenizer,
     special: &SpecialTokenFiles,
     generation: &GenerationConfig,
-) -> Result<Vec<Token>, String> {
+) -> Vec<Token> {
     let own = special.eos.as_deref().and_then(|eos| tokenizer.token_to_id(eos));
     let added = tokenizer.get_added_tokens_decoder();
     let named = added.iter().filter(|(_, token)| token.special);
@@ -91,8 +97,5 @@ fn end_ids(
     ids.extend(generation.end_ids.iter().copied().chain(own));
     ids.sort_unstable();
     ids.dedup();
-    if ids.is_empty() {
-        return Err("no file names a token that ends an answer (eos_token_id)".into());
-    }
-    Ok(ids)
+    ids
 }

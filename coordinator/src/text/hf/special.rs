@@ -1,29 +1,30 @@
 //! Special tokens as transformers 5 finds them beside tokenizer.json.
 //!
-//! tokenizer_config.json has the first word. Only where it does not list the added tokens itself,
-//! as files of old do not, special_tokens_map.json and added_tokens.json are read. `add_bos_token`
-//! and `add_eos_token` have no effect: what begins and ends a prompt is tokenizer.json's.
+//! tokenizer_config.json comes first. Older ones do not list the added tokens; only then
+//! special_tokens_map.json and added_tokens.json are read as well. `add_bos_token` and
+//! `add_eos_token` have no effect, because tokenizer.json decides what begins and ends a prompt.
 
+use super::error::TokenizerFileError;
 use super::files::{JsonFile, ModelFolder};
 use crate::text::TextError;
 use binfer_proto::Token;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-/// Names that every tokenizer has.
+/// The names that every tokenizer may have.
 const NAMED: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What the files say of special tokens.
 pub(super) struct SpecialTokenFiles {
     pub(super) eos: Option<String>,
-    /// Tokens with their ids, which hold whatever tokenizer.json says of them.
+    /// Tokens with their ids and flags, which override those of tokenizer.json.
     added: Vec<(Token, AddedToken)>,
-    /// The same for tokens that tokenizer.json does not list.
+    /// Tokens with their ids, which hold only where tokenizer.json does not list them.
     missing: Vec<(Token, AddedToken)>,
-    /// Special in any case.
+    /// Tokens that are special in any case.
     named: Vec<String>,
-    /// Special if tokenizer.json does not list them.
+    /// Tokens that are special if tokenizer.json does not list them.
     extra: Vec<String>,
 }
 
@@ -38,7 +39,7 @@ impl SpecialTokenFiles {
         names.extend(keys(&config).filter(|key| key.ends_with("_token") && !NAMED.contains(key)));
         let mut named = Vec::new();
         for key in names {
-            // Of other names only texts are tokens: `add_bos_token` is none.
+            // Under other names only texts are tokens; `add_bos_token` is not.
             let known = NAMED.contains(&key);
             if !known && config.get(key).and_then(content).is_none() {
                 continue;
@@ -56,8 +57,9 @@ impl SpecialTokenFiles {
         Ok(Self { eos, added: added.unwrap_or_default(), missing, named, extra })
     }
 
-    /// Adds to `tokenizer` what only these files name, and makes special what they call so.
-    pub(super) fn apply(&self, tokenizer: &mut Tokenizer) -> Result<(), String> {
+    /// Adds the tokens that only these files name to `tokenizer`, and makes special those that they
+    /// call special.
+    pub(super) fn apply(&self, tokenizer: &mut Tokenizer) -> Result<(), TokenizerFileError> {
         let listed = |tokenizer: &Tokenizer, content: &str| {
             let added = tokenizer.get_added_vocabulary();
             let id = added.get_vocab().get(content)?;
@@ -67,7 +69,7 @@ impl SpecialTokenFiles {
             self.missing.iter().filter(|(_, token)| listed(tokenizer, &token.content).is_none());
         let with_ids: Vec<&(Token, AddedToken)> = missing.chain(&self.added).collect();
         let tokens = with_ids.iter().map(|(_, token)| token.clone()).collect::<Vec<_>>();
-        tokenizer.add_tokens(tokens).map_err(|error| error.to_string())?;
+        tokenizer.add_tokens(tokens)?;
         with_ids.iter().try_for_each(|(id, token)| check_id(tokenizer, &token.content, *id))?;
         let mut special = Vec::new();
         for (content, in_any_case) in (self.named.iter().map(|content| (content, true)))
@@ -75,26 +77,30 @@ impl SpecialTokenFiles {
         {
             match listed(tokenizer, content) {
                 Some(token) if in_any_case => special.push(AddedToken { special: true, ..token }),
-                // What no row of the model stands for is left as text.
+                // A token that the vocabulary does not have stays text.
                 None if tokenizer.token_to_id(content).is_some() => {
                     special.push(AddedToken::from(content.clone(), true));
                 }
                 _ => {}
             }
         }
-        tokenizer.add_tokens(special).map_err(|error| error.to_string())?;
+        tokenizer.add_tokens(special)?;
         Ok(())
     }
 }
 
-/// The library numbers added tokens anew where ids leave a gap.
-pub(super) fn check_id(tokenizer: &Tokenizer, content: &str, id: Token) -> Result<(), String> {
+/// Checks the id of an added token, since the library numbers added tokens anew where ids leave a
+/// gap.
+pub(super) fn check_id(
+    tokenizer: &Tokenizer,
+    content: &str,
+    id: Token,
+) -> Result<(), TokenizerFileError> {
     let found = tokenizer.token_to_id(content);
     if found == Some(id) {
         return Ok(());
     }
-    let found = found.map_or("none".to_owned(), |found| found.to_string());
-    Err(format!("the token {content:?} has id {found} here, and {id} where it is added"))
+    Err(TokenizerFileError::OtherId { content: content.to_owned(), found, listed: id })
 }
 
 fn keys<'a>(file: &'a JsonFile<'_>) -> impl Iterator<Item = &'a str> {
@@ -110,7 +116,7 @@ fn content(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// Tokens without names: those special in any case, and the others.
+/// The tokens without names: first those that are special in any case, then the others.
 fn extra(
     config: &JsonFile<'_>,
     map: Option<&JsonFile<'_>>,
@@ -157,7 +163,7 @@ fn added_token(value: &Value) -> Option<AddedToken> {
     Some(token.lstrip(flag("lstrip")).rstrip(flag("rstrip")))
 }
 
-/// Those of added_tokens.json, by rising id.
+/// The tokens of added_tokens.json by rising id.
 fn added_tokens(
     folder: ModelFolder<'_>,
     named: &[String],

@@ -1,29 +1,35 @@
-//! What the text process may take. It sets these itself, before it touches a model's file, and
-//! closer ones before it takes a job.
+//! The limits of the text process.
+//!
+//! The process sets them itself: wide ones before it reads a model's file, and narrower ones before
+//! it takes a job.
 
-use super::JOBS_AT_ONCE;
-use super::role::STACK_BYTES;
+use crate::text::ChatTemplate;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Error, Result};
 
-/// Address space while a model's files are read: the largest known tokenizer takes 1 GiB.
+/// How many jobs a text process does at the same time.
+pub const JOBS_AT_ONCE: usize = 4;
+/// The address space while a model's files are read. The largest known tokenizer takes 1 GiB.
 pub(super) const START_BYTES: u64 = 8 << 30;
-/// Address space that jobs may take beside what the tokenizer took. A text takes about 100 times
-/// its own size, and the front takes none over 4 MiB.
+/// The address space that jobs may take beside the tokenizer. A text takes about 100 times its own
+/// size, and the front accepts none over 4 MiB.
 pub(super) const JOBS_BYTES: u64 = 2 << 30;
-/// Open files while jobs are done: the three that every process has.
+/// How many files may be open while jobs are done: stdin, stdout and stderr.
 const FILES: u64 = 3;
 
-/// For the start. Where memory is short, the kernel is asked to take this process first.
+/// Sets the limits for the start.
 pub(super) fn before_start() -> Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::As, START_BYTES)?;
-    std::fs::write("/proc/self/oom_score_adj", "1000")
+    // Where memory runs out, the kernel is asked to kill this process first. Only root may ask that of
+    // a process whose program it may run but not read, and the limits above hold without it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    Ok(())
 }
 
-/// For jobs.
+/// Sets the limits for jobs.
 pub(super) fn before_jobs() -> Result<()> {
-    let stacks = (JOBS_AT_ONCE * STACK_BYTES) as u64;
+    let stacks = (JOBS_AT_ONCE * ChatTemplate::STACK_BYTES) as u64;
     lower(Resource::As, address_space()?.saturating_add(stacks).saturating_add(JOBS_BYTES))?;
     lower(Resource::Nofile, FILES)
 }
@@ -33,7 +39,7 @@ fn lower(resource: Resource, limit: u64) -> Result<()> {
     Ok(setrlimit(resource, Rlimit { current: limit, maximum: limit })?)
 }
 
-/// Bytes of address space that this process has.
+/// The bytes of address space that this process has.
 fn address_space() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let kib = status.lines().find_map(|line| {

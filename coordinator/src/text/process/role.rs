@@ -1,7 +1,7 @@
-//! The text process itself: reads the model's files, then does jobs until nobody asks for more.
+//! The text process itself: it reads the model's files, and then does jobs until its input ends.
 
-use super::wire::{self, TextReply};
-use super::{JOBS_AT_ONCE, TextJob, limits};
+use super::limits::{self, JOBS_AT_ONCE};
+use super::wire::{self, TextJob, TextReply};
 use crate::text::token_bytes_max::TokenBytesMax;
 use crate::text::{ChatTemplate, TextError, TextModel};
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,10 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Stack of a thread that reads or runs a model's text: values nested deep are walked by recursion.
-pub(super) const STACK_BYTES: usize = ChatTemplate::STACK_BYTES;
-
-/// Arguments of `binfer text`. People do not type it: the coordinator does.
+/// Arguments of `binfer text`, which the coordinator starts.
 #[derive(Args, Clone, Debug)]
 pub struct TextArgs {
     /// Hugging Face folder with the tokenizer
@@ -40,7 +37,7 @@ pub struct TextArgs {
     parent: i32,
 }
 
-/// Answers on stdout what is asked on stdin.
+/// Reads jobs from stdin and writes answers to stdout.
 pub fn run(args: &TextArgs) -> Result<ExitCode> {
     die_with_parent(args.parent)?;
     limits::before_start().context("text: limits")?;
@@ -55,7 +52,7 @@ pub fn run(args: &TextArgs) -> Result<ExitCode> {
     let Some(model) = model else { return Ok(ExitCode::from(78)) };
     limits::before_jobs().context("text: limits")?;
     serve(&Arc::new(model), input, output).context("text: a thread")?;
-    // The coordinator is gone, or wants no more: a job at hand is for nobody.
+    // The coordinator has ended or needs nothing more, so nobody waits for the jobs at hand.
     std::process::exit(0)
 }
 
@@ -80,7 +77,7 @@ fn open(args: &TextArgs) -> Result<TextModel, TextError> {
     Ok(model)
 }
 
-/// Runs code that trusts its data to some extent.
+/// Runs `open`, and answers how that went. A panic is an error of the data.
 fn started(open: impl FnOnce() -> Result<TextModel, TextError>) -> (Option<TextModel>, TextReply) {
     let panicked = || TextError::Data("its data contradict themselves".into());
     let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(panicked()));
@@ -94,7 +91,7 @@ fn started(open: impl FnOnce() -> Result<TextModel, TextError>) -> (Option<TextM
 }
 
 /// Does jobs, several at once, until `input` ends. A thread that waits for a job holds the lock of
-/// `input`, so a job comes right to the one that does it.
+/// `input`, so the job comes directly to the thread that does it.
 pub(super) fn serve(
     model: &Arc<TextModel>,
     input: impl Read + Send + 'static,
@@ -117,14 +114,14 @@ pub(super) fn serve(
         };
         deep(&format!("text-{number}")).spawn(work)?;
     }
-    // The first that finds the end speaks for all: others may still be at work.
+    // The first thread that finds the end is enough: others may still have jobs.
     let _ = end.recv();
     Ok(())
 }
 
-/// A thread whose stack has room.
+/// A thread with the stack that templates need.
 fn deep(name: &str) -> std::thread::Builder {
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES)
+    std::thread::Builder::new().name(name.to_owned()).stack_size(ChatTemplate::STACK_BYTES)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,8 +1,9 @@
-//! One life of the text process: started, listened to, ended, waited for.
+//! One run of the text process: it is started, listened to, ended and waited for.
 
-use super::supervisor::SharedState;
+use super::config::{Deadlines, TextConfig, TextSource};
+use super::limits::JOBS_AT_ONCE;
+use super::shared::{FilesChanged, SharedState};
 use super::wire::{self, TextReply};
-use super::{JOBS_AT_ONCE, TextConfig, TextSource};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::OwnedFd;
@@ -12,22 +13,20 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// What is taken out of the pipe at once.
+/// How much is read from the pipe at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// What does the jobs.
+/// What does the jobs: a process, or a thread in tests.
 #[derive(Debug)]
 pub(super) enum TextProgram {
-    /// A process.
     Process(TextConfig),
-    /// A thread of this process.
     #[cfg(test)]
     Thread(Arc<crate::text::TextModel>),
 }
 
-/// A started process and its pipes.
+/// A started process and the pipe of its output.
 #[derive(Debug)]
 pub(super) struct RunningProcess {
     child: Option<Child>,
@@ -35,7 +34,7 @@ pub(super) struct RunningProcess {
 }
 
 impl RunningProcess {
-    /// Starts it. The calling thread must outlive it: the kernel ends it with the thread.
+    /// Starts the process. The calling thread must outlive it: the kernel ends both together.
     pub(super) fn start(program: &TextProgram) -> std::io::Result<(Self, PipeWriter)> {
         match program {
             TextProgram::Process(config) => {
@@ -62,15 +61,15 @@ impl RunningProcess {
         }
     }
 
-    /// Passes on what it says until it has ended, of itself or because it must. The reason is the
-    /// result.
-    pub(super) fn run(mut self, shared: &SharedState, deadlines: super::Deadlines) -> String {
+    /// Passes answers on until the process has ended, by itself or because it must. Returns why it
+    /// ended.
+    pub(super) fn run(mut self, shared: &SharedState, deadlines: Deadlines) -> String {
         let began = Instant::now();
         let mut arrived = Vec::new();
         let mut reason = None;
         while let Ok(true) = self.listen(&mut arrived) {
             if let Err(cause) = pass_on(&mut arrived, shared) {
-                reason.get_or_insert(cause);
+                reason.get_or_insert(cause.to_string());
             }
             let late = || {
                 let seconds = deadlines.start.as_secs_f32();
@@ -87,7 +86,7 @@ impl RunningProcess {
         reason.unwrap_or(ended)
     }
 
-    /// Waits a tick for something to be said. `false`: nothing can come any more.
+    /// Waits for output for a tick. Returns `false` once no more can come.
     fn listen(&mut self, arrived: &mut Vec<u8>) -> std::io::Result<bool> {
         let mut ready = [PollFd::new(&self.output, PollFlags::IN)];
         match poll(&mut ready, Some(&TICK)) {
@@ -112,7 +111,7 @@ impl RunningProcess {
 
     fn reap(&mut self) -> String {
         let Some(child) = &mut self.child else { return "it has ended".into() };
-        // Its output is closed: it has ended, or will not answer.
+        // The output is closed: the process has ended, or will not answer.
         let _ = child.kill();
         child.wait().map_or_else(|error| error.to_string(), describe)
     }
@@ -135,17 +134,25 @@ fn command(config: &TextConfig) -> Command {
         .env("GLIBC_TUNABLES", format!("glibc.malloc.arena_max={}", JOBS_AT_ONCE + 1))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        // A panic's message may hold pieces of somebody's prompt.
+        // The message of a panic may contain pieces of a prompt.
         .stderr(Stdio::null())
         .process_group(0);
     command
 }
 
-/// Hands over whole answers. An error: what says so is no text process.
-fn pass_on(arrived: &mut Vec<u8>, shared: &SharedState) -> Result<(), String> {
-    let garbled = || "it sent what cannot be read".to_owned();
-    while let Some((id, payload)) = wire::take(arrived).map_err(|_| garbled())? {
-        match TextReply::of_payload(&payload).ok_or_else(garbled)? {
+/// What a process that must be ended did.
+#[derive(Debug, thiserror::Error)]
+enum ProcessFault {
+    #[error("it sent what cannot be read")]
+    Garbled,
+    #[error(transparent)]
+    FilesChanged(#[from] FilesChanged),
+}
+
+/// Passes whole answers on.
+fn pass_on(arrived: &mut Vec<u8>, shared: &SharedState) -> Result<(), ProcessFault> {
+    while let Some((id, payload)) = wire::take(arrived).map_err(|_| ProcessFault::Garbled)? {
+        match TextReply::of_payload(&payload).ok_or(ProcessFault::Garbled)? {
             TextReply::Facts(facts) => shared.has_started(facts)?,
             TextReply::Refused(refusal) if id == 0 => shared.has_refused(refusal),
             answer => shared.answered(id, answer),
@@ -156,7 +163,7 @@ fn pass_on(arrived: &mut Vec<u8>, shared: &SharedState) -> Result<(), String> {
 
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        // Rust ends a process so that gets no memory.
+        // Rust aborts a process that gets no memory.
         (Some(6), _) => "it needed more memory than it may take".into(),
         (Some(11), _) => "it overflowed its stack".into(),
         (Some(signal), _) => format!("it was killed by signal {signal}"),

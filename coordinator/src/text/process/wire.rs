@@ -1,37 +1,55 @@
 //! Frames between the coordinator and its text process: length, id, payload.
 //!
-//! A request's payload is a [`TextJob`] in JSON. A reply's first byte says what follows: tokens,
-//! four bytes each, or JSON. Frame 0 of a process tells how its start went.
+//! The payload of a job is a [`TextJob`] in JSON. The first byte of a reply says what follows: tokens
+//! of four bytes each, or JSON. Frame 0 of a process tells how its start went.
 
-use super::TextJob;
-use crate::text::TextError;
+use crate::text::{Message, TextError};
 use binfer_proto::Token;
 use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Read, Write};
 
-/// Bytes of a payload: a vocabulary is the largest.
+/// The longest payload; the largest that occurs is a vocabulary.
 const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 const HEAD_BYTES: usize = 12;
+
+/// A text that is to become tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TextJob {
+    /// A plain text, in which control tokens are recognised.
+    Prompt {
+        /// The text.
+        text: String,
+        /// A text that cannot be as few tokens as this is refused.
+        tokens_max: u32,
+    },
+    /// A conversation, which the model's chat template renders.
+    Chat {
+        /// Its messages.
+        messages: Vec<Message>,
+        /// A rendered text that cannot be as few tokens as this is refused.
+        tokens_max: u32,
+    },
+}
 
 /// What the text process answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TextReply {
     /// The tokens of a job.
     Tokens(Vec<Token>),
-    /// [`crate::text::TextFacts`] in JSON: the start went well.
+    /// The start succeeded; [`crate::text::TextFacts`] in JSON.
     Facts(Vec<u8>),
-    /// A job, or the start, failed.
+    /// The job or the start failed.
     Refused(Refusal),
 }
 
-/// An error of the text process, in its words.
+/// An error of the text process.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Refusal {
-    /// Of the chat template.
+    /// The chat template refused the conversation.
     Template(String),
-    /// A text that is longer than any that fits.
+    /// The text is longer than any that fits.
     TooLong(String),
-    /// Any other.
+    /// Any other error.
     Other(String),
 }
 
@@ -72,7 +90,7 @@ impl TextReply {
         }
     }
 
-    /// `None` if no text process of this version says so.
+    /// Reads a payload; `None` for one that no text process of this version writes.
     pub(super) fn of_payload(payload: &[u8]) -> Option<Self> {
         match payload.split_first()? {
             (b't', tokens) => {
@@ -92,7 +110,7 @@ pub(super) fn job_payload(job: &TextJob) -> Result<Vec<u8>, TextError> {
     serde_json::to_vec(job).map_err(|error| TextError::Data(error.to_string()))
 }
 
-/// Writes a frame, all of it.
+/// Writes a whole frame.
 pub(super) fn write(out: &mut impl Write, id: u64, payload: &[u8]) -> std::io::Result<()> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "a frame too long"));
@@ -105,7 +123,7 @@ pub(super) fn write(out: &mut impl Write, id: u64, payload: &[u8]) -> std::io::R
     out.write_all(&frame)
 }
 
-/// Waits for a frame. An error at the end of what comes in, too.
+/// Waits for a whole frame. The end of the input is an error too.
 pub(super) fn read(input: &mut impl Read) -> std::io::Result<(u64, Vec<u8>)> {
     let mut head = [0; HEAD_BYTES];
     input.read_exact(&mut head)?;
@@ -115,7 +133,7 @@ pub(super) fn read(input: &mut impl Read) -> std::io::Result<(u64, Vec<u8>)> {
     Ok((id, payload))
 }
 
-/// Takes the first frame out of what has come in so far, if all of it is there.
+/// Removes the first frame from the bytes that have arrived, if it is whole.
 pub(super) fn take(arrived: &mut Vec<u8>) -> std::io::Result<Option<(u64, Vec<u8>)>> {
     let Some(head) = arrived.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
     let (id, length) = parse(*head)?;

@@ -1,9 +1,10 @@
 //! Filters and tests of Jinja, where minijinja's own differ from them or are missing.
 
+use super::arguments::by_name;
 use super::{print, source, text_filters};
 use minijinja::filters as builtin;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, State};
 
 /// Puts them into `environment`.
 pub(super) fn add(environment: &mut Environment<'_>) {
@@ -37,20 +38,6 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     });
     environment.add_function("dict", dict);
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
-}
-
-/// Arguments of a filter by their names, the first ones out of their positions.
-pub(super) fn by_name(
-    names: &[&str],
-    positional: &[Value],
-    named: &Kwargs,
-) -> Result<Kwargs, Error> {
-    if positional.len() > names.len() {
-        return Err(Error::from(ErrorKind::TooManyArguments));
-    }
-    let first = names.iter().zip(positional).map(|(name, value)| Ok((*name, value.clone())));
-    let rest = named.args().map(|name| Ok((name, named.get::<Value>(name)?)));
-    first.chain(rest).collect()
 }
 
 fn sort(

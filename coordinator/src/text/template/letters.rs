@@ -1,9 +1,13 @@
 //! Python's methods of strings that ask after letters or change their case.
 
 use super::print::is_printable;
-use super::string_methods::is_space;
 use minijinja::Error;
 use minijinja::value::{Value, from_args};
+
+/// What Python's `isspace` says of a character.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
 
 /// What asks after all characters of a string.
 pub(super) fn classes(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {

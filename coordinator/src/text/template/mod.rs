@@ -5,6 +5,7 @@
 //! and the recursion limit its stack; nothing can be loaded or included. A template that is not in
 //! order fails the chats, not the start of a server, as the same model may be good for completions.
 
+mod arguments;
 mod clock;
 mod filters;
 #[cfg(test)]

@@ -1,17 +1,12 @@
 //! Python's methods of strings, where minijinja's own differ from them or are missing.
 
-use super::letters;
+use super::letters::{self, is_space};
 use super::print::charge;
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 /// What a part of a text costs beside its bytes.
 const PART_BYTES: usize = 64;
-
-/// What Python's `isspace` says of a character.
-pub(super) fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
 
 /// Calls `text.method(args)`; `None` if it is none of these methods.
 pub(super) fn call(

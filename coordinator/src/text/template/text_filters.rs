@@ -1,6 +1,7 @@
 //! Filters of texts. What is no text is written as Python writes it first.
 
-use super::filters::by_name;
+use super::arguments::by_name;
+use super::letters::is_space;
 use super::print::{self, MeteredText};
 use super::string_methods;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
@@ -106,7 +107,7 @@ pub(super) fn title(state: &State<'_, '_>, value: &Value) -> Result<String, Erro
         } else {
             out.extend(c.to_lowercase());
         }
-        at_start = string_methods::is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
+        at_start = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     }
     Ok(out)
 }

@@ -12,6 +12,10 @@ const ADDED: i32 = 4;
 
 /// The text of a byte-level file with the tokens "a", "b", "ab" and these, from id 3 on.
 fn data(tokens: &[(&str, i32)], change: impl FnOnce(&mut GgufWriter)) -> TextData {
+    TextData::from_gguf(&gguf(tokens, change).metadata).unwrap()
+}
+
+fn gguf(tokens: &[(&str, i32)], change: impl FnOnce(&mut GgufWriter)) -> Gguf {
     let words: Vec<&str> = ["a", "b", "ab"].into_iter().chain(tokens.iter().map(|t| t.0)).collect();
     let kinds: Vec<i32> = [1; 3].into_iter().chain(tokens.iter().map(|t| t.1)).collect();
     let mut writer = GgufWriter::default();
@@ -29,7 +33,7 @@ fn data(tokens: &[(&str, i32)], change: impl FnOnce(&mut GgufWriter)) -> TextDat
     let bytes = file.metadata().unwrap().len();
     let gguf = Gguf::read(&file, &path, bytes).unwrap();
     std::fs::remove_file(path).unwrap();
-    TextData::from_gguf(&gguf.metadata).unwrap()
+    gguf
 }
 
 fn ends(tokens: &[(&str, i32)], change: impl FnOnce(&mut GgufWriter)) -> Vec<u32> {
@@ -108,4 +112,32 @@ fn a_file_without_a_kind_splits_as_llama_cpp_does_then() {
     assert_eq!(silent.pre, "default");
     assert!(!silent.add_bos);
     assert_eq!(TextModel::new(&silent).unwrap().encode_prompt("ab").unwrap(), [2]);
+}
+
+/// llama.cpp appends the token to a text that it tokenises with `add_special`.
+#[test]
+fn a_plain_prompt_ends_with_eos_where_the_file_says_so() {
+    let prompt = |add_eos: Option<bool>, eos: u32| {
+        let data = data(&[("<x>", CONTROL), ("</s>", CONTROL)], |writer| {
+            writer.u32("tokenizer.ggml.eos_token_id", eos).u32("tokenizer.ggml.bos_token_id", 3);
+            writer.bool("tokenizer.ggml.add_bos_token", true);
+            if let Some(add_eos) = add_eos {
+                writer.bool("tokenizer.ggml.add_eos_token", add_eos);
+            }
+        });
+        TextModel::new(&data).unwrap().encode_prompt("ab").unwrap()
+    };
+    assert_eq!(prompt(Some(true), 4), [3, 2, 4]);
+    assert_eq!(prompt(Some(false), 4), [3, 2]);
+    assert_eq!(prompt(None, 4), [3, 2]);
+    assert_eq!(prompt(Some(true), 77), [3, 2], "no such token");
+}
+
+#[test]
+fn a_model_without_an_end_token_is_used_and_told_of() {
+    let gguf = gguf(&[("<x>", CONTROL)], |_| {});
+    let model = TextModel::from_gguf(&gguf.metadata).unwrap();
+    assert!(model.facts().end_ids().is_empty());
+    let [note] = model.facts().notes() else { panic!("{:?}", model.facts().notes()) };
+    assert!(note.contains("no token that ends an answer (eos_token_id)"), "{note}");
 }
