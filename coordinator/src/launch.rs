@@ -17,7 +17,7 @@ use crate::config::{self, ConfigError};
 use crate::fleet::{Fleet, FleetError, FleetInfo, Rendezvous};
 use crate::front::{self, Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
 use crate::locate::locate;
-use crate::options::ModelArgs;
+use crate::model_args::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
 use crate::serve::Serve;

@@ -17,6 +17,7 @@ pub mod launch;
 pub mod locate;
 pub mod memory;
 pub mod meter;
+pub mod model_args;
 pub mod options;
 pub mod parallel;
 pub mod report;

@@ -1,171 +1,53 @@
-//! How a model is to be served: command line in, [`ModelOptions`] out, checked and immutable.
+//! The settings with which a model is served: flags in, [`ModelOptions`] out, checked and immutable.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use binfer_shard::fit::{self, HostMemory, Limits, Memory};
 use binfer_shard::{Checkpoint, DType, layouts};
-use clap::{Args, ValueEnum};
 
 use crate::config::{self, ConfigError};
-use crate::device::{DeviceChoice, DeviceRequest, KernelImage};
+use crate::device::DeviceRequest;
 use crate::fleet::CudaConfig;
 use crate::memory::{HostBudget, KernelFiles};
+use crate::model_args::{Dtype, ModelArgs};
 use crate::parallel::{SHARDS_REASON, TensorParallel};
 use crate::report::Verbosity;
 use crate::timing::Timing;
 
-/// Flags of every command that runs a model; none flattened in, which would be lost on `bench`.
-#[derive(Args, Clone, Debug)]
-pub struct ModelArgs {
-    /// A GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME), or `demo`
-    pub model: String,
-    /// Branch, tag or commit of an id on the hub [default: main]
-    #[arg(long)]
-    pub revision: Option<String>,
-    /// Ranks that share the model: `auto` is the fewest GPUs that hold it, and 1 on the CPU
-    #[arg(long, default_value = "auto", value_name = "N|auto|all")]
-    pub tp: TensorParallel,
-    /// On a GPU the type of weights, cache and arithmetic, bf16 unless weights are f16; on the CPU
-    /// how the KV cache is stored, f32 unless said. Arithmetic is f32 there
-    #[arg(long, value_enum, default_value = "auto")]
-    pub dtype: Dtype,
-    /// Where to run; `auto` is a GPU where there is one that can do what is asked
-    #[arg(long, value_enum, default_value = "auto")]
-    pub device: DeviceChoice,
-    /// CUDA kernels to run, instead of those that suit the GPU best
-    #[arg(long, value_enum, value_name = "IMAGE")]
-    pub kernels: Option<KernelImage>,
-    /// Launch each CUDA kernel by itself, for looking at them
-    #[arg(long)]
-    pub no_cuda_graphs: bool,
-    /// Share of a GPU's memory that a rank may take, whatever other processes use
-    #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
-    pub gpu_memory_utilization: f32,
-    /// Compute threads over all ranks [default: one a core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<u32>,
-    /// Positions of a sequence, prompt and answer [default: what the model was trained for]; with
-    /// dynamic rope scaling more may be given, and changes what short sequences give
-    #[arg(long, value_name = "TOKENS")]
-    pub max_model_len: Option<u32>,
-    /// Sequences that run at once [default: 64 on the CPU, 256 on a GPU]
-    #[arg(long, value_name = "N")]
-    pub max_num_seqs: Option<u32>,
-    /// Input tokens of one step [default: 512 on the CPU, 8192 on a GPU]
-    #[arg(long, value_name = "TOKENS")]
-    pub max_num_batched_tokens: Option<u32>,
-    /// Positions that the KV cache holds [default: a quarter of the free memory on the CPU, what
-    /// --gpu-memory-utilization leaves on a GPU; at most what --max-num-seqs need]
-    #[arg(long, value_name = "TOKENS")]
-    pub kv_cache_tokens: Option<u64>,
-    /// Keep the model's shards in this folder, and load from them when they are there
-    #[arg(long, value_name = "DIR")]
-    pub shard_cache: Option<PathBuf>,
-    /// Ask all weights, not the file system, whether the shards in --shard-cache are theirs
-    #[arg(long, requires = "shard_cache")]
-    pub shard_cache_verify: bool,
-    /// A rank that stands still for so long counts as lost
-    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
-    pub step_deadline: f32,
-    /// At the end a table on stderr: operations, their time, their share of what the device can do.
-    /// Steps take a little longer
-    #[arg(long)]
-    pub profile: bool,
-    /// Write the time of every operation to FILE, for ui.perfetto.dev or about:tracing; of several
-    /// ranks to FILE.rank-0 and so on
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// Nothing on stderr but errors
-    #[arg(short, long)]
-    pub quiet: bool,
-    /// Time of each phase of the start on stderr
-    #[arg(short, long)]
-    pub verbose: bool,
-}
-
-/// `--dtype`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// What suits the device.
-    Auto,
-    /// 32-bit float.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half.
-    F16,
-}
-
-impl Dtype {
-    /// The type that the KV cache has on the CPU: "f32", "bf16" or "f16".
-    pub fn stored(self) -> &'static str {
-        match self {
-            Self::Auto | Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
-    }
-
-    /// Bytes of an element of it.
-    pub fn element_bytes(self) -> u64 {
-        if self.stored() == "f32" { 4 } else { 2 }
-    }
-}
-
-/// Checked settings.
+/// The checked settings.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
-    /// The checkpoint's file or folder.
+    /// The file or folder of the checkpoint.
     pub path: PathBuf,
-    /// Name under which clients ask for it.
+    /// The name under which clients ask for the model.
     pub name: String,
-    /// Ranks.
+    /// The number of ranks.
     pub world: usize,
-    /// Why so many, where `--tp auto` chose.
+    /// Why there are so many ranks, if `--tp auto` chose them.
     pub tp_reason: Option<String>,
-    /// "f32", "bf16" or "f16".
+    /// The type of the KV cache: "f32", "bf16" or "f16".
     pub dtype: &'static str,
-    /// Compute threads of a rank.
+    /// The compute threads of a rank.
     pub threads: u32,
-    /// What the ranks are to hold room for.
+    /// What the ranks must have memory for.
     pub limits: Limits,
-    /// Positions that the KV cache is to hold, where somebody asked for a number.
+    /// The value of `--kv-cache-tokens`.
     pub kv_cache_tokens: Option<u64>,
-    /// Limits of the host's memory, for people; on the CPU, where any are set.
+    /// The limits of the host's memory, for messages; `None` on a GPU and where none is set.
     pub host_limits: Option<String>,
-    /// The GPUs; the CPU where absent.
+    /// The GPUs; `None` is the CPU.
     pub cuda: Option<CudaConfig>,
-    /// A rank that stands still for so long counts as lost.
+    /// A rank that makes no progress for this long is lost.
     pub step_deadline: Duration,
-    /// What workers say of the time that operations take.
+    /// What workers tell of the time that operations take.
     pub timing: Timing,
-    /// How much to say on stderr.
+    /// How much is written to stderr.
     pub verbosity: Verbosity,
 }
 
 impl ModelArgs {
-    /// Checks everything that needs no model.
-    pub fn check_alone(&self) -> Result<(), ConfigError> {
-        if !(self.gpu_memory_utilization > 0.0 && self.gpu_memory_utilization <= 1.0) {
-            return Err(ConfigError("--gpu-memory-utilization: expected 0 to 1".into()));
-        }
-        if !(self.step_deadline >= 0.5 && self.step_deadline <= 3600.0) {
-            return Err(ConfigError("--step-deadline: expected 0.5 to 3600 seconds".into()));
-        }
-        if self.max_num_seqs.is_some_and(|number| !(1..=4096).contains(&number)) {
-            return Err(ConfigError("--max-num-seqs: expected 1 to 4096".into()));
-        }
-        if self.kv_cache_tokens == Some(0) {
-            return Err(ConfigError("--kv-cache-tokens: expected 1 or more".into()));
-        }
-        if self.threads.is_some_and(|threads| !(1..=1024).contains(&threads)) {
-            return Err(ConfigError("--threads: expected 1 to 1024".into()));
-        }
-        Ok(())
-    }
-
-    /// Checks the rest against the opened model, which clients will know by `name`.
+    /// Checks the other flags against the opened model, which clients know by `name`.
     pub fn check(&self, name: String, source: &Checkpoint) -> Result<ModelOptions, ConfigError> {
         let spec = source.spec();
         let context_max = self.max_model_len.unwrap_or(spec.context_max);
@@ -192,7 +74,7 @@ impl ModelArgs {
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let element = limits.kv_element_bytes;
         let positions = layouts.iter().map(|layout| fit::kv_position_bytes(spec, layout, element));
-        // The rank with most heads decides how many blocks there are.
+        // The rank with the most heads decides how many blocks there are.
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
         let host = HostBudget::of(&KernelFiles::here(), self.threads_of_rank(world));
@@ -228,13 +110,13 @@ impl ModelArgs {
         })
     }
 
-    /// Compute threads of each of `world` ranks.
+    /// The compute threads of each of `world` ranks.
     fn threads_of_rank(&self, world: u32) -> u32 {
         let cores = u32::try_from(config::cores()).unwrap_or(u32::MAX);
         (self.threads.unwrap_or(cores) / world.max(1)).max(1)
     }
 
-    /// What was said of devices.
+    /// What the flags and the environment ask of devices.
     fn device_request(&self) -> DeviceRequest {
         DeviceRequest {
             device: self.device,
@@ -246,7 +128,7 @@ impl ModelArgs {
         }
     }
 
-    /// Shards are for one number of ranks, and are cached once.
+    /// Refuses another rank count than the shards are for, and a second cache of shards.
     fn check_shards(&self, source: &Checkpoint, ranks: u32) -> Result<(), ConfigError> {
         let Some(world) = source.shards_world() else { return Ok(()) };
         let path = source.path().display();
@@ -264,7 +146,7 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// What the ranks of a cluster on this host are to hold room for.
+    /// What the ranks must have memory for; the memory itself is filled in later.
     fn limits(&self, context_max: u32, on_gpu: bool) -> Result<Limits, ConfigError> {
         let (sequences, tokens) = step_defaults(on_gpu);
         let sequences_max = self.max_num_seqs.unwrap_or(sequences);
@@ -283,19 +165,14 @@ impl ModelArgs {
             tokens_per_step_max: tokens,
         })
     }
-
-    /// How much to say.
-    pub fn verbosity(&self) -> Verbosity {
-        Verbosity::of(self.quiet, self.verbose)
-    }
 }
 
-/// Sequences that run at once and input tokens of a step, unless flags say otherwise.
+/// The defaults of `--max-num-seqs` and `--max-num-batched-tokens`.
 pub fn step_defaults(on_gpu: bool) -> (u32, u32) {
     if on_gpu { (256, 8192) } else { (64, 512) }
 }
 
-/// Whether the matrices of a folder are of half precision; GGUF files have all sorts.
+/// Whether all matrices of a folder are f16. The types in a GGUF file are mixed, so it is not.
 fn is_f16(source: &Checkpoint) -> bool {
     let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
     source.gguf().is_none()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use binfer_coordinator::blueprint::Blueprint;
 use binfer_coordinator::fleet::{Fleet, FleetInfo, Spawn};
-use binfer_coordinator::options::ModelArgs;
+use binfer_coordinator::model_args::ModelArgs;
 use binfer_shard::Checkpoint;
 use clap::Parser;
 use serde_json::Value;

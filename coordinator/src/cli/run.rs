@@ -15,7 +15,7 @@ use crate::front::{
     Core, FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError,
 };
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
-use crate::options::ModelArgs;
+use crate::model_args::ModelArgs;
 use crate::report::Verbosity;
 use crate::sched::{Finish, Usage};
 use crate::text::Message;

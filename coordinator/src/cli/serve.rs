@@ -11,7 +11,7 @@ use clap::Args;
 use crate::config::{self, ConfigError};
 use crate::http::{self, Access, AllowedHost, AllowedOrigin};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
-use crate::options::ModelArgs;
+use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 
 /// A week: more than any supervisor waits.

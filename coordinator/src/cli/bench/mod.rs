@@ -18,7 +18,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::ConfigError;
 use crate::launch::LaunchError;
-use crate::options::ModelArgs;
+use crate::model_args::ModelArgs;
 
 /// Arguments of `binfer bench`.
 #[derive(Args, Clone, Debug)]

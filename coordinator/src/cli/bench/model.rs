@@ -18,7 +18,7 @@ use crate::cli::table::table;
 use crate::config::ConfigError;
 use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
 use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
-use crate::options::ModelArgs;
+use crate::model_args::ModelArgs;
 
 /// What is asked of the model.
 #[derive(Args, Clone, Debug)]

@@ -20,7 +20,8 @@ use crate::gpu_probe::{Gpu, usable_gpus};
 use crate::launch::LaunchError;
 use crate::locate::describe;
 use crate::memory::{HostBudget, KernelFiles};
-use crate::options::{Dtype, step_defaults};
+use crate::model_args::Dtype;
+use crate::options::step_defaults;
 use crate::parallel::SHARDS_REASON;
 use crate::report::{Report, Verbosity};
 
