@@ -15,12 +15,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::blueprint::Blueprint;
 use crate::config::{self, ConfigError};
 use crate::fleet::{Fleet, FleetError, FleetInfo, Rendezvous};
-use crate::front::{self, Command, Core, Fronts, Limits, Parts, Post, Readiness, UNREAD_BYTES_MAX};
+use crate::front::{
+    self, Core, CoreLimits, CoreParts, Outbox, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
+};
 use crate::locate::locate;
 use crate::model_args::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
-use crate::serve::Serve;
+use crate::serve::ServeLoop;
 use crate::shard_cache::ShardCache;
 use crate::signals::{self, StopSignal};
 use crate::text::process::{TextConfig, TextProcess};
@@ -29,7 +31,7 @@ use crate::text::{TextError, TextFacts, TextStage};
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
 /// How long a front may take to write its last words.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FRONT_EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a cluster did not come up, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +87,7 @@ pub struct Cluster {
 
 /// How a launch differs between commands.
 #[derive(Clone, Copy, Debug)]
-pub struct LaunchPlan<'a> {
+pub struct LaunchOptions<'a> {
     /// The model and how to run it.
     pub args: &'a ModelArgs,
     /// How long running requests may go on after a signal.
@@ -99,7 +101,7 @@ pub struct LaunchPlan<'a> {
 /// Runs `front` over a cluster and takes the cluster down when it returns, when a signal comes, or
 /// when a worker is lost. Must be called on the main thread.
 pub fn launch<T: Send + 'static>(
-    plan: LaunchPlan<'_>,
+    plan: LaunchOptions<'_>,
     front: impl FnOnce(Cluster) -> T + Send + 'static,
 ) -> Result<Ended<T>, LaunchError> {
     let report = Report::new(plan.args.verbosity());
@@ -134,9 +136,9 @@ struct Launched {
 
 /// The ends of the channels that the supervisor keeps.
 struct Ends {
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<ServeCommand>,
     readiness: watch::Sender<Readiness>,
-    post: Arc<Post>,
+    outbox: Arc<Outbox>,
     core: Core,
     stopped: watch::Receiver<Option<StopSignal>>,
 }
@@ -165,22 +167,22 @@ impl Launched {
         facts.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
 
-        let post = Arc::new(Post::default());
-        let core = Core::new(Parts {
+        let outbox = Arc::new(Outbox::default());
+        let core = Core::new(CoreParts {
             commands: commands_in.clone(),
             model: Arc::new(self.blueprint.model_info(&facts)),
             text,
             readiness: readiness_out.clone(),
-            post: Arc::clone(&post),
-            limits: Limits::default(),
+            outbox: Arc::clone(&outbox),
+            limits: CoreLimits::default(),
         });
         let (close, closing) = oneshot::channel();
         let cluster = Cluster { core: core.clone(), readiness: readiness_out, closing };
         let front = front::thread::start(move || front(cluster), commands_in)?;
-        let ends = Ends { commands, readiness, post, core, stopped: stopped.clone() };
+        let ends = Ends { commands, readiness, outbox, core, stopped: stopped.clone() };
         let outcome = self.serve(fleet, facts, ends).await;
         let _ = close.send(());
-        let front = tokio::time::timeout(FAREWELL, front).await;
+        let front = tokio::time::timeout(FRONT_EXIT_GRACE, front).await;
         outcome?;
         let signal = *stopped.borrow();
         match (front, signal) {
@@ -228,10 +230,10 @@ impl Launched {
         ends.core.limit_context(config.context_max);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
-        let fronts = Fronts::new(ends.post, UNREAD_BYTES_MAX);
+        let readers = Readers::new(ends.outbox, UNREAD_BYTES_MAX);
         let (commands, drain) = (ends.commands, self.drain);
         let meter = None;
-        let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter };
+        let mut serve = ServeLoop { sched, text, readers, fleet, commands, drain, meter };
         ends.readiness.send_if_modified(|state| {
             let starting = matches!(state, Readiness::Starting(_));
             if starting {
@@ -252,7 +254,7 @@ impl Launched {
 
 /// First SIGINT or SIGTERM drains, a second one ends the process at once.
 fn watch_signals(
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ServeCommand>,
     readiness: watch::Sender<Readiness>,
 ) -> std::io::Result<watch::Receiver<Option<StopSignal>>> {
     let (stop, stopped) = watch::channel(None);
@@ -265,7 +267,7 @@ fn watch_signals(
                 std::process::exit(signal.exit_status().into());
             }
             readiness.send_replace(Readiness::Draining);
-            let _ = commands.send(Command::Stop).await;
+            let _ = commands.send(ServeCommand::Stop).await;
         }
     });
     Ok(stopped)

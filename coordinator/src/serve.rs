@@ -1,6 +1,6 @@
 //! The one loop: events in, plans out. One thread that never waits for a peer or a client.
 //!
-//! Everything that can happen to a running server is one [`Event`]; what is done about it is a few
+//! Everything that can happen to a running server is one [`ServeEvent`]; what is done about it is a few
 //! calls of the scheduler, the text stage and the fronts. Deliberately absent: decisions (they are
 //! the scheduler's), text (the text stage's) and sockets (the fleet's and the fronts').
 
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Interval;
 
 use crate::fleet::{Fleet, FleetError};
-use crate::front::{Command, FailKind, Fronts, Submit};
+use crate::front::{FailKind, Readers, ServeCommand, Submit};
 use crate::meter::StepMeter;
 use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::TextStage;
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Everything that can happen.
 #[derive(Debug)]
-enum Event {
+enum ServeEvent {
     Submit(Box<Submit>),
     Cancel(RequestId),
     Stepped(StepResult),
@@ -32,17 +32,17 @@ enum Event {
 
 /// What the loop works with.
 #[derive(Debug)]
-pub struct Serve {
+pub struct ServeLoop {
     /// Decides.
     pub sched: Scheduler,
     /// Tokens to text.
     pub text: TextStage,
     /// Readers.
-    pub fronts: Fronts,
+    pub readers: Readers,
     /// Workers.
     pub fleet: Fleet,
     /// From the fronts.
-    pub commands: mpsc::Receiver<Command>,
+    pub commands: mpsc::Receiver<ServeCommand>,
     /// How long running requests may go on after `Stop`.
     pub drain: Duration,
     /// Takes the cost of each step, where somebody wants to know it.
@@ -57,7 +57,7 @@ struct Time {
     drained: Option<Instant>,
 }
 
-impl Serve {
+impl ServeLoop {
     /// Runs until every request after a `Stop` is done, or the fleet is lost. Workers still live
     /// when it returns.
     pub async fn run(&mut self) -> Result<(), FleetError> {
@@ -65,23 +65,23 @@ impl Serve {
         let mut time = Time { start: Instant::now(), ticks, drained: None };
         loop {
             match self.next_event(&mut time).await {
-                Event::Submit(submit) => self.submit(*submit),
-                Event::Cancel(id) => self.cancel(id),
-                Event::Stepped(result) => {
+                ServeEvent::Submit(submit) => self.submit(*submit),
+                ServeEvent::Cancel(id) => self.cancel(id),
+                ServeEvent::Stepped(result) => {
                     if let Some(meter) = &mut self.meter {
                         meter.stepped(result.rows.len());
                     }
                     self.stepped(&result)?;
                 }
-                Event::Tick => self.look_after_readers(),
-                Event::WorkerLost(error) => return self.lost(error),
-                Event::Stop => {
+                ServeEvent::Tick => self.look_after_readers(),
+                ServeEvent::WorkerLost(error) => return self.lost(error),
+                ServeEvent::Stop => {
                     self.sched.drain();
                     time.drained.get_or_insert_with(|| Instant::now() + self.drain);
                 }
             }
             self.send_plans(&time)?;
-            self.fronts.send();
+            self.readers.send();
             if let Some(drained) = time.drained
                 && (self.sched.is_idle() || Instant::now() >= drained)
             {
@@ -91,19 +91,19 @@ impl Serve {
         }
     }
 
-    async fn next_event(&mut self, time: &mut Time) -> Event {
+    async fn next_event(&mut self, time: &mut Time) -> ServeEvent {
         tokio::select! {
             biased;
             stepped = self.fleet.next() => match stepped {
-                Ok(result) => Event::Stepped(result),
-                Err(error) => Event::WorkerLost(error),
+                Ok(result) => ServeEvent::Stepped(result),
+                Err(error) => ServeEvent::WorkerLost(error),
             },
             command = self.commands.recv(), if !self.commands.is_closed() => match command {
-                Some(Command::Submit(submit)) => Event::Submit(submit),
-                Some(Command::Cancel(id)) => Event::Cancel(id),
-                Some(Command::Stop) | None => Event::Stop,
+                Some(ServeCommand::Submit(submit)) => ServeEvent::Submit(submit),
+                Some(ServeCommand::Cancel(id)) => ServeEvent::Cancel(id),
+                Some(ServeCommand::Stop) | None => ServeEvent::Stop,
             },
-            _ = time.ticks.tick() => Event::Tick,
+            _ = time.ticks.tick() => ServeEvent::Tick,
         }
     }
 
@@ -123,13 +123,13 @@ impl Serve {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { request, stop, receipt } = submit;
+        let Submit { request, stop, read_counter } = submit;
         let id = request.id;
         let answer = self.sched.submit(request);
         if answer.is_ok() {
             self.text.open(id, &stop);
         }
-        self.fronts.admit(id, receipt, answer);
+        self.readers.admit(id, read_counter, answer);
     }
 
     fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {
@@ -143,35 +143,35 @@ impl Serve {
     fn deliver(&mut self, delivery: &Delivery) {
         let id = delivery.id;
         let pushed = self.text.push(delivery);
-        self.fronts.logprobs(id, &delivery.logprobs);
-        self.fronts.text(id, pushed.text);
+        self.readers.logprobs(id, &delivery.logprobs);
+        self.readers.text(id, pushed.text);
         if pushed.stop {
             let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);
-            self.fronts.done(id, Finish::StopString, usage);
+            self.readers.done(id, Finish::StopString, usage);
         } else {
             let Some(finish) = delivery.finish else { return };
-            self.fronts.done(id, finish, delivery.usage);
+            self.readers.done(id, finish, delivery.usage);
         }
         self.text.close(id);
     }
 
     fn cancel(&mut self, id: RequestId) {
         if let Some(usage) = self.sched.finish(id, Finish::Cancelled) {
-            self.fronts.done(id, Finish::Cancelled, usage);
+            self.readers.done(id, Finish::Cancelled, usage);
             self.text.close(id);
         }
     }
 
     /// Frees what belongs to readers that left, and of those that keep too much unread.
     fn look_after_readers(&mut self) {
-        while let Some(id) = self.fronts.abandoned() {
+        while let Some(id) = self.readers.abandoned() {
             self.sched.finish(id, Finish::Cancelled);
-            self.fronts.fail(id, FailKind::Internal, "the reader left");
+            self.readers.fail(id, FailKind::Internal, "the reader left");
             self.text.close(id);
         }
-        while let Some(id) = self.fronts.slowest() {
+        while let Some(id) = self.readers.slowest() {
             self.sched.finish(id, Finish::Cancelled);
-            self.fronts.fail(id, FailKind::SlowReader, "the client reads too slowly");
+            self.readers.fail(id, FailKind::SlowReader, "the client reads too slowly");
             self.text.close(id);
         }
     }
@@ -183,7 +183,7 @@ impl Serve {
 
     fn give_up(&mut self, kind: FailKind, message: &str) {
         self.sched.abort_all();
-        self.fronts.fail_all(kind, message);
+        self.readers.fail_all(kind, message);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use binfer_coordinator::front::{Generate, ModelInfo, Prompt};
+use binfer_coordinator::front::{GenerateRequest, ModelInfo, Prompt};
 use binfer_coordinator::http::read_body;
 use binfer_proto::Sampling;
 
@@ -19,7 +19,9 @@ static SERVED: LazyLock<ModelInfo> = LazyLock::new(|| ModelInfo {
 /// A body, read as that of a completion and as that of a chat.
 pub(crate) fn request(bytes: &[u8]) {
     for chat in [false, true] {
-        let Some(Generate { prompt, .. }) = read_body(chat, bytes, &SERVED) else { continue };
+        let Some(GenerateRequest { prompt, .. }) = read_body(chat, bytes, &SERVED) else {
+            continue;
+        };
         // Each kind is asked by its own words.
         assert_eq!(matches!(prompt, Prompt::Chat(_)), chat);
     }

@@ -14,11 +14,12 @@ use std::time::Duration;
 use binfer_coordinator::config::SocketFolder;
 use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, Spawn};
 use binfer_coordinator::front::{
-    Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
+    Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    UNREAD_BYTES_MAX,
 };
 use binfer_coordinator::http;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
-use binfer_coordinator::serve::Serve;
+use binfer_coordinator::serve::ServeLoop;
 use binfer_coordinator::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
 use binfer_coordinator::text::{TextFacts, TextStage};
 use binfer_coordinator::timing::Timing;
@@ -57,7 +58,7 @@ pub(crate) struct Setup<'a> {
 /// A cluster that runs until it is told to stop, or is lost.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ServeCommand>,
     served: JoinHandle<Result<(), FleetError>>,
     close: oneshot::Sender<()>,
     front: JoinHandle<()>,
@@ -91,21 +92,21 @@ impl Cluster {
         let facts = Arc::clone(text.facts());
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
-        let post = Arc::new(Post::default());
-        let core = Core::new(Parts {
+        let outbox = Arc::new(Outbox::default());
+        let core = Core::new(CoreParts {
             commands: commands.clone(),
             model: Arc::new(model_info(&facts, source.spec().vocab)),
             text,
             readiness: readiness_out,
-            post: Arc::clone(&post),
-            limits: Limits::default(),
+            outbox: Arc::clone(&outbox),
+            limits: CoreLimits::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Client { address: listener.local_addr().unwrap(), timeout: PATIENCE };
         let (close, closing) = oneshot::channel();
         let front = std::thread::spawn(move || {
             let closing = async { drop(closing.await) };
-            let serving = http::serve(listener, core, http::Config::default(), closing);
+            let serving = http::serve(listener, core, http::HttpConfig::default(), closing);
             runtime().block_on(serving).unwrap();
         });
 
@@ -125,9 +126,10 @@ impl Cluster {
             runtime().block_on(async {
                 let (fleet, _) = Fleet::start(fleet_config, rendezvous, |_| ()).await?;
                 let text = TextStage::new(facts);
-                let fronts = Fronts::new(post, UNREAD_BYTES_MAX);
+                let readers = Readers::new(outbox, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
-                let mut serve = Serve { sched, text, fronts, fleet, commands, drain, meter: None };
+                let mut serve =
+                    ServeLoop { sched, text, readers, fleet, commands, drain, meter: None };
                 readiness.send_replace(Readiness::Ready);
                 attach.send(()).unwrap();
                 let outcome = serve.run().await;
@@ -149,7 +151,7 @@ impl Cluster {
 
     /// Drains and ends it.
     pub(crate) fn stop(self) {
-        self.commands.blocking_send(Command::Stop).unwrap();
+        self.commands.blocking_send(ServeCommand::Stop).unwrap();
         self.end().unwrap();
     }
 

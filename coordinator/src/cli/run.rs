@@ -12,9 +12,10 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::ConfigError;
 use crate::front::{
-    Core, FailKind, Generate, MaxTokens, Prompt, Readiness, Reading, Reply, SubmitError,
+    Core, FailKind, GenerateRequest, MaxTokens, Prompt, ReadMode, Readiness, StreamEvent,
+    SubmitError,
 };
-use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::Verbosity;
 use crate::sched::{Finish, Usage};
@@ -86,7 +87,7 @@ enum RunOutcome {
 /// Streams the answer.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let sampling = sampling(args).map_err(LaunchError::Config)?;
-    let plan = LaunchPlan {
+    let plan = LaunchOptions {
         args: &args.model,
         drain: Duration::ZERO,
         random_weights: false,
@@ -117,8 +118,8 @@ fn sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
     sampling.checked().map_err(ConfigError)
 }
 
-fn request(args: &RunArgs, sampling: Sampling, text: String) -> Generate {
-    Generate {
+fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest {
+    GenerateRequest {
         prompt: if args.use_template {
             Prompt::Chat(vec![Message::new("user", text)])
         } else {
@@ -131,7 +132,7 @@ fn request(args: &RunArgs, sampling: Sampling, text: String) -> Generate {
         seed: args.seed,
         stop: Vec::new(),
         ignore_eos: false,
-        reading: Reading::Streamed,
+        read_mode: ReadMode::Streamed,
     }
 }
 
@@ -212,18 +213,18 @@ async fn answer(
 }
 
 /// Writes pieces as they come.
-async fn print(stream: &mut crate::front::Stream) -> Result<RunOutcome> {
+async fn print(stream: &mut crate::front::AnswerStream) -> Result<RunOutcome> {
     loop {
         match stream.next().await {
-            Reply::Text(text) => console::print(&text)?,
-            Reply::Done { finish, usage } => {
+            StreamEvent::Text(text) => console::print(&text)?,
+            StreamEvent::Done { finish, usage } => {
                 console::print("\n")?;
                 return Ok(RunOutcome::Whole(finish, usage));
             }
-            Reply::Failed { kind: FailKind::Shutdown, .. } => {
+            StreamEvent::Failed { kind: FailKind::Shutdown, .. } => {
                 return Ok(RunOutcome::Interrupted);
             }
-            Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
+            StreamEvent::Failed { message, .. } => bail!(LaunchError::Answer(message)),
         }
     }
 }

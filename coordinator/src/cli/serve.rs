@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::config::{self, ConfigError};
 use crate::http::{self, Access, AllowedHost, AllowedOrigin};
-use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 
@@ -52,7 +52,7 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let listener = listen(args)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let plan = LaunchPlan {
+    let plan = LaunchOptions {
         args: &args.model,
         drain: Duration::from_secs(args.drain),
         random_weights: false,
@@ -60,7 +60,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
-    let config = http::Config { access, report, ..http::Config::default() };
+    let config = http::HttpConfig { access, report, ..http::HttpConfig::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let front = move |cluster| {
         // Not before: model and flags are good now, and connections are taken from here on.
@@ -85,7 +85,7 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
     })
 }
 
-fn front(listener: TcpListener, cluster: Cluster, config: http::Config) -> Result<()> {
+fn front(listener: TcpListener, cluster: Cluster, config: http::HttpConfig) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(cluster.closing.await) };
     let config = config.within(config::raise_descriptors());

@@ -1,8 +1,8 @@
 //! Ranges of what a request may ask, each error naming its field. Pure.
 
-use super::ask::{MaxTokens, Prompt};
 use super::error::SubmitError;
-use super::info::{Limits, ModelInfo};
+use super::generate_request::{MaxTokens, Prompt};
+use super::info::{CoreLimits, ModelInfo};
 use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) fn sampling_error(cause: String) -> SubmitError {
     SubmitError::Invalid { param: param.unwrap_or("sampling"), message: cause }
 }
 
-pub(super) fn stop(stop: &[String], limits: &Limits) -> Result<(), SubmitError> {
+pub(super) fn stop(stop: &[String], limits: &CoreLimits) -> Result<(), SubmitError> {
     let (strings_max, bytes_max) = (limits.stop_strings_max, limits.stop_string_bytes_max);
     if stop.len() > strings_max {
         let message = format!("stop has {} strings, at most {strings_max} are taken", stop.len());
@@ -79,7 +79,7 @@ pub(super) fn ends(
 pub(super) fn prompt(
     prompt: &Prompt,
     model: &ModelInfo,
-    limits: &Limits,
+    limits: &CoreLimits,
     context_max: u32,
 ) -> Result<(), SubmitError> {
     let bytes = match prompt {

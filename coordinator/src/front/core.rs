@@ -4,14 +4,14 @@
 //! more of them than the pool may queue are refused at once. Ranges are checked here and not in
 //! the fronts, so that all fronts accept the same requests.
 
-use super::ask::{Generate, Prompt};
+use super::answer_stream::AnswerStream;
 use super::checks;
 use super::error::SubmitError;
-use super::info::{Limits, ModelInfo, Readiness};
-use super::mailbox::{Mailbox, Reading, Receipt};
-use super::post::Post;
-use super::stream::Stream;
-use super::{Command, Submit};
+use super::generate_request::{GenerateRequest, Prompt};
+use super::info::{CoreLimits, ModelInfo, Readiness};
+use super::outbox::Outbox;
+use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
+use super::{ServeCommand, Submit};
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::TextError;
 use crate::text::process::{TextJob, TextProcess};
@@ -25,19 +25,19 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 /// What a core is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub struct CoreParts {
     /// To the serve loop; its capacity bounds what waits there.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<ServeCommand>,
     /// Facts about the model.
     pub model: Arc<ModelInfo>,
     /// Tokenizer and chat template.
     pub text: Arc<TextProcess>,
     /// Set by whoever supervises the workers.
     pub readiness: watch::Receiver<Readiness>,
-    /// Shared with the serve loop's `Fronts`.
-    pub post: Arc<Post>,
+    /// Shared with the serve loop's `Readers`.
+    pub outbox: Arc<Outbox>,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: CoreLimits,
 }
 
 /// The request core; clones share everything.
@@ -48,7 +48,7 @@ pub struct Core {
 
 #[derive(Debug)]
 struct Shared {
-    parts: Parts,
+    parts: CoreParts,
     end_ids: Arc<[Token]>,
     next_id: AtomicU64,
     context_max: AtomicU32,
@@ -58,7 +58,7 @@ struct Shared {
 
 impl Core {
     /// A core over `parts`.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: CoreParts) -> Self {
         let end_ids = parts.model.end_ids.as_slice().into();
         let limits = &parts.limits;
         let pool = Arc::new(Semaphore::new(limits.tokenizing_max));
@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// The core's bounds.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &CoreLimits {
         &self.shared.parts.limits
     }
 
@@ -108,11 +108,11 @@ impl Core {
     /// Brings answers to their streams, for ever. A front runs it beside whatever reads them: without
     /// it no stream hears anything.
     pub async fn deliver(&self) -> Infallible {
-        self.shared.parts.post.deliver().await
+        self.shared.parts.outbox.deliver().await
     }
 
     /// Submits a request and waits until the scheduler took it. Dropping the stream cancels it.
-    pub async fn generate(&self, ask: Generate) -> Result<Stream, SubmitError> {
+    pub async fn generate(&self, ask: GenerateRequest) -> Result<AnswerStream, SubmitError> {
         self.check_ready()?;
         let sampling = checks::sampling(ask.sampling)?;
         let biases = checks::biases(ask.biases, self.model())?;
@@ -137,23 +137,23 @@ impl Core {
             salt: self.model().salt,
             queue_deadline: None,
         };
-        self.submit(request, ask.stop, ask.reading, param).await
+        self.submit(request, ask.stop, ask.read_mode, param).await
     }
 
     async fn submit(
         &self,
         request: Request,
         stop: Vec<String>,
-        reading: Reading,
+        read_mode: ReadMode,
         param: &'static str,
-    ) -> Result<Stream, SubmitError> {
+    ) -> Result<AnswerStream, SubmitError> {
         let parts = &self.shared.parts;
-        let receipt = Arc::new(Receipt::default());
-        let mailbox = Arc::new(Mailbox::new(reading, Arc::clone(&receipt)));
-        let stream = Stream::open(&request, Arc::clone(&mailbox), &self.shared.parts);
-        let submit = Submit { request, stop, receipt };
+        let read_counter = Arc::new(ReadCounter::default());
+        let mailbox = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&read_counter)));
+        let stream = AnswerStream::open(&request, Arc::clone(&mailbox), &self.shared.parts);
+        let submit = Submit { request, stop, read_counter };
         // The serve loop takes it soon, and the queue alone says whether there is room.
-        if parts.commands.send(Command::Submit(Box::new(submit))).await.is_err() {
+        if parts.commands.send(ServeCommand::Submit(Box::new(submit))).await.is_err() {
             return Err(self.unavailable("the server has stopped"));
         }
         let answered = |answer: Result<(), Refused>| {
@@ -162,8 +162,8 @@ impl Core {
         tokio::select! {
             biased;
             answer = mailbox.admitted() => return answered(answer),
-            // The loop is over; its last words may still lie in the post.
-            () = parts.commands.closed() => parts.post.deal_out_handed(),
+            // The loop is over; its last words may still lie in the outbox.
+            () = parts.commands.closed() => parts.outbox.deal_out_handed(),
         }
         tokio::select! {
             biased;

@@ -56,7 +56,7 @@ pub const STOP_STRINGS_MAX: usize = 16;
 
 /// Bounds of the request core.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct CoreLimits {
     /// Bytes of a prompt, whatever its tokenizer makes of them.
     pub prompt_bytes_max: usize,
     /// Messages in a chat.
@@ -73,7 +73,7 @@ pub struct Limits {
     pub retry_after: Duration,
 }
 
-impl Default for Limits {
+impl Default for CoreLimits {
     fn default() -> Self {
         Self {
             prompt_bytes_max: 4 << 20,

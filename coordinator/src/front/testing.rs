@@ -1,6 +1,8 @@
 //! A scripted serve loop: what the real one does with commands, without scheduler and workers.
 
-use super::{Command, Core, FailKind, Fronts, Limits, ModelInfo, Parts, Post, Readiness};
+use super::{
+    Core, CoreLimits, CoreParts, FailKind, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+};
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::TextStage;
 use crate::text::process::TextProcess;
@@ -57,10 +59,10 @@ pub(crate) fn say(text: &str) -> Act {
 pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
     let (commands, incoming) = mpsc::channel(1024);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
-    let post = Arc::new(Post::default());
+    let outbox = Arc::new(Outbox::default());
     let text = Arc::new(TextProcess::in_thread(Arc::new(model())));
     let facts = Arc::clone(text.facts());
-    let core = Core::new(Parts {
+    let core = Core::new(CoreParts {
         commands,
         model: Arc::new(ModelInfo {
             name: "tiny".into(),
@@ -73,14 +75,14 @@ pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripte
         }),
         text,
         readiness: readiness_out,
-        post: post.clone(),
-        limits: Limits::default(),
+        outbox: outbox.clone(),
+        limits: CoreLimits::default(),
     });
     let (seen_in, seen) = mpsc::unbounded_channel();
     let (cancelled_in, cancelled) = mpsc::unbounded_channel();
-    let serve_loop = ServeLoop {
+    let serve_loop = ScriptedLoop {
         scripts: scripts.into(),
-        fronts: Fronts::new(post, unread_bytes_max),
+        readers: Readers::new(outbox, unread_bytes_max),
         text: TextStage::new(facts),
         running: Vec::new(),
         seen: seen_in,
@@ -90,9 +92,9 @@ pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripte
     Scripted { core, readiness, seen, cancelled }
 }
 
-struct ServeLoop {
+struct ScriptedLoop {
     scripts: VecDeque<Vec<Act>>,
-    fronts: Fronts,
+    readers: Readers,
     text: TextStage,
     running: Vec<Running>,
     seen: mpsc::UnboundedSender<Seen>,
@@ -108,8 +110,8 @@ struct Running {
     usage: Usage,
 }
 
-impl ServeLoop {
-    async fn run(mut self, mut incoming: mpsc::Receiver<Command>) {
+impl ScriptedLoop {
+    async fn run(mut self, mut incoming: mpsc::Receiver<ServeCommand>) {
         loop {
             let quiet = self.running.iter().all(|one| matches!(one.acts.front(), Some(Act::Hold)));
             let command = if quiet {
@@ -124,18 +126,18 @@ impl ServeLoop {
                 incoming.try_recv().ok()
             };
             match command {
-                Some(Command::Submit(_)) if self.vanishes() => return,
-                Some(Command::Submit(submit)) => self.submit(*submit),
-                Some(Command::Cancel(id)) => self.cancel(id),
-                Some(Command::Stop) => self.fronts.fail_all(FailKind::Shutdown, "stopped"),
+                Some(ServeCommand::Submit(_)) if self.vanishes() => return,
+                Some(ServeCommand::Submit(submit)) => self.submit(*submit),
+                Some(ServeCommand::Cancel(id)) => self.cancel(id),
+                Some(ServeCommand::Stop) => self.readers.fail_all(FailKind::Shutdown, "stopped"),
                 None => {}
             }
             self.step();
-            while let Some(id) = self.fronts.slowest() {
-                self.fronts.fail(id, FailKind::SlowReader, "read too slowly");
+            while let Some(id) = self.readers.slowest() {
+                self.readers.fail(id, FailKind::SlowReader, "read too slowly");
                 self.cancel(id);
             }
-            self.fronts.send();
+            self.readers.send();
         }
     }
 
@@ -144,17 +146,17 @@ impl ServeLoop {
     }
 
     fn submit(&mut self, submit: super::Submit) {
-        let super::Submit { request, stop, receipt } = submit;
+        let super::Submit { request, stop, read_counter } = submit;
         let id = request.id;
         let prompt = u32::try_from(request.prompt.len()).unwrap();
         let logprobs = request.logprobs;
         let _ = self.seen.send(Seen { request, stop: stop.clone() });
         let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
         if let Some(Act::Refuse(why)) = acts.front() {
-            self.fronts.admit(id, receipt, Err(why.clone()));
+            self.readers.admit(id, read_counter, Err(why.clone()));
             return;
         }
-        self.fronts.admit(id, receipt, Ok(()));
+        self.readers.admit(id, read_counter, Ok(()));
         self.text.open(id, &stop);
         acts.push_back(Act::Hold);
         let usage = Usage { prompt, ..Usage::default() };
@@ -163,9 +165,9 @@ impl ServeLoop {
 
     fn cancel(&mut self, id: RequestId) {
         self.running.retain(|one| one.id != id);
-        self.fronts.fail(id, FailKind::Internal, "the reader left");
+        self.readers.fail(id, FailKind::Internal, "the reader left");
         self.text.close(id);
-        let _ = self.cancelled.send((id, self.fronts.unread_bytes()));
+        let _ = self.cancelled.send((id, self.readers.unread_bytes()));
     }
 
     /// One act of each request.
@@ -175,7 +177,7 @@ impl ServeLoop {
                 Some(Act::Say(bytes)) => (bytes, None),
                 Some(Act::Finish(finish)) => (Vec::new(), Some(finish)),
                 Some(Act::Fail(kind, message)) => {
-                    self.fronts.fail(one.id, kind, message);
+                    self.readers.fail(one.id, kind, message);
                     one.acts = [Act::Hold].into();
                     continue;
                 }
@@ -190,11 +192,11 @@ impl ServeLoop {
             let tokens = tokens.into();
             let delivery = Delivery { id: one.id, tokens, logprobs, finish, usage: one.usage };
             let pushed = self.text.push(&delivery);
-            self.fronts.logprobs(one.id, &delivery.logprobs);
-            self.fronts.text(one.id, pushed.text);
+            self.readers.logprobs(one.id, &delivery.logprobs);
+            self.readers.text(one.id, pushed.text);
             let finish = if pushed.stop { Some(Finish::StopString) } else { finish };
             if let Some(finish) = finish {
-                self.fronts.done(one.id, finish, one.usage);
+                self.readers.done(one.id, finish, one.usage);
                 one.acts = [Act::Hold].into();
             }
         }

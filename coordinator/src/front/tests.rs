@@ -1,6 +1,6 @@
 //! The core and its mailboxes against a scripted serve loop.
 
-use super::mailbox::Mailbox;
+use super::stream_buffer::StreamBuffer;
 use super::testing::{self, Act, Scripted, say};
 use super::*;
 use crate::sched::{FailCause, Finish, Refused};
@@ -8,8 +8,8 @@ use crate::text::Message;
 use binfer_proto::Sampling;
 use std::time::Duration;
 
-fn ask(prompt: Prompt) -> Generate {
-    Generate {
+fn ask(prompt: Prompt) -> GenerateRequest {
+    GenerateRequest {
         prompt,
         max_tokens: MaxTokens::Rest,
         sampling: Sampling::GREEDY,
@@ -18,11 +18,11 @@ fn ask(prompt: Prompt) -> Generate {
         seed: None,
         stop: Vec::new(),
         ignore_eos: false,
-        reading: Reading::Streamed,
+        read_mode: ReadMode::Streamed,
     }
 }
 
-fn hello() -> Generate {
+fn hello() -> GenerateRequest {
     ask(Prompt::Text("hello".into()))
 }
 
@@ -38,11 +38,11 @@ fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
     server
 }
 
-async fn rest(mut stream: Stream) -> (String, Reply) {
+async fn rest(mut stream: AnswerStream) -> (String, StreamEvent) {
     let mut text = String::new();
     loop {
         match stream.next().await {
-            Reply::Text(more) => text.push_str(&more),
+            StreamEvent::Text(more) => text.push_str(&more),
             end => return (text, end),
         }
     }
@@ -54,11 +54,11 @@ async fn a_request_goes_through_and_gives_its_text_back() {
     let script = vec![Act::Say(emoji[..4].into()), Act::Say(emoji[4..].into())];
     let script = [script, vec![Act::Finish(Finish::Length)]].concat();
     let mut server = scripted(vec![script.clone(), script]);
-    for reading in [Reading::Streamed, Reading::Whole] {
-        let stream = server.core.generate(Generate { reading, ..hello() }).await.unwrap();
+    for read_mode in [ReadMode::Streamed, ReadMode::Whole] {
+        let stream = server.core.generate(GenerateRequest { read_mode, ..hello() }).await.unwrap();
         let (text, end) = rest(stream).await;
         assert_eq!(text, "é😀");
-        let Reply::Done { finish: Finish::Length, usage } = end else { panic!("{end:?}") };
+        let StreamEvent::Done { finish: Finish::Length, usage } = end else { panic!("{end:?}") };
         assert_eq!((usage.prompt, usage.generated), (1, 6));
         let seen = server.seen.recv().await.unwrap();
         assert_eq!(seen.request.prompt, [262]);
@@ -76,7 +76,7 @@ async fn a_stop_string_that_is_a_control_token_is_found_by_the_token() {
         ("<|im_start|>", true, vec![1]),
         ("<|im_start", true, vec![2]),
     ] {
-        let asked = Generate { stop: vec![stop.into()], ignore_eos, ..hello() };
+        let asked = GenerateRequest { stop: vec![stop.into()], ignore_eos, ..hello() };
         server.core.generate(asked).await.unwrap();
         let seen = server.seen.recv().await.unwrap().request;
         assert_eq!((&*seen.end_ids, seen.ignore_eos), (&*ends, ignore_eos && ends == [2]));
@@ -89,7 +89,7 @@ async fn chats_are_rendered_and_seeds_drawn() {
     let mut server = scripted(vec![script.clone(), script.clone(), script]);
     let chat = vec![Message::new("user", "hello")];
     for seed in [None, None, Some(5)] {
-        let ask = Generate { seed, ..ask(Prompt::Chat(chat.clone())) };
+        let ask = GenerateRequest { seed, ..ask(Prompt::Chat(chat.clone())) };
         rest(server.core.generate(ask).await.unwrap()).await;
     }
     let mut seen = Vec::new();
@@ -113,13 +113,17 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
         (ask(Prompt::Text("x".repeat(256))), "prompt", "no room"),
         (ask(Prompt::Tokens(vec![264])), "prompt", "264"),
         (ask(Prompt::Chat(Vec::new())), "messages", "empty"),
-        (Generate { max_tokens: MaxTokens::Asked(256), ..hello() }, "max_tokens", "255"),
-        (Generate { max_tokens: MaxTokens::Asked(0), ..hello() }, "max_tokens", "at least 1"),
-        (Generate { sampling, ..hello() }, "top_p", "top_p"),
-        (Generate { sampling: penalty, ..hello() }, "presence_penalty", "presence_penalty"),
-        (Generate { stop: vec![String::new()], ..hello() }, "stop", "empty"),
-        (Generate { stop: vec!["x".repeat(257)], ..hello() }, "stop", "257"),
-        (Generate { stop: vec!["x".into(); 17], ..hello() }, "stop", "17"),
+        (GenerateRequest { max_tokens: MaxTokens::Asked(256), ..hello() }, "max_tokens", "255"),
+        (
+            GenerateRequest { max_tokens: MaxTokens::Asked(0), ..hello() },
+            "max_tokens",
+            "at least 1",
+        ),
+        (GenerateRequest { sampling, ..hello() }, "top_p", "top_p"),
+        (GenerateRequest { sampling: penalty, ..hello() }, "presence_penalty", "presence_penalty"),
+        (GenerateRequest { stop: vec![String::new()], ..hello() }, "stop", "empty"),
+        (GenerateRequest { stop: vec!["x".repeat(257)], ..hello() }, "stop", "257"),
+        (GenerateRequest { stop: vec!["x".into(); 17], ..hello() }, "stop", "17"),
     ] {
         let error = server.core.generate(ask).await.unwrap_err();
         let (SubmitError::Invalid { param, message } | SubmitError::TooLong { param, message }) =
@@ -136,7 +140,7 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
 async fn a_default_length_gives_way_to_the_context() {
     let mut server = scripted(vec![vec![Act::Finish(Finish::Length)]]);
     let prompt = Prompt::Tokens(vec![5; 250]);
-    let ask = Generate { max_tokens: MaxTokens::AtMost(16), ..ask(prompt) };
+    let ask = GenerateRequest { max_tokens: MaxTokens::AtMost(16), ..ask(prompt) };
     rest(server.core.generate(ask).await.unwrap()).await;
     assert_eq!(server.seen.recv().await.unwrap().request.max_tokens, 6);
 }
@@ -162,7 +166,7 @@ async fn dropping_a_stream_cancels_its_request() {
     let mut server = scripted(vec![vec![say("text"), Act::Hold]]);
     let mut stream = server.core.generate(hello()).await.unwrap();
     let id = stream.id();
-    assert_eq!(stream.next().await, Reply::Text("text".into()));
+    assert_eq!(stream.next().await, StreamEvent::Text("text".into()));
     drop(stream);
     assert_eq!(server.cancelled.recv().await, Some((id, 0)));
 }
@@ -176,36 +180,36 @@ async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
     assert_eq!(server.cancelled.recv().await, Some((slow.id(), "small".len() as u64)));
     let (text, end) = rest(slow).await;
     assert_eq!(text, "");
-    assert!(matches!(end, Reply::Failed { kind: FailKind::SlowReader, .. }), "{end:?}");
+    assert!(matches!(end, StreamEvent::Failed { kind: FailKind::SlowReader, .. }), "{end:?}");
     let id = modest.id();
     drop(modest);
     assert_eq!(server.cancelled.recv().await, Some((id, 0)));
 }
 
-/// A reader without a core: its mailbox is open at `post`, and `fronts` admitted it.
-fn admitted(id: RequestId, post: &Post, fronts: &mut Fronts) -> Arc<Mailbox> {
-    let receipt = Arc::new(Receipt::default());
-    let mailbox = Arc::new(Mailbox::new(Reading::Streamed, Arc::clone(&receipt)));
-    post.open(id, Arc::clone(&mailbox));
-    fronts.admit(id, receipt, Ok(()));
+/// A reader without a core: its mailbox is open at `outbox`, and `fronts` admitted it.
+fn admitted(id: RequestId, outbox: &Outbox, fronts: &mut Readers) -> Arc<StreamBuffer> {
+    let read_counter = Arc::new(ReadCounter::default());
+    let mailbox = Arc::new(StreamBuffer::new(ReadMode::Streamed, Arc::clone(&read_counter)));
+    outbox.open(id, Arc::clone(&mailbox));
+    fronts.admit(id, read_counter, Ok(()));
     mailbox
 }
 
-async fn take(mailbox: &Mailbox) -> (String, Option<End>) {
+async fn take(mailbox: &StreamBuffer) -> (String, Option<End>) {
     let mut text = String::new();
     let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text)).await;
     (text, end)
 }
 
 /// Sends what `fronts` said and deals it out.
-async fn deliver(fronts: &mut Fronts, post: &Post) {
+async fn deliver(fronts: &mut Readers, outbox: &Outbox) {
     fronts.send();
-    let Err(_) = tokio::time::timeout(Duration::ZERO, post.deliver()).await;
+    let Err(_) = tokio::time::timeout(Duration::ZERO, outbox.deliver()).await;
 }
 
 #[tokio::test]
 async fn the_first_end_is_the_only_one() {
-    let mailbox = Mailbox::new(Reading::Streamed, Arc::default());
+    let mailbox = StreamBuffer::new(ReadMode::Streamed, Arc::default());
     mailbox.admission(Ok(()));
     mailbox.text("a");
     mailbox.end(End::Failed { message: "rank 0".into(), kind: FailKind::WorkerLost });
@@ -222,9 +226,9 @@ async fn the_first_end_is_the_only_one() {
 
 #[tokio::test]
 async fn letters_keep_their_order_however_late_they_are_dealt_out() {
-    let post = Arc::new(Post::default());
-    let mut fronts = Fronts::new(Arc::clone(&post), 100);
-    let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &post, &mut fronts));
+    let outbox = Arc::new(Outbox::default());
+    let mut fronts = Readers::new(Arc::clone(&outbox), 100);
+    let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &outbox, &mut fronts));
     for piece in ["a", "é", "", "c"] {
         fronts.text(RequestId(1), piece);
         fronts.text(RequestId(2), "x");
@@ -232,7 +236,7 @@ async fn letters_keep_their_order_however_late_they_are_dealt_out() {
     }
     fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
     fronts.text(RequestId(1), "past the end");
-    deliver(&mut fronts, &post).await;
+    deliver(&mut fronts, &outbox).await;
     let (text, end) = take(&one).await;
     assert_eq!(text, "aéc");
     assert!(matches!(end, Some(End::Done { finish: Finish::Stop, .. })));
@@ -241,23 +245,23 @@ async fn letters_keep_their_order_however_late_they_are_dealt_out() {
 
 #[tokio::test]
 async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
-    let post = Arc::new(Post::default());
-    let mut fronts = Fronts::new(Arc::clone(&post), 7);
-    let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &post, &mut fronts));
+    let outbox = Arc::new(Outbox::default());
+    let mut fronts = Readers::new(Arc::clone(&outbox), 7);
+    let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &outbox, &mut fronts));
     for (id, text) in [(1, "one"), (2, "four"), (3, "gone away")] {
         fronts.text(RequestId(id), text);
     }
-    deliver(&mut fronts, &post).await;
+    deliver(&mut fronts, &outbox).await;
     assert_eq!(fronts.unread_bytes(), 16);
     gone.close();
     assert_eq!((fronts.unread_bytes(), fronts.slowest()), (7, None));
     fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
     fronts.text(RequestId(2), "!");
-    deliver(&mut fronts, &post).await;
+    deliver(&mut fronts, &outbox).await;
     assert_eq!(fronts.slowest(), Some(RequestId(2)), "an answer that ended counts, but cannot pay");
     fronts.fail(RequestId(2), FailKind::SlowReader, "read too slowly");
     assert_eq!((fronts.unread_bytes(), fronts.slowest()), (3, None), "before the letter is there");
-    deliver(&mut fronts, &post).await;
+    deliver(&mut fronts, &outbox).await;
     assert_eq!(take(&slow).await.0, "");
     assert_eq!(take(&over).await.0, "one");
     assert_eq!(fronts.unread_bytes(), 0);
@@ -265,16 +269,16 @@ async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
 
 #[tokio::test]
 async fn fronts_turn_a_failed_finish_into_a_failure() {
-    let post = Arc::new(Post::default());
-    let mut fronts = Fronts::new(Arc::clone(&post), 100);
+    let outbox = Arc::new(Outbox::default());
+    let mut fronts = Readers::new(Arc::clone(&outbox), 100);
     for (cause, kind) in [
         (FailCause::NonFinite, FailKind::NonFinite),
         (FailCause::QueueTimeout, FailKind::QueueTimeout),
     ] {
-        let mailbox = admitted(RequestId(1), &post, &mut fronts);
+        let mailbox = admitted(RequestId(1), &outbox, &mut fronts);
         fronts.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default());
         assert!(fronts.is_empty());
-        deliver(&mut fronts, &post).await;
+        deliver(&mut fronts, &outbox).await;
         assert_eq!(take(&mailbox).await.1, Some(End::Failed { message: cause.to_string(), kind }));
     }
 }
@@ -287,7 +291,7 @@ async fn a_serve_loop_that_ends_leaves_nobody_waiting() {
     assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
     let (text, end) = rest(running).await;
     assert_eq!(text, "text");
-    assert!(matches!(end, Reply::Failed { kind: FailKind::Internal, .. }), "{end:?}");
+    assert!(matches!(end, StreamEvent::Failed { kind: FailKind::Internal, .. }), "{end:?}");
     let error = server.core.generate(hello()).await.unwrap_err();
     assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
 }

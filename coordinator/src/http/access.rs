@@ -82,8 +82,9 @@ impl FromStr for AllowedOrigin {
         if text == "*" {
             return Ok(Self::Any);
         }
-        let place = Place::of_origin(text.trim_end_matches('/')).ok_or(AccessError::Origin)?;
-        let Place { scheme, host, port } = place;
+        let place =
+            OriginParts::of_origin(text.trim_end_matches('/')).ok_or(AccessError::Origin)?;
+        let OriginParts { scheme, host, port } = place;
         let text = match port == default_port(scheme) {
             true => format!("{scheme}://{host}"),
             false => format!("{scheme}://{host}:{port}"),
@@ -118,11 +119,11 @@ pub(super) fn guarded(router: Router, access: Access, is_local: bool) -> Router 
                 .max_age(PREFLIGHT_AGE),
         ),
     };
-    let guard = Guard { access, is_local };
+    let guard = AccessGuard { access, is_local };
     router.layer(from_fn_with_state(Arc::new(guard), admit))
 }
 
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn admit(State(guard): State<Arc<AccessGuard>>, request: Request, next: Next) -> Response {
     match guard.check(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
@@ -130,12 +131,12 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
 }
 
 #[derive(Debug)]
-struct Guard {
+struct AccessGuard {
     access: Access,
     is_local: bool,
 }
 
-impl Guard {
+impl AccessGuard {
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let host = host(request)?;
         if let Some(host) = &host
@@ -218,19 +219,19 @@ fn is_loopback(host: &str) -> bool {
 
 /// Whether a page came from the very place that it asks.
 fn is_same_origin(origin: &HeaderValue, host: &Authority) -> bool {
-    let Some(page) = origin.to_str().ok().and_then(Place::of_origin) else { return false };
+    let Some(page) = origin.to_str().ok().and_then(OriginParts::of_origin) else { return false };
     let port = host.port_u16().unwrap_or(default_port(page.scheme));
     (page.host, page.port) == (bare(host.host()), port)
 }
 
 /// What an origin names.
-struct Place {
+struct OriginParts {
     scheme: &'static str,
     host: String,
     port: u16,
 }
 
-impl Place {
+impl OriginParts {
     fn of_origin(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
         let scheme = ["http", "https"].into_iter().find(|known| uri.scheme_str() == Some(known))?;

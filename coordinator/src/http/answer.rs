@@ -4,7 +4,7 @@
 //! whole answer and rendered once. Thousands of pieces a second pass here.
 
 use super::error::ApiError;
-use super::logprobs::Logprobs;
+use super::logprobs::LogprobsWriter;
 use crate::front::ModelInfo;
 use crate::sched::{Finish, RequestId, Usage};
 use binfer_proto::Logprob;
@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Which of the two ways to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Endpoint {
     /// `/v1/completions`.
     Completion,
     /// `/v1/chat/completions`.
@@ -23,18 +23,18 @@ pub(super) enum Kind {
 
 /// What all pieces of one answer share.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
-    pub(super) kind: Kind,
+pub(super) struct AnswerHeader {
+    pub(super) kind: Endpoint,
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
 }
 
-impl Identity {
-    pub(super) fn new(kind: Kind, id: RequestId, model: &ModelInfo) -> Self {
+impl AnswerHeader {
+    pub(super) fn new(kind: Endpoint, id: RequestId, model: &ModelInfo) -> Self {
         let prefix = match kind {
-            Kind::Completion => "cmpl",
-            Kind::Chat => "chatcmpl",
+            Endpoint::Completion => "cmpl",
+            Endpoint::Chat => "chatcmpl",
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
@@ -55,13 +55,13 @@ impl Identity {
     ) -> Value {
         let finish = finish_reason(finish);
         let (object, choice) = match self.kind {
-            Kind::Completion => (
+            Endpoint::Completion => (
                 "text_completion",
                 json!({
                     "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish,
                 }),
             ),
-            Kind::Chat => (
+            Endpoint::Chat => (
                 "chat.completion",
                 json!({
                     "index": 0,
@@ -82,8 +82,8 @@ impl Identity {
     /// A piece of an answer with these choices.
     fn chunk(&self, choices: &Value, usage: Option<&Value>) -> String {
         let object = match self.kind {
-            Kind::Completion => "text_completion",
-            Kind::Chat => "chat.completion.chunk",
+            Endpoint::Completion => "text_completion",
+            Endpoint::Chat => "chat.completion.chunk",
         };
         let Self { id, created, model, .. } = self;
         let mut chunk = json!({
@@ -97,14 +97,14 @@ impl Identity {
 
     fn choice(&self, text: Option<&str>, finish: Option<&'static str>) -> Value {
         match (self.kind, text) {
-            (Kind::Completion, text) => json!([{
+            (Endpoint::Completion, text) => json!([{
                 "index": 0, "text": text.unwrap_or(""), "logprobs": null, "finish_reason": finish,
             }]),
-            (Kind::Chat, Some(text)) => json!([{
+            (Endpoint::Chat, Some(text)) => json!([{
                 "index": 0, "delta": { "content": text }, "logprobs": null,
                 "finish_reason": finish,
             }]),
-            (Kind::Chat, None) => json!([{
+            (Endpoint::Chat, None) => json!([{
                 "index": 0, "delta": {}, "logprobs": null, "finish_reason": finish,
             }]),
         }
@@ -113,11 +113,11 @@ impl Identity {
 
 /// Writes the events of one streamed answer.
 #[derive(Debug)]
-pub(super) struct Events {
-    identity: Identity,
+pub(super) struct ChunkWriter {
+    identity: AnswerHeader,
     include_usage: bool,
     /// Where the request asked for them.
-    logprobs: Option<Logprobs>,
+    logprobs: Option<LogprobsWriter>,
     /// A piece of text is `before`, the text as a JSON string, `after`.
     before: String,
     after: String,
@@ -127,8 +127,12 @@ pub(super) struct Events {
 const MARK: &str = "\u{1}";
 const MARK_JSON: &str = "\"\\u0001\"";
 
-impl Events {
-    pub(super) fn new(identity: Identity, include_usage: bool, logprobs: Option<Logprobs>) -> Self {
+impl ChunkWriter {
+    pub(super) fn new(
+        identity: AnswerHeader,
+        include_usage: bool,
+        logprobs: Option<LogprobsWriter>,
+    ) -> Self {
         let usage = include_usage.then_some(&Value::Null);
         let piece = identity.chunk(&identity.choice(Some(MARK), None), usage);
         let (before, after) = piece.split_once(MARK_JSON).unwrap_or((&piece, ""));
@@ -138,7 +142,7 @@ impl Events {
 
     /// What comes before any text: a chat names the speaker.
     pub(super) fn opening(&self, out: &mut BytesMut) {
-        if self.identity.kind == Kind::Chat {
+        if self.identity.kind == Endpoint::Chat {
             let choices = json!([{
                 "index": 0, "delta": { "role": "assistant", "content": "" }, "logprobs": null,
                 "finish_reason": null,

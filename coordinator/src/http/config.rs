@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Settings of the HTTP front.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct HttpConfig {
     /// Who may ask besides those who always may.
     pub access: Access,
     /// Where the operator is told of fields that nobody knows.
@@ -37,7 +37,7 @@ pub struct Config {
     pub linger: Duration,
 }
 
-impl Default for Config {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             access: Access::default(),
@@ -60,7 +60,7 @@ impl Default for Config {
 /// Descriptors that are left for workers, files and whatever else a process has open.
 const DESCRIPTORS_KEPT: u64 = 128;
 
-impl Config {
+impl HttpConfig {
     /// As many connections as so many descriptors allow.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {

@@ -1,8 +1,8 @@
 //! One client's connection: socket options, hyper over it, and its orderly end.
 
-use super::body;
-use super::client::Client;
-use super::config::Config;
+use super::client_state::ClientState;
+use super::config::HttpConfig;
+use super::request_body;
 use super::socket::ClientSocket;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -26,9 +26,9 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Serves one connection until its end. `stop` true lets its current answer be the last.
 pub(super) async fn serve(
     socket: TcpStream,
-    client: Arc<Client>,
+    client: Arc<ClientState>,
     router: Router,
-    config: Arc<Config>,
+    config: Arc<HttpConfig>,
     mut stop: watch::Receiver<bool>,
 ) {
     set_options(&socket, config.write_timeout);
@@ -36,14 +36,14 @@ pub(super) async fn serve(
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         client.head_arrived();
-        let mut request = body::of_request(request, &client, &config);
+        let mut request = request_body::of_request(request, &client, &config);
         request.extensions_mut().insert(Arc::clone(&client));
         let (answering, client) = (router.call(request), Arc::clone(&client));
         async move { answering.await.map(|answer| answer.map(|body| AnswerBody { body, client })) }
     });
     let io = ClientSocket::new(Arc::clone(&socket), Arc::clone(&client), config.write_timeout);
     let connection = http1::Builder::new()
-        // Who has shut down its writing side gets its answer; `Client::gone` finds who has left.
+        // Who has shut down its writing side gets its answer; `ClientState::gone` finds who has left.
         .half_close(true)
         .header_read_timeout(None)
         .max_headers(config.headers_max)
@@ -85,7 +85,7 @@ fn set_options(socket: &TcpStream, write_timeout: Duration) {
 /// The body of an answer, with whose end the client is without a request again.
 struct AnswerBody {
     body: Body,
-    client: Arc<Client>,
+    client: Arc<ClientState>,
 }
 
 impl Drop for AnswerBody {

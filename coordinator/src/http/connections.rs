@@ -1,8 +1,8 @@
 //! All connections: accepted up to a limit, and ended when they are without a request for too long,
 //! or when another one needs the place.
 
-use super::client::Client;
-use super::config::Config;
+use super::client_state::ClientState;
+use super::config::HttpConfig;
 use super::connection;
 use axum::Router;
 use rustix::io::Errno;
@@ -23,10 +23,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// The connections that are open.
 pub(super) struct Connections {
     router: Router,
-    config: Arc<Config>,
+    config: Arc<HttpConfig>,
     stopped: watch::Receiver<bool>,
     tasks: JoinSet<()>,
-    open: BTreeMap<Id, (Arc<Client>, AbortHandle)>,
+    open: BTreeMap<Id, (Arc<ClientState>, AbortHandle)>,
     /// Accepted, and waits for room.
     next: Option<TcpStream>,
     sweep: Interval,
@@ -34,7 +34,11 @@ pub(super) struct Connections {
 
 impl Connections {
     /// None yet. `stopped` true lets the answers that are being written be the last.
-    pub(super) fn new(router: Router, config: Arc<Config>, stopped: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        router: Router,
+        config: Arc<HttpConfig>,
+        stopped: watch::Receiver<bool>,
+    ) -> Self {
         let shortest = config.head_timeout.min(config.idle_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
         Self {
@@ -82,7 +86,7 @@ impl Connections {
         if self.is_full() {
             self.make_room();
         }
-        let client = Arc::new(Client::new(&self.config));
+        let client = Arc::new(ClientState::new(&self.config));
         let serving = connection::serve(
             socket,
             Arc::clone(&client),

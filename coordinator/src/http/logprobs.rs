@@ -3,8 +3,8 @@
 //! There is an entry for every token that was drawn, also for those that only make up a stop
 //! string. A token's text is its bytes as UTF-8, broken ones as U+FFFD.
 
-use super::answer::Kind;
-use crate::front::{Core, Stream};
+use super::answer::Endpoint;
+use crate::front::{AnswerStream, Core};
 use binfer_proto::{Logprob, Token};
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,8 @@ const LOGPROB_MIN: f32 = -9999.0;
 
 /// Renders the logprobs of one answer, piece by piece.
 #[derive(Debug)]
-pub(super) struct Logprobs {
-    kind: Kind,
+pub(super) struct LogprobsWriter {
+    kind: Endpoint,
     core: Core,
     /// Entries that belong to a token: its own, then those of the most likely ones.
     each: usize,
@@ -22,9 +22,9 @@ pub(super) struct Logprobs {
     offset: usize,
 }
 
-impl Logprobs {
+impl LogprobsWriter {
     /// Of an answer, if it has any.
-    pub(super) fn of(answer: &Stream, kind: Kind, core: &Core) -> Option<Self> {
+    pub(super) fn of(answer: &AnswerStream, kind: Endpoint, core: &Core) -> Option<Self> {
         let each = usize::from(answer.logprobs());
         (each > 0).then(|| Self { kind, core: core.clone(), each, offset: 0 })
     }
@@ -32,8 +32,8 @@ impl Logprobs {
     /// Those of the next tokens.
     pub(super) fn json(&mut self, found: &[Logprob]) -> Value {
         match self.kind {
-            Kind::Completion => self.columns(found),
-            Kind::Chat => {
+            Endpoint::Completion => self.columns(found),
+            Endpoint::Chat => {
                 let entry = |all: &[Logprob]| {
                     let mut entry = self.entry(all[0]);
                     let tops = all[1..].iter().map(|top| self.entry(*top));

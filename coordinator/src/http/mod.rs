@@ -1,58 +1,58 @@
 //! The HTTP front: OpenAI's API over the request core.
 //!
 //! It translates and nothing else: ranges and queues are the core's, tokens the serve loop's. Each
-//! wait for a client is bounded ([`Config`]). Deliberately absent: TLS and keys (a proxy's work),
+//! wait for a client is bounded ([`HttpConfig`]). Deliberately absent: TLS and keys (a proxy's work),
 //! HTTP/2, and logs of what is asked and answered.
 
 mod access;
 mod answer;
-mod body;
-mod client;
+mod chat_message;
+mod client_state;
 mod config;
 mod connection;
 mod connections;
 mod error;
-mod foreign;
-mod foreign_names;
-mod glance;
+mod field_names;
+mod full_response;
 mod json;
-mod lists;
+mod json_lists;
+mod json_numbers;
+mod json_shallow;
 mod logprobs;
-mod message;
-mod names;
-mod numbers;
+mod refused_field_table;
+mod refused_fields;
 mod request;
+mod request_body;
 mod routes;
 mod socket;
 mod sse;
-mod strangers;
 #[cfg(test)]
 mod tests;
-mod whole;
+mod unknown_fields;
 
 pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
-pub use config::Config;
+pub use config::HttpConfig;
 
-use crate::front::{Core, Generate, ModelInfo};
-use answer::Kind;
+use crate::front::{Core, GenerateRequest, ModelInfo};
+use answer::Endpoint;
 use connections::Connections;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use strangers::Strangers;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use unknown_fields::UnknownFields;
 
 /// What the body of a completion, or of a chat, asks of the core; `None` where it is refused. For
 /// whoever tries bodies without a server.
-pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<Generate> {
-    let kind = if chat { Kind::Chat } else { Kind::Completion };
+pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<GenerateRequest> {
+    let kind = if chat { Endpoint::Chat } else { Endpoint::Completion };
     request::parse(kind, body, served).ok().map(|parsed| parsed.ask)
 }
 
 /// Accepts on `listener` until `shutdown` is ready. Then no connection is accepted, answers that
-/// are being written have [`Config::linger`] to end, and what is left is cut.
+/// are being written have [`HttpConfig::linger`] to end, and what is left is cut.
 ///
 /// Refusing new requests while old ones finish is not this: that is [`crate::front::Readiness`].
 ///
@@ -61,15 +61,15 @@ pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<Generate
 pub async fn serve(
     listener: std::net::TcpListener,
     core: Core,
-    config: Config,
+    config: HttpConfig,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let listener = connections::listener(listener)?;
     let config = Arc::new(config);
-    let body_memory = body::Memory::new(config.body_memory_bytes);
+    let body_memory = request_body::BodyMemory::new(config.body_memory_bytes);
     let courier = core.clone();
-    let strangers = Strangers::new(config.report.clone());
-    let app = routes::App { core, config: config.clone(), body_memory, strangers };
+    let unknown_fields = UnknownFields::new(config.report.clone());
+    let app = routes::AppState { core, config: config.clone(), body_memory, unknown_fields };
     let router = routes::router(Arc::new(app));
     let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
     let router = access::guarded(router, config.access.clone(), is_local);

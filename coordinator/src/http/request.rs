@@ -1,13 +1,13 @@
 //! JSON of a request to what the core takes. Types are checked here, ranges in the core.
 
-use super::answer::Kind;
+use super::answer::Endpoint;
+use super::chat_message::MessageFields;
 use super::error::ApiError;
+use super::field_names;
 use super::json::{self, Object};
-use super::lists::{Biases, List, PromptValue, Stops};
-use super::message::MessageFields;
-use super::names;
-use super::numbers::{CompletionLogprobs, Count, Number, Seed, TopK, UpTo};
-use crate::front::{Generate, MESSAGES_MAX, MaxTokens, ModelInfo, Prompt, Reading};
+use super::json_lists::{List, LogitBiases, PromptValue, StopStrings};
+use super::json_numbers::{CompletionLogprobs, Count, Number, Seed, TopK, UpTo};
+use crate::front::{GenerateRequest, MESSAGES_MAX, MaxTokens, ModelInfo, Prompt, ReadMode};
 use axum::http::StatusCode;
 use binfer_proto::{Sampling, TOP_LOGPROBS_MAX};
 use serde::Deserialize;
@@ -17,20 +17,20 @@ const COMPLETION_TOKENS: u32 = 16;
 
 /// A request, parsed.
 #[derive(Debug)]
-pub(super) struct Parsed {
-    pub(super) ask: Generate,
+pub(super) struct ParsedRequest {
+    pub(super) ask: GenerateRequest,
     pub(super) stream: bool,
     /// A streamed answer ends with a chunk of token counts.
     pub(super) include_usage: bool,
     /// The field in which the client wrote `max_tokens`.
     pub(super) max_tokens_field: &'static str,
     /// Names of fields that nobody knows.
-    pub(super) strangers: Vec<String>,
+    pub(super) unknown_fields: Vec<String>,
 }
 
 /// What both kinds of request have.
 #[derive(Debug, Deserialize)]
-struct Common {
+struct CommonFields {
     model: Option<String>,
     max_tokens: Option<Count>,
     max_completion_tokens: Option<Count>,
@@ -41,9 +41,9 @@ struct Common {
     repetition_penalty: Option<Number>,
     presence_penalty: Option<Number>,
     frequency_penalty: Option<Number>,
-    logit_bias: Option<Biases>,
+    logit_bias: Option<LogitBiases>,
     seed: Option<Seed>,
-    stop: Option<Stops>,
+    stop: Option<StopStrings>,
     stream: Option<bool>,
     stream_options: Option<Object<StreamOptions>>,
     ignore_eos: Option<bool>,
@@ -69,19 +69,23 @@ struct ChatFields {
 }
 
 /// Reads the body of a request.
-pub(super) fn parse(kind: Kind, body: &[u8], served: &ModelInfo) -> Result<Parsed, ApiError> {
-    let strangers = names::check(body, kind)?;
-    let common: Common = json::parse(body)?;
+pub(super) fn parse(
+    kind: Endpoint,
+    body: &[u8],
+    served: &ModelInfo,
+) -> Result<ParsedRequest, ApiError> {
+    let unknown_fields = field_names::check(body, kind)?;
+    let common: CommonFields = json::parse(body)?;
     if common.model.as_ref().is_some_and(|model| *model != served.name) {
         return Err(unknown_model(served));
     }
     let (prompt, top_logprobs) = match kind {
-        Kind::Completion => completion(json::parse(body)?)?,
-        Kind::Chat => chat(json::parse(body)?)?,
+        Endpoint::Completion => completion(json::parse(body)?)?,
+        Endpoint::Chat => chat(json::parse(body)?)?,
     };
     let parsed = common.parsed(kind, prompt, served.sampling)?;
-    let ask = Generate { top_logprobs, ..parsed.ask };
-    Ok(Parsed { ask, strangers, ..parsed })
+    let ask = GenerateRequest { top_logprobs, ..parsed.ask };
+    Ok(ParsedRequest { ask, unknown_fields, ..parsed })
 }
 
 fn completion(fields: CompletionFields) -> Result<(Prompt, Option<u8>), ApiError> {
@@ -124,17 +128,22 @@ pub(super) fn unknown_model(served: &ModelInfo) -> ApiError {
     }
 }
 
-impl Common {
+impl CommonFields {
     /// The request for `prompt`; `sampling` is what holds for fields that are absent.
-    fn parsed(self, kind: Kind, prompt: Prompt, sampling: Sampling) -> Result<Parsed, ApiError> {
+    fn parsed(
+        self,
+        kind: Endpoint,
+        prompt: Prompt,
+        sampling: Sampling,
+    ) -> Result<ParsedRequest, ApiError> {
         let (max_tokens, max_tokens_field) = match self.max_completion_tokens {
             Some(tokens) => (Some(tokens), "max_completion_tokens"),
             None => (self.max_tokens, "max_tokens"),
         };
         let length = match (max_tokens, kind) {
             (Some(UpTo(tokens)), _) => MaxTokens::Asked(tokens),
-            (None, Kind::Completion) => MaxTokens::AtMost(COMPLETION_TOKENS),
-            (None, Kind::Chat) => MaxTokens::Rest,
+            (None, Endpoint::Completion) => MaxTokens::AtMost(COMPLETION_TOKENS),
+            (None, Endpoint::Chat) => MaxTokens::Rest,
         };
         let stream = self.stream.unwrap_or(false);
         let include_usage = match self.stream_options {
@@ -142,7 +151,7 @@ impl Common {
             Some(Object(options)) => options.include_usage(stream)?,
         };
         let or = |written: Option<Number>, default| written.map_or(default, |Number(value)| value);
-        let ask = Generate {
+        let ask = GenerateRequest {
             prompt,
             max_tokens: length,
             sampling: Sampling {
@@ -154,14 +163,20 @@ impl Common {
                 presence_penalty: or(self.presence_penalty, sampling.presence_penalty),
                 frequency_penalty: or(self.frequency_penalty, sampling.frequency_penalty),
             },
-            biases: self.logit_bias.map_or_else(Vec::new, |Biases(biases)| biases),
+            biases: self.logit_bias.map_or_else(Vec::new, |LogitBiases(biases)| biases),
             top_logprobs: None,
             seed: self.seed.and_then(|Seed(seed)| seed),
-            stop: self.stop.map_or_else(Vec::new, |Stops(stops)| stops),
+            stop: self.stop.map_or_else(Vec::new, |StopStrings(stops)| stops),
             ignore_eos: self.ignore_eos.unwrap_or(false),
-            reading: if stream { Reading::Streamed } else { Reading::Whole },
+            read_mode: if stream { ReadMode::Streamed } else { ReadMode::Whole },
         };
-        Ok(Parsed { ask, stream, include_usage, max_tokens_field, strangers: Vec::new() })
+        Ok(ParsedRequest {
+            ask,
+            stream,
+            include_usage,
+            max_tokens_field,
+            unknown_fields: Vec::new(),
+        })
     }
 }
 

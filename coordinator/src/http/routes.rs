@@ -1,15 +1,15 @@
 //! The routes, each a function from a request to an answer or an [`ApiError`].
 
-use super::answer::{Events, Identity, Kind};
-use super::body;
-use super::client::Client;
-use super::config::Config;
+use super::answer::{AnswerHeader, ChunkWriter, Endpoint};
+use super::client_state::ClientState;
+use super::config::HttpConfig;
 use super::error::ApiError;
-use super::logprobs::Logprobs;
-use super::request::{self, Parsed};
-use super::sse::Sse;
-use super::strangers::Strangers;
-use super::whole;
+use super::full_response;
+use super::logprobs::LogprobsWriter;
+use super::request::{self, ParsedRequest};
+use super::request_body;
+use super::sse::SseBody;
+use super::unknown_fields::UnknownFields;
 use crate::front::{Core, Readiness};
 use axum::Extension;
 use axum::Json;
@@ -27,14 +27,14 @@ const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 
 /// What handlers need.
 #[derive(Debug)]
-pub(super) struct App {
+pub(super) struct AppState {
     pub(super) core: Core,
-    pub(super) config: Arc<Config>,
-    pub(super) body_memory: body::Memory,
-    pub(super) strangers: Strangers,
+    pub(super) config: Arc<HttpConfig>,
+    pub(super) body_memory: request_body::BodyMemory,
+    pub(super) unknown_fields: UnknownFields,
 }
 
-pub(super) fn router(app: Arc<App>) -> Router {
+pub(super) fn router(app: Arc<AppState>) -> Router {
     Router::new()
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat_completions))
@@ -47,33 +47,33 @@ pub(super) fn router(app: Arc<App>) -> Router {
 }
 
 async fn completions(
-    State(app): State<Arc<App>>,
-    Extension(client): Extension<Arc<Client>>,
+    State(app): State<Arc<AppState>>,
+    Extension(client): Extension<Arc<ClientState>>,
     request: Request,
 ) -> Response {
-    answer(Kind::Completion, &app, client, request)
+    answer(Endpoint::Completion, &app, client, request)
         .await
         .unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn chat_completions(
-    State(app): State<Arc<App>>,
-    Extension(client): Extension<Arc<Client>>,
+    State(app): State<Arc<AppState>>,
+    Extension(client): Extension<Arc<ClientState>>,
     request: Request,
 ) -> Response {
-    answer(Kind::Chat, &app, client, request).await.unwrap_or_else(IntoResponse::into_response)
+    answer(Endpoint::Chat, &app, client, request).await.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(
-    kind: Kind,
-    app: &App,
-    client: Arc<Client>,
+    kind: Endpoint,
+    app: &AppState,
+    client: Arc<ClientState>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let received = body::read(request, &app.config, &app.body_memory).await?;
+    let received = request_body::read(request, &app.config, &app.body_memory).await?;
     let parsed = parse(kind, app, received.bytes).await?;
-    app.strangers.tell(&parsed.strangers);
-    let Parsed { ask, stream, include_usage, max_tokens_field, .. } = parsed;
+    app.unknown_fields.tell(&parsed.unknown_fields);
+    let ParsedRequest { ask, stream, include_usage, max_tokens_field, .. } = parsed;
     let answer = app.core.generate(ask).await.map_err(|error| {
         let error = ApiError::from(error);
         match error.param.as_deref() {
@@ -83,13 +83,14 @@ async fn answer(
     })?;
     // What is left of the request is its tokens, which the queue counts.
     drop(received.memory);
-    let identity = Identity::new(kind, answer.id(), app.core.model());
-    let logprobs = Logprobs::of(&answer, kind, &app.core);
+    let identity = AnswerHeader::new(kind, answer.id(), app.core.model());
+    let logprobs = LogprobsWriter::of(&answer, kind, &app.core);
     if !stream {
-        return whole::respond(whole::answer(identity, answer, logprobs), &client).await;
+        return full_response::respond(full_response::answer(identity, answer, logprobs), &client)
+            .await;
     }
-    let events = Events::new(identity, include_usage, logprobs);
-    let body = Sse::new(answer, events, client, app.config.comment_interval);
+    let events = ChunkWriter::new(identity, include_usage, logprobs);
+    let body = SseBody::new(answer, events, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -97,7 +98,7 @@ async fn answer(
     Ok(response)
 }
 
-async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError> {
+async fn parse(kind: Endpoint, app: &AppState, bytes: Vec<u8>) -> Result<ParsedRequest, ApiError> {
     let core = app.core.clone();
     let parse = move |bytes: &[u8]| request::parse(kind, bytes, core.model());
     if bytes.len() <= PARSE_HERE_BYTES_MAX {
@@ -106,12 +107,12 @@ async fn parse(kind: Kind, app: &App, bytes: Vec<u8>) -> Result<Parsed, ApiError
     app.core.on_pool(move || parse(&bytes)).await?
 }
 
-async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+async fn models(State(app): State<Arc<AppState>>) -> Json<Value> {
     Json(json!({ "object": "list", "data": [model_json(&app.core)] }))
 }
 
 async fn model(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     if name != app.core.model().name {
@@ -128,7 +129,7 @@ fn model_json(core: &Core) -> Value {
     })
 }
 
-async fn health(State(app): State<Arc<App>>) -> Response {
+async fn health(State(app): State<Arc<AppState>>) -> Response {
     match app.core.readiness() {
         Readiness::Ready => Json(json!({ "status": "ready" })).into_response(),
         not_ready => {

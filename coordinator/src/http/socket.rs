@@ -1,6 +1,6 @@
 //! A client's socket as hyper sees it: writes have a time limit, and what is read is noted.
 
-use super::client::Client;
+use super::client_state::ClientState;
 use rustix::net::{RecvFlags, Shutdown};
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 #[derive(Debug)]
 pub(super) struct ClientSocket {
     tcp: Arc<TcpStream>,
-    client: Arc<Client>,
+    client: Arc<ClientState>,
     write_timeout: Duration,
     /// Runs while a write makes no progress. Hyper itself would wait for ever, and the request
     /// behind it with it.
@@ -23,7 +23,11 @@ pub(super) struct ClientSocket {
 }
 
 impl ClientSocket {
-    pub(super) fn new(tcp: Arc<TcpStream>, client: Arc<Client>, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        tcp: Arc<TcpStream>,
+        client: Arc<ClientState>,
+        write_timeout: Duration,
+    ) -> Self {
         Self { tcp, client, write_timeout, stalled: None }
     }
 }
@@ -35,7 +39,7 @@ impl AsyncRead for ClientSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // Before any wait: `Client::gone` takes readiness away and leaves the bytes.
+            // Before any wait: `ClientState::gone` takes readiness away and leaves the bytes.
             match rustix::net::recv(&*self.tcp, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
                 Ok((bytes, _)) => {
                     if bytes > 0 {

@@ -3,10 +3,10 @@
 //! All that is pending leaves as one event, and only while hyper has room for it, so that a slow
 //! reader gets fewer, longer pieces. Dropping the body cancels the request.
 
-use super::answer::{Events, put_failure};
-use super::client::Client;
+use super::answer::{ChunkWriter, put_failure};
+use super::client_state::ClientState;
 use super::error::ApiError;
-use crate::front::{End, Stream};
+use crate::front::{AnswerStream, End};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use std::convert::Infallible;
@@ -20,11 +20,11 @@ use tokio::time::{Instant, Sleep, sleep};
 const COMMENT: &[u8] = b": still here\n\n";
 
 /// The body of one streamed answer.
-pub(super) struct Sse {
-    stream: Stream,
-    events: Events,
-    client: Arc<Client>,
-    progress: Progress,
+pub(super) struct SseBody {
+    stream: AnswerStream,
+    events: ChunkWriter,
+    client: Arc<ClientState>,
+    progress: StreamProgress,
     comment_interval: Duration,
     silence: Pin<Box<Sleep>>,
     /// Something was sent since `silence` was set.
@@ -34,24 +34,24 @@ pub(super) struct Sse {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum StreamProgress {
     Opening,
     Text,
     Ended,
 }
 
-impl Sse {
+impl SseBody {
     pub(super) fn new(
-        stream: Stream,
-        events: Events,
-        client: Arc<Client>,
+        stream: AnswerStream,
+        events: ChunkWriter,
+        client: Arc<ClientState>,
         comment_interval: Duration,
     ) -> Self {
         Self {
             stream,
             events,
             client,
-            progress: Progress::Opening,
+            progress: StreamProgress::Opening,
             comment_interval,
             silence: Box::pin(sleep(comment_interval)),
             lively: false,
@@ -81,8 +81,8 @@ impl Sse {
     /// The events that there are; `cx` is woken for more.
     fn collect(&mut self, cx: &Context<'_>) -> BytesMut {
         let mut out = BytesMut::new();
-        if self.progress == Progress::Opening {
-            self.progress = Progress::Text;
+        if self.progress == StreamProgress::Opening {
+            self.progress = StreamProgress::Text;
             self.events.opening(&mut out);
         }
         let mut text = String::new();
@@ -99,12 +99,12 @@ impl Sse {
                 self.client.close_after_answer();
             }
         }
-        self.progress = Progress::Ended;
+        self.progress = StreamProgress::Ended;
         out
     }
 }
 
-impl Body for Sse {
+impl Body for SseBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -113,7 +113,7 @@ impl Body for Sse {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        if this.progress == Progress::Ended {
+        if this.progress == StreamProgress::Ended {
             return Poll::Ready(None);
         }
         let out = this.collect(cx);
@@ -129,6 +129,6 @@ impl Body for Sse {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.progress == Progress::Ended
+        self.progress == StreamProgress::Ended
     }
 }

@@ -25,14 +25,15 @@ use crate::cli::table::table;
 use crate::config;
 use crate::fleet::{Fleet, FleetConfig, FleetInfo, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
-    Command, Core, Fronts, Limits, ModelInfo, Parts, Post, Readiness, UNREAD_BYTES_MAX,
+    Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    UNREAD_BYTES_MAX,
 };
 use crate::http;
 use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
 use crate::report::{Report, Verbosity};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
-use crate::serve::Serve;
+use crate::serve::ServeLoop;
 use crate::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
 use crate::text::{SAMPLING_DEFAULT, TextStage};
 use crate::timing::Timing;
@@ -130,22 +131,22 @@ impl CoordinatorRun {
         let (commands_in, commands) = mpsc::channel(1024);
         let counts = tokio::spawn(read_event_count(peer.stdout.take(), commands_in.clone()));
         let (fleet, facts) = Fleet::start(self.fleet_config(), rendezvous, |_| {}).await?;
-        let post = Arc::new(Post::default());
+        let outbox = Arc::new(Outbox::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
-        let core = Core::new(Parts {
+        let core = Core::new(CoreParts {
             commands: commands_in,
             model: Arc::new(self.model_info()),
             text: Arc::clone(&text),
             readiness,
-            post: Arc::clone(&post),
-            limits: Limits::default(),
+            outbox: Arc::clone(&outbox),
+            limits: CoreLimits::default(),
         });
         let (close, closing) = oneshot::channel();
         let front = std::thread::spawn(move || front(listener, core, closing));
-        let mut serve = Serve {
+        let mut serve = ServeLoop {
             sched: Scheduler::new(self.sched_config(&facts))?,
             text: TextStage::new(Arc::clone(text.facts())),
-            fronts: Fronts::new(post, UNREAD_BYTES_MAX),
+            readers: Readers::new(outbox, UNREAD_BYTES_MAX),
             fleet,
             commands,
             drain: Duration::ZERO,
@@ -154,7 +155,7 @@ impl CoordinatorRun {
         let began = Instant::now();
         serve.run().await?;
         let seconds = began.elapsed().as_secs_f64();
-        let Serve { fleet, meter, .. } = serve;
+        let ServeLoop { fleet, meter, .. } = serve;
         fleet.stop("measured").await;
         let _ = close.send(());
         front.join().map_err(|_| anyhow!("the HTTP front panicked"))??;
@@ -276,20 +277,20 @@ impl CoordinatorRun {
 fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(closing.await) };
-    Ok(runtime.block_on(http::serve(listener, core, http::Config::default(), closing))?)
+    Ok(runtime.block_on(http::serve(listener, core, http::HttpConfig::default(), closing))?)
 }
 
 /// What the peer says of the events that its clients saw; then the measurement is over.
 async fn read_event_count(
     peer: Option<ChildStdout>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ServeCommand>,
 ) -> Result<u64> {
     let mut said = String::new();
     let heard = match peer {
         Some(peer) => BufReader::new(peer).read_line(&mut said).await,
         None => Ok(0),
     };
-    let _ = commands.send(Command::Stop).await;
+    let _ = commands.send(ServeCommand::Stop).await;
     heard?;
     said.trim().parse().with_context(|| format!("the bench's peer said {said:?}"))
 }

@@ -16,8 +16,8 @@ use super::samples::Samples;
 use super::script::BenchPrng;
 use crate::cli::table::table;
 use crate::config::ConfigError;
-use crate::front::{Core, Generate, MaxTokens, Prompt, Readiness, Reading, Reply};
-use crate::launch::{Cluster, LaunchError, LaunchPlan, launch};
+use crate::front::{Core, GenerateRequest, MaxTokens, Prompt, ReadMode, Readiness, StreamEvent};
+use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 
 /// What is asked of the model.
@@ -58,7 +58,7 @@ pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
     let random_weights = load.load_format == LoadFormat::Dummy;
-    let plan = LaunchPlan {
+    let plan = LaunchOptions {
         args: model,
         drain: Duration::ZERO,
         random_weights,
@@ -157,7 +157,7 @@ impl RequestBatch {
     /// Seconds until each request's end, all submitted at once.
     async fn run(&self, core: &Core, prng: &mut BenchPrng) -> Result<Vec<f64>> {
         let vocab = core.model().vocab;
-        let requests: Vec<Generate> = (0..self.batch)
+        let requests: Vec<GenerateRequest> = (0..self.batch)
             .map(|_| {
                 let tokens = (0..self.prompt_tokens).map(|_| prng.below(vocab)).collect();
                 self.request(Prompt::Tokens(tokens))
@@ -175,8 +175,8 @@ impl RequestBatch {
         running.join_all().await.into_iter().collect()
     }
 
-    fn request(&self, prompt: Prompt) -> Generate {
-        Generate {
+    fn request(&self, prompt: Prompt) -> GenerateRequest {
+        GenerateRequest {
             prompt,
             max_tokens: MaxTokens::Asked(self.tokens),
             sampling: Sampling::GREEDY,
@@ -185,18 +185,18 @@ impl RequestBatch {
             seed: Some(0),
             stop: Vec::new(),
             ignore_eos: true,
-            reading: Reading::Whole,
+            read_mode: ReadMode::Whole,
         }
     }
 }
 
-async fn answer(core: &Core, request: Generate) -> Result<()> {
+async fn answer(core: &Core, request: GenerateRequest) -> Result<()> {
     let mut stream = core.generate(request).await?;
     loop {
         match stream.next().await {
-            Reply::Text(_) => {}
-            Reply::Done { .. } => return Ok(()),
-            Reply::Failed { message, .. } => bail!(LaunchError::Answer(message)),
+            StreamEvent::Text(_) => {}
+            StreamEvent::Done { .. } => return Ok(()),
+            StreamEvent::Failed { message, .. } => bail!(LaunchError::Answer(message)),
         }
     }
 }

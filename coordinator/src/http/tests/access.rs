@@ -1,6 +1,6 @@
 //! Who is answered: hosts, origins and types of content.
 
-use super::super::{Access, AllowedHost, AllowedOrigin, Config};
+use super::super::{Access, AllowedHost, AllowedOrigin, HttpConfig};
 use super::client::{Answer, Server, read_answer, send_head, server, server_with};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -18,7 +18,7 @@ fn guarded(hosts: &[&str], origins: &[&str]) -> Server {
         hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
         origins: origins.iter().map(|origin| origin.parse().unwrap()).collect(),
     };
-    server_with(scripts(20), Config { access, ..Config::default() }, u64::MAX)
+    server_with(scripts(20), HttpConfig { access, ..HttpConfig::default() }, u64::MAX)
 }
 
 /// A request with these lines in its head.

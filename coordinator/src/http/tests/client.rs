@@ -1,6 +1,6 @@
 //! A client written by hand over a real socket, so that it can be slow, rude and gone.
 
-use super::super::{Config, serve};
+use super::super::{HttpConfig, serve};
 use crate::front::testing::{Act, Scripted, scripted};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -28,10 +28,10 @@ pub(super) struct Answer {
 }
 
 pub(super) fn server(scripts: Vec<Vec<Act>>) -> Server {
-    server_with(scripts, Config::default(), u64::MAX)
+    server_with(scripts, HttpConfig::default(), u64::MAX)
 }
 
-pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: Config, unread_max: u64) -> Server {
+pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: HttpConfig, unread_max: u64) -> Server {
     let scripted = scripted(scripts, unread_max);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,6 +1,6 @@
 //! Many connections: how many there are, for how long, and what their bodies take.
 
-use super::super::Config;
+use super::super::HttpConfig;
 use super::client::{SOON, read_answer, read_until, send, server, server_with};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -26,7 +26,7 @@ async fn is_closed(socket: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn at_the_limit_the_connection_that_was_without_a_request_longest_makes_room() {
-    let config = Config { connections_max: 3, ..Config::default() };
+    let config = HttpConfig { connections_max: 3, ..HttpConfig::default() };
     let quick = vec![say("quick"), Act::Finish(Finish::Stop)];
     let server = server_with(vec![vec![say("held"), Act::Hold], quick], config, u64::MAX);
     let mut busy = server.connect().await;
@@ -50,7 +50,7 @@ async fn at_the_limit_the_connection_that_was_without_a_request_longest_makes_ro
 
 #[tokio::test]
 async fn while_all_connections_have_a_request_another_one_waits() {
-    let config = Config { connections_max: 2, ..Config::default() };
+    let config = HttpConfig { connections_max: 2, ..HttpConfig::default() };
     let held = || vec![say("held"), Act::Hold];
     let server = server_with(vec![held(), held()], config, u64::MAX);
     let mut busy = [server.connect().await, server.connect().await];
@@ -69,7 +69,7 @@ async fn while_all_connections_have_a_request_another_one_waits() {
 #[tokio::test]
 async fn a_connection_without_a_request_has_its_time() {
     let idle_timeout = Duration::from_millis(300);
-    let config = Config { idle_timeout, ..Config::default() };
+    let config = HttpConfig { idle_timeout, ..HttpConfig::default() };
     let answer = vec![say("text"), Act::Wait(2 * idle_timeout), Act::Finish(Finish::Stop)];
     let server = server_with(vec![answer], config, u64::MAX);
     let mut new = server.connect().await;
@@ -83,7 +83,7 @@ async fn a_connection_without_a_request_has_its_time() {
 
 #[tokio::test]
 async fn long_bodies_share_memory_and_short_ones_need_none() {
-    let config = Config { body_memory_bytes: 256 << 10, ..Config::default() };
+    let config = HttpConfig { body_memory_bytes: 256 << 10, ..HttpConfig::default() };
     let script = || vec![Act::Finish(Finish::Stop)];
     let server = server_with(vec![script(), script()], config, u64::MAX);
     let mut holder = server.connect().await;

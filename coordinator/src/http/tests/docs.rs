@@ -1,10 +1,10 @@
 //! docs/api.md says what the code does.
 
-use super::super::Config;
-use super::super::answer::Kind;
-use super::super::names;
+use super::super::HttpConfig;
+use super::super::answer::Endpoint;
+use super::super::field_names;
 use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
-use crate::front::{Limits, UNREAD_BYTES_MAX};
+use crate::front::{CoreLimits, UNREAD_BYTES_MAX};
 
 const API: &str = include_str!("../../../../docs/api.md");
 
@@ -18,12 +18,12 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
-    for (kind, word) in [(Kind::Completion, "completions"), (Kind::Chat, "chats")] {
+    for (kind, word) in [(Endpoint::Completion, "completions"), (Endpoint::Chat, "chats")] {
         let rows = rows("Fields");
         let rows = rows.iter().filter(|row| [word, "both"].contains(&row[1]));
         let mut written: Vec<&str> =
             rows.flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`'))).collect();
-        let mut read: Vec<&str> = names::known(kind).collect();
+        let mut read: Vec<&str> = field_names::known(kind).collect();
         written.sort_unstable();
         read.sort_unstable();
         assert_eq!(written, read);
@@ -32,8 +32,8 @@ fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
 
 #[test]
 fn the_table_of_bounds_has_the_bounds() {
-    let config = Config::default();
-    let limits = Limits::default();
+    let config = HttpConfig::default();
+    let limits = CoreLimits::default();
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
     let unread = usize::try_from(UNREAD_BYTES_MAX).unwrap();

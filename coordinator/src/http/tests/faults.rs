@@ -1,6 +1,6 @@
 //! Clients that leave, stall or never begin, and a server that fails under them.
 
-use super::super::Config;
+use super::super::HttpConfig;
 use super::client::{SOON, read_answer, read_until, send, server, server_with};
 use crate::front::FailKind;
 use crate::front::testing::{Act, say};
@@ -81,7 +81,7 @@ fn flood() -> Vec<Act> {
 
 #[tokio::test]
 async fn a_write_that_stalls_ends_the_connection() {
-    let config = Config { write_timeout: Duration::from_millis(200), ..Config::default() };
+    let config = HttpConfig { write_timeout: Duration::from_millis(200), ..HttpConfig::default() };
     let good = vec![say("good"), Act::Finish(Finish::Stop)];
     let mut server = server_with(vec![flood(), good], config, u64::MAX);
     let mut socket = server.connect_small().await;
@@ -95,7 +95,7 @@ async fn a_write_that_stalls_ends_the_connection() {
 
 #[tokio::test]
 async fn unread_text_over_the_cap_cancels_the_slow_reader() {
-    let mut server = server_with(vec![flood()], Config::default(), 1 << 20);
+    let mut server = server_with(vec![flood()], HttpConfig::default(), 1 << 20);
     let mut socket = server.connect_small().await;
     send(&mut socket, "POST", PLAIN, &streamed()).await;
     let (_, unread) = timeout(SOON, server.scripted.cancelled.recv()).await.unwrap().unwrap();
@@ -120,11 +120,11 @@ async fn a_slow_reader_gets_everything_in_fewer_pieces() {
 #[tokio::test]
 async fn heads_and_bodies_have_their_time() {
     let short = Duration::from_millis(150);
-    let config = Config {
+    let config = HttpConfig {
         head_timeout: short,
         body_timeout: short,
         idle_timeout: short,
-        ..Config::default()
+        ..HttpConfig::default()
     };
     let server = server_with(Vec::new(), config, u64::MAX);
     let begin = Instant::now();
@@ -145,7 +145,7 @@ async fn heads_and_bodies_have_their_time() {
 #[tokio::test]
 async fn a_silent_stream_shows_signs_of_life() {
     let comment_interval = Duration::from_millis(50);
-    let config = Config { comment_interval, ..Config::default() };
+    let config = HttpConfig { comment_interval, ..HttpConfig::default() };
     let server = server_with(vec![vec![say("text"), Act::Hold]], config, u64::MAX);
     let mut socket = server.connect().await;
     send(&mut socket, "POST", PLAIN, &streamed()).await;
@@ -156,7 +156,7 @@ async fn a_silent_stream_shows_signs_of_life() {
 #[tokio::test]
 async fn shutdown_lets_answers_end_and_cuts_what_does_not() {
     let ending = vec![say("text"), Act::Finish(Finish::Stop)];
-    let config = Config { linger: Duration::from_millis(200), ..Config::default() };
+    let config = HttpConfig { linger: Duration::from_millis(200), ..HttpConfig::default() };
     let server = server_with(vec![vec![say("text"), Act::Hold], ending], config, u64::MAX);
     let mut held = server.connect().await;
     send(&mut held, "POST", PLAIN, &streamed()).await;

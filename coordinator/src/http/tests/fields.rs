@@ -1,7 +1,7 @@
 //! Fields of requests: ours, those of other servers, slips of the pen, strangers, and their values.
 
-use super::super::answer::Kind;
-use super::super::{foreign, names};
+use super::super::answer::Endpoint;
+use super::super::{field_names, refused_fields};
 use super::client::{Answer, server};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const PLAIN: &str = "/v1/completions";
-const KINDS: [Kind; 2] = [Kind::Completion, Kind::Chat];
+const KINDS: [Endpoint; 2] = [Endpoint::Completion, Endpoint::Chat];
 
-fn check(kind: Kind, name: &str, value: &Value) -> Result<Vec<String>, String> {
+fn check(kind: Endpoint, name: &str, value: &Value) -> Result<Vec<String>, String> {
     let body = json!({ name: value }).to_string();
-    names::check(body.as_bytes(), kind).map_err(|error| {
+    field_names::check(body.as_bytes(), kind).map_err(|error| {
         assert_eq!(error.param.as_deref(), Some(name), "{error}");
         error.message
     })
@@ -27,8 +27,8 @@ fn message(answer: &Answer) -> String {
 fn every_field_of_other_servers_is_refused_unless_it_asks_for_nothing() {
     for kind in KINDS {
         let all: Vec<_> = match kind {
-            Kind::Completion => foreign::of_completions().collect(),
-            Kind::Chat => foreign::of_chats().collect(),
+            Endpoint::Completion => refused_fields::of_completions().collect(),
+            Endpoint::Chat => refused_fields::of_chats().collect(),
         };
         for field in all {
             for value in [json!({ "a": 1, "b": [] }), json!("value"), json!([[1], 2]), json!(0.25)]
@@ -40,7 +40,7 @@ fn every_field_of_other_servers_is_refused_unless_it_asks_for_nothing() {
             for value in neutral.iter().chain(&[Value::Null]) {
                 assert_eq!(check(kind, field.name, value), Ok(Vec::new()), "{}", field.name);
             }
-            assert!(names::known(kind).all(|ours| ours != field.name), "{}", field.name);
+            assert!(field_names::known(kind).all(|ours| ours != field.name), "{}", field.name);
         }
     }
 }
@@ -48,16 +48,16 @@ fn every_field_of_other_servers_is_refused_unless_it_asks_for_nothing() {
 #[test]
 fn a_refusal_names_the_field_to_use() {
     for (kind, name, value, ours) in [
-        (Kind::Completion, "n_predict", json!(5), "use max_tokens"),
-        (Kind::Chat, "repeat_penalty", json!(1.1), "use repetition_penalty"),
-        (Kind::Chat, "stop_sequences", json!(["a"]), "use stop"),
-        (Kind::Completion, "inputs", json!("a"), "use prompt"),
-        (Kind::Completion, "messages", json!([]), "/v1/chat/completions"),
-        (Kind::Chat, "prompt", json!("a"), "/v1/completions"),
-        (Kind::Chat, "options", json!({ "num_predict": 5 }), "at the top level"),
-        (Kind::Chat, "tools", json!([{}]), "this version of binfer does not support tools"),
-        (Kind::Chat, "format", json!("json"), "does not support structured output"),
-        (Kind::Chat, "num_ctx", json!(2048), "--max-model-len"),
+        (Endpoint::Completion, "n_predict", json!(5), "use max_tokens"),
+        (Endpoint::Chat, "repeat_penalty", json!(1.1), "use repetition_penalty"),
+        (Endpoint::Chat, "stop_sequences", json!(["a"]), "use stop"),
+        (Endpoint::Completion, "inputs", json!("a"), "use prompt"),
+        (Endpoint::Completion, "messages", json!([]), "/v1/chat/completions"),
+        (Endpoint::Chat, "prompt", json!("a"), "/v1/completions"),
+        (Endpoint::Chat, "options", json!({ "num_predict": 5 }), "at the top level"),
+        (Endpoint::Chat, "tools", json!([{}]), "this version of binfer does not support tools"),
+        (Endpoint::Chat, "format", json!("json"), "does not support structured output"),
+        (Endpoint::Chat, "num_ctx", json!(2048), "--max-model-len"),
     ] {
         let why = check(kind, name, &value).unwrap_err();
         assert!(why.contains(ours), "{why}");
@@ -80,17 +80,18 @@ fn slips_of_the_pen_are_refused_and_strangers_are_not() {
         ("stops", "stop"),
         ("top_q", "top_k"),
     ] {
-        let why = check(Kind::Chat, written, &json!(1)).unwrap_err();
+        let why = check(Endpoint::Chat, written, &json!(1)).unwrap_err();
         assert!(why.contains(&format!("did you mean {meant}?")), "{why}");
     }
     for stranger in ["provider", "transforms", "mode", "ttl", "seal", "", "é", "a\nb"] {
-        let found = check(Kind::Chat, stranger, &json!([[[1]]])).unwrap();
+        let found = check(Endpoint::Chat, stranger, &json!([[[1]]])).unwrap();
         assert!(found.is_empty() || found == [stranger], "{stranger}");
     }
     let long = "x".repeat(100_000);
-    assert_eq!(check(Kind::Chat, &long, &json!(1)).unwrap()[0].len(), 64);
+    assert_eq!(check(Endpoint::Chat, &long, &json!(1)).unwrap()[0].len(), 64);
     let many: serde_json::Map<_, _> = (0..999).map(|n| (format!("field-{n}"), json!(n))).collect();
-    let found = names::check(Value::Object(many).to_string().as_bytes(), Kind::Chat).unwrap();
+    let found =
+        field_names::check(Value::Object(many).to_string().as_bytes(), Endpoint::Chat).unwrap();
     assert!(found.len() < 10);
 }
 

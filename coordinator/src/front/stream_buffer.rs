@@ -1,7 +1,7 @@
 //! Where a request's text lies until its reader takes it.
 //!
-//! The courier appends and never waits ([`super::Post`]); the reader takes everything pending at
-//! once, so a slow reader costs memory (which the serve loop learns of by a [`Receipt`]) but never
+//! The courier appends and never waits ([`super::Outbox`]); the reader takes everything pending at
+//! once, so a slow reader costs memory (which the serve loop learns of by a [`ReadCounter`]) but never
 //! time. The first terminal event wins and whatever comes after it is dropped: a reader sees
 //! exactly one end.
 
@@ -59,7 +59,7 @@ pub enum End {
 
 /// How often a reader wants to be woken for text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadMode {
     /// As soon as there is text.
     Streamed,
     /// Once at the end (and when a few KiB are pending, to move them out).
@@ -71,12 +71,12 @@ const WHOLE_WAKE_BYTES: usize = 4096;
 
 /// What the serve loop may know of a reader.
 #[derive(Debug, Default)]
-pub struct Receipt {
+pub struct ReadCounter {
     read_bytes: AtomicU64,
     closed: AtomicBool,
 }
 
-impl Receipt {
+impl ReadCounter {
     /// Bytes of text and logprobs that the reader took, or will never take.
     pub(super) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
@@ -94,10 +94,10 @@ impl Receipt {
 
 /// Pending text and end of one request.
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct StreamBuffer {
     inner: Mutex<Inner>,
     wake_bytes: usize,
-    receipt: Arc<Receipt>,
+    read_counter: Arc<ReadCounter>,
 }
 
 #[derive(Debug, Default)]
@@ -110,14 +110,14 @@ struct Inner {
     waker: Option<Waker>,
 }
 
-impl Mailbox {
+impl StreamBuffer {
     /// An empty mailbox.
-    pub(super) fn new(reading: Reading, receipt: Arc<Receipt>) -> Self {
-        let wake_bytes = match reading {
-            Reading::Streamed => 1,
-            Reading::Whole => WHOLE_WAKE_BYTES,
+    pub(super) fn new(read_mode: ReadMode, read_counter: Arc<ReadCounter>) -> Self {
+        let wake_bytes = match read_mode {
+            ReadMode::Streamed => 1,
+            ReadMode::Whole => WHOLE_WAKE_BYTES,
         };
-        Self { inner: Mutex::default(), wake_bytes, receipt }
+        Self { inner: Mutex::default(), wake_bytes, read_counter }
     }
 
     /// Courier: whether the scheduler took the request. If not, this is the end. Like the other
@@ -133,7 +133,7 @@ impl Mailbox {
     pub(super) fn text(&self, text: &str) -> Option<Waker> {
         let mut inner = self.lock();
         if inner.ended {
-            self.receipt.read(text.len());
+            self.read_counter.read(text.len());
             return None;
         }
         inner.text.push_str(text);
@@ -144,7 +144,7 @@ impl Mailbox {
     pub(super) fn logprobs(&self, found: &[Logprob]) {
         let mut inner = self.lock();
         if inner.ended {
-            self.receipt.read(size_of_val(found));
+            self.read_counter.read(size_of_val(found));
             return;
         }
         inner.logprobs.extend_from_slice(found);
@@ -187,7 +187,7 @@ impl Mailbox {
         if bytes > 0 {
             text.push_str(&inner.text);
             inner.text.clear();
-            self.receipt.read(bytes);
+            self.read_counter.read(bytes);
         }
         let end = inner.end.take();
         if end.is_none() {
@@ -199,13 +199,13 @@ impl Mailbox {
     /// Reader: all pending logprobs: those of at least the tokens whose text was taken before.
     pub(super) fn take_logprobs(&self) -> Vec<Logprob> {
         let found = std::mem::take(&mut self.lock().logprobs);
-        self.receipt.read(size_of_val(&found[..]));
+        self.read_counter.read(size_of_val(&found[..]));
         found
     }
 
     /// Reader: leaves. Returns whether the request still runs, as far as the mailbox knows.
     pub(super) fn close(&self) -> bool {
-        self.receipt.closed.store(true, Ordering::Relaxed);
+        self.read_counter.closed.store(true, Ordering::Relaxed);
         let mut inner = self.lock();
         self.forget(&mut inner);
         inner.waker = None;
@@ -216,7 +216,7 @@ impl Mailbox {
     fn forget(&self, inner: &mut Inner) {
         let text_bytes = std::mem::take(&mut inner.text).len();
         let logprob_bytes = size_of_val(&std::mem::take(&mut inner.logprobs)[..]);
-        self.receipt.read(text_bytes + logprob_bytes);
+        self.read_counter.read(text_bytes + logprob_bytes);
     }
 
     /// Applies `change` unless the request has ended.

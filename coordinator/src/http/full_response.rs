@@ -4,11 +4,11 @@
 //! that has shut down its writing side and waits. Such a client is sent the head and a space, with
 //! which JSON may begin: if nobody is there, its host says so, and the request is cancelled.
 
-use super::answer::Identity;
-use super::client::Client;
+use super::answer::AnswerHeader;
+use super::client_state::ClientState;
 use super::error::ApiError;
-use super::logprobs::Logprobs;
-use crate::front::{Reply, Stream};
+use super::logprobs::LogprobsWriter;
+use crate::front::{AnswerStream, StreamEvent};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -20,22 +20,22 @@ use std::task::{Context, Poll, ready};
 
 /// The whole answer's JSON.
 pub(super) async fn answer(
-    identity: Identity,
-    mut answer: Stream,
-    mut logprobs: Option<Logprobs>,
+    identity: AnswerHeader,
+    mut answer: AnswerStream,
+    mut logprobs: Option<LogprobsWriter>,
 ) -> Result<String, ApiError> {
     let (mut text, mut found) = (String::new(), Vec::new());
     loop {
         let reply = answer.next().await;
         found.append(&mut answer.take_logprobs());
         match reply {
-            Reply::Text(more) => text.push_str(&more),
-            Reply::Done { finish, usage } => {
+            StreamEvent::Text(more) => text.push_str(&more),
+            StreamEvent::Done { finish, usage } => {
                 let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
                 let logprobs = logprobs.unwrap_or(Value::Null);
                 return Ok(identity.whole(&text, &logprobs, (finish, usage)).to_string());
             }
-            Reply::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
+            StreamEvent::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
         }
     }
 }
@@ -43,13 +43,13 @@ pub(super) async fn answer(
 /// The response that `answer` makes, or the beginning of one while nobody knows who waits for it.
 pub(super) async fn respond(
     answer: impl Future<Output = Result<String, ApiError>> + Send + 'static,
-    client: &Client,
+    client: &ClientState,
 ) -> Result<Response, ApiError> {
     let mut answer = Box::pin(answer);
     let body = tokio::select! {
         biased;
         json = answer.as_mut() => Body::from(json?),
-        () = client.may_have_left() => Body::new(Late { begun: false, answer: Some(answer) }),
+        () = client.may_have_left() => Body::new(LateBody { begun: false, answer: Some(answer) }),
     };
     let mut response = Response::new(body);
     let json = HeaderValue::from_static("application/json");
@@ -58,13 +58,13 @@ pub(super) async fn respond(
 }
 
 /// The body of an answer whose head is sent before it is known.
-struct Late<F> {
+struct LateBody<F> {
     begun: bool,
     /// `None` once it has ended.
     answer: Option<Pin<Box<F>>>,
 }
 
-impl<F: Future<Output = Result<String, ApiError>>> http_body::Body for Late<F> {
+impl<F: Future<Output = Result<String, ApiError>>> http_body::Body for LateBody<F> {
     type Data = Bytes;
     /// The status is sent, so a failure can only cut the answer off.
     type Error = ApiError;

@@ -9,12 +9,12 @@ const NAMES_MAX: usize = 256;
 
 /// Names that were told.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(super) struct UnknownFields {
     told: Mutex<BTreeSet<String>>,
     report: Report,
 }
 
-impl Strangers {
+impl UnknownFields {
     pub(super) fn new(report: Report) -> Self {
         Self { told: Mutex::default(), report }
     }

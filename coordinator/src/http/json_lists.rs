@@ -1,7 +1,7 @@
 //! Lists as clients write them: stop strings, biases, prompts. None of them may make more of its
 //! bytes than a few times their number.
 
-use super::numbers::{Count, Number, UpTo};
+use super::json_numbers::{Count, Number, UpTo};
 use crate::front::STOP_STRINGS_MAX;
 use binfer_proto::{BIASES_MAX, Bias, Token};
 use serde::de::{Error, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -15,29 +15,29 @@ const ONE_PROMPT: &str = "must be one prompt: several in a request are not suppo
 
 /// A stop string, or several.
 #[derive(Clone, Debug)]
-pub(super) struct Stops(pub(super) Vec<String>);
+pub(super) struct StopStrings(pub(super) Vec<String>);
 
-impl<'de> Deserialize<'de> for Stops {
+impl<'de> Deserialize<'de> for StopStrings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Stops;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = StopStrings;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or an array of strings")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Stops, E> {
-                Ok(Stops(vec![text.to_owned()]))
+            fn visit_str<E: Error>(self, text: &str) -> Result<StopStrings, E> {
+                Ok(StopStrings(vec![text.to_owned()]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Stops, A::Error> {
-                collect(seq, STOP_STRINGS_MAX).map(Stops)
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<StopStrings, A::Error> {
+                collect(seq, STOP_STRINGS_MAX).map(StopStrings)
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -47,9 +47,9 @@ pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads<T, const MOST: usize>(PhantomData<T>);
+        struct ValueVisitor<T, const MOST: usize>(PhantomData<T>);
 
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Reads<T, MOST> {
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for ValueVisitor<T, MOST> {
             type Value = List<T, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +61,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
             }
         }
 
-        deserializer.deserialize_any(Reads(PhantomData))
+        deserializer.deserialize_any(ValueVisitor(PhantomData))
     }
 }
 
@@ -85,22 +85,22 @@ where
 
 /// Token ids, as strings, with what is added to their logits.
 #[derive(Clone, Debug)]
-pub(super) struct Biases(pub(super) Vec<Bias>);
+pub(super) struct LogitBiases(pub(super) Vec<Bias>);
 
-impl<'de> Deserialize<'de> for Biases {
+impl<'de> Deserialize<'de> for LogitBiases {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const EXPECTED: &str = "an object of token ids with numbers";
 
-        struct Reads;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Biases;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = LogitBiases;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(EXPECTED)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Biases, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<LogitBiases, A::Error> {
                 let mut biases = Vec::new();
                 while let Some(id) = map.next_key::<String>()? {
                     let wrong = |_| A::Error::custom(format!("must be {EXPECTED}"));
@@ -111,11 +111,11 @@ impl<'de> Deserialize<'de> for Biases {
                         biases.push(Bias { token, value });
                     }
                 }
-                Ok(Biases(biases))
+                Ok(LogitBiases(biases))
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -134,9 +134,9 @@ enum Element {
 
 impl<'de> Deserialize<'de> for PromptValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Reads {
+        impl<'de> Visitor<'de> for ValueVisitor {
             type Value = PromptValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,21 +161,21 @@ impl<'de> Deserialize<'de> for PromptValue {
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
 impl<'de> Deserialize<'de> for Element {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl Reads {
+        impl ValueVisitor {
             fn token<'de, E: Error>(value: impl IntoDeserializer<'de, E>) -> Result<Element, E> {
                 Count::deserialize(value.into_deserializer()).map(|UpTo(id)| Element::Token(id))
             }
         }
 
-        impl<'de> Visitor<'de> for Reads {
+        impl<'de> Visitor<'de> for ValueVisitor {
             type Value = Element;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,7 +203,7 @@ impl<'de> Deserialize<'de> for Element {
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 

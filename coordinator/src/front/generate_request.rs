@@ -1,6 +1,6 @@
 //! A request as a front hands it in.
 
-use super::mailbox::Reading;
+use super::stream_buffer::ReadMode;
 use crate::text::Message;
 use binfer_proto::{Bias, Sampling, Token};
 
@@ -28,7 +28,7 @@ pub enum MaxTokens {
 
 /// A request as a front hands it in.
 #[derive(Clone, Debug)]
-pub struct Generate {
+pub struct GenerateRequest {
     /// What is to be continued.
     pub prompt: Prompt,
     /// Tokens of the answer at most.
@@ -46,7 +46,7 @@ pub struct Generate {
     /// Go on after end tokens.
     pub ignore_eos: bool,
     /// How the answer will be read.
-    pub reading: Reading,
+    pub read_mode: ReadMode,
 }
 
 impl Prompt {

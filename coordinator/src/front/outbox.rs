@@ -4,9 +4,9 @@
 //! the front's thread, however many streams there are. On that thread a courier deals the letters
 //! out to mailboxes, so that a mailbox's memory stays with the core that reads it. Letters keep
 //! their order. Deliberately absent: any limit; the serve loop knows what was read
-//! ([`super::Fronts`]).
+//! ([`super::Readers`]).
 
-use super::mailbox::{End, Mailbox};
+use super::stream_buffer::{End, StreamBuffer};
 use crate::sched::{Refused, RequestId};
 use binfer_proto::Logprob;
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ use std::task::{Poll, Waker};
 
 /// News of one request.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct Update {
     pub(super) id: RequestId,
-    pub(super) news: News,
+    pub(super) news: UpdateKind,
 }
 
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum UpdateKind {
     /// The scheduler's answer.
     Admission(Result<(), Refused>),
     /// So many of the bag's next bytes.
@@ -36,12 +36,12 @@ pub(super) enum News {
 
 /// Letters, and the text that they bring, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Bag {
-    pub(super) letters: Vec<Letter>,
+pub(super) struct StepUpdates {
+    pub(super) letters: Vec<Update>,
     pub(super) text: String,
 }
 
-impl Bag {
+impl StepUpdates {
     fn append(&mut self, later: &mut Self) {
         self.letters.append(&mut later.letters);
         self.text.push_str(&later.text);
@@ -51,21 +51,21 @@ impl Bag {
 
 /// Between one serve loop and the front of its readers.
 #[derive(Debug, Default)]
-pub struct Post {
+pub struct Outbox {
     handed: Mutex<Handed>,
     /// Only the front's thread comes here.
-    mailboxes: Mutex<BTreeMap<RequestId, Arc<Mailbox>>>,
+    mailboxes: Mutex<BTreeMap<RequestId, Arc<StreamBuffer>>>,
 }
 
 #[derive(Debug, Default)]
 struct Handed {
-    bag: Bag,
+    bag: StepUpdates,
     courier: Option<Waker>,
 }
 
-impl Post {
+impl Outbox {
     /// Serve loop: hands over what is in `bag` and leaves it empty.
-    pub(super) fn hand_over(&self, bag: &mut Bag) {
+    pub(super) fn hand_over(&self, bag: &mut StepUpdates) {
         if bag.letters.is_empty() {
             return;
         }
@@ -83,7 +83,7 @@ impl Post {
     }
 
     /// Front: letters for `id` go to `mailbox` until it is closed.
-    pub(super) fn open(&self, id: RequestId, mailbox: Arc<Mailbox>) {
+    pub(super) fn open(&self, id: RequestId, mailbox: Arc<StreamBuffer>) {
         lock(&self.mailboxes).insert(id, mailbox);
     }
 
@@ -95,7 +95,7 @@ impl Post {
     /// Front: deals out letters on the thread that calls this, for ever. Without it no reader hears
     /// anything.
     pub async fn deliver(&self) -> Infallible {
-        let mut bag = Bag::default();
+        let mut bag = StepUpdates::default();
         poll_fn(|cx| {
             let mut handed = lock(&self.handed);
             std::mem::swap(&mut handed.bag, &mut bag);
@@ -113,24 +113,26 @@ impl Post {
         self.deal_out(&mut bag);
     }
 
-    fn deal_out(&self, bag: &mut Bag) {
+    fn deal_out(&self, bag: &mut StepUpdates) {
         let mailboxes = lock(&self.mailboxes);
         let mut readers = Vec::with_capacity(bag.letters.len());
         let mut text = bag.text.as_str();
-        for Letter { id, news } in bag.letters.drain(..) {
+        for Update { id, news } in bag.letters.drain(..) {
             let mailbox = mailboxes.get(&id);
             readers.extend(match news {
-                News::Text(len) => {
+                UpdateKind::Text(len) => {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
                     mailbox.and_then(|mailbox| mailbox.text(piece))
                 }
-                News::Logprobs(found) => {
+                UpdateKind::Logprobs(found) => {
                     mailbox.inspect(|mailbox| mailbox.logprobs(&found));
                     None
                 }
-                News::Admission(answer) => mailbox.and_then(|mailbox| mailbox.admission(answer)),
-                News::End(end) => mailbox.and_then(|mailbox| mailbox.end(end)),
+                UpdateKind::Admission(answer) => {
+                    mailbox.and_then(|mailbox| mailbox.admission(answer))
+                }
+                UpdateKind::End(end) => mailbox.and_then(|mailbox| mailbox.end(end)),
             });
         }
         bag.text.clear();

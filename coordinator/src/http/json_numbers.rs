@@ -5,37 +5,37 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// A whole number. Python's clients write some as 5.0, as pydantic takes them.
-struct Whole(i128);
+struct WholeNumber(i128);
 
-impl<'de> Deserialize<'de> for Whole {
+impl<'de> Deserialize<'de> for WholeNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl Visitor<'_> for Reads {
-            type Value = Whole;
+        impl Visitor<'_> for ValueVisitor {
+            type Value = WholeNumber;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number")
             }
 
-            fn visit_u64<E: Error>(self, value: u64) -> Result<Whole, E> {
-                Ok(Whole(value.into()))
+            fn visit_u64<E: Error>(self, value: u64) -> Result<WholeNumber, E> {
+                Ok(WholeNumber(value.into()))
             }
 
-            fn visit_i64<E: Error>(self, value: i64) -> Result<Whole, E> {
-                Ok(Whole(value.into()))
+            fn visit_i64<E: Error>(self, value: i64) -> Result<WholeNumber, E> {
+                Ok(WholeNumber(value.into()))
             }
 
-            fn visit_f64<E: Error>(self, value: f64) -> Result<Whole, E> {
+            fn visit_f64<E: Error>(self, value: f64) -> Result<WholeNumber, E> {
                 if value.fract() != 0.0 {
                     return Err(E::invalid_type(Unexpected::Float(value), &self));
                 }
                 #[expect(clippy::cast_possible_truncation, reason = "whole, and saturates")]
-                Ok(Whole(value as i128))
+                Ok(WholeNumber(value as i128))
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) type Count = UpTo<{ u32::MAX }>;
 
 impl<'de, const MOST: u32> Deserialize<'de> for UpTo<MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Whole(value) = Whole::deserialize(deserializer)?;
+        let WholeNumber(value) = WholeNumber::deserialize(deserializer)?;
         let count = u32::try_from(value).ok().filter(|count| *count <= MOST);
         let refused = || D::Error::custom(format!("must be a whole number from 0 to {MOST}"));
         count.map(Self).ok_or_else(refused)
@@ -61,7 +61,7 @@ pub(super) struct TopK(pub(super) u32);
 
 impl<'de> Deserialize<'de> for TopK {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Whole(value) = Whole::deserialize(deserializer)?;
+        let WholeNumber(value) = WholeNumber::deserialize(deserializer)?;
         let count = u32::try_from(value.max(0)).ok().filter(|_| value >= -1);
         count.map(Self).ok_or_else(|| D::Error::custom("must be -1, for all, or 0 or more"))
     }
@@ -74,7 +74,7 @@ pub(super) struct Seed(pub(super) Option<u64>);
 
 impl<'de> Deserialize<'de> for Seed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Whole(value) = Whole::deserialize(deserializer)?;
+        let WholeNumber(value) = WholeNumber::deserialize(deserializer)?;
         if value == -1 {
             return Ok(Self(None));
         }
@@ -90,10 +90,10 @@ pub(super) struct Number(pub(super) f32);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
         #[expect(clippy::cast_possible_truncation, reason = "too large is inf, refused later")]
-        impl Visitor<'_> for Reads {
+        impl Visitor<'_> for ValueVisitor {
             type Value = Number;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Number {
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -127,9 +127,9 @@ const COMPLETION_LOGPROBS_MAX: u32 = 5;
 
 impl<'de> Deserialize<'de> for CompletionLogprobs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl Reads {
+        impl ValueVisitor {
             fn count<'de, E: Error>(
                 value: impl IntoDeserializer<'de, E>,
             ) -> Result<CompletionLogprobs, E> {
@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for CompletionLogprobs {
             }
         }
 
-        impl Visitor<'_> for Reads {
+        impl Visitor<'_> for ValueVisitor {
             type Value = CompletionLogprobs;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +165,6 @@ impl<'de> Deserialize<'de> for CompletionLogprobs {
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }

@@ -1,7 +1,7 @@
 //! What a connection and its requests tell each other: whether the client is still there, since
 //! when it has been without a request, and that an answer is to be the last.
 
-use super::config::Config;
+use super::config::HttpConfig;
 use rustix::io::ioctl_fionread;
 use std::future::poll_fn;
 use std::io;
@@ -21,18 +21,18 @@ const BEHIND_BYTES_MAX: u64 = 32 << 10;
 
 /// One client, as its connection and its requests see it. Requests carry it as an extension.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct ClientState {
     doubtful: AtomicBool,
     last_answer: Notify,
     /// `None` while a request that arrived whole is being answered.
-    waiting: Mutex<Option<Waiting>>,
+    waiting: Mutex<Option<IdleState>>,
     idle_timeout: Duration,
     head_timeout: Duration,
 }
 
 /// A client without a request, or with a part of one.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct IdleState {
     since: Instant,
     /// Bytes of the next head have arrived.
     began: bool,
@@ -40,9 +40,9 @@ struct Waiting {
     deadline: Option<Instant>,
 }
 
-impl Client {
-    pub(super) fn new(config: &Config) -> Self {
-        let Config { idle_timeout, head_timeout, .. } = *config;
+impl ClientState {
+    pub(super) fn new(config: &HttpConfig) -> Self {
+        let HttpConfig { idle_timeout, head_timeout, .. } = *config;
         let client = Self {
             doubtful: AtomicBool::new(false),
             last_answer: Notify::new(),
@@ -90,7 +90,7 @@ impl Client {
     pub(super) fn answered(&self) {
         let since = Instant::now();
         let deadline = Some(since + self.idle_timeout);
-        *self.waiting() = Some(Waiting { since, began: false, deadline });
+        *self.waiting() = Some(IdleState { since, began: false, deadline });
     }
 
     /// Since when there has been no request that arrived whole; `None` while there is one.
@@ -108,7 +108,7 @@ impl Client {
         self.last_answer.notify_one();
     }
 
-    /// Waits for [`Client::close_after_answer`].
+    /// Waits for [`ClientState::close_after_answer`].
     pub(super) async fn last_answer(&self) {
         self.last_answer.notified().await;
     }
@@ -120,8 +120,8 @@ impl Client {
         self.doubtful.load(Ordering::Relaxed)
     }
 
-    /// Waits until [`Client::is_doubtful`] has been so for a moment. To be polled by the
-    /// connection's own task, which [`Client::gone`] wakes.
+    /// Waits until [`ClientState::is_doubtful`] has been so for a moment. To be polled by the
+    /// connection's own task, which [`ClientState::gone`] wakes.
     pub(super) async fn may_have_left(&self) {
         poll_fn(|_| if self.is_doubtful() { Poll::Ready(()) } else { Poll::Pending }).await;
         sleep(DOUBT_GRACE).await;
@@ -149,7 +149,7 @@ impl Client {
         let _ = socket.ready(Interest::ERROR).await;
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<IdleState>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,12 +8,12 @@ use std::fmt;
 const TEXT_BYTES_MAX: usize = 16;
 
 /// Reads a value: a scalar, or an array or object of at most one. `None` is anything larger.
-pub(super) struct Glance {
+pub(super) struct ShallowValue {
     /// Whether what is inside of an array or object is looked at.
     inside: bool,
 }
 
-impl Glance {
+impl ShallowValue {
     pub(super) fn new() -> Self {
         Self { inside: true }
     }
@@ -23,7 +23,7 @@ impl Glance {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Glance {
+impl<'de> DeserializeSeed<'de> for ShallowValue {
     type Value = Option<Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Option<Value>, D::Error> {
@@ -31,7 +31,7 @@ impl<'de> DeserializeSeed<'de> for Glance {
     }
 }
 
-impl<'de> Visitor<'de> for Glance {
+impl<'de> Visitor<'de> for ShallowValue {
     type Value = Option<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,39 +4,39 @@
 //! OpenAI, vLLM, SGLang, TGI, llama.cpp, Ollama, text-generation-webui and transformers were looked
 //! through.
 
-use super::foreign_names::{CHAT, COMPLETION, EVERYWHERE, OTHER_NAMES};
+use super::refused_field_table::{CHAT, COMPLETION, EVERYWHERE, OTHER_NAMES};
 use serde_json::Value;
 
 /// A field that is refused unless its value asks for nothing.
-pub(super) struct Foreign {
+pub(super) struct RefusedField {
     pub(super) name: &'static str,
     /// Values that ask for nothing, in a JSON array. `null` always does.
     pub(super) neutral: &'static str,
-    pub(super) instead: Instead,
+    pub(super) instead: Advice,
 }
 
 /// What to do instead.
 #[derive(Clone, Copy)]
-pub(super) enum Instead {
+pub(super) enum Advice {
     /// Use this field.
-    Use(&'static str),
+    UseField(&'static str),
     /// Do as this sentence says.
     Do(&'static str),
     /// Nothing: this is what is meant, and not there.
-    Lacks(&'static str),
+    Unsupported(&'static str),
 }
 
 /// Those of completions.
-pub(super) fn of_completions() -> impl Iterator<Item = &'static Foreign> {
+pub(super) fn of_completions() -> impl Iterator<Item = &'static RefusedField> {
     OTHER_NAMES.iter().chain(EVERYWHERE).chain(COMPLETION)
 }
 
 /// Those of chats.
-pub(super) fn of_chats() -> impl Iterator<Item = &'static Foreign> {
+pub(super) fn of_chats() -> impl Iterator<Item = &'static RefusedField> {
     OTHER_NAMES.iter().chain(EVERYWHERE).chain(CHAT)
 }
 
-impl Foreign {
+impl RefusedField {
     /// Whether a value asks for nothing.
     pub(super) fn is_neutral(&self, value: &Value) -> bool {
         let neutral: Vec<Value> = serde_json::from_str(self.neutral).unwrap_or_default();
@@ -51,9 +51,9 @@ impl Foreign {
     pub(super) fn advice(&self) -> String {
         let name = self.name;
         match self.instead {
-            Instead::Use(ours) => format!("{name} is not known here: use {ours}"),
-            Instead::Do(this) => format!("{name} is refused: {this}"),
-            Instead::Lacks(what) => {
+            Advice::UseField(ours) => format!("{name} is not known here: use {ours}"),
+            Advice::Do(this) => format!("{name} is refused: {this}"),
+            Advice::Unsupported(what) => {
                 format!("{name} is refused: this version of binfer does not support {what}")
             }
         }

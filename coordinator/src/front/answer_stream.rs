@@ -3,10 +3,10 @@
 //! Dropping a stream before its end cancels the request: that is how a client that leaves frees
 //! its blocks.
 
-use super::Command;
-use super::core::Parts;
-use super::mailbox::{End, FailKind, Mailbox};
-use super::post::Post;
+use super::ServeCommand;
+use super::core::CoreParts;
+use super::outbox::Outbox;
+use super::stream_buffer::{End, FailKind, StreamBuffer};
 use crate::sched::{Finish, Request, RequestId, Usage};
 use binfer_proto::Logprob;
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 /// What a reader gets: text, and then exactly one of the other two.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum StreamEvent {
     /// More text.
     Text(String),
     /// The ordinary end.
@@ -37,22 +37,22 @@ pub enum Reply {
 
 /// An admitted request's answer.
 #[derive(Debug)]
-pub struct Stream {
+pub struct AnswerStream {
     id: RequestId,
     logprobs: u8,
-    mailbox: Arc<Mailbox>,
-    post: Arc<Post>,
-    commands: mpsc::Sender<Command>,
+    mailbox: Arc<StreamBuffer>,
+    outbox: Arc<Outbox>,
+    commands: mpsc::Sender<ServeCommand>,
     end: Option<End>,
 }
 
-impl Stream {
+impl AnswerStream {
     /// From here on letters for the request go to `mailbox`.
-    pub(super) fn open(request: &Request, mailbox: Arc<Mailbox>, parts: &Parts) -> Self {
+    pub(super) fn open(request: &Request, mailbox: Arc<StreamBuffer>, parts: &CoreParts) -> Self {
         let (id, logprobs) = (request.id, request.logprobs);
-        let (post, commands) = (Arc::clone(&parts.post), parts.commands.clone());
-        post.open(id, Arc::clone(&mailbox));
-        Self { id, logprobs, mailbox, post, commands, end: None }
+        let (outbox, commands) = (Arc::clone(&parts.outbox), parts.commands.clone());
+        outbox.open(id, Arc::clone(&mailbox));
+        Self { id, logprobs, mailbox, outbox, commands, end: None }
     }
 
     /// The request.
@@ -79,7 +79,7 @@ impl Stream {
     }
 
     /// The next reply. Must not be called again after an end.
-    pub async fn next(&mut self) -> Reply {
+    pub async fn next(&mut self) -> StreamEvent {
         if let Some(end) = self.end.take() {
             return end.into();
         }
@@ -89,13 +89,13 @@ impl Stream {
             Some(end) if text.is_empty() => end.into(),
             end => {
                 self.end = end;
-                Reply::Text(text)
+                StreamEvent::Text(text)
             }
         }
     }
 }
 
-impl From<End> for Reply {
+impl From<End> for StreamEvent {
     fn from(end: End) -> Self {
         match end {
             End::Done { finish, usage } => Self::Done { finish, usage },
@@ -104,12 +104,12 @@ impl From<End> for Reply {
     }
 }
 
-impl Drop for Stream {
+impl Drop for AnswerStream {
     fn drop(&mut self) {
-        self.post.close(self.id);
+        self.outbox.close(self.id);
         if self.mailbox.close() {
-            // A full channel is no loss: the serve loop also asks `Fronts::abandoned`.
-            let _ = self.commands.try_send(Command::Cancel(self.id));
+            // A full channel is no loss: the serve loop also asks `Readers::abandoned`.
+            let _ = self.commands.try_send(ServeCommand::Cancel(self.id));
         }
     }
 }

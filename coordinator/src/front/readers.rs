@@ -1,11 +1,11 @@
 //! The serve loop's side of all readers: one call per thing that can happen to a request.
 //!
 //! It never waits and never allocates per token. What is said reaches readers with the next
-//! [`Fronts::send`]. Unread text is kept under one cap for all: over it, the reader with the most
+//! [`Readers::send`]. Unread text is kept under one cap for all: over it, the reader with the most
 //! pays. A request that ended counts until its text is read.
 
-use super::mailbox::{End, FailKind, Receipt};
-use super::post::{Bag, Letter, News, Post};
+use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
+use super::stream_buffer::{End, FailKind, ReadCounter};
 use crate::sched::{Finish, Refused, RequestId, Usage};
 use binfer_proto::Logprob;
 use std::collections::BTreeMap;
@@ -13,43 +13,48 @@ use std::sync::Arc;
 
 /// Readers of the requests that run.
 #[derive(Debug)]
-pub struct Fronts {
+pub struct Readers {
     open: BTreeMap<RequestId, Reader>,
     /// Of requests that are over.
     ended: Vec<Reader>,
-    bag: Bag,
-    post: Arc<Post>,
+    bag: StepUpdates,
+    outbox: Arc<Outbox>,
     unread_bytes_max: u64,
 }
 
 #[derive(Debug)]
 struct Reader {
-    receipt: Arc<Receipt>,
+    read_counter: Arc<ReadCounter>,
     sent_bytes: u64,
 }
 
 impl Reader {
     fn unread_bytes(&self) -> u64 {
-        match self.receipt.is_closed() {
+        match self.read_counter.is_closed() {
             true => 0,
-            false => self.sent_bytes.saturating_sub(self.receipt.read_bytes()),
+            false => self.sent_bytes.saturating_sub(self.read_counter.read_bytes()),
         }
     }
 }
 
-impl Fronts {
+impl Readers {
     /// None open; readers may leave `unread_bytes_max` bytes unread together.
-    pub fn new(post: Arc<Post>, unread_bytes_max: u64) -> Self {
-        let (open, ended, bag) = (BTreeMap::new(), Vec::new(), Bag::default());
-        Self { open, ended, bag, post, unread_bytes_max }
+    pub fn new(outbox: Arc<Outbox>, unread_bytes_max: u64) -> Self {
+        let (open, ended, bag) = (BTreeMap::new(), Vec::new(), StepUpdates::default());
+        Self { open, ended, bag, outbox, unread_bytes_max }
     }
 
     /// Tells the reader what the scheduler said to its request.
-    pub fn admit(&mut self, id: RequestId, receipt: Arc<Receipt>, answer: Result<(), Refused>) {
+    pub fn admit(
+        &mut self,
+        id: RequestId,
+        read_counter: Arc<ReadCounter>,
+        answer: Result<(), Refused>,
+    ) {
         if answer.is_ok() {
-            self.open.insert(id, Reader { receipt, sent_bytes: 0 });
+            self.open.insert(id, Reader { read_counter, sent_bytes: 0 });
         }
-        self.bag.letters.push(Letter { id, news: News::Admission(answer) });
+        self.bag.letters.push(Update { id, news: UpdateKind::Admission(answer) });
     }
 
     /// More text for a request.
@@ -60,7 +65,7 @@ impl Fronts {
         if let Some(reader) = self.open.get_mut(&id) {
             reader.sent_bytes += text.len() as u64;
             self.bag.text.push_str(text);
-            self.bag.letters.push(Letter { id, news: News::Text(text.len()) });
+            self.bag.letters.push(Update { id, news: UpdateKind::Text(text.len()) });
         }
     }
 
@@ -71,14 +76,14 @@ impl Fronts {
         }
         if let Some(reader) = self.open.get_mut(&id) {
             reader.sent_bytes += size_of_val(found) as u64;
-            self.bag.letters.push(Letter { id, news: News::Logprobs(found.to_vec()) });
+            self.bag.letters.push(Update { id, news: UpdateKind::Logprobs(found.to_vec()) });
         }
     }
 
     /// Hands over what was said since the last call. Once a step, after the next plan: a reader
     /// that wakes takes time from the serve loop.
     pub fn send(&mut self) {
-        self.post.hand_over(&mut self.bag);
+        self.outbox.hand_over(&mut self.bag);
     }
 
     /// The end of a request as the scheduler saw it.
@@ -112,13 +117,13 @@ impl Fronts {
         if !matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
             self.ended.push(reader);
         }
-        self.bag.letters.push(Letter { id, news: News::End(end) });
+        self.bag.letters.push(Update { id, news: UpdateKind::End(end) });
     }
 
     /// A request that nobody reads any more, to be cancelled. (A `Cancel` command may be lost when
     /// the channel is full; this is not.)
     pub fn abandoned(&self) -> Option<RequestId> {
-        self.open.iter().find(|(_, reader)| reader.receipt.is_closed()).map(|(id, _)| *id)
+        self.open.iter().find(|(_, reader)| reader.read_counter.is_closed()).map(|(id, _)| *id)
     }
 
     /// While more text is unread than allowed: the request with the most, to be failed.
@@ -148,7 +153,7 @@ impl Fronts {
 }
 
 /// A serve loop that ends, however, leaves nobody waiting.
-impl Drop for Fronts {
+impl Drop for Readers {
     fn drop(&mut self) {
         self.fail_all(FailKind::Internal, "the server has stopped");
     }

@@ -14,28 +14,28 @@ const NO_TOOLS: &str = "is refused: tools are not supported by this version of b
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct MessageFields {
     role: String,
-    content: Option<Content>,
+    content: Option<MessageContent>,
     name: Option<String>,
     /// What an assistant said instead of an answer.
     refusal: Option<String>,
-    tool_calls: Option<Calls>,
+    tool_calls: Option<ToolCalls>,
     function_call: Option<IgnoredAny>,
     audio: Option<IgnoredAny>,
 }
 
 /// A text, or parts that are texts, joined by a line break as vLLM does.
 #[derive(Clone, Debug)]
-struct Content(String);
+struct MessageContent(String);
 
 /// Whether there are calls of tools; many clients keep an empty list in each message.
 #[derive(Clone, Copy, Debug)]
-struct Calls {
+struct ToolCalls {
     any: bool,
 }
 
 /// A part of a message's content.
 #[derive(Deserialize)]
-struct Part {
+struct ContentPart {
     #[serde(rename = "type")]
     kind: Option<String>,
     text: Option<String>,
@@ -68,7 +68,7 @@ impl MessageFields {
             );
         }
         let content = match (self.content, self.refusal) {
-            (Some(Content(text)), _) => text,
+            (Some(MessageContent(text)), _) => text,
             // An assistant may have said nothing, or refused to.
             (None, refusal) if is_assistant => refusal.unwrap_or_default(),
             (None, _) => return refused("content", "is missing"),
@@ -77,39 +77,39 @@ impl MessageFields {
     }
 }
 
-impl<'de> Deserialize<'de> for Content {
+impl<'de> Deserialize<'de> for MessageContent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Content;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = MessageContent;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or an array of parts")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
-                Ok(Content(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<MessageContent, E> {
+                Ok(MessageContent(text.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<MessageContent, A::Error> {
                 let mut content: Option<String> = None;
-                while let Some(Object(part)) = seq.next_element::<Object<Part>>()? {
+                while let Some(Object(part)) = seq.next_element::<Object<ContentPart>>()? {
                     let text = part.text().map_err(A::Error::custom)?;
                     content = Some(match content {
                         None => text,
                         Some(before) => before + "\n" + &text,
                     });
                 }
-                Ok(Content(content.unwrap_or_default()))
+                Ok(MessageContent(content.unwrap_or_default()))
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
-impl Part {
+impl ContentPart {
     /// Its text, or what is wrong with it.
     fn text(self) -> Result<String, &'static str> {
         match self.kind.as_deref() {
@@ -122,26 +122,26 @@ impl Part {
     }
 }
 
-impl<'de> Deserialize<'de> for Calls {
+impl<'de> Deserialize<'de> for ToolCalls {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Calls;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = ToolCalls;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Calls, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ToolCalls, A::Error> {
                 let mut any = false;
                 while seq.next_element::<IgnoredAny>()?.is_some() {
                     any = true;
                 }
-                Ok(Calls { any })
+                Ok(ToolCalls { any })
             }
         }
 
-        deserializer.deserialize_any(Reads)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }

@@ -1,11 +1,11 @@
 //! The names of a request's fields: ours, others that are known, slips of the pen, and strangers.
 
-use super::answer::Kind;
+use super::answer::Endpoint;
 use super::error::ApiError;
-use super::foreign::{self, Foreign};
-use super::foreign_names::WITHOUT_EFFECT;
-use super::glance::Glance;
 use super::json;
+use super::json_shallow::ShallowValue;
+use super::refused_field_table::WITHOUT_EFFECT;
+use super::refused_fields::{self, RefusedField};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
@@ -35,45 +35,45 @@ const COMPLETION: [&str; 1] = ["prompt"];
 const CHAT: [&str; 2] = ["messages", "top_logprobs"];
 
 /// Strangers of one request that are told.
-const STRANGERS_MAX: usize = 8;
+const UNKNOWN_FIELDS_MAX: usize = 8;
 /// A longer name is no slip of the pen.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Fields that are read.
-pub(super) fn known(kind: Kind) -> impl Iterator<Item = &'static str> {
+pub(super) fn known(kind: Endpoint) -> impl Iterator<Item = &'static str> {
     let own: &[&str] = match kind {
-        Kind::Completion => &COMPLETION,
-        Kind::Chat => &CHAT,
+        Endpoint::Completion => &COMPLETION,
+        Endpoint::Chat => &CHAT,
     };
     BOTH.iter().chain(own).copied()
 }
 
-fn foreign(kind: Kind) -> Box<dyn Iterator<Item = &'static Foreign>> {
+fn foreign(kind: Endpoint) -> Box<dyn Iterator<Item = &'static RefusedField>> {
     match kind {
-        Kind::Completion => Box::new(foreign::of_completions()),
-        Kind::Chat => Box::new(foreign::of_chats()),
+        Endpoint::Completion => Box::new(refused_fields::of_completions()),
+        Endpoint::Chat => Box::new(refused_fields::of_chats()),
     }
 }
 
 /// Refuses a request with a field that would change its answer and is not read. Returns names that
 /// nobody knows.
-pub(super) fn check(body: &[u8], kind: Kind) -> Result<Vec<String>, ApiError> {
-    let mut names = Names { kind, strangers: Vec::new(), refused: None };
+pub(super) fn check(body: &[u8], kind: Endpoint) -> Result<Vec<String>, ApiError> {
+    let mut names = FieldCheck { kind, unknown_fields: Vec::new(), refused: None };
     let read = serde_json::Deserializer::from_slice(body).deserialize_map(&mut names);
     read.map_err(|error| json::refused(None, &error))?;
     match names.refused {
         Some(error) => Err(error),
-        None => Ok(names.strangers),
+        None => Ok(names.unknown_fields),
     }
 }
 
-struct Names {
-    kind: Kind,
-    strangers: Vec<String>,
+struct FieldCheck {
+    kind: Endpoint,
+    unknown_fields: Vec<String>,
     refused: Option<ApiError>,
 }
 
-impl Names {
+impl FieldCheck {
     fn see(&mut self, name: &str, value: Option<&Value>) {
         if WITHOUT_EFFECT.contains(&name) {
             return;
@@ -89,13 +89,13 @@ impl Names {
             self.refused = Some(ApiError::invalid(name, message));
             return;
         }
-        if self.strangers.len() < STRANGERS_MAX {
-            self.strangers.push(name.chars().take(NAME_BYTES_MAX).collect());
+        if self.unknown_fields.len() < UNKNOWN_FIELDS_MAX {
+            self.unknown_fields.push(name.chars().take(NAME_BYTES_MAX).collect());
         }
     }
 }
 
-impl<'de> Visitor<'de> for &mut Names {
+impl<'de> Visitor<'de> for &mut FieldCheck {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for &mut Names {
             if self.refused.is_some() || known(self.kind).any(|known| known == name) {
                 map.next_value::<IgnoredAny>()?;
             } else {
-                let value = map.next_value_seed(Glance::new())?;
+                let value = map.next_value_seed(ShallowValue::new())?;
                 self.see(&name, value.as_ref());
             }
         }
@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for &mut Names {
 }
 
 /// The field that was probably meant.
-fn meant(name: &str, kind: Kind) -> Option<&'static str> {
+fn meant(name: &str, kind: Endpoint) -> Option<&'static str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }

@@ -1,7 +1,7 @@
 //! The body of a request: read within limits of size, time and memory, or refused and thrown away.
 
-use super::client::Client;
-use super::config::Config;
+use super::client_state::ClientState;
+use super::config::HttpConfig;
 use super::error::ApiError;
 use axum::body::{Body, Bytes};
 use axum::http::header::{CONTENT_TYPE, EXPECT};
@@ -17,9 +17,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// Bodies up to this size are taken on any connection; longer ones count against
-/// [`Config::body_memory_bytes`].
+/// [`HttpConfig::body_memory_bytes`].
 const SMALL_BYTES_MAX: usize = 64 << 10;
-/// What a permit of [`Memory`] stands for.
+/// What a permit of [`BodyMemory`] stands for.
 const UNIT_BYTES: usize = 4 << 10;
 /// Of a body that is refused, this many times the limit is read and dropped, because a client that
 /// is still writing would not see the answer.
@@ -27,16 +27,16 @@ const DRAIN_FACTOR: usize = 4;
 
 /// Memory for long bodies, over all connections.
 #[derive(Debug)]
-pub(super) struct Memory(Semaphore);
+pub(super) struct BodyMemory(Semaphore);
 
-impl Memory {
+impl BodyMemory {
     pub(super) fn new(bytes: usize) -> Self {
         Self(Semaphore::new((bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS)))
     }
 }
 
 /// A body that was read, and its share of the memory.
-pub(super) struct Received<'a> {
+pub(super) struct ReceivedBody<'a> {
     pub(super) bytes: Vec<u8>,
     pub(super) memory: Option<SemaphorePermit<'a>>,
 }
@@ -45,9 +45,9 @@ pub(super) struct Received<'a> {
 /// asking first.
 pub(super) async fn read<'a>(
     request: Request<Body>,
-    config: &Config,
-    memory: &'a Memory,
-) -> Result<Received<'a>, ApiError> {
+    config: &HttpConfig,
+    memory: &'a BodyMemory,
+) -> Result<ReceivedBody<'a>, ApiError> {
     if !is_json(request.headers()) {
         let message = "the body must be JSON, with the header Content-Type: application/json";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
@@ -72,13 +72,13 @@ fn is_json(headers: &HeaderMap) -> bool {
 async fn read_all<'a>(
     body: &mut Body,
     bytes_max: usize,
-    memory: &'a Memory,
-) -> Result<Received<'a>, ApiError> {
+    memory: &'a BodyMemory,
+) -> Result<ReceivedBody<'a>, ApiError> {
     let promised = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if promised > bytes_max {
         return Err(too_large(bytes_max));
     }
-    let mut received = Received { bytes: Vec::new(), memory: None };
+    let mut received = ReceivedBody { bytes: Vec::new(), memory: None };
     received.reserve(promised, memory)?;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
@@ -96,9 +96,9 @@ async fn read_all<'a>(
     Ok(received)
 }
 
-impl<'a> Received<'a> {
+impl<'a> ReceivedBody<'a> {
     /// Sees to memory for `len` bytes in all.
-    fn reserve(&mut self, len: usize, memory: &'a Memory) -> Result<(), ApiError> {
+    fn reserve(&mut self, len: usize, memory: &'a BodyMemory) -> Result<(), ApiError> {
         if len <= SMALL_BYTES_MAX {
             return Ok(());
         }
@@ -130,8 +130,8 @@ fn too_large(bytes_max: usize) -> ApiError {
 /// that cannot go on writing sees a broken connection instead of the answer.
 struct RequestBody {
     incoming: Option<Incoming>,
-    client: Arc<Client>,
-    config: Arc<Config>,
+    client: Arc<ClientState>,
+    config: Arc<HttpConfig>,
     /// The client waits to be asked for the body (`Expect: 100-continue`), which reading does.
     unasked: bool,
 }
@@ -139,8 +139,8 @@ struct RequestBody {
 /// Puts the body of a request under these rules.
 pub(super) fn of_request(
     request: Request<Incoming>,
-    client: &Arc<Client>,
-    config: &Arc<Config>,
+    client: &Arc<ClientState>,
+    config: &Arc<HttpConfig>,
 ) -> Request<Body> {
     let unasked = request.headers().contains_key(EXPECT);
     request.map(|incoming| {
