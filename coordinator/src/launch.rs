@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binfer_shard::Checkpoint;
-use binfer_shard::hub::HubError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::blueprint::Blueprint;
 use crate::config::{self, ConfigError};
+use crate::error::LaunchError;
 use crate::fleet::{Fleet, FleetError, FleetInfo, Rendezvous};
 use crate::front::{
-    self, Core, CoreLimits, CoreParts, Outbox, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
+    self, Core, CoreLimits, CoreParts, FrontContext, Outbox, Readers, Readiness, ServeCommand,
+    UNREAD_BYTES_MAX,
 };
 use crate::locate::locate;
 use crate::model_args::ModelArgs;
@@ -26,44 +27,12 @@ use crate::serve::ServeLoop;
 use crate::shard_cache::ShardCache;
 use crate::signals::{self, StopSignal};
 use crate::text::process::{TextConfig, TextProcess};
-use crate::text::{TextError, TextFacts, TextStage};
+use crate::text::{TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
 /// How long a front may take to write its last words.
 const FRONT_EXIT_GRACE: Duration = Duration::from_secs(2);
-
-/// Why a cluster did not come up, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// Settings are wrong; nothing was started.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The model cannot be had from the hub.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The model's file is.
-    #[error(transparent)]
-    Model(#[from] binfer_shard::Error),
-    /// Its tokenizer or template is.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// A worker is lost, or never came.
-    #[error(transparent)]
-    Fleet(#[from] FleetError),
-    /// The request or the model gives no answer.
-    #[error("{0}")]
-    Answer(String),
-    /// The host refused something.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// A signal broke it off before the front had ended by itself.
-    #[error("interrupted")]
-    Interrupted(StopSignal),
-    /// A bug of ours, which a panic has described.
-    #[error("{0}; this is a bug of binfer")]
-    Defect(String),
-}
 
 /// What a cluster's life came to.
 #[derive(Clone, Copy, Debug)]
@@ -72,17 +41,6 @@ pub struct Ended<T> {
     pub value: T,
     /// The signal that asked for the end, if one did.
     pub signal: Option<StopSignal>,
-}
-
-/// What a front gets to work with.
-#[derive(Debug)]
-pub struct Cluster {
-    /// Takes requests.
-    pub core: Core,
-    /// Whether they would be served.
-    pub readiness: watch::Receiver<Readiness>,
-    /// Fires when the cluster is over: the front writes what it has and returns.
-    pub closing: oneshot::Receiver<()>,
 }
 
 /// How a launch differs between commands.
@@ -102,7 +60,7 @@ pub struct LaunchOptions<'a> {
 /// when a worker is lost. Must be called on the main thread.
 pub fn launch<T: Send + 'static>(
     plan: LaunchOptions<'_>,
-    front: impl FnOnce(Cluster) -> T + Send + 'static,
+    front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
 ) -> Result<Ended<T>, LaunchError> {
     let report = Report::new(plan.args.verbosity());
     plan.args.check_alone()?;
@@ -146,7 +104,7 @@ struct Ends {
 impl Launched {
     async fn supervise<T: Send + 'static>(
         self,
-        front: impl FnOnce(Cluster) -> T + Send + 'static,
+        front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
     ) -> Result<Ended<T>, LaunchError> {
         let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
         let starting = Readiness::Starting("weights are being loaded".into());
@@ -176,12 +134,12 @@ impl Launched {
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
-        let (close, closing) = oneshot::channel();
-        let cluster = Cluster { core: core.clone(), readiness: readiness_out, closing };
-        let front = front::thread::start(move || front(cluster), commands_in)?;
+        let (close, closing) = watch::channel(false);
+        let context = FrontContext { core: core.clone(), readiness: readiness_out, closing };
+        let front = front::thread::start(context, commands_in, front)?;
         let ends = Ends { commands, readiness, outbox, core, stopped: stopped.clone() };
         let outcome = self.serve(fleet, facts, ends).await;
-        let _ = close.send(());
+        close.send_replace(true);
         let front = tokio::time::timeout(FRONT_EXIT_GRACE, front).await;
         outcome?;
         let signal = *stopped.borrow();

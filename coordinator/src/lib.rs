@@ -8,6 +8,7 @@ pub mod blueprint;
 pub mod cli;
 pub mod config;
 pub mod device;
+pub mod error;
 mod expand;
 pub mod fleet;
 pub mod front;

@@ -12,7 +12,7 @@ use binfer_shard::hub::{Hub, HubError, ModelId};
 use binfer_shard::shards::is_shards;
 
 use crate::config::{self, ConfigError};
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::report::Report;
 
 /// A model that is on this machine.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use binfer_coordinator::config::SocketFolder;
 use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, Spawn};
 use binfer_coordinator::front::{
-    Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
     UNREAD_BYTES_MAX,
 };
 use binfer_coordinator::http;
@@ -106,8 +106,8 @@ impl Cluster {
         let (close, closing) = oneshot::channel();
         let front = std::thread::spawn(move || {
             let closing = async { drop(closing.await) };
-            let serving = http::serve(listener, core, http::HttpConfig::default(), closing);
-            runtime().block_on(serving).unwrap();
+            let serving = http::serve(listener, core.clone(), http::HttpConfig::default(), closing);
+            front::thread::run(&core, serving).unwrap().unwrap();
         });
 
         let rendezvous = rendezvous();

@@ -3,9 +3,9 @@
 use binfer_console::StdoutError;
 use binfer_shard::hub::HubError;
 
+use crate::error::LaunchError;
 use crate::fleet::FleetError;
 use crate::front::SubmitError;
-use crate::launch::LaunchError;
 
 /// The flags cannot be read.
 pub const USAGE: u8 = 2;
@@ -83,6 +83,6 @@ mod tests {
         assert_eq!(of(LaunchError::Interrupted(StopSignal::Terminate)), 143);
         assert_eq!(of(LaunchError::Defect("the front".into())), 101);
         assert_eq!(status(&StdoutError::Unread.into()), 141);
-        assert_eq!(status(&SubmitError::invalid("prompt", "too long").into()), 78);
+        assert_eq!(status(&SubmitError::Template("roles must alternate".into()).into()), 78);
     }
 }

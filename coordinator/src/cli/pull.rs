@@ -8,7 +8,7 @@ use binfer_shard::hub::Hub;
 use clap::Args;
 
 use crate::config;
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::locate::hub_id;
 use crate::report::{Report, Verbosity};
 

@@ -8,14 +8,15 @@ use anyhow::{Result, bail};
 use binfer_console as console;
 use binfer_proto::Sampling;
 use clap::Args;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::config::ConfigError;
+use crate::error::LaunchError;
 use crate::front::{
-    Core, FailKind, GenerateRequest, MaxTokens, Prompt, ReadMode, Readiness, StreamEvent,
-    SubmitError,
+    AnswerStream, FailKind, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode,
+    StreamEvent, SubmitError,
 };
-use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
+use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::Verbosity;
 use crate::sched::{Finish, Usage};
@@ -87,14 +88,14 @@ enum RunOutcome {
 /// Streams the answer.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let sampling = sampling(args).map_err(LaunchError::Config)?;
-    let plan = LaunchOptions {
+    let options = LaunchOptions {
         args: &args.model,
         drain: Duration::ZERO,
         random_weights: false,
         split_special_tokens: args.split_special_tokens,
     };
     let own = args.clone();
-    let ended = launch(plan, move |cluster| front(cluster, own, sampling))?;
+    let ended = launch(options, async move |context| front(context, &own, sampling).await)?;
     match (ended.value?, ended.signal) {
         (RunOutcome::Interrupted, Some(signal)) => Err(LaunchError::Interrupted(signal).into()),
         (RunOutcome::Interrupted | RunOutcome::Whole(..), _) => Ok(ExitCode::SUCCESS),
@@ -164,21 +165,15 @@ fn prompt_of(said: Option<&str>, stdin: impl Read + IsTerminal) -> Result<String
     String::from_utf8(bytes).map_err(|error| wrong(&format!("is no text: {error}")).into())
 }
 
-fn front(cluster: Cluster, args: RunArgs, sampling: Sampling) -> Result<RunOutcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let Cluster { core, readiness, closing } = cluster;
-    runtime.block_on(async {
-        tokio::select! {
-            answered = answer(&core, readiness, &args, sampling) => answered,
-            never = core.deliver() => match never {},
-            _ = closing => Ok(RunOutcome::Interrupted),
-        }
-    })
+async fn front(context: FrontContext, args: &RunArgs, sampling: Sampling) -> Result<RunOutcome> {
+    tokio::select! {
+        answered = answer(context.clone(), args, sampling) => answered,
+        () = context.closed() => Ok(RunOutcome::Interrupted),
+    }
 }
 
 async fn answer(
-    core: &Core,
-    mut readiness: watch::Receiver<Readiness>,
+    mut context: FrontContext,
     args: &RunArgs,
     sampling: Sampling,
 ) -> Result<RunOutcome> {
@@ -188,10 +183,10 @@ async fn answer(
         }
     };
     let text = prompt(args.prompt.clone()).await?;
-    let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
-    if !settled.is_ok_and(|state| *state == Readiness::Ready) {
+    if !context.wait_until_ready().await {
         return Ok(RunOutcome::Interrupted);
     }
+    let core = &context.core;
     if !args.use_template && core.has_template() {
         tell(RAW_PROMPT);
     }
@@ -213,7 +208,7 @@ async fn answer(
 }
 
 /// Writes pieces as they come.
-async fn print(stream: &mut crate::front::AnswerStream) -> Result<RunOutcome> {
+async fn print(stream: &mut AnswerStream) -> Result<RunOutcome> {
     loop {
         match stream.next().await {
             StreamEvent::Text(text) => console::print(&text)?,

@@ -9,8 +9,10 @@ use binfer_console as console;
 use clap::Args;
 
 use crate::config::{self, ConfigError};
-use crate::http::{self, Access, AllowedHost, AllowedOrigin};
-use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
+use crate::error::LaunchError;
+use crate::front;
+use crate::http::{self, Access, AllowedHost, AllowedOrigin, HttpConfig};
+use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 
@@ -52,7 +54,7 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let listener = listen(args)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let plan = LaunchOptions {
+    let options = LaunchOptions {
         args: &args.model,
         drain: Duration::from_secs(args.drain),
         random_weights: false,
@@ -60,16 +62,18 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
-    let config = http::HttpConfig { access, report, ..http::HttpConfig::default() };
+    let config = HttpConfig { access, report, ..HttpConfig::default() };
+    let config = config.within(config::raise_descriptors());
     let quiet = args.model.verbosity() == Verbosity::Quiet;
-    let front = move |cluster| {
+    let fronts = vec![http::front(listener, config)];
+    let serve = async move |context| {
         // Not before: model and flags are good now, and connections are taken from here on.
         if !quiet {
             console::message(format_args!("listening on http://{address}"));
         }
-        front(listener, cluster, config)
+        front::serve_all(fronts, context).await
     };
-    launch(plan, front)?.value?;
+    launch(options, serve)?.value?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,11 +87,4 @@ fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
         };
         ConfigError(format!("--host {host} --port {port}: {error}{hint}")).into()
     })
-}
-
-fn front(listener: TcpListener, cluster: Cluster, config: http::HttpConfig) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let closing = async { drop(cluster.closing.await) };
-    let config = config.within(config::raise_descriptors());
-    runtime.block_on(http::serve(listener, cluster.core, config, closing)).context("HTTP")
 }

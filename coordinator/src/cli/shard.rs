@@ -10,7 +10,7 @@ use binfer_console as console;
 use binfer_shard::command::Shard;
 use clap::Args;
 
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::locate::{describe, locate};
 use crate::report::{Report, Verbosity};
 use crate::signals;

@@ -1,10 +1,9 @@
 //! The reader's end of a request.
 //!
-//! Dropping a stream before its end cancels the request: that is how a client that leaves frees
+//! Dropping a stream before its end cancels the request. In this way a client that leaves frees
 //! its blocks.
 
-use super::ServeCommand;
-use super::core::CoreParts;
+use super::command::ServeCommand;
 use super::outbox::Outbox;
 use super::stream_buffer::{End, FailKind, StreamBuffer};
 use crate::sched::{Finish, Request, RequestId, Usage};
@@ -21,16 +20,16 @@ pub enum StreamEvent {
     Text(String),
     /// The ordinary end.
     Done {
-        /// Why it ended.
+        /// Why the answer ended.
         finish: Finish,
-        /// What it consumed.
+        /// What the request consumed.
         usage: Usage,
     },
     /// The end by failure.
     Failed {
-        /// For the client; names the cause.
+        /// A message for the client, which names the cause.
         message: String,
-        /// For the status code.
+        /// The kind of failure, for the protocol's status.
         kind: FailKind,
     },
 }
@@ -40,31 +39,34 @@ pub enum StreamEvent {
 pub struct AnswerStream {
     id: RequestId,
     logprobs: u8,
-    mailbox: Arc<StreamBuffer>,
+    buffer: Arc<StreamBuffer>,
     outbox: Arc<Outbox>,
     commands: mpsc::Sender<ServeCommand>,
     end: Option<End>,
 }
 
 impl AnswerStream {
-    /// From here on letters for the request go to `mailbox`.
-    pub(super) fn open(request: &Request, mailbox: Arc<StreamBuffer>, parts: &CoreParts) -> Self {
+    /// From here on updates of the request go to `buffer`.
+    pub(super) fn open(
+        request: &Request,
+        buffer: Arc<StreamBuffer>,
+        outbox: Arc<Outbox>,
+        commands: mpsc::Sender<ServeCommand>,
+    ) -> Self {
         let (id, logprobs) = (request.id, request.logprobs);
-        let (outbox, commands) = (Arc::clone(&parts.outbox), parts.commands.clone());
-        outbox.open(id, Arc::clone(&mailbox));
-        Self { id, logprobs, mailbox, outbox, commands, end: None }
+        outbox.open(id, Arc::clone(&buffer));
+        Self { id, logprobs, buffer, outbox, commands, end: None }
     }
 
-    /// The request.
+    /// The request's id.
     pub fn id(&self) -> RequestId {
         self.id
     }
 
-    /// Appends all pending text to `text` and returns the end if it was reached. Ready means that
-    /// there was text, or the end, or both; pending that there was neither. Without an end `cx` is
-    /// woken for what comes next.
+    /// Appends all pending text to `text` and returns the end if it was reached. It is ready when
+    /// there was text, or the end, or both. Without an end `cx` is woken for what comes next.
     pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
-        self.mailbox.poll_take(cx, text)
+        self.buffer.poll_take(cx, text)
     }
 
     /// How many logprobs come with each token.
@@ -72,19 +74,19 @@ impl AnswerStream {
         self.logprobs
     }
 
-    /// Logprobs that came by now, where the request asked for them: those of at least the tokens
+    /// Logprobs that came by now, where the request asked for them: at least those of the tokens
     /// whose text was taken before.
     pub fn take_logprobs(&self) -> Vec<Logprob> {
-        if self.logprobs > 0 { self.mailbox.take_logprobs() } else { Vec::new() }
+        if self.logprobs > 0 { self.buffer.take_logprobs() } else { Vec::new() }
     }
 
-    /// The next reply. Must not be called again after an end.
+    /// The next event. Must not be called again after an end.
     pub async fn next(&mut self) -> StreamEvent {
         if let Some(end) = self.end.take() {
             return end.into();
         }
         let mut text = String::new();
-        let end = poll_fn(|cx| self.mailbox.poll_take(cx, &mut text)).await;
+        let end = poll_fn(|cx| self.buffer.poll_take(cx, &mut text)).await;
         match end {
             Some(end) if text.is_empty() => end.into(),
             end => {
@@ -107,7 +109,7 @@ impl From<End> for StreamEvent {
 impl Drop for AnswerStream {
     fn drop(&mut self) {
         self.outbox.close(self.id);
-        if self.mailbox.close() {
+        if self.buffer.close() {
             // A full channel is no loss: the serve loop also asks `Readers::abandoned`.
             let _ = self.commands.try_send(ServeCommand::Cancel(self.id));
         }

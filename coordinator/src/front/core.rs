@@ -1,17 +1,17 @@
 //! From a prompt to an admitted request: check, render, tokenise, submit.
 //!
 //! Rendering and tokenising run on a bounded pool, so that a long prompt delays no stream, and
-//! more of them than the pool may queue are refused at once. Ranges are checked here and not in
-//! the fronts, so that all fronts accept the same requests.
+//! prompts beyond its queue are refused at once. Ranges are checked here and not in the fronts, so
+//! that all fronts accept the same requests.
 
 use super::answer_stream::AnswerStream;
 use super::checks;
-use super::error::SubmitError;
+use super::command::{ServeCommand, Submit};
+use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{GenerateRequest, Prompt};
 use super::info::{CoreLimits, ModelInfo, Readiness};
 use super::outbox::Outbox;
 use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
-use super::{ServeCommand, Submit};
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::TextError;
 use crate::text::process::{TextJob, TextProcess};
@@ -34,7 +34,7 @@ pub struct CoreParts {
     pub text: Arc<TextProcess>,
     /// Set by whoever supervises the workers.
     pub readiness: watch::Receiver<Readiness>,
-    /// Shared with the serve loop's `Readers`.
+    /// The one that the serve loop's [`super::Readers`] send through.
     pub outbox: Arc<Outbox>,
     /// Bounds.
     pub limits: CoreLimits,
@@ -59,14 +59,15 @@ struct Shared {
 impl Core {
     /// A core over `parts`.
     pub fn new(parts: CoreParts) -> Self {
-        let end_ids = parts.model.end_ids.as_slice().into();
-        let limits = &parts.limits;
-        let pool = Arc::new(Semaphore::new(limits.tokenizing_max));
-        let queue = limits.tokenizing_max + limits.tokenizing_queue_max;
-        let pool_queue = Arc::new(Semaphore::new(queue));
-        let next_id = AtomicU64::new(1);
-        let context_max = AtomicU32::new(parts.model.context_max);
-        let shared = Shared { parts, end_ids, next_id, context_max, pool, pool_queue };
+        let queue = parts.limits.tokenizing_max + parts.limits.tokenizing_queue_max;
+        let shared = Shared {
+            end_ids: parts.model.end_ids.as_slice().into(),
+            next_id: AtomicU64::new(1),
+            context_max: AtomicU32::new(parts.model.context_max),
+            pool: Arc::new(Semaphore::new(parts.limits.tokenizing_max)),
+            pool_queue: Arc::new(Semaphore::new(queue)),
+            parts,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -85,7 +86,7 @@ impl Core {
         self.shared.context_max.load(Ordering::Relaxed)
     }
 
-    /// No sequence is longer than this: the cache holds no more.
+    /// Lets no sequence be longer than the KV cache holds.
     pub fn limit_context(&self, positions: u32) {
         self.shared.context_max.fetch_min(positions, Ordering::Relaxed);
     }
@@ -100,28 +101,30 @@ impl Core {
         &self.shared.parts.limits
     }
 
-    /// What a token adds to a text; of one that is no part of a text, its name.
+    /// The bytes that a token adds to a text. A token that is no part of a text gives its name.
     pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
         self.shared.parts.text.facts().token_bytes(token)
     }
 
-    /// Brings answers to their streams, for ever. A front runs it beside whatever reads them: without
-    /// it no stream hears anything.
-    pub async fn deliver(&self) -> Infallible {
-        self.shared.parts.outbox.deliver().await
+    /// The dispatcher: brings the serve loop's updates to their streams, for ever. It runs on the
+    /// thread that reads the streams; without it no stream hears anything.
+    pub(super) async fn dispatch_updates(&self) -> Infallible {
+        self.shared.parts.outbox.dispatch().await
     }
 
     /// Submits a request and waits until the scheduler took it. Dropping the stream cancels it.
-    pub async fn generate(&self, ask: GenerateRequest) -> Result<AnswerStream, SubmitError> {
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub async fn generate(&self, asked: GenerateRequest) -> Result<AnswerStream, SubmitError> {
         self.check_ready()?;
-        let sampling = checks::sampling(ask.sampling)?;
-        let biases = checks::biases(ask.biases, self.model())?;
-        checks::stop(&ask.stop, self.limits())?;
-        let named = self.shared.parts.text.facts().control_tokens(&ask.stop);
-        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, ask.ignore_eos);
-        let param = ask.prompt.param();
-        let prompt = self.tokens(ask.prompt).await?;
-        let max_tokens = checks::room(prompt.len(), ask.max_tokens, self.context_max(), param)?;
+        let sampling = checks::sampling(asked.sampling)?;
+        let biases = checks::biases(asked.biases, self.model())?;
+        checks::stop(&asked.stop, self.limits())?;
+        let named = self.shared.parts.text.facts().control_tokens(&asked.stop);
+        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, asked.ignore_eos);
+        let prompt = self.tokens(asked.prompt).await?;
+        let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, self.context_max())?;
         let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let request = Request {
             id,
@@ -131,13 +134,13 @@ impl Core {
             ignore_eos,
             sampling,
             biases,
-            logprobs: checks::logprobs(ask.top_logprobs, self.model()),
-            seed: ask.seed.unwrap_or_else(drawn_seed),
+            logprobs: checks::logprobs(asked.top_logprobs, self.model()),
+            seed: asked.seed.unwrap_or_else(random_seed),
             choice: 0,
             salt: self.model().salt,
             queue_deadline: None,
         };
-        self.submit(request, ask.stop, ask.read_mode, param).await
+        self.submit(request, asked.stop, asked.read_mode).await
     }
 
     async fn submit(
@@ -145,45 +148,51 @@ impl Core {
         request: Request,
         stop: Vec<String>,
         read_mode: ReadMode,
-        param: &'static str,
     ) -> Result<AnswerStream, SubmitError> {
         let parts = &self.shared.parts;
         let read_counter = Arc::new(ReadCounter::default());
-        let mailbox = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&read_counter)));
-        let stream = AnswerStream::open(&request, Arc::clone(&mailbox), &self.shared.parts);
+        let buffer = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&read_counter)));
+        let outbox = Arc::clone(&parts.outbox);
+        let stream =
+            AnswerStream::open(&request, Arc::clone(&buffer), outbox, parts.commands.clone());
         let submit = Submit { request, stop, read_counter };
         // The serve loop takes it soon, and the queue alone says whether there is room.
         if parts.commands.send(ServeCommand::Submit(Box::new(submit))).await.is_err() {
             return Err(self.unavailable("the server has stopped"));
         }
-        let answered = |answer: Result<(), Refused>| {
-            answer.map(|()| stream).map_err(|why| self.refusal(&why, param))
-        };
+        let answered =
+            |answer: Result<(), Refused>| answer.map(|()| stream).map_err(|why| self.refusal(&why));
         tokio::select! {
             biased;
-            answer = mailbox.admitted() => return answered(answer),
-            // The loop is over; its last words may still lie in the outbox.
-            () = parts.commands.closed() => parts.outbox.deal_out_handed(),
+            answer = buffer.admitted() => return answered(answer),
+            // The serve loop is over; its last updates may still lie in the outbox.
+            () = parts.commands.closed() => parts.outbox.dispatch_pending(),
         }
         tokio::select! {
             biased;
-            answer = mailbox.admitted() => answered(answer),
+            answer = buffer.admitted() => answered(answer),
             // Nobody is left who could answer.
             () = std::future::ready(()) => Err(self.unavailable("the server has stopped")),
         }
     }
 
-    fn refusal(&self, why: &Refused, param: &'static str) -> SubmitError {
+    fn refusal(&self, why: &Refused) -> SubmitError {
+        let prompt = |cause: String| FieldError::new(Field::Prompt, cause);
         match why {
             Refused::QueueFull { .. } => self.busy(&why.to_string()),
             Refused::Draining => self.unavailable(&why.to_string()),
             Refused::Duplicate(_) => SubmitError::Failed { message: why.to_string() },
-            Refused::Sampling(cause) => checks::sampling_error(cause.clone()),
-            Refused::NothingToGenerate => SubmitError::invalid("max_tokens", why.to_string()),
-            Refused::TooLong { .. } | Refused::NeverFits { .. } => {
-                SubmitError::TooLong { param, message: why.to_string() }
+            Refused::Sampling(cause) => checks::sampling_error(cause),
+            Refused::NothingToGenerate => {
+                FieldError::new(Field::MaxTokens, "must be at least 1").into()
             }
-            Refused::EmptyPrompt => SubmitError::invalid(param, why.to_string()),
+            Refused::TooLong { prompt: tokens, .. } => {
+                self.too_long(prompt(format!("has {tokens} tokens, which leaves no room for an answer")))
+            }
+            Refused::NeverFits { kv_group, needed, blocks } => self.too_long(prompt(format!(
+                "needs {needed} blocks of KV group {kv_group} with its answer, and {blocks} are there"
+            ))),
+            Refused::EmptyPrompt => prompt("holds no token".into()).into(),
         }
     }
 
@@ -197,7 +206,6 @@ impl Core {
     async fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
         let tokens_max = self.context_max();
         checks::prompt(&prompt, self.model(), self.limits(), tokens_max)?;
-        let param = prompt.param();
         let job = match prompt {
             Prompt::Tokens(tokens) => return Ok(tokens),
             Prompt::Text(text) => TextJob::Prompt { text, tokens_max },
@@ -205,8 +213,8 @@ impl Core {
         };
         let text = self.shared.parts.text.clone();
         let encoded = self.on_pool(move || text.encode(&job)).await?;
-        let tokens = encoded.map_err(|error| self.not_encoded(error, param))?;
-        checks::tokens(&tokens, self.model(), param)?;
+        let tokens = encoded.map_err(|error| self.not_encoded(error))?;
+        checks::tokens(&tokens, self.model())?;
         Ok(tokens)
     }
 
@@ -231,15 +239,19 @@ impl Core {
             .map_err(|_| SubmitError::Failed { message: "work on a prompt was cut off".into() })
     }
 
-    fn not_encoded(&self, error: TextError, param: &'static str) -> SubmitError {
+    fn not_encoded(&self, error: TextError) -> SubmitError {
         match error {
             TextError::TooLong(cause) => {
-                SubmitError::too_long(param, self.context_max(), &format!("{param} has {cause}"))
+                self.too_long(FieldError::new(Field::Prompt, format!("has {cause}")))
             }
-            TextError::Template(cause) => SubmitError::invalid("messages", cause),
+            TextError::Template(cause) => SubmitError::Template(cause),
             TextError::Resting(_) => self.unavailable(&error.to_string()),
             error => SubmitError::Failed { message: error.to_string() },
         }
+    }
+
+    fn too_long(&self, error: FieldError) -> SubmitError {
+        SubmitError::TooLong { context_max: self.context_max(), error }
     }
 
     fn busy(&self, message: &str) -> SubmitError {
@@ -253,7 +265,7 @@ impl Core {
     }
 }
 
-/// Every request without a seed draws its own from the process's hash keys.
-fn drawn_seed() -> u64 {
+/// A seed for a request that brings none, from the process's hash keys.
+fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -1,27 +1,87 @@
-//! Why a request was not taken. Fronts translate it; the core has written the message.
+//! Why a request was not taken.
+//!
+//! The core says which field is at fault and what is wrong with it. A front names the field as its
+//! protocol does, and gives the error the status that its clients know.
 
+use std::fmt;
 use std::time::Duration;
+
+/// A field of a request, whatever a protocol calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// What is to be continued: a text, tokens or a conversation.
+    Prompt,
+    /// The length of the answer.
+    MaxTokens,
+    /// Texts at which the answer ends.
+    Stop,
+    /// What is added to logits.
+    LogitBias,
+    /// The temperature.
+    Temperature,
+    /// The probability that the sampled tokens have together.
+    TopP,
+    /// The least probability of a sampled token, relative to the most likely one.
+    MinP,
+    /// The divisor of logits of tokens in prompt and answer.
+    RepetitionPenalty,
+    /// What tokens in the answer lose.
+    PresencePenalty,
+    /// What tokens in the answer lose for each time that they occur there.
+    FrequencyPenalty,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prompt => "the prompt",
+            Self::MaxTokens => "the maximum of tokens",
+            Self::Stop => "the list of stop strings",
+            Self::LogitBias => "the logit bias",
+            Self::Temperature => "the temperature",
+            Self::TopP => "top-p",
+            Self::MinP => "min-p",
+            Self::RepetitionPenalty => "the repetition penalty",
+            Self::PresencePenalty => "the presence penalty",
+            Self::FrequencyPenalty => "the frequency penalty",
+        })
+    }
+}
+
+/// What is wrong with one field of a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {cause}")]
+pub struct FieldError {
+    /// The field at fault.
+    pub field: Field,
+    /// What is wrong and what is allowed, in words that follow the field's name.
+    pub cause: String,
+}
+
+impl FieldError {
+    pub(crate) fn new(field: Field, cause: impl Into<String>) -> Self {
+        Self { field, cause: cause.into() }
+    }
+}
 
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The request cannot be served as it is.
-    #[error("{message}")]
-    Invalid {
-        /// The field at fault, by its name in the API.
-        param: &'static str,
-        /// What is wrong and what is allowed.
-        message: String,
-    },
+    #[error(transparent)]
+    Invalid(#[from] FieldError),
+    /// The model's chat template refuses the conversation, or is wrong.
+    #[error("{0}")]
+    Template(String),
     /// Prompt and answer are longer than the context, and a client may shorten them.
-    #[error("{message}")]
+    #[error("a sequence has {context_max} tokens at most, but {error}")]
     TooLong {
-        /// The field at fault, by its name in the API.
-        param: &'static str,
-        /// How long it is, and how long it may be.
-        message: String,
+        /// Tokens of a sequence, prompt and answer together.
+        context_max: u32,
+        /// Which of the two is too long, and how long it may be.
+        error: FieldError,
     },
-    /// Too much to do; later is fine.
+    /// Too much is being done already. The same request may be taken later.
     #[error("{message}")]
     Busy {
         /// What is full.
@@ -29,31 +89,18 @@ pub enum SubmitError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// Not ready, or not any more.
+    /// The server does not take requests yet, or not any more.
     #[error("{message}")]
     Unavailable {
-        /// Why.
+        /// Why it does not.
         message: String,
         /// When to try again.
         retry_after: Duration,
     },
-    /// A defect of ours or of the model's files.
+    /// A defect of binfer or of the model's files.
     #[error("{message}")]
     Failed {
         /// What failed.
         message: String,
     },
-}
-
-impl SubmitError {
-    pub(crate) fn invalid(param: &'static str, message: impl Into<String>) -> Self {
-        Self::Invalid { param, message: message.into() }
-    }
-
-    /// Words that OpenAI's clients know come first.
-    pub(crate) fn too_long(param: &'static str, context_max: u32, but: &str) -> Self {
-        let message =
-            format!("this model's maximum context length is {context_max} tokens, but {but}");
-        Self::TooLong { param, message }
-    }
 }

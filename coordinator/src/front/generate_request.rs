@@ -20,9 +20,9 @@ pub enum Prompt {
 pub enum MaxTokens {
     /// As long as the context has room.
     Rest,
-    /// This long, or shorter where the context has less room: a default.
+    /// This long, or shorter where the context has less room: for defaults.
     AtMost(u32),
-    /// This long; refused where the context has less room.
+    /// This long. The request is refused where the context has less room.
     Asked(u32),
 }
 
@@ -33,28 +33,18 @@ pub struct GenerateRequest {
     pub prompt: Prompt,
     /// Tokens of the answer at most.
     pub max_tokens: MaxTokens,
-    /// How tokens are drawn.
+    /// How tokens are sampled.
     pub sampling: Sampling,
-    /// Added to logits; in any order.
+    /// What is added to logits, in any order of tokens.
     pub biases: Vec<Bias>,
     /// Logprobs of the answer's tokens, and of so many most likely ones beside each.
     pub top_logprobs: Option<u8>,
-    /// Makes an answer repeatable; drawn if absent.
+    /// Makes an answer repeatable. Absent, it is random.
     pub seed: Option<u64>,
     /// Texts at which the answer ends.
     pub stop: Vec<String>,
-    /// Go on after end tokens.
+    /// End tokens do not end the answer.
     pub ignore_eos: bool,
     /// How the answer will be read.
     pub read_mode: ReadMode,
-}
-
-impl Prompt {
-    /// The field of the API that holds it.
-    pub(super) fn param(&self) -> &'static str {
-        match self {
-            Self::Text(_) | Self::Tokens(_) => "prompt",
-            Self::Chat(_) => "messages",
-        }
-    }
 }

@@ -17,7 +17,7 @@ pub struct ModelInfo {
     pub vocab: u32,
     /// Tokens that end an answer.
     pub end_ids: Vec<Token>,
-    /// How tokens are drawn where a request does not say it.
+    /// How tokens are sampled where a request does not say it.
     pub sampling: Sampling,
     /// Keeps cached blocks of different weights apart.
     pub salt: u64,

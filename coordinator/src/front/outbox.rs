@@ -1,9 +1,9 @@
-//! What the serve loop tells readers, a whole step in one bag.
+//! What the serve loop tells readers, one step at a time.
 //!
-//! The serve loop fills a bag of its own and hands it over once a step: one lock and one wake-up of
-//! the front's thread, however many streams there are. On that thread a courier deals the letters
-//! out to mailboxes, so that a mailbox's memory stays with the core that reads it. Letters keep
-//! their order. Deliberately absent: any limit; the serve loop knows what was read
+//! The serve loop collects a step's updates and sends them together: one lock and one wake-up of the
+//! front's thread, however many streams there are. On that thread the dispatcher appends them to
+//! the streams' buffers, so that a buffer's memory stays with the core that reads it. Updates keep
+//! their order. The outbox has no limit of its own: the serve loop knows what was read
 //! ([`super::Readers`]).
 
 use super::stream_buffer::{End, StreamBuffer};
@@ -15,129 +15,127 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-/// News of one request.
+/// What happened to one request.
 #[derive(Debug)]
 pub(super) struct Update {
     pub(super) id: RequestId,
-    pub(super) news: UpdateKind,
+    pub(super) kind: UpdateKind,
 }
 
 #[derive(Debug)]
 pub(super) enum UpdateKind {
-    /// The scheduler's answer.
+    /// The scheduler took the request, or refused it.
     Admission(Result<(), Refused>),
-    /// So many of the bag's next bytes.
+    /// So many of the next bytes of [`StepUpdates::text`].
     Text(usize),
-    /// Logprobs of tokens whose text comes after, or is held back yet.
+    /// Logprobs of tokens whose text comes later: some of it may be held back.
     Logprobs(Vec<Logprob>),
     /// The one end.
     End(End),
 }
 
-/// Letters, and the text that they bring, one after the other.
+/// The updates of a step, or of several that were not dispatched yet.
 #[derive(Debug, Default)]
 pub(super) struct StepUpdates {
-    pub(super) letters: Vec<Update>,
+    pub(super) updates: Vec<Update>,
+    /// The text of all updates, in their order.
     pub(super) text: String,
 }
 
 impl StepUpdates {
     fn append(&mut self, later: &mut Self) {
-        self.letters.append(&mut later.letters);
+        self.updates.append(&mut later.updates);
         self.text.push_str(&later.text);
         later.text.clear();
     }
 }
 
-/// Between one serve loop and the front of its readers.
+/// Carries updates from the serve loop to the thread that reads streams.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    handed: Mutex<Handed>,
+    pending: Mutex<Pending>,
     /// Only the front's thread comes here.
-    mailboxes: Mutex<BTreeMap<RequestId, Arc<StreamBuffer>>>,
+    buffers: Mutex<BTreeMap<RequestId, Arc<StreamBuffer>>>,
 }
 
 #[derive(Debug, Default)]
-struct Handed {
-    bag: StepUpdates,
-    courier: Option<Waker>,
+struct Pending {
+    updates: StepUpdates,
+    dispatcher: Option<Waker>,
 }
 
 impl Outbox {
-    /// Serve loop: hands over what is in `bag` and leaves it empty.
-    pub(super) fn hand_over(&self, bag: &mut StepUpdates) {
-        if bag.letters.is_empty() {
+    /// Serve loop: sends `updates` and leaves them empty.
+    pub(super) fn send(&self, updates: &mut StepUpdates) {
+        if updates.updates.is_empty() {
             return;
         }
-        let mut handed = lock(&self.handed);
-        if handed.bag.letters.is_empty() {
-            std::mem::swap(&mut handed.bag, bag);
+        let mut pending = lock(&self.pending);
+        if pending.updates.updates.is_empty() {
+            std::mem::swap(&mut pending.updates, updates);
         } else {
-            handed.bag.append(bag);
+            pending.updates.append(updates);
         }
-        let courier = handed.courier.take();
-        drop(handed);
-        if let Some(courier) = courier {
-            courier.wake();
+        let dispatcher = pending.dispatcher.take();
+        drop(pending);
+        if let Some(dispatcher) = dispatcher {
+            dispatcher.wake();
         }
     }
 
-    /// Front: letters for `id` go to `mailbox` until it is closed.
-    pub(super) fn open(&self, id: RequestId, mailbox: Arc<StreamBuffer>) {
-        lock(&self.mailboxes).insert(id, mailbox);
+    /// Front: updates of `id` go to `buffer` until it is closed.
+    pub(super) fn open(&self, id: RequestId, buffer: Arc<StreamBuffer>) {
+        lock(&self.buffers).insert(id, buffer);
     }
 
-    /// Front: letters for `id` are thrown away.
+    /// Front: updates of `id` are dropped.
     pub(super) fn close(&self, id: RequestId) {
-        lock(&self.mailboxes).remove(&id);
+        lock(&self.buffers).remove(&id);
     }
 
-    /// Front: deals out letters on the thread that calls this, for ever. Without it no reader hears
-    /// anything.
-    pub async fn deliver(&self) -> Infallible {
-        let mut bag = StepUpdates::default();
+    /// Front: the dispatcher. Appends updates to their buffers on the calling thread, for ever.
+    pub(super) async fn dispatch(&self) -> Infallible {
+        let mut updates = StepUpdates::default();
         poll_fn(|cx| {
-            let mut handed = lock(&self.handed);
-            std::mem::swap(&mut handed.bag, &mut bag);
-            handed.courier = Some(cx.waker().clone());
-            drop(handed);
-            self.deal_out(&mut bag);
+            let mut pending = lock(&self.pending);
+            std::mem::swap(&mut pending.updates, &mut updates);
+            pending.dispatcher = Some(cx.waker().clone());
+            drop(pending);
+            self.append_to_buffers(&mut updates);
             Poll::Pending
         })
         .await
     }
 
-    /// Front: deals out what was handed over by now, for who cannot wait for the courier.
-    pub(super) fn deal_out_handed(&self) {
-        let mut bag = std::mem::take(&mut lock(&self.handed).bag);
-        self.deal_out(&mut bag);
+    /// Front: dispatches what was sent by now, for a caller that cannot wait for the dispatcher.
+    pub(super) fn dispatch_pending(&self) {
+        let mut updates = std::mem::take(&mut lock(&self.pending).updates);
+        self.append_to_buffers(&mut updates);
     }
 
-    fn deal_out(&self, bag: &mut StepUpdates) {
-        let mailboxes = lock(&self.mailboxes);
-        let mut readers = Vec::with_capacity(bag.letters.len());
-        let mut text = bag.text.as_str();
-        for Update { id, news } in bag.letters.drain(..) {
-            let mailbox = mailboxes.get(&id);
-            readers.extend(match news {
+    fn append_to_buffers(&self, step: &mut StepUpdates) {
+        let buffers = lock(&self.buffers);
+        let mut readers = Vec::with_capacity(step.updates.len());
+        let mut text = step.text.as_str();
+        for Update { id, kind } in step.updates.drain(..) {
+            let buffer = buffers.get(&id);
+            readers.extend(match kind {
                 UpdateKind::Text(len) => {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
-                    mailbox.and_then(|mailbox| mailbox.text(piece))
+                    buffer.and_then(|buffer| buffer.text(piece))
                 }
-                UpdateKind::Logprobs(found) => {
-                    mailbox.inspect(|mailbox| mailbox.logprobs(&found));
+                UpdateKind::Logprobs(logprobs) => {
+                    buffer.inspect(|buffer| buffer.logprobs(&logprobs));
                     None
                 }
-                UpdateKind::Admission(answer) => {
-                    mailbox.and_then(|mailbox| mailbox.admission(answer))
-                }
-                UpdateKind::End(end) => mailbox.and_then(|mailbox| mailbox.end(end)),
+                UpdateKind::Admission(answer) => buffer.and_then(|buffer| buffer.admission(answer)),
+                UpdateKind::End(end) => buffer.and_then(|buffer| buffer.end(end)),
             });
         }
-        bag.text.clear();
-        drop(mailboxes);
-        // Only now: each takes all that the bag had for it, perhaps at once and on this thread.
+        step.text.clear();
+        drop(buffers);
+        // Readers are woken last: each takes all of the step, perhaps at once and on this thread.
         readers.into_iter().for_each(Waker::wake);
     }
 }

@@ -1,8 +1,8 @@
-//! The serve loop's side of all readers: one call per thing that can happen to a request.
+//! The serve loop's side of all readers: one call for each thing that can happen to a request.
 //!
-//! It never waits and never allocates per token. What is said reaches readers with the next
-//! [`Readers::send`]. Unread text is kept under one cap for all: over it, the reader with the most
-//! pays. A request that ended counts until its text is read.
+//! It never waits and never allocates per token. Updates reach readers with the next
+//! [`Readers::send`]. All unread text is kept under one cap. Over it, the reader with the most unread
+//! text is cut off. A request that ended counts until its text is read.
 
 use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
 use super::stream_buffer::{End, FailKind, ReadCounter};
@@ -15,9 +15,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Readers {
     open: BTreeMap<RequestId, Reader>,
-    /// Of requests that are over.
+    /// Readers of requests that have ended.
     ended: Vec<Reader>,
-    bag: StepUpdates,
+    updates: StepUpdates,
     outbox: Arc<Outbox>,
     unread_bytes_max: u64,
 }
@@ -38,13 +38,18 @@ impl Reader {
 }
 
 impl Readers {
-    /// None open; readers may leave `unread_bytes_max` bytes unread together.
+    /// No readers yet. Together they may leave `unread_bytes_max` bytes unread.
     pub fn new(outbox: Arc<Outbox>, unread_bytes_max: u64) -> Self {
-        let (open, ended, bag) = (BTreeMap::new(), Vec::new(), StepUpdates::default());
-        Self { open, ended, bag, outbox, unread_bytes_max }
+        Self {
+            open: BTreeMap::new(),
+            ended: Vec::new(),
+            updates: StepUpdates::default(),
+            outbox,
+            unread_bytes_max,
+        }
     }
 
-    /// Tells the reader what the scheduler said to its request.
+    /// The scheduler took a request, or refused it.
     pub fn admit(
         &mut self,
         id: RequestId,
@@ -54,39 +59,39 @@ impl Readers {
         if answer.is_ok() {
             self.open.insert(id, Reader { read_counter, sent_bytes: 0 });
         }
-        self.bag.letters.push(Update { id, news: UpdateKind::Admission(answer) });
+        self.push(id, UpdateKind::Admission(answer));
     }
 
-    /// More text for a request.
+    /// There is more text for a request.
     pub fn text(&mut self, id: RequestId, text: &str) {
         if text.is_empty() {
             return;
         }
         if let Some(reader) = self.open.get_mut(&id) {
             reader.sent_bytes += text.len() as u64;
-            self.bag.text.push_str(text);
-            self.bag.letters.push(Update { id, news: UpdateKind::Text(text.len()) });
+            self.updates.text.push_str(text);
+            self.push(id, UpdateKind::Text(text.len()));
         }
     }
 
-    /// Logprobs of the tokens of a request, before their text.
-    pub fn logprobs(&mut self, id: RequestId, found: &[Logprob]) {
-        if found.is_empty() {
+    /// There are logprobs of tokens of a request. They come before the tokens' text.
+    pub fn logprobs(&mut self, id: RequestId, logprobs: &[Logprob]) {
+        if logprobs.is_empty() {
             return;
         }
         if let Some(reader) = self.open.get_mut(&id) {
-            reader.sent_bytes += size_of_val(found) as u64;
-            self.bag.letters.push(Update { id, news: UpdateKind::Logprobs(found.to_vec()) });
+            reader.sent_bytes += size_of_val(logprobs) as u64;
+            self.push(id, UpdateKind::Logprobs(logprobs.to_vec()));
         }
     }
 
-    /// Hands over what was said since the last call. Once a step, after the next plan: a reader
+    /// Sends the updates since the last call. Called once a step, after the next plan: a reader
     /// that wakes takes time from the serve loop.
     pub fn send(&mut self) {
-        self.outbox.hand_over(&mut self.bag);
+        self.outbox.send(&mut self.updates);
     }
 
-    /// The end of a request as the scheduler saw it.
+    /// A request ended as the scheduler says.
     pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage) {
         let end = match finish {
             Finish::Stop | Finish::Length | Finish::StopString => End::Done { finish, usage },
@@ -98,12 +103,12 @@ impl Readers {
         self.end(id, end);
     }
 
-    /// The end of one request by failure.
+    /// A request failed.
     pub fn fail(&mut self, id: RequestId, kind: FailKind, message: &str) {
         self.end(id, End::Failed { message: message.to_owned(), kind });
     }
 
-    /// The end of every request by failure, at once.
+    /// Every request failed. Sends the updates.
     pub fn fail_all(&mut self, kind: FailKind, message: &str) {
         while let Some((id, _)) = self.open.first_key_value() {
             self.fail(*id, kind, message);
@@ -113,11 +118,15 @@ impl Readers {
 
     fn end(&mut self, id: RequestId, end: End) {
         let Some(reader) = self.open.remove(&id) else { return };
-        // What a slow reader has not read is dropped with this end.
+        // This end drops what a slow reader has not read, so it does not count any more.
         if !matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
             self.ended.push(reader);
         }
-        self.bag.letters.push(Update { id, news: UpdateKind::End(end) });
+        self.push(id, UpdateKind::End(end));
+    }
+
+    fn push(&mut self, id: RequestId, kind: UpdateKind) {
+        self.updates.updates.push(Update { id, kind });
     }
 
     /// A request that nobody reads any more, to be cancelled. (A `Cancel` command may be lost when
@@ -126,7 +135,7 @@ impl Readers {
         self.open.iter().find(|(_, reader)| reader.read_counter.is_closed()).map(|(id, _)| *id)
     }
 
-    /// While more text is unread than allowed: the request with the most, to be failed.
+    /// The request with the most unread text, to be failed, while more is unread than allowed.
     pub fn slowest(&mut self) -> Option<RequestId> {
         if self.unread_bytes() <= self.unread_bytes_max {
             return None;
@@ -135,7 +144,7 @@ impl Readers {
         unread.max().filter(|(bytes, _)| *bytes > 0).map(|(_, id)| id)
     }
 
-    /// Text that was sent and not read yet, over all requests.
+    /// Bytes of all requests that were sent and not read yet.
     pub fn unread_bytes(&mut self) -> u64 {
         self.ended.retain(|reader| reader.unread_bytes() > 0);
         self.open.values().chain(&self.ended).map(Reader::unread_bytes).sum()
@@ -152,7 +161,7 @@ impl Readers {
     }
 }
 
-/// A serve loop that ends, however, leaves nobody waiting.
+/// A serve loop that ends, however it does, leaves nobody waiting.
 impl Drop for Readers {
     fn drop(&mut self) {
         self.fail_all(FailKind::Internal, "the server has stopped");

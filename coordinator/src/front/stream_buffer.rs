@@ -1,9 +1,9 @@
-//! Where a request's text lies until its reader takes it.
+//! Where a request's text waits until its reader takes it.
 //!
-//! The courier appends and never waits ([`super::Outbox`]); the reader takes everything pending at
-//! once, so a slow reader costs memory (which the serve loop learns of by a [`ReadCounter`]) but never
-//! time. The first terminal event wins and whatever comes after it is dropped: a reader sees
-//! exactly one end.
+//! The dispatcher appends and never waits ([`super::Outbox`]). The reader takes everything pending
+//! at once, so a slow reader costs memory but never time; the serve loop learns by a
+//! [`ReadCounter`] how much memory. The first end wins and whatever comes after it is dropped, so a
+//! reader sees exactly one end.
 
 use crate::sched::{FailCause, Finish, Refused, Usage};
 use binfer_proto::Logprob;
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 /// Why a request that was admitted has no ordinary end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailKind {
-    /// A worker process was lost; the message names rank and cause.
+    /// A worker process was lost. The message names rank and cause.
     WorkerLost,
     /// The model computed numbers that are not finite.
     NonFinite,
@@ -25,7 +25,7 @@ pub enum FailKind {
     SlowReader,
     /// The server is shutting down and the time for draining is over.
     Shutdown,
-    /// A defect of ours.
+    /// There is a defect in binfer.
     Internal,
 }
 
@@ -43,26 +43,26 @@ impl From<FailCause> for FailKind {
 pub enum End {
     /// An ordinary end.
     Done {
-        /// Why it ended.
+        /// Why the answer ended.
         finish: Finish,
-        /// What it consumed.
+        /// What the request consumed.
         usage: Usage,
     },
     /// No ordinary end.
     Failed {
-        /// For the client; names the cause.
+        /// A message for the client, which names the cause.
         message: String,
-        /// For the status code.
+        /// The kind of failure, for the protocol's status.
         kind: FailKind,
     },
 }
 
-/// How often a reader wants to be woken for text.
+/// How often a reader is woken for text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadMode {
     /// As soon as there is text.
     Streamed,
-    /// Once at the end (and when a few KiB are pending, to move them out).
+    /// At the end, and when a few KiB are pending, to take them out.
     Whole,
 }
 
@@ -95,13 +95,13 @@ impl ReadCounter {
 /// Pending text and end of one request.
 #[derive(Debug)]
 pub(super) struct StreamBuffer {
-    inner: Mutex<Inner>,
+    buffered: Mutex<Buffered>,
     wake_bytes: usize,
     read_counter: Arc<ReadCounter>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Buffered {
     admission: Option<Result<(), Refused>>,
     text: String,
     logprobs: Vec<Logprob>,
@@ -111,130 +111,128 @@ struct Inner {
 }
 
 impl StreamBuffer {
-    /// An empty mailbox.
     pub(super) fn new(read_mode: ReadMode, read_counter: Arc<ReadCounter>) -> Self {
         let wake_bytes = match read_mode {
             ReadMode::Streamed => 1,
             ReadMode::Whole => WHOLE_WAKE_BYTES,
         };
-        Self { inner: Mutex::default(), wake_bytes, read_counter }
+        Self { buffered: Mutex::default(), wake_bytes, read_counter }
     }
 
-    /// Courier: whether the scheduler took the request. If not, this is the end. Like the other
-    /// news it returns the reader, to be woken.
+    /// Dispatcher: whether the scheduler took the request. A refusal is the end. Like the other
+    /// updates it returns the reader, to be woken.
     pub(super) fn admission(&self, answer: Result<(), Refused>) -> Option<Waker> {
-        self.write(|inner| {
-            inner.ended = answer.is_err();
-            inner.admission = Some(answer);
+        self.write(|buffered| {
+            buffered.ended = answer.is_err();
+            buffered.admission = Some(answer);
         })
     }
 
-    /// Courier: more text.
+    /// Dispatcher: appends text.
     pub(super) fn text(&self, text: &str) -> Option<Waker> {
-        let mut inner = self.lock();
-        if inner.ended {
+        let mut buffered = self.lock();
+        if buffered.ended {
             self.read_counter.read(text.len());
             return None;
         }
-        inner.text.push_str(text);
-        if inner.text.len() >= self.wake_bytes { inner.waker.take() } else { None }
+        buffered.text.push_str(text);
+        if buffered.text.len() >= self.wake_bytes { buffered.waker.take() } else { None }
     }
 
-    /// Courier: more logprobs. They wait for text, or the end: nobody is woken for them alone.
-    pub(super) fn logprobs(&self, found: &[Logprob]) {
-        let mut inner = self.lock();
-        if inner.ended {
-            self.read_counter.read(size_of_val(found));
+    /// Dispatcher: appends logprobs. They wait for text, or the end: nobody is woken for them alone.
+    pub(super) fn logprobs(&self, logprobs: &[Logprob]) {
+        let mut buffered = self.lock();
+        if buffered.ended {
+            self.read_counter.read(size_of_val(logprobs));
             return;
         }
-        inner.logprobs.extend_from_slice(found);
+        buffered.logprobs.extend_from_slice(logprobs);
     }
 
-    /// Courier: the end. What a slow reader has not read is dropped.
+    /// Dispatcher: sets the end. What a slow reader has not read is dropped.
     pub(super) fn end(&self, end: End) -> Option<Waker> {
-        self.write(|inner| {
+        self.write(|buffered| {
             if matches!(end, End::Failed { kind: FailKind::SlowReader, .. }) {
-                self.forget(inner);
+                self.discard(buffered);
             }
-            inner.ended = true;
-            inner.end = Some(end);
+            buffered.ended = true;
+            buffered.end = Some(end);
         })
     }
 
     /// Reader: waits until the scheduler took or refused the request.
     pub(super) async fn admitted(&self) -> Result<(), Refused> {
         poll_fn(|cx| {
-            let mut inner = self.lock();
-            if let Some(answer) = inner.admission.take() {
+            let mut buffered = self.lock();
+            if let Some(answer) = buffered.admission.take() {
                 return Poll::Ready(answer);
             }
-            if inner.ended {
+            if buffered.ended {
                 // The end says more than a missing admission: let the reader find it.
                 return Poll::Ready(Ok(()));
             }
-            remember(&mut inner.waker, cx);
+            store_waker(&mut buffered.waker, cx);
             Poll::Pending
         })
         .await
     }
 
-    /// Reader: appends all pending text to `text` and returns the end if it was reached. Ready
-    /// means that there was text, or the end, or both; pending that there was neither. Without an
-    /// end `cx` is woken for what comes next.
+    /// Reader: appends all pending text to `text` and returns the end if it was reached. It is ready
+    /// when there was text, or the end, or both. Without an end `cx` is woken for what comes next.
     pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
-        let mut inner = self.lock();
-        let bytes = inner.text.len();
+        let mut buffered = self.lock();
+        let bytes = buffered.text.len();
         if bytes > 0 {
-            text.push_str(&inner.text);
-            inner.text.clear();
+            text.push_str(&buffered.text);
+            buffered.text.clear();
             self.read_counter.read(bytes);
         }
-        let end = inner.end.take();
+        let end = buffered.end.take();
         if end.is_none() {
-            remember(&mut inner.waker, cx);
+            store_waker(&mut buffered.waker, cx);
         }
         if bytes > 0 || end.is_some() { Poll::Ready(end) } else { Poll::Pending }
     }
 
-    /// Reader: all pending logprobs: those of at least the tokens whose text was taken before.
+    /// Reader: takes all pending logprobs: at least those of the tokens whose text was taken before.
     pub(super) fn take_logprobs(&self) -> Vec<Logprob> {
-        let found = std::mem::take(&mut self.lock().logprobs);
-        self.read_counter.read(size_of_val(&found[..]));
-        found
+        let logprobs = std::mem::take(&mut self.lock().logprobs);
+        self.read_counter.read(size_of_val(&logprobs[..]));
+        logprobs
     }
 
-    /// Reader: leaves. Returns whether the request still runs, as far as the mailbox knows.
+    /// Reader: leaves. Returns whether the request still runs, as far as the buffer knows.
     pub(super) fn close(&self) -> bool {
         self.read_counter.closed.store(true, Ordering::Relaxed);
-        let mut inner = self.lock();
-        self.forget(&mut inner);
-        inner.waker = None;
-        !std::mem::replace(&mut inner.ended, true)
+        let mut buffered = self.lock();
+        self.discard(&mut buffered);
+        buffered.waker = None;
+        !std::mem::replace(&mut buffered.ended, true)
     }
 
     /// Drops pending text and logprobs.
-    fn forget(&self, inner: &mut Inner) {
-        let text_bytes = std::mem::take(&mut inner.text).len();
-        let logprob_bytes = size_of_val(&std::mem::take(&mut inner.logprobs)[..]);
+    fn discard(&self, buffered: &mut Buffered) {
+        let text_bytes = std::mem::take(&mut buffered.text).len();
+        let logprob_bytes = size_of_val(&std::mem::take(&mut buffered.logprobs)[..]);
         self.read_counter.read(text_bytes + logprob_bytes);
     }
 
     /// Applies `change` unless the request has ended.
-    fn write(&self, change: impl FnOnce(&mut Inner)) -> Option<Waker> {
-        let mut inner = self.lock();
-        if inner.ended {
+    fn write(&self, change: impl FnOnce(&mut Buffered)) -> Option<Waker> {
+        let mut buffered = self.lock();
+        if buffered.ended {
             return None;
         }
-        change(&mut inner);
-        inner.waker.take()
+        change(&mut buffered);
+        buffered.waker.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Buffered> {
+        self.buffered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+fn store_waker(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *place = Some(cx.waker().clone()),

@@ -1,13 +1,14 @@
 //! A scripted serve loop: what the real one does with commands, without scheduler and workers.
 
 use super::{
-    Core, CoreLimits, CoreParts, FailKind, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, MaxTokens, ModelInfo,
+    Outbox, Prompt, ReadMode, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
 };
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::TextStage;
 use crate::text::process::TextProcess;
 use crate::text::testing::{END, byte_tokens, model};
-use binfer_proto::{Logprob, Token};
+use binfer_proto::{Logprob, Sampling, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +20,15 @@ use tokio::time::{Instant, sleep};
 pub(crate) enum Act {
     /// These bytes are sampled, one token each.
     Say(Vec<u8>),
-    /// The end.
+    /// The answer ends.
     Finish(Finish),
-    /// The end by failure.
+    /// The request fails.
     Fail(FailKind, &'static str),
-    /// Nothing for so long.
+    /// Nothing happens for so long.
     Wait(Duration),
-    /// Nothing until a reader leaves or unread text is over its cap.
+    /// Nothing happens until a reader leaves or unread text is over its cap.
     Hold,
-    /// Not admitted. Must come first.
+    /// The request is not admitted. Must come first.
     Refuse(Refused),
     /// The serve loop ends without a word. Must come first.
     Vanish,
@@ -54,9 +55,38 @@ pub(crate) fn say(text: &str) -> Act {
     Act::Say(text.as_bytes().to_vec())
 }
 
-/// Starts a serve loop on the current runtime; each request follows the next script. Somebody must
-/// run [`Core::deliver`].
+/// A greedy request for `prompt`, with nothing else said.
+pub(crate) fn greedy(prompt: Prompt) -> GenerateRequest {
+    GenerateRequest {
+        prompt,
+        max_tokens: MaxTokens::Rest,
+        sampling: Sampling::GREEDY,
+        biases: Vec::new(),
+        top_logprobs: None,
+        seed: None,
+        stop: Vec::new(),
+        ignore_eos: false,
+        read_mode: ReadMode::Streamed,
+    }
+}
+
+/// What a front works with, over a serve loop that has no dispatcher yet, and what closes it.
+pub(crate) fn context(scripts: Vec<Vec<Act>>) -> (FrontContext, watch::Sender<bool>) {
+    let Scripted { core, readiness, .. } = undispatched(scripts, UNREAD_BYTES_MAX);
+    let (close, closing) = watch::channel(false);
+    (FrontContext { core, readiness: readiness.subscribe(), closing }, close)
+}
+
+/// Starts a serve loop and a dispatcher on the current runtime. Each request follows the next
+/// script.
 pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
+    let server = undispatched(scripts, unread_bytes_max);
+    let core = server.core.clone();
+    tokio::spawn(async move { core.dispatch_updates().await });
+    server
+}
+
+fn undispatched(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
     let (commands, incoming) = mpsc::channel(1024);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
     let outbox = Arc::new(Outbox::default());

@@ -1,41 +1,20 @@
-//! The core and its mailboxes against a scripted serve loop.
+//! The core and its streams against a scripted serve loop.
 
 use super::stream_buffer::StreamBuffer;
-use super::testing::{self, Act, Scripted, say};
+use super::testing::{self, Act, Scripted, greedy, say};
 use super::*;
-use crate::sched::{FailCause, Finish, Refused};
+use crate::sched::{FailCause, Finish, Refused, RequestId};
 use crate::text::Message;
-use binfer_proto::Sampling;
+use binfer_proto::{Bias, Sampling};
+use std::sync::Arc;
 use std::time::Duration;
 
-fn ask(prompt: Prompt) -> GenerateRequest {
-    GenerateRequest {
-        prompt,
-        max_tokens: MaxTokens::Rest,
-        sampling: Sampling::GREEDY,
-        biases: Vec::new(),
-        top_logprobs: None,
-        seed: None,
-        stop: Vec::new(),
-        ignore_eos: false,
-        read_mode: ReadMode::Streamed,
-    }
-}
-
 fn hello() -> GenerateRequest {
-    ask(Prompt::Text("hello".into()))
+    greedy(Prompt::Text("hello".into()))
 }
 
-/// A scripted server whose answers are delivered.
 fn scripted(scripts: Vec<Vec<Act>>) -> Scripted {
-    scripted_with(scripts, UNREAD_BYTES_MAX)
-}
-
-fn scripted_with(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
-    let server = testing::scripted(scripts, unread_bytes_max);
-    let courier = server.core.clone();
-    tokio::spawn(async move { courier.deliver().await });
-    server
+    testing::scripted(scripts, UNREAD_BYTES_MAX)
 }
 
 async fn rest(mut stream: AnswerStream) -> (String, StreamEvent) {
@@ -89,7 +68,7 @@ async fn chats_are_rendered_and_seeds_drawn() {
     let mut server = scripted(vec![script.clone(), script.clone(), script]);
     let chat = vec![Message::new("user", "hello")];
     for seed in [None, None, Some(5)] {
-        let ask = GenerateRequest { seed, ..ask(Prompt::Chat(chat.clone())) };
+        let ask = GenerateRequest { seed, ..greedy(Prompt::Chat(chat.clone())) };
         rest(server.core.generate(ask).await.unwrap()).await;
     }
     let mut seen = Vec::new();
@@ -106,33 +85,30 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
     let server = scripted(Vec::new());
     let long = "x".repeat(14 * 256);
     let sampling = Sampling { top_p: -0.5, ..Sampling::GREEDY };
+    let biases = vec![Bias { token: 264, value: 1.0 }];
     let penalty = Sampling { presence_penalty: 2.5, ..Sampling::GREEDY };
-    for (ask, field, part) in [
-        (ask(Prompt::Text(String::new())), "prompt", "no token"),
-        (ask(Prompt::Text(long)), "prompt", "3584 bytes"),
-        (ask(Prompt::Text("x".repeat(256))), "prompt", "no room"),
-        (ask(Prompt::Tokens(vec![264])), "prompt", "264"),
-        (ask(Prompt::Chat(Vec::new())), "messages", "empty"),
-        (GenerateRequest { max_tokens: MaxTokens::Asked(256), ..hello() }, "max_tokens", "255"),
-        (
-            GenerateRequest { max_tokens: MaxTokens::Asked(0), ..hello() },
-            "max_tokens",
-            "at least 1",
-        ),
-        (GenerateRequest { sampling, ..hello() }, "top_p", "top_p"),
-        (GenerateRequest { sampling: penalty, ..hello() }, "presence_penalty", "presence_penalty"),
-        (GenerateRequest { stop: vec![String::new()], ..hello() }, "stop", "empty"),
-        (GenerateRequest { stop: vec!["x".repeat(257)], ..hello() }, "stop", "257"),
-        (GenerateRequest { stop: vec!["x".into(); 17], ..hello() }, "stop", "17"),
+    let asked = MaxTokens::Asked;
+    for (request, field, part) in [
+        (greedy(Prompt::Text(String::new())), Field::Prompt, "holds no token"),
+        (greedy(Prompt::Text(long)), Field::Prompt, "3584 bytes"),
+        (greedy(Prompt::Text("x".repeat(256))), Field::Prompt, "no room"),
+        (greedy(Prompt::Tokens(vec![264])), Field::Prompt, "264"),
+        (greedy(Prompt::Chat(Vec::new())), Field::Prompt, "empty"),
+        (GenerateRequest { max_tokens: asked(256), ..hello() }, Field::MaxTokens, "255"),
+        (GenerateRequest { max_tokens: asked(0), ..hello() }, Field::MaxTokens, "at least 1"),
+        (GenerateRequest { sampling, ..hello() }, Field::TopP, "-0.5 is not"),
+        (GenerateRequest { sampling: penalty, ..hello() }, Field::PresencePenalty, "2.5 is not"),
+        (GenerateRequest { biases, ..hello() }, Field::LogitBias, "264"),
+        (GenerateRequest { stop: vec![String::new()], ..hello() }, Field::Stop, "empty"),
+        (GenerateRequest { stop: vec!["x".repeat(257)], ..hello() }, Field::Stop, "257"),
+        (GenerateRequest { stop: vec!["x".into(); 17], ..hello() }, Field::Stop, "17"),
     ] {
-        let error = server.core.generate(ask).await.unwrap_err();
-        let (SubmitError::Invalid { param, message } | SubmitError::TooLong { param, message }) =
-            error
-        else {
+        let error = server.core.generate(request).await.unwrap_err();
+        let (SubmitError::Invalid(error) | SubmitError::TooLong { error, .. }) = error else {
             panic!("{error:?}")
         };
-        assert_eq!(param, field, "{message}");
-        assert!(message.contains(part), "{message}");
+        assert_eq!(error.field, field, "{error}");
+        assert!(error.cause.contains(part), "{error}");
     }
 }
 
@@ -140,7 +116,7 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
 async fn a_default_length_gives_way_to_the_context() {
     let mut server = scripted(vec![vec![Act::Finish(Finish::Length)]]);
     let prompt = Prompt::Tokens(vec![5; 250]);
-    let ask = GenerateRequest { max_tokens: MaxTokens::AtMost(16), ..ask(prompt) };
+    let ask = GenerateRequest { max_tokens: MaxTokens::AtMost(16), ..greedy(prompt) };
     rest(server.core.generate(ask).await.unwrap()).await;
     assert_eq!(server.seen.recv().await.unwrap().request.max_tokens, 6);
 }
@@ -154,7 +130,8 @@ async fn the_schedulers_refusals_keep_their_kind() {
     let next = async || server.core.generate(hello()).await.unwrap_err();
     assert!(matches!(next().await, SubmitError::Busy { .. }));
     assert!(matches!(next().await, SubmitError::Unavailable { .. }));
-    assert!(matches!(next().await, SubmitError::TooLong { param: "prompt", .. }));
+    let SubmitError::TooLong { context_max: 256, error } = next().await else { panic!() };
+    assert_eq!(error.field, Field::Prompt);
     server.readiness.send(Readiness::Lost("rank 1 is gone".into())).unwrap();
     let error = next().await;
     assert!(matches!(error, SubmitError::Unavailable { .. }));
@@ -174,7 +151,7 @@ async fn dropping_a_stream_cancels_its_request() {
 #[tokio::test]
 async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
     let greedy: Vec<Act> = (0..200).map(|_| say("0123456789")).collect();
-    let mut server = scripted_with(vec![vec![say("small"), Act::Hold], greedy], 1000);
+    let mut server = testing::scripted(vec![vec![say("small"), Act::Hold], greedy], 1000);
     let modest = server.core.generate(hello()).await.unwrap();
     let slow = server.core.generate(hello()).await.unwrap();
     assert_eq!(server.cancelled.recv().await, Some((slow.id(), "small".len() as u64)));
@@ -186,57 +163,57 @@ async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
     assert_eq!(server.cancelled.recv().await, Some((id, 0)));
 }
 
-/// A reader without a core: its mailbox is open at `outbox`, and `fronts` admitted it.
-fn admitted(id: RequestId, outbox: &Outbox, fronts: &mut Readers) -> Arc<StreamBuffer> {
+/// A reader without a core: its buffer is open at `outbox`, and `readers` admitted it.
+fn admitted(id: RequestId, outbox: &Outbox, readers: &mut Readers) -> Arc<StreamBuffer> {
     let read_counter = Arc::new(ReadCounter::default());
-    let mailbox = Arc::new(StreamBuffer::new(ReadMode::Streamed, Arc::clone(&read_counter)));
-    outbox.open(id, Arc::clone(&mailbox));
-    fronts.admit(id, read_counter, Ok(()));
-    mailbox
+    let buffer = Arc::new(StreamBuffer::new(ReadMode::Streamed, Arc::clone(&read_counter)));
+    outbox.open(id, Arc::clone(&buffer));
+    readers.admit(id, read_counter, Ok(()));
+    buffer
 }
 
-async fn take(mailbox: &StreamBuffer) -> (String, Option<End>) {
+async fn take(buffer: &StreamBuffer) -> (String, Option<End>) {
     let mut text = String::new();
-    let end = std::future::poll_fn(|cx| mailbox.poll_take(cx, &mut text)).await;
+    let end = std::future::poll_fn(|cx| buffer.poll_take(cx, &mut text)).await;
     (text, end)
 }
 
-/// Sends what `fronts` said and deals it out.
-async fn deliver(fronts: &mut Readers, outbox: &Outbox) {
-    fronts.send();
-    let Err(_) = tokio::time::timeout(Duration::ZERO, outbox.deliver()).await;
+/// Sends what `readers` said and dispatches it.
+async fn deliver(readers: &mut Readers, outbox: &Outbox) {
+    readers.send();
+    let Err(_) = tokio::time::timeout(Duration::ZERO, outbox.dispatch()).await;
 }
 
 #[tokio::test]
 async fn the_first_end_is_the_only_one() {
-    let mailbox = StreamBuffer::new(ReadMode::Streamed, Arc::default());
-    mailbox.admission(Ok(()));
-    mailbox.text("a");
-    mailbox.end(End::Failed { message: "rank 0".into(), kind: FailKind::WorkerLost });
-    mailbox.text("b");
-    mailbox.end(End::Done { finish: Finish::Stop, usage: crate::sched::Usage::default() });
-    mailbox.admitted().await.unwrap();
-    let (text, end) = take(&mailbox).await;
+    let buffer = StreamBuffer::new(ReadMode::Streamed, Arc::default());
+    buffer.admission(Ok(()));
+    buffer.text("a");
+    buffer.end(End::Failed { message: "rank 0".into(), kind: FailKind::WorkerLost });
+    buffer.text("b");
+    buffer.end(End::Done { finish: Finish::Stop, usage: crate::sched::Usage::default() });
+    buffer.admitted().await.unwrap();
+    let (text, end) = take(&buffer).await;
     assert_eq!(text, "a");
     assert!(matches!(end, Some(End::Failed { kind: FailKind::WorkerLost, .. })));
-    let again = take(&mailbox);
+    let again = take(&buffer);
     assert!(tokio::time::timeout(Duration::from_millis(5), again).await.is_err());
-    assert!(!mailbox.close());
+    assert!(!buffer.close());
 }
 
 #[tokio::test]
-async fn letters_keep_their_order_however_late_they_are_dealt_out() {
+async fn updates_keep_their_order_however_late_they_are_dispatched() {
     let outbox = Arc::new(Outbox::default());
-    let mut fronts = Readers::new(Arc::clone(&outbox), 100);
-    let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &outbox, &mut fronts));
+    let mut readers = Readers::new(Arc::clone(&outbox), 100);
+    let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &outbox, &mut readers));
     for piece in ["a", "é", "", "c"] {
-        fronts.text(RequestId(1), piece);
-        fronts.text(RequestId(2), "x");
-        fronts.send();
+        readers.text(RequestId(1), piece);
+        readers.text(RequestId(2), "x");
+        readers.send();
     }
-    fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
-    fronts.text(RequestId(1), "past the end");
-    deliver(&mut fronts, &outbox).await;
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
+    readers.text(RequestId(1), "past the end");
+    deliver(&mut readers, &outbox).await;
     let (text, end) = take(&one).await;
     assert_eq!(text, "aéc");
     assert!(matches!(end, Some(End::Done { finish: Finish::Stop, .. })));
@@ -246,40 +223,48 @@ async fn letters_keep_their_order_however_late_they_are_dealt_out() {
 #[tokio::test]
 async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
     let outbox = Arc::new(Outbox::default());
-    let mut fronts = Readers::new(Arc::clone(&outbox), 7);
-    let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &outbox, &mut fronts));
+    let mut readers = Readers::new(Arc::clone(&outbox), 7);
+    let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &outbox, &mut readers));
     for (id, text) in [(1, "one"), (2, "four"), (3, "gone away")] {
-        fronts.text(RequestId(id), text);
+        readers.text(RequestId(id), text);
     }
-    deliver(&mut fronts, &outbox).await;
-    assert_eq!(fronts.unread_bytes(), 16);
+    deliver(&mut readers, &outbox).await;
+    assert_eq!(readers.unread_bytes(), 16);
     gone.close();
-    assert_eq!((fronts.unread_bytes(), fronts.slowest()), (7, None));
-    fronts.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
-    fronts.text(RequestId(2), "!");
-    deliver(&mut fronts, &outbox).await;
-    assert_eq!(fronts.slowest(), Some(RequestId(2)), "an answer that ended counts, but cannot pay");
-    fronts.fail(RequestId(2), FailKind::SlowReader, "read too slowly");
-    assert_eq!((fronts.unread_bytes(), fronts.slowest()), (3, None), "before the letter is there");
-    deliver(&mut fronts, &outbox).await;
+    assert_eq!((readers.unread_bytes(), readers.slowest()), (7, None));
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
+    readers.text(RequestId(2), "!");
+    deliver(&mut readers, &outbox).await;
+    assert_eq!(
+        readers.slowest(),
+        Some(RequestId(2)),
+        "an answer that ended counts, but cannot pay"
+    );
+    readers.fail(RequestId(2), FailKind::SlowReader, "read too slowly");
+    assert_eq!(
+        (readers.unread_bytes(), readers.slowest()),
+        (3, None),
+        "before the update is there"
+    );
+    deliver(&mut readers, &outbox).await;
     assert_eq!(take(&slow).await.0, "");
     assert_eq!(take(&over).await.0, "one");
-    assert_eq!(fronts.unread_bytes(), 0);
+    assert_eq!(readers.unread_bytes(), 0);
 }
 
 #[tokio::test]
-async fn fronts_turn_a_failed_finish_into_a_failure() {
+async fn readers_turn_a_failed_finish_into_a_failure() {
     let outbox = Arc::new(Outbox::default());
-    let mut fronts = Readers::new(Arc::clone(&outbox), 100);
+    let mut readers = Readers::new(Arc::clone(&outbox), 100);
     for (cause, kind) in [
         (FailCause::NonFinite, FailKind::NonFinite),
         (FailCause::QueueTimeout, FailKind::QueueTimeout),
     ] {
-        let mailbox = admitted(RequestId(1), &outbox, &mut fronts);
-        fronts.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default());
-        assert!(fronts.is_empty());
-        deliver(&mut fronts, &outbox).await;
-        assert_eq!(take(&mailbox).await.1, Some(End::Failed { message: cause.to_string(), kind }));
+        let buffer = admitted(RequestId(1), &outbox, &mut readers);
+        readers.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default());
+        assert!(readers.is_empty());
+        deliver(&mut readers, &outbox).await;
+        assert_eq!(take(&buffer).await.1, Some(End::Failed { message: cause.to_string(), kind }));
     }
 }
 

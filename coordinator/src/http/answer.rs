@@ -3,6 +3,7 @@
 //! A streamed piece is written by hand around its text: everything else in it is the same for a
 //! whole answer and rendered once. Thousands of pieces a second pass here.
 
+use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
 use crate::front::ModelInfo;
@@ -12,33 +13,24 @@ use bytes::{BufMut, BytesMut};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Which of the two ways to ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    /// `/v1/completions`.
-    Completion,
-    /// `/v1/chat/completions`.
-    Chat,
-}
-
 /// What all pieces of one answer share.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerHeader {
-    pub(super) kind: Endpoint,
+    pub(super) endpoint: Endpoint,
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
 }
 
 impl AnswerHeader {
-    pub(super) fn new(kind: Endpoint, id: RequestId, model: &ModelInfo) -> Self {
-        let prefix = match kind {
+    pub(super) fn new(endpoint: Endpoint, id: RequestId, model: &ModelInfo) -> Self {
+        let prefix = match endpoint {
             Endpoint::Completion => "cmpl",
             Endpoint::Chat => "chatcmpl",
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
-            kind,
+            endpoint,
             // Numbers begin anew with the server, so its start is a part of the name.
             id: format!("{prefix}-{:x}-{:x}", model.created, id.0),
             created: now,
@@ -54,7 +46,7 @@ impl AnswerHeader {
         (finish, usage): (Finish, Usage),
     ) -> Value {
         let finish = finish_reason(finish);
-        let (object, choice) = match self.kind {
+        let (object, choice) = match self.endpoint {
             Endpoint::Completion => (
                 "text_completion",
                 json!({
@@ -81,7 +73,7 @@ impl AnswerHeader {
 
     /// A piece of an answer with these choices.
     fn chunk(&self, choices: &Value, usage: Option<&Value>) -> String {
-        let object = match self.kind {
+        let object = match self.endpoint {
             Endpoint::Completion => "text_completion",
             Endpoint::Chat => "chat.completion.chunk",
         };
@@ -96,7 +88,7 @@ impl AnswerHeader {
     }
 
     fn choice(&self, text: Option<&str>, finish: Option<&'static str>) -> Value {
-        match (self.kind, text) {
+        match (self.endpoint, text) {
             (Endpoint::Completion, text) => json!([{
                 "index": 0, "text": text.unwrap_or(""), "logprobs": null, "finish_reason": finish,
             }]),
@@ -142,7 +134,7 @@ impl ChunkWriter {
 
     /// What comes before any text: a chat names the speaker.
     pub(super) fn opening(&self, out: &mut BytesMut) {
-        if self.identity.kind == Endpoint::Chat {
+        if self.identity.endpoint == Endpoint::Chat {
             let choices = json!([{
                 "index": 0, "delta": { "role": "assistant", "content": "" }, "logprobs": null,
                 "finish_reason": null,

@@ -1,6 +1,7 @@
 //! Errors in the shape that OpenAI clients know. One function decides each status.
 
-use crate::front::{FailKind, SubmitError};
+use super::endpoint::FieldNames;
+use crate::front::{FailKind, Field, SubmitError};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -60,14 +61,23 @@ impl ApiError {
         let Self { message, param, code, .. } = self;
         json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
     }
-}
 
-impl From<SubmitError> for ApiError {
-    fn from(error: SubmitError) -> Self {
+    /// An error of the core, about a request that calls its fields by `names`.
+    pub(super) fn of_submit(error: SubmitError, names: FieldNames) -> Self {
         match error {
-            SubmitError::Invalid { param, message } => Self::invalid(param, message),
-            SubmitError::TooLong { param, message } => {
-                Self { code: Some("context_length_exceeded"), ..Self::invalid(param, message) }
+            SubmitError::Invalid(error) => {
+                let name = names.name(error.field);
+                Self::invalid(name, format!("{name} {}", error.cause))
+            }
+            SubmitError::Template(message) => Self::invalid(names.name(Field::Prompt), message),
+            SubmitError::TooLong { context_max, error } => {
+                let name = names.name(error.field);
+                // Words that OpenAI's clients know come first.
+                let message = format!(
+                    "this model's maximum context length is {context_max} tokens, but {name} {}",
+                    error.cause
+                );
+                Self { code: Some("context_length_exceeded"), ..Self::invalid(name, message) }
             }
             SubmitError::Busy { message, retry_after } => Self {
                 retry_after: Some(retry_after),

@@ -1,11 +1,10 @@
 //! The names of a request's fields: ours, others that are known, slips of the pen, and strangers.
 
-use super::answer::Endpoint;
+use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::json;
 use super::json_shallow::ShallowValue;
-use super::refused_field_table::WITHOUT_EFFECT;
-use super::refused_fields::{self, RefusedField};
+use super::refused_field_table::{self, WITHOUT_EFFECT};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
@@ -40,25 +39,18 @@ const UNKNOWN_FIELDS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 64;
 
 /// Fields that are read.
-pub(super) fn known(kind: Endpoint) -> impl Iterator<Item = &'static str> {
-    let own: &[&str] = match kind {
+pub(super) fn known(endpoint: Endpoint) -> impl Iterator<Item = &'static str> {
+    let own: &[&str] = match endpoint {
         Endpoint::Completion => &COMPLETION,
         Endpoint::Chat => &CHAT,
     };
     BOTH.iter().chain(own).copied()
 }
 
-fn foreign(kind: Endpoint) -> Box<dyn Iterator<Item = &'static RefusedField>> {
-    match kind {
-        Endpoint::Completion => Box::new(refused_fields::of_completions()),
-        Endpoint::Chat => Box::new(refused_fields::of_chats()),
-    }
-}
-
 /// Refuses a request with a field that would change its answer and is not read. Returns names that
 /// nobody knows.
-pub(super) fn check(body: &[u8], kind: Endpoint) -> Result<Vec<String>, ApiError> {
-    let mut names = FieldCheck { kind, unknown_fields: Vec::new(), refused: None };
+pub(super) fn check(body: &[u8], endpoint: Endpoint) -> Result<Vec<String>, ApiError> {
+    let mut names = FieldCheck { endpoint, unknown_fields: Vec::new(), refused: None };
     let read = serde_json::Deserializer::from_slice(body).deserialize_map(&mut names);
     read.map_err(|error| json::refused(None, &error))?;
     match names.refused {
@@ -68,7 +60,7 @@ pub(super) fn check(body: &[u8], kind: Endpoint) -> Result<Vec<String>, ApiError
 }
 
 struct FieldCheck {
-    kind: Endpoint,
+    endpoint: Endpoint,
     unknown_fields: Vec<String>,
     refused: Option<ApiError>,
 }
@@ -78,13 +70,14 @@ impl FieldCheck {
         if WITHOUT_EFFECT.contains(&name) {
             return;
         }
-        if let Some(field) = foreign(self.kind).find(|field| field.name == name) {
+        if let Some(field) = refused_field_table::of(self.endpoint).find(|field| field.name == name)
+        {
             if !value.is_some_and(|value| field.is_neutral(value)) {
                 self.refused = Some(ApiError::invalid(name, field.advice()));
             }
             return;
         }
-        if let Some(meant) = meant(name, self.kind) {
+        if let Some(meant) = meant(name, self.endpoint) {
             let message = format!("{name} is not known here: did you mean {meant}?");
             self.refused = Some(ApiError::invalid(name, message));
             return;
@@ -104,7 +97,7 @@ impl<'de> Visitor<'de> for &mut FieldCheck {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<String>()? {
-            if self.refused.is_some() || known(self.kind).any(|known| known == name) {
+            if self.refused.is_some() || known(self.endpoint).any(|known| known == name) {
                 map.next_value::<IgnoredAny>()?;
             } else {
                 let value = map.next_value_seed(ShallowValue::new())?;
@@ -116,12 +109,12 @@ impl<'de> Visitor<'de> for &mut FieldCheck {
 }
 
 /// The field that was probably meant.
-fn meant(name: &str, kind: Endpoint) -> Option<&'static str> {
+fn meant(name: &str, endpoint: Endpoint) -> Option<&'static str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
     let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
-    let (written, own) = (plain(name), || known(kind));
+    let (written, own) = (plain(name), || known(endpoint));
     // Short names are near to many words.
     let slips_max = match name.len() {
         0..5 => 0,

@@ -3,7 +3,7 @@
 //! There is an entry for every token that was drawn, also for those that only make up a stop
 //! string. A token's text is its bytes as UTF-8, broken ones as U+FFFD.
 
-use super::answer::Endpoint;
+use super::endpoint::Endpoint;
 use crate::front::{AnswerStream, Core};
 use binfer_proto::{Logprob, Token};
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ const LOGPROB_MIN: f32 = -9999.0;
 /// Renders the logprobs of one answer, piece by piece.
 #[derive(Debug)]
 pub(super) struct LogprobsWriter {
-    kind: Endpoint,
+    endpoint: Endpoint,
     core: Core,
     /// Entries that belong to a token: its own, then those of the most likely ones.
     each: usize,
@@ -24,14 +24,14 @@ pub(super) struct LogprobsWriter {
 
 impl LogprobsWriter {
     /// Of an answer, if it has any.
-    pub(super) fn of(answer: &AnswerStream, kind: Endpoint, core: &Core) -> Option<Self> {
+    pub(super) fn of(answer: &AnswerStream, endpoint: Endpoint, core: &Core) -> Option<Self> {
         let each = usize::from(answer.logprobs());
-        (each > 0).then(|| Self { kind, core: core.clone(), each, offset: 0 })
+        (each > 0).then(|| Self { endpoint, core: core.clone(), each, offset: 0 })
     }
 
     /// Those of the next tokens.
     pub(super) fn json(&mut self, found: &[Logprob]) -> Value {
-        match self.kind {
+        match self.endpoint {
             Endpoint::Completion => self.columns(found),
             Endpoint::Chat => {
                 let entry = |all: &[Logprob]| {

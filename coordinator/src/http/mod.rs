@@ -11,6 +11,7 @@ mod client_state;
 mod config;
 mod connection;
 mod connections;
+mod endpoint;
 mod error;
 mod field_names;
 mod full_response;
@@ -33,22 +34,31 @@ mod unknown_fields;
 pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
 pub use config::HttpConfig;
 
-use crate::front::{Core, GenerateRequest, ModelInfo};
-use answer::Endpoint;
+use crate::front::{Core, Front, GenerateRequest, ModelInfo};
 use connections::Connections;
+use endpoint::Endpoint;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use unknown_fields::UnknownFields;
 
 /// What the body of a completion, or of a chat, asks of the core; `None` where it is refused. For
 /// whoever tries bodies without a server.
 pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<GenerateRequest> {
-    let kind = if chat { Endpoint::Chat } else { Endpoint::Completion };
-    request::parse(kind, body, served).ok().map(|parsed| parsed.ask)
+    let endpoint = if chat { Endpoint::Chat } else { Endpoint::Completion };
+    request::parse(endpoint, body, served).ok().map(|parsed| parsed.generate)
+}
+
+/// The HTTP front on `listener`, for the table of fronts.
+pub fn front(listener: std::net::TcpListener, config: HttpConfig) -> Front {
+    Front {
+        name: "HTTP",
+        serve: Box::new(|context| {
+            Box::pin(serve(listener, context.core.clone(), config, context.closed()))
+        }),
+    }
 }
 
 /// Accepts on `listener` until `shutdown` is ready. Then no connection is accepted, answers that
@@ -67,7 +77,6 @@ pub async fn serve(
     let listener = connections::listener(listener)?;
     let config = Arc::new(config);
     let body_memory = request_body::BodyMemory::new(config.body_memory_bytes);
-    let courier = core.clone();
     let unknown_fields = UnknownFields::new(config.report.clone());
     let app = routes::AppState { core, config: config.clone(), body_memory, unknown_fields };
     let router = routes::router(Arc::new(app));
@@ -75,8 +84,6 @@ pub async fn serve(
     let router = access::guarded(router, config.access.clone(), is_local);
     let (stop, stopped) = watch::channel(false);
     let mut connections = Connections::new(router, Arc::clone(&config), stopped);
-    let mut delivering = JoinSet::new();
-    delivering.spawn(async move { courier.deliver().await });
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {

@@ -1,8 +1,18 @@
 //! The tables of [`RefusedField`] fields: each with the values that ask for nothing, and what to do
 //! instead.
 
+use super::endpoint::Endpoint;
 use super::refused_fields::Advice::{self, Do, Unsupported, UseField};
 use super::refused_fields::RefusedField;
+
+/// The fields for which requests of an endpoint are refused.
+pub(super) fn of(endpoint: Endpoint) -> impl Iterator<Item = &'static RefusedField> {
+    let own = match endpoint {
+        Endpoint::Completion => COMPLETION,
+        Endpoint::Chat => CHAT,
+    };
+    OTHER_NAMES.iter().chain(EVERYWHERE).chain(own)
+}
 
 const fn row(name: &'static str, neutral: &'static str, instead: Advice) -> RefusedField {
     RefusedField { name, neutral, instead }
@@ -21,7 +31,7 @@ const TOKENISING: Advice = Unsupported("settings of the tokenizer in a request")
 const SERVER: Advice = Do("it is set when the server starts, by --max-model-len");
 
 /// What stands for a field of ours elsewhere.
-pub(super) const OTHER_NAMES: &[RefusedField] = &[
+const OTHER_NAMES: &[RefusedField] = &[
     row("n_predict", "[-1]", UseField("max_tokens")),
     row("num_predict", "[-1]", UseField("max_tokens")),
     row("max_new_tokens", "[]", UseField("max_tokens")),
@@ -56,7 +66,7 @@ pub(super) const OTHER_NAMES: &[RefusedField] = &[
 ];
 
 /// What else would change an answer.
-pub(super) const EVERYWHERE: &[RefusedField] = &[
+const EVERYWHERE: &[RefusedField] = &[
     row("n", "[1]", Unsupported("several choices (n)")),
     row("num_return_sequences", "[1]", Unsupported("several choices (n)")),
     row("best_of", "[1]", Unsupported("several choices (best_of)")),
@@ -171,7 +181,7 @@ pub(super) const EVERYWHERE: &[RefusedField] = &[
 ];
 
 /// Of chats, and of settings that only chats have.
-pub(super) const CHAT: &[RefusedField] = &[
+const CHAT: &[RefusedField] = &[
     row("prompt", "[]", Do("a chat has messages; prompt belongs to /v1/completions")),
     row("input", "[]", UseField("messages")),
     row("inputs", "[]", UseField("messages")),
@@ -201,7 +211,7 @@ pub(super) const CHAT: &[RefusedField] = &[
 ];
 
 /// Of completions.
-pub(super) const COMPLETION: &[RefusedField] = &[
+const COMPLETION: &[RefusedField] = &[
     row("messages", "[]", Do("a completion has a prompt; messages belong to /v1/chat/completions")),
     row("input", "[]", UseField("prompt")),
     row("inputs", "[]", UseField("prompt")),

@@ -4,7 +4,6 @@
 //! OpenAI, vLLM, SGLang, TGI, llama.cpp, Ollama, text-generation-webui and transformers were looked
 //! through.
 
-use super::refused_field_table::{CHAT, COMPLETION, EVERYWHERE, OTHER_NAMES};
 use serde_json::Value;
 
 /// A field that is refused unless its value asks for nothing.
@@ -24,16 +23,6 @@ pub(super) enum Advice {
     Do(&'static str),
     /// Nothing: this is what is meant, and not there.
     Unsupported(&'static str),
-}
-
-/// Those of completions.
-pub(super) fn of_completions() -> impl Iterator<Item = &'static RefusedField> {
-    OTHER_NAMES.iter().chain(EVERYWHERE).chain(COMPLETION)
-}
-
-/// Those of chats.
-pub(super) fn of_chats() -> impl Iterator<Item = &'static RefusedField> {
-    OTHER_NAMES.iter().chain(EVERYWHERE).chain(CHAT)
 }
 
 impl RefusedField {

@@ -1,7 +1,7 @@
 //! JSON of a request to what the core takes. Types are checked here, ranges in the core.
 
-use super::answer::Endpoint;
 use super::chat_message::MessageFields;
+use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
 use super::field_names;
 use super::json::{self, Object};
@@ -18,17 +18,17 @@ const COMPLETION_TOKENS: u32 = 16;
 /// A request, parsed.
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
-    pub(super) ask: GenerateRequest,
+    pub(super) generate: GenerateRequest,
     pub(super) stream: bool,
     /// A streamed answer ends with a chunk of token counts.
     pub(super) include_usage: bool,
-    /// The field in which the client wrote `max_tokens`.
-    pub(super) max_tokens_field: &'static str,
+    /// What it calls the core's fields.
+    pub(super) names: FieldNames,
     /// Names of fields that nobody knows.
     pub(super) unknown_fields: Vec<String>,
 }
 
-/// What both kinds of request have.
+/// The fields that both endpoints read.
 #[derive(Debug, Deserialize)]
 struct CommonFields {
     model: Option<String>,
@@ -70,22 +70,22 @@ struct ChatFields {
 
 /// Reads the body of a request.
 pub(super) fn parse(
-    kind: Endpoint,
+    endpoint: Endpoint,
     body: &[u8],
     served: &ModelInfo,
 ) -> Result<ParsedRequest, ApiError> {
-    let unknown_fields = field_names::check(body, kind)?;
+    let unknown_fields = field_names::check(body, endpoint)?;
     let common: CommonFields = json::parse(body)?;
     if common.model.as_ref().is_some_and(|model| *model != served.name) {
         return Err(unknown_model(served));
     }
-    let (prompt, top_logprobs) = match kind {
+    let (prompt, top_logprobs) = match endpoint {
         Endpoint::Completion => completion(json::parse(body)?)?,
         Endpoint::Chat => chat(json::parse(body)?)?,
     };
-    let parsed = common.parsed(kind, prompt, served.sampling)?;
-    let ask = GenerateRequest { top_logprobs, ..parsed.ask };
-    Ok(ParsedRequest { ask, unknown_fields, ..parsed })
+    let parsed = common.parsed(endpoint, prompt, served.sampling)?;
+    let generate = GenerateRequest { top_logprobs, ..parsed.generate };
+    Ok(ParsedRequest { generate, unknown_fields, ..parsed })
 }
 
 fn completion(fields: CompletionFields) -> Result<(Prompt, Option<u8>), ApiError> {
@@ -132,15 +132,15 @@ impl CommonFields {
     /// The request for `prompt`; `sampling` is what holds for fields that are absent.
     fn parsed(
         self,
-        kind: Endpoint,
+        endpoint: Endpoint,
         prompt: Prompt,
         sampling: Sampling,
     ) -> Result<ParsedRequest, ApiError> {
-        let (max_tokens, max_tokens_field) = match self.max_completion_tokens {
+        let (written, name) = match self.max_completion_tokens {
             Some(tokens) => (Some(tokens), "max_completion_tokens"),
             None => (self.max_tokens, "max_tokens"),
         };
-        let length = match (max_tokens, kind) {
+        let max_tokens = match (written, endpoint) {
             (Some(UpTo(tokens)), _) => MaxTokens::Asked(tokens),
             (None, Endpoint::Completion) => MaxTokens::AtMost(COMPLETION_TOKENS),
             (None, Endpoint::Chat) => MaxTokens::Rest,
@@ -151,9 +151,9 @@ impl CommonFields {
             Some(Object(options)) => options.include_usage(stream)?,
         };
         let or = |written: Option<Number>, default| written.map_or(default, |Number(value)| value);
-        let ask = GenerateRequest {
+        let generate = GenerateRequest {
             prompt,
-            max_tokens: length,
+            max_tokens,
             sampling: Sampling {
                 temperature: or(self.temperature, sampling.temperature),
                 top_k: self.top_k.map_or(sampling.top_k, |TopK(count)| count),
@@ -170,13 +170,8 @@ impl CommonFields {
             ignore_eos: self.ignore_eos.unwrap_or(false),
             read_mode: if stream { ReadMode::Streamed } else { ReadMode::Whole },
         };
-        Ok(ParsedRequest {
-            ask,
-            stream,
-            include_usage,
-            max_tokens_field,
-            unknown_fields: Vec::new(),
-        })
+        let names = FieldNames { endpoint, max_tokens: name };
+        Ok(ParsedRequest { generate, stream, include_usage, names, unknown_fields: Vec::new() })
     }
 }
 

@@ -1,8 +1,9 @@
 //! The routes, each a function from a request to an answer or an [`ApiError`].
 
-use super::answer::{AnswerHeader, ChunkWriter, Endpoint};
+use super::answer::{AnswerHeader, ChunkWriter};
 use super::client_state::ClientState;
 use super::config::HttpConfig;
+use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
 use super::full_response;
 use super::logprobs::LogprobsWriter;
@@ -65,26 +66,21 @@ async fn chat_completions(
 }
 
 async fn answer(
-    kind: Endpoint,
+    endpoint: Endpoint,
     app: &AppState,
     client: Arc<ClientState>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let received = request_body::read(request, &app.config, &app.body_memory).await?;
-    let parsed = parse(kind, app, received.bytes).await?;
+    let parsed = parse(endpoint, app, received.bytes).await?;
     app.unknown_fields.tell(&parsed.unknown_fields);
-    let ParsedRequest { ask, stream, include_usage, max_tokens_field, .. } = parsed;
-    let answer = app.core.generate(ask).await.map_err(|error| {
-        let error = ApiError::from(error);
-        match error.param.as_deref() {
-            Some("max_tokens") => ApiError { param: Some(max_tokens_field.into()), ..error },
-            _ => error,
-        }
-    })?;
+    let ParsedRequest { generate, stream, include_usage, names, .. } = parsed;
+    let answer = app.core.generate(generate).await;
+    let answer = answer.map_err(|error| ApiError::of_submit(error, names))?;
     // What is left of the request is its tokens, which the queue counts.
     drop(received.memory);
-    let identity = AnswerHeader::new(kind, answer.id(), app.core.model());
-    let logprobs = LogprobsWriter::of(&answer, kind, &app.core);
+    let identity = AnswerHeader::new(endpoint, answer.id(), app.core.model());
+    let logprobs = LogprobsWriter::of(&answer, endpoint, &app.core);
     if !stream {
         return full_response::respond(full_response::answer(identity, answer, logprobs), &client)
             .await;
@@ -98,13 +94,19 @@ async fn answer(
     Ok(response)
 }
 
-async fn parse(kind: Endpoint, app: &AppState, bytes: Vec<u8>) -> Result<ParsedRequest, ApiError> {
+async fn parse(
+    endpoint: Endpoint,
+    app: &AppState,
+    bytes: Vec<u8>,
+) -> Result<ParsedRequest, ApiError> {
     let core = app.core.clone();
-    let parse = move |bytes: &[u8]| request::parse(kind, bytes, core.model());
+    let parse = move |bytes: &[u8]| request::parse(endpoint, bytes, core.model());
     if bytes.len() <= PARSE_HERE_BYTES_MAX {
         return parse(&bytes);
     }
-    app.core.on_pool(move || parse(&bytes)).await?
+    let names = FieldNames { endpoint, max_tokens: "max_tokens" };
+    let parsed = app.core.on_pool(move || parse(&bytes)).await;
+    parsed.map_err(|error| ApiError::of_submit(error, names))?
 }
 
 async fn models(State(app): State<Arc<AppState>>) -> Json<Value> {

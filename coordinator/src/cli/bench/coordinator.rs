@@ -25,7 +25,7 @@ use crate::cli::table::table;
 use crate::config;
 use crate::fleet::{Fleet, FleetConfig, FleetInfo, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
-    Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
     UNREAD_BYTES_MAX,
 };
 use crate::http;
@@ -275,9 +275,9 @@ impl CoordinatorRun {
 
 /// The HTTP front, on a thread of its own as in `binfer serve`.
 fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closing = async { drop(closing.await) };
-    Ok(runtime.block_on(http::serve(listener, core, http::HttpConfig::default(), closing))?)
+    let serving = http::serve(listener, core.clone(), http::HttpConfig::default(), closing);
+    Ok(front::thread::run(&core, serving)??)
 }
 
 /// What the peer says of the events that its clients saw; then the measurement is over.

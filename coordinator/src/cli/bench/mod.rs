@@ -17,7 +17,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::config::ConfigError;
-use crate::launch::LaunchError;
+use crate::error::LaunchError;
 use crate::model_args::ModelArgs;
 
 /// Arguments of `binfer bench`.

@@ -16,8 +16,9 @@ use super::samples::Samples;
 use super::script::BenchPrng;
 use crate::cli::table::table;
 use crate::config::ConfigError;
-use crate::front::{Core, GenerateRequest, MaxTokens, Prompt, ReadMode, Readiness, StreamEvent};
-use crate::launch::{Cluster, LaunchError, LaunchOptions, launch};
+use crate::error::LaunchError;
+use crate::front::{Core, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode, StreamEvent};
+use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 
 /// What is asked of the model.
@@ -58,13 +59,13 @@ pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
         return Err(LaunchError::Config(ConfigError(cause.into())).into());
     }
     let random_weights = load.load_format == LoadFormat::Dummy;
-    let plan = LaunchOptions {
+    let options = LaunchOptions {
         args: model,
         drain: Duration::ZERO,
         random_weights,
         split_special_tokens: false,
     };
-    let ended = launch(plan, move |cluster| front(cluster, &load))?;
+    let ended = launch(options, async move |context| front(context, &load).await)?;
     match (ended.value, ended.signal) {
         // Requests fail when the server shuts down: the signal is the reason, and they are not.
         (Err(_) | Ok(BenchOutcome::Not), Some(signal)) => {
@@ -80,20 +81,15 @@ enum BenchOutcome {
     Not,
 }
 
-fn front(cluster: Cluster, load: &LoadArgs) -> Result<BenchOutcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let Cluster { core, mut readiness, closing } = cluster;
-        let settled = readiness.wait_for(|state| !matches!(state, Readiness::Starting(_))).await;
-        if !settled.is_ok_and(|state| *state == Readiness::Ready) {
-            return Ok(BenchOutcome::Not);
-        }
-        tokio::select! {
-            outcome = measure(&core, load) => outcome.map(|()| BenchOutcome::All),
-            never = core.deliver() => match never {},
-            _ = closing => Ok(BenchOutcome::Not),
-        }
-    })
+async fn front(mut context: FrontContext, load: &LoadArgs) -> Result<BenchOutcome> {
+    if !context.wait_until_ready().await {
+        return Ok(BenchOutcome::Not);
+    }
+    let core = context.core.clone();
+    tokio::select! {
+        outcome = measure(&core, load) => outcome.map(|()| BenchOutcome::All),
+        () = context.closed() => Ok(BenchOutcome::Not),
+    }
 }
 
 async fn measure(core: &Core, load: &LoadArgs) -> Result<()> {

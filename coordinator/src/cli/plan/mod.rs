@@ -16,8 +16,8 @@ use binfer_shard::{Description, ModelSpec};
 use clap::Args;
 
 use crate::config::{self, ConfigError};
+use crate::error::LaunchError;
 use crate::gpu_probe::{Gpu, usable_gpus};
-use crate::launch::LaunchError;
 use crate::locate::describe;
 use crate::memory::{HostBudget, KernelFiles};
 use crate::model_args::Dtype;

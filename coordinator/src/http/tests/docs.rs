@@ -1,7 +1,7 @@
 //! docs/api.md says what the code does.
 
 use super::super::HttpConfig;
-use super::super::answer::Endpoint;
+use super::super::endpoint::Endpoint;
 use super::super::field_names;
 use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
 use crate::front::{CoreLimits, UNREAD_BYTES_MAX};
@@ -18,12 +18,12 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
-    for (kind, word) in [(Endpoint::Completion, "completions"), (Endpoint::Chat, "chats")] {
+    for (endpoint, word) in [(Endpoint::Completion, "completions"), (Endpoint::Chat, "chats")] {
         let rows = rows("Fields");
         let rows = rows.iter().filter(|row| [word, "both"].contains(&row[1]));
         let mut written: Vec<&str> =
             rows.flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`'))).collect();
-        let mut read: Vec<&str> = field_names::known(kind).collect();
+        let mut read: Vec<&str> = field_names::known(endpoint).collect();
         written.sort_unstable();
         read.sort_unstable();
         assert_eq!(written, read);

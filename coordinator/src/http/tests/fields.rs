@@ -1,7 +1,7 @@
 //! Fields of requests: ours, those of other servers, slips of the pen, strangers, and their values.
 
-use super::super::answer::Endpoint;
-use super::super::{field_names, refused_fields};
+use super::super::endpoint::Endpoint;
+use super::super::{field_names, refused_field_table};
 use super::client::{Answer, server};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const PLAIN: &str = "/v1/completions";
-const KINDS: [Endpoint; 2] = [Endpoint::Completion, Endpoint::Chat];
+const ENDPOINTS: [Endpoint; 2] = [Endpoint::Completion, Endpoint::Chat];
 
-fn check(kind: Endpoint, name: &str, value: &Value) -> Result<Vec<String>, String> {
+fn check(endpoint: Endpoint, name: &str, value: &Value) -> Result<Vec<String>, String> {
     let body = json!({ name: value }).to_string();
-    field_names::check(body.as_bytes(), kind).map_err(|error| {
+    field_names::check(body.as_bytes(), endpoint).map_err(|error| {
         assert_eq!(error.param.as_deref(), Some(name), "{error}");
         error.message
     })
@@ -25,29 +25,25 @@ fn message(answer: &Answer) -> String {
 
 #[test]
 fn every_field_of_other_servers_is_refused_unless_it_asks_for_nothing() {
-    for kind in KINDS {
-        let all: Vec<_> = match kind {
-            Endpoint::Completion => refused_fields::of_completions().collect(),
-            Endpoint::Chat => refused_fields::of_chats().collect(),
-        };
-        for field in all {
+    for endpoint in ENDPOINTS {
+        for field in refused_field_table::of(endpoint) {
             for value in [json!({ "a": 1, "b": [] }), json!("value"), json!([[1], 2]), json!(0.25)]
             {
-                let why = check(kind, field.name, &value).unwrap_err();
+                let why = check(endpoint, field.name, &value).unwrap_err();
                 assert!(why.starts_with(field.name), "{why}");
             }
             let neutral: Vec<Value> = serde_json::from_str(field.neutral).unwrap();
             for value in neutral.iter().chain(&[Value::Null]) {
-                assert_eq!(check(kind, field.name, value), Ok(Vec::new()), "{}", field.name);
+                assert_eq!(check(endpoint, field.name, value), Ok(Vec::new()), "{}", field.name);
             }
-            assert!(field_names::known(kind).all(|ours| ours != field.name), "{}", field.name);
+            assert!(field_names::known(endpoint).all(|ours| ours != field.name), "{}", field.name);
         }
     }
 }
 
 #[test]
 fn a_refusal_names_the_field_to_use() {
-    for (kind, name, value, ours) in [
+    for (endpoint, name, value, ours) in [
         (Endpoint::Completion, "n_predict", json!(5), "use max_tokens"),
         (Endpoint::Chat, "repeat_penalty", json!(1.1), "use repetition_penalty"),
         (Endpoint::Chat, "stop_sequences", json!(["a"]), "use stop"),
@@ -59,7 +55,7 @@ fn a_refusal_names_the_field_to_use() {
         (Endpoint::Chat, "format", json!("json"), "does not support structured output"),
         (Endpoint::Chat, "num_ctx", json!(2048), "--max-model-len"),
     ] {
-        let why = check(kind, name, &value).unwrap_err();
+        let why = check(endpoint, name, &value).unwrap_err();
         assert!(why.contains(ours), "{why}");
     }
 }

@@ -1,0 +1,27 @@
+//! What fronts ask of the serve loop.
+
+use super::stream_buffer::ReadCounter;
+use crate::sched::{Request, RequestId};
+use std::sync::Arc;
+
+/// What fronts ask of the serve loop.
+#[derive(Debug)]
+pub enum ServeCommand {
+    /// Runs a request. [`super::Readers::admit`] answers it.
+    Submit(Box<Submit>),
+    /// Ends a request whose reader has left.
+    Cancel(RequestId),
+    /// Lets running requests end and takes no new ones.
+    Stop,
+}
+
+/// A request, and what its reader lets the serve loop know.
+#[derive(Debug)]
+pub struct Submit {
+    /// The scheduler's part.
+    pub request: Request,
+    /// Texts at which the answer ends; they are not part of it.
+    pub stop: Vec<String>,
+    /// What the reader has read.
+    pub read_counter: Arc<ReadCounter>,
+}
