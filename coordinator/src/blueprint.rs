@@ -1,6 +1,5 @@
-//! Pure: what follows from checked options and an opened model, for each part of a cluster.
-//!
-//! Deliberately absent: starting anything.
+//! The settings of each part of a cluster, as they follow from checked options and an opened model.
+//! Pure: nothing is started here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,13 +18,13 @@ use crate::sched::{KvGroupConfig, SchedConfig};
 use crate::text::TextFacts;
 use crate::text::process::{Deadlines, TextConfig, TextSource};
 
-/// Workers must have dialled in by then.
+/// How long workers may take to dial in.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
-/// This very program, whatever has happened to its file: it has the other roles, too.
+/// This program, even if its file was replaced or removed. It has all roles.
 const PROGRAM: &str = "/proc/self/exe";
-/// Requests that may wait.
+/// Requests that may wait in the queue.
 pub(crate) const QUEUE_MAX: usize = 1024;
-/// Prompt tokens of the requests that wait.
+/// Prompt tokens of all requests in the queue.
 pub(crate) const QUEUE_TOKENS_MAX: usize = 1 << 20;
 
 /// A cluster that could be started.
@@ -35,12 +34,12 @@ pub struct Blueprint {
     pub options: ModelOptions,
     /// What to run.
     pub source: Arc<Checkpoint>,
-    /// Its weights are random: for measurements.
+    /// Weights are random, for measurements.
     pub random_weights: bool,
 }
 
 impl Blueprint {
-    /// For the fleet: where workers come from and what they load.
+    /// The fleet's settings: where workers come from and what they load.
     pub fn fleet_config(&self) -> FleetConfig {
         let options = &self.options;
         FleetConfig {
@@ -66,7 +65,8 @@ impl Blueprint {
         }
     }
 
-    /// For the text process; control tokens in messages are text if `split_special_tokens`.
+    /// The text process's settings. With `split_special_tokens`, control tokens in messages are
+    /// text.
     pub fn text_config(&self, split_special_tokens: bool) -> TextConfig {
         TextConfig {
             program: PathBuf::from(PROGRAM),
@@ -79,10 +79,10 @@ impl Blueprint {
         }
     }
 
-    /// For the scheduler: slots, budgets, and pools as large as the fleet's smallest.
+    /// The scheduler's settings: slots, budgets, and pools as large as the smallest of any rank.
     pub fn sched_config(&self, facts: &FleetInfo) -> SchedConfig {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
-        // A pool below one full context shortens sequences, so that one always fits.
+        // Sequences are no longer than the pool, so that one always fits.
         let fits = self.positions(facts).into_iter().min().unwrap_or(0);
         let context_max =
             u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.limits.context_max);
@@ -108,7 +108,7 @@ impl Blueprint {
         }
     }
 
-    /// For the fronts.
+    /// What fronts know about the model.
     pub fn model_info(&self, text: &TextFacts) -> ModelInfo {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ModelInfo {
@@ -136,7 +136,7 @@ impl Blueprint {
         )))
     }
 
-    /// What to tell of a cache that holds less than one sequence might have.
+    /// The operator's note where the cache holds less than the longest sequence.
     pub fn context_note(&self, context_max: u32) -> Option<String> {
         let asked = self.options.limits.context_max;
         (context_max < asked).then(|| {
@@ -147,13 +147,14 @@ impl Blueprint {
         })
     }
 
-    /// Positions that each KV group's pool holds.
+    /// Positions that the pool of each KV group holds.
     fn positions(&self, facts: &FleetInfo) -> Vec<u64> {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
     }
 
-    /// Bytes of KV cache on one rank. On a GPU only the worker knows what is free: 0 asks for that.
+    /// Bytes of KV cache on one rank. 0 asks for all that is free, which on a GPU only the worker
+    /// knows.
     fn kv_bytes_max(&self) -> u64 {
         match self.options.limits.memory {
             Memory::Devices(_) => 0,
@@ -165,7 +166,7 @@ impl Blueprint {
         }
     }
 
-    /// What GPUs hold, in a line for the operator, as their workers counted.
+    /// The operator's line about what the GPUs hold, as their workers counted.
     pub fn gpu_summary(&self, facts: &FleetInfo) -> Option<String> {
         self.options.cuda.as_ref()?;
         let positions = self.positions(facts).into_iter().min().unwrap_or(0);
@@ -179,15 +180,15 @@ impl Blueprint {
         u32::try_from(self.options.world).unwrap_or(u32::MAX)
     }
 
-    /// What every rank is going to hold: workers come to the same numbers.
+    /// What each rank is going to hold. Workers come to the same numbers.
     ///
     /// # Errors
-    /// When the model cannot be cut for so many ranks, which the options' check would have found.
+    /// When the model cannot be cut for so many ranks. The check of the options finds that first.
     pub fn ledger(&self) -> Result<Ledger, binfer_shard::Error> {
         Ledger::new(self.source.spec(), self.world(), &self.options.limits)
     }
 
-    /// What the operator is told before anything is started on the CPU, where it is known what ranks
+    /// The operator's lines before anything is started on the CPU, where it is known what ranks
     /// will hold.
     ///
     /// # Errors
@@ -206,7 +207,7 @@ impl Blueprint {
         Ok(lines)
     }
 
-    /// The ledger in a line, for the operator.
+    /// The ledger in one line, for the operator.
     pub fn summary(&self, ledger: &Ledger) -> String {
         let options = &self.options;
         let ranks = &ledger.ranks;

@@ -1,9 +1,9 @@
-//! One cluster's life: open the model, start the workers, run a front and the serve loop, take all
-//! of it down together.
+//! One cluster's life: open the model, start the workers, run the fronts and the serve loop, and
+//! end all of them together.
 //!
-//! The main thread stays here: workers are its children and end with it. The front (HTTP or a
-//! command) has a thread of its own. Deliberately absent: recovery; a lost worker ends the process
-//! with status 70, for a supervisor to restart.
+//! The main thread stays here: workers are its children and end with it. The fronts (HTTP, or a
+//! command) have a thread of their own. There is no recovery: a lost worker ends the process with
+//! status 70, for a supervisor to restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +31,10 @@ use crate::text::{TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
-/// How long a front may take to write its last words.
+/// How long the fronts may take to write what they have once the cluster is over.
 const FRONT_EXIT_GRACE: Duration = Duration::from_secs(2);
 
-/// What a cluster's life came to.
+/// How a cluster's life ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended<T> {
     /// What the front returned.
@@ -50,50 +50,55 @@ pub struct LaunchOptions<'a> {
     pub args: &'a ModelArgs,
     /// How long running requests may go on after a signal.
     pub drain: Duration,
-    /// Random weights and a vocabulary of numbers; of the model only `config.json` is read.
+    /// Weights are random and the vocabulary is numbers. Only `config.json` of the model is read.
     pub random_weights: bool,
-    /// Control tokens in messages of a chat are text.
+    /// Control tokens in messages of a chat are read as text.
     pub split_special_tokens: bool,
 }
 
-/// Runs `front` over a cluster and takes the cluster down when it returns, when a signal comes, or
-/// when a worker is lost. Must be called on the main thread.
+/// Runs `front` over a cluster, and ends the cluster when it returns, when a signal comes, or when
+/// a worker is lost. Must be called on the main thread.
 pub fn launch<T: Send + 'static>(
-    plan: LaunchOptions<'_>,
+    options: LaunchOptions<'_>,
     front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
 ) -> Result<Ended<T>, LaunchError> {
-    let report = Report::new(plan.args.verbosity());
-    plan.args.check_alone()?;
-    let located = locate(&plan.args.model, plan.args.revision.as_deref(), &report)?;
-    let open = if plan.random_weights { Checkpoint::assumed } else { Checkpoint::open };
+    let report = Report::new(options.args.verbosity());
+    options.args.check_alone()?;
+    let located = locate(&options.args.model, options.args.revision.as_deref(), &report)?;
+    let open = if options.random_weights { Checkpoint::assumed } else { Checkpoint::open };
     let source = open(&located.path)?;
-    let mut options = plan.args.check(located.name, &source)?;
+    let mut checked = options.args.check(located.name, &source)?;
     report.phase("model opened");
     source.notes().iter().for_each(|note| report.line(note));
-    let cache =
-        ShardCache { dir: plan.args.shard_cache.clone(), verify: plan.args.shard_cache_verify };
-    let source = cache.source(source, options.world, &report);
-    source.path().clone_into(&mut options.path);
+    let cache = ShardCache {
+        dir: options.args.shard_cache.clone(),
+        verify: options.args.shard_cache_verify,
+    };
+    let source = cache.source(source, checked.world, &report);
+    source.path().clone_into(&mut checked.path);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let random_weights = plan.random_weights;
-    let blueprint = Blueprint { options, source: Arc::new(source), random_weights };
+    let blueprint = Blueprint {
+        options: checked,
+        source: Arc::new(source),
+        random_weights: options.random_weights,
+    };
     if blueprint.options.cuda.is_none() {
         blueprint.host_lines()?.iter().for_each(|line| report.line(line));
     }
-    let text = blueprint.text_config(plan.split_special_tokens);
-    let launched = Launched { blueprint, text, report, drain: plan.drain };
-    runtime.block_on(launched.supervise(front))
+    let text = blueprint.text_config(options.split_special_tokens);
+    let launch = Launch { blueprint, text, report, drain: options.drain };
+    runtime.block_on(launch.supervise(front))
 }
 
-struct Launched {
+struct Launch {
     blueprint: Blueprint,
     text: TextConfig,
     report: Report,
     drain: Duration,
 }
 
-/// The ends of the channels that the supervisor keeps.
-struct Ends {
+/// The supervisor's ends of the channels to fronts and signals.
+struct Channels {
     commands: mpsc::Receiver<ServeCommand>,
     readiness: watch::Sender<Readiness>,
     outbox: Arc<Outbox>,
@@ -101,7 +106,7 @@ struct Ends {
     stopped: watch::Receiver<Option<StopSignal>>,
 }
 
-impl Launched {
+impl Launch {
     async fn supervise<T: Send + 'static>(
         self,
         front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
@@ -109,7 +114,7 @@ impl Launched {
         let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
         let starting = Readiness::Starting("weights are being loaded".into());
         let (readiness, readiness_out) = watch::channel(starting);
-        // Before the first worker: from here on an end is an orderly one.
+        // Before the first worker is started, so that a signal ends it in order.
         let stopped = watch_signals(commands_in.clone(), readiness.clone())?;
         let rendezvous = Rendezvous::new(&config::socket_folders())?;
         for place in rendezvous.rejected() {
@@ -137,8 +142,8 @@ impl Launched {
         let (close, closing) = watch::channel(false);
         let context = FrontContext { core: core.clone(), readiness: readiness_out, closing };
         let front = front::thread::start(context, commands_in, front)?;
-        let ends = Ends { commands, readiness, outbox, core, stopped: stopped.clone() };
-        let outcome = self.serve(fleet, facts, ends).await;
+        let channels = Channels { commands, readiness, outbox, core, stopped: stopped.clone() };
+        let outcome = self.serve(fleet, facts, channels).await;
         close.send_replace(true);
         let front = tokio::time::timeout(FRONT_EXIT_GRACE, front).await;
         outcome?;
@@ -156,15 +161,15 @@ impl Launched {
         &self,
         fleet: tokio::task::JoinHandle<Result<(Fleet, FleetInfo), FleetError>>,
         text: Arc<TextFacts>,
-        mut ends: Ends,
+        mut channels: Channels,
     ) -> Result<(), LaunchError> {
         let started = tokio::select! {
             started = fleet => started.map_err(std::io::Error::other)?,
-            _ = ends.stopped.wait_for(Option::is_some) => return Ok(()),
+            _ = channels.stopped.wait_for(Option::is_some) => return Ok(()),
         };
         self.report.loaded();
         let (fleet, facts) = started.inspect_err(|error| {
-            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+            channels.readiness.send_replace(Readiness::Lost(error.to_string()));
         })?;
         let bytes = facts.weight_bytes.iter().sum::<u64>() as f64;
         let (seconds, rate) =
@@ -178,21 +183,27 @@ impl Launched {
         facts.notes.iter().for_each(|note| self.report.line(note));
         self.report.line(&format!("{name}: ready in {:.2} s", self.report.elapsed_s()));
         if let Err(error) = self.blueprint.check_cache(&facts) {
-            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+            channels.readiness.send_replace(Readiness::Lost(error.to_string()));
             fleet.stop("the KV cache does not fit").await;
             return Err(error.into());
         }
         let config = self.blueprint.sched_config(&facts);
         let note = self.blueprint.context_note(config.context_max);
         note.iter().for_each(|note| self.report.line(note));
-        ends.core.limit_context(config.context_max);
+        channels.core.limit_context(config.context_max);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let text = TextStage::new(text);
-        let readers = Readers::new(ends.outbox, UNREAD_BYTES_MAX);
-        let (commands, drain) = (ends.commands, self.drain);
-        let meter = None;
-        let mut serve = ServeLoop { sched, text, readers, fleet, commands, drain, meter };
-        ends.readiness.send_if_modified(|state| {
+        let readers = Readers::new(channels.outbox, UNREAD_BYTES_MAX);
+        let mut serve = ServeLoop {
+            sched,
+            text,
+            readers,
+            fleet,
+            commands: channels.commands,
+            drain: self.drain,
+            meter: None,
+        };
+        channels.readiness.send_if_modified(|state| {
             let starting = matches!(state, Readiness::Starting(_));
             if starting {
                 *state = Readiness::Ready;
@@ -201,7 +212,7 @@ impl Launched {
         });
         let outcome = serve.run().await;
         if let Err(error) = &outcome {
-            ends.readiness.send_replace(Readiness::Lost(error.to_string()));
+            channels.readiness.send_replace(Readiness::Lost(error.to_string()));
         }
         let Counters { preemptions, prefix_hits, .. } = serve.sched.stats().counters;
         self.report.phase(&format!("served; preemptions {preemptions}, prefix hits {prefix_hits}"));
@@ -210,7 +221,7 @@ impl Launched {
     }
 }
 
-/// First SIGINT or SIGTERM drains, a second one ends the process at once.
+/// The first SIGINT or SIGTERM drains the server. A second one ends the process at once.
 fn watch_signals(
     commands: mpsc::Sender<ServeCommand>,
     readiness: watch::Sender<Readiness>,

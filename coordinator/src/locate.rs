@@ -1,7 +1,7 @@
-//! What MODEL names, and where it lies: `demo`, a path, or an id on the Hugging Face hub.
+//! Where the model lies that MODEL names: `demo`, a path, or an id on the Hugging Face hub.
 //!
-//! What exists here wins over an id of the same letters. An id is fetched if the cache lacks it;
-//! only `binfer pull` asks the hub for something newer.
+//! A file or folder here wins over an id of the same name. An id is fetched if the cache lacks it.
+//! Only `binfer pull` asks the hub for something newer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::report::Report;
 pub struct Located {
     /// A GGUF file or a folder.
     pub path: PathBuf,
-    /// Under which clients ask for it.
+    /// The name by which clients ask for it.
     pub name: String,
 }
 
@@ -28,7 +28,7 @@ pub struct Located {
 const FORMS: &str =
     "MODEL is a GGUF file, a Hugging Face folder, an id on the hub (ORG/NAME) or `demo`";
 
-/// Finds MODEL, and fetches it if need be.
+/// Finds MODEL, and fetches it where it is missing.
 pub fn locate(
     model: &str,
     revision: Option<&str>,
@@ -49,8 +49,7 @@ pub fn locate(
     Ok(Located { path: found.path, name: model.to_owned() })
 }
 
-/// What MODEL is made of; nothing is downloaded but settings and headers, and `config.json` alone
-/// will do.
+/// Describes MODEL. Only settings and headers are downloaded, and `config.json` alone is enough.
 pub fn describe(model: &str, revision: Option<&str>) -> Result<Description, LaunchError> {
     let path = if model == "demo" { Some(config::demo_path()?) } else { local(model)? };
     if let Some(path) = path {
@@ -72,7 +71,7 @@ fn refuse_revision(revision: Option<&str>) -> Result<(), ConfigError> {
     }
 }
 
-/// What the hub does not have could have been a path with a slip in it.
+/// Adds to the error of an id that the hub lacks that there is no such path either.
 fn nor_here(error: HubError) -> HubError {
     match error {
         HubError::Absent(cause) => {
@@ -82,12 +81,12 @@ fn nor_here(error: HubError) -> HubError {
     }
 }
 
-/// What to say of a name that can be nothing.
+/// The message about a name that is neither a path nor an id.
 fn neither() -> String {
     format!("no such file or folder, and no id on the hub; {FORMS}")
 }
 
-/// The id that `model` must be; `otherwise` is what there is to say if it is none.
+/// The id that `model` must be. If it is none, `otherwise` follows it in the error.
 pub fn hub_id(
     model: &str,
     revision: Option<&str>,
@@ -101,13 +100,13 @@ pub fn hub_id(
     })
 }
 
-/// The file or folder of that name; `None` if there is none.
+/// The file or folder of that name, if there is one.
 fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
     let path = Path::new(model);
     let wrong = |cause: &str| Err(ConfigError(format!("{model}: {cause}; {FORMS}")));
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() && !path.join("config.json").is_file() && !is_shards(path) => {
-            // One that may not be looked into has the answer, but keeps it.
+            // A folder that this user may not enter may have a config.json.
             match fs::metadata(path.join("config.json")) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     wrong(&format!("config.json in it: {error}"))
@@ -116,7 +115,7 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
             }
         }
         Ok(meta) if meta.is_dir() => Ok(Some(path.canonicalize().unwrap_or_else(|_| path.into()))),
-        // Links to files are not followed: in the hub's cache only they have the files' names.
+        // Links to files are kept: in the hub's cache only they have the files' names.
         Ok(meta) if meta.is_file() => {
             Ok(Some(std::path::absolute(path).unwrap_or_else(|_| path.into())))
         }
@@ -126,13 +125,14 @@ fn local(model: &str) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-/// What clients call a model: its file without ending and number of a part, or its folder.
+/// The name that clients use for a model: its file's, without ending and number of a part, or its
+/// folder's.
 fn file_name(path: &Path, model: &str) -> String {
     let name = path.file_name().and_then(|name| name.to_str());
     if let Some(part) = name.and_then(SplitName::parse) {
         return part.stem.to_owned();
     }
-    // A folder's name may have dots.
+    // A folder's name may have dots, and keeps them.
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
     stem.map_or_else(|| model.to_owned(), |stem| stem.to_string_lossy().into_owned())
 }

@@ -1,19 +1,19 @@
-//! What steps cost the coordinator in CPU time, measured where their results come in.
+//! What a step costs the coordinator in CPU time.
 //!
-//! From one result to the next everything that the process does belongs to a step: reading the
-//! result, text, planning, sending the plan, writing events to clients. The clocks are the ones
-//! behind getrusage (user and system time of all threads), in nanoseconds.
+//! All that the process does between two results belongs to one step: reading the result, making
+//! text, planning, sending the plan, writing events to clients. The clocks are those behind
+//! getrusage: user and system time of all threads, in nanoseconds.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Cost of the time between two results.
+/// What the process spent between two results.
 #[derive(Clone, Copy, Debug)]
 pub struct StepCost {
-    /// Rows of the step that began it.
+    /// Rows of the first of the two results.
     pub rows: usize,
-    /// CPU time of the whole process.
+    /// CPU time of all threads.
     pub process_ns: u64,
-    /// Of that, the serve loop's thread.
+    /// CPU time of the serve loop's thread, which is a part of it.
     pub serve_ns: u64,
 }
 
@@ -25,7 +25,7 @@ pub struct StepMeter {
 }
 
 impl StepMeter {
-    /// A result with `rows` rows came in.
+    /// A result of `rows` rows came in.
     pub fn stepped(&mut self, rows: usize) {
         let process_ns = clock_ns(ClockId::ProcessCPUTime);
         let serve_ns = clock_ns(ClockId::ThreadCPUTime);
@@ -38,7 +38,7 @@ impl StepMeter {
         }
     }
 
-    /// All samples so far, one a step but the last.
+    /// All samples so far: one for each step but the last.
     pub fn costs(&self) -> &[StepCost] {
         &self.costs
     }

@@ -1,7 +1,7 @@
-//! What a start, or sharding, tells the person who waits for it: a progress bar, phases, a line
-//! when ready.
+//! What a command tells the person who waits for it: a progress bar, phases, a line when ready.
 //!
-//! Goes to stderr, so that stdout holds answers alone. Prompts and answers never come here.
+//! Everything goes to stderr, so that stdout holds answers alone. Prompts and answers are never
+//! told.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -12,24 +12,24 @@ use indicatif::{HumanBytes, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::fleet::LoadProgress;
 
-/// What is shown behind the word for what is being done.
+/// The template of the progress bar, behind the word for what is being done.
 const BAR: &str = "{bar:24} {bytes}/{total_bytes}{speed}";
-/// Until then a speed is that of the first buffers, and means nothing.
+/// When a speed is shown. Before that it is the speed of the first buffers, which means nothing.
 const SPEED_AFTER: Duration = Duration::from_millis(500);
 
 /// How much to say on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
-    /// Errors.
+    /// Errors alone.
     Quiet,
-    /// Progress, and a line when ready.
+    /// Also progress, and a line when ready.
     Normal,
-    /// Each phase of the start.
+    /// Also each phase of the start.
     Verbose,
 }
 
 impl Verbosity {
-    /// What `--quiet` and `--verbose` leave to say.
+    /// What `--quiet` and `--verbose` ask for.
     pub fn of(quiet: bool, verbose: bool) -> Self {
         match (quiet, verbose) {
             (true, _) => Self::Quiet,
@@ -39,22 +39,22 @@ impl Verbosity {
     }
 }
 
-/// Tells about one start, or about something else that takes time.
+/// Reports on one start of the server, or on another task that takes time.
 #[derive(Clone, Debug)]
 pub struct Report {
     verbosity: Verbosity,
     start: Instant,
-    draws: bool,
+    shows_bar: bool,
 }
 
 impl Report {
-    /// The start begins now.
+    /// A report whose time begins now.
     pub fn new(verbosity: Verbosity) -> Self {
-        let draws = verbosity != Verbosity::Quiet && std::io::stderr().is_terminal();
-        Self { verbosity, start: Instant::now(), draws }
+        let shows_bar = verbosity != Verbosity::Quiet && std::io::stderr().is_terminal();
+        Self { verbosity, start: Instant::now(), shows_bar }
     }
 
-    /// With `--verbose`: a phase of the start is over.
+    /// A phase of the start is over. Shown with `--verbose`.
     pub fn phase(&self, what: &str) {
         if self.verbosity == Verbosity::Verbose {
             let elapsed = self.start.elapsed().as_secs_f64() * 1e3;
@@ -62,23 +62,23 @@ impl Report {
         }
     }
 
-    /// How far loading is.
+    /// Shows how many bytes of the weights are loaded.
     pub fn loading(&self, at: LoadProgress) {
         self.advance("loading", (at.bytes_done, at.bytes_total));
     }
 
-    /// How far the cutting of a checkpoint is.
+    /// Shows how many bytes of a checkpoint are cut.
     pub fn sharding(&self, done: u64, total: u64) {
         self.advance("sharding", (done, total));
     }
 
-    /// How far reading all weights is.
+    /// Shows how many bytes of the weights are verified.
     pub fn verifying(&self, done: u64, total: u64) {
         let template = "verifying {bar:32} {bytes}/{total_bytes} {bytes_per_sec}";
         self.advance(template, (done, total));
     }
 
-    /// How far a download is.
+    /// Shows how many bytes of a download are here.
     pub fn downloading(&self, event: DownloadEvent) {
         match event {
             DownloadEvent::Waiting => {
@@ -86,7 +86,7 @@ impl Report {
             }
             DownloadEvent::Found { bytes_done, bytes_total } => {
                 self.advance("downloading", (bytes_done, bytes_total));
-                self.forget_speed();
+                self.restart_speed();
             }
             DownloadEvent::Progress { bytes_done, bytes_total } => {
                 self.advance("downloading", (bytes_done, bytes_total));
@@ -94,10 +94,10 @@ impl Report {
         }
     }
 
-    /// Moves the bar, which is drawn from the first progress of something to [`Self::loaded`]. The
-    /// total may grow: ranks say one after the other what they are going to load.
+    /// Moves the bar, which is shown from a task's first progress to [`Self::loaded`]. The total
+    /// may grow, since ranks say one after the other what they will load.
     fn advance(&self, what: &str, (done, total): (u64, u64)) {
-        if !self.draws {
+        if !self.shows_bar {
             return;
         }
         let bar = console::bar();
@@ -113,35 +113,36 @@ impl Report {
         bar.set_length(total);
         bar.set_position(done);
         bar.set_draw_target(ProgressDrawTarget::stderr());
-        self.forget_speed();
+        self.restart_speed();
     }
 
-    /// What was there at the beginning says nothing of how fast the rest comes.
-    fn forget_speed(&self) {
+    /// Measures the speed from now on: what was there before says nothing of how fast the rest
+    /// comes.
+    fn restart_speed(&self) {
         console::bar().tick();
         console::bar().reset_eta();
     }
 
-    /// Whatever it was is over, well or not.
+    /// Removes the bar: the task is over, with or without success.
     pub fn loaded(&self) {
         console::bar().finish_and_clear();
         console::bar().set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    /// Unless quiet: a line for the operator.
+    /// Tells the operator a line, unless quiet.
     pub fn line(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
             console::message(text);
         }
     }
 
-    /// Since the start.
+    /// Seconds since the start.
     pub fn elapsed_s(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 }
 
-/// ", 1.2 GiB/s, 4s left", once there is something to go by.
+/// Writes ", 1.2 GiB/s, 4s left", once there is enough to measure.
 fn write_speed(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let speed = state.per_sec();
     if state.elapsed() >= SPEED_AFTER && speed >= 1.0 {

@@ -1,8 +1,8 @@
 //! The one loop: events in, plans out. One thread that never waits for a peer or a client.
 //!
-//! Everything that can happen to a running server is one [`ServeEvent`]; what is done about it is a few
-//! calls of the scheduler, the text stage and the fronts. Deliberately absent: decisions (they are
-//! the scheduler's), text (the text stage's) and sockets (the fleet's and the fronts').
+//! Everything that can happen to a running server is one [`ServeEvent`], and is answered by a few
+//! calls of the scheduler, the text stage and the readers. The scheduler decides, the text stage
+//! makes text, and sockets belong to the fleet and the fronts.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use crate::meter::StepMeter;
 use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::TextStage;
 
-/// How often deadlines, readers that left and unread text are looked at.
-const TICK: Duration = Duration::from_millis(50);
+/// How often deadlines, readers that left and unread text are checked.
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Everything that can happen.
 #[derive(Debug)]
@@ -30,41 +30,41 @@ enum ServeEvent {
     Stop,
 }
 
-/// What the loop works with.
+/// The serve loop and what it works with.
 #[derive(Debug)]
 pub struct ServeLoop {
-    /// Decides.
+    /// Decides what each step runs.
     pub sched: Scheduler,
-    /// Tokens to text.
+    /// Makes text of tokens.
     pub text: TextStage,
-    /// Readers.
+    /// Hears what happens to each request.
     pub readers: Readers,
-    /// Workers.
+    /// Runs steps on the workers.
     pub fleet: Fleet,
-    /// From the fronts.
+    /// Commands of the fronts.
     pub commands: mpsc::Receiver<ServeCommand>,
-    /// How long running requests may go on after `Stop`.
+    /// How long running requests may go on after [`ServeCommand::Stop`].
     pub drain: Duration,
-    /// Takes the cost of each step, where somebody wants to know it.
+    /// Measures the cost of each step, for `binfer bench coordinator`.
     pub meter: Option<StepMeter>,
 }
 
 /// Clock and ticker of a running loop.
-struct Time {
+struct LoopClock {
     start: Instant,
     ticks: Interval,
-    /// Set by `Stop`: when draining ends.
-    drained: Option<Instant>,
+    /// When draining ends. Set by [`ServeCommand::Stop`].
+    drain_end: Option<Instant>,
 }
 
 impl ServeLoop {
     /// Runs until every request after a `Stop` is done, or the fleet is lost. Workers still live
     /// when it returns.
     pub async fn run(&mut self) -> Result<(), FleetError> {
-        let ticks = tokio::time::interval(TICK);
-        let mut time = Time { start: Instant::now(), ticks, drained: None };
+        let ticks = tokio::time::interval(TICK_INTERVAL);
+        let mut clock = LoopClock { start: Instant::now(), ticks, drain_end: None };
         loop {
-            match self.next_event(&mut time).await {
+            match self.next_event(&mut clock).await {
                 ServeEvent::Submit(submit) => self.submit(*submit),
                 ServeEvent::Cancel(id) => self.cancel(id),
                 ServeEvent::Stepped(result) => {
@@ -73,25 +73,25 @@ impl ServeLoop {
                     }
                     self.stepped(&result)?;
                 }
-                ServeEvent::Tick => self.look_after_readers(),
+                ServeEvent::Tick => self.cut_off_readers(),
                 ServeEvent::WorkerLost(error) => return self.lost(error),
                 ServeEvent::Stop => {
                     self.sched.drain();
-                    time.drained.get_or_insert_with(|| Instant::now() + self.drain);
+                    clock.drain_end.get_or_insert_with(|| Instant::now() + self.drain);
                 }
             }
-            self.send_plans(&time)?;
+            self.send_plans(&clock)?;
             self.readers.send();
-            if let Some(drained) = time.drained
-                && (self.sched.is_idle() || Instant::now() >= drained)
+            if let Some(drain_end) = clock.drain_end
+                && (self.sched.is_idle() || Instant::now() >= drain_end)
             {
-                self.give_up(FailKind::Shutdown, "the server is shutting down");
+                self.fail_all(FailKind::Shutdown, "the server is shutting down");
                 return Ok(());
             }
         }
     }
 
-    async fn next_event(&mut self, time: &mut Time) -> ServeEvent {
+    async fn next_event(&mut self, clock: &mut LoopClock) -> ServeEvent {
         tokio::select! {
             biased;
             stepped = self.fleet.next() => match stepped {
@@ -103,12 +103,12 @@ impl ServeLoop {
                 Some(ServeCommand::Cancel(id)) => ServeEvent::Cancel(id),
                 Some(ServeCommand::Stop) | None => ServeEvent::Stop,
             },
-            _ = time.ticks.tick() => ServeEvent::Tick,
+            _ = clock.ticks.tick() => ServeEvent::Tick,
         }
     }
 
-    fn send_plans(&mut self, time: &Time) -> Result<(), FleetError> {
-        let now = Tick(u64::try_from(time.start.elapsed().as_millis()).unwrap_or(u64::MAX));
+    fn send_plans(&mut self, clock: &LoopClock) -> Result<(), FleetError> {
+        let now = Tick(u64::try_from(clock.start.elapsed().as_millis()).unwrap_or(u64::MAX));
         while self.fleet.has_room()
             && let Some(plan) = self.sched.plan(now)
         {
@@ -162,8 +162,8 @@ impl ServeLoop {
         }
     }
 
-    /// Frees what belongs to readers that left, and of those that keep too much unread.
-    fn look_after_readers(&mut self) {
+    /// Ends the requests of readers that left, and of those that leave too much unread.
+    fn cut_off_readers(&mut self) {
         while let Some(id) = self.readers.abandoned() {
             self.sched.finish(id, Finish::Cancelled);
             self.readers.fail(id, FailKind::Internal, "the reader left");
@@ -177,17 +177,17 @@ impl ServeLoop {
     }
 
     fn lost(&mut self, error: FleetError) -> Result<(), FleetError> {
-        self.give_up(FailKind::WorkerLost, &error.to_string());
+        self.fail_all(FailKind::WorkerLost, &error.to_string());
         Err(error)
     }
 
-    fn give_up(&mut self, kind: FailKind, message: &str) {
+    fn fail_all(&mut self, kind: FailKind, message: &str) {
         self.sched.abort_all();
         self.readers.fail_all(kind, message);
     }
 }
 
-/// Coordinator and workers disagree although every rank agrees with every other: a bug of ours.
+/// Coordinator and workers disagree although all ranks agree. That is a bug of binfer.
 fn defect(cause: &str) -> FleetError {
     FleetError::Defect(format!("defect in the coordinator: {cause}"))
 }

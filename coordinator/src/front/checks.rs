@@ -146,7 +146,8 @@ pub(super) fn max_tokens(
         MaxTokens::AtMost(most) => Ok(most.min(room)),
         MaxTokens::Asked(asked) if asked > room => {
             let cause = format!(
-                "is {asked}, and the prompt has {prompt_tokens} tokens, which leaves room for {room}"
+                "is {asked}, and the prompt has {prompt_tokens} tokens, which leaves room for \
+                 {room}"
             );
             Err(too_long(Field::MaxTokens, cause))
         }

@@ -186,11 +186,11 @@ impl Core {
             Refused::NothingToGenerate => {
                 FieldError::new(Field::MaxTokens, "must be at least 1").into()
             }
-            Refused::TooLong { prompt: tokens, .. } => {
-                self.too_long(prompt(format!("has {tokens} tokens, which leaves no room for an answer")))
-            }
+            Refused::TooLong { prompt: tokens, .. } => self.too_long(prompt(format!(
+                "has {tokens} tokens, which leaves no room for an answer"
+            ))),
             Refused::NeverFits { kv_group, needed, blocks } => self.too_long(prompt(format!(
-                "needs {needed} blocks of KV group {kv_group} with its answer, and {blocks} are there"
+                "needs {needed} blocks of KV group {kv_group} with its answer, which has {blocks}"
             ))),
             Refused::EmptyPrompt => prompt("holds no token".into()).into(),
         }

@@ -1,9 +1,9 @@
 //! What the serve loop tells readers, one step at a time.
 //!
-//! The serve loop collects a step's updates and sends them together: one lock and one wake-up of the
-//! front's thread, however many streams there are. On that thread the dispatcher appends them to
-//! the streams' buffers, so that a buffer's memory stays with the core that reads it. Updates keep
-//! their order. The outbox has no limit of its own: the serve loop knows what was read
+//! The serve loop collects a step's updates and sends them together: one lock and one wake-up of
+//! the front's thread, however many streams there are. On that thread the dispatcher appends them
+//! to the streams' buffers, so that a buffer's memory stays with the core that reads it. Updates
+//! keep their order. The outbox has no limit of its own: the serve loop knows what was read
 //! ([`super::Readers`]).
 
 use super::stream_buffer::{End, StreamBuffer};

@@ -1,8 +1,8 @@
 //! The serve loop's side of all readers: one call for each thing that can happen to a request.
 //!
 //! It never waits and never allocates per token. Updates reach readers with the next
-//! [`Readers::send`]. All unread text is kept under one cap. Over it, the reader with the most unread
-//! text is cut off. A request that ended counts until its text is read.
+//! [`Readers::send`]. All unread text is kept under one cap. Over it, the reader with the most
+//! unread text is cut off. A request that ended counts until its text is read.
 
 use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
 use super::stream_buffer::{End, FailKind, ReadCounter};

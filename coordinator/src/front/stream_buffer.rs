@@ -139,7 +139,8 @@ impl StreamBuffer {
         if buffered.text.len() >= self.wake_bytes { buffered.waker.take() } else { None }
     }
 
-    /// Dispatcher: appends logprobs. They wait for text, or the end: nobody is woken for them alone.
+    /// Dispatcher: appends logprobs. They wait for text, or the end: nobody is woken for them
+    /// alone.
     pub(super) fn logprobs(&self, logprobs: &[Logprob]) {
         let mut buffered = self.lock();
         if buffered.ended {
@@ -177,8 +178,9 @@ impl StreamBuffer {
         .await
     }
 
-    /// Reader: appends all pending text to `text` and returns the end if it was reached. It is ready
-    /// when there was text, or the end, or both. Without an end `cx` is woken for what comes next.
+    /// Reader: appends all pending text to `text` and returns the end if it was reached. It is
+    /// ready when there was text, or the end, or both. Without an end `cx` is woken for what comes
+    /// next.
     pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
         let mut buffered = self.lock();
         let bytes = buffered.text.len();
@@ -194,7 +196,8 @@ impl StreamBuffer {
         if bytes > 0 || end.is_some() { Poll::Ready(end) } else { Poll::Pending }
     }
 
-    /// Reader: takes all pending logprobs: at least those of the tokens whose text was taken before.
+    /// Reader: takes all pending logprobs: at least those of the tokens whose text was taken
+    /// before.
     pub(super) fn take_logprobs(&self) -> Vec<Logprob> {
         let logprobs = std::mem::take(&mut self.lock().logprobs);
         self.read_counter.read(size_of_val(&logprobs[..]));

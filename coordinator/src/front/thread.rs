@@ -1,5 +1,5 @@
-//! A front's own thread, runtime and dispatcher of updates. The front's end, however it comes, stops
-//! the serve loop.
+//! A front's own thread, runtime and dispatcher of updates. The front's end, however it comes,
+//! stops the serve loop.
 
 use super::command::ServeCommand;
 use super::core::Core;

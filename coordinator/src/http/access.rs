@@ -1,8 +1,8 @@
-//! Who may ask: a browser sends what any web page tells it to, also to a server that only this
+//! Who may ask. A browser sends what any web page tells it to, even to a server that only its own
 //! machine can reach.
 //!
-//! The name that a request is addressed to keeps out pages whose own name was made to lead here
-//! (DNS rebinding), its origin keeps out all other pages that were not allowed.
+//! The check of the host keeps out pages whose own name was made to lead here (DNS rebinding). The
+//! check of the origin keeps out all other pages that were not allowed.
 
 use super::error::ApiError;
 use axum::Router;
@@ -32,28 +32,28 @@ pub struct Access {
 /// A name that requests may be addressed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHost {
-    /// Whatever it is.
+    /// Any name.
     Any,
-    /// This one, at any port.
+    /// This name, at any port.
     Name(String),
 }
 
 /// An origin whose pages may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedOrigin {
-    /// Whatever it is.
+    /// Any origin.
     Any,
-    /// This one, as browsers write it.
+    /// This origin, as browsers write it.
     Page(HeaderValue),
 }
 
 /// Why a flag's value is not a host or an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// Of `--allowed-host`.
+    /// The value of `--allowed-host` is no host.
     #[error("expected a host name or address without scheme, port and path, or *")]
     Host,
-    /// Of `--allowed-origin`.
+    /// The value of `--allowed-origin` is no origin.
     #[error("expected http:// or https:// with a host and maybe a port, and no path, or *")]
     Origin,
 }
@@ -69,7 +69,7 @@ impl FromStr for AllowedHost {
         let text = if bracketed { format!("[{text}]") } else { text.to_owned() };
         let authority: Authority = text.parse().map_err(|_| AccessError::Host)?;
         match authority.host() == text {
-            true => Ok(Self::Name(bare(&text))),
+            true => Ok(Self::Name(normalized(&text))),
             false => Err(AccessError::Host),
         }
     }
@@ -140,7 +140,7 @@ impl AccessGuard {
     fn check(&self, request: &Request) -> Result<(), ApiError> {
         let host = host(request)?;
         if let Some(host) = &host
-            && !self.is_for_us(host.host())
+            && !self.is_allowed_host(host.host())
         {
             return Err(forbidden(
                 "the Host of this request is not one that this server answers to; name it with \
@@ -159,8 +159,8 @@ impl AccessGuard {
         ))
     }
 
-    fn is_for_us(&self, host: &str) -> bool {
-        let host = bare(host);
+    fn is_allowed_host(&self, host: &str) -> bool {
+        let host = normalized(host);
         let is_named = self.access.hosts.iter().any(|allowed| match allowed {
             AllowedHost::Any => true,
             AllowedHost::Name(name) => *name == host,
@@ -187,7 +187,8 @@ fn forbidden(message: &str) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, message)
 }
 
-/// What the request is addressed to; nothing in HTTP/1.0, which no browser speaks.
+/// The host that the request is addressed to. HTTP/1.0 may leave it out, and is answered all the
+/// same: every browser speaks HTTP/1.1 or later, where a request without a host is refused.
 fn host(request: &Request) -> Result<Option<Authority>, ApiError> {
     let wrong = |message| ApiError::new(StatusCode::BAD_REQUEST, message);
     if let Some(authority) = request.uri().authority() {
@@ -204,8 +205,8 @@ fn host(request: &Request) -> Result<Option<Authority>, ApiError> {
     }
 }
 
-/// A host in small letters, without the dot that may end it.
-fn bare(host: &str) -> String {
+/// A host in lower case, without the dot that may end it.
+fn normalized(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
@@ -217,14 +218,14 @@ fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Whether a page came from the very place that it asks.
+/// Whether a page came from the host and port that it asks.
 fn is_same_origin(origin: &HeaderValue, host: &Authority) -> bool {
     let Some(page) = origin.to_str().ok().and_then(OriginParts::of_origin) else { return false };
     let port = host.port_u16().unwrap_or(default_port(page.scheme));
-    (page.host, page.port) == (bare(host.host()), port)
+    (page.host, page.port) == (normalized(host.host()), port)
 }
 
-/// What an origin names.
+/// The parts of an origin.
 struct OriginParts {
     scheme: &'static str,
     host: String,
@@ -236,9 +237,9 @@ impl OriginParts {
         let uri: Uri = text.parse().ok()?;
         let scheme = ["http", "https"].into_iter().find(|known| uri.scheme_str() == Some(known))?;
         let authority = uri.authority()?;
-        let is_bare = !authority.as_str().contains('@') && text.matches('/').count() == 2;
+        let is_alone = !authority.as_str().contains('@') && text.matches('/').count() == 2;
         let port = authority.port_u16().unwrap_or(default_port(scheme));
-        is_bare.then(|| Self { scheme, host: bare(authority.host()), port })
+        is_alone.then(|| Self { scheme, host: normalized(authority.host()), port })
     }
 }
 

@@ -1,7 +1,7 @@
-//! What an answer looks like in JSON, whole and in pieces.
+//! The JSON of an answer, in full and in chunks.
 //!
-//! A streamed piece is written by hand around its text: everything else in it is the same for a
-//! whole answer and rendered once. Thousands of pieces a second pass here.
+//! Thousands of chunks a second are written here. All of a chunk but its text is the same for a
+//! whole answer, so it is rendered once and the text is written between its halves.
 
 use super::endpoint::Endpoint;
 use super::error::ApiError;
@@ -13,7 +13,7 @@ use bytes::{BufMut, BytesMut};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What all pieces of one answer share.
+/// What all chunks of one answer share.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerHeader {
     pub(super) endpoint: Endpoint,
@@ -31,15 +31,15 @@ impl AnswerHeader {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             endpoint,
-            // Numbers begin anew with the server, so its start is a part of the name.
+            // Request ids begin anew with the server, so its start is a part of the id.
             id: format!("{prefix}-{:x}-{:x}", model.created, id.0),
             created: now,
             model: model.name.clone(),
         }
     }
 
-    /// A whole answer.
-    pub(super) fn whole(
+    /// The full response.
+    pub(super) fn full_response(
         &self,
         text: &str,
         logprobs: &Value,
@@ -71,8 +71,8 @@ impl AnswerHeader {
         })
     }
 
-    /// A piece of an answer with these choices.
-    fn chunk(&self, choices: &Value, usage: Option<&Value>) -> String {
+    /// A chunk with these choices.
+    fn chunk_json(&self, choices: &Value, usage: Option<&Value>) -> String {
         let object = match self.endpoint {
             Endpoint::Completion => "text_completion",
             Endpoint::Chat => "chat.completion.chunk",
@@ -103,52 +103,52 @@ impl AnswerHeader {
     }
 }
 
-/// Writes the events of one streamed answer.
+/// Writes the chunks of one streamed answer, each as a server-sent event.
 #[derive(Debug)]
 pub(super) struct ChunkWriter {
-    identity: AnswerHeader,
+    header: AnswerHeader,
     include_usage: bool,
-    /// Where the request asked for them.
+    /// Present where the request asked for logprobs.
     logprobs: Option<LogprobsWriter>,
-    /// A piece of text is `before`, the text as a JSON string, `after`.
+    /// A chunk is `before`, its text as a JSON string, `after`.
     before: String,
     after: String,
 }
 
-/// Stands for the text while a piece is rendered once to be cut in two.
-const MARK: &str = "\u{1}";
-const MARK_JSON: &str = "\"\\u0001\"";
+/// Stands for the text in the chunk that is rendered once and cut in two.
+const PLACEHOLDER: &str = "\u{1}";
+const PLACEHOLDER_JSON: &str = "\"\\u0001\"";
 
 impl ChunkWriter {
     pub(super) fn new(
-        identity: AnswerHeader,
+        header: AnswerHeader,
         include_usage: bool,
         logprobs: Option<LogprobsWriter>,
     ) -> Self {
         let usage = include_usage.then_some(&Value::Null);
-        let piece = identity.chunk(&identity.choice(Some(MARK), None), usage);
-        let (before, after) = piece.split_once(MARK_JSON).unwrap_or((&piece, ""));
+        let chunk = header.chunk_json(&header.choice(Some(PLACEHOLDER), None), usage);
+        let (before, after) = chunk.split_once(PLACEHOLDER_JSON).unwrap_or((&chunk, ""));
         let (before, after) = (format!("data: {before}"), format!("{after}\n\n"));
-        Self { identity, include_usage, logprobs, before, after }
+        Self { header, include_usage, logprobs, before, after }
     }
 
-    /// What comes before any text: a chat names the speaker.
+    /// The first chunk, which in a chat names the role.
     pub(super) fn opening(&self, out: &mut BytesMut) {
-        if self.identity.endpoint == Endpoint::Chat {
+        if self.header.endpoint == Endpoint::Chat {
             let choices = json!([{
                 "index": 0, "delta": { "role": "assistant", "content": "" }, "logprobs": null,
                 "finish_reason": null,
             }]);
-            self.event(&choices, None, out);
+            self.chunk(&choices, None, out);
         }
     }
 
-    /// A piece of text; it may be empty where there are logprobs.
-    pub(super) fn text(&mut self, text: &str, found: &[Logprob], out: &mut BytesMut) {
-        if let Some(logprobs) = &mut self.logprobs {
-            let mut choices = self.identity.choice(Some(text), None);
-            choices[0]["logprobs"] = logprobs.json(found);
-            return self.event(&choices, None, out);
+    /// A chunk of text, which may be empty where there are logprobs.
+    pub(super) fn text(&mut self, text: &str, logprobs: &[Logprob], out: &mut BytesMut) {
+        if let Some(writer) = &mut self.logprobs {
+            let mut choices = self.header.choice(Some(text), None);
+            choices[0]["logprobs"] = writer.json(logprobs);
+            return self.chunk(&choices, None, out);
         }
         out.reserve(self.before.len() + text.len() + self.after.len() + 16);
         out.put_slice(self.before.as_bytes());
@@ -157,22 +157,22 @@ impl ChunkWriter {
         out.put_slice(self.after.as_bytes());
     }
 
-    /// The ordinary end.
+    /// The last chunks of an answer that ended in order.
     pub(super) fn done(&self, finish: Finish, usage: Usage, out: &mut BytesMut) {
-        self.event(&self.identity.choice(None, Some(finish_reason(finish))), None, out);
+        self.chunk(&self.header.choice(None, Some(finish_reason(finish))), None, out);
         if self.include_usage {
-            self.event(&json!([]), Some(&usage_json(usage)), out);
+            self.chunk(&json!([]), Some(&usage_json(usage)), out);
         }
         out.put_slice(b"data: [DONE]\n\n");
     }
 
-    fn event(&self, choices: &Value, usage: Option<&Value>, out: &mut BytesMut) {
+    fn chunk(&self, choices: &Value, usage: Option<&Value>, out: &mut BytesMut) {
         let usage = usage.or(self.include_usage.then_some(&Value::Null));
-        put_event(&self.identity.chunk(choices, usage), out);
+        put_event(&self.header.chunk_json(choices, usage), out);
     }
 }
 
-/// The end by failure. No `[DONE]` follows.
+/// The last event of an answer that failed. No `[DONE]` follows.
 pub(super) fn put_failure(error: &ApiError, out: &mut BytesMut) {
     put_event(&error.json().to_string(), out);
 }

@@ -1,16 +1,16 @@
-//! Messages of a conversation, as OpenAI has them.
+//! Messages of a conversation, in OpenAI's format.
 
 use super::error::ApiError;
 use super::json::Object;
 use crate::text::Message;
-use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 /// Why tools are refused.
 const NO_TOOLS: &str = "is refused: tools are not supported by this version of binfer";
 
-/// One message, as it is written.
+/// The fields of a message that are read.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct MessageFields {
     role: String,
@@ -18,20 +18,11 @@ pub(super) struct MessageFields {
     name: Option<String>,
     /// What an assistant said instead of an answer.
     refusal: Option<String>,
-    tool_calls: Option<ToolCalls>,
-    function_call: Option<IgnoredAny>,
-    audio: Option<IgnoredAny>,
 }
 
-/// A text, or parts that are texts, joined by a line break as vLLM does.
+/// A text, or parts that are texts, joined by line breaks as in vLLM.
 #[derive(Clone, Debug)]
 struct MessageContent(String);
-
-/// Whether there are calls of tools; many clients keep an empty list in each message.
-#[derive(Clone, Copy, Debug)]
-struct ToolCalls {
-    any: bool,
-}
 
 /// A part of a message's content.
 #[derive(Deserialize)]
@@ -43,7 +34,7 @@ struct ContentPart {
 }
 
 impl MessageFields {
-    /// The message as templates see it; `index` is its place in the conversation.
+    /// The message as templates see it. `index` is its place in the conversation.
     pub(super) fn message(self, index: usize) -> Result<Message, ApiError> {
         let refused = |field: &str, why: &str| {
             let place = format!("messages[{index}].{field}");
@@ -55,21 +46,9 @@ impl MessageFields {
             "tool" | "function" => return refused("role", NO_TOOLS),
             _ => return refused("role", "must be system, developer, user or assistant"),
         }
-        if self.tool_calls.is_some_and(|calls| calls.any) {
-            return refused("tool_calls", NO_TOOLS);
-        }
-        if self.function_call.is_some() {
-            return refused("function_call", NO_TOOLS);
-        }
-        if self.audio.is_some() {
-            return refused(
-                "audio",
-                "is refused: audio is not supported by this version of binfer",
-            );
-        }
         let content = match (self.content, self.refusal) {
             (Some(MessageContent(text)), _) => text,
-            // An assistant may have said nothing, or refused to.
+            // An assistant may have said nothing, or have refused to answer.
             (None, refusal) if is_assistant => refusal.unwrap_or_default(),
             (None, _) => return refused("content", "is missing"),
         };
@@ -110,7 +89,7 @@ impl<'de> Deserialize<'de> for MessageContent {
 }
 
 impl ContentPart {
-    /// Its text, or what is wrong with it.
+    /// The part's text, or what is wrong with it.
     fn text(self) -> Result<String, &'static str> {
         match self.kind.as_deref() {
             Some("text") => self.text.ok_or("has a part of type text without text"),
@@ -119,29 +98,5 @@ impl ContentPart {
                             supported by this version of binfer"),
             None => Err("has a part without type"),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for ToolCalls {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ValueVisitor;
-
-        impl<'de> Visitor<'de> for ValueVisitor {
-            type Value = ToolCalls;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ToolCalls, A::Error> {
-                let mut any = false;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    any = true;
-                }
-                Ok(ToolCalls { any })
-            }
-        }
-
-        deserializer.deserialize_any(ValueVisitor)
     }
 }

@@ -14,17 +14,18 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// A client of which nobody knows whether it is there gets nothing but its answer for so long.
-const DOUBT_GRACE: Duration = Duration::from_millis(100);
-/// With so many bytes behind its request, the end of a client's connection may not get through.
+/// How long a client that may have left gets nothing but its answer.
+const MAY_HAVE_LEFT_GRACE: Duration = Duration::from_millis(100);
+/// With more bytes behind its request, the end of a client's connection may not get through.
 const BEHIND_BYTES_MAX: u64 = 32 << 10;
 
-/// One client, as its connection and its requests see it. Requests carry it as an extension.
+/// The state of one client. Its connection and its requests share it; requests carry it as an
+/// extension.
 #[derive(Debug)]
 pub(super) struct ClientState {
-    doubtful: AtomicBool,
+    may_have_left: AtomicBool,
     last_answer: Notify,
-    /// `None` while a request that arrived whole is being answered.
+    /// `None` while a request that has arrived whole is being answered.
     waiting: Mutex<Option<IdleState>>,
     idle_timeout: Duration,
     head_timeout: Duration,
@@ -34,9 +35,9 @@ pub(super) struct ClientState {
 #[derive(Clone, Copy, Debug)]
 struct IdleState {
     since: Instant,
-    /// Bytes of the next head have arrived.
+    /// Bytes of the next request's head have arrived.
     began: bool,
-    /// `None` while a body arrives, which has a time limit of its own.
+    /// When the connection ends. `None` while a body arrives, which has a time limit of its own.
     deadline: Option<Instant>,
 }
 
@@ -44,7 +45,7 @@ impl ClientState {
     pub(super) fn new(config: &HttpConfig) -> Self {
         let HttpConfig { idle_timeout, head_timeout, .. } = *config;
         let client = Self {
-            doubtful: AtomicBool::new(false),
+            may_have_left: AtomicBool::new(false),
             last_answer: Notify::new(),
             waiting: Mutex::new(None),
             idle_timeout,
@@ -64,7 +65,7 @@ impl ClientState {
         }
     }
 
-    /// Bytes went to the client: the end of an answer, if none is being made.
+    /// Bytes went to the client. While no answer is made, they are the end of the last one.
     pub(super) fn sent(&self) {
         if let Some(waiting) = &mut *self.waiting()
             && !waiting.began
@@ -73,7 +74,7 @@ impl ClientState {
         }
     }
 
-    /// The head of a request is there.
+    /// The head of a request has arrived.
     pub(super) fn head_arrived(&self) {
         if let Some(waiting) = &mut *self.waiting() {
             waiting.began = true;
@@ -81,19 +82,19 @@ impl ClientState {
         }
     }
 
-    /// All of a request is there.
+    /// All of a request has arrived.
     pub(super) fn request_arrived(&self) {
         *self.waiting() = None;
     }
 
-    /// The answer is made, and the client is without a request again.
+    /// The answer is complete, and the client is without a request again.
     pub(super) fn answered(&self) {
         let since = Instant::now();
         let deadline = Some(since + self.idle_timeout);
         *self.waiting() = Some(IdleState { since, began: false, deadline });
     }
 
-    /// Since when there has been no request that arrived whole; `None` while there is one.
+    /// Since when there has been no request that arrived whole. `None` while there is one.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         self.waiting().map(|waiting| waiting.since)
     }
@@ -113,30 +114,30 @@ impl ClientState {
         self.last_answer.notified().await;
     }
 
-    /// Whether the client may have left. One that has closed its socket looks like one that has
-    /// shut down its writing side, or that has sent more than there is room for, until something is sent
-    /// to it.
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.doubtful.load(Ordering::Relaxed)
+    /// Whether the client may have left. Until something is sent to it, a client that has closed
+    /// its socket looks like one that has shut down its writing side, or has sent more than there
+    /// is room for.
+    pub(super) fn may_have_left(&self) -> bool {
+        self.may_have_left.load(Ordering::Relaxed)
     }
 
-    /// Waits until [`ClientState::is_doubtful`] has been so for a moment. To be polled by the
-    /// connection's own task, which [`ClientState::gone`] wakes.
-    pub(super) async fn may_have_left(&self) {
-        poll_fn(|_| if self.is_doubtful() { Poll::Ready(()) } else { Poll::Pending }).await;
-        sleep(DOUBT_GRACE).await;
+    /// Waits until [`ClientState::may_have_left`] has been true for a moment. Must be polled by the
+    /// connection's own task, which [`ClientState::closed`] wakes.
+    pub(super) async fn until_may_have_left(&self) {
+        poll_fn(|_| if self.may_have_left() { Poll::Ready(()) } else { Poll::Pending }).await;
+        sleep(MAY_HAVE_LEFT_GRACE).await;
     }
 
-    /// Waits until the client has closed `socket`, as far as its host has said so. Hyper would have
-    /// to read to find that, which it does not do while bytes that it has read wait for their turn;
-    /// the kernel tells without reading.
-    pub(super) async fn gone(&self, socket: &TcpStream) {
+    /// Waits until the client has closed `socket`, as far as its host has told. Hyper would have to
+    /// read to find that, and does not while bytes that it has read wait for their turn. The kernel
+    /// tells without a read.
+    pub(super) async fn closed(&self, socket: &TcpStream) {
         loop {
             let Ok(ready) = socket.ready(Interest::READABLE).await else { return };
             let is_last = ready.is_read_closed();
             if is_last || ioctl_fionread(socket).is_ok_and(|bytes| bytes > BEHIND_BYTES_MAX) {
-                self.doubtful.store(true, Ordering::Relaxed);
-                // Answers look at it when this task is polled next.
+                self.may_have_left.store(true, Ordering::Relaxed);
+                // Answers check it when this task is polled next.
                 tokio::task::yield_now().await;
             }
             if is_last {

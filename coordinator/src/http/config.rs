@@ -1,4 +1,4 @@
-//! Settings of the HTTP front: who may ask, and bounds, each against a client that would take more.
+//! Settings of the HTTP front: who may ask, and a bound for everything that a client can take.
 
 use super::access::Access;
 use crate::report::{Report, Verbosity};
@@ -7,9 +7,9 @@ use std::time::Duration;
 /// Settings of the HTTP front.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// Who may ask besides those who always may.
+    /// Hosts and origins that may ask besides those that always may.
     pub access: Access,
-    /// Where the operator is told of fields that nobody knows.
+    /// Tells the operator of unknown fields.
     pub report: Report,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
@@ -20,20 +20,20 @@ pub struct HttpConfig {
     /// Header lines of a request.
     pub headers_max: usize,
     /// Connections at the same time. One more ends the connection that has been without a request
-    /// longest; while all have one, it waits to be accepted.
+    /// longest. While all have a request, it waits to be accepted.
     pub connections_max: usize,
-    /// For the head of a request, from its first byte.
+    /// How long the head of a request may take, from its first byte.
     pub head_timeout: Duration,
-    /// For the body of a request.
+    /// How long the body of a request may take.
     pub body_timeout: Duration,
-    /// A connection without a request ends after this.
+    /// How long a connection may be without a request.
     pub idle_timeout: Duration,
-    /// A write that makes no progress for this long ends the connection, and so does a peer that
-    /// acknowledges nothing.
+    /// How long a write may make no progress, and a peer acknowledge nothing.
     pub write_timeout: Duration,
-    /// A stream that is silent for this long gets a comment, so that a vanished peer is noticed.
+    /// How long a stream may be silent until it gets a comment, which shows whether the peer is
+    /// there.
     pub comment_interval: Duration,
-    /// After `shutdown`, how long answers may still be written.
+    /// How long answers may still be written after the shutdown.
     pub linger: Duration,
 }
 
@@ -57,11 +57,11 @@ impl Default for HttpConfig {
     }
 }
 
-/// Descriptors that are left for workers, files and whatever else a process has open.
+/// Descriptors that are kept for workers, files and everything else that is not a connection.
 const DESCRIPTORS_KEPT: u64 = 128;
 
 impl HttpConfig {
-    /// As many connections as so many descriptors allow.
+    /// The same settings, with no more connections than so many descriptors allow.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {
         let most = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_KEPT).max(1));

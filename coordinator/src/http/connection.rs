@@ -1,4 +1,4 @@
-//! One client's connection: socket options, hyper over it, and its orderly end.
+//! One client's connection: its socket options, hyper over it, and its end.
 
 use super::client_state::ClientState;
 use super::config::HttpConfig;
@@ -20,10 +20,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-/// A client whose host has vanished is asked for a sign of life after this long, and as often.
+/// How long a client may be silent until TCP asks whether it is there, and how often TCP asks.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Serves one connection until its end. `stop` true lets its current answer be the last.
+/// Serves one connection until its end. Once `stop` is true, its current answer is the last.
 pub(super) async fn serve(
     socket: TcpStream,
     client: Arc<ClientState>,
@@ -43,36 +43,37 @@ pub(super) async fn serve(
     });
     let io = ClientSocket::new(Arc::clone(&socket), Arc::clone(&client), config.write_timeout);
     let connection = http1::Builder::new()
-        // Who has shut down its writing side gets its answer; `ClientState::gone` finds who has left.
+        // A client that has shut down its writing side gets its answer. `ClientState::closed` finds
+        // those that have left.
         .half_close(true)
         .header_read_timeout(None)
         .max_headers(config.headers_max)
         .max_buf_size(config.head_bytes_max)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let mut gone = pin!(client.gone(&socket));
+    let mut closed = pin!(client.closed(&socket));
     let stopping = async {
         tokio::select! {
             () = client.last_answer() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     };
-    // How a connection ends is the client's affair.
+    // An error of a connection is the client's affair.
     tokio::select! {
         biased;
         _ = connection.as_mut() => return,
-        () = gone.as_mut() => return,
+        () = closed.as_mut() => return,
         () = stopping => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
         _ = connection.as_mut() => {}
-        () = gone.as_mut() => {}
+        () = closed.as_mut() => {}
     }
 }
 
-/// Without these options a client is served worse, but served.
+/// Sets the options of a socket. A client is served, if less well, where one of them is refused.
 fn set_options(socket: &TcpStream, write_timeout: Duration) {
     let _ = socket.set_nodelay(true);
     let timeout_ms = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX);
@@ -82,7 +83,7 @@ fn set_options(socket: &TcpStream, write_timeout: Duration) {
     let _ = sockopt::set_socket_keepalive(socket, true);
 }
 
-/// The body of an answer, with whose end the client is without a request again.
+/// The body of an answer. With its end the client is without a request again.
 struct AnswerBody {
     body: Body,
     client: Arc<ClientState>,

@@ -1,5 +1,5 @@
-//! All connections: accepted up to a limit, and ended when they are without a request for too long,
-//! or when another one needs the place.
+//! All connections. They are accepted up to a limit, and ended when they are without a request for
+//! too long or when another one needs the place.
 
 use super::client_state::ClientState;
 use super::config::HttpConfig;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval, interval, sleep};
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
-/// Until the next attempt to accept when descriptors or memory have run out.
+/// How long to wait before the next attempt to accept when descriptors or memory have run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
 /// The connections that are open.
@@ -27,13 +27,13 @@ pub(super) struct Connections {
     stopped: watch::Receiver<bool>,
     tasks: JoinSet<()>,
     open: BTreeMap<Id, (Arc<ClientState>, AbortHandle)>,
-    /// Accepted, and waits for room.
+    /// The connection that was accepted and waits for room.
     next: Option<TcpStream>,
     sweep: Interval,
 }
 
 impl Connections {
-    /// None yet. `stopped` true lets the answers that are being written be the last.
+    /// No connections yet. Once `stopped` is true, the answers that are being written are the last.
     pub(super) fn new(
         router: Router,
         config: Arc<HttpConfig>,
@@ -52,8 +52,8 @@ impl Connections {
         }
     }
 
-    /// Waits for the next thing that happens, and does what it asks for.
-    pub(super) async fn turn(&mut self, listener: &TcpListener) {
+    /// Waits for the next event of a connection or of the listener, and handles it.
+    pub(super) async fn handle_next(&mut self, listener: &TcpListener) {
         if self.has_room()
             && let Some(socket) = self.next.take()
         {
@@ -73,7 +73,7 @@ impl Connections {
         }
     }
 
-    /// Errors of `accept` are those of one client, or of this process.
+    /// Errors of `accept` belong to one client, or to this process, which then makes room.
     async fn refused(&self, error: &io::Error) {
         let spent = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
         if Errno::from_io_error(error).is_some_and(|errno| spent.contains(&errno)) {
@@ -98,14 +98,14 @@ impl Connections {
         self.open.insert(task.id(), (client, task));
     }
 
-    /// Ends those that have let the time for their next request pass.
+    /// Ends the connections that have let the time for their next request pass.
     fn end_late(&self) {
         let now = Instant::now();
         let late = self.open.values().filter(|(client, _)| client.is_late(now));
         late.for_each(|(_, task)| task.abort());
     }
 
-    /// Lets answers be written for `linger`, and cuts what is left.
+    /// Lets answers be written for `linger`, and cuts off what is left.
     pub(super) async fn close(mut self, linger: Duration) {
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(linger, all_ended).await;
@@ -137,7 +137,8 @@ impl Connections {
 /// Takes over a listening socket.
 pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
-    // The standard library's is too short for many clients at once. Listening again only sets it.
+    // The standard library's backlog is too short for many clients at once. A second listen sets
+    // it.
     rustix::net::listen(&listener, BACKLOG)?;
     TcpListener::from_std(listener)
 }

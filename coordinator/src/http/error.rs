@@ -1,4 +1,4 @@
-//! Errors in the shape that OpenAI clients know. One function decides each status.
+//! Errors in the format that OpenAI's clients know, with their statuses.
 
 use super::endpoint::FieldNames;
 use crate::front::{FailKind, Field, SubmitError};
@@ -25,7 +25,7 @@ impl ApiError {
         Self { status, message: message.into(), param: None, code: None, retry_after: None }
     }
 
-    /// The request cannot be served as it is; `param` is at fault.
+    /// The request cannot be served as it is: `param` is at fault.
     pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = Some(param.into());
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, message) }

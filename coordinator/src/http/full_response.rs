@@ -1,8 +1,8 @@
-//! An answer in one piece.
+//! The full response: an answer that is not streamed.
 //!
-//! Nothing of it is sent before it is there, so a client that has closed its socket looks like one
-//! that has shut down its writing side and waits. Such a client is sent the head and a space, with
-//! which JSON may begin: if nobody is there, its host says so, and the request is cancelled.
+//! Nothing is sent before the answer is complete, so a client that has closed its socket looks like
+//! one that has shut down its writing side and waits. Such a client is sent the head and a space,
+//! with which JSON may begin. If nobody is there, its host says so, and the request is cancelled.
 
 use super::answer::AnswerHeader;
 use super::client_state::ClientState;
@@ -18,9 +18,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The whole answer's JSON.
+/// The JSON of the full response.
 pub(super) async fn answer(
-    identity: AnswerHeader,
+    header: AnswerHeader,
     mut answer: AnswerStream,
     mut logprobs: Option<LogprobsWriter>,
 ) -> Result<String, ApiError> {
@@ -33,14 +33,15 @@ pub(super) async fn answer(
             StreamEvent::Done { finish, usage } => {
                 let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
                 let logprobs = logprobs.unwrap_or(Value::Null);
-                return Ok(identity.whole(&text, &logprobs, (finish, usage)).to_string());
+                return Ok(header.full_response(&text, &logprobs, (finish, usage)).to_string());
             }
             StreamEvent::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
         }
     }
 }
 
-/// The response that `answer` makes, or the beginning of one while nobody knows who waits for it.
+/// The response with the JSON of `answer`. Where the client may have left before that is complete,
+/// the response begins without it.
 pub(super) async fn respond(
     answer: impl Future<Output = Result<String, ApiError>> + Send + 'static,
     client: &ClientState,
@@ -49,7 +50,7 @@ pub(super) async fn respond(
     let body = tokio::select! {
         biased;
         json = answer.as_mut() => Body::from(json?),
-        () = client.may_have_left() => Body::new(LateBody { begun: false, answer: Some(answer) }),
+        () = client.until_may_have_left() => Body::new(LateBody { begun: false, answer: Some(answer) }),
     };
     let mut response = Response::new(body);
     let json = HeaderValue::from_static("application/json");
@@ -57,16 +58,16 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-/// The body of an answer whose head is sent before it is known.
+/// The body of a response whose head is sent before its JSON is known.
 struct LateBody<F> {
     begun: bool,
-    /// `None` once it has ended.
+    /// `None` once the body has ended.
     answer: Option<Pin<Box<F>>>,
 }
 
 impl<F: Future<Output = Result<String, ApiError>>> http_body::Body for LateBody<F> {
     type Data = Bytes;
-    /// The status is sent, so a failure can only cut the answer off.
+    /// The status was sent, so a failure can only cut the answer off.
     type Error = ApiError;
 
     fn poll_frame(

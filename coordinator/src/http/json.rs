@@ -1,5 +1,7 @@
-//! JSON of a request to typed values. An error names the field by its path and says what was
-//! expected; it never repeats a value, which may be long and may be private.
+//! JSON of a request to typed values.
+//!
+//! An error names the field by its path and says what was expected. It never repeats a value, which
+//! may be long and may be private.
 
 use super::error::ApiError;
 use axum::http::StatusCode;
@@ -11,7 +13,7 @@ use serde_path_to_error::{Path, Segment};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// What serde calls the types of JSON, and what an error says of them.
+/// The names of JSON's types in serde's errors, and in ours.
 const KINDS: [(&str, &str); 7] = [
     ("null", "null"),
     ("boolean", "a boolean"),
@@ -22,8 +24,8 @@ const KINDS: [(&str, &str); 7] = [
     ("map", "an object"),
 ];
 
-/// An object, and nothing else: what serde derives takes an array, too, for the fields in their
-/// order.
+/// A value that must be written as an object. What serde derives would also take an array of the
+/// fields in their order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Object<T>(pub(super) T);
 
@@ -56,7 +58,7 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiE
     Ok(value)
 }
 
-/// What a client is told of an error at a place.
+/// The client's error for an error of serde's at a place.
 pub(super) fn refused(path: Option<&Path>, error: &serde_json::Error) -> ApiError {
     if error.classify() != Category::Data {
         return not_json(error);
@@ -64,7 +66,7 @@ pub(super) fn refused(path: Option<&Path>, error: &serde_json::Error) -> ApiErro
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let place = path.map(place).unwrap_or_default();
-    // A field that should be in the object at this place.
+    // The path of a field of the object at this place.
     let inside = |name: &str| match place.as_str() {
         "" => name.to_owned(),
         place => format!("{place}.{name}"),
@@ -78,7 +80,7 @@ pub(super) fn refused(path: Option<&Path>, error: &serde_json::Error) -> ApiErro
         let place = inside(&quoted(name));
         return ApiError::invalid(&place, format!("{place} is there twice"));
     }
-    // What was found stands before; it may hold anything, so the last of these words are serde's.
+    // What was found stands in front and may hold anything, so the last such words are serde's.
     let what = match text.rsplit_once(", expected ") {
         Some((found, expected)) => format!("must be {expected}{}", found_kind(found)),
         None => text.to_owned(),
@@ -105,7 +107,7 @@ fn not_json(error: &serde_json::Error) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, message)
 }
 
-/// The path as far as it consists of names of ours.
+/// The path, as far as it consists of names of the API.
 fn place(path: &Path) -> String {
     let mut place = String::new();
     for segment in path {
@@ -125,7 +127,8 @@ fn is_field(key: &str) -> bool {
     key.len() <= 32 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// As OpenAI has it, an element of a field that is a list of numbers or strings is not named.
+/// The value of `param`. As OpenAI has it, the elements of a list of numbers or strings are not
+/// named.
 fn param(path: &Path, place: &str) -> String {
     match path.iter().collect::<Vec<_>>().as_slice() {
         [Segment::Map { key }, Segment::Seq { .. }, ..] if key != "messages" => key.clone(),

@@ -1,5 +1,5 @@
-//! Lists as clients write them: stop strings, biases, prompts. None of them may make more of its
-//! bytes than a few times their number.
+//! Lists in a request's JSON: stop strings, biases, prompts. Each takes no more memory than a few
+//! times its bytes.
 
 use super::json_numbers::{Count, Number, UpTo};
 use crate::front::STOP_STRINGS_MAX;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Why there is one prompt a request.
+/// The error for several prompts in a request.
 const ONE_PROMPT: &str = "must be one prompt: several in a request are not supported by this \
                           version of binfer, send a request for each";
 
@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for StopStrings {
     }
 }
 
-/// An array of at most `MOST`.
+/// An array of at most `MOST` elements.
 #[derive(Clone, Debug)]
 pub(super) struct List<T, const MOST: usize>(pub(super) Vec<T>);
 
@@ -65,7 +65,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
     }
 }
 
-/// All elements, unless there are too many: a small element may take much memory.
+/// All elements, unless there are too many: an element may take more memory than its JSON.
 fn collect<'de, T, A>(mut seq: A, most: usize) -> Result<Vec<T>, A::Error>
 where
     T: Deserialize<'de>,
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Token ids, as strings, with what is added to their logits.
+/// Token ids, written as strings, with what is added to their logits.
 #[derive(Clone, Debug)]
 pub(super) struct LogitBiases(pub(super) Vec<Bias>);
 
@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for LogitBiases {
                     let wrong = |_| A::Error::custom(format!("must be {EXPECTED}"));
                     let token: Token = id.parse().map_err(wrong)?;
                     let Number(value) = map.next_value()?;
-                    // One too many is refused later, and more need not be kept for that.
+                    // The core refuses one too many, and more need not be kept for that.
                     if biases.len() <= BIASES_MAX {
                         biases.push(Bias { token, value });
                     }
@@ -119,14 +119,14 @@ impl<'de> Deserialize<'de> for LogitBiases {
     }
 }
 
-/// A text, the tokens of one, or either in an array of one.
+/// A text or its tokens, or an array of one of them.
 #[derive(Clone, Debug)]
 pub(super) enum PromptValue {
     Text(String),
     Tokens(Vec<Token>),
 }
 
-/// What an array of prompts holds.
+/// An element of the array in `prompt`.
 enum Element {
     Token(Token),
     Prompt(PromptValue),

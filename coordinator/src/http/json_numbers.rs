@@ -1,10 +1,10 @@
-//! Numbers as clients write them. `null` is as good as absent: each stands in an `Option`.
+//! Numbers in a request's JSON. `null` is as good as absent, so each stands in an `Option`.
 
 use serde::de::{Error, IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
-/// A whole number. Python's clients write some as 5.0, as pydantic takes them.
+/// A whole number. Python's clients write some as 5.0, which pydantic takes.
 struct WholeNumber(i128);
 
 impl<'de> Deserialize<'de> for WholeNumber {
@@ -55,7 +55,7 @@ impl<'de, const MOST: u32> Deserialize<'de> for UpTo<MOST> {
     }
 }
 
-/// How many tokens to choose among, 0 for all. vLLM's clients write -1 for that.
+/// How many of the most likely tokens to sample from, 0 for all. vLLM's clients write -1 for that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopK(pub(super) u32);
 
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for TopK {
     }
 }
 
-/// A seed; `None` is a random one, for which clients write -1. Other negative ones are taken by
+/// A seed. `None` is a random one, for which clients write -1. Other negative numbers are taken by
 /// their bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seed(pub(super) Option<u64>);
@@ -117,12 +117,12 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// How many of the most likely tokens to tell beside each token of a completion. `false` asks for
-/// nothing.
+/// How many of the most likely tokens come beside each token of a completion. `false` asks for no
+/// logprobs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CompletionLogprobs(pub(super) Option<u32>);
 
-/// Most likely tokens beside each of a completion at most.
+/// The most of them that a request may ask for.
 const COMPLETION_LOGPROBS_MAX: u32 = 5;
 
 impl<'de> Deserialize<'de> for CompletionLogprobs {

@@ -1,15 +1,16 @@
-//! A value of which only the smallest forms matter: it is read without being kept.
+//! A JSON value of which only the smallest forms are kept. It may be as long as the body.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
 
-/// Longer strings are no small values.
+/// Longer strings are not kept.
 const TEXT_BYTES_MAX: usize = 16;
 
-/// Reads a value: a scalar, or an array or object of at most one. `None` is anything larger.
+/// Reads a value and keeps a scalar, or an array or object of at most one element. Anything larger
+/// becomes `None`.
 pub(super) struct ShallowValue {
-    /// Whether what is inside of an array or object is looked at.
+    /// Whether the element of an array or object is read.
     inside: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The HTTP front: OpenAI's API over the request core.
 //!
-//! It translates and nothing else: ranges and queues are the core's, tokens the serve loop's. Each
-//! wait for a client is bounded ([`HttpConfig`]). Deliberately absent: TLS and keys (a proxy's work),
-//! HTTP/2, and logs of what is asked and answered.
+//! It only translates: ranges and queues are the core's, tokens the serve loop's. Each wait for a
+//! client is bounded ([`HttpConfig`]). There is no TLS and there are no keys, which are a proxy's
+//! work, no HTTP/2, and no log of what is asked and answered.
 
 mod access;
 mod answer;
@@ -24,6 +24,7 @@ mod refused_field_table;
 mod refused_fields;
 mod request;
 mod request_body;
+mod request_objects;
 mod routes;
 mod socket;
 mod sse;
@@ -44,8 +45,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use unknown_fields::UnknownFields;
 
-/// What the body of a completion, or of a chat, asks of the core; `None` where it is refused. For
-/// whoever tries bodies without a server.
+/// The core's request that the body of a completion, or of a chat, asks for; `None` where it is
+/// refused. For fuzzing, without a server.
 pub fn read_body(chat: bool, body: &[u8], served: &ModelInfo) -> Option<GenerateRequest> {
     let endpoint = if chat { Endpoint::Chat } else { Endpoint::Completion };
     request::parse(endpoint, body, served).ok().map(|parsed| parsed.generate)
@@ -61,10 +62,11 @@ pub fn front(listener: std::net::TcpListener, config: HttpConfig) -> Front {
     }
 }
 
-/// Accepts on `listener` until `shutdown` is ready. Then no connection is accepted, answers that
-/// are being written have [`HttpConfig::linger`] to end, and what is left is cut.
+/// Accepts connections on `listener` until `shutdown` is ready. Then answers that are being written
+/// have [`HttpConfig::linger`] to end, and what is left is cut off.
 ///
-/// Refusing new requests while old ones finish is not this: that is [`crate::front::Readiness`].
+/// While requests finish, [`crate::front::Readiness`] refuses new ones; `shutdown` comes after
+/// that.
 ///
 /// # Errors
 /// When `listener` cannot be used at all.
@@ -88,7 +90,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            () = connections.turn(&listener) => {}
+            () = connections.handle_next(&listener) => {}
         }
     }
     drop(listener);

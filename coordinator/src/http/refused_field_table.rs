@@ -1,25 +1,30 @@
-//! The tables of [`RefusedField`] fields: each with the values that ask for nothing, and what to do
-//! instead.
+//! The tables of refused fields of a request: each with the values that ask for nothing, and what
+//! to do instead.
 
 use super::endpoint::Endpoint;
 use super::refused_fields::Advice::{self, Do, Unsupported, UseField};
 use super::refused_fields::RefusedField;
 
-/// The fields for which requests of an endpoint are refused.
-pub(super) fn of(endpoint: Endpoint) -> impl Iterator<Item = &'static RefusedField> {
+/// The tables of an endpoint's requests.
+pub(super) fn of(endpoint: Endpoint) -> [&'static [RefusedField]; 3] {
     let own = match endpoint {
         Endpoint::Completion => COMPLETION,
         Endpoint::Chat => CHAT,
     };
-    OTHER_NAMES.iter().chain(EVERYWHERE).chain(own)
+    [OTHER_NAMES, EVERYWHERE, own]
 }
 
-const fn row(name: &'static str, neutral: &'static str, instead: Advice) -> RefusedField {
+/// One row of a table.
+pub(super) const fn row(
+    name: &'static str,
+    neutral: &'static str,
+    instead: Advice,
+) -> RefusedField {
     RefusedField { name, neutral, instead }
 }
 
 const STRUCTURE: Advice = Unsupported("structured output");
-const TOOLS: Advice = Unsupported("tools");
+pub(super) const TOOLS: Advice = Unsupported("tools");
 const BEAMS: Advice = Unsupported("beam search");
 const SAMPLERS: Advice = Unsupported("samplers other than top_k, top_p and min_p");
 const PROMPT_LOGPROBS: Advice = Unsupported("logprobs of the prompt");
@@ -30,7 +35,7 @@ const TEMPLATE: Advice = Unsupported("settings of the chat template in a request
 const TOKENISING: Advice = Unsupported("settings of the tokenizer in a request");
 const SERVER: Advice = Do("it is set when the server starts, by --max-model-len");
 
-/// What stands for a field of ours elsewhere.
+/// Names that other servers have for fields of ours.
 const OTHER_NAMES: &[RefusedField] = &[
     row("n_predict", "[-1]", UseField("max_tokens")),
     row("num_predict", "[-1]", UseField("max_tokens")),
@@ -65,7 +70,7 @@ const OTHER_NAMES: &[RefusedField] = &[
     row("extra_body", "[{}]", TOP_LEVEL),
 ];
 
-/// What else would change an answer.
+/// Fields of both endpoints that would change an answer.
 const EVERYWHERE: &[RefusedField] = &[
     row("n", "[1]", Unsupported("several choices (n)")),
     row("num_return_sequences", "[1]", Unsupported("several choices (n)")),
@@ -180,7 +185,7 @@ const EVERYWHERE: &[RefusedField] = &[
     row("thinking_token_budget", "[]", Unsupported("a budget for thinking")),
 ];
 
-/// Of chats, and of settings that only chats have.
+/// Fields of chats that would change an answer.
 const CHAT: &[RefusedField] = &[
     row("prompt", "[]", Do("a chat has messages; prompt belongs to /v1/completions")),
     row("input", "[]", UseField("messages")),
@@ -210,7 +215,7 @@ const CHAT: &[RefusedField] = &[
     row("mm_processor_kwargs", "[{}]", Unsupported("anything but text")),
 ];
 
-/// Of completions.
+/// Fields of completions that would change an answer.
 const COMPLETION: &[RefusedField] = &[
     row("messages", "[]", Do("a completion has a prompt; messages belong to /v1/chat/completions")),
     row("input", "[]", UseField("prompt")),
@@ -230,8 +235,8 @@ const COMPLETION: &[RefusedField] = &[
     row("image_data", "[[]]", Unsupported("anything but text")),
 ];
 
-/// What changes no answer here, whatever its value: the settings of what is refused above, and
-/// what is about cost, accounts and other servers.
+/// Fields that change no answer here, whatever their value: settings of what is refused above, and
+/// fields about cost, accounts and other servers.
 pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "user",
     "metadata",

@@ -1,8 +1,8 @@
-//! Fields that other servers know, and those of OpenAI's that this version lacks: refused, since to
-//! ignore one would be to give another answer than was asked for.
+//! Fields that other servers know, and fields of OpenAI's that this version lacks. They are
+//! refused, since to ignore one would be to give another answer than was asked for.
 //!
-//! OpenAI, vLLM, SGLang, TGI, llama.cpp, Ollama, text-generation-webui and transformers were looked
-//! through.
+//! They are those of OpenAI, vLLM, SGLang, TGI, llama.cpp, Ollama, text-generation-webui and
+//! transformers.
 
 use serde_json::Value;
 
@@ -14,14 +14,14 @@ pub(super) struct RefusedField {
     pub(super) instead: Advice,
 }
 
-/// What to do instead.
+/// What to do instead of using the field.
 #[derive(Clone, Copy)]
 pub(super) enum Advice {
-    /// Use this field.
+    /// Use this field of ours.
     UseField(&'static str),
     /// Do as this sentence says.
     Do(&'static str),
-    /// Nothing: this is what is meant, and not there.
+    /// Nothing: the field asks for this, which is not supported.
     Unsupported(&'static str),
 }
 
@@ -36,14 +36,13 @@ impl RefusedField {
         value.is_null() || neutral.iter().any(equals)
     }
 
-    /// What to do instead, in a sentence.
-    pub(super) fn advice(&self) -> String {
-        let name = self.name;
+    /// What to do instead, in a sentence. `place` is the field's path in the request.
+    pub(super) fn advice(&self, place: &str) -> String {
         match self.instead {
-            Advice::UseField(ours) => format!("{name} is not known here: use {ours}"),
-            Advice::Do(this) => format!("{name} is refused: {this}"),
+            Advice::UseField(ours) => format!("{place} is not known here: use {ours}"),
+            Advice::Do(this) => format!("{place} is refused: {this}"),
             Advice::Unsupported(what) => {
-                format!("{name} is refused: this version of binfer does not support {what}")
+                format!("{place} is refused: this version of binfer does not support {what}")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! JSON of a request to what the core takes. Types are checked here, ranges in the core.
+//! From a request's JSON to the core's request. Types are checked here, ranges in the core.
 
 use super::chat_message::MessageFields;
 use super::endpoint::{Endpoint, FieldNames};
@@ -15,16 +15,16 @@ use serde::Deserialize;
 /// Answers of `/v1/completions` are this long unless the request says otherwise.
 const COMPLETION_TOKENS: u32 = 16;
 
-/// A request, parsed.
+/// A request that was parsed.
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) generate: GenerateRequest,
     pub(super) stream: bool,
-    /// A streamed answer ends with a chunk of token counts.
+    /// Whether a streamed answer ends with a chunk of token counts.
     pub(super) include_usage: bool,
     /// What it calls the core's fields.
     pub(super) names: FieldNames,
-    /// Names of fields that nobody knows.
+    /// Names of unknown fields, for the operator.
     pub(super) unknown_fields: Vec<String>,
 }
 
@@ -52,7 +52,6 @@ struct CommonFields {
 #[derive(Debug, Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
-    continuous_usage_stats: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,12 +112,12 @@ fn chat(fields: ChatFields) -> Result<(Prompt, Option<u8>), ApiError> {
     Ok((Prompt::Chat(messages), wanted.then_some(tops(count))))
 }
 
-/// A count that was checked to be small.
+/// The count as the core takes it. Its type has bounded it already.
 fn tops(count: u32) -> u8 {
     u8::try_from(count).unwrap_or(TOP_LOGPROBS_MAX)
 }
 
-/// The answer to a name that is not served.
+/// The error for a model that is not served.
 pub(super) fn unknown_model(served: &ModelInfo) -> ApiError {
     let message = format!("no such model; this server has {:?}", served.name);
     ApiError {
@@ -129,7 +128,7 @@ pub(super) fn unknown_model(served: &ModelInfo) -> ApiError {
 }
 
 impl CommonFields {
-    /// The request for `prompt`; `sampling` is what holds for fields that are absent.
+    /// The request for `prompt`. `sampling` holds for fields that are absent.
     fn parsed(
         self,
         endpoint: Endpoint,
@@ -180,11 +179,6 @@ impl StreamOptions {
         if !stream {
             let message = "stream_options needs stream: true";
             return Err(ApiError::invalid("stream_options", message));
-        }
-        if self.continuous_usage_stats == Some(true) {
-            let field = "stream_options.continuous_usage_stats";
-            let why = "is refused: this version of binfer does not support usage in every chunk";
-            return Err(ApiError::invalid(field, format!("{field} {why}")));
         }
         Ok(self.include_usage.unwrap_or(false))
     }

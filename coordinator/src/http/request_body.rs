@@ -1,4 +1,5 @@
-//! The body of a request: read within limits of size, time and memory, or refused and thrown away.
+//! The body of a request. It is read within limits of size, time and memory, or refused and
+//! dropped.
 
 use super::client_state::ClientState;
 use super::config::HttpConfig;
@@ -16,16 +17,16 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// Bodies up to this size are taken on any connection; longer ones count against
+/// Bodies up to this size are always taken. Longer ones count against
 /// [`HttpConfig::body_memory_bytes`].
 const SMALL_BYTES_MAX: usize = 64 << 10;
-/// What a permit of [`BodyMemory`] stands for.
+/// The bytes that a permit of [`BodyMemory`] stands for.
 const UNIT_BYTES: usize = 4 << 10;
-/// Of a body that is refused, this many times the limit is read and dropped, because a client that
+/// This many times the limit of a body that is refused is read and dropped, because a client that
 /// is still writing would not see the answer.
 const DRAIN_FACTOR: usize = 4;
 
-/// Memory for long bodies, over all connections.
+/// Memory for long bodies, shared by all connections.
 #[derive(Debug)]
 pub(super) struct BodyMemory(Semaphore);
 
@@ -35,13 +36,13 @@ impl BodyMemory {
     }
 }
 
-/// A body that was read, and its share of the memory.
+/// A body that was read, and its permits for the memory that it takes.
 pub(super) struct ReceivedBody<'a> {
     pub(super) bytes: Vec<u8>,
     pub(super) memory: Option<SemaphorePermit<'a>>,
 }
 
-/// Reads all of a body, which must be JSON: a web page can send any server something else without
+/// Reads all of a body, which must be JSON: a web page can send other types to any server without
 /// asking first.
 pub(super) async fn read<'a>(
     request: Request<Body>,
@@ -97,7 +98,7 @@ async fn read_all<'a>(
 }
 
 impl<'a> ReceivedBody<'a> {
-    /// Sees to memory for `len` bytes in all.
+    /// Takes permits for `len` bytes in all.
     fn reserve(&mut self, len: usize, memory: &'a BodyMemory) -> Result<(), ApiError> {
         if len <= SMALL_BYTES_MAX {
             return Ok(());
@@ -125,18 +126,18 @@ fn too_large(bytes_max: usize) -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
-/// The body of a request on its way to a handler. Whoever drops it before its end refuses it: then
-/// the answer leaves at once, and the rest is read and thrown away, within limits, since a client
-/// that cannot go on writing sees a broken connection instead of the answer.
+/// The body of a request on its way to a handler. A handler that drops it before its end refuses
+/// it. Then the answer is sent at once, and the rest is read and dropped within limits: a client
+/// that cannot go on writing would see a broken connection instead of the answer.
 struct RequestBody {
     incoming: Option<Incoming>,
     client: Arc<ClientState>,
     config: Arc<HttpConfig>,
-    /// The client waits to be asked for the body (`Expect: 100-continue`), which reading does.
+    /// The client still waits to be asked for the body (`Expect: 100-continue`). Reading asks.
     unasked: bool,
 }
 
-/// Puts the body of a request under these rules.
+/// Wraps the body of a request in a [`RequestBody`].
 pub(super) fn of_request(
     request: Request<Incoming>,
     client: &Arc<ClientState>,
@@ -183,7 +184,7 @@ impl http_body::Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let Some(incoming) = self.incoming.take().filter(|_| !self.unasked) else { return };
-        // Where the runtime is gone the connection is, too.
+        // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let bytes_max = self.config.body_bytes_max.saturating_mul(DRAIN_FACTOR);
             runtime.spawn(timeout(self.config.body_timeout, drain(incoming, bytes_max)));

@@ -1,4 +1,4 @@
-//! The routes, each a function from a request to an answer or an [`ApiError`].
+//! The routes: each is a function from a request to a response or an [`ApiError`].
 
 use super::answer::{AnswerHeader, ChunkWriter};
 use super::client_state::ClientState;
@@ -23,10 +23,10 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Bodies above this are parsed on the core's pool, so that no stream waits for them.
+/// Longer bodies are parsed on the core's pool, so that no stream waits for them.
 const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 
-/// What handlers need.
+/// What all handlers share.
 #[derive(Debug)]
 pub(super) struct AppState {
     pub(super) core: Core,
@@ -77,16 +77,16 @@ async fn answer(
     let ParsedRequest { generate, stream, include_usage, names, .. } = parsed;
     let answer = app.core.generate(generate).await;
     let answer = answer.map_err(|error| ApiError::of_submit(error, names))?;
-    // What is left of the request is its tokens, which the queue counts.
+    // Only the request's tokens are kept from here on, and the queue counts them.
     drop(received.memory);
-    let identity = AnswerHeader::new(endpoint, answer.id(), app.core.model());
+    let header = AnswerHeader::new(endpoint, answer.id(), app.core.model());
     let logprobs = LogprobsWriter::of(&answer, endpoint, &app.core);
     if !stream {
-        return full_response::respond(full_response::answer(identity, answer, logprobs), &client)
+        return full_response::respond(full_response::answer(header, answer, logprobs), &client)
             .await;
     }
-    let events = ChunkWriter::new(identity, include_usage, logprobs);
-    let body = SseBody::new(answer, events, client, app.config.comment_interval);
+    let chunks = ChunkWriter::new(header, include_usage, logprobs);
+    let body = SseBody::new(answer, chunks, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

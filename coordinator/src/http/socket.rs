@@ -1,4 +1,5 @@
-//! A client's socket as hyper sees it: writes have a time limit, and what is read is noted.
+//! A client's socket for hyper: writes have a time limit, and reads and writes are noted in the
+//! client's state.
 
 use super::client_state::ClientState;
 use rustix::net::{RecvFlags, Shutdown};
@@ -17,8 +18,7 @@ pub(super) struct ClientSocket {
     tcp: Arc<TcpStream>,
     client: Arc<ClientState>,
     write_timeout: Duration,
-    /// Runs while a write makes no progress. Hyper itself would wait for ever, and the request
-    /// behind it with it.
+    /// Runs while a write makes no progress. Hyper itself would wait for ever.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -39,7 +39,8 @@ impl AsyncRead for ClientSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // Before any wait: `ClientState::gone` takes readiness away and leaves the bytes.
+            // Reading comes before waiting: `ClientState::closed` takes the readiness and leaves the
+            // bytes.
             match rustix::net::recv(&*self.tcp, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
                 Ok((bytes, _)) => {
                     if bytes > 0 {

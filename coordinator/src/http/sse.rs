@@ -1,7 +1,7 @@
 //! A streamed answer as server-sent events.
 //!
-//! All that is pending leaves as one event, and only while hyper has room for it, so that a slow
-//! reader gets fewer, longer pieces. Dropping the body cancels the request.
+//! All text that is pending becomes one event, and only while hyper has room for it, so that a slow
+//! reader gets fewer and longer events. Dropping the body cancels the request.
 
 use super::answer::{ChunkWriter, put_failure};
 use super::client_state::ClientState;
@@ -16,21 +16,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Says nothing, and shows that the server is there, or that the client is not.
+/// A comment, which clients pass over. It shows that the server is there, or that the client is
+/// not.
 const COMMENT: &[u8] = b": still here\n\n";
 
 /// The body of one streamed answer.
 pub(super) struct SseBody {
     stream: AnswerStream,
-    events: ChunkWriter,
+    chunks: ChunkWriter,
     client: Arc<ClientState>,
     progress: StreamProgress,
     comment_interval: Duration,
     silence: Pin<Box<Sleep>>,
     /// Something was sent since `silence` was set.
-    lively: bool,
-    /// A client that may have left was sent something that shows whether it has.
-    asked: bool,
+    sent_since: bool,
+    /// A client that may have left was sent a comment, which shows whether it has.
+    was_probed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,57 +44,57 @@ enum StreamProgress {
 impl SseBody {
     pub(super) fn new(
         stream: AnswerStream,
-        events: ChunkWriter,
+        chunks: ChunkWriter,
         client: Arc<ClientState>,
         comment_interval: Duration,
     ) -> Self {
         Self {
             stream,
-            events,
+            chunks,
             client,
             progress: StreamProgress::Opening,
             comment_interval,
             silence: Box::pin(sleep(comment_interval)),
-            lively: false,
-            asked: false,
+            sent_since: false,
+            was_probed: false,
         }
     }
 
-    /// Whether nothing was sent for one to two intervals; otherwise sees to being woken. (To say it
-    /// exactly, every event would have to look at a clock.)
+    /// Whether nothing was sent for one to two intervals. Otherwise `cx` is woken when it may be
+    /// so. (For an exact interval every event would have to read a clock.)
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         while self.silence.as_mut().poll(cx).is_ready() {
             self.silence.as_mut().reset(Instant::now() + self.comment_interval);
-            if !std::mem::take(&mut self.lively) {
+            if !std::mem::take(&mut self.sent_since) {
                 return true;
             }
         }
         false
     }
 
-    /// Whether the client has to be asked if it is there.
-    fn is_doubtful(&mut self) -> bool {
-        let doubtful = !self.asked && self.client.is_doubtful();
-        self.asked |= doubtful;
-        doubtful
+    /// Whether the client has to be sent something now that shows whether it is there.
+    fn needs_probe(&mut self) -> bool {
+        let needs_probe = !self.was_probed && self.client.may_have_left();
+        self.was_probed |= needs_probe;
+        needs_probe
     }
 
-    /// The events that there are; `cx` is woken for more.
-    fn collect(&mut self, cx: &Context<'_>) -> BytesMut {
+    /// The events that are pending. `cx` is woken for more.
+    fn take_events(&mut self, cx: &Context<'_>) -> BytesMut {
         let mut out = BytesMut::new();
         if self.progress == StreamProgress::Opening {
             self.progress = StreamProgress::Text;
-            self.events.opening(&mut out);
+            self.chunks.opening(&mut out);
         }
         let mut text = String::new();
         let Poll::Ready(end) = self.stream.poll_take(cx, &mut text) else { return out };
         let logprobs = self.stream.take_logprobs();
         if !text.is_empty() || !logprobs.is_empty() {
-            self.events.text(&text, &logprobs, &mut out);
+            self.chunks.text(&text, &logprobs, &mut out);
         }
         match end {
             None => return out,
-            Some(End::Done { finish, usage }) => self.events.done(finish, usage, &mut out),
+            Some(End::Done { finish, usage }) => self.chunks.done(finish, usage, &mut out),
             Some(End::Failed { message, kind }) => {
                 put_failure(&ApiError::failed(kind, message), &mut out);
                 self.client.close_after_answer();
@@ -116,15 +117,15 @@ impl Body for SseBody {
         if this.progress == StreamProgress::Ended {
             return Poll::Ready(None);
         }
-        let out = this.collect(cx);
+        let out = this.take_events(cx);
         if out.is_empty() {
             let silent = this.is_silent(cx);
-            if !this.is_doubtful() && !silent {
+            if !this.needs_probe() && !silent {
                 return Poll::Pending;
             }
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
         }
-        this.lively = true;
+        this.sent_since = true;
         Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
     }
 

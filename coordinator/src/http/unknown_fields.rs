@@ -1,13 +1,13 @@
-//! Tells the operator, once each, of fields that nobody knows and that have no effect.
+//! Tells the operator of unknown fields, each once: they have no effect.
 
 use crate::report::Report;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Names that are remembered; further ones are not told.
+/// Names that are remembered. Further ones are not told.
 const NAMES_MAX: usize = 256;
 
-/// Names that were told.
+/// The unknown fields that were told.
 #[derive(Debug)]
 pub(super) struct UnknownFields {
     told: Mutex<BTreeSet<String>>,
@@ -19,8 +19,7 @@ impl UnknownFields {
         Self { told: Mutex::default(), report }
     }
 
-    /// Tells of those names that were not told before. They come from clients, who may write
-    /// anything.
+    /// Tells the names that were not told before. A client may have written anything in them.
     pub(super) fn tell(&self, names: &[String]) {
         for name in names {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

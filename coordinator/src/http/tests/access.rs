@@ -82,6 +82,16 @@ async fn the_target_of_a_request_goes_before_its_host_header() {
 }
 
 #[tokio::test]
+async fn http_1_0_may_name_no_host_since_no_browser_speaks_it() {
+    let server = server(scripts(1));
+    for (lines, status) in [(&[JSON] as &[&str], 200), (&["Host: evil.example", JSON], 403)] {
+        let mut socket = server.connect().await;
+        send_head(&mut socket, &format!("POST {CHAT} HTTP/1.0"), lines, BODY).await;
+        assert_eq!(read_answer(&mut socket).await.status, status, "{lines:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_host_that_was_named_is_answered() {
     let server = guarded(&["llm.example", "::2"], &[]);
     for host in ["llm.example", "LLM.example:99", "[::2]:5", "localhost"] {

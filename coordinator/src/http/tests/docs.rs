@@ -2,7 +2,7 @@
 
 use super::super::HttpConfig;
 use super::super::endpoint::Endpoint;
-use super::super::field_names;
+use super::super::request_objects::RequestObject;
 use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
 use crate::front::{CoreLimits, UNREAD_BYTES_MAX};
 
@@ -23,7 +23,7 @@ fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
         let rows = rows.iter().filter(|row| [word, "both"].contains(&row[1]));
         let mut written: Vec<&str> =
             rows.flat_map(|row| row[0].split(", ").map(|name| name.trim_matches('`'))).collect();
-        let mut read: Vec<&str> = field_names::known(endpoint).collect();
+        let mut read: Vec<&str> = RequestObject::Body(endpoint).known().collect();
         written.sort_unstable();
         read.sort_unstable();
         assert_eq!(written, read);

@@ -1,7 +1,8 @@
-//! Fields of requests: ours, those of other servers, slips of the pen, strangers, and their values.
+//! Fields of requests: ours, those of other servers, slips of the pen, unknown ones, and their values.
 
 use super::super::endpoint::Endpoint;
-use super::super::{field_names, refused_field_table};
+use super::super::field_names;
+use super::super::request_objects::RequestObject;
 use super::client::{Answer, server};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
@@ -9,14 +10,38 @@ use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const PLAIN: &str = "/v1/completions";
-const ENDPOINTS: [Endpoint; 2] = [Endpoint::Completion, Endpoint::Chat];
+const OBJECTS: [RequestObject; 5] = [
+    RequestObject::Body(Endpoint::Completion),
+    RequestObject::Body(Endpoint::Chat),
+    RequestObject::StreamOptions,
+    RequestObject::Message,
+    RequestObject::ContentPart,
+];
 
-fn check(endpoint: Endpoint, name: &str, value: &Value) -> Result<Vec<String>, String> {
-    let body = json!({ name: value }).to_string();
-    field_names::check(body.as_bytes(), endpoint).map_err(|error| {
-        assert_eq!(error.param.as_deref(), Some(name), "{error}");
+/// Checks a request with this field in this object. An error must be about that place.
+fn check_in(object: RequestObject, name: &str, value: &Value) -> Result<Vec<String>, String> {
+    let chat = |message: Value| json!({ "messages": [{}, message] });
+    let (endpoint, body, place) = match object {
+        RequestObject::Body(endpoint) => (endpoint, json!({ name: value }), ""),
+        RequestObject::StreamOptions => {
+            (Endpoint::Completion, json!({ "stream_options": { name: value } }), "stream_options.")
+        }
+        RequestObject::Message => (Endpoint::Chat, chat(json!({ name: value })), "messages[1]."),
+        RequestObject::ContentPart => {
+            let content = json!({ "content": [{}, {}, { name: value }] });
+            (Endpoint::Chat, chat(content), "messages[1].content[2].")
+        }
+    };
+    field_names::check(body.to_string().as_bytes(), endpoint).map_err(|error| {
+        let place = format!("{place}{name}");
+        assert!(error.message.starts_with(&place), "{error}");
+        assert_eq!(error.param, Some(place), "{error}");
         error.message
     })
+}
+
+fn check(endpoint: Endpoint, name: &str, value: &Value) -> Result<Vec<String>, String> {
+    check_in(RequestObject::Body(endpoint), name, value)
 }
 
 fn message(answer: &Answer) -> String {
@@ -25,20 +50,46 @@ fn message(answer: &Answer) -> String {
 
 #[test]
 fn every_field_of_other_servers_is_refused_unless_it_asks_for_nothing() {
-    for endpoint in ENDPOINTS {
-        for field in refused_field_table::of(endpoint) {
+    for object in OBJECTS {
+        for field in object.refused() {
             for value in [json!({ "a": 1, "b": [] }), json!("value"), json!([[1], 2]), json!(0.25)]
             {
-                let why = check(endpoint, field.name, &value).unwrap_err();
-                assert!(why.starts_with(field.name), "{why}");
+                check_in(object, field.name, &value).unwrap_err();
             }
             let neutral: Vec<Value> = serde_json::from_str(field.neutral).unwrap();
             for value in neutral.iter().chain(&[Value::Null]) {
-                assert_eq!(check(endpoint, field.name, value), Ok(Vec::new()), "{}", field.name);
+                assert_eq!(check_in(object, field.name, value), Ok(Vec::new()), "{}", field.name);
             }
-            assert!(field_names::known(endpoint).all(|ours| ours != field.name), "{}", field.name);
+            assert!(object.known().all(|ours| ours != field.name), "{}", field.name);
         }
     }
+}
+
+#[test]
+fn fields_inside_messages_and_options_are_checked_like_those_of_the_request() {
+    let (message, part) = (RequestObject::Message, RequestObject::ContentPart);
+    for (object, name, value, why) in [
+        (message, "tool_calls", json!([{}]), "does not support tools"),
+        (message, "prefix", json!(true), "continuing a message"),
+        (message, "reasoning_content", json!("hm"), "reasoning in messages"),
+        (message, "parts", json!([{ "text": "a" }]), "use content"),
+        (message, "Name", json!("me"), "did you mean name?"),
+        (part, "Text", json!("a"), "did you mean text?"),
+        (RequestObject::StreamOptions, "include_usages", json!(true), "mean include_usage?"),
+        (RequestObject::StreamOptions, "continuous_usage_stats", json!(true), "every chunk"),
+    ] {
+        let error = check_in(object, name, &value).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+    for (object, name) in [(message, "cache_control"), (part, "cache_control")] {
+        assert_eq!(check_in(object, name, &json!({ "type": "ephemeral" })), Ok(Vec::new()));
+    }
+    let moody = json!({ "mood": 1, "content": [{ "lang": "en" }, { "lang": "de" }] });
+    let body = json!({ "messages": [moody, moody], "stream_options": { "pace": 1 } }).to_string();
+    let unknown = field_names::check(body.as_bytes(), Endpoint::Chat).unwrap();
+    let told = ["messages[].content[].lang", "messages[].mood", "stream_options.pace"];
+    assert_eq!(unknown.len(), told.len(), "each is told once: {unknown:?}");
+    assert!(told.iter().all(|name| unknown.iter().any(|told| told == name)), "{unknown:?}");
 }
 
 #[test]
@@ -61,7 +112,7 @@ fn a_refusal_names_the_field_to_use() {
 }
 
 #[test]
-fn slips_of_the_pen_are_refused_and_strangers_are_not() {
+fn slips_of_the_pen_are_refused_and_unknown_fields_are_not() {
     for (written, meant) in [
         ("max_token", "max_tokens"),
         ("maxTokens", "max_tokens"),
@@ -79,9 +130,9 @@ fn slips_of_the_pen_are_refused_and_strangers_are_not() {
         let why = check(Endpoint::Chat, written, &json!(1)).unwrap_err();
         assert!(why.contains(&format!("did you mean {meant}?")), "{why}");
     }
-    for stranger in ["provider", "transforms", "mode", "ttl", "seal", "", "é", "a\nb"] {
-        let found = check(Endpoint::Chat, stranger, &json!([[[1]]])).unwrap();
-        assert!(found.is_empty() || found == [stranger], "{stranger}");
+    for unknown in ["provider", "transforms", "mode", "ttl", "seal", "", "é", "a\nb"] {
+        let found = check(Endpoint::Chat, unknown, &json!([[[1]]])).unwrap();
+        assert!(found.is_empty() || found == [unknown], "{unknown}");
     }
     let long = "x".repeat(100_000);
     assert_eq!(check(Endpoint::Chat, &long, &json!(1)).unwrap()[0].len(), 64);
@@ -193,7 +244,7 @@ async fn a_conversation_may_be_written_as_openai_writes_it() {
         { "role": "assistant", "tool_calls": [] },
         { "role": "assistant", "content": [{ "type": "refusal", "refusal": "hello" }] },
         { "role": "assistant", "content": null, "refusal": "hello", "audio": null },
-        { "role": "user", "content": "hello", "reasoning_content": null },
+        { "role": "user", "content": "hello", "reasoning_content": null, "mood": "unknown" },
     ]);
     let answer = server.post(CHAT, &json!({ "messages": history })).await;
     assert_eq!(answer.status, 200, "{answer:?}");
