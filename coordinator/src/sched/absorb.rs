@@ -6,7 +6,6 @@
 use binfer_proto::{RowResult, RowStatus, StepResult, Tokens};
 
 use super::Scheduler;
-use super::planted::Bug;
 use super::rows::{InFlight, SentRow};
 use super::types::{AbsorbError, Delivery, FailCause, Finish};
 
@@ -39,32 +38,15 @@ impl Scheduler {
     }
 
     fn absorb_row(&mut self, row: &SentRow, outcome: &RowResult) -> Option<Delivery> {
-        let mut key = row.key;
-        if self.planted(Bug::ResultTakenBySlot) {
-            let mut running = self.running.iter();
-            key = *running.find(|key| self.sequences[**key].slot == Some(row.slot))?;
-        }
-        let loses_token = self.planted(Bug::PreemptedLosesToken);
-        let Some(sequence) = self.sequences.get_mut(key) else {
-            // It ended after this step was sent: what lies past the end is dropped.
-            return self.planted(Bug::OverrunDelivered).then(|| Delivery {
-                id: row.id,
-                tokens: outcome.tokens.clone(),
-                logprobs: Vec::new(),
-                finish: None,
-                usage: super::Usage::default(),
-            });
-        };
+        // It may have ended after this step was sent: what lies past the end is dropped.
+        let sequence = self.sequences.get_mut(row.key)?;
         sequence.flights -= 1;
         sequence.pending -= usize::from(row.samples);
         if outcome.status == RowStatus::NonFinite {
-            self.forget_blocks(key);
+            self.forget_blocks(row.key);
             return Some(self.conclude(row, Tokens::new(), Finish::Failed(FailCause::NonFinite)));
         }
         let token = *outcome.tokens.first()?;
-        if loses_token && sequence.slot.is_none() {
-            return None;
-        }
         sequence.tokens.push(token);
         if sequence.is_end(token) {
             return Some(self.conclude(row, Tokens::new(), Finish::Stop));

@@ -5,7 +5,6 @@
 
 use binfer_proto::{Open, Tokens};
 
-use super::planted::Bug;
 use super::prefix::Hit;
 use super::rows::Draft;
 use super::sequence::{Key, Limits, Sequence, position};
@@ -21,15 +20,12 @@ impl Scheduler {
         if self.ids.contains_key(&request.id) {
             return Err(Refused::Duplicate(request.id));
         }
-        let mut len_max = self.config.len_max(&request)?;
+        let len_max = self.config.len_max(&request)?;
         let tokens = request.prompt.len();
         let too_many_tokens =
             self.fresh_tokens.saturating_add(tokens) > self.config.queue_tokens_max;
         if self.fresh >= self.config.queue_max || (self.fresh > 0 && too_many_tokens) {
             return Err(Refused::QueueFull { requests: self.fresh, tokens: self.fresh_tokens });
-        }
-        if self.planted(Bug::MaxTokensOverrun) {
-            len_max += 1;
         }
         if let Some(deadline) = request.queue_deadline {
             self.next_deadline =

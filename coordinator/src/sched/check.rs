@@ -1,4 +1,5 @@
-//! Every invariant of the scheduler. The simulator asks after each call; it costs more than a plan.
+//! Every invariant of the scheduler, for tests: the simulator asks after each call. It costs more
+//! than a plan.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use super::{IN_FLIGHT_MAX, Scheduler};
 
 impl Scheduler {
     /// Says which invariant does not hold.
-    pub fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         self.check_lists()?;
         self.check_slots()?;
         for sequence in self.sequences.iter() {

@@ -1,8 +1,9 @@
 //! The scheduler: which sequence runs when, in which slot, on which blocks. A pure state machine.
 //!
 //! `submit`, `finish`, `plan(now)`, `absorb(result)`: the same calls in the same order give the same
-//! plans, so a bug report is a seed of the simulator (`sim/`). Deliberately absent: threads, clocks,
-//! dice, logging and input or output; text; and everything that knows a model.
+//! plans, so a bug report is a seed of the simulator (`sim/`). `rules.rs` is the way in: each rule
+//! that plans and results keep, in the smallest case that shows it. Deliberately absent: threads,
+//! clocks, random numbers, logging and input or output; text; and everything that knows a model.
 //!
 //! Order is by age everywhere. A sequence that finds no block takes those of the newest; one that
 //! lost its blocks three times is pinned, goes first and never loses them again. Pinned sequences
@@ -10,17 +11,19 @@
 
 mod absorb;
 mod admission;
+#[cfg(test)]
 mod check;
 mod config;
 mod planning;
-mod planted;
 mod pool;
 mod prefix;
 mod prefix_tree;
 mod rows;
+#[cfg(test)]
+mod rules;
 mod sequence;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 mod types;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,7 +36,6 @@ pub use types::{
     Usage,
 };
 
-use planted::Bug;
 use pool::Pool;
 use prefix_tree::PrefixTree;
 use rows::{InFlight, RowEnd};
@@ -94,8 +96,6 @@ pub struct Scheduler {
     next_age: u64,
     draining: bool,
     counters: Counters,
-    #[cfg(test)]
-    bug: Option<Bug>,
 }
 
 impl Scheduler {
@@ -124,8 +124,6 @@ impl Scheduler {
             next_age: 0,
             draining: false,
             counters: Counters::default(),
-            #[cfg(test)]
-            bug: None,
         };
         scheduler.clear();
         Ok(scheduler)
@@ -137,12 +135,6 @@ impl Scheduler {
         let key = *self.ids.get(&id)?;
         if why == Finish::Cancelled && self.sequences[key].flights > 0 {
             self.counters.cancels_in_flight += 1;
-        }
-        if self.planted(Bug::CancelFreesTwice) {
-            let tables = self.sequences[key].tables.iter();
-            tables.zip(&mut self.pools).for_each(|(table, pool)| {
-                table.live().iter().for_each(|id| pool.release(*id));
-            });
         }
         let sequence = self.end(key);
         if why == Finish::StopString {

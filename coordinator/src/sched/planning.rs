@@ -4,7 +4,6 @@
 
 use binfer_proto::{BlockGrant, Input, KvGroup, Outputs, Plan, Row, Start};
 
-use super::planted::Bug;
 use super::rows::{Draft, Lane, SentRow};
 use super::sequence::{Key, position};
 use super::types::Tick;
@@ -101,19 +100,15 @@ impl Scheduler {
     /// Plans the next `tokens` tokens of a sequence, for which there is room.
     pub(super) fn add_row(&mut self, key: Key, tokens: usize, draft: &mut Draft) {
         self.grow_tables(key, tokens, draft);
-        let off_by_one = u32::from(self.planted(Bug::StartOffByOne));
-        let skipped = usize::from(self.planted(Bug::ChunkSkipsToken));
-        let freed_early = self.planted(Bug::BlockFreedEarly);
         let sequence = &mut self.sequences[key];
         let Some(slot) = sequence.slot else { return };
         let (start, end) = (sequence.planned, sequence.planned + tokens);
         let known = sequence.tokens.len();
-        let (lane, input, at) = if sequence.decoding {
-            (&mut draft.decode, Input::LastSample, position(start) + off_by_one)
+        let (lane, input) = if sequence.decoding {
+            (&mut draft.decode, Input::LastSample)
         } else {
             draft.chunk_max -= tokens;
-            let input = Input::Tokens(sequence.tokens[start..end].to_vec());
-            (&mut draft.chunks, input, position(start))
+            (&mut draft.chunks, Input::Tokens(sequence.tokens[start..end].to_vec()))
         };
         // A chunk that ends before the known tokens do has nothing to sample yet.
         let samples = end >= known;
@@ -123,23 +118,14 @@ impl Scheduler {
             sequence.pending += 1;
         } else {
             self.counters.prompts_split += 1;
-            sequence.planned += skipped;
         }
         sequence.flights += 1;
         let outputs = if samples { Outputs::Last } else { Outputs::None };
         let logprobs = if samples { sequence.logprobs } else { 0 };
-        lane.rows.push(Row { slot, input, start: Start::At(at), outputs, draft: 0, logprobs });
-        lane.sent.push(SentRow { key, id: sequence.id, slot, samples, logprobs });
-        if freed_early && sequence.complete() {
-            for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
-                table.release(pool, &mut self.prefixes);
-                table.offered = usize::MAX;
-            }
-        }
+        let start = Start::At(position(start));
+        lane.rows.push(Row { slot, input, start, outputs, draft: 0, logprobs });
+        lane.sent.push(SentRow { key, samples, logprobs });
         self.note_filled(key, draft);
-        if self.planted(Bug::SharedWithinPlan) {
-            self.offer_blocks(key);
-        }
     }
 
     /// Takes the blocks that the next `tokens` tokens need, and tells the workers of all blocks

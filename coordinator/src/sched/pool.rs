@@ -100,20 +100,9 @@ impl Pool {
         self.cached.get(&prefix).copied()
     }
 
-    /// What cached blocks hold.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
-        self.cached.keys().copied()
-    }
-
     pub(super) fn is_idle(&self, id: BlockId) -> bool {
         let block = &self.blocks[id.index()];
         block.refs == 0 && block.prefix.is_some()
-    }
-
-    /// One owner, and nobody else can find it.
-    pub(super) fn is_private(&self, id: BlockId) -> bool {
-        let block = &self.blocks[id.index()];
-        block.refs == 1 && block.prefix.is_none()
     }
 
     /// Nobody finds this block any more; its owners keep it.
@@ -130,6 +119,20 @@ impl Pool {
         self.forget(id, tree);
         self.free.push(id);
         true
+    }
+}
+
+#[cfg(test)]
+impl Pool {
+    /// What cached blocks hold.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
+        self.cached.keys().copied()
+    }
+
+    /// One owner, and nobody else can find it.
+    pub(super) fn is_private(&self, id: BlockId) -> bool {
+        let block = &self.blocks[id.index()];
+        block.refs == 1 && block.prefix.is_none()
     }
 
     /// Free, used and idle blocks add up, and references are those of `refs`.
@@ -161,5 +164,4 @@ impl Pool {
             }
         }
         Ok(())
-    }
-}
+    }}

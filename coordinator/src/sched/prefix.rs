@@ -8,7 +8,6 @@
 use binfer_proto::BlockId;
 
 use super::Scheduler;
-use super::planted::Bug;
 use super::pool::Pool;
 use super::prefix_tree::Parent;
 use super::rows::Draft;
@@ -41,14 +40,13 @@ impl Scheduler {
     /// found from now on, blocks behind the window are free.
     pub(super) fn settle(&mut self, key: Key) {
         self.offer_blocks(key);
-        let too_many = usize::from(self.planted(Bug::WindowFreesTooMuch));
         let sequence = &mut self.sequences[key];
         let groups = self.config.kv_groups.iter().zip(&mut self.pools);
         for ((group, pool), table) in groups.zip(&mut sequence.tables) {
             if group.window.is_none() {
                 continue;
             }
-            let first = group.first_block(sequence.planned) + too_many;
+            let first = group.first_block(sequence.planned);
             while table.gone < first.min(table.ids.len()) {
                 pool.release(table.ids[table.gone]);
                 table.gone += 1;
@@ -58,7 +56,7 @@ impl Scheduler {
     }
 
     /// Lets others find the full blocks of a sequence. Never in the plan that writes them.
-    pub(super) fn offer_blocks(&mut self, key: Key) {
+    fn offer_blocks(&mut self, key: Key) {
         if !self.config.prefix_cache {
             return;
         }
@@ -92,19 +90,14 @@ impl Scheduler {
 
     /// Names what the first `blocks` blocks of a sequence hold in one KV group.
     fn name_blocks(&mut self, key: Key, kv_group: usize, blocks: usize) {
-        let salt_ignored = self.planted(Bug::SaltIgnored);
-        let parent_ignored = self.planted(Bug::ParentIgnored);
-        let half_compared = self.planted(Bug::HalfCompared);
         let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
-        let salt = if salt_ignored { 0 } else { sequence.salt };
+        let root = Parent::Salt(sequence.salt);
         let prefixes = &mut sequence.tables[kv_group].prefixes;
         while prefixes.len() < blocks {
-            let parent = prefixes.last().copied().filter(|_| !parent_ignored);
-            let parent = parent.map_or(Parent::Salt(salt), Parent::Prefix);
+            let parent = prefixes.last().copied().map_or(root, Parent::Prefix);
             let start = prefixes.len() * block_tokens;
-            let compared = if half_compared { block_tokens / 2 } else { block_tokens };
-            let tokens = &sequence.tokens[start..start + compared];
+            let tokens = &sequence.tokens[start..start + block_tokens];
             prefixes.push(self.prefixes.name(parent, tokens));
         }
     }
@@ -134,8 +127,7 @@ impl Scheduler {
         if !self.config.prefix_cache {
             return Hit::default();
         }
-        let last_too = usize::from(self.planted(Bug::LastTokenCached));
-        let mut tokens_max = self.sequences[key].tokens.len() - 1 + last_too;
+        let mut tokens_max = self.sequences[key].tokens.len() - 1;
         // Per group and block, the cached block; as far as any prefix can reach.
         let mut found = Vec::with_capacity(self.pools.len());
         for index in 0..self.pools.len() {
@@ -189,7 +181,6 @@ impl Scheduler {
         if hit.tokens == 0 {
             return;
         }
-        let unreferenced = self.planted(Bug::HitWithoutReference);
         self.counters.prefix_hits += 1;
         self.counters.prefix_tokens_hit += hit.tokens as u64;
         let sequence = &mut self.sequences[key];
@@ -199,9 +190,7 @@ impl Scheduler {
             table.ids.extend_from_slice(ids);
             table.gone = *gone;
             table.offered = ids.len();
-            if !unreferenced {
-                table.live().iter().for_each(|id| pool.share(*id));
-            }
+            table.live().iter().for_each(|id| pool.share(*id));
         }
     }
 

@@ -106,7 +106,10 @@ impl PrefixTree {
             Parent::Prefix(id) => &mut self.nodes[id.0].children,
         }
     }
+}
 
+#[cfg(test)]
+impl PrefixTree {
     /// Every prefix is found under its parent by its tokens, and used as often as it is among
     /// `named`, which are the names that blocks and tables hold, and by its children.
     pub(super) fn check(&self, named: impl Iterator<Item = PrefixId>) -> Result<(), String> {

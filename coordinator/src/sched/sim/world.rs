@@ -9,7 +9,6 @@ use super::checker::Checker;
 use super::fleet::{Fleet, Ran};
 use super::prng::{Prng, mix};
 use super::scenario::{Pace, Scenario};
-use crate::sched::planted::Bug;
 use crate::sched::{Counters, Delivery, Finish, RequestId, Scheduler, Tick};
 
 /// Plans of a run, at least; then arrivals stop.
@@ -17,17 +16,16 @@ const STEPS_MIN: u64 = 200;
 const TURNS_MAX: u32 = 100_000;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Options {
-    pub(super) bug: Option<Bug>,
+pub(crate) struct Options {
     /// Every event goes to standard output.
-    pub(super) log: bool,
+    pub(crate) log: bool,
     /// The scheduler checks itself after each call.
-    pub(super) check: bool,
+    pub(crate) check: bool,
 }
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Of every plan and every delivery, in order.
     pub(super) digest: u64,
     pub(super) steps: u64,
@@ -55,7 +53,6 @@ pub(super) fn run(seed: u64, options: Options) -> Result<Outcome, String> {
     let scenario = Scenario::new(&mut dice);
     let config = scenario.config.clone();
     let mut scheduler = Scheduler::new(config.clone()).map_err(|error| error.to_string())?;
-    scheduler.bug = options.bug;
     scheduler.policy = scenario.policy;
     let mut fleet = Fleet::new(&config, scenario.chain.clone(), Prng(dice.next()));
     fleet.broken_percent = scenario.broken_percent;

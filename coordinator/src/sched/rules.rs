@@ -1,4 +1,6 @@
 //! The step contract, rule by rule, in the smallest case that shows it.
+//!
+//! Deliberately absent: chance. What many sequences do to each other is for the simulator (`sim/`).
 
 use std::sync::Arc;
 
@@ -6,7 +8,6 @@ use binfer_proto::{
     Epoch, GroupId, Input, Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, Sampling, SlotId,
     Start, StepResult, Token, Tokens,
 };
-
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::sched::*;
