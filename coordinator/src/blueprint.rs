@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Checkpoint;
-use binfer_shard::fit::{HostMemory, Ledger, Memory, RankLedger};
+use binfer_shard::fit::{KvBudget, Ledger, Memory, RankLedger};
 use binfer_shard::spec::KvKind;
 
 use crate::config::ConfigError;
@@ -52,12 +52,12 @@ impl Blueprint {
             load: LoadConfig {
                 model: options.path.clone(),
                 model_digest: self.source.digest(),
-                dtype: options.dtype.into(),
+                kv_dtype: options.kv_dtype,
                 threads: options.threads,
                 slots_max: options.limits.sequences_max,
                 tokens_per_step_max: options.limits.tokens_per_step_max,
                 context_max: options.limits.context_max,
-                kv_bytes_max: self.kv_bytes_max(),
+                kv_budget: self.kv_budget(),
                 cuda: options.cuda.clone(),
                 random_weights: self.random_weights,
                 timing: options.timing.clone(),
@@ -153,16 +153,15 @@ impl Blueprint {
         groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
     }
 
-    /// Bytes of KV cache on one rank. 0 asks for all that is free, which on a GPU only the worker
-    /// knows.
-    fn kv_bytes_max(&self) -> u64 {
-        match self.options.limits.memory {
-            Memory::Devices(_) => 0,
-            Memory::Host(HostMemory { kv_bytes: Some(asked), .. }) => asked,
-            Memory::Host(_) => {
+    /// What the KV cache of a rank may take. Only the worker of a GPU knows what fits there.
+    fn kv_budget(&self) -> KvBudget {
+        match (self.options.limits.kv_budget, self.options.limits.memory) {
+            (KvBudget::WhatFits, Memory::Host(_)) => {
                 let ledger = self.ledger().ok();
-                ledger.and_then(|ledger| ledger.kv_bytes_max.into_iter().min()).unwrap_or(0)
+                let bytes = ledger.and_then(|ledger| ledger.kv_bytes_max.into_iter().min());
+                KvBudget::Bytes(bytes.unwrap_or(0))
             }
+            (budget, _) => budget,
         }
     }
 
@@ -173,7 +172,7 @@ impl Blueprint {
         let memory = facts.memory.join("; ");
         let reason = self.options.tp_reason.iter().filter(|_| self.options.world > 1);
         let reason: String = reason.map(|why| format!("--tp auto: {why}; ")).collect();
-        Some(format!("{reason}{memory}; KV cache {positions} tokens in {}", self.options.dtype))
+        Some(format!("{reason}{memory}; KV cache {positions} tokens in {}", self.options.kv_dtype))
     }
 
     fn world(&self) -> u32 {
@@ -225,7 +224,7 @@ impl Blueprint {
             weights.join(" + "),
             mebibytes(|rank| rank.activation_bytes),
             ledger.kv_tokens,
-            options.dtype,
+            options.kv_dtype,
             mebibytes(|rank| rank.kv_bytes),
         )
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use binfer_proto::KvDtype;
 use clap::{Args, ValueEnum};
 
 use crate::config::ConfigError;
@@ -92,18 +93,13 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The type of the KV cache on the CPU: "f32", "bf16" or "f16".
-    pub fn stored(self) -> &'static str {
+    /// The type of the KV cache on the CPU.
+    pub fn stored(self) -> KvDtype {
         match self {
-            Self::Auto | Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
+            Self::Auto | Self::F32 => KvDtype::F32,
+            Self::Bf16 => KvDtype::BF16,
+            Self::F16 => KvDtype::F16,
         }
-    }
-
-    /// The bytes of an element of the KV cache on the CPU.
-    pub fn element_bytes(self) -> u64 {
-        if self.stored() == "f32" { 4 } else { 2 }
     }
 }
 

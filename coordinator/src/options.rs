@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use binfer_shard::fit::{self, HostMemory, Limits, Memory};
+use binfer_proto::KvDtype;
+use binfer_shard::fit::{self, HostMemory, KvBudget, Limits, Memory};
 use binfer_shard::{Checkpoint, DType, layouts};
 
 use crate::config::{self, ConfigError};
@@ -26,8 +27,8 @@ pub struct ModelOptions {
     pub world: usize,
     /// Why there are so many ranks, if `--tp auto` chose them.
     pub tp_reason: Option<String>,
-    /// The type of the KV cache: "f32", "bf16" or "f16".
-    pub dtype: &'static str,
+    /// How the KV cache is stored. On a GPU weights and arithmetic have the same type.
+    pub kv_dtype: KvDtype,
     /// The compute threads of a rank.
     pub threads: u32,
     /// What the ranks must have memory for.
@@ -59,7 +60,9 @@ impl ModelArgs {
         }
         let device_request = self.device_request();
         let gpus = device_request.gpus()?;
-        let limits = self.limits(context_max, !gpus.is_empty())?;
+        let smallest = gpus.iter().map(|gpu| gpu.bytes).min();
+        let memory = smallest.map_or(Memory::Host(HostMemory::free(0)), Memory::Devices);
+        let limits = self.limits(context_max, memory)?;
         let (world, tp_reason) = match (self.tp, source.shards_world()) {
             (TensorParallel::Auto, Some(world)) => (world, Some(SHARDS_REASON.into())),
             (tp, _) => {
@@ -69,7 +72,9 @@ impl ModelArgs {
         };
         self.check_shards(source, world)?;
         let cuda = device_request.choose(&gpus, world, self.tp)?;
-        let limits = self.limits(context_max, cuda.is_some())?;
+        let host = HostBudget::of(&KernelFiles::here(), self.threads_of_rank(world));
+        let memory = cuda.as_ref().map(|cuda| Memory::Devices(cuda.bytes));
+        let limits = self.limits(context_max, memory.unwrap_or(Memory::Host(host.memory())))?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
         let element = limits.kv_element_bytes;
@@ -77,13 +82,7 @@ impl ModelArgs {
         // The rank with the most heads decides how many blocks there are.
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
-        let host = HostBudget::of(&KernelFiles::here(), self.threads_of_rank(world));
-        let memory = match &cuda {
-            None => Memory::Host(host.memory(asked)),
-            Some(cuda) if asked.is_none() => Memory::Devices(cuda.bytes),
-            Some(_) => Memory::Host(HostMemory { kv_bytes: asked, ..HostMemory::free(0) }),
-        };
-        let limits = Limits { memory, ..limits };
+        let limits = Limits { kv_budget: KvBudget::from(asked), ..limits };
         if cuda.is_none() {
             host.check(spec, world, &limits, self.kv_cache_tokens)?;
         }
@@ -94,9 +93,9 @@ impl ModelArgs {
             path: source.path().to_owned(),
             world: world as usize,
             tp_reason,
-            dtype: match self.dtype {
-                Dtype::Auto if cuda.is_some() && is_f16(source) => "f16",
-                Dtype::Auto if cuda.is_some() => "bf16",
+            kv_dtype: match self.dtype {
+                Dtype::Auto if cuda.is_some() && is_f16(source) => KvDtype::F16,
+                Dtype::Auto if cuda.is_some() => KvDtype::BF16,
                 dtype => dtype.stored(),
             },
             host_limits: host.limits().filter(|_| cuda.is_none()),
@@ -146,8 +145,9 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// What the ranks must have memory for; the memory itself is filled in later.
-    fn limits(&self, context_max: u32, on_gpu: bool) -> Result<Limits, ConfigError> {
+    /// What ranks in `memory` must have room for; the KV cache takes what fits.
+    fn limits(&self, context_max: u32, memory: Memory) -> Result<Limits, ConfigError> {
+        let on_gpu = matches!(memory, Memory::Devices(_));
         let (sequences, tokens) = step_defaults(on_gpu);
         let sequences_max = self.max_num_seqs.unwrap_or(sequences);
         let tokens = self.max_num_batched_tokens.unwrap_or(tokens.max(sequences_max));
@@ -157,8 +157,9 @@ impl ModelArgs {
             )));
         }
         Ok(Limits {
-            memory: Memory::Host(HostMemory::free(0)),
-            kv_element_bytes: if on_gpu { 2 } else { self.dtype.element_bytes() },
+            memory,
+            kv_budget: KvBudget::WhatFits,
+            kv_element_bytes: if on_gpu { 2 } else { self.dtype.stored().bytes() },
             context_max,
             sequences_max,
             kv_tokens_max: u64::from(sequences_max) * u64::from(context_max),

@@ -80,7 +80,7 @@ impl ServeLoop {
                     clock.drain_end.get_or_insert_with(|| Instant::now() + self.drain);
                 }
             }
-            self.send_plans(&clock)?;
+            self.send_plans(&clock);
             self.readers.send();
             if let Some(drain_end) = clock.drain_end
                 && (self.sched.is_idle() || Instant::now() >= drain_end)
@@ -107,19 +107,16 @@ impl ServeLoop {
         }
     }
 
-    fn send_plans(&mut self, clock: &LoopClock) -> Result<(), FleetError> {
+    fn send_plans(&mut self, clock: &LoopClock) {
         let now = Tick(u64::try_from(clock.start.elapsed().as_millis()).unwrap_or(u64::MAX));
         while self.fleet.has_room()
             && let Some(plan) = self.sched.plan(now)
         {
-            let hash =
-                self.sched.plan_hash(plan.step).ok_or_else(|| defect("a plan without hash"))?;
-            self.fleet.send(&plan, hash);
+            self.fleet.send(&plan);
         }
         for delivery in self.sched.take_expired() {
             self.deliver(&delivery);
         }
-        Ok(())
     }
 
     fn submit(&mut self, submit: Submit) {

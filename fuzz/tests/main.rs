@@ -15,7 +15,7 @@ use binfer_fuzz::{FuzzTarget, TARGETS};
 use binfer_proto::cluster::{Down, Up, down, up};
 use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Mask, Masks, Open, Outputs, Plan, Row,
-    RowResult, RowStatus, Rows, Sampling, SlotId, Start, StepId, StepResult, cluster,
+    RowResult, RowStatus, Rows, Sampling, SlotId, StepId, StepResult, cluster,
 };
 use binfer_shard::Checkpoint;
 use prost::Message;
@@ -99,18 +99,11 @@ fn plans() -> Vec<Plan> {
         prompt_len: 3,
         history: Vec::new(),
         biases: Vec::new(),
-        adapter: 0,
     };
-    let row = |input, start| Row {
-        slot: SlotId(0),
-        input,
-        start,
-        outputs: Outputs::Last,
-        draft: 0,
-        logprobs: 0,
-    };
-    let prompt = row(Input::Tokens(vec![5, 6, 7]), Start::At(0));
-    let next = row(Input::LastSample, Start::AfterLast);
+    let row =
+        |input, start| Row { slot: SlotId(0), input, start, outputs: Outputs::Last, logprobs: 0 };
+    let prompt = row(Input::Tokens(vec![5, 6, 7]), 0);
+    let next = row(Input::LastSample, 3);
     vec![
         step(1, vec![open], Rows::List(vec![prompt])),
         step(2, Vec::new(), Rows::List(vec![next])),

@@ -1,22 +1,21 @@
 //! What a plan must satisfy before anybody acts on it, whatever the state of the slots.
 //!
-//! Every worker checks what it received; the coordinator refuses requests by the same checks of
-//! their parameters, so no request makes a plan that a worker refuses. Rules that need the state of
-//! slots (positions contiguous, blocks cover them) are the worker's slot table's.
+//! Every worker checks what it received. The coordinator checks the parameters of requests in the
+//! same way (`sampling.rs`), so that no request makes a plan that a worker refuses. Rules that need
+//! the state of slots (positions are contiguous, blocks cover them) are the worker's.
 
 use std::collections::BTreeSet;
 
 use crate::ids::{KvGroup, SlotId, StepId, Token};
-use crate::plan::{
-    BIASES_MAX, Bias, Input, Open, Outputs, Plan, Row, Rows, Sampling, TOP_LOGPROBS_MAX,
-};
+use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX};
+use crate::sampling::Bias;
 
 /// Bounds that both sides agreed on in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanLimits {
     /// Slots `0..slots_max` exist.
     pub slots_max: u32,
-    /// Sum of input tokens over rows.
+    /// Input tokens of a plan, over all rows, at most.
     pub tokens_per_step_max: u32,
     /// Token ids `0..vocab` exist.
     pub vocab: u32,
@@ -37,162 +36,117 @@ pub struct PlanError {
 impl Plan {
     /// Checks everything that can be said without the state of slots.
     pub fn check(&self, limits: &PlanLimits) -> Result<(), PlanError> {
-        self.check_all(limits).map_err(|cause| PlanError { step: self.step, cause })
+        let Self { group: _, epoch: _, step, close, open, blocks, rows, masked: _ } = self;
+        let check = PlanCheck { step: *step, limits };
+        close.iter().try_for_each(|slot| check.slot(*slot))?;
+        check.unique(close.iter().copied(), "closed")?;
+        open.iter().try_for_each(|open| check.slot(open.slot))?;
+        check.unique(open.iter().map(|open| open.slot), "opened")?;
+        open.iter().try_for_each(|open| check.open(open))?;
+        blocks.iter().try_for_each(|grant| check.blocks(grant))?;
+        match rows {
+            Rows::Same => Ok(()),
+            Rows::List(rows) => check.rows(rows),
+        }
+    }
+}
+
+/// The check of one plan.
+struct PlanCheck<'a> {
+    step: StepId,
+    limits: &'a PlanLimits,
+}
+
+impl PlanCheck<'_> {
+    fn refused<T>(&self, cause: String) -> Result<T, PlanError> {
+        Err(PlanError { step: self.step, cause })
     }
 
-    fn check_all(&self, limits: &PlanLimits) -> Result<(), String> {
-        let slots = || self.close.iter().chain(self.open.iter().map(|open| &open.slot));
-        if let Some(slot) = slots().find(|slot| slot.0 >= limits.slots_max) {
-            return Err(format!("slot {slot} is not below {}", limits.slots_max));
+    fn slot(&self, slot: SlotId) -> Result<(), PlanError> {
+        let slots_max = self.limits.slots_max;
+        if slot.0 < slots_max {
+            return Ok(());
         }
-        unique(self.close.iter().copied(), "closed")?;
-        unique(self.open.iter().map(|open| open.slot), "opened")?;
-        self.open.iter().try_for_each(|open| check_open(open, limits))?;
-        for grant in &self.blocks {
-            check_slot(grant.slot, limits)?;
-            let KvGroup(group) = grant.kv_group;
-            let Some(count) = limits.blocks.get(group as usize) else {
-                return Err(format!("KV group {group} does not exist"));
-            };
-            if let Some(id) = grant.ids.iter().find(|id| id.0 >= *count) {
-                return Err(format!("block {id} of KV group {group} is not below {count}"));
+        self.refused(format!("slot {slot} is not below {slots_max}"))
+    }
+
+    fn unique(
+        &self,
+        slots: impl Iterator<Item = SlotId>,
+        verb: &'static str,
+    ) -> Result<(), PlanError> {
+        let mut named = BTreeSet::new();
+        for slot in slots {
+            if !named.insert(slot) {
+                return self.refused(format!("slot {slot} is {verb} twice"));
             }
         }
-        match &self.rows {
-            Rows::Same => Ok(()),
-            Rows::List(rows) => check_rows(rows, limits),
+        Ok(())
+    }
+
+    fn tokens(&self, tokens: &[Token]) -> Result<(), PlanError> {
+        let vocab = self.limits.vocab;
+        match tokens.iter().find(|token| **token >= vocab) {
+            Some(token) => self.refused(format!("token {token} is not below {vocab}")),
+            None => Ok(()),
         }
     }
-}
 
-fn check_open(open: &Open, limits: &PlanLimits) -> Result<(), String> {
-    let Open { slot, sampling, prompt_len, history, biases, adapter, .. } = open;
-    if *adapter != 0 {
-        return Err(format!("slot {slot}: adapter {adapter}: adapters are not in this version"));
-    }
-    check_tokens(history, limits)?;
-    let needed = if sampling.penalises() { *prompt_len as usize } else { 0 };
-    if history.len() < needed {
-        let len = history.len();
-        return Err(format!("slot {slot}: a history of {len} tokens, the prompt has {needed}"));
-    }
-    Bias::check(biases, limits.vocab).map_err(|cause| format!("slot {slot}: {cause}"))?;
-    sampling.check().map_err(|cause| format!("slot {slot}: {cause}"))
-}
-
-impl Bias {
-    /// Refuses biases that are too many, out of range or out of order, and tokens that do not exist.
-    pub fn check(biases: &[Self], vocab: u32) -> Result<(), String> {
-        if biases.len() > BIASES_MAX {
-            let len = biases.len();
-            return Err(format!("logit_bias has {len} tokens, at most {BIASES_MAX} are taken"));
-        }
-        if let Some(bias) = biases.iter().find(|bias| bias.token >= vocab) {
-            let token = bias.token;
-            return Err(format!(
-                "logit_bias: token {token} is not below the vocabulary of {vocab}"
+    fn open(&self, open: &Open) -> Result<(), PlanError> {
+        let Open { slot, sampling, seed: _, choice: _, prompt_len, history, biases } = open;
+        self.tokens(history)?;
+        let needed = if sampling.penalises() { *prompt_len as usize } else { 0 };
+        if history.len() < needed {
+            let len = history.len();
+            return self.refused(format!(
+                "slot {slot}: a history of {len} tokens, the prompt has {needed}"
             ));
         }
-        if let Some(bias) = biases.iter().find(|bias| !(-100.0..=100.0).contains(&bias.value)) {
-            let Self { token, value } = bias;
-            return Err(format!("logit_bias of token {token} is {value}, not from -100 to 100"));
-        }
-        let wrong = biases.windows(2).find(|pair| pair[0].token >= pair[1].token);
-        if let Some([one, next]) = wrong.and_then(|pair| pair.first_chunk()) {
-            let (one, next) = (one.token, next.token);
-            let why = if one == next { "is biased twice" } else { "comes after a larger one" };
-            return Err(format!("logit_bias: token {next} {why}"));
-        }
-        Ok(())
-    }
-}
-
-impl Sampling {
-    /// The parameters as plans carry them: zeros without a sign, nothing smaller than a normal
-    /// number; a `top_p` of 0 leaves the likeliest token alone, which is greedy. Whatever a client or
-    /// a file asked for passes here. Refuses what [`Self::check`] does.
-    pub fn checked(self) -> Result<Self, String> {
-        let mut sampling = self.canonical();
-        if sampling.top_p == 0.0 {
-            (sampling.top_p, sampling.temperature) = (1.0, 0.0);
-        }
-        sampling.check()?;
-        Ok(sampling)
+        let parameters = Bias::check(biases, self.limits.vocab).and_then(|()| sampling.check());
+        parameters.or_else(|error| self.refused(format!("slot {slot}: {error}")))
     }
 
-    /// Refuses values out of range. An error begins with the field's name.
-    pub fn check(&self) -> Result<(), String> {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(format!("temperature {} is not 0 or more", self.temperature));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Err(format!("top_p {} is not above 0 and at most 1", self.top_p));
-        }
-        // The penalty's bounds keep a logit that it divides or multiplies a number.
-        for (name, value, least, most) in [
-            ("min_p", self.min_p, 0.0, 1.0),
-            ("repetition_penalty", self.repetition_penalty, 0.01, 100.0),
-            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
-            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(format!("{name} {value} is not from {least} to {most}"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_rows(rows: &[Row], limits: &PlanLimits) -> Result<(), String> {
-    unique(rows.iter().map(|row| row.slot), "run")?;
-    let mut total = 0_usize;
-    for row in rows {
-        check_slot(row.slot, limits)?;
-        let refused = match row {
-            Row { draft: 1.., .. } => "draft tokens",
-            Row { outputs: Outputs::All, .. } => "outputs for all inputs",
-            _ => "",
+    fn blocks(&self, grant: &BlockGrant) -> Result<(), PlanError> {
+        let BlockGrant { slot, kv_group: KvGroup(kv_group), ids } = grant;
+        self.slot(*slot)?;
+        let Some(count) = self.limits.blocks.get(*kv_group as usize) else {
+            return self.refused(format!("KV group {kv_group} does not exist"));
         };
-        if !refused.is_empty() {
-            return Err(format!("slot {}: {refused} are not in this version", row.slot));
-        }
-        if row.logprobs > 1 + TOP_LOGPROBS_MAX || u32::from(row.logprobs) > 1 + limits.vocab {
-            return Err(format!("slot {}: {} logprobs are too many", row.slot, row.logprobs));
-        }
-        if let Input::Tokens(tokens) = &row.input {
-            if tokens.is_empty() {
-                return Err(format!("slot {}: a row without tokens", row.slot));
+        match ids.iter().find(|id| id.0 >= *count) {
+            Some(id) => {
+                self.refused(format!("block {id} of KV group {kv_group} is not below {count}"))
             }
-            check_tokens(tokens, limits)?;
-        }
-        total = total.saturating_add(row.input.count());
-    }
-    if total > limits.tokens_per_step_max as usize {
-        return Err(format!("{total} tokens are more than {}", limits.tokens_per_step_max));
-    }
-    Ok(())
-}
-
-fn check_slot(slot: SlotId, limits: &PlanLimits) -> Result<(), String> {
-    if slot.0 < limits.slots_max {
-        return Ok(());
-    }
-    Err(format!("slot {slot} is not below {}", limits.slots_max))
-}
-
-fn check_tokens(tokens: &[Token], limits: &PlanLimits) -> Result<(), String> {
-    match tokens.iter().find(|token| **token >= limits.vocab) {
-        Some(token) => Err(format!("token {token} is not below {}", limits.vocab)),
-        None => Ok(()),
-    }
-}
-
-fn unique(slots: impl Iterator<Item = SlotId>, verb: &str) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    for slot in slots {
-        if !seen.insert(slot) {
-            return Err(format!("slot {slot} is {verb} twice"));
+            None => Ok(()),
         }
     }
-    Ok(())
+
+    fn rows(&self, rows: &[Row]) -> Result<(), PlanError> {
+        self.unique(rows.iter().map(|row| row.slot), "run")?;
+        rows.iter().try_for_each(|row| self.row(row))?;
+        let tokens = rows.iter().map(|row| row.input.count()).fold(0, usize::saturating_add);
+        let tokens_max = self.limits.tokens_per_step_max;
+        if tokens > tokens_max as usize {
+            return self.refused(format!("{tokens} tokens are more than {tokens_max}"));
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &Row) -> Result<(), PlanError> {
+        let Row { slot, input, start: _, outputs, logprobs } = row;
+        self.slot(*slot)?;
+        if *outputs == Outputs::All {
+            let cause = format!("slot {slot}: outputs for all inputs are not in this version");
+            return self.refused(cause);
+        }
+        if *logprobs > 1 + TOP_LOGPROBS_MAX || u32::from(*logprobs) > 1 + self.limits.vocab {
+            return self.refused(format!("slot {slot}: {logprobs} logprobs are too many"));
+        }
+        match input {
+            Input::Tokens(tokens) if tokens.is_empty() => {
+                self.refused(format!("slot {slot}: a row without tokens"))
+            }
+            Input::Tokens(tokens) => self.tokens(tokens),
+            Input::LastSample => Ok(()),
+        }
+    }
 }

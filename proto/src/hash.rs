@@ -1,38 +1,42 @@
 //! The hash of a plan, over its expanded rows, so that ranks can prove that they ran the same one.
+//!
+//! Every struct is taken apart field by field: a field that is forgotten here does not compile.
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::Token;
-use crate::plan::{Bias, Input, Open, Outputs, Plan, Row, Sampling, Start};
+use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row};
+use crate::sampling::{Bias, Sampling};
 
 impl Plan {
-    /// Hash of this plan with `rows` in place of [`crate::Rows::Same`]. Every field counts.
+    /// Hash of this plan with the expanded `rows` in place of its own. Every field counts.
     pub fn hash(&self, rows: &[Row]) -> u64 {
-        let mut feed = Feed(Xxh3::new());
-        feed.number(u64::from(self.group.0));
-        feed.number(u64::from(self.epoch.0));
-        feed.number(self.step.0);
-        feed.length(self.close.len());
-        self.close.iter().for_each(|slot| feed.number(u64::from(slot.0)));
-        feed.length(self.open.len());
-        self.open.iter().for_each(|open| feed.open(open));
-        feed.length(self.blocks.len());
-        for grant in &self.blocks {
-            feed.number(u64::from(grant.slot.0));
-            feed.number(u64::from(grant.kv_group.0));
-            feed.length(grant.ids.len());
-            grant.ids.iter().for_each(|id| feed.number(u64::from(id.0)));
+        let Self { group, epoch, step, close, open, blocks, rows: _, masked } = self;
+        let mut hasher = PlanHasher(Xxh3::new());
+        hasher.number(u64::from(group.0));
+        hasher.number(u64::from(epoch.0));
+        hasher.number(step.0);
+        hasher.length(close.len());
+        close.iter().for_each(|slot| hasher.number(u64::from(slot.0)));
+        hasher.length(open.len());
+        open.iter().for_each(|open| hasher.open(open));
+        hasher.length(blocks.len());
+        for BlockGrant { slot, kv_group, ids } in blocks {
+            hasher.number(u64::from(slot.0));
+            hasher.number(u64::from(kv_group.0));
+            hasher.length(ids.len());
+            ids.iter().for_each(|id| hasher.number(u64::from(id.0)));
         }
-        feed.length(rows.len());
-        rows.iter().for_each(|row| feed.row(row));
-        feed.number(u64::from(self.masked));
-        feed.0.digest()
+        hasher.length(rows.len());
+        rows.iter().for_each(|row| hasher.row(row));
+        hasher.number(u64::from(*masked));
+        hasher.0.digest()
     }
 }
 
-struct Feed(Xxh3);
+struct PlanHasher(Xxh3);
 
-impl Feed {
+impl PlanHasher {
     fn number(&mut self, value: u64) {
         self.0.update(&value.to_le_bytes());
     }
@@ -46,9 +50,8 @@ impl Feed {
         tokens.iter().for_each(|token| self.0.update(&token.to_le_bytes()));
     }
 
-    /// Takes both apart, so that a field which is forgotten here does not compile.
     fn open(&mut self, open: &Open) {
-        let Open { slot, sampling, seed, choice, prompt_len, history, biases, adapter } = open;
+        let Open { slot, sampling, seed, choice, prompt_len, history, biases } = open;
         let Sampling {
             temperature,
             top_k,
@@ -73,25 +76,21 @@ impl Feed {
         for Bias { token, value } in biases {
             self.number(u64::from(*token) << 32 | u64::from(value.to_bits()));
         }
-        self.number(u64::from(*adapter));
     }
 
     fn row(&mut self, row: &Row) {
-        self.number(u64::from(row.slot.0));
-        match &row.input {
+        let Row { slot, input, start, outputs, logprobs } = row;
+        self.number(u64::from(slot.0));
+        match input {
             Input::Tokens(tokens) => self.tokens(tokens),
             Input::LastSample => self.number(u64::MAX),
         }
-        let start = match row.start {
-            Start::At(position) => u64::from(position),
-            Start::AfterLast => u64::MAX,
-        };
-        let outputs = match row.outputs {
+        let outputs = match outputs {
             Outputs::None => 0,
             Outputs::Last => 1,
             Outputs::All => 2,
         };
-        let numbers = [start, outputs, row.draft.into(), row.logprobs.into()];
+        let numbers = [u64::from(*start), outputs, u64::from(*logprobs)];
         self.0.update(numbers.map(u64::to_le_bytes).as_flattened());
     }
 }

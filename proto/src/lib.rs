@@ -1,27 +1,30 @@
 //! Everything two binfer processes must agree on.
 //!
-//! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks and hashes,
-//! and [`wire`], the one file that converts them to the prost types generated from `cluster.proto`.
+//! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks and
+//! hashes, and [`wire`], which converts them to the prost types generated from `cluster.proto`.
 //! Deliberately absent: transport, scheduling, and anything that knows a model.
 
 mod check;
+mod dtype;
 mod hash;
 mod ids;
 mod masks;
 mod plan;
 mod result;
+mod sampling;
 #[cfg(test)]
 mod tests;
 pub mod wire;
 
 pub use check::{PlanError, PlanLimits};
+pub use dtype::KvDtype;
 pub use ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId, Token};
-pub use masks::{Mask, Masks, MasksError};
+pub use masks::{Mask, MaskError, Masks, MasksError};
 pub use plan::{
-    BIASES_MAX, Bias, BlockGrant, Input, Open, Outputs, Plan, Row, Rows, Sampling, Start,
-    TOP_LOGPROBS_MAX, expand_rows,
+    BlockGrant, HashedPlan, Input, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX, expand_rows,
 };
 pub use result::{Logprob, RowResult, RowStatus, StepResult, Tokens};
+pub use sampling::{BIASES_MAX, Bias, Sampling, SamplingError, SamplingField};
 
 /// Generated from `cluster.proto`; use [`wire`] to get in and out.
 #[allow(missing_docs, clippy::all, clippy::disallowed_types, unreachable_pub)]
@@ -31,7 +34,9 @@ pub mod cluster {
 
 /// Version of this build, printed and compared in the handshake.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Digest of the protocol files: two builds that differ here must not talk.
+/// Digest of `cluster.proto`, compared in the handshake: builds that differ in it do not talk.
 pub const PROTOCOL_DIGEST: &str = env!("BINFER_PROTOCOL_DIGEST");
 /// Largest message either side accepts, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Steps that are planned and not answered, at most: one runs while the next is on its way.
+pub const STEPS_IN_FLIGHT_MAX: usize = 2;

@@ -1,9 +1,10 @@
-//! Which tokens a step may draw: its masks, which come after its plan.
+//! Token masks: which tokens a step may sample. They come after the step's plan.
 //!
 //! A plan that says `masked` is followed by one [`Masks`] with all masks of its step, before those
 //! of any later step; plans behind it may come first. A worker runs the step's forward meanwhile.
-//! Outputs that no mask is of are unrestricted. Masks are not hashed: ranks that got others draw
-//! other tokens, and digests tell. Deliberately absent: grammars, and what a masked logit becomes.
+//! An output without a mask is unrestricted. Masks are not hashed: ranks that got different masks
+//! sample different tokens, which their digests show. Deliberately absent: grammars, and what a
+//! masked logit becomes.
 
 use crate::ids::{Epoch, GroupId, StepId, Token};
 
@@ -17,20 +18,66 @@ pub struct Masks {
     pub epoch: Epoch,
     /// The plan's step.
     pub step: StepId,
-    /// By rising output.
+    /// The masks, by rising output.
     pub rows: Vec<Mask>,
 }
 
-/// Which tokens one output may be.
+/// The tokens that one output may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// Which output of the step: rows that draw nothing are not counted.
+    /// Index of the output, counted over the rows of the step that sample a token.
     pub output: u32,
-    /// Of token `t` bit `t % 8`, the lowest first, of byte `t / 8`: whether it may be drawn.
+    /// A bit for each token of the vocabulary, set if the token may be sampled. Token `t` has bit
+    /// `t % 8`, counted from the lowest, of byte `t / 8`.
     pub bits: Vec<u8>,
 }
 
-/// Why masks are refused.
+/// Why a mask is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MaskError {
+    /// The step has no such output.
+    #[error("output {output} is not below {outputs}")]
+    NoOutput {
+        /// The mask's output.
+        output: u32,
+        /// Outputs of the step.
+        outputs: usize,
+    },
+    /// Outputs do not rise.
+    #[error("output {output} comes after output {before}")]
+    Order {
+        /// The mask's output.
+        output: u32,
+        /// Output of the mask before it.
+        before: u32,
+    },
+    /// The mask is not one of this vocabulary.
+    #[error("output {output}: {len} bytes of bits where {needed} are due")]
+    Length {
+        /// The mask's output.
+        output: u32,
+        /// Bytes of its bits.
+        len: usize,
+        /// Bytes that the vocabulary needs.
+        needed: usize,
+    },
+    /// A bit is set for a token that does not exist.
+    #[error("output {output}: a bit past the vocabulary of {vocab}")]
+    PastVocab {
+        /// The mask's output.
+        output: u32,
+        /// Tokens that exist.
+        vocab: u32,
+    },
+    /// No bit is set, so nothing is left to sample.
+    #[error("output {output}: no token is allowed")]
+    NothingAllowed {
+        /// The mask's output.
+        output: u32,
+    },
+}
+
+/// Why the masks of a step are refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("masks of step {step}: {cause}")]
 pub struct MasksError {
@@ -44,7 +91,7 @@ impl Masks {
     /// Refuses masks that a step of so many outputs, over a vocabulary, cannot have.
     pub fn check(&self, outputs: usize, vocab: u32) -> Result<(), MasksError> {
         Mask::check(&self.rows, outputs, vocab)
-            .map_err(|cause| MasksError { step: self.step, cause })
+            .map_err(|error| MasksError { step: self.step, cause: error.to_string() })
     }
 }
 
@@ -61,31 +108,32 @@ impl Mask {
         vocab.div_ceil(8) as usize
     }
 
-    /// Whether a token of the vocabulary may be drawn.
+    /// Whether a token of the vocabulary may be sampled.
     pub fn allows(&self, token: Token) -> bool {
         self.bits[token as usize / 8] >> (token % 8) & 1 == 1
     }
 
     /// Refuses outputs that do not exist or do not rise, masks of another length, bits past the
-    /// vocabulary, and masks that leave nothing to draw.
-    pub fn check(rows: &[Self], outputs: usize, vocab: u32) -> Result<(), String> {
-        for (place, Self { output, bits }) in rows.iter().enumerate() {
-            if *output as usize >= outputs {
-                return Err(format!("output {output} is not below {outputs}"));
+    /// vocabulary, and masks that leave nothing to sample.
+    pub fn check(rows: &[Self], outputs: usize, vocab: u32) -> Result<(), MaskError> {
+        let mut before = None;
+        for Self { output, bits } in rows {
+            let output = *output;
+            if output as usize >= outputs {
+                return Err(MaskError::NoOutput { output, outputs });
             }
-            if place > 0 && rows[place - 1].output >= *output {
-                let before = rows[place - 1].output;
-                return Err(format!("output {output} comes after output {before}"));
+            if let Some(before) = before.replace(output).filter(|before| *before >= output) {
+                return Err(MaskError::Order { output, before });
             }
-            if bits.len() != Self::bytes(vocab) {
-                let (len, wanted) = (bits.len(), Self::bytes(vocab));
-                return Err(format!("output {output}: {len} bytes of bits where {wanted} are due"));
+            let (len, needed) = (bits.len(), Self::bytes(vocab));
+            if len != needed {
+                return Err(MaskError::Length { output, len, needed });
             }
-            if !vocab.is_multiple_of(8) && bits[bits.len() - 1] >> (vocab % 8) != 0 {
-                return Err(format!("output {output}: a bit past the vocabulary of {vocab}"));
+            if !vocab.is_multiple_of(8) && bits[len - 1] >> (vocab % 8) != 0 {
+                return Err(MaskError::PastVocab { output, vocab });
             }
             if bits.iter().all(|byte| *byte == 0) {
-                return Err(format!("output {output}: no token is allowed"));
+                return Err(MaskError::NothingAllowed { output });
             }
         }
         Ok(())

@@ -1,9 +1,11 @@
 //! The plan of one step: a complete decision that leaves a worker nothing to choose.
 //!
-//! Workers are replicated state machines; they apply `close`, `open`, `blocks` and then run `rows`.
-//! Checks live in `check.rs`, the hash in `hash.rs`, the wire format in `wire.rs`.
+//! Workers are replicated state machines: they apply `close`, `open` and `blocks`, in this order,
+//! and then run `rows`. How a token is sampled is in `sampling.rs`, checks are in `check.rs`, the
+//! hash is in `hash.rs` and the wire format in `wire.rs`.
 
 use crate::ids::{BlockId, Epoch, GroupId, KvGroup, SlotId, StepId, Token};
+use crate::sampling::{Bias, Sampling};
 
 /// What every rank does in one step.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +16,7 @@ pub struct Plan {
     pub epoch: Epoch,
     /// This plan's number within the epoch.
     pub step: StepId,
-    /// Slots whose sequences are over. Applied first.
+    /// Slots whose sequences are over. They are closed before any slot is opened.
     pub close: Vec<SlotId>,
     /// Slots that take a new sequence; a slot in `close` may be opened again here.
     pub open: Vec<Open>,
@@ -22,8 +24,17 @@ pub struct Plan {
     pub blocks: Vec<BlockGrant>,
     /// What runs.
     pub rows: Rows,
-    /// Sampling waits for the step's [`crate::Masks`].
+    /// Whether sampling waits for the step's [`crate::Masks`].
     pub masked: bool,
+}
+
+/// A plan with its hash, made together so that nobody computes the hash twice or forgets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HashedPlan {
+    /// The plan, as it is sent.
+    pub plan: Plan,
+    /// [`Plan::hash`] over its expanded rows: every rank must answer with the same.
+    pub hash: u64,
 }
 
 /// A sequence that takes a slot.
@@ -31,131 +42,38 @@ pub struct Plan {
 pub struct Open {
     /// The slot.
     pub slot: SlotId,
-    /// How its tokens are drawn.
+    /// How its tokens are sampled.
     pub sampling: Sampling,
     /// Seed of its random numbers.
     pub seed: u64,
-    /// Which of `n` choices it is: choices of one request draw different numbers.
+    /// Which of a request's `n` choices it is. Choices of one request use different random numbers.
     pub choice: u32,
-    /// Tokens of the prompt; what follows was sampled.
+    /// Tokens of the prompt; those behind it were sampled.
     pub prompt_len: u32,
-    /// All tokens so far, only where a penalty needs them.
+    /// All tokens so far if a penalty needs them, otherwise none.
     pub history: Vec<Token>,
-    /// Added to logits; by rising token id, at most [`BIASES_MAX`].
+    /// Added to logits; by rising token id, at most [`crate::BIASES_MAX`].
     pub biases: Vec<Bias>,
-    /// LoRA adapter; 0 is none.
-    pub adapter: u32,
 }
 
-/// Biases of a sequence at most, as OpenAI has it.
-pub const BIASES_MAX: usize = 300;
-/// Most likely tokens that come with a drawn one at most, as OpenAI has it.
+/// Most likely tokens that a row may ask for beside the sampled one, at most: OpenAI's limit.
 pub const TOP_LOGPROBS_MAX: u8 = 20;
 
-/// What is added to the logit of one token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bias {
-    /// The token.
-    pub token: Token,
-    /// From -100 to 100.
-    pub value: f32,
-}
-
-impl Bias {
-    /// The same bias with its value [`canonical`].
-    #[must_use]
-    pub fn canonical(self) -> Self {
-        Self { token: self.token, value: canonical(self.value) }
-    }
-}
-
-/// A float of a request as plans carry it: zero has no sign, and a number too small to be normal
-/// (below 1.2e-38), which a device may take for zero, is zero. Infinities and NaN stay as they are,
-/// for the checks to refuse.
-pub(crate) fn canonical(value: f32) -> f32 {
-    if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
-}
-
-/// How a token is chosen from logits. Penalties and filters of value "off" cost nothing.
-///
-/// In this order, as vLLM's sampler documents it (0.22, `vllm.v1.sample.sampler`): biases
-/// ([`Open::biases`]), repetition penalty, frequency penalty, presence penalty; temperature; min-p,
-/// top-k, top-p.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the most likely token; otherwise logits are divided by this.
-    pub temperature: f32,
-    /// Keep the `top_k` most likely tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the smallest set of tokens whose probability reaches this; 1 keeps all.
-    pub top_p: f32,
-    /// Keep tokens at least this share as likely as the most likely one; 0 keeps all.
-    pub min_p: f32,
-    /// Divides the logits above 0 of tokens in prompt and answer, and multiplies those below;
-    /// 1 is off.
-    pub repetition_penalty: f32,
-    /// Taken from the logits of tokens in the answer; 0 is off.
-    pub presence_penalty: f32,
-    /// Taken from the logits of tokens in the answer, as often as they occur there; 0 is off.
-    pub frequency_penalty: f32,
-}
-
-impl Sampling {
-    /// The most likely token, always.
-    pub const GREEDY: Self = Self {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        presence_penalty: 0.0,
-        frequency_penalty: 0.0,
-    };
-
-    /// The same parameters with every float [`canonical`].
-    pub(crate) fn canonical(self) -> Self {
-        let Self {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-        } = self;
-        Self {
-            temperature: canonical(temperature),
-            top_k,
-            top_p: canonical(top_p),
-            min_p: canonical(min_p),
-            repetition_penalty: canonical(repetition_penalty),
-            presence_penalty: canonical(presence_penalty),
-            frequency_penalty: canonical(frequency_penalty),
-        }
-    }
-
-    /// Whether the tokens so far matter.
-    pub fn penalises(&self) -> bool {
-        let penalties = |s: &Self| [s.repetition_penalty, s.presence_penalty, s.frequency_penalty];
-        penalties(self) != penalties(&Self::GREEDY)
-    }
-}
-
-/// Blocks appended to one slot's table of one KV group.
+/// Blocks appended to one slot's block table of one KV group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockGrant {
     /// The slot.
     pub slot: SlotId,
-    /// The table.
+    /// The KV group whose table grows.
     pub kv_group: KvGroup,
-    /// In table order.
+    /// The blocks, in table order.
     pub ids: Vec<BlockId>,
 }
 
 /// The rows of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rows {
-    /// The rows of the last step in the same order, each one token on: steady decode.
+    /// The rows of the last step in the same order, each one token further: steady decode.
     Same,
     /// Decode rows first, then chunks of prompts.
     List(Vec<Row>),
@@ -164,18 +82,16 @@ pub enum Rows {
 /// One sequence's part in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The sequence.
+    /// The sequence's slot.
     pub slot: SlotId,
-    /// What is fed.
+    /// The tokens that are fed.
     pub input: Input,
-    /// Where the first input token lies in the sequence.
-    pub start: Start,
-    /// For which inputs the next token is sampled.
+    /// Position of the first input token in the sequence.
+    pub start: u32,
+    /// The inputs after which a token is sampled.
     pub outputs: Outputs,
-    /// Draft tokens to verify; not in version one.
-    pub draft: u8,
-    /// How many logprobs to return of a drawn token: none, or its own and those of so many less one
-    /// most likely tokens.
+    /// Logprobs that come with a sampled token: 0 for none, otherwise 1 for its own and 1 more for
+    /// each of the most likely tokens.
     pub logprobs: u8,
 }
 
@@ -184,27 +100,18 @@ pub struct Row {
 pub enum Input {
     /// These tokens, at least one.
     Tokens(Vec<Token>),
-    /// The slot's last sampled token, whichever step made it.
+    /// The slot's last sampled token, whichever step sampled it.
     LastSample,
 }
 
-/// Where a row begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At this position.
-    At(u32),
-    /// Right after the slot's last written position.
-    AfterLast,
-}
-
-/// Which inputs of a row get an output.
+/// The inputs of a row after which a token is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outputs {
-    /// None: a chunk in the middle of a prompt.
+    /// No input: a chunk in the middle of a prompt.
     None,
-    /// The last one.
+    /// The last input.
     Last,
-    /// Each; not in version one.
+    /// Every input, for logprobs of a prompt. Refused by [`Plan::check`] in this version.
     All,
 }
 
@@ -218,19 +125,17 @@ impl Input {
     }
 }
 
+impl Row {
+    /// Position behind its last input token, where the sequence's next row starts.
+    pub fn end(&self) -> u32 {
+        self.start.saturating_add(u32::try_from(self.input.count()).unwrap_or(u32::MAX))
+    }
+}
+
 /// Rows of the step after `last` when the plan says [`Rows::Same`]: each feeds the token that it
-/// sampled, one position on.
+/// sampled, one position further.
 pub fn expand_rows(last: &[Row]) -> Vec<Row> {
     last.iter()
-        .map(|row| Row {
-            input: Input::LastSample,
-            start: match row.start {
-                Start::At(position) => Start::At(
-                    position.saturating_add(u32::try_from(row.input.count()).unwrap_or(u32::MAX)),
-                ),
-                Start::AfterLast => Start::AfterLast,
-            },
-            ..row.clone()
-        })
+        .map(|row| Row { input: Input::LastSample, start: row.end(), ..row.clone() })
         .collect()
 }

@@ -13,20 +13,20 @@ pub struct StepResult {
     pub epoch: Epoch,
     /// The plan's step.
     pub step: StepId,
-    /// Who answers.
+    /// The worker that answers.
     pub rank: Rank,
     /// Hash of the expanded plan that this rank ran.
     pub plan_hash: u64,
     /// Hash of what it computed: sampled tokens and the hidden states that they came from.
     pub digest: u64,
-    /// One per row of the plan, in its order; filled by rank 0 alone.
+    /// One per row of the plan, in its order. Empty on all ranks but rank 0.
     pub rows: Vec<RowResult>,
     /// Time from launch to result on this rank, in microseconds.
     pub step_us: u32,
 }
 
-/// What one row gave: a token, or a few where drafts were accepted. Kept in the row itself, because
-/// hundreds of rows a step pass through the serve loop.
+/// Sampled tokens of one row. They lie in the row itself, without an allocation: hundreds of rows a
+/// step pass through the serve loop.
 pub type Tokens = SmallVec<[Token; 4]>;
 
 /// The outcome of one row.
@@ -36,7 +36,8 @@ pub struct RowResult {
     pub status: RowStatus,
     /// Sampled tokens; none for a row without outputs.
     pub tokens: Tokens,
-    /// Where asked for: of the drawn token, then of the most likely ones, the likeliest first.
+    /// Logprobs that the plan asked for: the sampled token's, then those of the most likely tokens,
+    /// the likeliest first.
     pub logprobs: Vec<Logprob>,
 }
 
@@ -46,15 +47,15 @@ pub struct RowResult {
 pub struct Logprob {
     /// The token.
     pub token: Token,
-    /// At most 0.
+    /// Its logarithm, at most 0.
     pub logprob: f32,
 }
 
 /// Whether a row's logits are numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowStatus {
-    /// They are.
+    /// All of them are.
     Ok,
-    /// At least one is infinite or NaN: this request fails, the batch goes on.
+    /// At least one is infinite or NaN. The row's request fails, the others go on.
     NonFinite,
 }

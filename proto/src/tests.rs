@@ -1,4 +1,4 @@
-//! What a plan may ask of drawing, and that none of it is lost on the way.
+//! What a plan may ask of sampling, and that none of it is lost on the way.
 
 mod carried;
 
@@ -9,9 +9,8 @@ fn plan(open: Open, logprobs: u8) -> Plan {
     let row = Row {
         slot: SlotId(1),
         input: Input::Tokens(vec![3, 4]),
-        start: Start::At(0),
+        start: 0,
         outputs: Outputs::Last,
-        draft: 0,
         logprobs,
     };
     Plan {
@@ -43,7 +42,6 @@ fn open() -> Open {
         prompt_len: 2,
         history: vec![3, 4, 5],
         biases: vec![Bias { token: 0, value: -100.0 }, Bias { token: 49, value: 0.5 }],
-        adapter: 0,
     }
 }
 
@@ -93,11 +91,11 @@ fn what_no_worker_could_do_is_refused_by_name() {
     let short = opened(|open| open.history.truncate(1));
     assert_eq!(short, "slot 1: a history of 1 tokens, the prompt has 2");
     assert_eq!(opened(|open| open.history[0] = 50), "token 50 is not below 50");
-    assert!(opened(|open| open.biases[1].token = 50).contains("logit_bias: token 50"));
+    assert!(opened(|open| open.biases[1].token = 50).contains("logit_bias has token 50, not one"));
     assert!(opened(|open| open.biases[1].value = f32::NAN).contains("is NaN, not from"));
-    assert!(opened(|open| open.biases.reverse()).contains("token 0 comes after a larger one"));
+    assert!(opened(|open| open.biases.reverse()).contains("has token 0 after a larger one"));
     let twice = opened(|open| open.biases = vec![open.biases[1]; 2]);
-    assert_eq!(twice, "slot 1: logit_bias: token 49 is biased twice");
+    assert_eq!(twice, "slot 1: logit_bias has token 49 twice");
     let many = opened(|open| open.biases = vec![open.biases[0]; 301]);
     assert!(many.contains("has 301 tokens"), "{many}");
     assert_eq!(refusal(&plan(open(), 22)), "slot 1: 22 logprobs are too many");
@@ -123,5 +121,6 @@ fn logprobs_of_rows_come_back_to_their_rows() {
     let mut sent = pb::StepResult::from(&result);
     assert_eq!(StepResult::try_from(sent.clone()).unwrap(), result);
     sent.rows.as_mut().unwrap().logprob_tokens.pop();
-    assert_eq!(StepResult::try_from(sent).unwrap_err(), "step 1: 4 logprobs of 3 tokens");
+    let error = StepResult::try_from(sent).unwrap_err();
+    assert_eq!(error.to_string(), "step 1: 4 logprobs of 3 tokens");
 }

@@ -65,7 +65,7 @@ fn edges_of_floats_are_answered_or_refused_and_end_nobody() {
         assert_eq!(ask(&format!(r#""logit_bias": {{ "5": {beyond} }}"#)).status, 400);
     }
     let twice = ask(r#""logit_bias": { "5": 1, "05": 2 }"#);
-    assert_eq!(twice.error().0, "logit_bias: token 5 is biased twice");
+    assert_eq!(twice.error().0, "logit_bias has token 5 twice");
     // What the file says, and a request like any other.
     let plain = client.post("/v1/completions", &json!({ "prompt": [1, 2, 3] })).unwrap();
     assert_eq!(plain.status, 200, "{plain:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use binfer_proto::cluster::down;
 use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Mask, Masks, Open, Outputs, Plan, Row,
-    Rows, Sampling, SlotId, Start, StepId, Token,
+    Rows, Sampling, SlotId, StepId, Token,
 };
 
 use crate::gpu;
@@ -33,7 +33,6 @@ fn plan(step: u64, masked: bool) -> Plan {
         prompt_len: u32::try_from(prompt.len()).unwrap(),
         history: Vec::new(),
         biases: Vec::new(),
-        adapter: 0,
     };
     let grant = |(slot, _): (SlotId, _)| BlockGrant {
         slot,
@@ -43,17 +42,15 @@ fn plan(step: u64, masked: bool) -> Plan {
     let row = |(slot, prompt): (SlotId, &[Token])| Row {
         slot,
         input: Input::Tokens(prompt.to_vec()),
-        start: Start::At(0),
+        start: 0,
         outputs: if slot == SlotId(1) { Outputs::None } else { Outputs::Last },
-        draft: 0,
         logprobs: 0,
     };
-    let going_on = |(slot, _): (SlotId, _)| Row {
+    let going_on = |(slot, prompt): (SlotId, &[Token])| Row {
         slot,
         input: if slot == SlotId(1) { Input::Tokens(vec![1]) } else { Input::LastSample },
-        start: Start::AfterLast,
+        start: u32::try_from(prompt.len()).unwrap(),
         outputs: Outputs::Last,
-        draft: 0,
         logprobs: 0,
     };
     let (mut opened, mut blocks) = (Vec::new(), Vec::new());

@@ -8,7 +8,7 @@ use std::thread;
 
 use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
-    Rows, Sampling, SlotId, Start, StepId, Token,
+    Rows, Sampling, SlotId, StepId, Token,
 };
 use binfer_shard::{Checkpoint, fit, layouts};
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
@@ -227,7 +227,6 @@ impl Rig {
                 prompt_len: 1,
                 history: Vec::new(),
                 biases: Vec::new(),
-                adapter: 0,
             });
             Sequence::default()
         });
@@ -243,9 +242,8 @@ impl Rig {
         Row {
             slot,
             input: tokens.map_or(Input::LastSample, |tokens| Input::Tokens(tokens.to_vec())),
-            start: Start::At(start),
+            start,
             outputs: Outputs::Last,
-            draft: 0,
             logprobs: 0,
         }
     }

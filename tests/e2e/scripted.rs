@@ -26,10 +26,11 @@ use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, CommId, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{
-    Epoch, GroupId, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
+    Epoch, GroupId, KvDtype, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
     StepResult, VERSION, expand_rows,
 };
 use binfer_shard::Checkpoint;
+use binfer_shard::fit::KvBudget;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -197,12 +198,12 @@ pub(crate) fn fleet_config(world: usize) -> FleetConfig {
         load: LoadConfig {
             model: model_path(),
             model_digest: 1,
-            dtype: "f32".into(),
+            kv_dtype: KvDtype::F32,
             threads: 1,
             slots_max: 8,
             tokens_per_step_max: 64,
             context_max: 512,
-            kv_bytes_max: 1 << 30,
+            kv_budget: KvBudget::Bytes(1 << 30),
             cuda: None,
             random_weights: false,
             timing: Timing::default(),

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use binfer_proto::cluster::cluster_server::{Cluster, ClusterServer};
-use binfer_proto::cluster::{Allocate, Beat, Comm, Cuda, Down, Load, Stop, Up, Welcome, down, up};
+use binfer_proto::cluster::{
+    Allocate, Beat, Comm, Cuda, Down, KvDtype, Load, Stop, Up, Welcome, down, up,
+};
 use binfer_proto::{Rank, StepResult};
 use binfer_shard::Checkpoint;
 use tokio::net::UnixListener;
@@ -60,7 +62,7 @@ impl Drop for Workers {
 impl Workers {
     /// Starts `world` workers on the CPU and brings them to `Ready`.
     pub(crate) fn start(model: &Path, world: usize) -> Self {
-        Self::with(world, &Load { dtype: "f32".into(), ..load(model) })
+        Self::with(world, &Load { kv_dtype: KvDtype::F32.into(), ..load(model) })
     }
 
     /// Starts one on a GPU.
@@ -68,7 +70,7 @@ impl Workers {
         let libraries = std::env::var("BINFER_CUDA_LIBRARIES").unwrap_or_default();
         let libraries = libraries.split(':').map(str::to_owned).collect();
         let cuda = Cuda { graphs: true, memory_utilization: 0.5, libraries, ..Cuda::default() };
-        Self::with(1, &Load { dtype: "bf16".into(), cuda: Some(cuda), ..load(model) })
+        Self::with(1, &Load { kv_dtype: KvDtype::Bf16.into(), cuda: Some(cuda), ..load(model) })
     }
 
     fn with(world: usize, load: &Load) -> Self {
@@ -216,7 +218,7 @@ fn load(model: &Path) -> Load {
         slots_max: SLOTS,
         tokens_per_step_max: 64,
         context_max: 128,
-        kv_bytes_max: 1 << 26,
+        kv_bytes: Some(1 << 26),
         ..Load::default()
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(source: &Checkpoint, mut pair: Pair, course: &Course<'_>) {
             clients.act(&mut sched);
         }
         while let Some(plan) = sched.plan(Tick(steps)) {
-            pair.launch(&plan);
+            pair.launch(&plan.plan);
             steps += 1;
         }
         if let Some(result) = pair.collect() {

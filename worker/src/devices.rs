@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use binfer_console as console;
 use binfer_kernels::Target;
+use binfer_proto::KvDtype;
 use binfer_proto::cluster::{Cuda, Load, Welcome};
 
-use crate::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
+use crate::backend::cpu::{CpuBackend, CpuSettings};
 use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
 use crate::backend::timed::{Timed, TimedSettings};
 use crate::backend::{Backend, BackendError};
@@ -34,23 +35,14 @@ fn bare(load: &Load, world: usize) -> Result<Box<dyn Backend>> {
     if let Some(cuda) = &load.cuda {
         return Ok(Box::new(CudaBackend::new(settings(cuda, load, world)?)?));
     }
-    let kv_dtype = kv_dtype(&load.dtype)?;
+    let kv_dtype = KvDtype::try_from(load.kv_dtype())?;
     let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
     Ok(Box::new(CpuBackend::new(settings)?))
 }
 
 /// Bytes of an element of the cache.
 pub fn kv_element_bytes(load: &Load) -> Result<u64> {
-    Ok(if load.cuda.is_some() { Half::BYTES as u64 } else { kv_dtype(&load.dtype)?.bytes() })
-}
-
-fn kv_dtype(name: &str) -> Result<KvDtype> {
-    match name {
-        "f32" => Ok(KvDtype::F32),
-        "bf16" => Ok(KvDtype::BF16),
-        "f16" => Ok(KvDtype::F16),
-        other => bail!("dtype {other} is not one of f32, bf16, f16"),
-    }
+    Ok(KvDtype::try_from(load.kv_dtype())?.bytes())
 }
 
 fn settings(cuda: &Cuda, load: &Load, world: usize) -> Result<CudaSettings> {
@@ -60,10 +52,10 @@ fn settings(cuda: &Cuda, load: &Load, world: usize) -> Result<CudaSettings> {
     }
     Ok(CudaSettings {
         ordinal: i32::try_from(cuda.ordinal)?,
-        half: match load.dtype.as_str() {
-            "bf16" => Half::Bf16,
-            "f16" => Half::F16,
-            other => bail!("a GPU computes in bf16 or f16, not in {other}"),
+        half: match KvDtype::try_from(load.kv_dtype())? {
+            KvDtype::BF16 => Half::Bf16,
+            KvDtype::F16 => Half::F16,
+            KvDtype::F32 => bail!("a GPU computes in bf16 or f16, not in f32"),
         },
         target,
         libraries: cuda.libraries.iter().map(PathBuf::from).collect(),

@@ -14,6 +14,7 @@ use binfer_proto::cluster::{
     Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Ready, Welcome, down, up,
 };
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
+use binfer_shard::fit::KvBudget;
 use binfer_shard::layout::weight_bytes;
 use binfer_shard::{Checkpoint, RankLayout, fit, layouts};
 
@@ -60,7 +61,7 @@ fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
         };
         match message {
             Ok(down::Message::Plan(plan)) => {
-                steps.plan(Plan::try_from(plan).map_err(anyhow::Error::msg)?)?;
+                steps.plan(Plan::try_from(plan)?)?;
             }
             Ok(down::Message::Masks(masks)) => steps.masks(masks.into())?,
             Ok(other) => bail!("unexpected message: {}", name(&other)),
@@ -101,11 +102,18 @@ impl LoadedRank {
         let none = vec![0; spec.kv_groups.len()];
         let plan = memory::plan(spec, &self.layout, &activations, limits, &none)?;
         let element_bytes = devices::kv_element_bytes(load)?;
-        let (layout, asked) = (&self.layout, load.kv_bytes_max);
-        let bytes_max = match self.backend.kv_bytes_max(&plan)? {
+        let layout = &self.layout;
+        let fits = self.backend.kv_bytes_max(&plan)?;
+        let bytes_max = match (KvBudget::from(load.kv_bytes), fits) {
             // More than fits is for the coordinator to refuse.
-            Some(fits) if asked == 0 || asked > fits => fits,
-            _ => asked,
+            (KvBudget::Bytes(asked), Some(fits)) => asked.min(fits),
+            (KvBudget::Bytes(asked), None) => asked,
+            (KvBudget::WhatFits, Some(fits)) => fits,
+            (KvBudget::WhatFits, None) => {
+                bail!(
+                    "the coordinator must say how large the KV cache is: only a GPU knows what fits"
+                )
+            }
         };
         let positions_max = u64::from(load.slots_max) * u64::from(load.context_max);
         Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
@@ -229,7 +237,6 @@ fn name(message: &down::Message) -> &'static str {
         down::Message::Plan(_) => "plan",
         down::Message::Masks(_) => "masks",
         down::Message::Reset(_) => "reset (not in this version)",
-        down::Message::Trace(_) => "trace (not in this version)",
         down::Message::Stop(_) => "stop",
     }
 }

@@ -5,7 +5,7 @@
 
 use binfer_proto::{
     Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows, Sampling,
-    SlotId, Start, StepId, expand_rows,
+    SlotId, StepId, expand_rows,
 };
 
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, SlotTokens, TokenInput};
@@ -204,14 +204,11 @@ impl Slot {
         if row.input == Input::LastSample && !self.sampled {
             return Err("continues a sample that was not drawn".into());
         }
-        match (row.start, self.len) {
-            (Start::At(position), None) => Ok(position),
-            (Start::At(position), Some(len)) if position == len => Ok(position),
-            (Start::At(position), Some(len)) => {
-                Err(format!("position {position} where {len} is next"))
+        match self.len {
+            Some(len) if row.start != len => {
+                Err(format!("position {} where {len} is next", row.start))
             }
-            (Start::AfterLast, Some(len)) => Ok(len),
-            (Start::AfterLast, None) => Err("continues after nothing".into()),
+            _ => Ok(row.start),
         }
     }
 }

@@ -7,12 +7,9 @@
 
 use std::collections::VecDeque;
 
-use binfer_proto::{Masks, MasksError, Plan, PlanError, StepResult};
+use binfer_proto::{Masks, MasksError, Plan, PlanError, STEPS_IN_FLIGHT_MAX, StepResult};
 
 use crate::engine::{Engine, EngineError, InFlight, Launched, Waiting};
-
-/// Steps that may be launched and not collected.
-const IN_FLIGHT_MAX: usize = 2;
 
 /// See the module.
 pub struct Steps<'a> {
@@ -53,7 +50,7 @@ impl<'a> Steps<'a> {
     fn is_over(&mut self) -> Result<bool, EngineError> {
         let launched = self.in_flight.len() + usize::from(self.waiting.is_some());
         match self.in_flight.front() {
-            Some(oldest) => Ok(launched == IN_FLIGHT_MAX || self.engine.is_done(oldest)?),
+            Some(oldest) => Ok(launched == STEPS_IN_FLIGHT_MAX || self.engine.is_done(oldest)?),
             None => Ok(false),
         }
     }

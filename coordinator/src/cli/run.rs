@@ -116,7 +116,7 @@ fn sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
         presence_penalty: args.presence_penalty,
         frequency_penalty: args.frequency_penalty,
     };
-    sampling.checked().map_err(ConfigError)
+    sampling.checked().map_err(|error| ConfigError(error.to_string()))
 }
 
 fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest {

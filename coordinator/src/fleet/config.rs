@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use binfer_proto::{Epoch, GroupId};
+use binfer_proto::{Epoch, GroupId, KvDtype};
+use binfer_shard::fit::KvBudget;
 
 use crate::timing::Timing;
 
@@ -45,8 +46,8 @@ pub struct LoadConfig {
     pub model: PathBuf,
     /// The digest of its header as the coordinator read it.
     pub model_digest: u64,
-    /// "f32", "bf16" or "f16": how the KV cache is stored.
-    pub dtype: String,
+    /// How the KV cache is stored. On a GPU weights and arithmetic have the same type.
+    pub kv_dtype: KvDtype,
     /// The compute threads of a rank.
     pub threads: u32,
     /// The sequences that run at once.
@@ -55,8 +56,8 @@ pub struct LoadConfig {
     pub tokens_per_step_max: u32,
     /// The positions of a sequence.
     pub context_max: u32,
-    /// Bytes of KV cache that a rank may take; on a GPU 0 is what fits.
-    pub kv_bytes_max: u64,
+    /// What the KV cache of a rank may take.
+    pub kv_budget: KvBudget,
     /// Weights are random, for measurements; only `config.json` is read.
     pub random_weights: bool,
     /// The GPUs; `None` is the CPU.

@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use binfer_proto::cluster::{Allocate, Comm, Cuda, Hello, Load, Loaded, Ready, Welcome, down, up};
+use binfer_proto::cluster::{
+    self, Allocate, Comm, Cuda, Hello, Load, Loaded, Ready, Welcome, down, up,
+};
 use binfer_proto::{PROTOCOL_DIGEST, VERSION};
 
 use super::config::{CudaConfig, FleetConfig};
@@ -91,12 +93,12 @@ impl Fleet {
             down.send(down::Message::Load(Load {
                 model: load.model.to_string_lossy().into_owned(),
                 model_digest: load.model_digest.to_le_bytes().to_vec(),
-                dtype: load.dtype.clone(),
+                kv_dtype: cluster::KvDtype::from(load.kv_dtype).into(),
                 threads: load.threads,
                 slots_max: load.slots_max,
                 tokens_per_step_max: load.tokens_per_step_max,
                 context_max: load.context_max,
-                kv_bytes_max: load.kv_bytes_max,
+                kv_bytes: load.kv_budget.bytes(),
                 cuda: load.cuda.as_ref().map(|config| cuda(config, index)),
                 random_weights: load.random_weights,
                 profile: load.timing.profile,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use binfer_proto::cluster::{Hello, Stop, down, up};
-use binfer_proto::{Plan, StepResult};
+use binfer_proto::{HashedPlan, STEPS_IN_FLIGHT_MAX, StepResult};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Interval;
 
@@ -20,8 +20,6 @@ use crate::memory::{KernelFiles, OomKills};
 
 /// How long workers may take to end by themselves.
 const WORKER_EXIT_GRACE: Duration = Duration::from_millis(1000);
-/// Plans that workers may hold, the running one included.
-const IN_FLIGHT_MAX: usize = 2;
 
 /// The workers of one replica.
 #[derive(Debug)]
@@ -81,12 +79,12 @@ impl Fleet {
 
     /// Whether another plan may go out.
     pub fn has_room(&self) -> bool {
-        self.aggregator.in_flight() < IN_FLIGHT_MAX
+        self.aggregator.in_flight() < STEPS_IN_FLIGHT_MAX
     }
 
     /// Broadcasts a plan. Never waits: streams hold two plans at most.
-    pub fn send(&mut self, plan: &Plan, plan_hash: u64) {
-        self.aggregator.sent(plan.epoch, plan.step, plan_hash);
+    pub fn send(&mut self, HashedPlan { plan, hash }: &HashedPlan) {
+        self.aggregator.sent(plan.epoch, plan.step, *hash);
         self.watchdog.set_busy(true, Instant::now());
         self.broadcast(&down::Message::Plan(plan.into()));
     }
@@ -98,8 +96,8 @@ impl Fleet {
             let up::Message::Result(result) = message else {
                 return Err(FleetError::worker(rank, "sent something that is not a result"));
             };
-            let result =
-                StepResult::try_from(result).map_err(|cause| FleetError::worker(rank, cause))?;
+            let result = StepResult::try_from(result)
+                .map_err(|error| FleetError::worker(rank, error.to_string()))?;
             if result.rank != rank_id(rank) {
                 return Err(FleetError::worker(rank, format!("calls itself rank {}", result.rank)));
             }

@@ -3,30 +3,19 @@
 use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{MaxTokens, Prompt};
 use super::info::{CoreLimits, ModelInfo};
-use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
+use binfer_proto::{Bias, Sampling, SamplingError, SamplingField, TOP_LOGPROBS_MAX, Token};
 use std::sync::Arc;
-
-/// Names with which the errors of [`Sampling`] and [`Bias`] begin, and their fields.
-const SAMPLING_FIELDS: [(&str, Field); 7] = [
-    ("logit_bias", Field::LogitBias),
-    ("temperature", Field::Temperature),
-    ("top_p", Field::TopP),
-    ("min_p", Field::MinP),
-    ("repetition_penalty", Field::RepetitionPenalty),
-    ("presence_penalty", Field::PresencePenalty),
-    ("frequency_penalty", Field::FrequencyPenalty),
-];
 
 /// The parameters as plans carry them.
 pub(super) fn sampling(sampling: Sampling) -> Result<Sampling, SubmitError> {
-    sampling.checked().map_err(|cause| sampling_error(&cause))
+    sampling.checked().map_err(|error| sampling_error(&error).into())
 }
 
 /// Biases by rising token, as plans carry them.
 pub(super) fn biases(biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, SubmitError> {
     let mut biases: Vec<Bias> = biases.into_iter().map(Bias::canonical).collect();
     biases.sort_by_key(|bias| bias.token);
-    Bias::check(&biases, model.vocab).map_err(|cause| sampling_error(&cause))?;
+    Bias::check(&biases, model.vocab).map_err(|error| sampling_error(&error))?;
     Ok(biases)
 }
 
@@ -37,13 +26,18 @@ pub(super) fn logprobs(tops: Option<u8>, model: &ModelInfo) -> u8 {
     tops.map_or(0, |tops| 1 + tops.min(TOP_LOGPROBS_MAX).min(vocab))
 }
 
-/// The field at fault and the cause, out of a text that begins with the field's name.
-pub(super) fn sampling_error(text: &str) -> SubmitError {
-    let named = |(name, field)| Some((field, text.strip_prefix(name)?.trim_start()));
-    match SAMPLING_FIELDS.into_iter().find_map(named) {
-        Some((field, cause)) => FieldError::new(field, cause).into(),
-        None => SubmitError::Failed { message: text.to_owned() },
-    }
+/// The request's field that a sampling parameter comes from, and what is wrong with it.
+pub(super) fn sampling_error(error: &SamplingError) -> FieldError {
+    let field = match error.field {
+        SamplingField::Temperature => Field::Temperature,
+        SamplingField::TopP => Field::TopP,
+        SamplingField::MinP => Field::MinP,
+        SamplingField::RepetitionPenalty => Field::RepetitionPenalty,
+        SamplingField::PresencePenalty => Field::PresencePenalty,
+        SamplingField::FrequencyPenalty => Field::FrequencyPenalty,
+        SamplingField::LogitBias => Field::LogitBias,
+    };
+    FieldError::new(field, error.cause.clone())
 }
 
 /// Refuses too many, too long and empty stop strings.

@@ -23,13 +23,12 @@ impl HostBudget {
         Self { cluster: available_to_cluster(files), process: available_to_process(files, threads) }
     }
 
-    /// The same for the ledger; `kv_bytes` is the cache of a rank where a size was asked for.
-    pub fn memory(&self, kv_bytes: Option<u64>) -> HostMemory {
+    /// The same for the ledger.
+    pub fn memory(&self) -> HostMemory {
         HostMemory {
             free_bytes: self.cluster.bytes,
             rank_bytes: self.process.as_ref().map_or(u64::MAX, |room| room.bytes),
             is_limit: self.cluster.limit.is_some() || self.process.is_some(),
-            kv_bytes,
         }
     }
 

@@ -122,7 +122,6 @@ impl Scheduler {
             prompt_len: position(sequence.prompt_len),
             history: if penalised { sequence.tokens.clone() } else { Vec::new() },
             biases: sequence.biases.clone(),
-            adapter: 0,
         });
         let order = sequence.order();
         let place = self.running.partition_point(|other| self.sequences[*other].order() < order);

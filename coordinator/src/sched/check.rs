@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use binfer_proto::STEPS_IN_FLIGHT_MAX;
+
+use super::Scheduler;
 use super::config::KvGroupConfig;
 use super::pool::Pool;
 use super::sequence::{Sequence, Table};
-use super::{IN_FLIGHT_MAX, Scheduler};
 
 impl Scheduler {
     /// Says which invariant does not hold.
@@ -43,7 +45,7 @@ impl Scheduler {
         let fresh: Vec<_> = self.sequences.iter().filter(|sequence| !sequence.started).collect();
         let tokens = fresh.iter().map(|sequence| sequence.prompt_len).sum::<usize>();
         ensure((fresh.len(), tokens) == (self.fresh, self.fresh_tokens), "the queue is counted")?;
-        ensure(self.in_flight.len() <= IN_FLIGHT_MAX, "at most two steps are in flight")
+        ensure(self.in_flight.len() <= STEPS_IN_FLIGHT_MAX, "at most two steps are in flight")
     }
 
     fn check_slots(&self) -> Result<(), String> {

@@ -41,9 +41,6 @@ use prefix_tree::PrefixTree;
 use rows::{InFlight, RowEnd};
 use sequence::{Key, Sequence, Sequences};
 
-/// Plans that are sent and not absorbed, at most: one runs while the next is on its way.
-pub const IN_FLIGHT_MAX: usize = 2;
-
 /// What is decided about preemption. Constant, but the simulator tries others.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
@@ -169,11 +166,6 @@ impl Scheduler {
     /// Plans that are sent and not absorbed.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
-    }
-
-    /// Hash of a plan in flight, over its expanded rows.
-    pub fn plan_hash(&self, step: StepId) -> Option<u64> {
-        self.in_flight.iter().find(|sent| sent.step == step).map(|sent| sent.hash)
     }
 
     /// The epoch of the next plan.

@@ -2,19 +2,19 @@
 //!
 //! Deliberately absent: who may come in (`admission.rs`) and how a plan is written (`rows.rs`).
 
-use binfer_proto::{BlockGrant, Input, KvGroup, Outputs, Plan, Row, Start};
+use binfer_proto::{BlockGrant, HashedPlan, Input, KvGroup, Outputs, Row, STEPS_IN_FLIGHT_MAX};
 
+use super::Scheduler;
 use super::rows::{Draft, Lane, SentRow};
 use super::sequence::{Key, position};
 use super::types::Tick;
-use super::{IN_FLIGHT_MAX, Scheduler};
 
 impl Scheduler {
     /// The next step. `None` while two are in flight or nothing can run. Requests that expire at
     /// `now` come out of `take_expired`.
-    pub fn plan(&mut self, now: Tick) -> Option<Plan> {
+    pub fn plan(&mut self, now: Tick) -> Option<HashedPlan> {
         self.expire(now);
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
+        if self.in_flight.len() >= STEPS_IN_FLIGHT_MAX {
             return None;
         }
         let mut decodes = 0;
@@ -122,8 +122,7 @@ impl Scheduler {
         sequence.flights += 1;
         let outputs = if samples { Outputs::Last } else { Outputs::None };
         let logprobs = if samples { sequence.logprobs } else { 0 };
-        let start = Start::At(position(start));
-        lane.rows.push(Row { slot, input, start, outputs, draft: 0, logprobs });
+        lane.rows.push(Row { slot, input, start: position(start), outputs, logprobs });
         lane.sent.push(SentRow { key, samples, logprobs });
         self.note_filled(key, draft);
     }

@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: which rows there are; `planning.rs` and `admission.rs` say that.
 
-use binfer_proto::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, SlotId, Start, StepId};
+use binfer_proto::{BlockGrant, HashedPlan, Input, Open, Outputs, Plan, Row, Rows, SlotId, StepId};
 
 use super::Scheduler;
 use super::prefix_tree::PrefixId;
@@ -59,29 +59,18 @@ pub(super) struct SentRow {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowEnd {
     slot: SlotId,
-    /// Where the next row must start; `None` if not known.
-    end: Option<u32>,
+    /// Where the next row must start.
+    end: u32,
     outputs: Outputs,
 }
 
 impl RowEnd {
     fn of(row: &Row) -> Self {
-        let end = match row.start {
-            Start::At(start) => {
-                u32::try_from(row.input.count()).ok().and_then(|count| start.checked_add(count))
-            }
-            Start::AfterLast => None,
-        };
-        Self { slot: row.slot, end, outputs: row.outputs }
+        Self { slot: row.slot, end: row.end(), outputs: row.outputs }
     }
 
     fn continues(&self, row: &Row) -> bool {
-        let start = match row.start {
-            Start::At(start) => Some(start),
-            Start::AfterLast => None,
-        };
-        start.is_some()
-            && (self.slot, self.end, self.outputs) == (row.slot, start, row.outputs)
+        (self.slot, self.end, self.outputs) == (row.slot, row.start, row.outputs)
             && row.input == Input::LastSample
     }
 }
@@ -89,7 +78,7 @@ impl RowEnd {
 impl Scheduler {
     /// Makes a plan of the draft and remembers it. A draft without rows is no plan: what it would
     /// close waits for the next one.
-    pub(super) fn send(&mut self, draft: Draft) -> Option<Plan> {
+    pub(super) fn send(&mut self, draft: Draft) -> Option<HashedPlan> {
         let Draft { open, blocks, decode, chunks, .. } = draft;
         let (mut rows, mut sent) = (decode.rows, decode.sent);
         rows.extend(chunks.rows);
@@ -112,10 +101,11 @@ impl Scheduler {
             rows: Rows::Same,
             masked: false,
         };
-        self.in_flight.push_back(InFlight { step: self.step, hash: plan.hash(&rows), rows: sent });
+        let hash = plan.hash(&rows);
+        self.in_flight.push_back(InFlight { step: self.step, hash, rows: sent });
         if !same {
             plan.rows = Rows::List(rows);
         }
-        Some(plan)
+        Some(HashedPlan { plan, hash })
     }
 }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use binfer_proto::{
-    Epoch, GroupId, Input, Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, Sampling, SlotId,
-    Start, StepResult, Token, Tokens,
+    Epoch, GroupId, HashedPlan, Input, Outputs, Rank, Row, RowResult, RowStatus, Rows, Sampling,
+    SlotId, StepResult, Token, Tokens,
 };
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -53,7 +53,8 @@ fn scheduler(requests: &[(u64, u32, u32)]) -> Scheduler {
     scheduler
 }
 
-fn result(scheduler: &Scheduler, plan: &Plan, rows: &[&[Token]]) -> StepResult {
+fn result(sent: &HashedPlan, rows: &[&[Token]]) -> StepResult {
+    let HashedPlan { plan, hash } = sent;
     let row = |tokens: &&[Token]| RowResult {
         status: RowStatus::Ok,
         tokens: Tokens::from_slice(tokens),
@@ -64,7 +65,7 @@ fn result(scheduler: &Scheduler, plan: &Plan, rows: &[&[Token]]) -> StepResult {
         epoch: plan.epoch,
         step: plan.step,
         rank: Rank(0),
-        plan_hash: scheduler.plan_hash(plan.step).unwrap(),
+        plan_hash: *hash,
         digest: 0,
         rows: rows.iter().map(row).collect(),
         step_us: 0,
@@ -78,7 +79,7 @@ fn delivery(tokens: &[Token], finish: Option<Finish>, usage: Usage) -> Delivery 
 }
 
 fn row(input: Input, start: u32, outputs: Outputs) -> Row {
-    Row { slot: SlotId(0), input, start: Start::At(start), outputs, draft: 0, logprobs: 0 }
+    Row { slot: SlotId(0), input, start, outputs, logprobs: 0 }
 }
 
 #[test]
@@ -87,31 +88,31 @@ fn a_long_prompt_is_split_then_steady_rows_are_the_same() {
     let plan = |scheduler: &mut Scheduler| scheduler.plan(Tick(0)).unwrap();
     let first = plan(&mut scheduler);
     let chunk = row(Input::Tokens((1..=16).collect()), 0, Outputs::None);
-    assert_eq!(first.rows, Rows::List(vec![chunk]));
+    assert_eq!(first.plan.rows, Rows::List(vec![chunk]));
     let second = plan(&mut scheduler);
     let rest = row(Input::Tokens((17..=20).collect()), 16, Outputs::Last);
-    assert_eq!(second.rows, Rows::List(vec![rest]));
+    assert_eq!(second.plan.rows, Rows::List(vec![rest]));
     assert_eq!(scheduler.plan(Tick(0)), None, "two are in flight");
-    assert_eq!(scheduler.absorb(&result(&scheduler, &first, &[&[]])), Ok(vec![]));
+    assert_eq!(scheduler.absorb(&result(&first, &[&[]])), Ok(vec![]));
     let third = plan(&mut scheduler);
-    assert_eq!(third.rows, Rows::Same, "a token on, though nobody knows which");
-    let hash = third.hash(&[row(Input::LastSample, 20, Outputs::Last)]);
-    assert_eq!(scheduler.plan_hash(third.step), Some(hash));
+    assert_eq!(third.plan.rows, Rows::Same, "a token on, though nobody knows which");
+    let hash = third.plan.hash(&[row(Input::LastSample, 20, Outputs::Last)]);
+    assert_eq!(third.hash, hash);
 }
 
 #[test]
 fn a_result_must_be_of_the_plan_that_is_due() {
     let mut scheduler = scheduler(&[(1, 3, 9)]);
     let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
-    let good = result(&scheduler, &plans[0], &[&[5]]);
-    let step = plans[0].step;
+    let good = result(&plans[0], &[&[5]]);
+    let step = plans[0].plan.step;
     let refused = |change: &dyn Fn(&mut StepResult)| {
         let mut bad = good.clone();
         change(&mut bad);
         bad
     };
-    let error = scheduler.absorb(&result(&scheduler, &plans[1], &[&[5]]));
-    assert_eq!(error, Err(AbsorbError::Step { got: plans[1].step, want: Some(step) }));
+    let error = scheduler.absorb(&result(&plans[1], &[&[5]]));
+    assert_eq!(error, Err(AbsorbError::Step { got: plans[1].plan.step, want: Some(step) }));
     let error = scheduler.absorb(&refused(&|bad| bad.plan_hash ^= 1));
     assert!(matches!(error, Err(AbsorbError::PlanHash { .. })));
     let error = scheduler.absorb(&refused(&|bad| bad.rows.clear()));
@@ -129,9 +130,9 @@ fn a_result_must_be_of_the_plan_that_is_due() {
 fn an_end_by_count_does_not_overrun() {
     let mut scheduler = scheduler(&[(1, 3, 2)]);
     let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
-    scheduler.absorb(&result(&scheduler, &plans[0], &[&[5]])).unwrap();
+    scheduler.absorb(&result(&plans[0], &[&[5]])).unwrap();
     assert_eq!(scheduler.plan(Tick(0)), None, "its last token is in flight");
-    let last = scheduler.absorb(&result(&scheduler, &plans[1], &[&[6]])).unwrap();
+    let last = scheduler.absorb(&result(&plans[1], &[&[6]])).unwrap();
     let usage = Usage { prompt: 3, generated: 2, cached: 0 };
     let finish = Some(Finish::Length);
     assert_eq!(last, [delivery(&[6], finish, usage)]);
@@ -142,12 +143,12 @@ fn an_end_by_count_does_not_overrun() {
 fn what_follows_an_end_token_is_dropped() {
     let mut scheduler = scheduler(&[(1, 3, 9)]);
     let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
-    let last = scheduler.absorb(&result(&scheduler, &plans[0], &[&[END]])).unwrap();
+    let last = scheduler.absorb(&result(&plans[0], &[&[END]])).unwrap();
     let usage = Usage { prompt: 3, generated: 1, cached: 0 };
     let finish = Some(Finish::Stop);
     assert_eq!(last, [delivery(&[], finish, usage)]);
     assert!(!scheduler.is_idle(), "a step is in flight");
-    assert_eq!(scheduler.absorb(&result(&scheduler, &plans[1], &[&[7]])), Ok(vec![]));
+    assert_eq!(scheduler.absorb(&result(&plans[1], &[&[7]])), Ok(vec![]));
     assert!(scheduler.is_idle());
     assert_eq!(scheduler.stats().counters.overruns_dropped, 1);
 }
@@ -156,12 +157,12 @@ fn what_follows_an_end_token_is_dropped() {
 fn a_full_block_is_shared_from_the_next_plan_on() {
     let mut scheduler = scheduler(&[(1, 9, 9), (2, 9, 9)]);
     let first = scheduler.plan(Tick(0)).unwrap();
-    assert_eq!(first.open.len(), 1, "the other waits for the blocks that this plan fills");
+    assert_eq!(first.plan.open.len(), 1, "the other waits for the blocks that this plan fills");
     let hits = |scheduler: &Scheduler| scheduler.stats().counters.prefix_tokens_hit;
     assert_eq!(hits(&scheduler), 0, "written by this plan");
     scheduler.submit(request(3, 8, 9)).unwrap();
     let second = scheduler.plan(Tick(0)).unwrap();
-    assert_eq!(second.open.len(), 2);
+    assert_eq!(second.plan.open.len(), 2);
     assert_eq!(hits(&scheduler), 8 + 4, "never the last token of a prompt");
     scheduler.check().unwrap();
 }
@@ -194,7 +195,7 @@ fn texts_that_collide_under_a_hash_share_no_block() {
         let prompt = [block, &[9, 9]].concat();
         scheduler.submit(Request { prompt, ..request(id, 1, 2) }).unwrap();
         let plan = scheduler.plan(Tick(0)).unwrap();
-        scheduler.absorb(&result(&scheduler, &plan, &[&[7]])).unwrap();
+        scheduler.absorb(&result(&plan, &[&[7]])).unwrap();
         scheduler.finish(RequestId(id), Finish::Cancelled);
         scheduler.check().unwrap();
         scheduler.stats().counters.prefix_tokens_hit - before
@@ -215,7 +216,7 @@ fn a_plan_carries_a_bounded_number_of_histories() {
             scheduler.submit(request).unwrap();
         }
         let plan = scheduler.plan(Tick(0)).unwrap();
-        let lens: Vec<usize> = plan.open.iter().map(|open| open.history.len()).collect();
+        let lens: Vec<usize> = plan.plan.open.iter().map(|open| open.history.len()).collect();
         scheduler.abort_all();
         lens
     };
@@ -228,13 +229,13 @@ fn a_plan_carries_a_bounded_number_of_histories() {
 fn a_new_epoch_knows_nothing_of_the_old_one() {
     let mut scheduler = scheduler(&[(1, 9, 9), (2, 3, 3)]);
     let old = scheduler.plan(Tick(0)).unwrap();
-    let stale = result(&scheduler, &old, &[&[5], &[5]]);
+    let stale = result(&old, &[&[5], &[5]]);
     assert_eq!(scheduler.abort_all(), [RequestId(1), RequestId(2)]);
     assert!(scheduler.is_idle());
     assert_eq!(scheduler.absorb(&stale), Ok(vec![]));
     scheduler.submit(request(3, 9, 9)).unwrap();
-    let plan = scheduler.plan(Tick(0)).unwrap();
-    assert_eq!((plan.epoch, plan.step, plan.close.len()), (Epoch(2), old.step, 0));
+    let plan = scheduler.plan(Tick(0)).unwrap().plan;
+    assert_eq!((plan.epoch, plan.step, plan.close.len()), (Epoch(2), old.plan.step, 0));
     assert_eq!(scheduler.stats().counters.prefix_hits, 0);
 }
 
@@ -242,7 +243,7 @@ fn a_new_epoch_knows_nothing_of_the_old_one() {
 fn one_bad_row_fails_one_request() {
     let mut scheduler = scheduler(&[(1, 9, 9), (2, 3, 9)]);
     let plan = scheduler.plan(Tick(0)).unwrap();
-    let mut bad = result(&scheduler, &plan, &[&[], &[5]]);
+    let mut bad = result(&plan, &[&[], &[5]]);
     bad.rows[0].status = RowStatus::NonFinite;
     let news = scheduler.absorb(&bad).unwrap();
     assert_eq!(news[0].finish, Some(Finish::Failed(FailCause::NonFinite)));

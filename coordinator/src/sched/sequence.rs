@@ -211,6 +211,7 @@ impl Sequences {
         self.places[key.index].take()
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
         self.places.iter().flatten()
     }

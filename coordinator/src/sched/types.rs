@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use binfer_proto::{Bias, Epoch, Logprob, Sampling, StepId, Token, Tokens};
+use binfer_proto::{Bias, Epoch, Logprob, Sampling, SamplingError, StepId, Token, Tokens};
 
 /// A request, or one of its `n` choices; chosen by the caller, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,8 +105,8 @@ pub enum Refused {
     #[error("max_tokens must be above 0")]
     NothingToGenerate,
     /// Sampling parameters out of range.
-    #[error("{0}")]
-    Sampling(String),
+    #[error(transparent)]
+    Sampling(SamplingError),
     /// The id is in use.
     #[error("request {} exists already", .0.0)]
     Duplicate(RequestId),

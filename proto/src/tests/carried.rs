@@ -51,14 +51,14 @@ prop_compose! {
 
 prop_compose! {
     fn opened()(
-        (slot, choice, prompt_len, adapter) in (number(), number(), number(), number()),
+        (slot, choice, prompt_len) in (number(), number(), number()),
         sampling in sampling(),
         seed in long(),
         history in numbers(),
         biases in vec((number(), float()), 0..3),
     ) -> Open {
         let biases = biases.into_iter().map(|(token, value)| Bias { token, value }).collect();
-        Open { slot: SlotId(slot), sampling, seed, choice, prompt_len, history, biases, adapter }
+        Open { slot: SlotId(slot), sampling, seed, choice, prompt_len, history, biases }
     }
 }
 
@@ -74,16 +74,15 @@ prop_compose! {
         slot in number(),
         // A row of no tokens is no row: `check` refuses it.
         input in proptest::option::of(vec(number(), 1..4)),
-        start in proptest::option::of(number()),
+        start in number(),
         outputs in proptest::sample::select(vec![Outputs::None, Outputs::Last, Outputs::All]),
-        (draft, logprobs) in (any::<u8>(), any::<u8>()),
+        logprobs in any::<u8>(),
     ) -> Row {
         Row {
             slot: SlotId(slot),
             input: input.map_or(Input::LastSample, Input::Tokens),
-            start: start.map_or(Start::AfterLast, Start::At),
+            start,
             outputs,
-            draft,
             logprobs,
         }
     }

@@ -25,6 +25,8 @@ pub const PROCESS_BYTES: u64 = 24 << 20;
 pub struct Limits {
     /// Where ranks keep all of it.
     pub memory: Memory,
+    /// What the KV cache of a rank may take of it.
+    pub kv_budget: KvBudget,
     /// Bytes of an element of the KV cache.
     pub kv_element_bytes: u64,
     /// Positions of a sequence.
@@ -35,6 +37,34 @@ pub struct Limits {
     pub kv_tokens_max: u64,
     /// Input tokens of a step.
     pub tokens_per_step_max: u32,
+}
+
+/// What the KV cache of a rank may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvBudget {
+    /// So many bytes, because somebody asked for them.
+    Bytes(u64),
+    /// On a device all that driver, weights and activations leave. On the host a quarter of what is
+    /// free, in equal parts, and no more than a limit leaves.
+    WhatFits,
+}
+
+impl KvBudget {
+    /// The bytes that somebody asked for.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::WhatFits => None,
+        }
+    }
+}
+
+/// The bytes that somebody asked for, or what fits.
+impl From<Option<u64>> for KvBudget {
+    fn from(bytes: Option<u64>) -> Self {
+        bytes.map_or(Self::WhatFits, Self::Bytes)
+    }
 }
 
 /// Where ranks keep what they hold.
@@ -56,16 +86,13 @@ pub struct HostMemory {
     pub rank_bytes: u64,
     /// Whether who takes more is killed. Otherwise `free_bytes` is an estimate, and the rest is slow.
     pub is_limit: bool,
-    /// Bytes of KV cache on one rank; if `None`, a quarter of what is free in equal parts, and no
-    /// more than a limit leaves.
-    pub kv_bytes: Option<u64>,
 }
 
 impl HostMemory {
     /// So many free bytes, and no limit.
     #[must_use]
     pub fn free(free_bytes: u64) -> Self {
-        Self { free_bytes, rank_bytes: u64::MAX, is_limit: false, kv_bytes: None }
+        Self { free_bytes, rank_bytes: u64::MAX, is_limit: false }
     }
 
     /// Bytes of tensors that all ranks may hold: a tenth stays free, and each process takes its own.
@@ -82,12 +109,11 @@ impl HostMemory {
         (shared / ranks.len().max(1) as u64).min(alone.min().unwrap_or(0))
     }
 
-    /// Bytes of KV cache that each rank takes at most.
-    fn kv_bytes_max(self, ranks: &[RankLedger]) -> u64 {
+    /// Bytes of KV cache that each rank takes if nobody asks for a number.
+    fn kv_bytes_that_fit(self, ranks: &[RankLedger]) -> u64 {
         let left = self.kv_bytes_left(ranks);
         let part = self.free_bytes / HOST_KV_PART / ranks.len().max(1) as u64;
-        let unless_told = if self.is_limit { part.min(left) } else { part };
-        self.kv_bytes.unwrap_or(unless_told)
+        if self.is_limit { part.min(left) } else { part }
     }
 }
 
@@ -102,13 +128,18 @@ impl Memory {
     }
 
     /// Bytes of KV cache that each of `ranks` takes at most beside the rest that it holds.
-    fn kv_bytes_max(self, ranks: &[RankLedger]) -> Vec<u64> {
+    fn kv_bytes_max(self, budget: KvBudget, ranks: &[RankLedger]) -> Vec<u64> {
         let of_device = |bytes: u64, rank: &RankLedger| {
             (bytes - bytes / SPARED_PART).saturating_sub(rank.fixed())
         };
-        match self {
-            Self::Devices(bytes) => ranks.iter().map(|rank| of_device(bytes, rank)).collect(),
-            Self::Host(host) => vec![host.kv_bytes_max(ranks); ranks.len()],
+        match (budget, self) {
+            (KvBudget::Bytes(bytes), _) => vec![bytes; ranks.len()],
+            (KvBudget::WhatFits, Self::Devices(bytes)) => {
+                ranks.iter().map(|rank| of_device(bytes, rank)).collect()
+            }
+            (KvBudget::WhatFits, Self::Host(host)) => {
+                vec![host.kv_bytes_that_fit(ranks); ranks.len()]
+            }
         }
     }
 }
@@ -180,7 +211,7 @@ impl Ledger {
                 kv_bytes: 0,
             });
         }
-        let kv_bytes_max = limits.memory.kv_bytes_max(&ranks);
+        let kv_bytes_max = limits.memory.kv_bytes_max(limits.kv_budget, &ranks);
         let blocks = layouts.iter().zip(&kv_bytes_max).map(|(layout, bytes)| {
             blocks_within(spec, layout, limits.kv_element_bytes, *bytes, limits.kv_tokens_max)
         });

@@ -20,7 +20,7 @@ mod roofline;
 pub use cards::{CARDS, Card};
 pub use choose::{Choice, choose};
 pub use ledger::{
-    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, HostMemory, Ledger, Limits, Memory,
+    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, HostMemory, KvBudget, Ledger, Limits, Memory,
     PROCESS_BYTES, RankLedger,
 };
 pub use memory::{activation_elements, blocks_within, kv_position_bytes, sequences_within};

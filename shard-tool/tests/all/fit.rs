@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::fit::{self, Card, HostMemory, Ledger, Limits, Memory};
+use binfer_shard::fit::{self, Card, HostMemory, KvBudget, Ledger, Limits, Memory};
 use binfer_shard::{ErrorKind, ModelSpec, describe, layouts};
 
 /// The published settings of Qwen3-8B, without what does not matter here.
@@ -44,6 +44,7 @@ fn tiny(name: &str) -> ModelSpec {
 fn limits(memory: Memory) -> Limits {
     Limits {
         memory,
+        kv_budget: KvBudget::WhatFits,
         kv_element_bytes: 2,
         context_max: 40_960,
         sequences_max: 64,
@@ -128,8 +129,9 @@ fn on_the_host_a_quarter_of_what_is_free_is_for_the_cache_of_all_ranks() {
         let few = Limits { kv_tokens_max: 640, ..limits };
         assert_eq!(Ledger::new(&spec, world, &few).unwrap().kv_tokens, 640);
         let free_bytes = 256 << 20;
-        let asked = HostMemory { kv_bytes: Some(1 << 30), ..HostMemory::free(free_bytes) };
-        let asked = Limits { memory: Memory::Host(asked), kv_tokens_max: 1 << 40, ..limits };
+        let memory = Memory::Host(HostMemory::free(free_bytes));
+        let kv_budget = KvBudget::Bytes(1 << 30);
+        let asked = Limits { memory, kv_budget, kv_tokens_max: 1 << 40, ..limits };
         let tight = Ledger::new(&spec, world, &asked).unwrap();
         let held = |rank: &fit::RankLedger| {
             rank.weight_bytes

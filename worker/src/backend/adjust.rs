@@ -40,6 +40,15 @@ pub fn adjusted(
     sampling: &Sampling,
     biases: &[Bias],
 ) -> f32 {
+    let Sampling {
+        temperature: _,
+        top_k: _,
+        top_p: _,
+        min_p: _,
+        repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
+    } = *sampling;
     let mut logit = logit;
     if entry & HAS_BIAS != 0
         && let Ok(place) = biases.binary_search_by_key(&token, |bias| bias.token)
@@ -47,13 +56,13 @@ pub fn adjusted(
         logit += biases[place].value;
     }
     if entry & !HAS_BIAS != 0 {
-        let penalty = sampling.repetition_penalty;
-        logit = if logit > 0.0 { logit / penalty } else { logit * penalty };
+        let above = logit > 0.0;
+        logit = if above { logit / repetition_penalty } else { logit * repetition_penalty };
     }
     let drawn = entry & DRAWN;
     if drawn > 0 {
-        logit -= sampling.frequency_penalty * f32::from(drawn);
-        logit -= sampling.presence_penalty;
+        logit -= frequency_penalty * f32::from(drawn);
+        logit -= presence_penalty;
     }
     logit
 }

@@ -46,7 +46,7 @@ pub fn check_masks(
 ) -> Result<(), BackendError> {
     let vocab = u32::try_from(vocab).unwrap_or(u32::MAX);
     let checked = match (batch.masked, known) {
-        (true, false) => Mask::check(masks, batch.outputs.len(), vocab),
+        (true, false) => Mask::check(masks, batch.outputs.len(), vocab).map_err(|e| e.to_string()),
         (true, true) => Err("the step has its masks already".into()),
         (false, _) => Err("the step is not masked".into()),
     };
@@ -74,7 +74,8 @@ fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), Strin
             "slot {slot} begins with tokens that do not exist, or does not itself"
         ));
     }
-    Bias::check(biases, u32::try_from(plan.vocab).unwrap_or(u32::MAX))
+    let vocab = u32::try_from(plan.vocab).unwrap_or(u32::MAX);
+    Bias::check(biases, vocab).map_err(|error| error.to_string())
 }
 
 /// Entries of a block table that exists.

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use binfer_console as console;
-use binfer_proto::{Epoch, GroupId};
+use binfer_proto::{Epoch, GroupId, KvDtype};
 use binfer_shard::Checkpoint;
+use binfer_shard::fit::KvBudget;
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command as Process};
@@ -228,12 +229,12 @@ impl CoordinatorRun {
             load: LoadConfig {
                 model: self.path.clone(),
                 model_digest: 0,
-                dtype: "f32".into(),
+                kv_dtype: KvDtype::F32,
                 threads: 1,
                 slots_max: self.streams,
                 tokens_per_step_max: self.streams.max(512),
                 context_max: CONTEXT_MAX,
-                kv_bytes_max: 0,
+                kv_budget: KvBudget::Bytes(0),
                 cuda: None,
                 random_weights: false,
                 timing: Timing::default(),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use binfer_console as console;
-use binfer_shard::fit::{self, CARDS, Card, Choice, Ledger, Limits, Memory};
+use binfer_shard::fit::{self, CARDS, Card, Choice, KvBudget, Ledger, Limits, Memory};
 use binfer_shard::{Description, ModelSpec};
 use clap::Args;
 
@@ -69,7 +69,7 @@ pub struct PlanArgs {
 }
 
 /// A card by its name, or by its memory alone.
-fn parse_card(text: &str) -> Result<Card, String> {
+fn parse_card(text: &str) -> Result<Card, ConfigError> {
     if let Some(card) = Card::named(text) {
         return Ok(card);
     }
@@ -88,7 +88,8 @@ fn parse_card(text: &str) -> Result<Card, String> {
         return Ok(Card::of_bytes(bytes));
     }
     let names: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
-    Err(format!("expected memory as 80GB or 80GiB, or one of {}", names.join(", ")))
+    let names = names.join(", ");
+    Err(ConfigError(format!("expected memory as 80GB or 80GiB, or one of {names}")))
 }
 
 impl PlanArgs {
@@ -115,7 +116,7 @@ struct FitReport<'a> {
     /// Of a card, or of the host for all of its ranks, if known.
     bandwidth: Option<Bandwidth>,
     /// What `--tp auto` would take; a sentence if nothing fits.
-    auto: Result<Choice, String>,
+    auto: Result<Choice, binfer_shard::Error>,
     /// Limits of the host's memory, for people.
     host_limits: Option<String>,
 }
@@ -175,7 +176,7 @@ impl<'a> FitReport<'a> {
         let wanted = u64::from(sequences_max) * u64::from(context_max);
         let cores = u32::try_from(config::cores()).unwrap_or(u32::MAX);
         let host = HostBudget::of(&KernelFiles::here(), cores);
-        let on_host = host.memory(None);
+        let on_host = host.memory();
         let (memory, kv_tokens_max) = match args.gpu {
             Some(card) => (Memory::Devices(card.bytes), u64::MAX),
             None => (Memory::Host(on_host), wanted),
@@ -186,7 +187,8 @@ impl<'a> FitReport<'a> {
         };
         let limits = Limits {
             memory,
-            kv_element_bytes: kv_dtype.element_bytes(),
+            kv_budget: KvBudget::WhatFits,
+            kv_element_bytes: kv_dtype.stored().bytes(),
             context_max,
             sequences_max,
             kv_tokens_max,
@@ -203,7 +205,7 @@ impl<'a> FitReport<'a> {
         let devices = if args.gpu.is_some() { devices.as_slice() } else { &[] };
         let auto = match described.shards_world {
             Some(world) => Ok(Choice { world, reason: SHARDS_REASON.to_owned() }),
-            None => fit::choose(spec, devices, &limits).map_err(|error| error.to_string()),
+            None => fit::choose(spec, devices, &limits),
         };
         let said = args.bandwidth.map(|gigabytes| gigabytes * 1e9);
         let (known, is_measured) = match (said, args.gpu) {
@@ -215,7 +217,7 @@ impl<'a> FitReport<'a> {
         Ok(Self {
             spec,
             limits,
-            kv_dtype: kv_dtype.stored(),
+            kv_dtype: kv_dtype.stored().name(),
             worlds,
             bandwidth,
             auto,

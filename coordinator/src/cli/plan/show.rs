@@ -44,7 +44,7 @@ impl FitReport<'_> {
         }
         line(match &self.auto {
             Ok(Choice { world, reason }) => format!("--tp auto: {world} ({reason})"),
-            Err(cause) => format!("--tp auto: {cause}"),
+            Err(error) => format!("--tp auto: {error}"),
         });
         text
     }
@@ -94,7 +94,7 @@ impl FitReport<'_> {
             .collect();
         let auto = match &self.auto {
             Ok(Choice { world, reason }) => json!({ "tp": world, "reason": reason }),
-            Err(cause) => json!({ "error": cause }),
+            Err(error) => json!({ "error": error.to_string() }),
         };
         json!({
             "model": model,

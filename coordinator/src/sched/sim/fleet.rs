@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use binfer_proto::{
-    Epoch, Input, Logprob, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows, Start,
+    Epoch, Input, Logprob, Outputs, Plan, PlanLimits, Rank, Row, RowResult, RowStatus, Rows,
     StepId, StepResult, Token, Tokens, expand_rows,
 };
 
@@ -160,10 +160,7 @@ impl Fleet {
     ) -> Result<Span, String> {
         let index = row.slot.index();
         let mut slot = self.slots[index].take().ok_or(format!("slot {index} runs but is shut"))?;
-        let start = match row.start {
-            Start::At(position) => position as usize,
-            Start::AfterLast => slot.len.ok_or("a row after nothing")?,
-        };
+        let start = row.start as usize;
         if slot.len.is_some_and(|len| len != start) {
             return Err(format!("slot {index}: position {start} after {:?}", slot.len));
         }

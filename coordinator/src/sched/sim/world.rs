@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use binfer_proto::{Epoch, Tokens};
+use binfer_proto::{Epoch, HashedPlan, Tokens};
 
 use super::checker::Checker;
 use super::fleet::{Fleet, Ran};
@@ -140,7 +140,7 @@ impl World {
             self.log(format_args!("expired {delivery:?}"));
             self.receive(&delivery)?;
         }
-        let Some(plan) = plan else {
+        let Some(HashedPlan { plan, hash }) = plan else {
             if self.ran.is_empty() && !self.checker.live.is_empty() {
                 return Err("requests wait, nothing is in flight, and there is no plan".into());
             }
@@ -148,7 +148,7 @@ impl World {
         };
         self.log(format_args!("{plan:?}"));
         let ran = self.fleet.run(&plan).map_err(|cause| format!("step {}: {cause}", plan.step))?;
-        if self.scheduler.plan_hash(plan.step) != Some(ran.result.plan_hash) {
+        if hash != ran.result.plan_hash {
             return Err(format!("step {}: the fleet ran another plan", plan.step));
         }
         self.outcome.digest = mix(self.outcome.digest ^ ran.result.plan_hash);

@@ -86,7 +86,7 @@ impl<'a> GenerationReader<'a> {
             set(&mut changed, number);
             match changed.checked() {
                 Ok(changed) => sampling = changed,
-                Err(cause) => self.ignored.push(cause),
+                Err(error) => self.ignored.push(error.to_string()),
             }
         }
         sampling

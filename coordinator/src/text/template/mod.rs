@@ -66,9 +66,14 @@ const NAME: &str = "chat_template";
 /// A chat template, or why it is none.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    parsed: Result<ParsedTemplate, String>,
+    parsed: Result<ParsedTemplate, TemplateError>,
     special: SpecialTokens,
 }
+
+/// Why a chat template cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct TemplateError(String);
 
 #[derive(Debug)]
 struct ParsedTemplate {
@@ -89,7 +94,7 @@ impl ChatTemplate {
 
     /// A template that cannot be had, for this reason.
     pub fn broken(cause: String) -> Self {
-        Self { parsed: Err(cause), special: SpecialTokens::new() }
+        Self { parsed: Err(TemplateError(cause)), special: SpecialTokens::new() }
     }
 
     /// The prompt that asks for the answer to `messages`.
@@ -98,7 +103,8 @@ impl ChatTemplate {
     }
 
     fn render_at(&self, messages: &[Message], now: DateTime) -> Result<String, TextError> {
-        let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
+        let parsed =
+            self.parsed.as_ref().map_err(|error| TextError::Template(error.to_string()))?;
         let messages = parsed.known_roles(messages);
         self.render_values(Value::from(Serde(&messages)), fuel(&messages), now)
     }
@@ -109,7 +115,8 @@ impl ChatTemplate {
         fuel: u64,
         now: DateTime,
     ) -> Result<String, TextError> {
-        let parsed = self.parsed.as_ref().map_err(|cause| TextError::Template(cause.clone()))?;
+        let parsed =
+            self.parsed.as_ref().map_err(|error| TextError::Template(error.to_string()))?;
         let values = context! {
             messages,
             add_generation_prompt => true,
@@ -123,11 +130,12 @@ impl ChatTemplate {
 }
 
 impl ParsedTemplate {
-    fn new(source: &str) -> Result<Self, String> {
-        let source = source::prepare(source).map_err(|error| format!("{NAME}: {error}"))?;
-        let mut environment = environment().map_err(|error| error_text(&error))?;
-        let parsed = environment.add_template_owned(NAME, source.text);
-        parsed.map_err(|error| error_text(&error))?;
+    fn new(source: &str) -> Result<Self, TemplateError> {
+        let source = source::prepare(source);
+        let source = source.map_err(|error| TemplateError(format!("{NAME}: {error}")))?;
+        let wrong = |error| TemplateError(error_text(&error));
+        let mut environment = environment().map_err(wrong)?;
+        environment.add_template_owned(NAME, source.text).map_err(wrong)?;
         Ok(Self { environment, knows_developer: source.knows_developer })
     }
 

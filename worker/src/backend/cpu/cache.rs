@@ -4,32 +4,11 @@
 //! and a score needs no sum across lanes; values lie `[block][kv_head][token][element]`. Blocks
 //! are never assumed clean. Deliberately absent: who owns a block.
 
+use binfer_proto::KvDtype;
 use half::{bf16, f16};
 
 use super::simd::{Isa, LANES};
 use crate::backend::KvLayerPlan;
-
-/// How keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KvDtype {
-    /// As computed.
-    #[default]
-    F32,
-    /// Rounded to bfloat16.
-    BF16,
-    /// Rounded to half precision.
-    F16,
-}
-
-impl KvDtype {
-    /// Bytes of an element.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::BF16 | Self::F16 => 2,
-        }
-    }
-}
 
 /// One layer's cache.
 pub(super) struct LayerCache {

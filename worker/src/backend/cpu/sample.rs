@@ -60,7 +60,17 @@ impl SampleParams<'_> {
 pub fn sample_row(logits: &[f32], params: &SampleParams<'_>, scratch: &mut Scratch) -> Sampled {
     let Some(top) = top(logits) else { return Sampled { token: 0, finite: false } };
     let sampling = params.sampling;
-    if sampling.temperature <= 0.0 {
+    // Filters are `allowed`'s, and penalties are in the logits already.
+    let Sampling {
+        temperature,
+        top_k: _,
+        top_p: _,
+        min_p: _,
+        repetition_penalty: _,
+        presence_penalty: _,
+        frequency_penalty: _,
+    } = *sampling;
+    if temperature <= 0.0 {
         return Sampled { token: params.token(top.place), finite: true };
     }
     let mut gumbel_max = GumbelMax::new(params, top);

@@ -8,7 +8,7 @@ use binfer_kernels::params::{
     MASKED, PENALISED, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,
 };
 use binfer_kernels::sample_params::{LOGPROBS_MAX, Logprob as LogprobTwin};
-use binfer_proto::Logprob;
+use binfer_proto::{Logprob, Sampling};
 
 use super::attention::cache::GroupTables;
 use super::ffi::error::failed;
@@ -195,22 +195,29 @@ fn put(bytes: &mut Vec<u8>, word: u32) {
 
 /// Appends an output as `StepOutput` lies in memory; `masked` is a bit of `adjusted`.
 fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
-    let sampling = &output.sampling;
-    [to_u32(output.token), output.slot.0, output.position, output.choice]
-        .iter()
-        .for_each(|word| put(bytes, *word));
-    bytes.extend(output.seed.to_le_bytes());
+    let BatchOutput { token, slot, sampling, seed, choice, position, biases, logprobs } = output;
+    let Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p: _, // `min_p_depth` reads it
+        repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
+    } = sampling;
+    [to_u32(*token), slot.0, *position, *choice].iter().for_each(|word| put(bytes, *word));
+    bytes.extend(seed.to_le_bytes());
     [
-        sampling.temperature.to_bits(),
-        sampling.top_p.to_bits(),
-        sampling.top_k,
+        temperature.to_bits(),
+        top_p.to_bits(),
+        *top_k,
         adjust::min_p_depth(sampling).to_bits(),
-        sampling.repetition_penalty.to_bits(),
-        sampling.frequency_penalty.to_bits(),
-        sampling.presence_penalty.to_bits(),
-        to_u32(output.biases),
+        repetition_penalty.to_bits(),
+        frequency_penalty.to_bits(),
+        presence_penalty.to_bits(),
+        to_u32(*biases),
         masked | if output.is_adjusted() { PENALISED } else { 0 },
-        output.logprobs.into(),
+        u32::from(*logprobs),
     ]
     .iter()
     .for_each(|word| put(bytes, *word));

@@ -26,8 +26,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a_decode_row_starts_one_position_late",
         file: "planning.rs",
-        right: "Start::At(position(start))",
-        wrong: "Start::At(position(start + usize::from(sequence.decoding)))",
+        right: "position(start)",
+        wrong: "position(start + usize::from(sequence.decoding))",
     },
     Mutant {
         name: "a_token_sampled_past_the_end_token_is_delivered",
