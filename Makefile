@@ -7,6 +7,7 @@
 # make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
 # make fuzz     libFuzzer on every reader, FUZZ_SECONDS=600 each (TARGETS="gguf config" for some)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
+# make mutants  cargo-mutants over proto/ and sched/, for hours (FILES="proto/src/check.rs" for some)
 # make audit    asks for published advisories on the dependencies (needs a network)
 # make fix      formats and applies clippy's suggestions
 
@@ -24,8 +25,8 @@ NCCL_BINDINGS := worker/src/backend/cuda/ffi/nccl_bindings.rs
 PYTHON_CLIENTS := target/python/.openai-3.54.0
 PROMPT ?= Once upon a time, there was a
 
-.PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test fuzz sim lint \
-	audit fix need-all need-cargo need-python
+.PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test fuzz sim \
+	mutants lint audit fix need-all need-cargo need-python
 
 demo: need-all build model
 	BINFER_CACHE="$(CACHE)" target/release/binfer run demo "$(PROMPT)" --tp 2
@@ -119,6 +120,17 @@ fuzz: need-cargo
 sim: need-cargo
 	BINFER_SIM_SEEDS=$(SEEDS) BINFER_SIM_SEED=$(SEED) \
 		cargo test --locked -p binfer-coordinator --lib -- sched::sim --nocapture
+
+MUTATED ?= proto/src/**/*.rs coordinator/src/sched/*.rs
+# Changes of the code that no test notices; target/mutants.out lists them. The scheduler's tests run in
+# the package of its simulator's mutants, which is built in seconds.
+mutants: need-cargo
+	@command -v cargo-mutants >/dev/null || \
+		{ echo "missing: cargo-mutants (cargo install --locked cargo-mutants@27.1.0)" >&2; exit 1; }
+	mkdir -p target
+	BINFER_SCHED_TESTS=1 BINFER_SIM_SEEDS=200 cargo mutants --workspace --output target --timeout 120 \
+		--test-package binfer-proto --test-package binfer-sched-mutants \
+		$(foreach file,$(or $(FILES),$(MUTATED)),--file '$(file)')
 
 lint: need-cargo
 	cargo fmt --all --check

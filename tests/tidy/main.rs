@@ -33,13 +33,14 @@ const SCHED_BANNED: [&str; 9] = [
     "println!",
 ];
 /// Who may use whom: a package and the workspace packages in its manifest.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("shard-tool/console", &[]),
     ("proto", &[]),
     ("kernels", &[]),
     ("shard-tool", &["binfer-console"]),
     ("worker", &["binfer-console", "binfer-kernels", "binfer-proto", "binfer-shard"]),
     ("coordinator", &["binfer-console", "binfer-proto", "binfer-shard"]),
+    ("coordinator/src/sched/sim/mutants", &["binfer-proto"]),
     ("fuzz", &["binfer-coordinator", "binfer-proto", "binfer-shard", "binfer-worker"]),
     (
         ".",
