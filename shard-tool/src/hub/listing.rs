@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
@@ -15,6 +16,11 @@ use super::id::{is_commit, is_plain_path};
 use super::partial::{RemoteFile, is_etag};
 use super::retry::{Retry, Stop};
 use super::{HubError, ModelId};
+
+/// The bytes that are encoded in a segment of a URL's path.
+const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The bytes that are encoded in a path of several segments.
+const PATH: AsciiSet = SEGMENT.remove(b'/');
 
 /// More than any file has.
 const FILE_BYTES_MAX: u64 = 1 << 50;
@@ -56,7 +62,7 @@ impl<'a> Listing<'a> {
 
     fn ask(client: &'a HubClient, id: &'a ModelId, stop: &Stop) -> Result<Self, HubError> {
         let (endpoint, repository) = (client.endpoint(), id.repository());
-        let revision = percent(&id.revision, false);
+        let revision = utf8_percent_encode(&id.revision, &SEGMENT);
         let url = format!("{endpoint}/api/models/{repository}/revision/{revision}");
         let name = id.to_string();
         let target = RequestTarget { url: &url, name: &name };
@@ -96,7 +102,11 @@ impl<'a> Listing<'a> {
     /// Where a file's bytes are.
     pub(super) fn url(&self, name: &str) -> String {
         let (endpoint, repository) = (self.client.endpoint(), self.id.repository());
-        format!("{endpoint}/{repository}/resolve/{}/{}", self.commit, percent(name, true))
+        format!(
+            "{endpoint}/{repository}/resolve/{}/{}",
+            self.commit,
+            utf8_percent_encode(name, &PATH)
+        )
     }
 }
 
@@ -113,18 +123,4 @@ fn remote_file(name: &str, headers: &HeaderMap) -> Result<RemoteFile, String> {
     let bytes = bytes.and_then(|bytes| bytes.parse().ok()).filter(|bytes| *bytes < FILE_BYTES_MAX);
     let bytes = bytes.ok_or("the hub gives no length")?;
     Ok(RemoteFile { name: name.to_owned(), etag: etag.to_owned(), bytes })
-}
-
-/// Percent-encodes for a URL's path.
-fn percent(text: &str, keep_slashes: bool) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if plain || (keep_slashes && byte == b'/') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
