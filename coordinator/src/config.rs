@@ -1,19 +1,19 @@
-//! Where raw settings become checked ones; the only file that reads the environment.
+//! Settings from the environment; no other file reads it.
 //!
-//! Command line and environment come in, immutable values go out and are passed on explicitly.
+//! Raw values come in, and checked, immutable values go out, which are passed on explicitly.
 
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::hub::{self, HubSettings};
+use binfer_shard::hub::{HubSettings, Proxy, ProxyProtocol};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::expand;
 
-/// Where models come from unless `HF_ENDPOINT` says otherwise.
+/// The hub that models come from unless `HF_ENDPOINT` names another.
 const HUB: &str = "https://huggingface.co";
-/// File name of the demo model in the cache folder.
+/// The file name of the demo model in the cache folder.
 pub const DEMO_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Why settings are refused. The process exits with status 78.
@@ -30,21 +30,21 @@ pub struct SocketFolder {
     pub folder: PathBuf,
 }
 
-/// Folder for what binfer downloads: `BINFER_CACHE`, or `binfer` in the user's cache folder.
+/// The folder for what binfer downloads: `BINFER_CACHE`, or `binfer` in the user's cache folder.
 pub fn cache_dir() -> Option<PathBuf> {
     path_var("BINFER_CACHE")
         .or_else(|| path_var("XDG_CACHE_HOME").map(|dir| dir.join("binfer")))
         .or_else(|| home(".cache/binfer"))
 }
 
-/// Where the demo model is.
+/// The path of the demo model.
 pub fn demo_path() -> Result<PathBuf, ConfigError> {
     let path = cache_dir().map(|dir| dir.join(DEMO_FILE));
     path.filter(|path| path.is_file())
         .ok_or_else(|| ConfigError("the demo model is not there yet: run `make demo` once".into()))
 }
 
-/// How to reach the Hugging Face hub, by the variables that its own library reads.
+/// The settings of the Hugging Face hub, from the variables that its own library reads.
 pub fn hub_settings() -> Result<HubSettings, ConfigError> {
     let cache_home = path_var("XDG_CACHE_HOME").or_else(|| home(".cache"));
     let hf_home = path_var("HF_HOME").or_else(|| cache_home.map(|dir| dir.join("huggingface")));
@@ -68,7 +68,7 @@ pub fn hub_settings() -> Result<HubSettings, ConfigError> {
     });
     let yes =
         |text: &str| matches!(text.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true");
-    // The first that is set holds, whatever it says.
+    // The first variable that is set decides, whatever its value.
     let offline = ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter();
     let offline = offline.filter_map(|name| Some((name, text_var(name)?))).next();
     Ok(HubSettings {
@@ -77,22 +77,39 @@ pub fn hub_settings() -> Result<HubSettings, ConfigError> {
         token,
         offline: offline.filter(|(_, said)| yes(said)).map(|(name, _)| name),
         roots_pem: roots_pem.transpose()?,
-        proxy: hub::Proxy::try_from_env(),
+        proxy: proxy()?,
     })
+}
+
+/// The variables that name a proxy, in the order in which the HTTP client reads them.
+const PROXY_VARIABLES: [&str; 6] =
+    ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+
+/// The proxy that the environment names. One that cannot be used is refused, since the HTTP client
+/// would connect without it. Its value is not shown, since it may hold a password.
+fn proxy() -> Result<Option<Proxy>, ConfigError> {
+    let mut set = PROXY_VARIABLES.iter().filter_map(|name| Some((name, text_var(name)?)));
+    let Some((name, value)) = set.next() else { return Ok(None) };
+    let way_out = "set it as http://HOST:PORT, or unset it";
+    match Proxy::new(&value).map(|proxy| proxy.protocol()) {
+        Ok(ProxyProtocol::Http | ProxyProtocol::Https) => Ok(Proxy::try_from_env()),
+        Ok(_) => Err(ConfigError(format!("{name}: SOCKS proxies are not supported; {way_out}"))),
+        Err(_) => Err(ConfigError(format!("{name} is not the URL of a proxy; {way_out}"))),
+    }
 }
 
 fn path_var(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// A path as Python's `expanduser` and `expandvars` leave it, which is what the hub's own library
-/// makes of its variables: files of settings pass `~` and `$NAME` on as they are.
+/// Expands `~` and `$NAME` in a path as Python's `expanduser` and `expandvars` do. The hub's own
+/// library does so too, since files of settings pass variables on unexpanded.
 fn expanded(path: &Path) -> PathBuf {
     let Some(text) = path.to_str() else { return path.to_path_buf() };
     expand::variables(&expand::home(text, home_of), |name| std::env::var(name).ok()).into()
 }
 
-/// The home of a user, or of this one where none is named.
+/// The home folder of a user, or of this user for the empty name.
 fn home_of(user: &str) -> Option<String> {
     if user.is_empty() {
         return std::env::home_dir()?.into_os_string().into_string().ok();
@@ -111,7 +128,7 @@ fn home(below: &str) -> Option<PathBuf> {
     path_var("HOME").map(|dir| dir.join(below))
 }
 
-/// Folders in which the workers' socket may be made, the best first.
+/// The folders in which the workers' socket may be made, the best first.
 pub fn socket_folders() -> Vec<SocketFolder> {
     let named = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(|variable| {
         Some(SocketFolder { variable: Some(variable), folder: path_var(variable)? })
@@ -121,23 +138,24 @@ pub fn socket_folders() -> Vec<SocketFolder> {
     named.chain(common).collect()
 }
 
-/// Cores that this process may use.
+/// The number of cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Whether the kernel shows a GPU of NVIDIA's to this process: nobody asks a driver otherwise.
+/// Whether the kernel shows an NVIDIA GPU to this process. Otherwise no driver is asked.
 pub fn has_nvidia_device() -> bool {
     ["/dev/nvidiactl", "/dev/dxg"].iter().any(|path| fs::exists(path).unwrap_or(false))
 }
 
-/// `BINFER_GPUS_SHARED=1`: several ranks may have one GPU. Slow; for tests of what several do.
+/// Whether several ranks may share a GPU (`BINFER_GPUS_SHARED=1`), which is slow and meant for
+/// tests.
 pub fn gpus_are_shared() -> bool {
     text_var("BINFER_GPUS_SHARED").is_some_and(|value| value == "1")
 }
 
-/// Folders where CUDA's libraries may be besides the system's own: those that `LD_LIBRARY_PATH` names,
-/// CUDA itself, and the wheels of NVIDIA's in Python's folders of packages.
+/// The folders that may have CUDA's libraries besides the system's own: those of `LD_LIBRARY_PATH`,
+/// CUDA itself, and NVIDIA's Python packages.
 pub fn cuda_library_folders() -> Vec<PathBuf> {
     let prefixes = [path_var("VIRTUAL_ENV"), home(".local")].into_iter().flatten();
     let prefixes = prefixes.chain(["/usr/local", "/usr", "/opt/venv"].map(PathBuf::from));
@@ -163,12 +181,12 @@ pub fn cuda_library_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Folders of NVIDIA's Python packages below a folder of packages.
+/// The library folders of NVIDIA's Python packages below a folder of packages.
 fn nvidia_package_folders(packages: &Path) -> [PathBuf; 3] {
     ["nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/nccl/lib"].map(|folder| packages.join(folder))
 }
 
-/// Lets this process have as many descriptors as it may. How many that is.
+/// Raises the limit of open files as far as this process may. Returns the new limit.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -36,6 +36,29 @@ impl Hub {
     }
 }
 
+#[test]
+fn a_proxy_that_cannot_be_used_is_refused_and_its_password_not_shown() {
+    let hub = Hub::new("proxy");
+    for (proxy, cause) in [
+        (
+            "http://me:secret@[broken",
+            "HTTPS_PROXY is not the URL of a proxy; set it as http://HOST",
+        ),
+        ("ftp://me:secret@host", "HTTPS_PROXY is not the URL of a proxy; set it as http://HOST"),
+        ("socks5://me:secret@host", "HTTPS_PROXY: SOCKS proxies are not supported"),
+    ] {
+        let mut pull = hub.command(&["pull", REPOSITORY]);
+        for name in ["ALL_PROXY", "all_proxy", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+            pull.env_remove(name);
+        }
+        let output = pull.env("HTTPS_PROXY", proxy).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{proxy}: {stderr}");
+        assert!(stderr.contains(cause) && !stderr.contains("secret"), "{stderr}");
+    }
+    assert!(hub.server.seen().is_empty());
+}
+
 fn good(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()

@@ -1,7 +1,8 @@
 //! `binfer run`: what stands on stdout and what on stderr.
 
 use std::io::Read;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -135,4 +136,35 @@ fn a_seed_makes_a_drawn_answer_repeatable_at_any_rank_count() {
     assert_eq!(first, drawn("7", "2"));
     let others: Vec<String> = ["8", "9"].map(|seed| drawn(seed, "1")).into();
     assert!(others.iter().any(|other| *other != first), "the seed changes nothing: {first}");
+}
+
+/// A process that may run its program but not read it belongs to root, as far as /proc is concerned.
+#[test]
+fn a_program_that_may_be_run_but_not_read_answers() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let _permit = Permit::one();
+    let scratch = Scratch::new("unreadable");
+    let (program, model) = (scratch.file("binfer"), scratch.file("model"));
+    let set_mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(scratch.path(), 0o755);
+    std::fs::copy(env!("CARGO_BIN_EXE_binfer"), &program).unwrap();
+    set_mode(&program, 0o111);
+    std::fs::create_dir(&model).unwrap();
+    set_mode(&model, 0o755);
+    for entry in std::fs::read_dir(repository("tests/fixtures/tiny/qwen3")).unwrap() {
+        let from = entry.unwrap().path();
+        let to = model.join(from.file_name().unwrap());
+        std::fs::copy(&from, &to).unwrap();
+        set_mode(&to, 0o644);
+    }
+    let mut command = Command::new(&program);
+    command.arg("run").arg(&model).args(["Once", "--max-tokens", "2", "--tp", "2"]);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65_534).gid(65_534); // root may read every file
+    }
+    let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }

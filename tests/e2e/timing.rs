@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Permit, Run, Scratch};
+use crate::harness::{Permit, Run, Scratch, repository};
 
 /// What each layer of the demo model does, and how many it has.
 const OF_LAYER: [&str; 5] = ["attn.qkv", "attn.attend", "attn.out", "ffn.gate_up", "ffn.down"];
@@ -62,4 +62,17 @@ fn a_trace_that_cannot_be_written_is_refused_before_anything_starts() {
     assert_eq!(run.status.code(), Some(78));
     assert!(run.stderr.contains("steps.json.rank-1: ") && run.stderr.contains("a second name"));
     assert_eq!(std::fs::read(precious).unwrap(), b"precious");
+}
+
+#[test]
+fn a_trace_that_a_full_disk_cuts_off_is_named_and_costs_no_answer() {
+    let _permit = Permit::one();
+    let tiny = repository("tests/fixtures/tiny/qwen3");
+    let args = ["run", tiny.to_str().unwrap(), "Once", "--max-tokens"];
+    let trace = ["--trace", "/dev/full"];
+    for tokens in ["2", "40"] {
+        let run = Run::good(&[&args[..], &[tokens], &trace].concat());
+        let named = "--trace: /dev/full: No space left on device";
+        assert!(run.stderr.contains(named), "{tokens}: {}", run.stderr);
+    }
 }

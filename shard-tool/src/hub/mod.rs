@@ -34,7 +34,7 @@ use std::path::PathBuf;
 pub use cached::HubModel;
 pub use error::HubError;
 pub use id::ModelId;
-pub use ureq::Proxy;
+pub use ureq::{Proxy, ProxyProtocol};
 
 use crate::hf;
 use cache::{Locked, Repository};

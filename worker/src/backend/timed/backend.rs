@@ -181,8 +181,10 @@ impl Backend for Timed {
     }
 
     fn report(&mut self) -> String {
-        // A trace that could not be flushed is cut off, and readers of the format know that.
-        let _ = self.trace.as_mut().map(Trace::end);
+        // Readers of the format accept a trace that is cut off.
+        if let Some(Err(error)) = self.trace.as_mut().map(Trace::end) {
+            binfer_console::message(format_args!("--trace: {error}; the last steps are not in it"));
+        }
         self.profile.as_ref().map_or_else(String::new, Profile::table)
     }
 

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use binfer_shard::files::overwrite;
 
@@ -15,6 +15,8 @@ use super::profile::kernels;
 /// See the module.
 pub(super) struct Trace {
     file: BufWriter<File>,
+    /// The file's path, for messages.
+    path: PathBuf,
     rank: u32,
     /// Time of the first stamp: the file's zero.
     zero_ns: Option<u64>,
@@ -22,15 +24,26 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn create(path: &Path, rank: u32) -> io::Result<Self> {
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let mut file = BufWriter::new(overwrite(path).map_err(named)?);
-        write!(file, "[")?;
-        Ok(Self { file, rank, zero_ns: None })
+        let file = overwrite(path).map_err(|error| naming(path, &error))?;
+        let mut trace =
+            Self { file: BufWriter::new(file), path: path.to_owned(), rank, zero_ns: None };
+        write!(trace.file, "[").map_err(|error| naming(path, &error))?;
+        Ok(trace)
     }
 
     /// Writes a step and its operations; `stamps_ns` as [`super::profile::Profile::add`] has them.
     pub(super) fn add(
+        &mut self,
+        step: u64,
+        operations: &[Operation],
+        counts: &Counts,
+        stamps_ns: &[u64],
+    ) -> io::Result<()> {
+        let written = self.write(step, operations, counts, stamps_ns);
+        written.map_err(|error| naming(&self.path, &error))
+    }
+
+    fn write(
         &mut self,
         step: u64,
         operations: &[Operation],
@@ -75,7 +88,12 @@ impl Trace {
 
     /// Closes the list.
     pub(super) fn end(&mut self) -> io::Result<()> {
-        write!(self.file, "\n]\n")?;
-        self.file.flush()
+        let ended = write!(self.file, "\n]\n").and_then(|()| self.file.flush());
+        ended.map_err(|error| naming(&self.path, &error))
     }
+}
+
+/// The error with the path of the file in front.
+fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
