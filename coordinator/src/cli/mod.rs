@@ -1,4 +1,4 @@
-//! Commands, one file each. Flags become requests and options here; nothing is served here.
+//! The commands, one file each: flags become requests and settings.
 
 pub mod bench;
 pub mod doctor;
@@ -6,6 +6,7 @@ pub mod exit;
 pub mod plan;
 pub mod pull;
 pub mod run;
+pub mod sampling;
 pub mod serve;
 pub mod shard;
 mod table;

@@ -10,6 +10,7 @@ use binfer_proto::Sampling;
 use clap::Args;
 use tokio::sync::oneshot;
 
+use crate::cli::sampling::SamplingArgs;
 use crate::config::ConfigError;
 use crate::error::LaunchError;
 use crate::front::{
@@ -34,30 +35,9 @@ pub struct RunArgs {
     /// Tokens to generate at most
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub max_tokens: u32,
-    /// 0 takes the most likely token
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    pub temperature: f32,
-    /// Draw from the N most likely tokens; 0 is all
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub top_k: u32,
-    /// Draw from the smallest set of tokens that together are this likely
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    pub top_p: f32,
-    /// Draw from tokens at least this share as likely as the most likely one; 0 is all
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    pub min_p: f32,
-    /// Divides the logits of tokens in prompt and answer; 1 is off
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
-    pub repetition_penalty: f32,
-    /// Taken from the logits of tokens in the answer
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    pub presence_penalty: f32,
-    /// Taken from the logits of tokens in the answer, as often as they occur there
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    pub frequency_penalty: f32,
-    /// Makes a drawn answer repeatable
-    #[arg(long)]
-    pub seed: Option<u64>,
+    /// How tokens are sampled.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
     /// Ask it as a chat message, rendered by the model's template
     #[arg(long)]
     pub use_template: bool,
@@ -67,27 +47,27 @@ pub struct RunArgs {
     pub split_special_tokens: bool,
 }
 
-/// What is continued where nobody says anything.
+/// The prompt where none is given and stdin is a terminal.
 const PROMPT_DEFAULT: &str = "Once upon a time, there was a";
-/// Longest prompt that is read of stdin; a context of a million tokens has less.
+/// The longest prompt that is read from stdin, more than a context of a million tokens.
 const PROMPT_BYTES_MAX: u64 = 64 << 20;
-/// What to know about a prompt that a model which was trained on chats gets without its template.
+/// The note for a plain prompt to a model that has a chat template.
 const RAW_PROMPT: &str =
     "the prompt is continued as it is; --use-template asks it as a chat message";
-/// Why there is no answer.
+/// The note for an empty answer.
 const ENDED_AT_ONCE: &str = "the answer is empty: the model's first token was one that ends it";
 
-/// How an answer ended, where nothing broke.
+/// How an answer ended without an error.
 enum RunOutcome {
-    /// All of it was written.
+    /// The whole answer was written.
     Whole(Finish, Usage),
-    /// By a signal. (Or by the loss of a worker: then the launcher has the last word.)
+    /// A signal or the loss of a worker broke the answer off. The launcher reports the latter.
     Interrupted,
 }
 
-/// Streams the answer.
+/// Runs a prompt and streams the answer to stdout.
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
-    let sampling = sampling(args).map_err(LaunchError::Config)?;
+    let sampling = checked_sampling(args).map_err(LaunchError::Config)?;
     let options = LaunchOptions {
         args: &args.model,
         drain: Duration::ZERO,
@@ -102,21 +82,12 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
 }
 
-/// Checks what needs no model.
-fn sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
+/// Checks the flags that need no model.
+fn checked_sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
     if args.max_tokens == 0 {
         return Err(ConfigError("--max-tokens: expected 1 or more".into()));
     }
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repetition_penalty: args.repetition_penalty,
-        presence_penalty: args.presence_penalty,
-        frequency_penalty: args.frequency_penalty,
-    };
-    sampling.checked().map_err(|error| ConfigError(error.to_string()))
+    args.sampling.sampling()
 }
 
 fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest {
@@ -130,15 +101,15 @@ fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest 
         sampling,
         biases: Vec::new(),
         top_logprobs: None,
-        seed: args.seed,
+        seed: args.sampling.seed,
         stop: Vec::new(),
         ignore_eos: false,
         read_mode: ReadMode::Streamed,
     }
 }
 
-/// PROMPT, or what comes through stdin while weights are loaded. A thread reads it that nobody waits
-/// for: a signal ends the command also where nothing comes.
+/// The prompt of the argument, or of stdin, which is read while weights are loaded. The thread that
+/// reads is never joined, so a signal ends the command even if nothing arrives.
 async fn prompt(said: Option<String>) -> Result<String, LaunchError> {
     let (send, read) = oneshot::channel();
     let reader = move || drop(send.send(prompt_of(said.as_deref(), std::io::stdin())));
@@ -207,7 +178,7 @@ async fn answer(
     Ok(answered)
 }
 
-/// Writes pieces as they come.
+/// Writes the pieces of the answer as they come.
 async fn print(stream: &mut AnswerStream) -> Result<RunOutcome> {
     loop {
         match stream.next().await {

@@ -1,25 +1,24 @@
-//! How fast this host reads its memory, measured for a moment.
+//! Measures briefly how fast this host reads its memory.
 //!
-//! All cores read, because ranks together use all of them. Deliberately absent: what a core can do
-//! alone, and arithmetic on what is read.
+//! All cores read at once, because the ranks together use all of them.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use crate::config;
 
-/// Read by all cores together: more than caches hold.
+/// How much all cores read together, which is more than caches hold.
 const BYTES: usize = 1 << 30;
-/// Not more of the free memory than this part.
+/// The measurement takes at most one part in this many of the free memory.
 const FREE_PART: u64 = 4;
-/// Less of it would be a measurement of caches.
+/// With less memory the caches would be measured.
 const BYTES_MIN: usize = 64 << 20;
-/// How long reading is measured.
+/// How long the measurement takes.
 const MEASURED: Duration = Duration::from_millis(200);
-/// A part that is read at once, between looks at the clock.
+/// How much is read before the clock is checked again.
 const PIECE_WORDS: usize = 1 << 17;
 
-/// Bytes a second; none where there is too little memory for a measurement.
+/// The bandwidth in bytes per second; `None` where there is too little memory to measure.
 pub(super) fn measure(free_bytes: u64) -> Option<f64> {
     let spare = usize::try_from(free_bytes / FREE_PART).unwrap_or(usize::MAX);
     let bytes = BYTES.min(spare);
@@ -35,9 +34,9 @@ pub(super) fn measure(free_bytes: u64) -> Option<f64> {
     (read > 0.0).then_some(read)
 }
 
-/// Bytes a second of one core, which reads `words` of its own over and over.
+/// The bytes per second of one core, which reads its own `words` again and again.
 fn read(words: usize) -> f64 {
-    // Written first: pages that nobody wrote to are one and the same page of zeros.
+    // Pages must be written first: all pages that nobody wrote to are the same page of zeros.
     let memory: Vec<u64> = (0..words as u64).collect();
     let began = Instant::now();
     let mut bytes = 0;

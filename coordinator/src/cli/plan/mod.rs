@@ -1,8 +1,8 @@
 //! `binfer plan`: what a model takes at each rank count on given memory, and how fast it can be.
 //!
-//! Out of settings and headers alone, here or on the hub; nothing is loaded or downloaded. The
-//! numbers are those of the ledger that `serve` prints. Only how fast this host reads its memory is
-//! measured, where nobody says it.
+//! It reads only settings and headers, here or on the hub, and loads and downloads nothing. The
+//! numbers are those of the ledger that `serve` prints. The bandwidth of the host's memory is
+//! measured where it is not given.
 
 mod bandwidth;
 mod show;
@@ -25,9 +25,9 @@ use crate::options::step_defaults;
 use crate::parallel::SHARDS_REASON;
 use crate::report::{Report, Verbosity};
 
-/// Rank counts worth a row.
+/// The rank counts that get a row.
 const WORLDS: [u32; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
-/// Cards, and ranks on the host, unless told.
+/// The default number of cards, and of ranks on the host.
 const CARDS_DEFAULT: u32 = 8;
 const HOST_RANKS_DEFAULT: u32 = 4;
 
@@ -39,9 +39,9 @@ pub struct PlanArgs {
     /// Branch, tag or commit of an id on the hub [default: main]
     #[arg(long)]
     pub revision: Option<String>,
-    /// Memory of a card, as 80GB or 80GiB, or its name: B200, GH200, H200, H100, H100-NVL, H100-PCIe,
-    /// A100, A100-40GB, L40S, L4, A10, T4, 5090, 4090 [default: the GPUs of this host; its free memory
-    /// where it has none]
+    /// Memory of a card, as 80GB or 80GiB, or its name: B200, GH200, H200, H100, H100-NVL,
+    /// H100-PCIe, A100, A100-40GB, L40S, L4, A10, T4, 5090, 4090 [default: the GPUs of this host;
+    /// its free memory where it has none]
     #[arg(long, value_parser = parse_card)]
     pub gpu: Option<Card>,
     /// Cards that there are [default: those of this host; 8 of what --gpu names]
@@ -68,8 +68,17 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
-/// A card by its name, or by its memory alone.
-fn parse_card(text: &str) -> Result<Card, ConfigError> {
+/// The value of `--gpu` cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("expected memory as 80GB or 80GiB, or one of {}", card_names())]
+struct CardError;
+
+fn card_names() -> String {
+    CARDS.iter().map(|card| card.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The card with this name, or one with this much memory of which nothing else is known.
+fn parse_card(text: &str) -> Result<Card, CardError> {
     if let Some(card) = Card::named(text) {
         return Ok(card);
     }
@@ -87,13 +96,11 @@ fn parse_card(text: &str) -> Result<Card, ConfigError> {
         let bytes = bytes as u64;
         return Ok(Card::of_bytes(bytes));
     }
-    let names: Vec<&str> = CARDS.iter().map(|card| card.name).collect();
-    let names = names.join(", ");
-    Err(ConfigError(format!("expected memory as 80GB or 80GiB, or one of {names}")))
+    Err(CardError)
 }
 
 impl PlanArgs {
-    /// The same for the GPUs of this host, unless others were named.
+    /// The arguments for the GPUs of this host, unless other cards were named.
     fn with_cards(&self, gpus: &[Gpu]) -> Self {
         let Some(gpu) = gpus.first().filter(|_| self.gpu.is_none()) else { return self.clone() };
         let bytes = gpus.iter().map(|gpu| gpu.bytes).min().unwrap_or(0);
@@ -106,43 +113,43 @@ impl PlanArgs {
     }
 }
 
-/// What is planned for.
+/// How a model fits given memory, for all rank counts.
 struct FitReport<'a> {
     spec: &'a ModelSpec,
     limits: Limits,
-    /// As it is stored.
+    /// The type of the KV cache.
     kv_dtype: &'static str,
     worlds: Vec<u32>,
-    /// Of a card, or of the host for all of its ranks, if known.
+    /// The bandwidth of a card, or of the host for all of its ranks, if known.
     bandwidth: Option<Bandwidth>,
-    /// What `--tp auto` would take; a sentence if nothing fits.
+    /// The rank count that `--tp auto` would choose, or why nothing fits.
     auto: Result<Choice, binfer_shard::Error>,
-    /// Limits of the host's memory, for people.
+    /// The limits of the host's memory, for messages.
     host_limits: Option<String>,
 }
 
-/// How fast memory is read.
+/// The bandwidth of memory.
 #[derive(Clone, Copy)]
 struct Bandwidth {
     bytes_per_s: f64,
-    /// Here and now, not said by anybody.
+    /// The value was measured here, and not given.
     is_measured: bool,
 }
 
-/// A row of the plan.
+/// How the model fits one rank count.
 struct FitRow {
     world: u32,
     ledger: Ledger,
-    /// Seconds for one token of one sequence with a full context behind it.
+    /// The seconds for one token of one sequence with a full context.
     alone_s: Option<f64>,
-    /// Tokens a second of as many full contexts as fit, if any do.
+    /// The tokens per second of as many full contexts as fit, if any do.
     together_per_s: Option<f64>,
 }
 
-/// What a rank count comes to; if the model cannot be cut so often, the count and a sentence.
-type FitOutcome = Result<FitRow, (u32, String)>;
+/// A row, or the rank count for which the model cannot be cut and the reason.
+type FitOutcome = Result<FitRow, (u32, binfer_shard::Error)>;
 
-/// Prints the plan.
+/// Prints how the model fits.
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     let described = describe(&args.model, args.revision.as_deref())?;
     let report = Report::new(Verbosity::Normal);
@@ -226,7 +233,7 @@ impl<'a> FitReport<'a> {
     }
 
     fn row(&self, world: u32) -> FitOutcome {
-        let row = || {
+        let row = || -> Result<FitRow, binfer_shard::Error> {
             let ledger = Ledger::new(self.spec, world, &self.limits)?;
             let seconds = |sequences| {
                 let (context, element) = (self.limits.context_max, self.limits.kv_element_bytes);
@@ -246,7 +253,7 @@ impl<'a> FitReport<'a> {
                 ledger,
             })
         };
-        row().map_err(|error: binfer_shard::Error| (world, error.to_string()))
+        row().map_err(|error| (world, error))
     }
 }
 

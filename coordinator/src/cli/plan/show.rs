@@ -1,4 +1,4 @@
-//! How a plan is shown: a table for people, JSON for programs.
+//! Shows how a model fits: as a table for people, or as JSON for programs.
 
 use binfer_shard::fit::{Choice, Memory, RankLedger};
 use binfer_shard::{DType, Description, ModelSpec};
@@ -8,7 +8,7 @@ use super::{Bandwidth, FitOutcome, FitReport, FitRow, PlanArgs};
 use crate::cli::table::table;
 
 impl FitReport<'_> {
-    /// The table, what it stands on, and what `--tp auto` would take.
+    /// The table, what it assumes, and the rank count that `--tp auto` would choose.
     pub(super) fn text(
         &self,
         args: &PlanArgs,
@@ -49,7 +49,7 @@ impl FitReport<'_> {
         text
     }
 
-    /// Model, memory and context, in three lines.
+    /// Three lines about model, memory and context.
     fn heading(&self, args: &PlanArgs, described: &Description) -> String {
         let (spec, limits) = (self.spec, &self.limits);
         let parameters = count(spec.parameters());
@@ -78,7 +78,7 @@ impl FitReport<'_> {
         )
     }
 
-    /// All of it, in bytes and seconds.
+    /// Everything in bytes and seconds.
     pub(super) fn json(&self, model: &str, described: &Description, rows: &[FitOutcome]) -> Value {
         let (spec, limits) = (self.spec, &self.limits);
         let memory = match limits.memory {
@@ -89,12 +89,14 @@ impl FitReport<'_> {
             .iter()
             .map(|row| match row {
                 Ok(row) => row.json(),
-                Err((world, cause)) => json!({ "tp": world, "fits": false, "error": cause }),
+                Err((world, cause)) => {
+                    json!({ "tp": world, "fits": false, "error": cause.to_string() })
+                }
             })
             .collect();
         let auto = match &self.auto {
             Ok(Choice { world, reason }) => json!({ "tp": world, "reason": reason }),
-            Err(error) => json!({ "error": error.to_string() }),
+            Err(cause) => json!({ "error": cause.to_string() }),
         };
         json!({
             "model": model,
@@ -158,7 +160,7 @@ impl FitRow {
     }
 }
 
-/// Types of the weights, each once.
+/// The types of the weights, each once.
 fn dtypes(spec: &ModelSpec) -> Vec<&'static str> {
     let parts = spec.tensors.iter().flat_map(|tensor| &tensor.parts);
     let mut dtypes: Vec<_> = parts.map(|part| part.dtype).collect();
@@ -167,7 +169,7 @@ fn dtypes(spec: &ModelSpec) -> Vec<&'static str> {
     dtypes.into_iter().map(DType::name).collect()
 }
 
-/// Parameters for people.
+/// A number of parameters for people.
 fn count(parameters: u64) -> String {
     let parameters = parameters as f64;
     let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
@@ -177,7 +179,7 @@ fn count(parameters: u64) -> String {
     }
 }
 
-/// Bytes for people.
+/// A number of bytes for people.
 fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];

@@ -1,21 +1,22 @@
-//! How tokens are sampled and what ends an answer, out of `generation_config.json`.
+//! Sampling defaults and end tokens out of `generation_config.json`.
 //!
 //! Values are read as transformers reads them: an end token of -1 is none, a `top_p` of 1 or more
-//! filters nothing and one of 0 leaves the likeliest token. What it would raise an error at when it
-//! generates is ignored here and told of: a file with a slip in it must not keep a model from
-//! being served. Where there is no such file, `config.json` may have the same keys.
+//! filters nothing, and one of 0 leaves only the likeliest token. A value at which transformers
+//! would raise an error during generation is ignored here and noted, so that a mistake in the file
+//! does not keep the model from being served. Without such a file, `config.json` may have the same
+//! keys.
 
 use super::files::{JsonFile, ModelFolder};
 use crate::text::{SAMPLING_DEFAULT, TextError};
 use binfer_proto::{Sampling, Token};
 use serde_json::Value;
 
-/// What the files say.
+/// The sampling defaults and end tokens of a folder.
 pub(super) struct GenerationConfig {
     pub(super) sampling: Sampling,
-    /// Of `generation_config.json`, or else of `config.json`.
+    /// The end tokens of `generation_config.json`, or else of `config.json`.
     pub(super) end_ids: Vec<Token>,
-    /// Whole lines about what was ignored.
+    /// Lines about what was ignored.
     pub(super) notes: Vec<String>,
 }
 
@@ -39,7 +40,7 @@ impl GenerationConfig {
         Ok(out)
     }
 
-    /// Out of one file.
+    /// Reads one file.
     fn of(file: &JsonFile<'_>) -> Self {
         let mut reader = GenerationReader::of(file);
         let (sampling, end_ids) = (reader.sampling(), reader.end_ids());
@@ -47,7 +48,7 @@ impl GenerationConfig {
     }
 }
 
-/// Puts a number into its field.
+/// Sets a field to a number.
 type Set = fn(&mut Sampling, f64);
 
 const FIELDS: [(&str, Set); 5] = [
@@ -58,7 +59,7 @@ const FIELDS: [(&str, Set); 5] = [
     ("repetition_penalty", |sampling, value| sampling.repetition_penalty = single(value)),
 ];
 
-/// Reads a file, and notes what it ignores.
+/// Reads a file and notes what it ignores.
 struct GenerationReader<'a> {
     file: &'a JsonFile<'a>,
     ignored: Vec<String>,
@@ -69,7 +70,8 @@ impl<'a> GenerationReader<'a> {
         Self { file, ignored: Vec::new() }
     }
 
-    /// As vLLM reads it: `do_sample` does not matter, and what is absent is neutral.
+    /// The sampling defaults. As in vLLM, `do_sample` does not matter, and an absent key is
+    /// neutral.
     fn sampling(&mut self) -> Sampling {
         let mut sampling = SAMPLING_DEFAULT;
         for (key, set) in FIELDS {
@@ -86,13 +88,13 @@ impl<'a> GenerationReader<'a> {
             set(&mut changed, number);
             match changed.checked() {
                 Ok(changed) => sampling = changed,
-                Err(error) => self.ignored.push(error.to_string()),
+                Err(cause) => self.ignored.push(cause.to_string()),
             }
         }
         sampling
     }
 
-    /// One id, or several.
+    /// The end tokens, of which the file has one or several.
     fn end_ids(&mut self) -> Vec<Token> {
         let found = match self.file.get("eos_token_id") {
             None => &[],
@@ -117,7 +119,7 @@ impl<'a> GenerationReader<'a> {
     }
 }
 
-/// A token id, also one that was written as a float or as text.
+/// A token id, which may be written as a number or as text.
 fn token(value: &Value) -> Option<Token> {
     match value {
         Value::String(text) => text.parse().ok(),
@@ -125,7 +127,8 @@ fn token(value: &Value) -> Option<Token> {
     }
 }
 
-/// 0 leaves the likeliest token, as the smallest number above it does.
+/// The value of `top_p`. The smallest number above 0 stands for 0, which leaves the likeliest
+/// token.
 fn top_p(value: f64) -> f32 {
     let share = single(value.min(1.0));
     if share < 0.0 { share } else { share.max(f32::MIN_POSITIVE) }
