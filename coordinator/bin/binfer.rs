@@ -1,4 +1,4 @@
-//! The one program: every role behind a subcommand. Dispatches, and decides the exit status.
+//! The program `binfer`: dispatches to a command and decides the exit status.
 
 use std::process::ExitCode;
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and the version are results, on stdout; what is wrong with the flags is a message.
+/// Shows the parser's text: help and version on stdout, what is wrong with the flags on stderr.
 fn show(shown: &clap::Error) -> Result<ExitCode> {
     let text = shown.render().to_string();
     if shown.use_stderr() {

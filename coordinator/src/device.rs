@@ -77,8 +77,9 @@ impl DeviceRequest {
         }
     }
 
-    /// Assigns one of `gpus` to each rank. The result is `None`, the CPU, where there is no GPU, and
-    /// where `--tp` asks for more ranks than there are GPUs and `--device` does not ask for a GPU.
+    /// Assigns one of `gpus` to each rank. The result is `None`, the CPU, where there is no GPU,
+    /// and where `--tp` asks for more ranks than there are GPUs and `--device` does not ask for a
+    /// GPU.
     pub fn choose(
         &self,
         gpus: &[Gpu],

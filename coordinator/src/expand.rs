@@ -1,7 +1,7 @@
 //! Pure: `~` and `$NAME` in paths, as Python's `os.path.expanduser` and `expandvars` read them.
 
-/// Puts a home in the place of a leading `~` or `~user`; `home_of` gets the user's name, or nothing.
-/// Without one the path stays as it is.
+/// Replaces a leading `~` or `~user` by a home folder. `home_of` gets the user's name, or the empty
+/// name. Without a home folder the path stays as it is.
 pub(crate) fn home(path: &str, home_of: impl Fn(&str) -> Option<String>) -> String {
     let Some(rest) = path.strip_prefix('~') else { return path.to_owned() };
     let (user, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -14,7 +14,7 @@ pub(crate) fn home(path: &str, home_of: impl Fn(&str) -> Option<String>) -> Stri
     }
 }
 
-/// Puts values in the place of `$NAME` and `${NAME}`; those without a value stay as they are.
+/// Replaces `$NAME` and `${NAME}` by values; names without a value stay as they are.
 pub(crate) fn variables(path: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let (mut expanded, mut rest) = (String::new(), path);
     while let Some((before, after)) = rest.split_once('$') {

@@ -1,4 +1,5 @@
-//! The settings with which a model is served: flags in, [`ModelOptions`] out, checked and immutable.
+//! The settings with which a model is served: flags in, [`ModelOptions`] out, checked and
+//! immutable.
 
 use std::path::PathBuf;
 use std::time::Duration;

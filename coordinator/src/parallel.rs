@@ -27,8 +27,8 @@ pub enum TensorParallel {
 pub struct TensorParallelError;
 
 impl TensorParallel {
-    /// How many ranks there are, and why, if that was chosen here. `gpu_bytes` has the memory of each
-    /// GPU that may be used.
+    /// How many ranks there are, and why, if that was chosen here. `gpu_bytes` has the memory of
+    /// each GPU that may be used.
     pub fn ranks(
         self,
         spec: &ModelSpec,

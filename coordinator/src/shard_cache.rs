@@ -1,9 +1,8 @@
-//! `--shard-cache`: the shards of a model, kept from one start to the next.
+//! `--shard-cache`: keeps the shards of a model from one start to the next.
 //!
-//! An entry is named by what was cut and for how many ranks, never by where the checkpoint lies.
-//! A cache only makes starts faster: whatever is wrong with it is said, and the checkpoint is
-//! served. What does not match, and what the checkpoint has outgrown, is neither used nor
-//! overwritten.
+//! An entry is named by the digest of the checkpoint and the rank count, never by the checkpoint's
+//! path. The cache only makes starts faster. If anything is wrong with an entry, that is told, and
+//! the checkpoint is served. An entry that does not match is neither used nor overwritten.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -14,22 +13,22 @@ use binfer_shard::{Checkpoint, Error};
 
 use crate::report::Report;
 
-/// Where shards are kept, if at all.
+/// The settings of the cache.
 #[derive(Clone, Debug)]
 pub struct ShardCache {
-    /// `--shard-cache`.
+    /// The value of `--shard-cache`.
     pub dir: Option<PathBuf>,
-    /// `--shard-cache-verify`: all weights are read to see whether shards are still theirs.
+    /// All bytes of an entry are compared with the checkpoint (`--shard-cache-verify`).
     pub verify: bool,
 }
 
-/// Why an entry is not used.
+/// Why an entry of the cache is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unused {
     #[error("holds another model, or is for other ranks")]
     Other,
     #[error("user {0} made it, who is neither you nor the owner of the folder")]
-    Stranger(u32),
+    OtherOwner(u32),
     #[error("a link, or no folder")]
     NoFolder,
     #[error("{} changed since it was cut", .0.join(", "))]
@@ -74,7 +73,7 @@ impl ShardCache {
         }
     }
 
-    /// Opens an entry, if it is what would be cut of `source` today.
+    /// Opens an entry, if it is what would be cut from `source` now.
     fn open(
         &self,
         source: &Checkpoint,
@@ -108,8 +107,8 @@ impl ShardCache {
     }
 }
 
-/// Of a folder that many write to, only what its owner, root or this user made is used: settings
-/// out of it are served.
+/// Checks who made an entry. The folder may be writable for others, and the settings in it are
+/// used, so only entries of the folder's owner, of root and of this user are trusted.
 fn check_owner(entry: &Path, found: &Metadata) -> Result<(), Unused> {
     if !found.is_dir() {
         return Err(Unused::NoFolder);
@@ -118,11 +117,11 @@ fn check_owner(entry: &Path, found: &Metadata) -> Result<(), Unused> {
     let own = rustix::process::geteuid().as_raw();
     match found.uid() {
         owner if owner == 0 || owner == own || owner == folder => Ok(()),
-        owner => Err(Unused::Stranger(owner)),
+        owner => Err(Unused::OtherOwner(owner)),
     }
 }
 
-/// Writes the entry and opens it.
+/// Writes an entry and opens it.
 fn fill(
     source: &Checkpoint,
     ranks: u32,

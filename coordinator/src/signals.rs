@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM: what they do before a command has anything to bring down, and after.
+//! SIGINT and SIGTERM, before a command has anything to shut down and after.
 //!
-//! At first either ends the process at once with its status, also as the first process of a
-//! container, which the kernel would not end. Who has something to bring down asks for [`stops`]; then
-//! the first signal is reported, and only a second one ends the process.
+//! At first either signal ends the process at once with its status. This holds for the first
+//! process of a container too, which the kernel would not end. A command that has something to shut
+//! down calls [`stops`]. From then on the first signal is reported, and only a second one ends the
+//! process.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Whether a signal still ends the process without anybody being asked.
+/// Whether a signal still ends the process at once.
 static ENDS_AT_ONCE: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(true.into()));
 
-/// A signal that asks for the end.
+/// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGINT, Ctrl-C.
@@ -24,7 +25,7 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
-    /// As a shell has it for a command that the signal ended.
+    /// The exit status that a shell shows for a command that the signal ended.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
@@ -34,7 +35,7 @@ impl StopSignal {
     }
 }
 
-/// Lets either signal end the process with its status, until somebody asks for [`stops`].
+/// Lets either signal end the process with its status, until [`stops`] is called.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -53,7 +54,7 @@ pub fn end_at_once() -> io::Result<()> {
     Ok(())
 }
 
-/// Signals from now on, in place of an end at once. Must be called within a runtime.
+/// Reports signals from now on instead of ending the process. It must be called within a runtime.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -66,7 +67,7 @@ pub fn stops() -> io::Result<StopSignals> {
     Ok(stops)
 }
 
-/// Signals as they come.
+/// The signals as they come.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
@@ -74,7 +75,7 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupt,

@@ -1,6 +1,6 @@
-//! `--profile` and `--trace`: what workers are to say of the time that their operations take.
+//! `--profile` and `--trace`: what workers tell of the time that operations take.
 //!
-//! Deliberately absent: measuring, which is the worker's.
+//! The workers measure and write; the coordinator only names the files.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use binfer_shard::files::overwrite;
 
 use crate::config::ConfigError;
 
-/// What is asked of every rank.
+/// What every rank is asked to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// A table of operations at the end.
+    /// A table of operations at the end (`--profile`).
     pub profile: bool,
-    /// A file with the time of every operation.
+    /// A file with the time of every operation (`--trace`).
     pub trace: Option<PathBuf>,
 }
 
 impl Timing {
-    /// The file of a rank's trace.
+    /// The path of a rank's trace.
     pub fn trace_of(&self, rank: usize, world: usize) -> Option<PathBuf> {
         let trace = self.trace.clone()?;
         if world == 1 {
@@ -29,10 +29,10 @@ impl Timing {
         Some(name.into())
     }
 
-    /// Creates the files, so that a bad path is found before anything is started.
+    /// Creates the files, so that a bad path is refused before anything is started.
     ///
     /// # Errors
-    /// Names the file that cannot be written.
+    /// The file that cannot be written.
     pub fn check(&self, world: usize) -> Result<(), ConfigError> {
         for path in (0..world).filter_map(|rank| self.trace_of(rank, world)) {
             overwrite(&path)

@@ -14,7 +14,7 @@ use crate::memory::{AvailableMemory, KernelFiles, available_to_cluster};
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {}
 
-/// Prints a line a finding. A machine without a GPU is in order.
+/// Prints one line per finding. A machine without a GPU is in order.
 pub fn run(_: &DoctorArgs) -> Result<ExitCode> {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let line = |line: String| console::print(&(line + "\n"));

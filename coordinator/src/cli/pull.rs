@@ -25,10 +25,11 @@ pub struct PullArgs {
     pub quiet: bool,
 }
 
-/// What can be pulled, for messages.
+/// What the command cannot pull, for messages.
 const PULLED: &str = "no id on the hub (ORG/NAME, or ORG/NAME:FILE for one of several GGUF files)";
 
-/// Asks the hub even where the cache has the model: it may be a newer one.
+/// Fetches the model. The hub is asked even if the cache has the model, since it may have a newer
+/// one.
 pub fn run(args: &PullArgs) -> Result<ExitCode> {
     let report = Report::new(Verbosity::of(args.quiet, false));
     let id = hub_id(&args.model, args.revision.as_deref(), PULLED)?;

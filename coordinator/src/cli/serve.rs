@@ -16,7 +16,7 @@ use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 
-/// A week: more than any supervisor waits.
+/// The longest drain, a week, which is more than any supervisor waits.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
 
 /// Arguments of `binfer serve`.
@@ -67,7 +67,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let fronts = vec![http::front(listener, config)];
     let serve = async move |context| {
-        // Not before: model and flags are good now, and connections are taken from here on.
+        // Only now model and flags are checked and connections accepted.
         if !quiet {
             console::message(format_args!("listening on http://{address}"));
         }
@@ -77,7 +77,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Before anything is read: a port in use must not cost the time to load a model.
+/// Binds the socket before anything is read, so that a port in use is refused at once.
 fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
     TcpListener::bind((args.host.as_str(), args.port)).map_err(|error| {
         let (host, port) = (&args.host, args.port);

@@ -1,5 +1,4 @@
-//! `binfer shard`: names of models, a progress bar and signals around the command of
-//! `binfer_shard`.
+//! `binfer shard`: the command of `binfer_shard` with names of models, a progress bar and signals.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,11 +30,12 @@ pub struct ShardArgs {
     pub quiet: bool,
 }
 
-/// Cuts, or says what it would cut. Status 78 for settings, files and disks that cannot work.
+/// Cuts a checkpoint, or lists what it would cut. Settings, files and disks that cannot work are
+/// errors of status 78.
 pub fn run(args: &ShardArgs) -> Result<ExitCode> {
     let report = Report::new(Verbosity::of(args.quiet, false));
     if args.shard.dry_run {
-        // Of what is on the hub only headers are fetched.
+        // Only headers are fetched from the hub.
         let described = describe(&args.model, args.revision.as_deref())?;
         console::print(&args.shard.listing(&described.spec).map_err(LaunchError::from)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -58,8 +58,8 @@ pub fn run(args: &ShardArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The exit status of SIGINT or SIGTERM once one has come, 0 until then: there is a folder to be
-/// removed first. A second signal ends the process at once.
+/// Watches for SIGINT and SIGTERM. The value is 0 until one comes, and then its exit status, so
+/// that an unfinished folder can be removed first. A second signal ends the process at once.
 fn watch_signals() -> std::io::Result<Arc<AtomicU8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut stops = {

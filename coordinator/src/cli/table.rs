@@ -1,6 +1,6 @@
 //! Tables for stdout.
 
-/// Rows under a head, a line each, columns aligned to the right.
+/// A table of rows under a head, with columns aligned to the right.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);

@@ -1,15 +1,15 @@
-//! What to say of a flag that is not there: ours of the same meaning, by the names that other
-//! servers have for it, or one that is spelt almost alike.
+//! Tips for unknown flags: the flag with the meaning that another server's flag has, or one that is
+//! spelt almost alike.
 
 use clap::Command;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
-/// What somebody who knows another server is told.
+/// The tip for a flag of another server.
 enum Tip {
-    /// A flag means it here.
+    /// The flag that has the same meaning here.
     Flag(&'static str),
-    /// There is none.
+    /// What to do, where no flag has that meaning.
     Words(&'static str),
 }
 use Tip::{Flag, Words};
@@ -25,7 +25,7 @@ const TOKENIZER: &str = "the tokenizer is the model's own";
 const NO_KEYS: &str = "there are no keys: put a proxy in front";
 const LOGS: &str = "requests are not logged; leave the flag away";
 
-/// Flags of vLLM, SGLang, llama.cpp, TGI and Ollama, by meaning.
+/// The flags of vLLM, SGLang, llama.cpp, TGI and Ollama by meaning.
 const FOREIGN: &[(&[&str], Tip)] = &[
     (&["--tensor-parallel-size", "-tp", "--tp-size", "--num-shard"], Flag("--tp")),
     (&["--tensor-split", "-ts", "--split-mode", "-sm", "--num-gpu"], Flag("--tp")),
@@ -63,11 +63,11 @@ const SEQUENCES: Tip = Flag("--max-num-seqs");
 const STEP: Tip = Flag("--max-num-batched-tokens");
 const MAX_TOKENS: Tip = Flag("--max-tokens");
 
-/// What a server leaves to requests.
+/// The flags of `run` whose meaning a server leaves to requests.
 const SAMPLING: [&str; 3] = ["--max-tokens", "--temperature", "--repetition-penalty"];
 
-/// Gives an error about an unknown flag the tip that helps, or none. `args` are those of the process,
-/// the program's name left out.
+/// Gives an error about an unknown flag a tip, if there is one. `args` are the arguments of the
+/// process without the program's name.
 #[must_use]
 pub fn improved(mut error: Error, program: &Command, args: &[String]) -> Error {
     if error.kind() != ErrorKind::UnknownArgument {
@@ -76,7 +76,7 @@ pub fn improved(mut error: Error, program: &Command, args: &[String]) -> Error {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg).cloned() else {
         return error;
     };
-    // Whoever writes a flag does not mean a value that looks like one, which is what clap suggests.
+    // clap suggests to pass the flag as a value, which nobody means.
     error.remove(ContextKind::Suggested);
     let written = as_written(&unknown, args);
     if let Some(tip) = foreign(written) {
@@ -103,8 +103,8 @@ pub fn improved(mut error: Error, program: &Command, args: &[String]) -> Error {
     error
 }
 
-/// The argument that the parser refused. Of `-ngl` it names `-n` alone, the first of several flags of
-/// one letter.
+/// The whole argument that the parser refused. The parser reads `-ngl` as several flags of one
+/// letter and names only `-n`.
 fn as_written<'a>(unknown: &'a str, args: &'a [String]) -> &'a str {
     let is_letter = !unknown.starts_with("--");
     let whole = args.iter().map(|arg| arg.split('=').next().unwrap_or(arg));
@@ -117,14 +117,14 @@ fn foreign(flag: &str) -> Option<&'static Tip> {
     FOREIGN.iter().find(|(names, _)| names.contains(&flag.as_str())).map(|(_, tip)| tip)
 }
 
-/// Whether the command that was called knows a flag.
+/// Whether the command that was called has this flag.
 fn has_flag(program: &Command, args: &[String], flag: &str) -> bool {
     let command = args.first().and_then(|name| program.find_subcommand(name));
     let mut flags = command.into_iter().flat_map(Command::get_arguments);
     flags.any(|argument| argument.get_long() == flag.strip_prefix("--"))
 }
 
-/// Whether somebody who wrote the one may have meant the other: a letter or two, in a long word three.
+/// Whether one flag may be a typing error for the other. Long flags may differ in more letters.
 fn is_slip(written: &str, meant: &str) -> bool {
     strsim::osa_distance(written, meant) <= 1 + written.len() / 8
 }

@@ -1,7 +1,7 @@
 //! Pure: collects the results of all ranks for a step and compares them.
 //!
-//! A result is matched by epoch and step with the plan that was sent. Only a step on which all ranks
-//! agree comes out.
+//! A result is matched by epoch and step with the plan that was sent. Only a step on which all
+//! ranks agree comes out.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -43,8 +43,8 @@ pub struct FleetInfo {
 }
 
 impl Fleet {
-    /// Starts the workers, which dial in at `rendezvous`, and waits until all are ready. `progress` is
-    /// told how loading goes.
+    /// Starts the workers, which dial in at `rendezvous`, and waits until all are ready. `progress`
+    /// is told how loading goes.
     pub async fn start(
         config: FleetConfig,
         rendezvous: Rendezvous,
@@ -189,7 +189,7 @@ fn agree(loaded: &[Loaded]) -> Result<FleetInfo, FleetError> {
             return Err(FleetError::worker(rank, "has other KV groups than rank 0"));
         }
     }
-    let smallest = |group: usize| loaded.iter().map(|answer| answer.blocks_max[group]).min();
+    let smallest = |kv_group: usize| loaded.iter().map(|answer| answer.blocks_max[kv_group]).min();
     Ok(FleetInfo {
         weight_bytes: loaded.iter().map(|answer| answer.bytes).collect(),
         blocks: (0..first.blocks_max.len()).filter_map(smallest).collect(),

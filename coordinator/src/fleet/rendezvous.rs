@@ -1,9 +1,9 @@
 //! The Unix socket that workers dial in to; it has no name.
 //!
-//! The socket is bound in a fresh folder of mode 0700. Its name and the folder are removed before the
-//! first worker is started, so a process that is killed leaves nothing behind. Children inherit a
-//! descriptor of the socket's file and reach it as `/proc/self/fd/N`; no other process can. The path
-//! of the folder may therefore be of any length.
+//! The socket is bound in a fresh folder of mode 0700. Its name and the folder are removed before
+//! the first worker is started, so a process that is killed leaves nothing behind. Children inherit
+//! a descriptor of the socket's file and reach it as `/proc/self/fd/N`; no other process can. The
+//! path of the folder may therefore be of any length.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;

@@ -1,8 +1,8 @@
 //! A worker's socket, which wakes the serve loop only for what can be read.
 //!
-//! Tokio's own Unix sockets also wake their thread each time that the peer has read something, which
-//! happens once per plan. This socket asks to be woken for writing only after a write that would
-//! block.
+//! Tokio's own Unix sockets also wake their thread each time that the peer has read something,
+//! which happens once per plan. This socket asks to be woken for writing only after a write that
+//! would block.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;

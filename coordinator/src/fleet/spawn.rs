@@ -1,8 +1,8 @@
 //! Worker processes: started, waited for and killed.
 //!
-//! Each is a child in its own process group, so Ctrl-C reaches the coordinator alone. The child asks
-//! the kernel to be killed when the thread that started it ends. That thread must therefore live as
-//! long as the process.
+//! Each is a child in its own process group, so Ctrl-C reaches the coordinator alone. The child
+//! asks the kernel to be killed when the thread that started it ends. That thread must therefore
+//! live as long as the process.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -54,8 +54,8 @@ impl Worker {
             .arg(program.socket)
             .args(["--rank", &rank.to_string()])
             .args(["--parent", &std::process::id().to_string()])
-            // Every token reads all weights. Huge pages save misses of the TLB, which makes decoding a
-            // fifth faster.
+            // Every token reads all weights. Huge pages save misses of the TLB, which makes
+            // decoding a fifth faster.
             .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
             .stdin(token)
             .stdout(Stdio::null())
@@ -78,8 +78,8 @@ impl Worker {
     }
 }
 
-/// A child's stdin that holds a secret. Unlike arguments, no other process can see it. `secret` must
-/// be shorter than what a pipe holds.
+/// A child's stdin that holds a secret. Unlike arguments, no other process can see it. `secret`
+/// must be shorter than what a pipe holds.
 pub fn through_pipe(secret: &str) -> io::Result<Stdio> {
     let (read, mut write) = io::pipe()?;
     write.write_all(secret.as_bytes())?;

@@ -30,8 +30,8 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog that has just heard from all ranks. A rank that makes no progress for `deadline` is
-    /// lost.
+    /// A watchdog that has just heard from all ranks. A rank that makes no progress for `deadline`
+    /// is lost.
     pub(super) fn new(world: usize, deadline: Duration, now: Instant) -> Self {
         let seen = RankProgress {
             heard_at: now,
@@ -88,7 +88,8 @@ impl Watchdog {
         }
     }
 
-    /// The error of a rank that is silent, or makes no progress in a step, for longer than the deadline.
+    /// The error of a rank that is silent, or makes no progress in a step, for longer than the
+    /// deadline.
     pub(super) fn check(&mut self, now: Instant) -> Option<FleetError> {
         let was_suspended = now.duration_since(self.checked_at) > self.interval() * 4;
         self.checked_at = now;

@@ -189,8 +189,8 @@ impl Fleet {
         Ok(None)
     }
 
-    /// Takes the first message of a connection. A `Hello` of this cluster gets a rank; the connection
-    /// of anything else is cut off without an answer.
+    /// Takes the first message of a connection. A `Hello` of this cluster gets a rank; the
+    /// connection of anything else is cut off without an answer.
     fn accept_hello(
         &mut self,
         connection: ConnectionId,
@@ -205,7 +205,8 @@ impl Fleet {
         Some((rank, up::Message::Hello(hello)))
     }
 
-    /// The rank that a worker asks for, or the first free one; `None` for a worker of another cluster.
+    /// The rank that a worker asks for, or the first free one; `None` for a worker of another
+    /// cluster.
     fn rank_for(&self, hello: &Hello) -> Option<usize> {
         let instance = self.rendezvous.as_ref().map(Rendezvous::instance);
         if instance != Some(hello.instance.as_str()) {

@@ -113,7 +113,8 @@ struct Mount {
 }
 
 impl Mount {
-    /// Reads a line of mountinfo: `id parent device part point options [fields] - type source options`.
+    /// Reads a line of mountinfo: `id parent device part point options [fields] - type source
+    /// options`.
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(3);

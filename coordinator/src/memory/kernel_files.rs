@@ -20,8 +20,8 @@ impl KernelFiles {
         Self { root: root.into() }
     }
 
-    /// The text of the file with this absolute path. It is empty if the file cannot be read, since no
-    /// kernel has all of these files.
+    /// The text of the file with this absolute path. It is empty if the file cannot be read, since
+    /// no kernel has all of these files.
     pub(super) fn read(&self, path: impl AsRef<Path>) -> String {
         let path = path.as_ref();
         let below_root = self.root.join(path.strip_prefix("/").unwrap_or(path));

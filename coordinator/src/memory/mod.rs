@@ -1,8 +1,8 @@
 //! How much memory a cluster on this host may take: what is free, and every limit that is set.
 //!
-//! A container's limit and a shell's `ulimit` count as much as the machine: a process that takes more
-//! than the smallest of them is killed or refused. Only this module reads memory figures out of
-//! `/proc` and `/sys`. What a model takes is worked out by `binfer_shard::fit`.
+//! A container's limit and a shell's `ulimit` count as much as the machine: a process that takes
+//! more than the smallest of them is killed or refused. Only this module reads memory figures out
+//! of `/proc` and `/sys`. What a model takes is worked out by `binfer_shard::fit`.
 
 mod available;
 mod budget;

@@ -1,9 +1,9 @@
-//! Control tokens that somebody typed into a message, as text (`--split-special-tokens`).
+//! Control tokens inside messages, read as text (`--split-special-tokens`).
 //!
-//! A template writes control tokens of its own around messages, and those must be parsed. So what
-//! looks like one in a message gets a mark within it before the template runs, which no tokenizer
-//! reads over, and the marks are taken out behind the search for control tokens. What is left is
-//! tokenised as one text, as if no control token were known there.
+//! A template writes control tokens of its own around messages, and those must be parsed. So before
+//! the template runs, everything in a message that looks like a control token gets a mark inside
+//! it, over which no tokenizer reads. The marks are removed after the search for control tokens.
+//! The rest is tokenised as one text, as if no control token were known in it.
 
 use super::error::TextError;
 use serde::Serialize;
@@ -12,13 +12,13 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use tokenizers::{Model, OffsetType, PreTokenizer, Tokenizer};
 
-/// A code point that no text holds: Unicode keeps it for use within a program.
+/// The mark: a noncharacter, which Unicode reserves for use within a program.
 const MARK: char = '\u{FDD0}';
 
 /// Finds control tokens in messages.
 #[derive(Debug)]
 pub(super) struct ControlText {
-    /// By their first character.
+    /// The control tokens by their first character.
     tokens: BTreeMap<char, Vec<String>>,
 }
 
@@ -27,7 +27,7 @@ impl ControlText {
         let mut tokens: BTreeMap<char, Vec<String>> = BTreeMap::new();
         let added = tokenizer.get_added_tokens_decoder();
         for token in added.into_values().filter(|token| token.special) {
-            // Within a single character is no place for a mark.
+            // A mark does not fit inside a single character.
             if let Some(first) = token.content.chars().next()
                 && token.content.len() > first.len_utf8()
             {
@@ -37,7 +37,7 @@ impl ControlText {
         Self { tokens }
     }
 
-    /// `value` with a mark in every control token of any of its texts. Names of fields are left.
+    /// `value` with a mark in every control token of its texts. Names of fields stay as they are.
     pub(super) fn marked<T: Serialize + DeserializeOwned>(
         &self,
         value: &T,
@@ -71,7 +71,7 @@ impl ControlText {
         marked
     }
 
-    /// Tokens of a rendered conversation, its marks taken out.
+    /// The tokens of a rendered conversation, from which the marks are removed.
     pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Vec<u32>> {
         let added = tokenizer.get_added_vocabulary();
         let mut pieces = added.extract_and_normalize(tokenizer.get_normalizer(), text);
@@ -84,7 +84,7 @@ impl ControlText {
     }
 }
 
-/// Bytes of a rendered conversation without its marks.
+/// The length of a rendered conversation without its marks, in bytes.
 pub(super) fn unmarked_bytes(text: &str) -> usize {
     text.len() - text.matches(MARK).count() * MARK.len_utf8()
 }

@@ -55,10 +55,11 @@ pub enum TokenizerFamily {
 pub enum TokenKind {
     /// A piece of text.
     Normal,
-    /// A token that steers the model. It is recognised in prompts and is not part of an answer's text.
+    /// A token that steers the model. It is recognised in prompts and is not part of an answer's
+    /// text.
     Control,
-    /// A token that was added to the vocabulary. It is recognised whole in prompts and is part of an
-    /// answer's text.
+    /// A token that was added to the vocabulary. It is recognised whole in prompts and is part of
+    /// an answer's text.
     Added,
 }
 
@@ -154,8 +155,8 @@ impl TextData {
     }
 }
 
-/// Keys of tokens that end an answer beside `eos_token_id`: the end of a turn, the end of a message, and
-/// the tokens with which code models go on to another file.
+/// Keys of tokens that end an answer beside `eos_token_id`: the end of a turn, the end of a
+/// message, and the tokens with which code models go on to another file.
 const END_KEYS: [&str; 5] = [
     "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id",

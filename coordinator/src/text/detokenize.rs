@@ -1,24 +1,24 @@
 //! Tokens to text, one token at a time, never splitting a character.
 //!
-//! The text of all pieces together is that of decoding all tokens at once: bytes that can no
-//! longer become a character turn into U+FFFD exactly where `String::from_utf8_lossy` would put
-//! it, and an unfinished character is held back until it is whole or the answer ends.
+//! All pieces together are the text of decoding all tokens at once. Bytes that can no longer become
+//! a character turn into U+FFFD exactly where `String::from_utf8_lossy` would put it. An unfinished
+//! character is held back until it is whole or the answer ends.
 
 use super::vocab::Vocab;
 use binfer_proto::Token;
 
-/// What is held back: the first bytes of a character. And whether the text has begun, because
-/// SentencePiece puts a space before it that is not part of it.
+/// The state of decoding one answer: the first bytes of a character that are held back, and whether
+/// the text has begun, since SentencePiece puts a space in front of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Detokenizer {
     held: [u8; 4],
     held_len: usize,
-    /// Some token had bytes.
+    /// A token with bytes has come.
     begun: bool,
 }
 
 impl Detokenizer {
-    /// Appends to `text` what is certain after `token`.
+    /// Appends the text that is certain after `token`.
     pub fn push(&mut self, vocab: &Vocab, token: Token, text: &mut String) {
         let mut bytes = vocab.bytes(token);
         if !self.begun && !bytes.is_empty() {
@@ -40,7 +40,7 @@ impl Detokenizer {
                     self.held_len += 1;
                     bytes = rest;
                 }
-                // The byte does not continue what is held: it begins anew.
+                // The byte does not continue the held character but begins another.
                 Err(_) => {
                     text.push(char::REPLACEMENT_CHARACTER);
                     self.held_len = 0;
@@ -50,7 +50,7 @@ impl Detokenizer {
         self.append(bytes, text);
     }
 
-    /// The answer has ended: appends what is left.
+    /// Appends what is held back, after the last token of an answer.
     pub fn finish(&mut self, text: &mut String) {
         if std::mem::take(&mut self.held_len) > 0 {
             text.push(char::REPLACEMENT_CHARACTER);

@@ -1,7 +1,7 @@
 //! Tokens that end an answer in any model, found by their names.
 //!
-//! Many files name only one of the tokens that their model ends with, or the wrong one. The names here
-//! are those of llama.cpp's vocabulary loader. The tokens that a file names come in addition.
+//! Many files name only one of the tokens that their model ends with, or the wrong one. The names
+//! here are those of llama.cpp's vocabulary loader. The tokens that a file names come in addition.
 
 use binfer_proto::Token;
 use std::collections::BTreeMap;

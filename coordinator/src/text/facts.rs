@@ -1,7 +1,7 @@
-//! What the coordinator knows of a model's text: the way back from tokens, and settings.
+//! What the coordinator knows of a model's text: the vocabulary for decoding, and settings.
 //!
-//! The text process reads the model's files and sends this. Deliberately absent: tokenizer and
-//! chat template, which stay there.
+//! The text process reads the model's files and sends these facts. The tokenizer and the chat
+//! template stay there.
 
 use super::detokenize::Detokenizer;
 use super::vocab::Vocab;
@@ -12,14 +12,14 @@ use std::borrow::Cow;
 /// How a model samples whose files do not say it.
 pub(crate) const SAMPLING_DEFAULT: Sampling = Sampling { temperature: 1.0, ..Sampling::GREEDY };
 
-/// Everything about a model's text but the way from text to tokens.
+/// Everything about a model's text but what encoding needs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct TextFacts {
     pub(super) vocab: Vocab,
     pub(super) end_ids: Vec<Token>,
     #[serde(with = "SamplingFields")]
     pub(super) sampling: Sampling,
-    /// What a person should hear of the files, such as settings that were ignored: whole lines.
+    /// Lines for people about the files, such as settings that were ignored.
     pub(super) notes: Vec<String>,
     pub(super) has_template: bool,
 }
@@ -33,7 +33,8 @@ impl TextFacts {
         text
     }
 
-    /// What a token adds to a text; of one that is no part of a text, its name.
+    /// The bytes that a token adds to a text. For a token that is no part of a text they are its
+    /// name.
     pub fn token_bytes(&self, token: Token) -> Cow<'_, [u8]> {
         match self.vocab.bytes(token) {
             [] => self.vocab.name(token).as_bytes().into(),
@@ -41,27 +42,27 @@ impl TextFacts {
         }
     }
 
-    /// Control tokens among `texts`: no answer's text shows them.
+    /// The control tokens among `texts`, which no answer's text contains.
     pub fn control_tokens(&self, texts: &[String]) -> Vec<Token> {
         texts.iter().filter_map(|text| self.vocab.hidden(text)).collect()
     }
 
-    /// Tokens that end an answer.
+    /// The tokens that end an answer.
     pub fn end_ids(&self) -> &[Token] {
         &self.end_ids
     }
 
-    /// How tokens are drawn where a request does not say it.
+    /// How tokens are sampled where a request does not say it.
     pub fn sampling(&self) -> Sampling {
         self.sampling
     }
 
-    /// What a person should hear of the model's files: whole lines.
+    /// Lines for people about the model's files.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Whether the model can chat.
+    /// Whether the model has a chat template.
     pub fn has_template(&self) -> bool {
         self.has_template
     }

@@ -13,7 +13,8 @@ pub enum TokenizerError {
     Panicked,
 }
 
-/// Runs `build`. Data that contradict themselves can make the library panic, which is an error here.
+/// Runs `build`. Data that contradict themselves can make the library panic, which is an error
+/// here.
 pub(super) fn guarded<T>(
     build: impl FnOnce() -> tokenizers::Result<T>,
 ) -> Result<T, TokenizerError> {

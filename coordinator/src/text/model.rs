@@ -90,8 +90,8 @@ impl TextModel {
         Ok(tokens)
     }
 
-    /// The tokens of a prompt that asks for the answer to a conversation. The template itself writes
-    /// the first and the last token where the model wants them, so none is added.
+    /// The tokens of a prompt that asks for the answer to a conversation. The template itself
+    /// writes the first and the last token where the model wants them, so none is added.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
         self.encode_chat_within(messages, |_| Ok(()))
     }

@@ -1,9 +1,9 @@
 //! The kinds of pre-tokenizer that `tokenizer.ggml.pre` names, and how each splits text.
 //!
 //! The names are those of llama.cpp. The patterns are those of the models' own tokenizer.json where
-//! they are known, else those of llama.cpp, which differ only in letters that nobody writes. Each is
-//! compared with what Python's tokenizers library cuts. Kinds of models that are not served are left
-//! out where they need more than patterns (`gemma4`, `kimi-k2`, `afmoe`, encoders).
+//! they are known, else those of llama.cpp, which differ only in letters that nobody writes. Each
+//! is compared with what Python's tokenizers library cuts. Kinds of models that are not served are
+//! left out where they need more than patterns (`gemma4`, `kimi-k2`, `afmoe`, encoders).
 
 use super::error::TextError;
 use super::pre_tokenizer::{PreTokenizerKind, SplitStep};

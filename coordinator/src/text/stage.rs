@@ -1,7 +1,7 @@
-//! The text stage of the serve loop: deliveries of tokens in, pieces of text out.
+//! The text stage of the serve loop: tokens of running requests in, pieces of text out.
 //!
-//! It runs between the scheduler and the mailboxes and knows neither. All its state follows from
-//! the tokens delivered so far, so it can be rebuilt from the journal.
+//! It runs between the scheduler and the readers and knows neither. All its state follows from the
+//! tokens so far, so it can be rebuilt from the journal.
 
 use super::detokenize::Detokenizer;
 use super::facts::TextFacts;
@@ -10,7 +10,7 @@ use crate::sched::{Delivery, Finish, RequestId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Detokenisers and stop matchers of the requests that run.
+/// The detokenisers and stop matchers of the running requests.
 #[derive(Debug)]
 pub struct TextStage {
     facts: Arc<TextFacts>,
@@ -18,13 +18,13 @@ pub struct TextStage {
     text: String,
 }
 
-/// What a delivery comes to.
+/// The text of one delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pushed<'a> {
-    /// Text for the reader, perhaps none.
+    /// Text for the reader, which may be empty.
     pub text: &'a str,
-    /// A stop string is complete: the request must be finished as [`Finish::StopString`].
-    /// Deliveries after this give nothing.
+    /// A stop string is complete, so the request must be finished as [`Finish::StopString`]. Later
+    /// deliveries have no text.
     pub stop: bool,
 }
 
@@ -36,12 +36,12 @@ struct AnswerText {
 }
 
 impl TextStage {
-    /// None open.
+    /// A stage without requests.
     pub fn new(facts: Arc<TextFacts>) -> Self {
         Self { facts, open: BTreeMap::new(), text: String::new() }
     }
 
-    /// A request was admitted.
+    /// A request was admitted; its answer ends before any text of `stop`.
     pub fn open(&mut self, id: RequestId, stop: &[String]) {
         let answer = AnswerText {
             detokenizer: Detokenizer::default(),
@@ -51,7 +51,7 @@ impl TextStage {
         self.open.insert(id, answer);
     }
 
-    /// Turns a delivery into text. The last one also gives what was held back.
+    /// Turns a delivery into text. The last delivery also releases what was held back.
     pub fn push(&mut self, delivery: &Delivery) -> Pushed<'_> {
         self.text.clear();
         let Some(answer) = self.open.get_mut(&delivery.id) else {

@@ -1,43 +1,43 @@
-//! Stop strings: ends an answer at the first of them, wherever token borders lie.
+//! Stop strings, which end an answer wherever the borders of tokens lie.
 //!
-//! Text that could be the beginning of a stop string is held back until it is known not to be.
-//! The stop string itself is not part of the answer. Knuth, Morris and Pratt's automaton, so that
-//! no choice of stop strings makes a token expensive for the serve loop.
+//! Text that could be the beginning of a stop string is held back until it is known not to be. The
+//! stop string itself is not part of the answer. The automaton is that of Knuth, Morris and Pratt,
+//! so no choice of stop strings makes a token expensive for the serve loop.
 
 /// Matches the stop strings of one request.
 #[derive(Clone, Debug, Default)]
 pub struct StopMatcher {
     stops: Vec<Automaton>,
-    /// Text seen but not released: the longest beginning of a stop string that it ends in.
+    /// The text that is held back: the longest beginning of a stop string in which the text ends.
     held: String,
 }
 
 #[derive(Clone, Debug)]
 struct Automaton {
     pattern: Vec<u8>,
-    /// Per matched length, the next shorter beginning that is also an end of what is matched.
+    /// For each matched length, the longest shorter beginning in which the match ends.
     shorter: Vec<usize>,
     matched: usize,
 }
 
 impl StopMatcher {
-    /// Looks for `stops`; none is fine, empty ones are not looked for.
+    /// A matcher of `stops`, of which empty ones are ignored.
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|stop| !stop.is_empty());
         Self { stops: stops.map(|stop| Automaton::new(stop)).collect(), held: String::new() }
     }
 
-    /// Takes more text and leaves in `text` what may be released now; true when a stop string is
-    /// complete, after which nothing more may be pushed.
+    /// Takes more text, and leaves in `text` what may be released. Returns true when a stop string
+    /// is complete; nothing may be pushed after that.
     pub fn push(&mut self, text: &mut String) -> bool {
         if self.stops.is_empty() || text.is_empty() {
             return false;
         }
-        let fresh = self.held.len();
+        let held_len = self.held.len();
         text.insert_str(0, &self.held);
         self.held.clear();
-        for (index, byte) in text.bytes().enumerate().skip(fresh) {
-            // Of stop strings that are complete at the same place the longest begins first.
+        for (index, byte) in text.bytes().enumerate().skip(held_len) {
+            // Of the stop strings that end at the same place the longest one begins first.
             let complete = self.stops.iter_mut().filter_map(|stop| stop.advance(byte)).max();
             if let Some(len) = complete {
                 text.truncate(index + 1 - len);
@@ -51,7 +51,7 @@ impl StopMatcher {
         false
     }
 
-    /// The answer has ended without a stop string: appends what was held back.
+    /// Appends what was held back, after an answer that ended without a stop string.
     pub fn finish(&mut self, text: &mut String) {
         text.push_str(&std::mem::take(&mut self.held));
     }
@@ -72,7 +72,7 @@ impl Automaton {
         Self { pattern, shorter, matched: 0 }
     }
 
-    /// The pattern's length when `byte` completes it.
+    /// Takes one byte. Returns the pattern's length when the byte completes the pattern.
     fn advance(&mut self, byte: u8) -> Option<usize> {
         while self.matched > 0 && self.pattern[self.matched] != byte {
             self.matched = self.shorter[self.matched];

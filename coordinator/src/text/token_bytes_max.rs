@@ -1,25 +1,27 @@
-//! How much text a token can stand for: what is longer than that for each token of a context need
-//! not be tokenised.
+//! How many bytes of text one token can stand for.
+//!
+//! A text with more bytes per token of a context than that is refused before it is tokenised.
 
 use super::error::TextError;
 use super::model::TextModel;
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
-/// Bytes of text that a token stands for at most; `None` where a tokenizer may drop text.
+/// The most bytes of text that a token stands for; `None` where a tokenizer may drop text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TokenBytesMax(Option<usize>);
 
 impl TokenBytesMax {
-    /// That of a model's tokenizer.
+    /// The bound of a model's tokenizer.
     pub(super) fn of(model: &TextModel) -> Self {
-        Self(span(model))
+        Self(bytes_max(model))
     }
 
-    /// Refuses a text of so many bytes if it cannot be as few tokens as `tokens_max`.
+    /// Refuses a text of `bytes` bytes if it must become more than `tokens_max` tokens.
     pub(super) fn check(self, bytes: usize, tokens_max: u32) -> Result<(), TextError> {
-        let Some(span) = self.0 else { return Ok(()) };
-        let bytes_max = usize::try_from(tokens_max).unwrap_or(usize::MAX).saturating_mul(span);
+        let Some(token_bytes) = self.0 else { return Ok(()) };
+        let bytes_max =
+            usize::try_from(tokens_max).unwrap_or(usize::MAX).saturating_mul(token_bytes);
         if bytes <= bytes_max {
             return Ok(());
         }
@@ -28,9 +30,9 @@ impl TokenBytesMax {
     }
 }
 
-fn span(model: &TextModel) -> Option<usize> {
+fn bytes_max(model: &TextModel) -> Option<usize> {
     let tokenizer = &model.tokenizer;
-    // Such a token takes in any amount of white space around it.
+    // Such a token swallows any amount of white space around it.
     let added = tokenizer.get_added_tokens_decoder();
     if added.values().any(|token| token.lstrip || token.rstrip) {
         return None;
@@ -59,17 +61,17 @@ fn span(model: &TextModel) -> Option<usize> {
         }
         longest = longest.max(bytes.len()).max(vocab.name(id).len());
     }
-    // What no token spells would be dropped.
+    // A byte that no token spells would be dropped.
     let is_whole = has_bytes && !single.contains(&false);
     longest.checked_mul(shrinks).filter(|_| is_whole)
 }
 
-/// Whether what no piece spells becomes bytes, rather than nothing or one token for all of it.
+/// Whether text that no piece spells becomes bytes, rather than nothing or one token for all of it.
 fn falls_back(model: &ModelWrapper) -> bool {
     matches!(model, ModelWrapper::BPE(bpe) if bpe.byte_fallback)
 }
 
-/// The steps that a step consists of.
+/// The steps inside a sequence of steps.
 fn inner(step: &Value) -> Option<&Vec<Value>> {
     ["normalizers", "pretokenizers"].into_iter().find_map(|key| step.get(key)?.as_array())
 }
@@ -78,8 +80,8 @@ fn kind(step: &Value) -> &str {
     step.get("type").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// How many times shorter a step makes a text at most; `None` where that has no bound, or is not
-/// known.
+/// By which factor a step shortens a text at most; `None` where the factor has no bound or is
+/// unknown.
 pub(super) fn shrinking(step: &Value) -> Option<usize> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::len);
     match kind(step) {
@@ -114,10 +116,10 @@ mod tests {
 
     #[test]
     fn no_text_that_fits_is_refused_and_hopeless_ones_are() {
-        let span = TokenBytesMax::of(&MODEL);
+        let bytes_max = TokenBytesMax::of(&MODEL);
         // The longest token of the model.
-        span.check(9 * "<|endoftext|>".len(), 9).unwrap();
-        assert!(span.check(200, 9).is_err());
+        bytes_max.check(9 * "<|endoftext|>".len(), 9).unwrap();
+        assert!(bytes_max.check(200, 9).is_err());
         let mut holey = data();
         holey.tokens[3 + usize::from(b'z')] = "zz".to_owned();
         assert_eq!(

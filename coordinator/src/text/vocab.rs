@@ -1,48 +1,48 @@
-//! The bytes of each token, side by side in one buffer: what detokenising reads.
+//! The bytes of each token, side by side in one buffer, for decoding.
 //!
-//! A token that its spelling does not cover stands for itself, as in tokenizers' decoders.
+//! A token that its spelling does not cover stands for itself, as in the tokenizers library.
 
 use binfer_proto::Token;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Bytes of every token. Hidden tokens and ids that do not exist have none.
+/// The bytes of every token. Hidden tokens and ids without a token have none.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Vocab {
     #[serde(with = "latin1")]
     bytes: Vec<u8>,
-    /// Where token `i` begins; one entry more than tokens.
+    /// Where the bytes of token `i` begin; there is one entry more than tokens.
     starts: Vec<u32>,
     drops_first_space: bool,
-    /// How hidden tokens are written.
+    /// The written form of hidden tokens.
     names: BTreeMap<Token, String>,
 }
 
 /// How a vocabulary writes bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
-    /// Each byte as one printable character: GPT-2's table.
+    /// Each byte is one printable character, by the table of GPT-2.
     ByteLevel,
-    /// Spaces as U+2581, single bytes as `<0xNN>`: SentencePiece.
+    /// As in SentencePiece a space is U+2581 and a single byte is `<0xNN>`.
     SentencePiece {
-        /// A text begins with a space that is not part of it.
+        /// The first space of the decoded bytes is not part of the text.
         drops_first_space: bool,
     },
 }
 
-/// A token's written form.
+/// The written form of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WrittenToken<'a> {
-    /// Part of a text.
+    /// The token is part of a text.
     Part(&'a str),
-    /// Not part of a text.
+    /// The token is not part of a text.
     Hidden(&'a str),
     /// No token has this id.
     Hole,
 }
 
 impl Vocab {
-    /// Of written tokens by id.
+    /// The vocabulary of written tokens by id.
     pub(super) fn new<'a>(
         words: impl Iterator<Item = WrittenToken<'a>>,
         spelling: Spelling,
@@ -71,7 +71,7 @@ impl Vocab {
     pub fn bytes(&self, token: Token) -> &[u8] {
         let Ok(index) = usize::try_from(token) else { return &[] };
         match (self.starts.get(index), self.starts.get(index + 1)) {
-            // Another process wrote the table.
+            // The table comes from another process, so its numbers are checked.
             (Some(start), Some(end)) => {
                 self.bytes.get(*start as usize..*end as usize).unwrap_or_default()
             }
@@ -79,17 +79,17 @@ impl Vocab {
         }
     }
 
-    /// How a hidden token is written; nothing for any other.
+    /// The written form of a hidden token; empty for any other.
     pub(super) fn name(&self, token: Token) -> &str {
         self.names.get(&token).map_or("", String::as_str)
     }
 
-    /// The hidden token that is written so.
+    /// The hidden token with this written form.
     pub(super) fn hidden(&self, name: &str) -> Option<Token> {
         self.names.iter().find(|(_, other)| *other == name).map(|(token, _)| *token)
     }
 
-    /// Whether a text begins with a space that is not part of it.
+    /// Whether the first space of the decoded bytes is not part of the text.
     pub(super) fn drops_first_space(&self) -> bool {
         self.drops_first_space
     }
@@ -114,14 +114,14 @@ fn sentence_piece(word: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The byte that a token of the form `<0xNN>` stands for.
+/// The byte of a token of the form `<0xNN>`.
 fn single_byte(word: &str) -> Option<u8> {
     let digits = word.strip_prefix("<0x")?.strip_suffix('>')?;
     let two = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     u8::from_str_radix(digits, 16).ok().filter(|_| two)
 }
 
-/// GPT-2's table from characters to bytes: printable Latin-1 stands for itself, the other bytes
+/// GPT-2's table from characters to bytes. Printable Latin-1 stands for itself; the other bytes
 /// follow in order from U+0100.
 fn byte_table() -> [Option<u8>; 324] {
     let mut table = [None; 324];
@@ -138,7 +138,7 @@ fn byte_table() -> [Option<u8>; 324] {
     table
 }
 
-/// Any bytes as JSON text: a byte is the character with its number.
+/// Any bytes as a JSON string in which each byte is the character with its number.
 mod latin1 {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

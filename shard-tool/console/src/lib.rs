@@ -1,10 +1,10 @@
-//! The one writer of stdout and stderr, for every package of the program.
+//! Writes to stdout and stderr for every package of the program; nothing else does.
 //!
-//! stdout holds results: what cannot be written there is an error with an exit status of its own.
-//! stderr holds messages: what cannot be written there is dropped, because nobody is left to tell.
-//! Neither panics, whatever the streams are. Messages, and results on a terminal, are made
-//! [`printable()`], because names and texts come out of model files; a pipe or a file gets results
-//! byte for byte. A progress bar below the messages is set aside while one is written.
+//! Results go to stdout. A result that cannot be written is an error with an exit status of its
+//! own. Messages go to stderr. A message that cannot be written is dropped, since nobody is left to
+//! tell. Neither panics, whatever the streams are. Messages, and results on a terminal, are made
+//! [`printable()`], because names and texts come from model files. A pipe or a file gets results
+//! byte for byte. The progress bar below the messages is hidden while one is written.
 
 mod printable;
 
@@ -17,23 +17,23 @@ use indicatif::ProgressBar;
 
 pub use printable::printable;
 
-/// The bar below the messages of this process; hidden until somebody gives it a place to be drawn.
+/// The progress bar below the messages of this process; hidden until it gets a draw target.
 static BAR: LazyLock<ProgressBar> = LazyLock::new(ProgressBar::hidden);
 static STDOUT_IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
 
-/// Why a result is not on stdout.
+/// Why a result could not be written to stdout.
 #[derive(Debug, thiserror::Error)]
 pub enum StdoutError {
-    /// The reader of a pipe has gone, which is its right: `| head` ends so.
+    /// The reader of the pipe has gone, as `| head` does.
     #[error("stdout: its reader has gone")]
     Unread,
-    /// A full disk, for instance.
+    /// The write failed, for example because the disk is full.
     #[error("stdout: {0}")]
     Failed(io::Error),
 }
 
 impl StdoutError {
-    /// As a shell reports a command that SIGPIPE ended; otherwise `EX_IOERR` of sysexits.h.
+    /// The status that a shell shows for a command that SIGPIPE ended, or `EX_IOERR` of sysexits.h.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -52,11 +52,11 @@ impl From<io::Error> for StdoutError {
     }
 }
 
-/// Prepares a process: panics are told through this writer, and a file that reaches its size limit
-/// is an error of the write instead of the end of the process by SIGXFSZ.
+/// Prepares a process. Panics are told through this writer. A file that reaches its size limit is
+/// an error of the write, and does not end the process by SIGXFSZ.
 pub fn init() {
     std::panic::set_hook(Box::new(tell_panic));
-    // A handler that only sets a flag. Unlike SIG_IGN it is not passed on to other programs.
+    // The handler only sets a flag. Unlike SIG_IGN, children do not inherit it.
     let unread = Arc::default();
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, unread) {
         message(format_args!("SIGXFSZ cannot be caught: {error}"));
@@ -74,13 +74,13 @@ pub fn print(text: &str) -> Result<(), StdoutError> {
     Ok(stdout.flush()?)
 }
 
-/// Writes one line to stderr. A line break inside it, which only foreign text can bring, is escaped.
+/// Writes one line to stderr. Line breaks inside it, which only text from outside has, are escaped.
 pub fn message(text: impl Display) {
     let text = text.to_string();
     write_to_stderr(&printable(&text).replace('\n', "\\n"));
 }
 
-/// Writes lines of the program's own making to stderr, such as a table.
+/// Writes several lines to stderr, such as a table.
 pub fn lines(text: &str) {
     write_to_stderr(&printable(text.trim_end_matches('\n')));
 }
@@ -91,7 +91,7 @@ pub fn bar() -> &'static ProgressBar {
     &BAR
 }
 
-/// One write a message, so that those of several processes do not mix within a line.
+/// Writes a message at once, so that messages of several processes do not mix within a line.
 fn write_to_stderr(text: &str) {
     BAR.suspend(|| write_line(text));
 }
@@ -100,7 +100,7 @@ fn write_line(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Past the bar, whose lock the panicking thread may hold.
+/// Tells of a panic. It bypasses the progress bar, whose lock the panicking thread may hold.
 fn tell_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed");

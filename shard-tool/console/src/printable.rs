@@ -1,9 +1,9 @@
-//! Text from outside, made harmless to a terminal.
+//! Makes text from outside harmless to a terminal.
 
 use std::borrow::Cow;
 
 /// Escapes what a terminal would obey instead of showing: control characters other than line break
-/// and tab (escape sequences begin with one), and the marks that reverse the order of what follows.
+/// and tab, with which escape sequences begin, and the marks that change the direction of text.
 #[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {

@@ -1,4 +1,4 @@
-//! Clients of the coordinator's bench: real sockets that read server-sent events and count them.
+//! The clients of `binfer bench coordinator`: real sockets that count server-sent events.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 
 use super::script::BenchPrng;
 
-/// Shortest prompt; the others are up to a block longer, so that not all get a block in the same
-/// step.
+/// The shortest prompt. The others are up to a block longer, so that they do not all need a new
+/// block in the same step.
 const PROMPT_TOKENS: u32 = 16;
 
-/// How often clients look for what came. They do not wait for it: on one host, waking a reader is
-/// billed to the writer, who pays nothing of the kind when clients are elsewhere.
+/// How often clients read. They do not block: on one host, the writer's CPU time includes the
+/// wake-up of a blocked reader, which it would not if the clients were elsewhere.
 const READ_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Runs all clients at once, to the end of their answers. Returns how many events came.
+/// Runs all clients to the end of their answers. Returns how many events came.
 pub(super) fn run(server: SocketAddr, streams: u32, tokens: u32) -> Result<u64> {
     let request = |index| SseClient::request(server, &request(index, tokens));
     let mut clients = (0..streams).map(request).collect::<Result<Vec<_>>>()?;
@@ -49,7 +49,7 @@ struct SseClient {
     answered: bool,
     ended: bool,
     last: u8,
-    /// An event ends with two line feeds; HTTP's own lines have a carriage return before theirs.
+    /// The line feeds without a carriage return in front, of which an event has two.
     line_ends: u64,
 }
 
@@ -62,7 +62,7 @@ impl SseClient {
         Ok(Self { socket, buffer, answered: false, ended: false, last: 0, line_ends: 0 })
     }
 
-    /// Takes what is there.
+    /// Reads what has come.
     fn read(&mut self) -> Result<()> {
         while !self.ended {
             let len = match self.socket.read(&mut self.buffer) {

@@ -1,9 +1,9 @@
 //! `binfer bench coordinator`: CPU time of a step, from result bytes in to plan and events out.
 //!
-//! Everything of the coordinator is real and in this process: fleet, serve loop, scheduler, text,
-//! HTTP. Worker and clients are in another one (`peer.rs`). With a step of fixed length, as a
-//! device would take, all events of a step are written before the next result comes, so what is
-//! measured between two results is one step.
+//! The whole coordinator is real and in this process: fleet, serve loop, scheduler, text and HTTP.
+//! The worker and the clients are in another process (`peer.rs`). With a step of fixed length, as
+//! on a device, all events of a step are written before the next result comes. So what is measured
+//! between two results is one step.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ use crate::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
 use crate::text::{SAMPLING_DEFAULT, TextStage};
 use crate::timing::Timing;
 
-/// Steps before the measured ones: streams begin, memory settles.
+/// The steps before the measured ones, in which streams begin and memory settles.
 const WARM_UP: u32 = 1000;
 const BLOCK_TOKENS: u32 = 64;
 const CONTEXT_MAX: u32 = 1 << 24;
@@ -63,7 +63,8 @@ pub(super) struct CoordinatorBench {
     #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     step_us: Vec<u64>,
-    /// Keep cores without work from sleeping, by threads of the lowest priority in the other process
+    /// Keep cores without work from sleeping, by threads of the lowest priority in the other
+    /// process
     #[arg(long)]
     keep_awake: bool,
 }
@@ -113,7 +114,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One row of the table.
+/// The settings of one row of the table.
 struct CoordinatorRun {
     path: PathBuf,
     vocab: u32,
@@ -188,12 +189,12 @@ impl CoordinatorRun {
         process.spawn().context("starting the bench's peer")
     }
 
-    /// Of each answer; the first streams run for a while before the last one has joined.
+    /// The tokens of each answer; the first streams run for a while before the last one has joined.
     fn tokens(&self) -> u32 {
         self.steps.saturating_add(2 * WARM_UP + 8 * self.streams)
     }
 
-    /// The slice of steps in which all streams ran, in numbers.
+    /// The row of the table for the steps in which all streams ran.
     fn row(&self, costs: &[StepCost], events: u64, seconds: f64) -> Result<Vec<String>> {
         let full = costs.iter().filter(|cost| cost.rows == self.streams as usize);
         let costs: Vec<StepCost> =
@@ -243,7 +244,7 @@ impl CoordinatorRun {
     }
 
     fn sched_config(&self, facts: &FleetInfo) -> SchedConfig {
-        let group = |blocks: &u32| KvGroupConfig {
+        let kv_group = |blocks: &u32| KvGroupConfig {
             block_tokens: BLOCK_TOKENS,
             blocks: *blocks,
             window: None,
@@ -256,7 +257,7 @@ impl CoordinatorRun {
             context_max: CONTEXT_MAX,
             queue_max: 1 << 20,
             queue_tokens_max: 1 << 20,
-            kv_groups: facts.blocks.iter().map(group).collect(),
+            kv_groups: facts.blocks.iter().map(kv_group).collect(),
             prefix_cache: true,
         }
     }
@@ -281,7 +282,7 @@ fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> R
     Ok(front::thread::run(&core, serving)??)
 }
 
-/// What the peer says of the events that its clients saw; then the measurement is over.
+/// Waits until the peer tells how many events its clients saw, which ends the measurement.
 async fn read_event_count(
     peer: Option<ChildStdout>,
     commands: mpsc::Sender<ServeCommand>,

@@ -1,8 +1,8 @@
 //! `binfer bench`: how fast a model runs here, and what the coordinator costs.
 //!
-//! `binfer bench MODEL` measures the real cluster end to end; `binfer bench coordinator` measures
+//! `binfer bench MODEL` measures the real cluster end to end. `binfer bench coordinator` measures
 //! the coordinator alone against workers that compute nothing. Every figure is a median of repeated
-//! runs with its extremes. Deliberately absent: kernels by themselves, which are the worker's.
+//! runs with its extremes. Single kernels are measured by `kernels/bench`.
 
 mod clients;
 mod coordinator;

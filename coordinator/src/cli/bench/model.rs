@@ -1,8 +1,8 @@
 //! `binfer bench MODEL`: prefill and decode of the real cluster, through the request core.
 //!
-//! Prompts are random tokens, different in every request, so the prefix cache holds none of them.
-//! Prefill is timed by answers of one token; decode is what answers of N + 1 tokens take longer
-//! than those, divided by N.
+//! Prompts are random tokens that differ in every request, so the prefix cache has none of them.
+//! Prefill is timed by answers of one token. Decode is the additional time of answers of N + 1
+//! tokens, divided by N.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::front::{Core, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadM
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 
-/// What is asked of the model.
+/// The load: prompts, answers and how often they run.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LoadArgs {
     /// Tokens of each prompt
@@ -42,16 +42,16 @@ pub(super) struct LoadArgs {
     load_format: LoadFormat,
 }
 
-/// `--load-format`.
+/// The values of `--load-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LoadFormat {
-    /// The checkpoint's.
+    /// The weights of the checkpoint.
     Auto,
-    /// Random weights, norms of 1.
+    /// Random weights; norms are 1.
     Dummy,
 }
 
-/// Runs the cluster, measures, prints.
+/// Runs the cluster, measures it and prints a table.
 pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
     let load = load.clone();
     if [load.prompt_tokens, load.generate, load.repeat].contains(&0) {
@@ -67,7 +67,7 @@ pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
     };
     let ended = launch(options, async move |context| front(context, &load).await)?;
     match (ended.value, ended.signal) {
-        // Requests fail when the server shuts down: the signal is the reason, and they are not.
+        // A signal shuts the cluster down, which makes the requests fail.
         (Err(_) | Ok(BenchOutcome::Not), Some(signal)) => {
             Err(LaunchError::Interrupted(signal).into())
         }
@@ -75,7 +75,7 @@ pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
     }
 }
 
-/// Whether there is a table; if not, the launcher knows why.
+/// Whether the table was printed. If not, the launcher reports why.
 enum BenchOutcome {
     All,
     Not,
@@ -142,7 +142,7 @@ async fn measure_batch(
     Ok(vec![batch.to_string(), spread(prefill), spread(decode), spread(first)])
 }
 
-/// Requests that run together.
+/// Requests that run at the same time.
 struct RequestBatch {
     batch: u32,
     prompt_tokens: u32,
@@ -150,7 +150,7 @@ struct RequestBatch {
 }
 
 impl RequestBatch {
-    /// Seconds until each request's end, all submitted at once.
+    /// Submits all requests at once. Returns the seconds until the end of each.
     async fn run(&self, core: &Core, prng: &mut BenchPrng) -> Result<Vec<f64>> {
         let vocab = core.model().vocab;
         let requests: Vec<GenerateRequest> = (0..self.batch)

@@ -1,7 +1,8 @@
-//! The process beside `binfer bench coordinator`: one scripted worker and all the clients.
+//! The second process of `binfer bench coordinator`: one scripted worker and all the clients.
 //!
-//! They live in a process of their own, so that the coordinator's CPU time is the coordinator's.
-//! When the last answer has ended it prints what its clients saw, and stays until it is told to go.
+//! They have a process of their own, so that the CPU time of the first one is the coordinator's
+//! alone. After the last answer this process prints how many events its clients saw. It ends when
+//! the coordinator tells it to stop.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ pub(super) struct PeerArgs {
     pub(super) keep_awake: bool,
 }
 
-/// Answers plans and reads streams until the coordinator says stop.
+/// Answers plans and reads streams until the coordinator stops it.
 pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     let die = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(die).context("parent-death signal")?;
@@ -73,11 +74,11 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps one core from sleeping, at the lowest priority, as a worker that computes would. A virtual
-/// core that sleeps is given to somebody else and comes back with cold caches; that time would be
-/// the coordinator's.
+/// Keeps one core busy at the lowest priority, as a worker that computes would. A virtual core that
+/// sleeps is given to another guest and comes back with cold caches, and the coordinator would be
+/// measured with them.
 fn keep_awake() {
-    // Without this the thread would take time from those that are measured.
+    // At normal priority the thread would take time from the measured ones.
     if rustix::process::setpriority_process(None, 19).is_ok() {
         loop {
             std::hint::spin_loop();
@@ -85,7 +86,7 @@ fn keep_awake() {
     }
 }
 
-/// Tokens that are whole characters, so that each one becomes an event.
+/// The tokens that are whole characters, each of which becomes an event.
 fn printable_tokens(model: &Path) -> Result<Vec<Token>> {
     let source = Checkpoint::open(model)?;
     let text = TextModel::from_source(&source)?;
@@ -100,14 +101,14 @@ fn printable_tokens(model: &Path) -> Result<Vec<Token>> {
     Ok(tokens)
 }
 
-/// The worker's side of the link, as `binfer worker` has it, with a script for an engine.
+/// The worker's side of the link as in `binfer worker`, with a script in place of the engine.
 fn work(args: &PeerArgs, script: ScriptedWorker) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(attach(args, script))
 }
 
 async fn attach(args: &PeerArgs, script: ScriptedWorker) -> Result<()> {
-    // What workers prove themselves by comes through stdin, as theirs does.
+    // The secret of the cluster comes through stdin, as it does for real workers.
     let instance = std::io::read_to_string(std::io::stdin())?;
     let (up, outgoing) = unbounded_channel();
     let hello = Hello {
@@ -151,13 +152,13 @@ async fn attach(args: &PeerArgs, script: ScriptedWorker) -> Result<()> {
     }
 }
 
-/// Enough blocks for every answer, at one token a block and more.
+/// More blocks than all answers need.
 fn loaded(args: &PeerArgs) -> Loaded {
     let blocks = args.streams.saturating_mul(args.tokens / 32 + 64);
     Loaded { blocks_max: vec![blocks], kv_layout: "script".into(), ..Loaded::default() }
 }
 
-/// The engine thread: one step after the other, each at its time.
+/// The engine thread, which answers one step after the other, each at its time.
 fn execute(
     mut script: ScriptedWorker,
     plans: &mpsc::Receiver<binfer_proto::cluster::Plan>,
@@ -171,7 +172,7 @@ fn execute(
     }
 }
 
-/// A link that is gone shows as the end of what comes down.
+/// Sends a message. A failure is ignored, since a lost link ends the stream of incoming messages.
 fn send(up: &UnboundedSender<Up>, message: up::Message) {
     let _ = up.send(Up { message: Some(message) });
 }

@@ -1,6 +1,6 @@
-//! Medians and extremes of repeated measurements.
+//! Quantiles of repeated measurements.
 
-/// Measurements of one quantity.
+/// The measurements of one quantity in rising order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Samples(Vec<f64>);
 
@@ -11,18 +11,18 @@ impl Samples {
         Self(values)
     }
 
-    /// The value below which a share of all lies; 0 without any.
+    /// The value below which this share of the measurements lies; 0 if there are none.
     pub(super) fn quantile(&self, thousandths: usize) -> f64 {
         let last = self.0.len().saturating_sub(1);
         self.0.get(last * thousandths.min(1000) / 1000).copied().unwrap_or(0.0)
     }
 
-    /// The middle value.
+    /// The median.
     pub(super) fn median(&self) -> f64 {
         self.quantile(500)
     }
 
-    /// "61.2 (60.1 to 61.9)".
+    /// Median and extremes as text, such as "61.2 (60.1 to 61.9)".
     pub(super) fn spread(&self) -> String {
         let (min, max) = (self.quantile(0), self.quantile(1000));
         format!("{:.1} ({min:.1} to {max:.1})", self.median())

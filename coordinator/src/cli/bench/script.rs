@@ -1,7 +1,7 @@
-//! A worker that computes nothing: it answers every plan with tokens drawn from a list.
+//! A worker that computes nothing: it answers every plan with random tokens of a list.
 //!
-//! It keeps the rows of the last plan, as every worker must, and proves with the plan's hash that
-//! it ran the right one. Deliberately absent: slots, blocks and a model.
+//! It keeps the rows of the last plan and returns the plan's hash, as every worker must. It has no
+//! slots, no blocks and no model.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use binfer_proto::{
     Outputs, Plan, Rank, Row, RowResult, RowStatus, Rows, StepResult, Token, Tokens, expand_rows,
 };
 
-/// Repeatable numbers (xorshift, 64 bit).
+/// A repeatable random number generator (xorshift, 64 bits).
 #[derive(Clone, Debug)]
 pub(super) struct BenchPrng(u64);
 
 impl BenchPrng {
-    /// Any seed will do.
+    /// A generator with any seed.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// A number below `end`, 0 if there is none.
+    /// A number below `end`, or 0 if `end` is 0.
     pub(super) fn below(&mut self, end: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -29,31 +29,32 @@ impl BenchPrng {
     }
 }
 
-/// One rank that runs a script.
+/// A rank that runs a script.
 #[derive(Debug)]
 pub(super) struct ScriptedWorker {
-    /// Tokens that it may say.
+    /// The tokens that it answers with.
     tokens: Vec<Token>,
     prng: BenchPrng,
     rows: Vec<Row>,
     step: Duration,
-    /// Rows that are still to be seen in one step.
+    /// The rows that a step must have until all streams have joined; 0 afterwards.
     awaited: usize,
-    /// When the step before ends.
+    /// When the previous step ends.
     free: Instant,
 }
 
-/// Least length of a step until all streams have joined: they could not if steps took no time.
+/// The shortest step until all streams have joined, which they could not if steps took no time.
 const JOINING_STEP: Duration = Duration::from_millis(5);
 
 impl ScriptedWorker {
-    /// Says `tokens` and takes `step` for each step once `streams` have joined.
+    /// A worker that answers with `tokens`, and takes `step` for each step once `streams` have
+    /// joined.
     pub(super) fn new(tokens: Vec<Token>, step: Duration, streams: usize) -> Self {
         let (prng, free) = (BenchPrng::new(7), Instant::now());
         Self { tokens, prng, rows: Vec::new(), step, awaited: streams, free }
     }
 
-    /// The result of `plan`, and when a device would have it: it runs one step after the other.
+    /// The result of `plan`, and when a device that runs one step after the other would have it.
     pub(super) fn answer(&mut self, plan: &Plan) -> (StepResult, Instant) {
         self.rows = match &plan.rows {
             Rows::Same => expand_rows(&self.rows),

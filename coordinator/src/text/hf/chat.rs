@@ -1,15 +1,15 @@
-//! Where a folder has its chat template, and what templates call its special tokens, as transformers
-//! reads both.
+//! The chat template of a folder, and the names that templates have for its special tokens, both as
+//! transformers reads them.
 
 use super::files::{JsonFile, ModelFolder};
 use crate::text::{ChatTemplate, SpecialTokens, TextError};
 use serde_json::Value;
 
-/// Where transformers writes templates of other names than "default".
+/// The folder in which transformers keeps templates with other names than "default".
 const NAMED: &str = "additional_chat_templates";
 
-/// The folder's chat template, if it has one. A file of it that cannot be read makes a template
-/// that says so, and no error: the model may be good for completions.
+/// The folder's chat template, if it has one. A file that cannot be read makes a template that
+/// tells so, and no error, since the model may still serve completions.
 pub(super) fn template(folder: ModelFolder<'_>) -> Result<Option<ChatTemplate>, TextError> {
     let config = folder.object("tokenizer_config.json")?;
     match source(folder, &config) {
@@ -19,7 +19,7 @@ pub(super) fn template(folder: ModelFolder<'_>) -> Result<Option<ChatTemplate>, 
     }
 }
 
-/// A file of its own wins.
+/// The source of the template. A file of its own comes before the settings.
 fn source(folder: ModelFolder<'_>, config: &JsonFile<'_>) -> Result<Option<String>, TextError> {
     for name in ["chat_template.jinja".to_owned(), format!("{NAMED}/default.jinja")] {
         if let Some(source) = folder.text(&name)? {
@@ -49,7 +49,8 @@ fn owned(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
 }
 
-/// Every token that has a name. The older file counts where the newer list of tokens is missing.
+/// All special tokens by name. The older file is read only where the newer list of tokens is
+/// missing.
 fn special_tokens(
     config: &JsonFile<'_>,
     folder: ModelFolder<'_>,
@@ -72,7 +73,7 @@ fn named_token((name, token): (&String, &Value)) -> Option<(String, String)> {
     name.ends_with("_token").then(|| content(token)).flatten().map(|token| (name.clone(), token))
 }
 
-/// A token written as a string, or as an object with its `content`.
+/// The token of a setting, which is a string or an object with its `content`.
 fn content(token: &Value) -> Option<String> {
     owned(token).or_else(|| owned(token.get("content")?))
 }

@@ -1,4 +1,4 @@
-//! Files of a model's folder, read within bounds; every error begins with the file's name.
+//! Files of a model's folder, read up to a bound. Every error begins with the file's name.
 
 use crate::text::TextError;
 use binfer_shard::files::open_within;
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-/// The largest known tokenizer.json has 35 MB.
+/// The bound of tokenizer.json; the largest known one has 35 MB.
 const TOKENIZER_BYTES_MAX: u64 = 128 << 20;
-/// Other files; tokenizer_config.json lists added tokens, thousands in some models.
+/// The bound of other files; some tokenizer_config.json list thousands of added tokens.
 const OTHER_BYTES_MAX: u64 = 16 << 20;
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 
@@ -17,7 +17,7 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) struct ModelFolder<'a>(pub(super) &'a Path);
 
 impl<'a> ModelFolder<'a> {
-    /// A file's content; `None` if there is no such file.
+    /// The content of a file; `None` if there is no such file.
     pub(super) fn bytes(self, name: &str) -> Result<Option<Vec<u8>>, TextError> {
         let failed = |error: std::io::Error| self.wrong(name, error.to_string());
         let file = match open_within(&self.0.join(name)) {
@@ -33,7 +33,7 @@ impl<'a> ModelFolder<'a> {
         Ok(Some(bytes))
     }
 
-    /// A file that holds text.
+    /// The content of a text file; `None` if there is no such file.
     pub(super) fn text(self, name: &str) -> Result<Option<String>, TextError> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|error| {
@@ -42,7 +42,7 @@ impl<'a> ModelFolder<'a> {
         })
     }
 
-    /// A file that holds a JSON object; an empty one if there is no such file.
+    /// The JSON object in a file; an empty one if there is no such file.
     pub(super) fn object(self, name: &'static str) -> Result<JsonFile<'a>, TextError> {
         let Some(bytes) = self.bytes(name)? else {
             return Ok(JsonFile { folder: self, name, fields: Map::new() });
@@ -52,13 +52,13 @@ impl<'a> ModelFolder<'a> {
         Ok(JsonFile { folder: self, name, fields })
     }
 
-    /// An error about a file.
+    /// An error about a file of the folder.
     pub(super) fn wrong(self, name: &str, cause: impl Into<String>) -> TextError {
         TextError::File { file: self.0.join(name), cause: cause.into() }
     }
 }
 
-/// A JSON file; `null` is as good as absent.
+/// A file that holds a JSON object, in which `null` is the same as absent.
 pub(super) struct JsonFile<'a> {
     folder: ModelFolder<'a>,
     name: &'static str,
@@ -75,7 +75,7 @@ impl JsonFile<'_> {
         self.fields.iter()
     }
 
-    /// Converts a field; `wanted` is what it should be.
+    /// Converts a field; `wanted` names the type for the error.
     pub(super) fn typed<T>(
         &self,
         key: &str,
@@ -86,7 +86,7 @@ impl JsonFile<'_> {
         convert(value).map(Some).ok_or_else(|| self.wrong(format!("{key} is not {wanted}")))
     }
 
-    /// Whether there is nothing in it, or no such file.
+    /// Whether there is no such file, or nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Reads the tokenizer, the chat template and the sampling defaults of a Hugging Face folder.
 //!
-//! The tokenizers library encodes, and [`Vocab`] decodes. Valid UTF-8 is decoded as in transformers.
-//! Broken bytes become U+FFFD as in `String::from_utf8_lossy`. As in vLLM,
+//! The tokenizers library encodes, and [`Vocab`] decodes. Valid UTF-8 is decoded as in
+//! transformers. Broken bytes become U+FFFD as in `String::from_utf8_lossy`. As in vLLM,
 //! `clean_up_tokenization_spaces` is not applied.
 
 mod chat;
@@ -83,8 +83,8 @@ fn words(tokenizer: &Tokenizer) -> Result<Vec<Option<String>>, TokenizerFileErro
     Ok((0..ids).map(|id| tokenizer.id_to_token(id)).collect())
 }
 
-/// The tokens that end an answer: those of the configuration, the tokenizer's `eos_token` as in vLLM,
-/// and special tokens that are known by name.
+/// The tokens that end an answer: those of the configuration, the tokenizer's `eos_token` as in
+/// vLLM, and special tokens that are known by name.
 fn end_ids(
     tokenizer: &Tokenizer,
     special: &SpecialTokenFiles,

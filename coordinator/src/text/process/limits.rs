@@ -21,8 +21,8 @@ const FILES: u64 = 3;
 pub(super) fn before_start() -> Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::As, START_BYTES)?;
-    // Where memory runs out, the kernel is asked to kill this process first. Only root may ask that of
-    // a process whose program it may run but not read, and the limits above hold without it.
+    // Where memory runs out, the kernel is asked to kill this process first. Only root may ask that
+    // of a process whose program it may run but not read, and the limits above hold without it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }

@@ -97,7 +97,7 @@ pub(super) fn serve(
     input: impl Read + Send + 'static,
     output: impl Write + Send + 'static,
 ) -> std::io::Result<()> {
-    let span = TokenBytesMax::of(model);
+    let bytes_max = TokenBytesMax::of(model);
     let (ended, end) = std::sync::mpsc::channel::<()>();
     let (input, output) = (Arc::new(Mutex::new(input)), Arc::new(Mutex::new(output)));
     for number in 0..JOBS_AT_ONCE {
@@ -105,7 +105,7 @@ pub(super) fn serve(
         let (input, output) = (Arc::clone(&input), Arc::clone(&output));
         let work = move || {
             while let Ok((id, payload)) = wire::read(&mut *lock(&input)) {
-                let answer = answer(&model, span, &payload).to_payload();
+                let answer = answer(&model, bytes_max, &payload).to_payload();
                 if wire::write(&mut *lock(&output), id, &answer).is_err() {
                     break;
                 }
@@ -128,14 +128,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(model: &TextModel, span: TokenBytesMax, payload: &[u8]) -> TextReply {
+fn answer(model: &TextModel, bytes_max: TokenBytesMax, payload: &[u8]) -> TextReply {
     let done = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(payload) {
         Ok(TextJob::Prompt { text, tokens_max }) => {
-            span.check(text.len(), tokens_max)?;
+            bytes_max.check(text.len(), tokens_max)?;
             model.encode_prompt(&text)
         }
         Ok(TextJob::Chat { messages, tokens_max }) => {
-            model.encode_chat_within(&messages, |bytes| span.check(bytes, tokens_max))
+            model.encode_chat_within(&messages, |bytes| bytes_max.check(bytes, tokens_max))
         }
         Err(error) => Err(TextError::Data(format!("no job: {error}"))),
     }));

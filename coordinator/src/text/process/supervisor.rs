@@ -1,7 +1,7 @@
 //! Keeps a text process running.
 //!
-//! One thread starts the process, listens to it and starts it again. The kernel ends the process with
-//! that thread, so nothing is orphaned.
+//! One thread starts the process, listens to it and starts it again. The kernel ends the process
+//! with that thread, so nothing is orphaned.
 
 use super::config::Deadlines;
 use super::running::{RunningProcess, TextProgram};

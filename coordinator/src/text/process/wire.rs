@@ -1,7 +1,7 @@
 //! Frames between the coordinator and its text process: length, id, payload.
 //!
-//! The payload of a job is a [`TextJob`] in JSON. The first byte of a reply says what follows: tokens
-//! of four bytes each, or JSON. Frame 0 of a process tells how its start went.
+//! The payload of a job is a [`TextJob`] in JSON. The first byte of a reply says what follows:
+//! tokens of four bytes each, or JSON. Frame 0 of a process tells how its start went.
 
 use crate::text::{Message, TextError};
 use binfer_proto::Token;

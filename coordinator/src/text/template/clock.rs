@@ -1,19 +1,20 @@
-//! `strftime_now` for chat templates that tell the model the date: local time, as transformers has.
+//! `strftime_now` for chat templates that tell the model the date, in local time as in
+//! transformers.
 
 use super::print::charge;
 use jiff::ZonedDateTime;
 use jiff::civil::DateTime;
 use minijinja::{Error, State};
 
-/// The time on the wall.
+/// The local time.
 pub(super) fn now() -> DateTime {
     ZonedDateTime::now().datetime()
 }
 
-/// Bytes that one of a format may become: `%c` is a whole date.
+/// How many bytes one byte of a format may become; `%c` is a whole date.
 const GROWTH_MAX: usize = 16;
 
-/// The function of this name; what it writes is paid for before.
+/// The template function `strftime_now`, which is charged before it writes.
 pub(super) fn strftime_now(
     state: &State<'_, '_>,
     format: &str,
@@ -23,7 +24,7 @@ pub(super) fn strftime_now(
     Ok(strftime(format, now))
 }
 
-/// Python's `datetime.strftime` in the C locale. As there, what is no directive stays as it is.
+/// Python's `datetime.strftime` in the C locale. As there, an unknown directive stays as it is.
 fn strftime(format: &str, now: DateTime) -> String {
     let mut out = String::new();
     let mut rest = format;
@@ -49,9 +50,9 @@ fn written(directive: &str, now: DateTime) -> Option<String> {
         "X" => "%H:%M:%S".to_owned(),
         "h" => "%b".to_owned(),
         "r" => "%I:%M:%S %p".to_owned(),
-        // Microseconds in Python, which jiff has as a fraction of so many digits.
+        // Python writes microseconds, where jiff writes a fraction of so many digits.
         "f" => return Some(format!("{:06}", now.subsec_nanosecond() / 1000)),
-        // A time without a zone has none to name.
+        // A time without a zone has no name of one.
         "z" | "Z" => return Some(String::new()),
         "%" | "n" | "t" => format!("%{directive}"),
         _ => {

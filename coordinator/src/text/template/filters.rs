@@ -1,4 +1,4 @@
-//! Filters and tests of Jinja, where minijinja's own differ from them or are missing.
+//! Filters and tests of Jinja that minijinja lacks or has in another way.
 
 use super::arguments::by_name;
 use super::{print, source, text_filters};
@@ -6,7 +6,7 @@ use minijinja::filters as builtin;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, State};
 
-/// Puts them into `environment`.
+/// Adds the filters, tests and functions to `environment`.
 pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", super::json::tojson);
     environment.add_filter("string", print::str);
@@ -69,7 +69,7 @@ fn default(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Valu
     Ok(if is_missing { other } else { value.clone() })
 }
 
-/// What is no number is 0, if the template names nothing else for it.
+/// The filter `int`: what is not a number is 0, or what the template names instead.
 fn int(
     state: &State<'_, '_>,
     value: &Value,
@@ -93,12 +93,12 @@ fn nothing() -> Kwargs {
     std::iter::empty::<(&str, Value)>().collect()
 }
 
-/// An attribute in Python's sense: items of a mapping are none.
+/// The filter `attr`: an attribute in Python's sense, which items of a mapping are not.
 fn attr(value: &Value, name: &Value) -> Result<Value, Error> {
     if value.kind() == ValueKind::Map { Ok(Value::UNDEFINED) } else { builtin::attr(value, name) }
 }
 
-/// What has `__iter__` in Python: none has not, and undefined has.
+/// The test `iterable`: what has `__iter__` in Python. `none` has not, and an undefined value has.
 fn is_iterable(value: &Value) -> bool {
     match value.kind() {
         ValueKind::None => false,
@@ -107,7 +107,7 @@ fn is_iterable(value: &Value) -> bool {
     }
 }
 
-/// What has a length and items in Python: strings and mappings, too.
+/// The test `sequence`: what has a length and items in Python, which strings and mappings have too.
 fn is_sequence(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map => true,
@@ -116,7 +116,7 @@ fn is_sequence(value: &Value) -> bool {
     }
 }
 
-/// `dict` takes pairs, too.
+/// The function `dict`, which takes pairs too.
 fn dict(state: &State<'_, '_>, value: Option<Value>, named: Kwargs) -> Result<Value, Error> {
     let pairs = value.as_ref().filter(|value| value.kind() != ValueKind::Map);
     let Some(pairs) = pairs else { return minijinja::functions::dict(value, named) };

@@ -1,5 +1,5 @@
-//! `|tojson` as transformers has it: Python's `json.dumps`, with its arguments and without Jinja's
-//! HTML escapes.
+//! `|tojson` as in transformers: Python's `json.dumps` with its arguments, without Jinja's HTML
+//! escapes.
 
 use super::print::{self, MeteredText};
 use minijinja::value::{Kwargs, Rest, ValueKind};
@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 /// How a value is written.
 struct Style {
     ascii: bool,
-    /// What a level is indented by; all stands in one line without it.
+    /// The indentation of a level; without it everything is in one line.
     indent: Option<String>,
     between_items: String,
     after_key: String,

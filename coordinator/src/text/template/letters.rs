@@ -1,4 +1,4 @@
-//! Python's methods of strings that ask after letters or change their case.
+//! Python's string methods that test characters or change their case.
 
 use super::print::is_printable;
 use minijinja::Error;
@@ -9,7 +9,7 @@ pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// What asks after all characters of a string.
+/// Python's methods that test all characters of a string; `None` for any other method.
 pub(super) fn classes(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     let all = |test: fn(char) -> bool| !text.is_empty() && text.chars().all(test);
     let known = match method {
@@ -36,7 +36,7 @@ fn is_title(c: char) -> bool {
     matches!(c, '\u{1c5}' | '\u{1c8}' | '\u{1cb}' | '\u{1f2}')
 }
 
-/// A text with other letters: Python's method of this name.
+/// Python's method of this name, which changes the case of letters.
 pub(super) fn recased(text: &str, method: &str) -> String {
     match method {
         "swapcase" => {
@@ -59,7 +59,7 @@ pub(super) fn recased(text: &str, method: &str) -> String {
     }
 }
 
-/// Some characters in title case, the others in lower case.
+/// Writes the characters that `is_first` chooses in title case, and the others in lower case.
 fn titled(text: &str, is_first: impl Fn(usize, bool) -> bool) -> String {
     let (mut out, mut after_cased) = (String::new(), false);
     let lower = text.to_lowercase();
@@ -75,7 +75,7 @@ fn titled(text: &str, is_first: impl Fn(usize, bool) -> bool) -> String {
                 }
             }
         } else if whole {
-            // Lower case of the whole text, for the sigma at the end of a word.
+            // The lower case of the whole text has the final sigma of a word.
             out.push(lower);
         } else {
             out.extend(c.to_lowercase());

@@ -1,5 +1,5 @@
-//! Methods of Python's types that templates call: those that minijinja-contrib's `pycompat` lacks,
-//! or has in another way. `pycompat` does the rest.
+//! Methods of Python's types that templates call and that minijinja-contrib's `pycompat` lacks or
+//! has in another way. `pycompat` does the rest.
 
 use super::print::{MeteredText, charge, charge_items};
 use super::string_methods;
@@ -7,7 +7,7 @@ use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
-/// What minijinja calls for a method that it does not have.
+/// Calls a method that minijinja does not have.
 pub(super) fn unknown(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -57,7 +57,7 @@ fn string(
     }
 }
 
-/// The sum of all numbers in the fields of a format: so long may they become beside what they hold.
+/// The sum of all numbers in the fields of a format, by which the text may grow beyond the values.
 fn widths(format: &str) -> usize {
     let fields = format.split('{').skip(1).filter_map(|rest| rest.split('}').next());
     let numbers = fields.flat_map(|field| field.split(|c: char| !c.is_ascii_digit()));

@@ -1,9 +1,9 @@
 //! A model's chat template: Jinja as transformers renders it, within bounds.
 //!
-//! Templates come with models, conversations from anybody, and neither is trusted. A source is
-//! measured before it is parsed ([`source`]); fuel bounds the work and the memory of a rendering,
-//! and the recursion limit its stack; nothing can be loaded or included. A template that is not in
-//! order fails the chats, not the start of a server, as the same model may be good for completions.
+//! Templates come with models and conversations from anybody, and neither is trusted. The source
+//! has bounds before it is parsed ([`source`]). Fuel bounds the work and the memory of a rendering,
+//! and a recursion limit bounds its stack. Nothing can be loaded or included. A broken template
+//! fails chats and not the start of a server, since the model may still serve completions.
 
 mod arguments;
 mod clock;
@@ -32,69 +32,75 @@ use std::collections::BTreeMap;
 /// One message of a conversation, as templates see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or what the template knows.
+    /// The role of the speaker: `system`, `user`, `assistant`, or another that the template knows.
     pub role: String,
-    /// What is said.
+    /// The text of the message.
     pub content: String,
-    /// Which of those that have the role speaks; few templates know it.
+    /// The name of the speaker among those with the same role; few templates use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 impl Message {
-    /// Of nobody in particular.
+    /// A message without a name.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), name: None }
     }
 }
 
-/// Special tokens by the names that templates have for them, as `bos_token`.
+/// Special tokens by the names that templates use, such as `bos_token`.
 pub type SpecialTokens = BTreeMap<String, String>;
 
-/// What a rendering may cost, where a unit pays for an instruction or for 64 bytes. Most templates
-/// take some 200 units a message and go over its text a dozen times; those of Gemma 4 go over the
-/// conversation once more with every message, and may with some 1,400 of them.
+/// The fuel of a rendering, of which an instruction or 64 bytes consume one unit. Most templates
+/// take some 200 units per message and read its text a dozen times. Those of Gemma 4 read the whole
+/// conversation again for every message, which is possible for some 1,400 messages.
 const FUEL_BASE: u64 = 200_000;
 const FUEL_PER_MESSAGE: u64 = 5_000;
-/// Bytes of messages for which there is one unit more.
+/// How many bytes of messages add one unit of fuel.
 const BYTES_PER_FUEL: u64 = 2;
-/// Bytes of an error that are told.
+/// How many bytes of an error are shown.
 const CAUSE_BYTES_MAX: usize = 500;
 const RECURSION_MAX: usize = 200;
 const NAME: &str = "chat_template";
 
-/// A chat template, or why it is none.
+/// A chat template, or why it cannot be used.
 #[derive(Debug)]
 pub struct ChatTemplate {
     parsed: Result<ParsedTemplate, TemplateError>,
     special: SpecialTokens,
 }
 
-/// Why a chat template cannot be used.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-struct TemplateError(String);
+/// Why a template cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum TemplateError {
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("{NAME}: {0}")]
+    OutOfBounds(#[from] source::SourceError),
+    #[error("{}", error_text(.0))]
+    Jinja(#[from] Error),
+}
 
 #[derive(Debug)]
 struct ParsedTemplate {
     environment: Environment<'static>,
-    /// Whether the role `developer` means something to the template.
+    /// Whether the template knows the role `developer`.
     knows_developer: bool,
 }
 
 impl ChatTemplate {
-    /// Stack for a thread that parses or renders templates. Values in values are written, compared
-    /// and dropped by recursion, and fuel alone bounds how deep they are.
+    /// The stack of a thread that parses or renders templates. Nested values are written, compared
+    /// and dropped by recursion, and only fuel bounds how deep they are.
     pub const STACK_BYTES: usize = 128 << 20;
 
-    /// Parses `source`. What is wrong with it is told by [`Self::render`].
+    /// Parses `source`. [`Self::render`] tells what is wrong with it.
     pub fn new(source: &str, special: SpecialTokens) -> Self {
         Self { parsed: ParsedTemplate::new(source), special }
     }
 
-    /// A template that cannot be had, for this reason.
+    /// A template that cannot be used, for this reason.
     pub fn broken(cause: String) -> Self {
-        Self { parsed: Err(TemplateError(cause)), special: SpecialTokens::new() }
+        Self { parsed: Err(TemplateError::Unreadable(cause)), special: SpecialTokens::new() }
     }
 
     /// The prompt that asks for the answer to `messages`.
@@ -104,7 +110,7 @@ impl ChatTemplate {
 
     fn render_at(&self, messages: &[Message], now: DateTime) -> Result<String, TextError> {
         let parsed =
-            self.parsed.as_ref().map_err(|error| TextError::Template(error.to_string()))?;
+            self.parsed.as_ref().map_err(|cause| TextError::Template(cause.to_string()))?;
         let messages = parsed.known_roles(messages);
         self.render_values(Value::from(Serde(&messages)), fuel(&messages), now)
     }
@@ -116,11 +122,11 @@ impl ChatTemplate {
         now: DateTime,
     ) -> Result<String, TextError> {
         let parsed =
-            self.parsed.as_ref().map_err(|error| TextError::Template(error.to_string()))?;
+            self.parsed.as_ref().map_err(|cause| TextError::Template(cause.to_string()))?;
         let values = context! {
             messages,
             add_generation_prompt => true,
-            // Defined and none, as in transformers: templates tell it from undefined.
+            // As in transformers these are none, which templates tell from undefined.
             tools => (),
             documents => (),
             ..Value::from(Serde(&self.special))
@@ -131,17 +137,15 @@ impl ChatTemplate {
 
 impl ParsedTemplate {
     fn new(source: &str) -> Result<Self, TemplateError> {
-        let source = source::prepare(source);
-        let source = source.map_err(|error| TemplateError(format!("{NAME}: {error}")))?;
-        let wrong = |error| TemplateError(error_text(&error));
-        let mut environment = environment().map_err(wrong)?;
-        environment.add_template_owned(NAME, source.text).map_err(wrong)?;
+        let source = source::prepare(source)?;
+        let mut environment = environment()?;
+        environment.add_template_owned(NAME, source.text)?;
         Ok(Self { environment, knows_developer: source.knows_developer })
     }
 
-    /// The messages with roles that the template knows: OpenAI's `developer` is the `system` of
-    /// newer models, and older templates would drop it, refuse it or write a role that the model
-    /// never saw.
+    /// The messages with roles that the template knows. OpenAI's `developer` is `system` under a
+    /// newer name. Older templates would drop it, refuse it, or write a role that the model never
+    /// saw.
     fn known_roles<'a>(&self, messages: &'a [Message]) -> Cow<'a, [Message]> {
         let is_unknown = |message: &Message| message.role == "developer" && !self.knows_developer;
         let mut messages = Cow::Borrowed(messages);
@@ -162,7 +166,7 @@ impl ParsedTemplate {
     }
 }
 
-/// What rendering these may cost.
+/// The fuel for rendering `messages`.
 fn fuel(messages: &[Message]) -> u64 {
     let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
@@ -170,7 +174,7 @@ fn fuel(messages: &[Message]) -> u64 {
     FUEL_BASE.saturating_add(of_messages).saturating_add(count(bytes) / BYTES_PER_FUEL)
 }
 
-/// Jinja as transformers sets it up.
+/// Jinja with the settings of transformers.
 fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -184,12 +188,12 @@ fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// What templates call when a conversation does not suit them.
+/// The function with which templates refuse a conversation.
 fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// Names template and line, and says nothing of the conversation.
+/// The text of an error: the template's line and the cause, and nothing of the conversation.
 fn error_text(error: &Error) -> String {
     let line = error.line().map_or(String::new(), |line| format!(" line {line}"));
     let cause = match (error.kind(), error.detail()) {

@@ -1,17 +1,17 @@
-//! Values written as Python writes them: what `{{ value }}`, `|string` and `|join` show.
+//! Writes values as Python writes them, for `{{ value }}`, `|string` and `|join`.
 //!
-//! Whatever is written is paid for in fuel while it is written, because a small value may hold the
-//! same list many times over.
+//! Writing is charged in fuel as it goes, because a small value may contain the same list many
+//! times.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Output, State, Value};
 
-/// Containers in containers that are written at most; Python gives up at 1,000.
+/// How deep the containers that are written may be nested; Python gives up at 1,000.
 const NESTING_MAX: usize = 200;
-/// Bytes that one unit of fuel pays for, as in minijinja.
+/// How many bytes one unit of fuel allows, as in minijinja.
 const BYTES_PER_FUEL: usize = 64;
 
-/// A text that grows as long as there is fuel.
+/// A text that grows as long as fuel is left.
 pub(super) struct MeteredText<'a> {
     state: &'a State<'a, 'a>,
     text: String,
@@ -24,7 +24,7 @@ impl<'a> MeteredText<'a> {
     }
 
     pub(super) fn push(&mut self, text: &str) -> Result<(), Error> {
-        // Somewhat more, so that writing nothing very often has its price, too.
+        // Each call is charged for 8 bytes more, so that writing nothing very often costs fuel too.
         self.unpaid = self.unpaid.saturating_add(text.len()).saturating_add(8);
         if self.unpaid >= BYTES_PER_FUEL {
             charge(self.state, self.unpaid)?;
@@ -43,17 +43,17 @@ impl<'a> MeteredText<'a> {
     }
 }
 
-/// Takes the fuel for so many bytes, before they are made.
+/// Consumes the fuel for `bytes` bytes, before they are made.
 pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))
 }
 
-/// Takes the fuel for visiting all items of a value.
+/// Consumes the fuel for visiting all items of a value.
 pub(super) fn charge_items(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     state.consume_fuel(u64::try_from(value.len().unwrap_or(0)).unwrap_or(u64::MAX))
 }
 
-/// Spaces, or a text of the template's own.
+/// An indentation of `width` spaces, or of the template's own text.
 pub(super) fn indentation(state: &State<'_, '_>, width: &Value) -> Result<String, Error> {
     if let Some(text) = width.as_str() {
         return Ok(text.to_owned());
@@ -64,7 +64,7 @@ pub(super) fn indentation(state: &State<'_, '_>, width: &Value) -> Result<String
     Ok(" ".repeat(count))
 }
 
-/// The error of a value that holds itself too often.
+/// Refuses a value that is nested too deep.
 pub(super) fn check_nesting(depth: usize) -> Result<(), Error> {
     if depth > NESTING_MAX {
         let detail = format!("a value is nested deeper than {NESTING_MAX}");
@@ -73,7 +73,7 @@ pub(super) fn check_nesting(depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// What minijinja calls for `{{ value }}`.
+/// Writes the value of `{{ value }}`.
 pub(super) fn format(
     out: &mut Output<'_>,
     state: &mut State<'_, '_>,
@@ -132,7 +132,7 @@ fn write_repr(out: &mut MeteredText<'_>, value: &Value, depth: usize) -> Result<
             }
             out.push("}")
         }
-        // What has no length is a generator or an object of Jinja's: nothing that a prompt shows.
+        // A value without a length is a generator or an object of Jinja's, which no prompt shows.
         ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {
             let (open, close) = if value.is_tuple() { ("(", ")") } else { ("[", "]") };
             out.push(open)?;
@@ -173,8 +173,8 @@ fn write_quoted(out: &mut MeteredText<'_>, text: &str) -> Result<(), Error> {
     out.push(&quoted)
 }
 
-/// Python's `isprintable`: Rust's rule for debug output is made of the same categories, and after
-/// the first character of a string it lets combining marks through.
+/// Python's `isprintable`. Rust's rule for debug output has the same categories; it lets combining
+/// marks through after the first character of a string.
 pub(super) fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();
@@ -185,12 +185,12 @@ pub(super) fn is_printable(c: char) -> bool {
     shown.escape_debug().eq(shown.chars())
 }
 
-/// Python's `repr` of a float: the shortest digits that read back the same.
+/// Python's `repr` of a float, which has the fewest digits that read back the same.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();
     }
-    // Rust changes to exponents where Python does, and writes them as 1e16 instead of 1e+16.
+    // Rust uses exponents where Python does, but writes 1e16 instead of 1e+16.
     let digits = format!("{value:?}");
     match digits.split_once('e') {
         Some((mantissa, exponent)) => {

@@ -1,26 +1,28 @@
-//! What happens to a template's source before it is parsed: it is measured, its line ends become
-//! line feeds as in Jinja, and the tags that transformers adds to Jinja become Jinja's own.
+//! Prepares the source of a template for minijinja.
 //!
-//! A parser goes down its own stack for what stands in something else, so its depth is bounded by
-//! what one tag may hold and by how many `elif` may stand in the source; minijinja itself bounds
-//! blocks in blocks and brackets in brackets.
+//! Line ends become line feeds as in Jinja, and the tags that transformers adds to Jinja become
+//! Jinja's own. The parser recurses for nested constructs, so the tokens of a tag and the number of
+//! `elif` are bounded here. minijinja itself bounds nested blocks and brackets.
 
 use std::ops::Range;
 
-/// The largest known template has 60 KB.
+/// The longest source; the largest known template has 60 KB.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
-/// Names, literals and operators in one pair of delimiters; a few hundred are usual.
+/// The most names, literals and operators in one tag; a few hundred are usual.
 const TAG_TOKENS_MAX: usize = 4096;
-/// Each `elif` stands in the one before, to the parser. A few dozen are usual.
+/// The most `elif` of a source, each of which the parser nests in the one before. A few dozen are
+/// usual.
 const ELIF_MAX: usize = 1000;
 
-/// The filter that stands for the operator `%` behind a text, which minijinja has for numbers alone.
+/// The filter that replaces the operator `%` after a text; minijinja has the operator only for
+/// numbers.
 pub(super) const FORMAT: &str = "python.format";
 
 /// A template's source, ready to be parsed.
 pub(super) struct PreparedSource {
     pub(super) text: String,
-    /// Whether a role `developer` is compared with: as a string of its own, not as part of a text.
+    /// Whether the source has the string `developer`, as templates have that compare the role with
+    /// it.
     pub(super) knows_developer: bool,
 }
 
@@ -35,7 +37,7 @@ pub(super) enum SourceError {
     TooManyBranches { line: usize },
 }
 
-/// Measures and prepares `source`.
+/// Checks the bounds of `source` and prepares it.
 pub(super) fn prepare(source: &str) -> Result<PreparedSource, SourceError> {
     if source.len() > SOURCE_BYTES_MAX {
         return Err(SourceError::TooLong);
@@ -59,7 +61,8 @@ pub(super) fn prepare(source: &str) -> Result<PreparedSource, SourceError> {
         }
         match tag.keyword(&text) {
             Some("elif") => branches += 1,
-            // Training marks the assistant's part with it; names set inside stay inside.
+            // Training marks the assistant's part with this tag; names that are set inside stay
+            // inside.
             Some("generation") if tag.tokens.len() == 1 => {
                 edits.push((tag.tokens[0].clone(), "with".to_owned()));
             }
@@ -88,7 +91,7 @@ fn is_developer(token: &str) -> bool {
     matches!(token, "'developer'" | "\"developer\"")
 }
 
-/// An expression or a statement, with its delimiters.
+/// An expression or a statement of Jinja, with its delimiters.
 struct Tag {
     start: usize,
     end: usize,
@@ -97,7 +100,7 @@ struct Tag {
 }
 
 impl Tag {
-    /// The first tag from `at` on. Comments and raw blocks are none.
+    /// The first tag from `at` on, past comments and raw blocks.
     fn next(text: &str, mut at: usize) -> Option<Self> {
         loop {
             let start = at + text[at..].find('{')?;
@@ -145,7 +148,7 @@ impl Tag {
         tag
     }
 
-    /// If the token of this index is the operator `%` behind a text, where its right side ends.
+    /// Where the right side of the operator `%` ends, if the token at `index` is one after a text.
     fn formatted(&self, text: &str, index: usize) -> Option<usize> {
         let token = |index: usize| self.tokens.get(index).map(|token| &text[token.clone()]);
         if token(index) != Some("%") || !token(index - 1)?.starts_with(['\'', '"']) {
@@ -167,7 +170,7 @@ impl Tag {
         Some(self.tokens.get(last)?.end)
     }
 
-    /// The token that closes what the token of this index opens; itself if that is no bracket.
+    /// The token that closes the bracket at `first`; `first` itself if that is no bracket.
     fn closing(&self, text: &str, first: usize) -> usize {
         let mut open = 0_usize;
         for (index, token) in self.tokens.iter().enumerate().skip(first) {
@@ -206,7 +209,7 @@ fn token_length(rest: &str, first: char) -> usize {
     }
 }
 
-/// Where a raw block ends that begins before `at`.
+/// Where the raw block ends that begins before `at`.
 fn end_of_raw(text: &str, mut at: usize) -> Option<usize> {
     loop {
         let start = at + text[at..].find("{%")?;

@@ -1,14 +1,14 @@
-//! Python's methods of strings, where minijinja's own differ from them or are missing.
+//! Python's string methods that minijinja lacks or has in another way.
 
 use super::letters::{self, is_space};
 use super::print::charge;
 use minijinja::value::{Kwargs, Tuple, Value, from_args};
 use minijinja::{Error, ErrorKind, State};
 
-/// What a part of a text costs beside its bytes.
+/// The bytes that a part of a split text is charged for beside its text.
 const PART_BYTES: usize = 64;
 
-/// Calls `text.method(args)`; `None` if it is none of these methods.
+/// Calls `text.method(args)`; `None` for any other method.
 pub(super) fn call(
     state: &State<'_, '_>,
     text: &str,
@@ -57,7 +57,7 @@ pub(super) fn call(
     Ok(Some(value))
 }
 
-/// `str.strip`: of white space, or of these characters.
+/// `str.strip` of white space, or of `chars`.
 pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
     let stripped = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if left { text.trim_start_matches(stripped) } else { text };
@@ -102,7 +102,7 @@ fn split(
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// Splits at white space into so many pieces at most, the last of which keeps what is inside it.
+/// Splits at white space into at most `pieces` parts, the last of which is not split further.
 fn words(text: &str, pieces: usize, from_right: bool) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = strip(text, None, !from_right, from_right);
@@ -134,7 +134,7 @@ fn splitlines(state: &State<'_, '_>, text: &str, args: &[Value]) -> Result<Value
     Ok(lines.into_iter().map(Value::from).collect())
 }
 
-/// Python's lines, which more characters end than a line feed.
+/// The lines of a text, which in Python more characters end than the line feed.
 pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     let ends = |c: char| {
         matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}')
@@ -171,7 +171,8 @@ fn partition(text: &str, args: &[Value], from_right: bool) -> Result<Value, Erro
     Ok(Value::from(Tuple::from(parts.map(Value::from))))
 }
 
-/// The part of a text from one character to another, as slices count them, and where it begins.
+/// The part of a text from one character to another, as Python slices count them, and where it
+/// begins.
 fn window(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(usize, &str)> {
     if start.is_none() && end.is_none() {
         return Some((0, text));

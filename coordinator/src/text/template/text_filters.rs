@@ -1,4 +1,4 @@
-//! Filters of texts. What is no text is written as Python writes it first.
+//! Filters of texts. A value that is not a text is first written as Python writes it.
 
 use super::arguments::by_name;
 use super::letters::is_space;
@@ -41,7 +41,7 @@ pub(super) fn join(
     Ok(out.finish())
 }
 
-/// An attribute of an attribute: `a.b.0`.
+/// The value at a path of attributes such as `a.b.0`.
 fn path(value: &Value, attribute: &Value) -> Result<Value, Error> {
     let Some(names) = attribute.as_str() else { return value.get_item(attribute) };
     names.split('.').try_fold(value.clone(), |value, name| match name.parse::<usize>() {
@@ -50,7 +50,7 @@ fn path(value: &Value, attribute: &Value) -> Result<Value, Error> {
     })
 }
 
-/// The five characters as MarkupSafe writes them.
+/// The filter `escape`, which writes five characters as MarkupSafe does.
 pub(super) fn escape(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     if value.is_safe() {
         return Ok(value.clone());
@@ -97,7 +97,7 @@ pub(super) fn trim(
     Ok(string_methods::strip(&text, chars, true, true).to_owned())
 }
 
-/// Not `str.title`: only a hyphen, white space or an opening bracket begins a word.
+/// The filter `title`. Unlike in `str.title` only white space, a hyphen or a bracket begins a word.
 pub(super) fn title(state: &State<'_, '_>, value: &Value) -> Result<String, Error> {
     let mut at_start = true;
     let mut out = String::new();
@@ -154,7 +154,7 @@ pub(super) fn truncate(
     Ok(if killwords { kept.as_str() } else { whole }.to_owned() + &end)
 }
 
-/// `width` may be a text, too.
+/// The filter `indent`, whose `width` may be a text too.
 pub(super) fn indent(
     state: &State<'_, '_>,
     value: &Value,

@@ -1,4 +1,5 @@
-//! What GGUF files say of tokens, against what llama.cpp's vocabulary loader makes of the same keys.
+//! What GGUF files say of tokens, against what llama.cpp's vocabulary loader makes of the same
+//! keys.
 
 use super::super::{TextData, TextModel, TokenizerFamily};
 use binfer_shard::gguf::Gguf;
