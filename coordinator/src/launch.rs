@@ -164,7 +164,9 @@ impl Launch {
         mut channels: Channels,
     ) -> Result<(), LaunchError> {
         let started = tokio::select! {
-            started = fleet => started.map_err(std::io::Error::other)?,
+            started = fleet => started.map_err(|_| {
+                LaunchError::Defect("the task that starts the workers has panicked".into())
+            })?,
             _ = channels.stopped.wait_for(Option::is_some) => return Ok(()),
         };
         self.report.loaded();
