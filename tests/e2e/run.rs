@@ -160,11 +160,19 @@ fn a_program_that_may_be_run_but_not_read_answers() {
         std::fs::copy(&from, &to).unwrap();
         set_mode(&to, 0o644);
     }
-    let mut command = Command::new(&program);
-    command.arg("run").arg(&model).args(["Once", "--max-tokens", "2", "--tp", "2"]);
-    if rustix::process::geteuid().is_root() {
-        command.uid(65_534).gid(65_534); // root may read every file
-    }
-    let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let run = |ranks: &str| {
+        let mut command = Command::new(&program);
+        command.arg("run").arg(&model).args(["Once", "--max-tokens", "2", "--tp", ranks]);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65_534).gid(65_534); // root may read every file
+        }
+        command.current_dir("/").stdin(Stdio::null()).output().unwrap()
+    };
+    let one = run("1");
+    assert!(one.status.success(), "{one:?}");
+    // Ranks on the CPU meet in memory of each other, which such processes may not open.
+    let two = run("2");
+    let said = String::from_utf8_lossy(&two.stderr);
+    assert_eq!(two.status.code(), Some(70), "{said}");
+    assert!(said.contains("who may read the program's file"), "{said}");
 }

@@ -102,7 +102,8 @@ impl CommId {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| {
             CommError::Join(format!(
-                "{path}: {e}; rank 0 must live, on this host, in this PID namespace, as this user"
+                "{path}: {e}; rank 0 must live, on this host, in this PID namespace, as this user, \
+                 who may read the program's file"
             ))
         })
     }
