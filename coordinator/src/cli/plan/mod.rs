@@ -146,8 +146,8 @@ struct FitRow {
     together_per_s: Option<f64>,
 }
 
-/// A row, or the rank count for which the model cannot be cut and the reason.
-type FitOutcome = Result<FitRow, (u32, binfer_shard::Error)>;
+/// A rank count with its row, or with the reason why the model cannot be cut for it.
+type FitOutcome = (u32, Result<FitRow, binfer_shard::Error>);
 
 /// Prints how the model fits.
 pub fn run(args: &PlanArgs) -> Result<ExitCode> {
@@ -156,7 +156,8 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode> {
     described.notes.iter().for_each(|note| report.line(note));
     let args = &args.with_cards(&usable_gpus());
     let plan = FitReport::new(args, &described).map_err(LaunchError::Config)?;
-    let rows: Vec<FitOutcome> = plan.worlds.iter().map(|world| plan.row(*world)).collect();
+    let rows: Vec<FitOutcome> =
+        plan.worlds.iter().map(|world| (*world, plan.row(*world))).collect();
     console::print(&if args.json {
         format!("{:#}\n", plan.json(&args.model, &described, &rows))
     } else {
@@ -232,28 +233,26 @@ impl<'a> FitReport<'a> {
         })
     }
 
-    fn row(&self, world: u32) -> FitOutcome {
-        let row = || -> Result<FitRow, binfer_shard::Error> {
-            let ledger = Ledger::new(self.spec, world, &self.limits)?;
-            let seconds = |sequences| {
-                let (context, element) = (self.limits.context_max, self.limits.kv_element_bytes);
-                let read = fit::step_read_bytes(self.spec, world, (sequences, context), element)?;
-                let bytes = match self.limits.memory {
-                    Memory::Devices(_) => read.into_iter().max().unwrap_or(0),
-                    Memory::Host(_) => read.into_iter().sum(),
-                };
-                Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth.bytes_per_s))
+    /// The row of a rank count, or why the model cannot be cut for it.
+    fn row(&self, world: u32) -> Result<FitRow, binfer_shard::Error> {
+        let ledger = Ledger::new(self.spec, world, &self.limits)?;
+        let seconds = |sequences| {
+            let (context, element) = (self.limits.context_max, self.limits.kv_element_bytes);
+            let read = fit::step_read_bytes(self.spec, world, (sequences, context), element)?;
+            let bytes = match self.limits.memory {
+                Memory::Devices(_) => read.into_iter().max().unwrap_or(0),
+                Memory::Host(_) => read.into_iter().sum(),
             };
-            let contexts = ledger.contexts.min(u64::from(self.limits.sequences_max));
-            let together = if contexts > 0 { seconds(contexts)? } else { None };
-            Ok(FitRow {
-                world,
-                alone_s: seconds(1)?,
-                together_per_s: together.map(|seconds| contexts as f64 / seconds),
-                ledger,
-            })
+            Ok(self.bandwidth.map(|bandwidth| bytes as f64 / bandwidth.bytes_per_s))
         };
-        row().map_err(|error| (world, error))
+        let contexts = ledger.contexts.min(u64::from(self.limits.sequences_max));
+        let together = if contexts > 0 { seconds(contexts)? } else { None };
+        Ok(FitRow {
+            world,
+            alone_s: seconds(1)?,
+            together_per_s: together.map(|seconds| contexts as f64 / seconds),
+            ledger,
+        })
     }
 }
 

@@ -25,10 +25,12 @@ impl FitReport<'_> {
             "ms/token",
             "tok/s",
         ];
-        let cells = rows.iter().flatten().map(FitRow::cells).collect::<Vec<_>>();
+        let cells = rows.iter().flat_map(|(_, row)| row).map(FitRow::cells).collect::<Vec<_>>();
         let mut text = self.heading(args, described) + &table(&head, &cells);
         let mut line = |line: String| text.extend([&line, "\n"]);
-        for (world, cause) in rows.iter().filter_map(|row| row.as_ref().err()) {
+        for (world, cause) in
+            rows.iter().filter_map(|(world, row)| Some((world, row.as_ref().err()?)))
+        {
             line(format!("TP {world}: {cause}"));
         }
         if let Some(Bandwidth { bytes_per_s, is_measured }) = self.bandwidth {
@@ -87,9 +89,9 @@ impl FitReport<'_> {
         };
         let rows: Vec<Value> = rows
             .iter()
-            .map(|row| match row {
+            .map(|(world, row)| match row {
                 Ok(row) => row.json(),
-                Err((world, cause)) => {
+                Err(cause) => {
                     json!({ "tp": world, "fits": false, "error": cause.to_string() })
                 }
             })
