@@ -36,7 +36,7 @@ const FRONT_EXIT_GRACE: Duration = Duration::from_secs(2);
 
 /// How a cluster's life ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended<T> {
+pub struct LaunchOutcome<T> {
     /// What the front returned.
     pub value: T,
     /// The signal that asked for the end, if one did.
@@ -61,7 +61,7 @@ pub struct LaunchOptions<'a> {
 pub fn launch<T: Send + 'static>(
     options: LaunchOptions<'_>,
     front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
-) -> Result<Ended<T>, LaunchError> {
+) -> Result<LaunchOutcome<T>, LaunchError> {
     let report = Report::new(options.args.verbosity());
     options.args.check_alone()?;
     let located = locate(&options.args.model, options.args.revision.as_deref(), &report)?;
@@ -110,7 +110,7 @@ impl Launch {
     async fn supervise<T: Send + 'static>(
         self,
         front: impl AsyncFnOnce(FrontContext) -> T + Send + 'static,
-    ) -> Result<Ended<T>, LaunchError> {
+    ) -> Result<LaunchOutcome<T>, LaunchError> {
         let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
         let starting = Readiness::Starting("weights are being loaded".into());
         let (readiness, readiness_out) = watch::channel(starting);
@@ -149,7 +149,7 @@ impl Launch {
         outcome?;
         let signal = *stopped.borrow();
         match (front, signal) {
-            (Ok(Ok(value)), signal) => Ok(Ended { value, signal }),
+            (Ok(Ok(value)), signal) => Ok(LaunchOutcome { value, signal }),
             (Ok(Err(_)), _) => Err(LaunchError::Defect("the front has panicked".into())),
             (Err(_), Some(signal)) => Err(LaunchError::Interrupted(signal)),
             (Err(_), None) => Err(std::io::Error::other("the front did not end in time").into()),

@@ -19,7 +19,7 @@ use crate::text::TextStage;
 /// How often deadlines, readers that left and unread text are checked.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Everything that can happen.
+/// Everything that can happen to a running server.
 #[derive(Debug)]
 enum ServeEvent {
     Submit(Box<Submit>),

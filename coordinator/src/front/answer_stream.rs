@@ -18,14 +18,14 @@ use tokio::sync::mpsc;
 pub enum StreamEvent {
     /// More text.
     Text(String),
-    /// The ordinary end.
+    /// The answer is complete.
     Done {
         /// Why the answer ended.
         finish: Finish,
         /// What the request consumed.
         usage: Usage,
     },
-    /// The end by failure.
+    /// The request failed.
     Failed {
         /// A message for the client, which names the cause.
         message: String,

@@ -1,4 +1,4 @@
-//! What fronts know about the model, the server's state and their own limits.
+//! What fronts know: facts about the model, the server's state, and the core's bounds.
 
 use crate::text::process::JOBS_AT_ONCE;
 use binfer_proto::{Sampling, Token};
@@ -28,13 +28,13 @@ pub struct ModelInfo {
 /// Whether requests can be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not yet; the text says what is being done.
+    /// Requests are not taken yet. The text says what is being done.
     Starting(String),
-    /// Yes.
+    /// Requests are taken.
     Ready,
-    /// No longer: the server is going down in order.
+    /// Requests are no longer taken: the server is shutting down.
     Draining,
-    /// No longer: the text names the rank and the cause.
+    /// Requests are no longer taken: a rank is lost. The text names it and the cause.
     Lost(String),
 }
 
@@ -67,9 +67,9 @@ pub struct CoreLimits {
     pub stop_string_bytes_max: usize,
     /// Prompts tokenised at the same time.
     pub tokenizing_max: usize,
-    /// Prompts that may wait for that.
+    /// Prompts that may wait to be tokenised.
     pub tokenizing_queue_max: usize,
-    /// What a refused client is told to wait.
+    /// How long a refused client is told to wait.
     pub retry_after: Duration,
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Why a request that was admitted has no ordinary end.
+/// Why a request that was admitted failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailKind {
     /// A worker process was lost. The message names rank and cause.
@@ -41,14 +41,14 @@ impl From<FailCause> for FailKind {
 /// The one terminal event of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// An ordinary end.
+    /// The answer is complete.
     Done {
         /// Why the answer ended.
         finish: Finish,
         /// What the request consumed.
         usage: Usage,
     },
-    /// No ordinary end.
+    /// The request failed.
     Failed {
         /// A message for the client, which names the cause.
         message: String,
@@ -82,7 +82,7 @@ impl ReadCounter {
         self.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether the reader has left: nothing more will be read, the request may be cancelled.
+    /// Whether the reader has left. Nothing more will be read, so the request may be cancelled.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

@@ -30,7 +30,7 @@ pub(crate) enum Act {
     Hold,
     /// The request is not admitted. Must come first.
     Refuse(Refused),
-    /// The serve loop ends without a word. Must come first.
+    /// The serve loop ends without an answer. Must come first.
     Vanish,
 }
 
@@ -233,7 +233,7 @@ impl ScriptedLoop {
     }
 }
 
-/// Of each token its own, then those of the end token and the next ones.
+/// Logprobs of each token: its own, then those of the end token and the tokens after it.
 fn logprobs(tokens: &[Token], each: u8) -> Vec<Logprob> {
     let of = |token: &Token| {
         let tops = (END..).zip(1..each).map(|(token, place)| (token, f32::from(place)));

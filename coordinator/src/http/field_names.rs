@@ -1,7 +1,7 @@
 //! The check of a request's field names, in one pass over its JSON before any value is read.
 //!
 //! Fields that are read pass. Fields that would change the answer and are not read are refused, and
-//! so is a slip of the pen. Names that nobody knows are returned, for the operator.
+//! so are misspelled ones. Unknown fields are returned, for the operator.
 
 use super::endpoint::Endpoint;
 use super::error::ApiError;
@@ -14,11 +14,11 @@ use std::fmt;
 
 /// Unknown fields of one request that are told.
 const UNKNOWN_FIELDS_MAX: usize = 8;
-/// A longer name is no slip of the pen.
+/// A longer name is not taken for a misspelled one.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Refuses a request with a field that would change its answer and is not read. Returns names that
-/// nobody knows.
+/// Refuses a request with a field that would change its answer and is not read. Returns the unknown
+/// fields.
 pub(super) fn check(body: &[u8], endpoint: Endpoint) -> Result<Vec<String>, ApiError> {
     let mut check = FieldCheck { path: Vec::new(), unknown_fields: Vec::new(), refused: None };
     let object = ObjectVisitor { object: RequestObject::Body(endpoint), check: &mut check };
@@ -86,14 +86,14 @@ impl FieldCheck {
     }
 }
 
-/// Checks an object, or the objects of an array. Other values are the typed fields' affair.
+/// Checks an object, or the objects of an array. Other values are left to the typed fields.
 struct ObjectVisitor<'a> {
     object: RequestObject,
     check: &'a mut FieldCheck,
 }
 
 impl ObjectVisitor<'_> {
-    /// The same for a value inside this one.
+    /// The visitor of an object inside this one.
     fn inside(&mut self, object: RequestObject) -> ObjectVisitor<'_> {
         ObjectVisitor { object, check: self.check }
     }
@@ -174,7 +174,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
     }
 }
 
-/// The field that was probably meant.
+/// The field that a misspelled name stands for.
 fn meant(name: &str, object: RequestObject) -> Option<&'static str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
@@ -182,12 +182,12 @@ fn meant(name: &str, object: RequestObject) -> Option<&'static str> {
     let plain = |text: &str| text.to_lowercase().replace(['_', '-', ' '], "");
     let written = plain(name);
     // Short names are near to many words.
-    let slips_max = match name.len() {
+    let edits_max = match name.len() {
         0..5 => 0,
         5..8 => 1,
         _ => 2,
     };
-    let near = |ours: &&str| strsim::osa_distance(name, ours) <= slips_max;
+    let near = |ours: &&str| strsim::osa_distance(name, ours) <= edits_max;
     let same = object.known().find(|ours| plain(ours) == written);
     same.or_else(|| object.known().find(near))
 }

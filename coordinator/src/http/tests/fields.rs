@@ -1,4 +1,4 @@
-//! Fields of requests: ours, those of other servers, slips of the pen, unknown ones, and their values.
+//! Fields of requests: ours, those of other servers, misspelled and unknown ones, and their values.
 
 use super::super::endpoint::Endpoint;
 use super::super::field_names;
@@ -112,7 +112,7 @@ fn a_refusal_names_the_field_to_use() {
 }
 
 #[test]
-fn slips_of_the_pen_are_refused_and_unknown_fields_are_not() {
+fn misspelled_fields_are_refused_and_unknown_ones_are_not() {
     for (written, meant) in [
         ("max_token", "max_tokens"),
         ("maxTokens", "max_tokens"),
@@ -274,10 +274,13 @@ async fn a_request_that_is_too_long_has_openais_code_for_it() {
     let chat = |text: &str| json!({ "messages": [{ "role": "user", "content": text }] });
     let mut greedy = chat("x");
     greedy["max_tokens"] = json!(5000);
+    let mut newer = chat("x");
+    newer["max_completion_tokens"] = json!(5000);
     for (path, body, param) in [
         (CHAT, chat(&"x".repeat(300)), "messages"),
         (CHAT, chat(&"x".repeat(200_000)), "messages"),
         (CHAT, greedy, "max_tokens"),
+        (CHAT, newer, "max_completion_tokens"),
         (PLAIN, json!({ "prompt": "x".repeat(300) }), "prompt"),
         (PLAIN, json!({ "prompt": vec![5; 300] }), "prompt"),
     ] {
@@ -285,6 +288,7 @@ async fn a_request_that_is_too_long_has_openais_code_for_it() {
         let error = answer.json()["error"].clone();
         assert_eq!((answer.status, &error["param"]), (400, &json!(param)), "{error}");
         assert_eq!(error["code"], "context_length_exceeded");
-        assert!(message(&answer).contains("maximum context length is 256 tokens"), "{error}");
+        let begin = format!("this model's maximum context length is 256 tokens, but {param} ");
+        assert!(message(&answer).starts_with(&begin), "{error}");
     }
 }
