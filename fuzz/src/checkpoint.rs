@@ -1,4 +1,4 @@
-//! Readers of checkpoints: the bytes are a file of a model that is otherwise whole.
+//! Targets that read checkpoints. The bytes are one file of a model that is otherwise whole.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use binfer_shard::{Checkpoint, layouts, shards};
 
 use crate::scratch;
 
-/// Most bytes of a slice that are read: bytes that the file has are no proof of harmlessness.
+/// The longest slice that is read. A sparse file may claim a longer one.
 const READ_BYTES_MAX: u64 = 1 << 20;
-/// What a file has behind its header, so that a seed need not carry weights.
+/// The bytes of data behind a header, so that seeds need no weights.
 const DATA_BYTES: u64 = 512 << 10;
 
-/// `config.json`, beside good weights and then alone.
+/// Reads `config.json`, beside good weights and then alone.
 pub(crate) fn config(bytes: &[u8]) {
     static WHOLE: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("llama31", "config"));
     static ALONE: LazyLock<PathBuf> = LazyLock::new(|| scratch::folder("config-alone"));
@@ -25,14 +25,14 @@ pub(crate) fn config(bytes: &[u8]) {
     let _ = binfer_shard::describe(&ALONE);
 }
 
-/// `model.safetensors.index.json`, beside good weights.
+/// Reads `model.safetensors.index.json`, beside good weights.
 pub(crate) fn index(bytes: &[u8]) {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("llama31", "index"));
     scratch::write(&FOLDER.join("model.safetensors.index.json"), bytes);
     open(&FOLDER);
 }
 
-/// A safetensors file: its header, which begins with a brace, or all of it.
+/// Reads a safetensors file. The bytes are its header if they begin with a brace, else the file.
 pub(crate) fn safetensors(bytes: &[u8]) {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::copy("qwen3", "safetensors"));
     static DATA: LazyLock<u64> = LazyLock::new(|| {
@@ -52,7 +52,8 @@ pub(crate) fn safetensors(bytes: &[u8]) {
     open(&FOLDER);
 }
 
-/// A GGUF file: header, tensor table, tokenizer. One of an even length has data behind it.
+/// Reads a GGUF file: header, tensor infos, tokenizer. A file of an even length gets data behind
+/// it.
 pub(crate) fn gguf(bytes: &[u8]) {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| scratch::folder("gguf"));
     let path = FOLDER.join("model.gguf");
@@ -66,7 +67,7 @@ pub(crate) fn gguf(bytes: &[u8]) {
     }
 }
 
-/// `manifest.json`, beside good shards.
+/// Reads `manifest.json`, beside good shards.
 pub(crate) fn manifest(bytes: &[u8]) {
     static SHARDS: LazyLock<PathBuf> = LazyLock::new(|| {
         let source = Checkpoint::open(scratch::fixture("llama31")).expect("the fixture");

@@ -1,12 +1,12 @@
-//! What a fuzzer does with its bytes: each target hands them to one reader of what comes from
-//! outside, and uses what it gives.
+//! The targets of the fuzzer. Each hands its bytes to one reader of data from outside, and uses the
+//! result.
 //!
 //! Whatever the bytes are, there must be a result or an error: no panic, no hang, no large
-//! allocation, and where a target compares, no difference. `make fuzz` lets libFuzzer look for
-//! bytes that break it, ten minutes a target (`FUZZ_SECONDS`), guided by coverage, with the stable
-//! compiler: `rustc.sh` has LLVM instrument our code, so neither nightly nor cargo-fuzz is needed. The
-//! tests replay `seeds/TARGET/` and simple changes of them with every `cargo test`. What a fuzzer
-//! finds goes into `seeds/` with the fix.
+//! allocation, and in targets that compare, no difference. `make fuzz` lets libFuzzer search for
+//! bytes that break this, for ten minutes a target (`FUZZ_SECONDS`). It works with the stable
+//! compiler, since `rustc.sh` lets LLVM instrument our code. The tests replay `seeds/TARGET/` and
+//! simple changes of them with every `cargo test`. What a fuzzer finds goes into `seeds/` with the
+//! fix.
 
 mod checkpoint;
 mod requests;
@@ -14,18 +14,18 @@ mod scratch;
 mod text;
 mod wire;
 
-/// A reader and what is done with it.
+/// A reader of data from outside, and what uses its result.
 #[derive(Debug)]
 pub struct FuzzTarget {
-    /// Its name, and that of its seeds' folder.
+    /// The target's name, which is also that of the folder of its seeds.
     pub name: &'static str,
-    /// Runs it.
+    /// Runs the target on some bytes.
     pub run: fn(&[u8]),
     /// The longest input that is worth a fuzzer's time.
     pub bytes_max: usize,
 }
 
-/// All targets.
+/// All targets, by name.
 pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "config", run: checkpoint::config, bytes_max: 4096 },
     FuzzTarget { name: "encode", run: text::encode, bytes_max: 1024 },

@@ -1,4 +1,4 @@
-//! libFuzzer's binary: runs the target whose name it is called by. See `fuzz.sh`.
+//! The binary for libFuzzer. It runs the target whose name it is called by (`fuzz.sh`).
 #![no_main]
 
 use std::sync::OnceLock;

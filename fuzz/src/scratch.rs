@@ -1,9 +1,9 @@
-//! Folders of this process, in which a file of a model is replaced. They lie in `target/`, and stay
-//! there for a look at what a finding was made of.
+//! Folders in which a target replaces a file of a model. They lie in `target/`, and stay there so
+//! that a finding can be looked at.
 
 use std::path::{Path, PathBuf};
 
-/// An empty folder; `name` tells targets of one process apart.
+/// Makes an empty folder. `name` tells the targets of one process apart.
 pub(crate) fn folder(name: &str) -> PathBuf {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fuzz-scratch");
     let path = all.join(format!("{}-{name}", std::process::id()));
@@ -11,12 +11,12 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// A checkpoint of the fixtures.
+/// The path of a checkpoint of the fixtures.
 pub(crate) fn fixture(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny").join(model)
 }
 
-/// A copy of a checkpoint of the fixtures.
+/// Makes a copy of a checkpoint of the fixtures.
 pub(crate) fn copy(model: &str, name: &str) -> PathBuf {
     let to = folder(name);
     for entry in fixture(model).read_dir().expect("the fixture").flatten() {

@@ -1,4 +1,4 @@
-//! Every target on its seeds, and on simple changes of them: what a fuzzer found stays found.
+//! Runs every target on its seeds and on simple changes of them.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::unwrap_used,
@@ -22,8 +22,9 @@ use prost::Message;
 
 use gguf_writer::{F32, TINY};
 
-/// Changes of each seed, and the time that a target may take for all of its own.
+/// The changes of each seed.
 const CHANGES: u64 = 40;
+/// The time that a target may take for all changes of its seeds.
 const BUDGET: Duration = Duration::from_secs(1);
 
 fn seeds(target: &FuzzTarget) -> Vec<(PathBuf, Vec<u8>)> {
@@ -56,11 +57,11 @@ fn every_target_takes_its_seeds_and_changes_of_them() {
     }
 }
 
-/// Cut, or with some bytes replaced or repeated.
+/// The bytes after one change: cut short, or with some bytes removed, repeated or replaced.
 fn changed(bytes: &[u8], random: u64) -> Vec<u8> {
     let mut out = bytes.to_vec();
-    let draw = |shift: u32, below: usize| (random >> shift) as usize % below.max(1);
-    let (at, len) = (draw(8, out.len()), 1 + draw(40, 8));
+    let pick = |shift: u32, below: usize| (random >> shift) as usize % below.max(1);
+    let (at, len) = (pick(8, out.len()), 1 + pick(40, 8));
     match random >> 61 {
         0 => out.truncate(at),
         1 => _ = out.drain(at..(at + len).min(bytes.len())),
@@ -111,7 +112,8 @@ fn plans() -> Vec<Plan> {
     ]
 }
 
-/// Seeds that no person can write are there; `UPDATE_SEEDS=1 cargo test -p binfer-fuzz` writes them.
+/// Seeds that no person can write are there; `UPDATE_SEEDS=1 cargo test -p binfer-fuzz` writes
+/// them.
 #[test]
 fn binary_seeds_are_there() {
     let update = std::env::var_os("UPDATE_SEEDS").is_some();

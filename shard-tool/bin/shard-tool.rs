@@ -1,4 +1,5 @@
-//! `shard-tool`: `binfer shard` by itself, for machines that only prepare checkpoints.
+//! `shard-tool`: `binfer shard` as a program of its own, for machines that only prepare
+//! checkpoints.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -19,12 +20,12 @@ struct Arguments {
 
 fn main() -> ExitCode {
     console::init();
-    let cli = Arguments::parse();
+    let arguments = Arguments::parse();
     let fail = |error: &dyn Display, status| {
         console::message(format_args!("shard-tool: {error}"));
         ExitCode::from(status)
     };
-    match cli.shard.run(&cli.model, |_, _| true).as_deref().map(console::print) {
+    match arguments.shard.run(&arguments.model, |_, _| true).as_deref().map(console::print) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(StdoutError::Unread)) => ExitCode::from(StdoutError::Unread.exit_status()),
         Ok(Err(error)) => fail(&error, error.exit_status()),

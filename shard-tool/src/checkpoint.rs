@@ -1,22 +1,22 @@
-//! An opened checkpoint: spec, settings, and positional reads of just the slices that are wanted.
+//! An opened checkpoint: its description, its settings, and positional reads of slices.
 //!
-//! A GGUF file, whole or in parts, a Hugging Face folder, or a folder of shards. Opening reads the
-//! headers and checks everything that can be checked without reading weights, so a bad file fails
-//! in milliseconds, before memory is taken. Reads take `&self` and share no position: many threads
-//! may read at once. No memory map: one would turn a file that is cut while being served into a
-//! signal.
+//! A checkpoint is a GGUF file, whole or in parts, a Hugging Face folder, or a folder of shards.
+//! Opening reads the headers and checks all that can be checked without reading weights, so a bad
+//! file fails within milliseconds, before memory is taken. Reads share no position, so many threads
+//! may read at once. Files are not mapped into memory: one that is cut while it is mapped would end
+//! the process by a signal.
 
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::families::Described;
-use crate::gguf::StoredTensor;
-use crate::shards::open::{self, Shards, part_name};
+use crate::shards::format::{is_shards, part_name};
+use crate::shards::open::{self, OpenedShards, Shards};
 use crate::weight_map::{DataFile, WeightMap};
 use crate::{
-    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout, families,
-    gguf, hf, shards, slice,
+    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout,
+    StoredTensor, families, gguf, hf, slice,
 };
 
 /// A checkpoint, open for reading.
@@ -30,53 +30,65 @@ pub struct Checkpoint {
     digest: u64,
 }
 
-/// What the tensors came in.
+/// The container that holds the tensors.
 #[derive(Debug)]
 enum Container {
     Gguf(Gguf),
     Folder,
     Shards(Shards),
-    /// Nothing: only described.
+    /// None: the model is only described.
     Absent,
 }
 
 impl Checkpoint {
-    /// Opens and checks a checkpoint: a `.gguf` file, or any part of a split one, a Hugging Face
-    /// folder, or one of shards.
+    /// Opens and checks a checkpoint: a `.gguf` file, any part of a split model, a Hugging Face
+    /// folder, or a folder of shards.
     ///
     /// # Errors
-    /// Every kind but `Layout`: no such file, not a model, truncated, not supported.
+    /// Errors of every kind but `Layout`: no such file, not a model, truncated, not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         if !path.is_dir() {
             Self::open_gguf(path)
-        } else if shards::is_shards(path) {
+        } else if is_shards(path) {
             Self::open_shards(path)
         } else {
             Self::open_folder(path)
         }
     }
 
-    /// A model of which only `config.json` is there, for measurements: its weights cannot be read.
+    /// Describes a model of which only `config.json` is there. Its weights cannot be read.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Those of [`Self::open`].
     pub fn assumed(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
         let (config, text) = hf::config(&path)?;
-        // First: how weights of a family that is not known are stored does not matter.
+        // An unknown family is refused before an unknown type of its weights.
         let family = families::of_class(&config)?;
         let weight_map = WeightMap::assumed(hf::weights_dtype(&config)?);
         let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
-        let (container, digest) = (Container::Absent, xxh3_64(&text));
-        Ok(Self { path, weight_map, container, spec, notes, digest })
+        Ok(Self {
+            path,
+            weight_map,
+            container: Container::Absent,
+            spec,
+            notes,
+            digest: xxh3_64(&text),
+        })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
         let (gguf, weight_map) = gguf::split::open(path)?;
         let Described { spec, notes } = families::of_gguf(&gguf, &weight_map, path)?;
-        let (path, digest) = (path.to_path_buf(), weight_map.digest(&[])?);
-        Ok(Self { path, weight_map, container: Container::Gguf(gguf), spec, notes, digest })
+        Ok(Self {
+            path: path.to_path_buf(),
+            digest: weight_map.digest(&[])?,
+            weight_map,
+            container: Container::Gguf(gguf),
+            spec,
+            notes,
+        })
     }
 
     fn open_folder(path: &Path) -> Result<Self, Error> {
@@ -84,31 +96,42 @@ impl Checkpoint {
         let family = families::of_class(&config)?;
         let weight_map = hf::weights(path)?;
         let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
-        let (path, digest) = (path.to_path_buf(), weight_map.digest(&text)?);
-        Ok(Self { path, weight_map, container: Container::Folder, spec, notes, digest })
+        Ok(Self {
+            path: path.to_path_buf(),
+            digest: weight_map.digest(&text)?,
+            weight_map,
+            container: Container::Folder,
+            spec,
+            notes,
+        })
     }
 
     fn open_shards(path: &Path) -> Result<Self, Error> {
-        let open::OpenedShards { weight_map, described, digest, shards } = open::open(path)?;
-        let Described { spec, notes } = described;
-        let (path, container) = (path.to_path_buf(), Container::Shards(shards));
-        Ok(Self { path, weight_map, container, spec, notes, digest })
+        let OpenedShards { weight_map, described, digest, shards } = open::open(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            weight_map,
+            container: Container::Shards(shards),
+            spec: described.spec,
+            notes: described.notes,
+            digest,
+        })
     }
 
-    /// What the model is made of.
+    /// The description of the model.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    /// What a person should hear of the settings, such as those that were ignored: whole lines.
+    /// Lines for the user about the settings, such as those that were ignored.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Header of the GGUF file, or of that which shards were cut from: the tokenizer is in its
-    /// metadata. `None`: it is in the files of [`Self::folder`].
+    /// The header of the GGUF file, or of the GGUF file that shards were cut from. Its metadata
+    /// hold the tokenizer. `None` if the tokenizer is in the files of [`Self::folder`].
     #[must_use]
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.container {
@@ -118,19 +141,20 @@ impl Checkpoint {
         }
     }
 
-    /// The folder whose files hold the tokenizer. `None`: it is in the metadata of [`Self::gguf`].
+    /// The folder whose files hold the tokenizer. `None` if it is in the metadata of
+    /// [`Self::gguf`].
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         self.gguf().is_none().then_some(&self.path)
     }
 
-    /// How many ranks the shards are for; `None` for a checkpoint, which serves any number.
+    /// The number of ranks that the shards are for. `None` for other checkpoints, which serve any.
     #[must_use]
     pub fn shards_world(&self) -> Option<u32> {
         self.shards().map(|shards| shards.world)
     }
 
-    /// The checkpoint that the shards were cut from, as its own [`Self::digest`] said it.
+    /// The [`Self::digest`] of the checkpoint that the shards were cut from. `None` if it has none.
     #[must_use]
     pub fn shards_source_digest(&self) -> Option<u64> {
         self.shards().map(|shards| shards.source_digest)
@@ -148,10 +172,10 @@ impl Checkpoint {
     }
 
     /// What the rank of `layout` loads, in load order: slices of a checkpoint's tensors, or whole
-    /// parts of its shard.
+    /// parts of the rank's shard.
     ///
     /// # Errors
-    /// `Layout` when the layout is not for this model, or the shards are for another number of
+    /// `Layout` if the layout is not for this model, or if the shards are for another number of
     /// ranks.
     pub fn local_tensors(&self, layout: &RankLayout) -> Result<Vec<LocalTensor>, Error> {
         let mut tensors = slice::local_tensors(&self.spec, layout)?;
@@ -167,45 +191,46 @@ impl Checkpoint {
         Ok(tensors)
     }
 
-    /// As given to [`Self::open`].
+    /// The path that was given to [`Self::open`].
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tells whether two processes opened the same checkpoint: XXH3-64 over `config.json`, whole
-    /// headers, lengths of files, and 4 KiB out of each tensor. Not a checksum of all weights, which
-    /// would cost a pass over them. Of shards: over settings and manifest, which has checksums.
+    /// Tells whether two processes opened the same checkpoint. It is the XXH3-64 of `config.json`,
+    /// whole headers, lengths of files, and 4 KiB of each tensor, since a checksum of all weights
+    /// would cost a pass over them. For shards it covers settings and manifest, which has
+    /// checksums.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Reads a rank's share of a tensor, packed, into `out` of exactly [`LocalPart::bytes`].
+    /// Reads a rank's slice of a tensor, packed, into `out` of exactly [`LocalPart::bytes`].
     ///
     /// # Errors
-    /// `Io` or `Truncated` when the file changed since it was opened; `Mismatch` when the part is
-    /// not one of this checkpoint, `out` has another length, or a shard's bytes are not those that
-    /// were written.
+    /// `Io` or `Truncated` if the file changed since it was opened. `Mismatch` if the part is not
+    /// one of this checkpoint, if `out` has another length, or if a shard's bytes are not those
+    /// that were written.
     pub fn read_into(&self, part: &LocalPart, out: &mut [u8]) -> Result<(), Error> {
         self.part_reader(part, out.len() as u64)?.fill(out)
     }
 
-    /// A rank's share of a tensor, packed, to be read piece by piece.
+    /// A reader of a rank's slice of a tensor, packed.
     ///
     /// # Errors
-    /// `Mismatch` when the part is not one of this checkpoint.
+    /// `Mismatch` if the part is not one of this checkpoint.
     pub fn reader(&self, part: &LocalPart) -> Result<PartReader<'_>, Error> {
         self.part_reader(part, part.bytes())
     }
 
     fn part_reader(&self, part: &LocalPart, bytes: u64) -> Result<PartReader<'_>, Error> {
-        let place = self.check_part(part, bytes)?;
-        let written = self.shards().and_then(|shards| shards.digests.get(&place.1.name));
-        Ok(PartReader::new(place, &part.ranges, written.copied()))
+        let located = self.check_part(part, bytes)?;
+        let digest = self.shards().and_then(|shards| shards.digests.get(&located.1.name));
+        Ok(PartReader::new(located, &part.ranges, digest.copied()))
     }
 
-    /// The tensor that `part` is cut from, if part, file and buffer agree.
+    /// The file and tensor that `part` is cut from, after checking that part and buffer fit them.
     fn check_part(
         &self,
         part: &LocalPart,
@@ -214,8 +239,8 @@ impl Checkpoint {
         let refuse = |cause: String| {
             Error::new(ErrorKind::Mismatch, cause).file(&self.path).tensor(&part.source)
         };
-        let place = self.weight_map.locate(&part.source);
-        let (file, tensor) = place.ok_or_else(|| refuse("no such tensor".to_owned()))?;
+        let located = self.weight_map.locate(&part.source);
+        let (file, tensor) = located.ok_or_else(|| refuse("no such tensor".to_owned()))?;
         let ranges = &part.ranges;
         let within =
             |range: &std::ops::Range<u64>| range.start <= range.end && range.end <= tensor.bytes;

@@ -1,6 +1,5 @@
-//! What `binfer shard` and `shard-tool` do, said once.
-//!
-//! Deliberately absent: what MODEL may be besides a path, and how progress is shown.
+//! The command that `binfer shard` and `shard-tool` share. Each finds the model's path and shows
+//! progress in its own way.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use clap::Args;
 
 use crate::{Checkpoint, Error, LocalTensor, ModelSpec, describe, layouts, local_tensors, shards};
 
-/// Flags of the command.
+/// The flags of `binfer shard` and `shard-tool`.
 #[derive(Args, Clone, Debug)]
 pub struct Shard {
     /// Folder of the shards; it must not be there yet, unless to verify it
@@ -29,11 +28,11 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Does it. `progress` hears of bytes read, and of how many there are, and says whether to go on.
-    /// What is returned is for stdout.
+    /// Runs the command and returns the text for stdout. `progress` is told how many bytes were
+    /// read and how many there are. If it returns false, the command ends.
     ///
     /// # Errors
-    /// Of opening, cutting and writing.
+    /// Those of opening, sharding and writing.
     pub fn run(
         &self,
         model: &Path,
@@ -42,7 +41,7 @@ impl Shard {
         if self.dry_run {
             return self.listing(&describe(model)?.spec);
         }
-        // The parser saw to it that what is needed is there.
+        // The parser has checked that the flags which are needed are there.
         let (world, out) = (self.tp.unwrap_or(1), self.output.as_deref().unwrap_or(model));
         let source = Checkpoint::open(model)?;
         let (began, bytes) = (Instant::now(), source.spec().weight_bytes());
@@ -60,10 +59,10 @@ impl Shard {
         ))
     }
 
-    /// What each rank would hold of a model: a line a tensor, part by part.
+    /// Lists what each rank would hold of a model, one line for each part of a tensor.
     ///
     /// # Errors
-    /// `Layout` when it cannot be cut so.
+    /// `Layout` if the model cannot be cut for that number of ranks.
     pub fn listing(&self, spec: &ModelSpec) -> Result<String, Error> {
         let world = self.tp.unwrap_or(1);
         let mut text = String::new();

@@ -1,21 +1,21 @@
-//! Reference meaning of the packed types: what the bits of a row are worth in f32.
+//! Reference dequantisation: the f32 values of packed rows.
 //!
-//! For oracles and tests, equal in bits to the Python package `gguf`. Simple on purpose: products
-//! over packed weights have their own kernels, which are compared with this. Formats as in
-//! ggml-common.h.
+//! It is for oracles and tests, and gives the bits of the Python package `gguf`. It is simple on
+//! purpose: the gemms over packed weights have kernels of their own, which are compared with it.
+//! The formats are those of ggml-common.h.
 
 use half::f16;
 
 use crate::quant::{codes, k_scales};
 use crate::{DType, Error, ErrorKind};
 
-/// Elements of the longest block.
+/// The elements of the longest block.
 const BLOCK_ELEMS_MAX: usize = 256;
 
-/// Unpacks `packed`, whole blocks of `dtype`, into `out`.
+/// Dequantises `packed`, which holds whole blocks of `dtype`, into `out`.
 ///
 /// # Errors
-/// [`ErrorKind::Mismatch`] when `packed` does not hold exactly `out.len()` elements.
+/// [`ErrorKind::Mismatch`] if `packed` does not hold exactly `out.len()` elements.
 pub fn dequantize_row(dtype: DType, packed: &[u8], out: &mut [f32]) -> Result<(), Error> {
     let wanted = u64::try_from(out.len()).ok().and_then(|elems| dtype.bytes_of(elems));
     if wanted != u64::try_from(packed.len()).ok() {
@@ -62,12 +62,12 @@ pub fn dequantize_row(dtype: DType, packed: &[u8], out: &mut [f32]) -> Result<()
     Ok(())
 }
 
-/// `scale * (q - offset)`.
+/// Writes `scale * (q - offset)` for each integer.
 fn scaled(scale: f32, q: &[u8], offset: f32, out: &mut [f32]) {
     out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * (f32::from(*q) - offset));
 }
 
-/// `scale * q + minimum`.
+/// Writes `scale * q + minimum` for each integer.
 fn affine(scale: f32, q: &[u8], minimum: f32, out: &mut [f32]) {
     out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * f32::from(*q) + minimum);
 }

@@ -1,28 +1,29 @@
-//! What a model is made of, also where its weights are not here.
+//! The description of a model, also where its weights are not here.
 
 use std::path::Path;
 
-use crate::{Checkpoint, Error, ModelSpec, hf, shards};
+use crate::shards::format::is_shards;
+use crate::{Checkpoint, Error, ModelSpec, hf};
 
-/// A model's description and where it comes from.
+/// A model's description, and what it was made of.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// What it is made of.
+    /// The description of layers and tensors.
     pub spec: ModelSpec,
-    /// What a person should hear of the settings, such as those that were ignored: whole lines.
+    /// Lines for the user about the settings, such as those that were ignored.
     pub notes: Vec<String>,
-    /// There are no weights: tensors are those that `config.json` calls for, of the type it names.
+    /// Whether there are no weights, and the tensors that `config.json` calls for are assumed.
     pub assumed: bool,
-    /// It lies in shards, for so many ranks and no others.
+    /// The number of ranks that the model is sharded for. `None` if it is not sharded.
     pub shards_world: Option<u32>,
 }
 
 /// Describes a checkpoint, or a folder of which only `config.json` is there.
 ///
 /// # Errors
-/// As [`Checkpoint::open`].
+/// Those of [`Checkpoint::open`].
 pub fn describe(path: &Path) -> Result<Description, Error> {
-    if !path.is_dir() || shards::is_shards(path) || hf::has_weights(path) {
+    if !path.is_dir() || is_shards(path) || hf::has_weights(path) {
         let source = Checkpoint::open(path)?;
         return Ok(Description::of(&source, false));
     }
@@ -31,7 +32,11 @@ pub fn describe(path: &Path) -> Result<Description, Error> {
 
 impl Description {
     fn of(source: &Checkpoint, assumed: bool) -> Self {
-        let (spec, notes) = (source.spec().clone(), source.notes().to_vec());
-        Self { spec, notes, assumed, shards_world: source.shards_world() }
+        Self {
+            spec: source.spec().clone(),
+            notes: source.notes().to_vec(),
+            assumed,
+            shards_world: source.shards_world(),
+        }
     }
 }

@@ -1,10 +1,12 @@
-//! Element types of weights, as they lie in checkpoints.
+//! Element types of weights, as checkpoints store them.
 //!
 //! Quantised types stay packed from the file to the kernel, so a type is described by its block:
-//! how many consecutive elements of a row share a scale, and in how many bytes. What the bits mean
-//! is in [`crate::quant`] and [`crate::dequant`].
+//! how many consecutive elements of a row share a scale, and how many bytes they take. The meaning
+//! of the bits is in [`crate::quant`] and [`crate::dequant`].
 
-/// A type that binfer can serve. Others are refused by name, see [`DType::from_gguf`].
+use safetensors::Dtype;
+
+/// An element type that binfer can serve. Other types are refused by name ([`UnsupportedDType`]).
 #[allow(non_camel_case_types, reason = "as GGUF tools spell them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DType {
@@ -33,7 +35,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// All of them, in the order in which messages list them.
+    /// All types, in the order in which messages list them.
     pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
@@ -48,7 +50,7 @@ impl DType {
         Self::Q6_K,
     ];
 
-    /// Consecutive elements of a row that are stored together; 1 for plain types.
+    /// The number of consecutive elements of a row that form a block. Plain types have 1.
     #[must_use]
     pub const fn block_elems(self) -> u32 {
         match self {
@@ -58,7 +60,7 @@ impl DType {
         }
     }
 
-    /// Bytes of one block.
+    /// The bytes of one block.
     #[must_use]
     pub const fn block_bytes(self) -> u32 {
         match self {
@@ -75,7 +77,8 @@ impl DType {
         }
     }
 
-    /// Bytes of `elems` consecutive elements; `None` when they are not whole blocks or overflow.
+    /// The bytes of `elems` consecutive elements. `None` if they are not whole blocks, or if the
+    /// number overflows.
     #[must_use]
     pub fn bytes_of(self, elems: u64) -> Option<u64> {
         let block = u64::from(self.block_elems());
@@ -85,7 +88,7 @@ impl DType {
         (elems / block).checked_mul(u64::from(self.block_bytes()))
     }
 
-    /// Bytes of a row of so many columns; a last block that is not full counts as whole.
+    /// The bytes of a row of `cols` columns. A last block that is not full counts as whole.
     #[must_use]
     pub fn row_bytes(self, cols: u32) -> u64 {
         u64::from(cols.div_ceil(self.block_elems())) * u64::from(self.block_bytes())
@@ -127,39 +130,69 @@ impl DType {
         }
     }
 
-    /// The type of that name in a safetensors header.
+    /// The type that a safetensors header names.
     ///
     /// # Errors
-    /// A sentence that names the type and those that are supported.
-    pub fn from_safetensors(name: &str) -> Result<Self, String> {
-        match name {
-            "F32" => Ok(Self::F32),
-            "F16" => Ok(Self::F16),
-            "BF16" => Ok(Self::BF16),
-            _ => Err(format!("{name} is not supported yet; supported: F32, F16, BF16")),
+    /// [`UnsupportedDType::Named`] for a type that is not served.
+    pub(crate) fn from_safetensors(dtype: Dtype) -> Result<Self, UnsupportedDType> {
+        let served = Self::ALL.into_iter().find(|served| served.safetensors() == Some(dtype));
+        served.ok_or_else(|| UnsupportedDType::Named {
+            name: format!("{dtype:?}"),
+            served: names(|dtype| dtype.safetensors().is_some()),
+        })
+    }
+
+    /// The type as a safetensors header names it. `None` for packed types, which that format lacks.
+    pub(crate) const fn safetensors(self) -> Option<Dtype> {
+        match self {
+            Self::F32 => Some(Dtype::F32),
+            Self::F16 => Some(Dtype::F16),
+            Self::BF16 => Some(Dtype::BF16),
+            _ => None,
         }
     }
 
-    /// Its name in a safetensors header; `None` for packed types, which that format lacks.
-    #[must_use]
-    pub const fn safetensors_name(self) -> Option<&'static str> {
-        if self.block_elems() == 1 { Some(self.name()) } else { None }
-    }
-
-    /// The type of a GGUF id.
+    /// The type that a GGUF tensor info names by `ggml_type`.
     ///
     /// # Errors
-    /// A sentence that names the type and those that are supported.
-    pub fn from_gguf(id: u32) -> Result<Self, String> {
+    /// [`UnsupportedDType`] for a type that is not served.
+    pub fn from_gguf(id: u32) -> Result<Self, UnsupportedDType> {
         if let Some(dtype) = Self::ALL.into_iter().find(|dtype| dtype.gguf_id() == id) {
             return Ok(dtype);
         }
-        let supported = Self::ALL.map(Self::name).join(", ");
-        match GGUF_NAMES.iter().find(|(known, _)| *known == id) {
-            Some((_, name)) => Err(format!("{name} is not supported yet; supported: {supported}")),
-            None => Err(format!("element type {id} is unknown; supported: {supported}")),
-        }
+        let served = names(|_| true);
+        Err(match GGUF_NAMES.iter().find(|(known, _)| *known == id) {
+            Some((_, name)) => UnsupportedDType::Named { name: (*name).to_owned(), served },
+            None => UnsupportedDType::Unknown { id, served },
+        })
     }
+}
+
+/// Lists the names of the types that `wanted` picks.
+fn names(wanted: impl Fn(DType) -> bool) -> String {
+    let names = DType::ALL.into_iter().filter(|dtype| wanted(*dtype)).map(DType::name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Why weights of an element type cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsupportedDType {
+    /// The format has this type, but binfer does not serve it.
+    #[error("{name} is not supported yet; supported: {served}")]
+    Named {
+        /// The name of the type.
+        name: String,
+        /// The names of the types that are served.
+        served: String,
+    },
+    /// No type of the format has this number.
+    #[error("element type {id} is unknown; supported: {served}")]
+    Unknown {
+        /// The number in the file.
+        id: u32,
+        /// The names of the types that are served.
+        served: String,
+    },
 }
 
 impl serde::Serialize for DType {
@@ -168,7 +201,7 @@ impl serde::Serialize for DType {
     }
 }
 
-/// `ggml_type` ids that exist but are not served, so that they can be refused by name (ggml.h).
+/// Numbers of `ggml_type` (ggml.h) that are not served, with the names they are refused by.
 const GGUF_NAMES: &[(u32, &str)] = &[
     (9, "Q8_1"),
     (10, "Q2_K"),

@@ -1,30 +1,30 @@
-//! The one error of this crate: where, what, and what to do about it.
+//! The error of this crate: where it happened, its cause, and the way out.
 //!
-//! It is a struct with a kind rather than an enum of shapes, because every failure here has the
-//! same five facts and callers branch on little more than "is the file bad or the request".
-//! It does not know ranks: whoever has one puts `rank 2: ` in front.
+//! It is a struct with a kind and not an enum, because every error here has the same five fields,
+//! and callers ask for little more than whether the file or the request is wrong. It does not know
+//! ranks: a caller that does puts `rank 2: ` in front.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What sort of failure it is; callers may branch on it.
+/// The kind of an [`Error`], for callers that branch on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The operating system refused: missing file, permission, read error.
+    /// The operating system refused, because of a missing file, a permission or a read error.
     Io,
     /// The bytes are not what the format says.
     Format,
     /// The file ends before its content does.
     Truncated,
-    /// Well-formed, but of a sort that this build does not serve.
+    /// The file is well-formed, but this build does not serve what it holds.
     Unsupported,
-    /// Parts that should agree do not: names, shapes, lengths.
+    /// Names, shapes or lengths that should agree do not.
     Mismatch,
     /// The model cannot be cut in the way that was asked for.
     Layout,
 }
 
-/// A failure, with all that is known of its place. Displays as one line:
+/// An error of this crate, with all that is known of its place. It displays as one line:
 /// `model.gguf: blk.17.ffn_down.weight: 12 bytes short (byte 98360128); the file is truncated: ...`
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
@@ -41,7 +41,7 @@ impl Error {
         Self { kind, file: None, tensor: None, offset: None, cause: cause.into(), way_out: None }
     }
 
-    /// Takes over the system's own words for `error`; `doing` is "open", "read", ...
+    /// An error of the operating system, in its own words. `doing` is "open", "read" and so on.
     pub(crate) fn io(file: &Path, doing: &str, error: &std::io::Error) -> Self {
         Self::new(ErrorKind::Io, format!("cannot {doing}: {error}")).file(file)
     }
@@ -66,19 +66,19 @@ impl Error {
         self
     }
 
-    /// What sort of failure it is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The tensor concerned, under its name in the checkpoint, if it is one.
+    /// The tensor concerned, by its name in the checkpoint. `None` if it is not about a tensor.
     #[must_use]
     pub fn tensor_name(&self) -> Option<&str> {
         self.tensor.as_deref()
     }
 
-    /// The byte of the file at which it was noticed.
+    /// The byte of the file at which the error was noticed.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.offset
@@ -104,7 +104,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The first few of `names` and how many more there are: a list that fits on a line of a log.
+/// Lists the first few of `names` and how many more there are, so that the list fits on a line.
 pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN_MAX: usize = 8;
     let shown: Vec<&str> = names.iter().take(SHOWN_MAX).map(AsRef::as_ref).collect();

@@ -1,8 +1,7 @@
-//! A rank's share of a tensor, read from its beginning to its end in pieces of any length.
+//! A rank's slice of a tensor, read from its beginning to its end in calls of any length.
 //!
-//! Loading onto a device reads through it, straight into the memory that is uploaded from. A shard's
-//! checksum is worked out on the way and compared with the last piece. Deliberately absent: what the
-//! bytes mean.
+//! Loading onto a device reads straight into the memory that is uploaded from. The digest of a
+//! shard is computed on the way, and compared when the last bytes were read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,44 +9,44 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::gguf::StoredTensor;
 use crate::ranged_read::read_ranges;
 use crate::weight_map::DataFile;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, StoredTensor};
 
-/// See the module; made by [`crate::Checkpoint::reader`].
+/// Reads a [`crate::LocalPart`] from its beginning to its end. [`crate::Checkpoint::reader`] makes
+/// it.
 pub struct PartReader<'s> {
     file: &'s DataFile,
     tensor: &'s StoredTensor,
-    /// Bytes of the tensor that were not read yet.
+    /// The ranges of the tensor that were not read yet.
     left: VecDeque<Range<u64>>,
-    /// XXH3-64 of what was read so far, and what it must come to.
-    written: Option<(Xxh3, u64)>,
+    /// The XXH3-64 of what was read so far, and the one that all bytes must have.
+    digest: Option<(Xxh3, u64)>,
 }
 
 impl<'s> PartReader<'s> {
     pub(crate) fn new(
         (file, tensor): (&'s DataFile, &'s StoredTensor),
         ranges: &[Range<u64>],
-        written: Option<u64>,
+        digest: Option<u64>,
     ) -> Self {
-        let written = written.map(|digest| (Xxh3::new(), digest));
+        let digest = digest.map(|expected| (Xxh3::new(), expected));
         let left = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
-        Self { file, tensor, left, written }
+        Self { file, tensor, left, digest }
     }
 
     /// Fills `out` with the next bytes.
     ///
     /// # Errors
-    /// `Io` or `Truncated` when the file changed since it was opened; `Mismatch` when fewer bytes are
-    /// left than `out` has, or, with the last of them, when they are not those that were written.
+    /// `Io` or `Truncated` if the file changed since it was opened. `Mismatch` if fewer bytes are
+    /// left than `out` has, or if the last bytes were read and the digest is not that of the shard.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> {
         let ranges = self.take(out.len() as u64)?;
         read_ranges(&self.file.file, self.tensor.offset, &ranges, out)
             .map_err(|(at, error)| self.read_error(&error).tensor(&self.tensor.name).at(at))?;
-        let Some((digest, written)) = &mut self.written else { return Ok(()) };
+        let Some((digest, expected)) = &mut self.digest else { return Ok(()) };
         digest.update(out);
-        if self.left.is_empty() && digest.digest() != *written {
+        if self.left.is_empty() && digest.digest() != *expected {
             let cause = "its bytes are not those that were written: the file is damaged";
             let error = Error::new(ErrorKind::Mismatch, cause).file(&self.file.path);
             let error = error.tensor(&self.tensor.name).at(self.tensor.offset);
@@ -56,7 +55,7 @@ impl<'s> PartReader<'s> {
         Ok(())
     }
 
-    /// The next so many bytes, as ranges of the tensor.
+    /// Takes the next `bytes` off what is left, as ranges of the tensor.
     fn take(&mut self, mut bytes: u64) -> Result<Vec<Range<u64>>, Error> {
         let mut taken = Vec::new();
         while bytes > 0 {

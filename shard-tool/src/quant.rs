@@ -1,15 +1,15 @@
-//! Where a quantised block keeps its parts: the one place that knows GGUF's order of bits.
+//! The order of bits within the blocks of GGUF's quantised types. No other file knows it.
 //!
-//! [`codes`] lays a block's integers out in order of elements, whatever nibbles and high bits they
-//! were scattered into; [`k_scales`] does it for the six-bit scales of a super-block. What the
-//! integers are worth is in [`crate::dequant`], and in the kernels that multiply with them.
-//! Formats as in ggml-common.h and ggml-quants.c.
+//! [`codes`] unpacks a block's integers in the order of elements, out of the nibbles and high bits
+//! that hold them. [`k_scales`] unpacks the six-bit scales of a super-block. The values of the
+//! integers are the affair of [`crate::dequant`], and of the kernels that multiply with them. The
+//! formats are those of ggml-common.h and ggml-quants.c.
 
 use crate::DType;
 
-/// Writes the integers of one block, as stored, without sign or offset: `0..16` of four bits and
-/// so on. `block` and `out` have the lengths that `dtype` says; a plain type has no integers, and
-/// leaves `out` as it is.
+/// Unpacks the integers of one block without sign or offset, so that four bits give `0..16`.
+/// `block` and `out` must have the lengths of a block of `dtype`. A plain type has no integers, and
+/// leaves `out` unchanged.
 pub fn codes(dtype: DType, block: &[u8], out: &mut [u8]) {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => {}
@@ -40,8 +40,8 @@ pub fn codes(dtype: DType, block: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Scales and minimums of the eight times 32 elements of a Q4_K or Q5_K block, six bits each: the
-/// first four of both in whole bytes, whose upper two bits belong to the last four.
+/// Unpacks the six-bit scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block. The
+/// first four of both lie in whole bytes, whose upper two bits belong to the last four.
 #[must_use]
 pub fn k_scales(block: &[u8]) -> ([u8; 8], [u8; 8]) {
     let packed = &block[4..16];
@@ -56,7 +56,7 @@ pub fn k_scales(block: &[u8]) -> ([u8; 8], [u8; 8]) {
     (scales, minimums)
 }
 
-/// Of each `width` bytes the low nibbles, then the high ones.
+/// Unpacks the low nibbles of each `width` bytes, then the high ones.
 fn nibbles(bytes: &[u8], width: usize, out: &mut [u8]) {
     for (bytes, out) in bytes.chunks_exact(width).zip(out.chunks_exact_mut(2 * width)) {
         let (low, high) = out.split_at_mut(width);
@@ -66,7 +66,7 @@ fn nibbles(bytes: &[u8], width: usize, out: &mut [u8]) {
     }
 }
 
-/// Adds the fifth bit of each element, the lowest of what `bit` gives.
+/// Adds the fifth bit of each element, which is the lowest bit of what `bit` returns.
 fn fifth_bits(out: &mut [u8], bit: impl Fn(usize) -> u8) {
     for (index, out) in out.iter_mut().enumerate() {
         *out |= (bit(index) & 1) << 4;

@@ -1,13 +1,13 @@
-//! Positional reads of many byte ranges into one buffer, neighbours gathered into one read.
+//! Positional reads of byte ranges. Ranges that lie near each other are coalesced into one read.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// Something whose bytes can be had by their places: a file here, or one on the hub.
+/// A file that is read at positions. It may lie on this machine or on the hub.
 pub(crate) trait ReadAt: Sync {
-    /// Fills `out` with the bytes that begin at `at`; an end before that is an error.
+    /// Fills `out` with the bytes that begin at `at`. A file that ends before is an error.
     fn fill(&self, out: &mut [u8], at: u64) -> io::Result<()>;
 }
 
@@ -17,14 +17,13 @@ impl ReadAt for File {
     }
 }
 
-/// Pieces closer together than a page are fetched by one read, the gap with them: the page would
-/// be read anyway.
+/// The longest gap that a coalesced read covers. The system reads a whole page anyway.
 const COALESCE_GAP_BYTES_MAX: u64 = 4096;
-/// Longest read that gathers several pieces; bounds the buffer beside the weights.
+/// The longest coalesced read. It bounds the buffer beside the weights.
 const COALESCED_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads `ranges`, counted from byte `start` of the file, one after the other into `out`, which has
-/// their length. An error comes with the byte at which its read began.
+/// Reads `ranges`, which count from byte `start` of the file, one after the other into `out`, which
+/// has the length of all of them. An error comes with the byte at which its read began.
 pub(crate) fn read_ranges(
     file: &File,
     start: u64,
@@ -47,7 +46,7 @@ pub(crate) fn read_ranges(
     Ok(())
 }
 
-/// One read for pieces that lie near each other, then each to its place.
+/// Reads ranges that lie near each other at once, then copies each to its place.
 fn read_coalesced(
     file: &File,
     copies: &[RangeCopy],
@@ -67,7 +66,7 @@ fn read_coalesced(
     Ok(())
 }
 
-/// Bytes of the file that go to one place.
+/// A range of the file, and where its bytes go in the output.
 #[derive(Clone, Copy)]
 struct RangeCopy {
     from: u64,
@@ -85,7 +84,7 @@ fn near(one: &RangeCopy, next: &RangeCopy) -> bool {
     next.from <= one.end() + COALESCE_GAP_BYTES_MAX
 }
 
-/// Splits neighbours, sorted, so that each read stays short unless it is of one piece.
+/// Splits sorted neighbours so that each read of several ranges stays short.
 fn split_by_length(copies: &[RangeCopy]) -> impl Iterator<Item = &[RangeCopy]> {
     let mut rest = copies;
     std::iter::from_fn(move || {
@@ -98,7 +97,7 @@ fn split_by_length(copies: &[RangeCopy]) -> impl Iterator<Item = &[RangeCopy]> {
     })
 }
 
-/// For lengths that were checked against a buffer or a bound; on 64-bit targets it is exact.
+/// Converts a length that was checked against a buffer or a bound.
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -1,24 +1,23 @@
-//! Reads tensors ahead of whoever uses them: several at once, handed over in order.
+//! Reads tensors ahead: a few at once, handed to the consumer in order.
 //!
-//! Loading, cutting and verifying read through it, so that the disk works while tensors are
-//! repacked, written or compared. Memory is bounded by a few of the largest tensors. Deliberately
-//! absent: what is done with the bytes.
+//! Loading, sharding and verifying read through it, so the disk works while tensors are repacked,
+//! written or compared. A few of the largest tensors bound the memory.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::{Checkpoint, Error, LocalTensor};
 
-/// Tensors that are read at once. One more is with the consumer.
+/// The number of tensors that are read at once. The consumer has one more.
 const READERS: usize = 3;
 
-/// Bytes of a tensor's parts, in their order.
+/// The bytes of each part of a tensor, in the order of the parts.
 pub type PartBytes = Vec<Vec<u8>>;
 
 /// Reads `tensors` and hands each to `consume`, in their order.
 ///
 /// # Errors
-/// As [`Checkpoint::read_into`], and whatever `consume` returns; nothing is read after the first.
+/// Those of [`Checkpoint::read_into`] and of `consume`. The first error ends the reading.
 pub fn read_ahead<E: From<Error>>(
     source: &Checkpoint,
     tensors: &[LocalTensor],
@@ -27,16 +26,16 @@ pub fn read_ahead<E: From<Error>>(
     thread::scope(|scope| {
         let readers: Vec<Receiver<Result<PartBytes, Error>>> = (0..READERS)
             .map(|first| {
-                // A channel without room: a reader holds one tensor at a time.
-                let (hand, taken) = sync_channel(0);
+                // The channel has no room, so a reader holds one tensor at a time.
+                let (sender, receiver) = sync_channel(0);
                 let every = tensors.iter().skip(first).step_by(READERS);
-                scope.spawn(move || read_each(source, every, &hand));
-                taken
+                scope.spawn(move || read_each(source, every, &sender));
+                receiver
             })
             .collect();
         // Leaving early drops the receivers, which ends the readers.
         for (tensor, reader) in tensors.iter().zip(readers.iter().cycle()) {
-            // A reader that is gone has handed over its error before.
+            // A reader that ended early has sent its error before.
             let Ok(read) = reader.recv() else { break };
             consume(tensor, read?)?;
         }
@@ -49,12 +48,12 @@ pub fn read_ahead<E: From<Error>>(
 fn read_each<'t>(
     source: &Checkpoint,
     tensors: impl Iterator<Item = &'t LocalTensor>,
-    hand: &SyncSender<Result<PartBytes, Error>>,
+    sender: &SyncSender<Result<PartBytes, Error>>,
 ) {
     for tensor in tensors {
         let read = read(source, tensor);
         let failed = read.is_err();
-        if hand.send(read).is_err() || failed {
+        if sender.send(read).is_err() || failed {
             return;
         }
     }

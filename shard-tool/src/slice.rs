@@ -1,9 +1,9 @@
-//! Pure: which bytes of a checkpoint tensor a rank keeps, in which order.
+//! Which bytes of a checkpoint tensor a rank keeps, and in which order. Pure.
 //!
-//! A local tensor is the concatenation of its byte ranges, packed as in the checkpoint: nothing is
-//! converted, so shards and plain checkpoints give the same bits. Rows may change order (whole
-//! rows only); columns are cut between quantisation blocks only. Where a head border falls inside
-//! a block, both neighbours keep the block, and [`LocalPart::inputs`] says which inputs are real.
+//! A local tensor is the concatenation of byte ranges of the checkpoint. Nothing is converted, so
+//! shards and checkpoints give the same bits. Whole rows may change their order. Columns are cut
+//! between quantisation blocks. If the border of a head falls inside a block, both neighbours keep
+//! the block, and [`LocalPart::inputs`] says which columns a rank feeds.
 
 use std::iter;
 use std::ops::Range;
@@ -11,79 +11,79 @@ use std::ops::Range;
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
 use crate::{DType, Error, ErrorKind, ModelSpec, RankLayout};
 
-/// A rank's share of a [`TensorSpec`]: its parts' rows follow each other.
+/// A rank's slice of a [`TensorSpec`]. The rows of its parts follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalTensor {
-    /// Run-time name, that of the spec.
+    /// The run-time name, as the spec has it.
     pub name: String,
-    /// How it was cut.
+    /// How the tensor is cut.
     pub cut: Cut,
-    /// As many as the spec has, in the same order.
+    /// The slices of the spec's parts, in the same order.
     pub parts: Vec<LocalPart>,
 }
 
 impl LocalTensor {
-    /// Bytes of all parts.
+    /// The bytes of all parts.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(LocalPart::bytes).sum()
     }
 
-    /// Rows of all parts: outputs of the fused product.
+    /// The rows of all parts, which are the output features of the fused gemm.
     #[must_use]
     pub fn rows(&self) -> u32 {
         self.parts.iter().map(|part| part.rows).sum()
     }
 
-    /// Columns that are stored, the same for all parts.
+    /// The stored columns, of which all parts have as many.
     #[must_use]
     pub fn cols(&self) -> u32 {
         self.parts.first().map_or(0, |part| part.cols)
     }
 }
 
-/// A rank's share of a [`Part`]: a matrix `[rows, cols]`, row-major, of packed blocks.
+/// A rank's slice of a [`Part`]: a row-major matrix `[rows, cols]` of packed blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPart {
-    /// Name in the checkpoint.
+    /// The tensor's name in the checkpoint.
     pub source: String,
-    /// Type, that of the checkpoint.
+    /// The element type, as the checkpoint has it.
     pub dtype: DType,
-    /// Outputs.
+    /// The number of output features.
     pub rows: u32,
-    /// Inputs that are stored: whole blocks of `dtype`.
+    /// The number of stored input features: whole blocks of `dtype`.
     pub cols: u32,
-    /// Which of `0..cols` this rank feeds. The others belong to a neighbour and must be fed zero;
-    /// there are none unless a head border falls inside a block.
+    /// The columns of `0..cols` that this rank feeds. The others belong to a neighbour and must be
+    /// fed zero. There are others only if the border of a head falls inside a block.
     pub inputs: Range<u32>,
-    /// Byte ranges counted from the tensor's first byte, in the order in which they are packed.
+    /// The byte ranges in packed order, counted from the tensor's first byte.
     pub ranges: Vec<Range<u64>>,
 }
 
 impl LocalPart {
-    /// Bytes of one row.
+    /// The bytes of one row.
     #[must_use]
     pub fn row_bytes(&self) -> u64 {
         self.dtype.row_bytes(self.cols)
     }
 
-    /// Bytes of all rows: the sum of the ranges.
+    /// The bytes of all rows, which are those of all ranges.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.row_bytes() * u64::from(self.rows)
     }
 
-    /// The same out of a tensor that holds just this, packed.
+    /// The same matrix, read from a tensor that holds nothing else.
     pub(crate) fn packed(mut self) -> Self {
         self.ranges = iter::once(0..self.bytes()).collect();
         self
     }
 }
 
-/// The share of `tensor` that the rank of `layout` keeps.
+/// The slice of `tensor` that the rank of `layout` keeps.
 ///
 /// # Errors
-/// [`ErrorKind::Layout`] when the layout was not made for a model with this tensor.
+/// [`ErrorKind::Layout`] if the layout was not made for a model with this tensor.
 pub fn local_tensor(tensor: &TensorSpec, layout: &RankLayout) -> Result<LocalTensor, Error> {
     let parts = tensor
         .parts
@@ -94,7 +94,7 @@ pub fn local_tensor(tensor: &TensorSpec, layout: &RankLayout) -> Result<LocalTen
     Ok(LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts })
 }
 
-/// All of a tensor, as the checkpoint has it.
+/// The whole of a tensor, in the order of the checkpoint.
 pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
     let part = |part: &Part| LocalPart {
         source: part.source.clone(),
@@ -108,15 +108,15 @@ pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
     LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts }
 }
 
-/// The shares of all tensors, in load order.
+/// The slices of all tensors that the rank of `layout` keeps, in load order.
 ///
 /// # Errors
-/// As [`local_tensor`].
+/// Those of [`local_tensor`].
 pub fn local_tensors(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<LocalTensor>, Error> {
     spec.tensors.iter().map(|tensor| local_tensor(tensor, layout)).collect()
 }
 
-/// Bytes of the share, without listing its ranges.
+/// The bytes of a rank's slice of a tensor, worked out without its ranges.
 pub(crate) fn local_bytes(tensor: &TensorSpec, layout: &RankLayout) -> Result<u64, Error> {
     let mut bytes = 0;
     for (index, part) in tensor.parts.iter().enumerate() {
@@ -126,12 +126,12 @@ pub(crate) fn local_bytes(tensor: &TensorSpec, layout: &RankLayout) -> Result<u6
     Ok(bytes)
 }
 
-/// Rows and columns of a part that a rank keeps, in the engine's row order.
+/// The rows and columns of a part that a rank keeps, in the engine's order of rows.
 struct Selection {
     rows: Range<u32>,
-    /// Whole blocks.
+    /// The stored columns: whole blocks.
     cols: Range<u32>,
-    /// The real ones among `cols`.
+    /// The columns among `cols` that the rank feeds.
     own: Range<u32>,
 }
 
@@ -185,7 +185,7 @@ fn local_part(part: &Part, kept: &Selection) -> LocalPart {
     }
 }
 
-/// Adds `next`, as part of the last range where the two touch.
+/// Adds a range, joined with the last one if the two touch.
 fn append(ranges: &mut Vec<Range<u64>>, next: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == next.start => last.end = next.end,

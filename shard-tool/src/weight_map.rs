@@ -1,6 +1,7 @@
-//! Where a checkpoint's tensors lie: in which file, at which byte, of which type and shape.
+//! The map from the names of a checkpoint's tensors to files, places, types and shapes.
 //!
-//! Every container fills one in; binding, reading and the digest know nothing of containers.
+//! The reader of each container fills it in. Describing the model, reading weights and the digest
+//! work on the map, whatever the container is.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,14 +12,14 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::files::open_within;
-use crate::gguf::StoredTensor;
-use crate::{DType, Error, ErrorKind};
+use crate::{DType, Error, ErrorKind, StoredTensor};
 
-/// How many tensors the digest looks into, and how far: into all but those of giant models, so that
-/// two trainings of one model differ even where only some layers were trained.
+/// The most tensors that the digest samples. Only giant models have more, so two trainings of one
+/// model have different digests even where only some layers were trained.
 const SAMPLES_MAX: usize = 2048;
+/// The most bytes that the digest samples of a tensor.
 const SAMPLE_BYTES_MAX: usize = 4096;
-/// Tensors that a model may want of a catalog that has none; more than any model has layers.
+/// The most layers of a model whose tensors are assumed to exist. Every model has fewer.
 const ASSUMED_MAX: usize = 1 << 16;
 
 /// A file of weights, open for reading.
@@ -30,12 +31,12 @@ pub(crate) struct DataFile {
 }
 
 impl DataFile {
-    /// Opens a file of a model's folder: see [`open_within`].
+    /// Opens a file of a model's folder, as [`open_within`] does.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         Self::opened(path, open_within(path))
     }
 
-    /// Opens a file that the user named: it may be a link.
+    /// Opens a file that the user named. It may be a link to any file.
     pub(crate) fn open_named(path: &Path) -> Result<Self, Error> {
         let target = std::fs::canonicalize(path);
         Self::opened(path, target.and_then(|target| open_within(&target)))
@@ -54,9 +55,10 @@ impl DataFile {
     }
 }
 
+/// A tensor of the map.
 #[derive(Debug)]
 struct MappedTensor {
-    /// `None`: only described, its data are not here.
+    /// The index of its file. `None` if the tensor is described, but its data are not here.
     file: Option<usize>,
     info: StoredTensor,
 }
@@ -66,31 +68,31 @@ struct MappedTensor {
 pub(crate) struct WeightMap {
     files: Vec<DataFile>,
     tensors: BTreeMap<String, MappedTensor>,
-    /// Of each file the digest of its header.
+    /// The digest of each file's header.
     header_digests: Vec<u64>,
-    /// Tensors that an index puts into a file that lacks them: name and file.
+    /// The tensors that an index puts into a file that lacks them, and that file.
     promised: BTreeMap<String, String>,
-    /// No headers are here: whatever tensor a model wants is taken to be there, of this type.
+    /// The type of every tensor, where there are no headers and all tensors are assumed to exist.
     assumed: Option<DType>,
 }
 
 impl WeightMap {
-    /// The catalog of a checkpoint that is not here, with weights of that type.
+    /// The map of a checkpoint without headers: every tensor is assumed to exist, with that type.
     pub(crate) fn assumed(dtype: DType) -> Self {
         Self { assumed: Some(dtype), ..Self::default() }
     }
 
-    /// The type of tensors that are taken to be there.
+    /// The type of the tensors that are assumed to exist, if there are no headers.
     pub(crate) fn assumed_dtype(&self) -> Option<DType> {
         self.assumed
     }
 
-    /// Whether it may have so many tensors.
+    /// Whether the map may hold `count` tensors.
     pub(crate) fn may_hold(&self, count: usize) -> bool {
         count <= self.assumed.map_or(self.len(), |_| ASSUMED_MAX)
     }
 
-    /// Adds a file and what its header, of that digest, says it holds.
+    /// Adds a file and the tensors of its header. Refuses a name that the map has already.
     pub(crate) fn add(
         &mut self,
         file: DataFile,
@@ -115,22 +117,29 @@ impl WeightMap {
         Ok(())
     }
 
-    /// Adds a tensor whose data are not here.
-    pub(crate) fn describe(&mut self, info: StoredTensor) {
-        self.tensors.insert(info.name.clone(), MappedTensor { file: None, info });
+    /// Adds a tensor whose data are not here. Refuses a name that the map has already.
+    pub(crate) fn describe(&mut self, info: StoredTensor) -> Result<(), Error> {
+        let name = info.name.clone();
+        match self.tensors.insert(name.clone(), MappedTensor { file: None, info }) {
+            None => Ok(()),
+            Some(_) => {
+                let cause = "there are two tensors of this name";
+                Err(Error::new(ErrorKind::Format, cause).tensor(&name))
+            }
+        }
     }
 
-    /// Notes that an index puts a tensor into a file which lacks it.
+    /// Notes that an index puts a tensor into a file that lacks it.
     pub(crate) fn promise(&mut self, name: &str, file: &str) {
         self.promised.insert(name.to_owned(), file.to_owned());
     }
 
-    /// The file that should have a tensor by the index, and has not.
+    /// The file that should hold a tensor by the index, but does not.
     pub(crate) fn promised(&self, name: &str) -> Option<&str> {
         self.promised.get(name).map(String::as_str)
     }
 
-    /// The files, each with the digest of its header.
+    /// All files, each with the digest of its header.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&DataFile, u64)> {
         self.files.iter().zip(self.header_digests.iter().copied())
     }
@@ -139,7 +148,7 @@ impl WeightMap {
         self.tensors.get(name).map(|stored| &stored.info)
     }
 
-    /// A tensor and the file it lies in.
+    /// A tensor and the file that holds it.
     pub(crate) fn locate(&self, name: &str) -> Option<(&DataFile, &StoredTensor)> {
         let stored = self.tensors.get(name)?;
         Some((self.files.get(stored.file?)?, &stored.info))
@@ -153,7 +162,8 @@ impl WeightMap {
         self.tensors.len()
     }
 
-    /// XXH3-64 over `settings`, all headers, lengths, and 4 KiB out of each tensor.
+    /// XXH3-64 over `settings`, and over the header, length and a sample of each tensor of all
+    /// files.
     pub(crate) fn digest(&self, settings: &[u8]) -> Result<u64, Error> {
         let mut hash = Xxh3::new();
         for (file, header_digest) in self.files() {

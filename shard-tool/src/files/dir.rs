@@ -1,4 +1,4 @@
-//! An opened folder.
+//! A folder that was opened once, and what is done in it through its descriptor.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,41 +10,42 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{is_own_file, is_trusted};
+use super::ownership::{is_own_file, is_trusted};
 
-/// Read, write and search for whom the process's mask leaves it.
+/// Permissions of a new folder, before the process's mask takes some away.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
+/// Permissions of a new file, before the process's mask takes some away.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// A folder, opened; names are relative to it and have no slashes.
+/// An opened folder. Names are relative to it and have no slashes.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
-    /// Where it was when it was opened, for messages.
+    /// Its path when it was opened, for messages.
     path: PathBuf,
 }
 
 impl Dir {
-    /// Opens a folder that the user named: its path may lead over any links.
+    /// Opens a folder that the user named. Its path may lead over any links.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn open(path: &Path) -> io::Result<Self> {
         let fd =
             fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { fd, path: path.to_path_buf() })
     }
 
-    /// The same, made first with its parents if it is not there.
+    /// Opens a folder that the user named, and makes it and its parents first if they are missing.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn open_or_make(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         Self::open(path)
     }
 
-    /// Where something of that name is, for messages.
+    /// The path of a name in this folder, for messages.
     #[must_use]
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
@@ -53,7 +54,7 @@ impl Dir {
     /// Opens a folder in this one. A link is followed if this user or root made it.
     ///
     /// # Errors
-    /// The system's; `PermissionDenied` for the link of another user.
+    /// The system's errors, and `PermissionDenied` for the link of another user.
     pub fn enter(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = name.as_ref();
         let fd = match self.open_folder(name) {
@@ -63,10 +64,10 @@ impl Dir {
         Ok(Self { fd, path: self.path(name) })
     }
 
-    /// Opens a folder in this one that this user made: never a link.
+    /// Opens a folder in this one that this user made. Links are not followed.
     ///
     /// # Errors
-    /// The system's; `PermissionDenied` for another user's.
+    /// The system's errors, and `PermissionDenied` for the folder of another user.
     pub fn enter_own(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let fd = self.open_folder(name.as_ref())?;
         if fs::fstat(&fd)?.st_uid == rustix::process::geteuid().as_raw() {
@@ -76,10 +77,10 @@ impl Dir {
         }
     }
 
-    /// The same as [`Self::enter`], made first if it is not there.
+    /// Opens a folder in this one as [`Self::enter`] does, and makes it first if it is missing.
     ///
     /// # Errors
-    /// As [`Self::enter`].
+    /// Those of [`Self::enter`].
     pub fn enter_or_make(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         match fs::mkdirat(&self.fd, name.as_ref(), FOLDER_MODE) {
             Ok(()) | Err(Errno::EXIST) => self.enter(name),
@@ -87,18 +88,18 @@ impl Dir {
         }
     }
 
-    /// Makes a folder in this one. What is returned is empty, and really a folder.
+    /// Makes a folder in this one and opens it. It is empty, and a folder rather than a link.
     ///
     /// # Errors
-    /// The system's; `AlreadyExists`.
+    /// The system's errors, and `AlreadyExists`.
     pub fn make(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         self.make_with(name.as_ref(), FOLDER_MODE)
     }
 
-    /// The same, for this user alone.
+    /// Makes a folder in this one, as [`Self::make`] does, that only this user may enter.
     ///
     /// # Errors
-    /// As [`Self::make`].
+    /// Those of [`Self::make`].
     pub fn make_private(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         self.make_with(name.as_ref(), Mode::RWXU)
     }
@@ -106,7 +107,7 @@ impl Dir {
     fn make_with(&self, name: &Path, mode: Mode) -> io::Result<Self> {
         fs::mkdirat(&self.fd, name, mode)?;
         let made = Self { fd: self.open_folder(name)?, path: self.path(name) };
-        // In a folder where others may rename, it can be another one by now.
+        // Where other users may rename, it can be another folder by now.
         if made.names()?.is_empty() {
             Ok(made)
         } else {
@@ -139,18 +140,18 @@ impl Dir {
         Ok(fs::openat(&self.fd, target, flags, Mode::empty())?)
     }
 
-    /// Makes a file, which must not be there.
+    /// Makes a file under a name that must be free.
     ///
     /// # Errors
-    /// The system's; `AlreadyExists` for whatever has the name, links included.
+    /// The system's errors, and `AlreadyExists` for whatever has the name, links included.
     pub fn create(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.create_with(name.as_ref(), FILE_MODE)
     }
 
-    /// The same, for this user alone.
+    /// Makes a file, as [`Self::create`] does, that only this user may read and write.
     ///
     /// # Errors
-    /// As [`Self::create`].
+    /// Those of [`Self::create`].
     pub fn create_private(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.create_with(name.as_ref(), Mode::RUSR | Mode::WUSR)
     }
@@ -161,13 +162,13 @@ impl Dir {
         Ok(fs::openat(&self.fd, name, flags, mode)?.into())
     }
 
-    /// Opens a file for reading and writing that this user made: regular, and without another name.
-    /// `None` if there is no such file.
+    /// Opens a file of this user for reading and writing. `None` if no file has the name, or if the
+    /// file is not regular, belongs to another user or has a second name.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn open_own(&self, name: impl AsRef<Path>) -> io::Result<Option<File>> {
-        // A pipe would be waited for.
+        // Without NONBLOCK, opening a pipe waits for its other end.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match fs::openat(&self.fd, name.as_ref(), flags, Mode::empty()) {
             Ok(fd) => Ok(is_own_file(&fs::fstat(&fd)?).then(|| fd.into())),
@@ -178,10 +179,10 @@ impl Dir {
         }
     }
 
-    /// Opens a file of anybody's to lock it, which must be regular; makes it if it is not there.
+    /// Opens a regular file of any user to lock it, and makes it first if it is missing.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn open_lock(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = || fs::openat(&self.fd, name.as_ref(), flags, Mode::empty());
@@ -199,18 +200,18 @@ impl Dir {
         }
     }
 
-    /// Makes a link, which must not be there.
+    /// Makes a link under a name that must be free.
     ///
     /// # Errors
-    /// The system's; `AlreadyExists`.
+    /// The system's errors, and `AlreadyExists`.
     pub fn link(&self, target: impl AsRef<Path>, name: impl AsRef<Path>) -> io::Result<()> {
         Ok(fs::symlinkat(target.as_ref(), &self.fd, name.as_ref())?)
     }
 
-    /// Where a link leads; `None` if it is not one.
+    /// The path that a link holds. `None` if the name is not that of a link.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn target(&self, name: impl AsRef<Path>) -> io::Result<Option<PathBuf>> {
         match fs::readlinkat(&self.fd, name.as_ref(), Vec::new()) {
             Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()).into())),
@@ -219,10 +220,10 @@ impl Dir {
         }
     }
 
-    /// What has a name, itself and not what it may lead to; `None` if nothing has.
+    /// What the system says of a name. A link is not followed. `None` if nothing has the name.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn stat(&self, name: impl AsRef<Path>) -> io::Result<Option<fs::Stat>> {
         match fs::statat(&self.fd, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -231,11 +232,11 @@ impl Dir {
         }
     }
 
-    /// Gives something another name, in this folder or another of the same file system. A file or a
-    /// link that has the new name is replaced, a folder only if it is empty.
+    /// Moves a name to another one, in this folder or another folder of the same file system. A
+    /// file or a link that has the new name is replaced, and so is an empty folder.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn rename(
         &self,
         from: impl AsRef<Path>,
@@ -249,23 +250,23 @@ impl Dir {
     /// Removes a file or a link.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
         Ok(fs::unlinkat(&self.fd, name.as_ref(), AtFlags::empty())?)
     }
 
-    /// Removes a folder, which must be empty.
+    /// Removes an empty folder.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn remove_folder(&self, name: impl AsRef<Path>) -> io::Result<()> {
         Ok(fs::unlinkat(&self.fd, name.as_ref(), AtFlags::REMOVEDIR)?)
     }
 
-    /// All names in it that are text.
+    /// All names in the folder that are UTF-8.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.fd)? {
@@ -275,10 +276,10 @@ impl Dir {
         Ok(names)
     }
 
-    /// Puts its names on the disk.
+    /// Flushes the folder's names to the disk.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's errors.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.fd)?)
     }

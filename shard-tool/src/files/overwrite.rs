@@ -1,4 +1,4 @@
-//! Files that a user names to have something written there.
+//! Files that the user names for a command to write to.
 
 use std::fs::File;
 use std::io;
@@ -7,14 +7,14 @@ use std::path::Path;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{is_own_file, is_trusted};
+use super::ownership::{is_own_file, is_trusted};
 
-/// Opens a file for writing, made or emptied. What others may have planted under its name is
-/// refused: their files and links, and files of this user that have another name too. Devices are
-/// taken if root or this user made them.
+/// Opens a file for writing, after making it or emptying it. What another user may have planted
+/// under the name is refused: files and links of other users, and files of this user that have a
+/// second name. A device is accepted if root or this user made it.
 ///
 /// # Errors
-/// The system's; `PermissionDenied` for what may have been planted.
+/// The system's errors, and `PermissionDenied` for what may have been planted.
 pub fn overwrite(path: &Path) -> io::Result<File> {
     let file = match open(path, OFlags::NOFOLLOW) {
         Err(Errno::LOOP) => {
@@ -38,7 +38,7 @@ pub fn overwrite(path: &Path) -> io::Result<File> {
 }
 
 fn open(path: &Path, also: OFlags) -> Result<File, Errno> {
-    // A pipe that nobody reads would be waited for.
+    // Without NONBLOCK, opening a pipe waits for its reader.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC | also;
     fs::open(path, flags, Mode::from_raw_mode(0o666)).map(File::from)
 }

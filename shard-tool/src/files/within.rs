@@ -1,8 +1,8 @@
 //! Files of a model's folder.
 //!
-//! Models are downloaded and unpacked: a link in their folder may lead to any file of whoever serves
-//! them, and what it leads to would be served, or copied beside shards. So links may stay within the
-//! folder, and go where the hub's cache has them: from `snapshots/COMMIT/` to `blobs/` beside it.
+//! Models are downloaded and unpacked. A link in a model's folder could lead to any file of the
+//! user who serves it, and that file would be served or copied beside shards. So a link may lead to
+//! a file of the same folder, or from `snapshots/COMMIT/` of the hub's cache to its `blobs/`.
 
 use std::fs::File;
 use std::io;
@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Opens a regular file for reading. The folder that it lies in may be reached over any links, since
-/// the user named it; the file itself may be a link only as the module says.
+/// Opens a regular file of a model's folder for reading. The path to the folder may lead over any
+/// links, since the user named it. The file may be a link to a file of the same folder, or from a
+/// snapshot of the hub's cache to a blob.
 ///
 /// # Errors
-/// The system's; `PermissionDenied` for a link that leads elsewhere.
+/// The system's errors, and `PermissionDenied` for a link that leads elsewhere.
 pub fn open_within(path: &Path) -> io::Result<File> {
     let file = match open(path) {
         Err(Errno::LOOP) => open(&target(path)?)?,
@@ -28,12 +29,12 @@ pub fn open_within(path: &Path) -> io::Result<File> {
 }
 
 fn open(path: &Path) -> Result<File, Errno> {
-    // A pipe would be waited for.
+    // Without NONBLOCK, opening a pipe waits for its other end.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     fs::open(path, flags, Mode::empty()).map(File::from)
 }
 
-/// Where a link leads in the end, if it may.
+/// The file that a link leads to in the end.
 fn target(path: &Path) -> io::Result<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = std::fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
@@ -49,7 +50,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, cause))
 }
 
-/// Where the hub's cache has the contents of a snapshot that `folder` is, or is part of.
+/// The folder of the blobs of the snapshot that `folder` is, or is part of.
 fn blobs(folder: &Path) -> Option<PathBuf> {
     let is_snapshot =
         |at: &&Path| at.parent().and_then(Path::file_name).is_some_and(|name| name == "snapshots");

@@ -1,24 +1,24 @@
-//! The header as a stream of checked little-endian values.
+//! The header of a GGUF file as a stream of checked little-endian values.
 //!
-//! Bytes are fetched by positional reads, a chunk at a time and only as far as the file goes, and
-//! kept: the digest covers them all. So memory is bounded by what is really there.
+//! Positional reads fetch a chunk at a time, up to the end of the file. The bytes are kept, since
+//! the digest covers all of them. So the file's own length bounds the memory.
 
 use std::path::{Path, PathBuf};
 
 use crate::ranged_read::ReadAt;
 use crate::{Error, ErrorKind};
 
-/// Longest header: the largest known (260,000 tokens, 500,000 merges) have some 15 MB.
+/// The longest header. The largest known (260,000 tokens, 500,000 merges) have some 15 MB.
 const HEADER_BYTES_MAX: u64 = 128 << 20;
-/// Longest single string: chat templates have tens of kilobytes.
+/// The longest string. Chat templates have tens of kilobytes.
 const STRING_BYTES_MAX: u64 = 4 << 20;
-/// Bytes fetched at once, unless more are wanted.
+/// The bytes that are fetched at once, unless more are wanted.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// What to do about a header that cannot be.
+/// The way out for a header that contradicts itself.
 const DAMAGED: &str = "the file is truncated or damaged: download or copy it again";
 
-/// A position in the header of a file. It moves only over bytes that exist; nothing panics.
+/// A position in the header of a file. It moves over bytes that exist, and reading never panics.
 pub(super) struct HeaderBytes<'f> {
     file: &'f dyn ReadAt,
     path: &'f Path,
@@ -40,12 +40,12 @@ impl<'f> HeaderBytes<'f> {
         self.file_bytes
     }
 
-    /// Offset of the next byte.
+    /// The offset of the next byte.
     pub(super) fn position(&self) -> u64 {
         self.at as u64
     }
 
-    /// Bytes of the file after the position.
+    /// The bytes of the file after the position.
     pub(super) fn left(&self) -> u64 {
         self.file_bytes.saturating_sub(self.position())
     }
@@ -55,7 +55,7 @@ impl<'f> HeaderBytes<'f> {
         Error::new(kind, cause).file(self.path).at(self.position())
     }
 
-    /// Moves on by `count` bytes and returns them; `what` names them in the error.
+    /// Moves on by `count` bytes and returns them. `what` names them in the error.
     pub(super) fn take(&mut self, count: u64, what: &str) -> Result<&[u8], Error> {
         if count > self.left() {
             let short = count - self.left();
@@ -73,7 +73,7 @@ impl<'f> HeaderBytes<'f> {
         Ok(&self.held[taken])
     }
 
-    /// Fetches the file up to `end`, which lies within it.
+    /// Fetches the file up to `end`, which must lie within it.
     fn hold(&mut self, end: u64) -> Result<(), Error> {
         let held = self.held.len();
         if end <= held as u64 {
@@ -100,7 +100,7 @@ impl<'f> HeaderBytes<'f> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count of things that take at least `bytes_each`: more than fit in the file are refused.
+    /// Reads a count of things that take at least `bytes_each`, and refuses more than fit the file.
     pub(super) fn count(&mut self, what: &str, bytes_each: u64) -> Result<u64, Error> {
         let at = self.position();
         let count = self.u64(what)?;
@@ -111,7 +111,7 @@ impl<'f> HeaderBytes<'f> {
         Ok(count)
     }
 
-    /// A string: its length, then UTF-8.
+    /// Reads a string: its length, then UTF-8.
     pub(super) fn string(&mut self, what: &str) -> Result<String, Error> {
         let at = self.position();
         let length = self.u64(what)?;
@@ -123,7 +123,7 @@ impl<'f> HeaderBytes<'f> {
         text.map_err(|_| self.error(ErrorKind::Format, format!("{what} is not UTF-8")).at(at))
     }
 
-    /// Digest of everything before the position.
+    /// The digest of everything before the position.
     pub(super) fn digest(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.held[..self.at])
     }

@@ -1,16 +1,16 @@
-//! Settings as a GGUF file of their own: metadata, and the few tensors that are settings too.
+//! Writes settings as a GGUF file of their own: metadata, and the few tensors that are settings.
 //!
-//! What the reader of this crate reads back as the same [`GgufMetadata`]. Numbers are written in their
-//! widest type, as they were read. Keys about the file that they came from are left out.
+//! The reader of this crate reads them back as the same [`GgufMetadata`]. Numbers are written in
+//! the widest type, in which they were read. Keys that describe the original file are left out.
 
 use super::header::ALIGNMENT_DEFAULT;
 use super::kind;
 use super::metadata::{GgufMetadata, MetadataArray, MetadataValue};
-use super::table::StoredTensor;
+use crate::StoredTensor;
 
 const VERSION: u32 = 3;
 
-/// A whole file; `tensors` with their bytes.
+/// The bytes of a whole file. Each tensor comes with its data.
 pub(crate) fn encode(metadata: &GgufMetadata, tensors: &[(&StoredTensor, Vec<u8>)]) -> Vec<u8> {
     let of_the_file = |key: &str| key == "general.alignment" || key.starts_with("split.");
     let pairs: Vec<_> = metadata.iter().filter(|(key, _)| !of_the_file(key)).collect();
@@ -49,7 +49,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Type and value.
+/// Writes type and value of a pair.
 fn pair(out: &mut Vec<u8>, value: &MetadataValue) {
     let mut scalar = |kind: u32, bytes: &[u8]| {
         out.extend(kind.to_le_bytes());
@@ -71,7 +71,7 @@ fn pair(out: &mut Vec<u8>, value: &MetadataValue) {
     }
 }
 
-/// Type of the elements, their count, they.
+/// Writes the type of the elements, their number, and the elements.
 fn array(out: &mut Vec<u8>, values: &MetadataArray) {
     let mut head = |kind: u32, count: usize| {
         out.extend(kind.to_le_bytes());

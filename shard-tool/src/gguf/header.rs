@@ -1,26 +1,75 @@
-//! The grammar of a GGUF header: magic, counts, pairs, tensor infos.
+//! The header of a GGUF file: magic, counts, key-value pairs, tensor infos.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 
 use super::bytes::HeaderBytes;
 use super::metadata::{GgufMetadata, MetadataArray, MetadataValue};
-use super::table::{RawTensor, TensorTable};
-use super::{Gguf, kind, table};
-use crate::{Error, ErrorKind};
+use super::table::{DataSection, RawTensor};
+use super::{kind, table};
+use crate::ranged_read::ReadAt;
+use crate::{Error, ErrorKind, StoredTensor};
 
-/// Least bytes of a pair: key length, an empty key, type, one byte of value.
+/// The fewest bytes of a key-value pair: length of an empty key, type, one byte of value.
 const PAIR_BYTES_MIN: u64 = 8 + 4 + 1;
-/// Least bytes of a tensor info: name length, no dimensions, their count, type, offset.
+/// The fewest bytes of a tensor info: length of an empty name, count of no dimensions, type,
+/// offset.
 const TENSOR_BYTES_MIN: u64 = 8 + 4 + 4 + 8;
-/// ggml's limit.
+/// The most dimensions of a tensor, by ggml's limit.
 const DIMS_MAX: u32 = 4;
-/// When `general.alignment` is absent.
+/// The alignment of a file without `general.alignment`.
 pub(super) const ALIGNMENT_DEFAULT: u64 = 32;
-/// Larger ones would only make files of holes.
+/// The largest alignment. A larger one would only make a file of holes.
 const ALIGNMENT_MAX: u64 = 1 << 20;
 
+/// What the header of a GGUF file says, checked against the file's length.
+#[derive(Clone, Debug)]
+pub struct Gguf {
+    /// The key-value pairs: hyperparameters, tokenizer, chat template.
+    pub metadata: GgufMetadata,
+    tensors: BTreeMap<String, StoredTensor>,
+    header_digest: u64,
+}
+
+impl Gguf {
+    /// Reads the header of an opened file of `file_bytes`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Errors of any kind but `Layout`, with file, tensor or key, and offset.
+    pub fn read(file: &File, path: &Path, file_bytes: u64) -> Result<Self, Error> {
+        Self::read_from(file, path, file_bytes)
+    }
+
+    /// Reads the header as [`Self::read`] does, also of a file that is not on this machine.
+    pub(crate) fn read_from(
+        file: &dyn ReadAt,
+        path: &Path,
+        file_bytes: u64,
+    ) -> Result<Self, Error> {
+        read_header(HeaderBytes::new(file, path, file_bytes))
+    }
+
+    /// The tensor of that name.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, by name.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &StoredTensor> {
+        self.tensors.values()
+    }
+
+    /// XXH3-64 of all bytes before the data of tensors.
+    #[must_use]
+    pub fn header_digest(&self) -> u64 {
+        self.header_digest
+    }
+}
+
 /// Reads a whole header.
-pub(super) fn read_header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
+fn read_header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
     magic_and_version(&mut bytes)?;
     let tensor_count = bytes.count("the number of tensors", TENSOR_BYTES_MIN)?;
     let pair_count = bytes.count("the number of metadata pairs", PAIR_BYTES_MIN)?;
@@ -44,13 +93,13 @@ pub(super) fn read_header(mut bytes: HeaderBytes<'_>) -> Result<Gguf, Error> {
     }
     let alignment = alignment(&metadata, &bytes)?;
     let header_bytes = bytes.position();
-    let table = TensorTable {
+    let section = DataSection {
         path: bytes.path(),
         file_bytes: bytes.file_bytes(),
         alignment,
         data_start: header_bytes.next_multiple_of(alignment),
     };
-    let tensors = table::check(raw, &table)?;
+    let tensors = table::check(raw, &section)?;
     Ok(Gguf { metadata, tensors, header_digest: bytes.digest() })
 }
 
@@ -73,7 +122,7 @@ fn magic_and_version(bytes: &mut HeaderBytes<'_>) -> Result<(), Error> {
     Err(bytes.error(ErrorKind::Unsupported, cause).at(4).way_out(way_out))
 }
 
-/// A value with its type before it.
+/// Reads a value, which follows its type.
 fn value(bytes: &mut HeaderBytes<'_>, key: &str) -> Result<MetadataValue, Error> {
     let kind = bytes.u32("the type of a metadata value")?;
     if kind != kind::ARRAY {
@@ -120,7 +169,7 @@ fn scalar(bytes: &mut HeaderBytes<'_>, kind: u32, key: &str) -> Result<MetadataV
     })
 }
 
-/// Least bytes of an element: keeps counts within what the file can hold.
+/// The fewest bytes of an element. They keep counts within what the file can hold.
 fn least_bytes(kind: u32) -> u64 {
     match kind {
         kind::U16 | kind::I16 => 2,

@@ -1,4 +1,4 @@
-//! `gguf_metadata_value_type`: the types of metadata values, by number.
+//! The numbers of `gguf_metadata_value_type`, the types of metadata values.
 
 pub(super) const U8: u32 = 0;
 pub(super) const I8: u32 = 1;

@@ -1,47 +1,48 @@
 //! Typed access to GGUF key-value pairs, with errors that name the key.
 //!
-//! Widths are forgotten on reading (writers disagree about them); signs and meanings are not: a
-//! float never passes for an integer. Which keys matter is known by `families` and the tokenizer.
+//! Reading keeps whether a number is signed, unsigned or a float, but not its width, about which
+//! writers disagree. A float never passes for an integer. `families` and the tokenizer know which
+//! keys matter.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::{Error, ErrorKind};
 
-/// A metadata value.
+/// The value of a metadata key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataValue {
-    /// u8 to u64.
+    /// An integer of the types u8 to u64.
     Unsigned(u64),
-    /// i8 to i64.
+    /// An integer of the types i8 to i64.
     Signed(i64),
-    /// f32 and f64.
+    /// A float of the types f32 and f64.
     Float(f64),
-    /// A byte, 0 or 1.
+    /// A boolean, stored as a byte of 0 or 1.
     Bool(bool),
-    /// UTF-8.
+    /// A UTF-8 string.
     String(String),
-    /// Many of one type.
+    /// An array of values of one type.
     Array(MetadataArray),
 }
 
-/// An array; GGUF's arrays of arrays are refused, as ggml refuses them.
+/// An array of values of one type. Arrays of arrays are refused, as ggml refuses them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataArray {
-    /// u8 to u64.
+    /// Integers of one of the types u8 to u64.
     Unsigned(Vec<u64>),
-    /// i8 to i64.
+    /// Integers of one of the types i8 to i64.
     Signed(Vec<i64>),
-    /// f32 and f64.
+    /// Floats of the type f32 or f64.
     Float(Vec<f64>),
-    /// Bytes, 0 or 1.
+    /// Booleans, stored as bytes of 0 or 1.
     Bool(Vec<bool>),
-    /// UTF-8.
+    /// UTF-8 strings.
     String(Vec<String>),
 }
 
 impl MetadataValue {
-    /// What it is, for messages.
+    /// The value as messages show it.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -72,7 +73,7 @@ impl MetadataArray {
     }
 }
 
-/// All key-value pairs of a file.
+/// All key-value pairs of a GGUF file.
 #[derive(Clone, Debug)]
 pub struct GgufMetadata {
     file: PathBuf,
@@ -84,21 +85,21 @@ impl GgufMetadata {
         Self { file, entries }
     }
 
-    /// The raw value of a key.
+    /// The value of a key, of whatever type.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&MetadataValue> {
         self.entries.get(key)
     }
 
-    /// All pairs, by key.
+    /// All pairs, in the order of keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// A key that must be there, out of what one of the optional getters below gave.
+    /// The value that a getter below found, or an error that says that the key is missing.
     ///
     /// # Errors
-    /// [`ErrorKind::Format`] when `found` is `None`; else that of `found`.
+    /// [`ErrorKind::Format`] if `found` is `None`, and the error of `found`.
     pub fn required<T>(&self, key: &str, found: Result<Option<T>, Error>) -> Result<T, Error> {
         found?.ok_or_else(|| {
             let cause = format!("metadata key {key} is missing");
@@ -107,10 +108,10 @@ impl GgufMetadata {
         })
     }
 
-    /// A number that fits 32 bits, of any integer type; `None` when absent.
+    /// An integer of any type that fits 32 bits. `None` if the key is absent.
     ///
     /// # Errors
-    /// [`ErrorKind::Format`] with key and value when it is something else.
+    /// [`ErrorKind::Format`] with key and value if the value is something else.
     pub fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
         self.typed(key, "an integer from 0 to 2^32 - 1", |value| match value {
             MetadataValue::Unsigned(value) => u32::try_from(*value).ok(),
@@ -119,10 +120,10 @@ impl GgufMetadata {
         })
     }
 
-    /// A finite float; `None` when absent.
+    /// A finite float. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn float(&self, key: &str) -> Result<Option<f64>, Error> {
         self.typed(key, "a finite float", |value| match value {
             MetadataValue::Float(value) if value.is_finite() => Some(*value),
@@ -130,10 +131,10 @@ impl GgufMetadata {
         })
     }
 
-    /// A boolean; `None` when absent.
+    /// A boolean. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.typed(key, "a boolean", |value| match value {
             MetadataValue::Bool(value) => Some(*value),
@@ -141,10 +142,10 @@ impl GgufMetadata {
         })
     }
 
-    /// A string; `None` when absent.
+    /// A string. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn string(&self, key: &str) -> Result<Option<&str>, Error> {
         self.typed(key, "a string", |value| match value {
             MetadataValue::String(text) => Some(text.as_str()),
@@ -152,10 +153,10 @@ impl GgufMetadata {
         })
     }
 
-    /// An array of strings (tokens, merges); `None` when absent.
+    /// An array of strings, such as tokens or merges. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn strings(&self, key: &str) -> Result<Option<&[String]>, Error> {
         self.typed(key, "an array of strings", |value| match value {
             MetadataValue::Array(MetadataArray::String(texts)) => Some(texts.as_slice()),
@@ -163,10 +164,10 @@ impl GgufMetadata {
         })
     }
 
-    /// An array of integers of any type (token types); `None` when absent.
+    /// An array of integers of any type, such as token types. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, Error> {
         self.typed(key, "an array of integers", |value| match value {
             MetadataValue::Array(MetadataArray::Signed(values)) => Some(values.clone()),
@@ -177,10 +178,10 @@ impl GgufMetadata {
         })
     }
 
-    /// An array of floats (token scores); `None` when absent.
+    /// An array of floats, such as token scores. `None` if the key is absent.
     ///
     /// # Errors
-    /// As [`Self::u32`].
+    /// Those of [`Self::u32`].
     pub fn floats(&self, key: &str) -> Result<Option<&[f64]>, Error> {
         self.typed(key, "an array of floats", |value| match value {
             MetadataValue::Array(MetadataArray::Float(values)) => Some(values.as_slice()),

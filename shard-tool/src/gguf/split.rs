@@ -1,9 +1,9 @@
 //! Models in several GGUF files: `NAME-00001-of-00003.gguf` and so on, as llama.cpp's gguf-split
 //! and gguf's Python writer make them.
 //!
-//! Each part is a GGUF file with tensors of its own and three keys that say which part it is; the
-//! first has all other metadata. Whichever part is named, all are opened, and each must be what its
-//! name says. Deliberately absent: parts under other names, since nothing tells where they are.
+//! Each part is a GGUF file with tensors of its own and with three keys that say which part it is.
+//! The first part has all other metadata. Whichever part the user names, all are opened, and each
+//! must be the part that its name says. Parts under other names cannot be found.
 
 use std::path::{Path, PathBuf};
 
@@ -12,28 +12,28 @@ use crate::error::listed;
 use crate::weight_map::{DataFile, WeightMap};
 use crate::{Error, ErrorKind};
 
-/// Number of this part, from 0.
+/// The key of a part's number, from 0.
 const NUMBER: &str = "split.no";
-/// How many parts there are.
+/// The key of the number of parts.
 const COUNT: &str = "split.count";
-/// Tensors of all parts.
+/// The key of the number of tensors in all parts.
 const TENSORS: &str = "split.tensors.count";
-/// Parts at most: each is an open file.
+/// The most parts of a model. Each is an open file.
 const PARTS_MAX: u32 = 512;
 
-/// What the name of a part says: `STEM-00002-of-00003.gguf`.
+/// What the file name of a part says: `STEM-00002-of-00003.gguf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitName<'a> {
-    /// What the names of all parts begin with.
+    /// The beginning that the names of all parts share.
     pub stem: &'a str,
-    /// From 1.
+    /// The number of the part, from 1.
     pub number: u32,
-    /// How many parts there are.
+    /// The number of parts.
     pub count: u32,
 }
 
 impl<'a> SplitName<'a> {
-    /// Reads a name; `None` if it is not that of a part.
+    /// Reads a file name. `None` if it is not that of a part.
     #[must_use]
     pub fn parse(name: &'a str) -> Option<Self> {
         let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
@@ -51,12 +51,11 @@ impl<'a> SplitName<'a> {
 
 const WAY_OUT: &str = "put all parts of one model, under their own names, into one folder";
 
-/// Opens a GGUF file, and all its other parts where it is one of several. The header is that of
-/// the file, or of the first part.
+/// Opens a GGUF file, and all other parts if it is a part. The header is that of the first part.
 pub(crate) fn open(path: &Path) -> Result<(Gguf, WeightMap), Error> {
     let (file, gguf) = read(DataFile::open_named(path)?)?;
     let mut weight_map = WeightMap::default();
-    let Some(split) = Split::of(&gguf, path)? else {
+    let Some(split) = SplitModel::of(&gguf, path)? else {
         weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
         return Ok((gguf, weight_map));
     };
@@ -78,17 +77,17 @@ fn read(file: DataFile) -> Result<(DataFile, Gguf), Error> {
     Ok((file, gguf))
 }
 
-/// What the parts of a model have in common.
-struct Split {
+/// A model in several files: what all parts have in common.
+struct SplitModel {
     folder: PathBuf,
-    /// Beginning of the parts' names.
+    /// The beginning that the names of all parts share.
     stem: String,
     count: u32,
     tensors: u32,
 }
 
-impl Split {
-    /// That of a file which is one of several parts.
+impl SplitModel {
+    /// The model that a file is a part of. `None` if the file is a whole model.
     fn of(gguf: &Gguf, path: &Path) -> Result<Option<Self>, Error> {
         let metadata = &gguf.metadata;
         let count = metadata.u32(COUNT)?.unwrap_or(1);
@@ -118,7 +117,7 @@ impl Split {
         self.folder.join(name.sibling(number + 1))
     }
 
-    /// Refuses a folder that lacks parts, with the list.
+    /// Refuses a folder that lacks parts, and lists them.
     fn check_files(&self, path: &Path) -> Result<(), Error> {
         let paths = (0..self.count).map(|number| self.path(number));
         let missing = paths.filter(|path| !path.is_file());
@@ -131,7 +130,7 @@ impl Split {
         Err(Error::new(ErrorKind::Format, cause).file(path).way_out(WAY_OUT))
     }
 
-    /// Adds a part's tensors, if it is the part that its name says.
+    /// Adds the tensors of a part, after checking that it is the part that its name says.
     fn add(&self, number: u32, weight_map: &mut WeightMap) -> Result<Gguf, Error> {
         let path = self.path(number);
         let (file, gguf) = read(DataFile::open(&path)?)?;

@@ -1,22 +1,22 @@
 //! Typed access to `config.json`, with errors that name file and key.
 //!
-//! A null is an absent key. Which keys matter is known by the table of dense models and the
-//! families; those that nobody reads are sorted by [`crate::keys`].
+//! A null counts as an absent key. The families and the table of dense models know which keys
+//! matter. [`crate::keys`] decides about keys that nobody reads.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::not_json;
+use super::text_file::not_json;
 use crate::error::listed;
 use crate::keys::{Reason, Unread, note};
 use crate::{Error, ErrorKind};
 
-/// An object of a JSON file.
+/// An object of `config.json`: the whole file, or an object within it.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigJson {
     file: PathBuf,
-    /// Where in the file: "" or "`rope_scaling`."
+    /// What stands before each key in messages: "" or "`rope_scaling`."
     within: String,
     entries: Map<String, Value>,
 }
@@ -31,27 +31,28 @@ impl ConfigJson {
         Error::new(kind, cause).file(&self.file)
     }
 
-    /// The folder that it describes.
+    /// The folder of the file.
     pub(crate) fn folder(&self) -> &Path {
         self.file.parent().unwrap_or(&self.file)
     }
 
+    /// The value of a key. `None` if it is absent or null.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.entries.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether a key is there at all, be it null.
+    /// Whether a key is there, even if its value is null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// All keys that have a value.
+    /// All keys whose value is not null.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         let pairs = self.entries.iter().filter(|(_, value)| !value.is_null());
         pairs.map(|(key, value)| (key.as_str(), value))
     }
 
-    /// A key that must be there, out of what one of the getters below gave.
+    /// The value that a getter below found, or an error that says that the key is missing.
     pub(crate) fn required<T>(
         &self,
         key: &str,
@@ -61,7 +62,7 @@ impl ConfigJson {
         found?.ok_or_else(missing)
     }
 
-    /// An integer, also one that was written as a float.
+    /// An integer, which may be written as a float.
     pub(crate) fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
         self.typed(key, "an integer from 0 to 2^32 - 1", |value| {
             let whole = |x: &f64| x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(x);
@@ -71,7 +72,7 @@ impl ConfigJson {
         })
     }
 
-    /// An integer above 0 that must be there.
+    /// An integer above 0. An absent key is an error.
     pub(crate) fn positive(&self, key: &str) -> Result<u32, Error> {
         match self.required(key, self.u32(key))? {
             0 => Err(self.error(ErrorKind::Mismatch, format!("{}{key} is 0", self.within))),
@@ -105,8 +106,8 @@ impl ConfigJson {
         })
     }
 
-    /// Refuses keys that are not `understood` and may matter by `table`; gives those that it ignores
-    /// for a person to hear of, as "KEY = VALUE".
+    /// Refuses keys that are not `understood` and that matter, or may matter, by `table`. Returns
+    /// the keys that are ignored and that the user should hear of, as "KEY = VALUE".
     pub(crate) fn judge(
         &self,
         understood: &[&[&str]],
@@ -123,18 +124,18 @@ impl ConfigJson {
         Err(self.not_supported(&unread.refused))
     }
 
-    /// A line about settings that were ignored, if there are any.
+    /// A line about the settings that were ignored. Empty if there are none.
     pub(crate) fn note(&self, ignored: &[String]) -> Vec<String> {
         note(&self.file, ignored)
     }
 
-    /// An error that lists settings.
+    /// The error for settings that are not supported.
     pub(crate) fn not_supported(&self, settings: &[String]) -> Error {
         let cause = format!("settings that are not supported yet: {}", listed(settings));
         self.error(ErrorKind::Unsupported, cause)
     }
 
-    /// A key and its value, for messages.
+    /// Key and value as messages show them.
     pub(crate) fn shown(&self, key: &str, value: &Value) -> String {
         format!("{}{key} = {}", self.within, describe(value))
     }
@@ -154,7 +155,7 @@ impl ConfigJson {
     }
 }
 
-/// A value, for messages.
+/// A value as messages show it.
 fn describe(value: &Value) -> String {
     let text = value.to_string();
     let start: String = text.chars().take(40).collect();

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::not_json;
+use super::text_file::not_json;
 use crate::error::listed;
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind};
 
+/// The part of an index that is read.
 #[derive(Deserialize)]
 struct IndexJson {
     weight_map: BTreeMap<String, String>,
 }
 
-/// What to do about an index that the files contradict.
+/// The way out for an index that the files contradict.
 pub(crate) const ANOTHER_MODEL: &str = "index and files are of different models: download it again";
 
-/// An index, its file names checked to be names.
+/// An index whose file names were checked to be plain names.
 pub(super) struct WeightIndex {
     path: PathBuf,
     files: BTreeSet<String>,
@@ -44,12 +45,12 @@ impl WeightIndex {
         Ok(Self { path: path.to_path_buf(), files, weight_map })
     }
 
-    /// Names of files, each once.
+    /// The names of the files, each once.
     pub(super) fn files(&self) -> impl Iterator<Item = &str> {
         self.files.iter().map(String::as_str)
     }
 
-    /// Refuses a folder that lacks files, with the list.
+    /// Refuses a folder that lacks files, and lists them.
     pub(super) fn check_files(&self, folder: &Path) -> Result<(), Error> {
         let missing: Vec<&str> = self.files().filter(|file| !folder.join(file).is_file()).collect();
         if missing.is_empty() {
@@ -61,15 +62,15 @@ impl WeightIndex {
         Err(error.way_out("download the rest of the model"))
     }
 
-    /// Refuses files that have tensors which the index puts elsewhere. Those that no file has are
-    /// noted in `weight_map`: whether they are missed is known to whoever needs them. A tied head and
-    /// rotary frequencies, which follow from others, are often listed and rightly absent.
+    /// Refuses files whose tensors the index puts into other files. Tensors that no file has are
+    /// noted in `weight_map`, since only a model's description tells whether it needs them: a tied
+    /// head and rotary frequencies, which follow from others, are often listed and rightly absent.
     pub(super) fn check_tensors(&self, weight_map: &mut WeightMap) -> Result<(), Error> {
         let mut wrong: Vec<String> = Vec::new();
         for (tensor, file) in &self.weight_map {
-            let place = weight_map.locate(tensor).map(|(place, _)| place.path.file_name());
-            match place {
-                Some(place) if place == Some(file.as_ref()) => {}
+            let holder = weight_map.locate(tensor).map(|(holder, _)| holder.path.file_name());
+            match holder {
+                Some(holder) if holder == Some(file.as_ref()) => {}
                 Some(_) => wrong.push(format!("{tensor} in {file}")),
                 None => weight_map.promise(tensor, file),
             }

@@ -1,33 +1,38 @@
-//! The header of a safetensors file: a length, JSON, then data without holes.
+//! The header of a safetensors file: a length, JSON, then the data of tensors without gaps.
 //!
-//! After the format's README. Checked before memory is taken or weights are read: the length of the
-//! header, the bytes of each tensor against its shape and type, that data follow each other from
-//! the first byte to the last of the file.
+//! The JSON is read into the [`TensorInfo`] and [`Dtype`] of the format's own crate. Before memory
+//! is taken, this reader bounds the header's length and the dimensions of each shape. After that it
+//! checks that the bytes of each tensor are those of its shape and type, and that the data follow
+//! each other from the end of the header to the end of the file. Each error names tensor and byte.
+//!
+//! The crate's `Metadata` does not read headers here: it keeps one of two entries with the same
+//! name, holds a hostile header several times over, and does not say which byte is wrong.
 
 use std::fmt;
 use std::path::Path;
 
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::gguf::StoredTensor;
 use crate::ranged_read::ReadAt;
-use crate::{DType, Error, ErrorKind};
+use crate::{DType, Error, ErrorKind, StoredTensor};
 
-/// The format's own limit.
+/// The longest header, by the format's own limit.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
-/// More than any weight has.
+/// The most dimensions of a shape. Weights have fewer.
 const DIMS_MAX: usize = 8;
-/// Bytes of the length before the header.
+/// The bytes of the length before the header.
 const LENGTH_BYTES: u64 = 8;
 
-/// What to do about a file that cannot be.
+/// The way out for a file that contradicts itself.
 const DAMAGED: &str = "the file is truncated or damaged: download or copy it again";
 
-/// A file to read the header of, which need not be here.
+/// A file whose header is read. It may lie on this machine or on the hub.
 #[derive(Clone, Copy)]
 pub(crate) struct HeaderFile<'a> {
-    /// For messages.
+    /// Its path, for messages.
     pub(crate) path: &'a Path,
     pub(crate) reader: &'a dyn ReadAt,
     /// Its length.
@@ -44,19 +49,14 @@ pub(crate) struct SafetensorsHeader {
 /// Reads the header of a file.
 pub(crate) fn header(file: &HeaderFile<'_>) -> Result<SafetensorsHeader, Error> {
     let text = text(file)?;
-    let entries: Entries = serde_json::from_slice(&text).map_err(|error| {
+    let entries: HeaderEntries = serde_json::from_slice(&text).map_err(|error| {
         let at = LENGTH_BYTES + (error.column() as u64).saturating_sub(1);
         let error = refuse(file, ErrorKind::Format, format!("its header is damaged: {error}"));
         error.at(at).way_out(DAMAGED)
     })?;
     let data_start = LENGTH_BYTES + text.len() as u64;
-    let mut tensors = Vec::with_capacity(entries.0.len());
-    for (name, entry) in entries.0 {
-        let place = data_start.saturating_add(entry.data_offsets[0]);
-        let info = entry.tensor(&name, data_start);
-        let error = |(kind, cause)| refuse(file, kind, cause).tensor(&name).at(place);
-        tensors.push(info.map_err(error)?);
-    }
+    let stored = |(name, info)| stored_tensor(file, name, &info, data_start);
+    let mut tensors = entries.0.into_iter().map(stored).collect::<Result<Vec<_>, _>>()?;
     tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
     check_places(file, &tensors, data_start)?;
     Ok(SafetensorsHeader { tensors, digest: xxhash_rust::xxh3::xxh3_64(&text) })
@@ -66,7 +66,7 @@ fn refuse(file: &HeaderFile<'_>, kind: ErrorKind, cause: impl Into<String>) -> E
     Error::new(kind, cause).file(file.path)
 }
 
-/// The JSON of the header, its length checked before it is read.
+/// Reads the JSON of the header, after checking its length.
 fn text(file: &HeaderFile<'_>) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::io(file.path, "read the header", &error);
     if file.bytes < LENGTH_BYTES {
@@ -91,7 +91,35 @@ fn text(file: &HeaderFile<'_>) -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-/// Sorted tensors must follow each other without overlap or hole, and fill the file.
+/// Checks that type, shape and offsets of an entry agree, without any overflow.
+fn stored_tensor(
+    file: &HeaderFile<'_>,
+    name: String,
+    info: &TensorInfo,
+    data_start: u64,
+) -> Result<StoredTensor, Error> {
+    let (start, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+    let refuse =
+        |kind, cause| refuse(file, kind, cause).tensor(&name).at(data_start.saturating_add(start));
+    let dtype = DType::from_safetensors(info.dtype)
+        .map_err(|error| refuse(ErrorKind::Unsupported, error.to_string()))?;
+    let elems = info.shape.iter().try_fold(1_u64, |elems, dim| elems.checked_mul(*dim as u64));
+    let bytes = elems.and_then(|elems| dtype.bytes_of(elems));
+    let offset = start.checked_add(data_start);
+    let (Some(bytes), Some(offset), Some(_)) = (bytes, offset, end.checked_add(data_start)) else {
+        let cause = format!("shape {:?} at bytes {start}..{end} is absurdly large", info.shape);
+        return Err(refuse(ErrorKind::Format, cause));
+    };
+    if end.checked_sub(start) != Some(bytes) {
+        let (shape, dtype) = (&info.shape, dtype.name());
+        let cause = format!("shape {shape:?} of {dtype} is {bytes} bytes, not {start}..{end}");
+        return Err(refuse(ErrorKind::Format, cause));
+    }
+    let shape = info.shape.iter().rev().map(|dim| *dim as u64).collect();
+    Ok(StoredTensor { name, dtype, shape, offset, bytes })
+}
+
+/// Checks that sorted tensors follow each other without overlap or hole, and fill the file.
 fn check_places(
     file: &HeaderFile<'_>,
     tensors: &[StoredTensor],
@@ -124,29 +152,32 @@ fn check_places(
     Ok(())
 }
 
-/// What the header says of a tensor.
+/// How an entry is read into the crate's type: unknown fields and long shapes are refused.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeaderEntry {
-    dtype: String,
-    /// Slowest first.
-    #[serde(deserialize_with = "dims")]
-    shape: Vec<u64>,
+#[serde(remote = "TensorInfo", deny_unknown_fields)]
+struct BoundedInfo {
+    dtype: Dtype,
+    /// Slowest dimension first.
+    #[serde(deserialize_with = "bounded_shape")]
+    shape: Vec<usize>,
     /// First byte and end, counted from the start of the data.
-    data_offsets: [u64; 2],
+    data_offsets: (usize, usize),
 }
 
-/// A shape; more dimensions than any tensor has are refused before they take memory.
-fn dims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-    struct Dims;
-    impl<'de> Visitor<'de> for Dims {
-        type Value = Vec<u64>;
+#[derive(Deserialize)]
+struct HeaderEntry(#[serde(with = "BoundedInfo")] TensorInfo);
+
+/// Reads a shape. More dimensions than any tensor has are refused before they take memory.
+fn bounded_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct BoundedShape;
+    impl<'de> Visitor<'de> for BoundedShape {
+        type Value = Vec<usize>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "at most {DIMS_MAX} dimensions")
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u64>, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<usize>, A::Error> {
             let mut dims = Vec::new();
             while let Some(dim) = seq.next_element()? {
                 if dims.len() == DIMS_MAX {
@@ -157,38 +188,14 @@ fn dims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error
             Ok(dims)
         }
     }
-    deserializer.deserialize_seq(Dims)
+    deserializer.deserialize_seq(BoundedShape)
 }
 
-impl HeaderEntry {
-    /// The tensor, if type, shape and offsets agree; nothing overflows.
-    fn tensor(&self, name: &str, data_start: u64) -> Result<StoredTensor, (ErrorKind, String)> {
-        let damaged = |cause: String| (ErrorKind::Format, cause);
-        let dtype = DType::from_safetensors(&self.dtype);
-        let dtype = dtype.map_err(|cause| (ErrorKind::Unsupported, cause))?;
-        let elems = self.shape.iter().try_fold(1_u64, |product, dim| product.checked_mul(*dim));
-        let bytes = elems.and_then(|elems| dtype.bytes_of(elems));
-        let [start, end] = self.data_offsets;
-        let offset = start.checked_add(data_start);
-        let (Some(bytes), Some(offset), Some(_)) = (bytes, offset, end.checked_add(data_start))
-        else {
-            let cause = format!("shape {:?} at bytes {start}..{end} is absurdly large", self.shape);
-            return Err(damaged(cause));
-        };
-        if end.checked_sub(start) != Some(bytes) {
-            let (shape, dtype) = (&self.shape, dtype.name());
-            let cause = format!("shape {shape:?} of {dtype} is {bytes} bytes, not {start}..{end}");
-            return Err(damaged(cause));
-        }
-        let shape = self.shape.iter().rev().copied().collect();
-        Ok(StoredTensor { name: name.to_owned(), dtype, shape, offset, bytes })
-    }
-}
+/// All entries but `__metadata__`, in the order of the file. Two may have the same name: the weight
+/// map, which knows the tensors of all files, refuses the second one.
+struct HeaderEntries(Vec<(String, TensorInfo)>);
 
-/// All entries but `__metadata__`, as they come.
-struct Entries(Vec<(String, HeaderEntry)>);
-
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for HeaderEntries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(EntriesVisitor)
     }
@@ -197,21 +204,22 @@ impl<'de> Deserialize<'de> for Entries {
 struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
+    type Value = HeaderEntries;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderEntries, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
                 map.next_value::<IgnoredAny>()?;
             } else {
-                entries.push((name, map.next_value()?));
+                let HeaderEntry(info) = map.next_value()?;
+                entries.push((name, info));
             }
         }
-        Ok(Entries(entries))
+        Ok(HeaderEntries(entries))
     }
 }

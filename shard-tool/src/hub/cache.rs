@@ -1,9 +1,9 @@
-//! The cache on disk, in the layout that Hugging Face's own library has, so that both share it.
+//! The cache on disk, in the layout of Hugging Face's own library, so that both share it.
 //!
 //! `models--ORG--NAME/` has `blobs/<etag>`, `snapshots/<commit>/<path>` (links to blobs),
 //! `refs/<revision>` (a commit) and `.no_exist/<commit>/<path>` (what the commit is known to lack).
-//! A blob has its name only once it is whole and checked, so a link that resolves is a file to rely
-//! on. Others may write to the cache too: see [`crate::files`].
+//! A blob gets its name only after it is whole and checked, so a link that leads to a blob leads to
+//! the right bytes. Other programs and users may write to the cache: see [`crate::files`].
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -15,20 +15,21 @@ use super::HubError;
 use super::id::{ModelId, is_commit};
 use crate::files::{Dir, is_random_name, random_name};
 
-/// Folders within folders of a snapshot that are looked into.
+/// The greatest depth of folders in a snapshot that are looked into.
 const DEPTH_MAX: u32 = 8;
+/// The folder of notes on what commits lack.
 const ABSENT: &str = ".no_exist";
-/// Not the library's lock, which is one a file and not relied on there: it renames whole files into
-/// place as this does.
+/// The lock of a repository. The library has a lock for each file, which this program does not
+/// take: both rename whole files into place.
 const LOCK: &str = "binfer.lock";
-/// Begins and ends the names of what is about to be put in its place; one is there for moments.
+/// The beginning and end of the names that files and links have for a moment before their own.
 const TEMPORARY: (&str, &str) = (".binfer.", ".tmp");
 
-/// One repository's part of the cache.
+/// A repository's folder in the cache.
 #[derive(Debug)]
 pub(super) struct Repository {
     cache: PathBuf,
-    /// Name of its folder.
+    /// The name of the folder.
     folder: String,
     dir: PathBuf,
 }
@@ -58,7 +59,7 @@ impl Repository {
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Paths of the files that a snapshot has, those whose blobs are missing left out.
+    /// The paths of a snapshot's files, without those whose blobs are missing.
     pub(super) fn files(&self, commit: &str) -> Vec<String> {
         let mut found = Vec::new();
         walk(&self.snapshot(commit), "", DEPTH_MAX, &mut found);
@@ -84,8 +85,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Keeps other binfer processes from writing to this repository; `waiting` is called before
-    /// the wait for one that does.
+    /// Locks the repository against other processes of this program. `waiting` is called before a
+    /// wait for the lock.
     pub(super) fn lock(&self, waiting: impl FnOnce()) -> Result<Locked<'_>, HubError> {
         let take = || {
             let cache = Dir::open_or_make(&self.cache)?;
@@ -101,14 +102,14 @@ impl Repository {
             }
             let root = cache.enter_or_make(&self.folder)?;
             let blobs = root.enter_or_make("blobs")?;
-            clear(&root)?;
+            remove_temporary(&root)?;
             Ok(Locked { repository: self, root, blobs, _lock: lock })
         };
         take().map_err(HubError::cache(&self.dir))
     }
 }
 
-/// A repository that no other binfer process writes to meanwhile.
+/// A locked repository: no other process of this program writes to it meanwhile.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     pub(super) repository: &'a Repository,
@@ -118,28 +119,28 @@ pub(super) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Notes what a revision stands for.
+    /// Notes the commit that a revision stands for.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         if is_commit(revision) {
             return Ok(());
         }
         let write = || {
-            let (folder, name) = self.place(&["refs"], revision)?;
-            let fresh = temporary();
+            let (folder, name) = self.parent(&["refs"], revision)?;
+            let fresh = temporary_name();
             self.root.create(&fresh)?.write_all(commit.as_bytes())?;
             self.root.rename(&fresh, &folder, name)
         };
         write().map_err(HubError::cache(&self.repository.dir.join("refs").join(revision)))
     }
 
-    /// Makes `snapshots/<commit>/<name>` a link to a blob. What leads to a file already is left, and
-    /// so is what is no link.
+    /// Makes `snapshots/<commit>/<name>` a link to a blob. A link that leads to a file stays, and
+    /// so does anything that is not a link.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<(), HubError> {
         let path = self.repository.snapshot(commit).join(name);
         let up = "../".repeat(2 + name.matches('/').count());
         let target = format!("{up}blobs/{etag}");
         let link = || {
-            let (folder, last) = self.place(&["snapshots", commit], name)?;
+            let (folder, last) = self.parent(&["snapshots", commit], name)?;
             match folder.link(&target, last) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 outcome => return outcome,
@@ -147,33 +148,33 @@ impl Locked<'_> {
             if folder.target(last)?.is_none() {
                 return Err(io::Error::other("neither a file nor a link, in the place of one"));
             }
-            // A link that leads nowhere: what it led to was removed.
-            let fresh = temporary();
+            // The link leads nowhere, since its blob was removed.
+            let fresh = temporary_name();
             self.root.link(&target, &fresh)?;
             self.root.rename(&fresh, &folder, last)
         };
         if path.is_file() { Ok(()) } else { link().map_err(HubError::cache(&path)) }
     }
 
-    /// The folder for a path below `above`, and the path's last name.
-    fn place<'p>(&self, above: &[&str], path: &'p str) -> io::Result<(Dir, &'p str)> {
+    /// Opens the folder of a path below `above`. Also returns the path's last name.
+    fn parent<'p>(&self, above: &[&str], path: &'p str) -> io::Result<(Dir, &'p str)> {
         let (folders, last) = path.rsplit_once('/').unwrap_or(("", path));
         let below = folders.split('/').filter(|name| !name.is_empty());
         let mut names = above.iter().copied().chain(below);
-        // There is one at least.
+        // There is at least one name.
         let first = self.root.enter_or_make(names.next().unwrap_or("refs"))?;
         let folder = names.try_fold(first, |folder, name| folder.enter_or_make(name))?;
         Ok((folder, last))
     }
 }
 
-fn temporary() -> String {
+fn temporary_name() -> String {
     let (before, after) = TEMPORARY;
     format!("{before}{}{after}", random_name())
 }
 
-/// Removes what a killed process was about to put in its place: nobody else can, under the lock.
-fn clear(root: &Dir) -> io::Result<()> {
+/// Removes the temporary names of killed processes. Under the lock, no running process has any.
+fn remove_temporary(root: &Dir) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     let (before, after) = TEMPORARY;
     let middle = |name: &str| Some(name.strip_prefix(before)?.strip_suffix(after)?.to_owned());

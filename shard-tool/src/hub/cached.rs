@@ -1,15 +1,15 @@
 //! What the cache has of a model, and whether that is all of it.
 //!
-//! Other programs fill the same cache and fetch what they need themselves: settings, tokenizer and
-//! weights, often without the files that say where an answer ends or how a chat is written. What a
-//! commit lacks is noted in the cache, so a snapshot is whole when each file that serving would read
-//! is there or noted.
+//! Other programs fill the same cache and fetch what they need: settings, tokenizer and weights,
+//! but often not the files that say where an answer ends or how a chat is written. The cache has
+//! notes of the files that a commit lacks. So a snapshot is complete if each file that serving
+//! would read is there or noted as absent.
 
 use std::path::PathBuf;
 
 use super::cache::Repository;
-use super::download::Counter;
 use super::listing::Listing;
+use super::progress::ProgressCounter;
 use super::select::{Wanted, WeightFiles, wanted};
 use super::{DownloadEvent, Hub, HubError, ModelId};
 use crate::error::listed;
@@ -21,32 +21,34 @@ use crate::hf;
 pub struct HubModel {
     /// Its folder or GGUF file.
     pub path: PathBuf,
-    /// What whoever serves it should know: files that may be missing.
+    /// A line for the user about files that may be missing.
     pub note: Option<String>,
 }
 
-/// What the cache has.
+/// What the cache has of a model.
 pub(super) enum Cached {
-    /// All that serving needs.
+    /// The cache has all files that serving needs.
     Complete(PathBuf),
-    /// Enough to serve, but whether the files that it lacks belong to it, only the hub knows.
+    /// The cache has enough to serve. Only the hub knows whether the commit has the other files.
     Unconfirmed(Unconfirmed),
-    /// Not enough: at least these files are missing. None are named where nothing is there.
+    /// The cache lacks at least these files. The list is empty if it has nothing of the model.
     Missing(Vec<String>),
 }
 
+/// A snapshot that may be incomplete.
 pub(super) struct Unconfirmed {
     pub(super) path: PathBuf,
     commit: String,
+    /// The files that it lacks, and that are not noted as absent.
     lacks: Vec<&'static str>,
 }
 
-/// Of these nearly every repository has both: a snapshot without one is likely half full.
+/// Nearly every repository has these files, so a snapshot without one is probably incomplete.
 const USUALLY_PRESENT: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
 
 impl Hub {
-    /// Looks into the cache. Whether the one GGUF file there is the one that the repository would
-    /// give, only the hub knows, where it may be asked.
+    /// Looks for a model in the cache. If the hub may be asked, a GGUF file without a tag counts as
+    /// missing, since only the hub knows whether the repository has others.
     pub(super) fn lookup(&self, id: &ModelId) -> Cached {
         let repository = Repository::new(&self.cache, id);
         let Some(commit) = repository.commit(&id.revision) else {
@@ -74,7 +76,7 @@ impl Hub {
         let unknown = |name: &&str| {
             !texts.iter().any(|text| text == name) && !repository.lacks(&commit, name)
         };
-        let lacks: Vec<&str> = hf::SERVED.iter().copied().filter(unknown).collect();
+        let lacks: Vec<&str> = hf::SERVED_FILES.iter().copied().filter(unknown).collect();
         if lacks.is_empty() {
             Cached::Complete(path)
         } else {
@@ -82,8 +84,8 @@ impl Hub {
         }
     }
 
-    /// Asks the hub for what may be missing, once: the answer is noted. Where it cannot be asked or
-    /// kept, what is there has to do, and that is said.
+    /// Asks the hub once for the files that may be missing, and notes the answer. If that fails,
+    /// the snapshot is served as it is, and the user is told.
     pub(super) fn complete(
         &self,
         id: &ModelId,
@@ -110,7 +112,7 @@ impl Hub {
         HubModel { path, note }
     }
 
-    /// Fetches those of `names` that a commit has, and notes which it has not.
+    /// Fetches those of `names` that a commit has, and notes those that it lacks.
     fn fetch_texts(
         &self,
         id: &ModelId,
@@ -131,15 +133,15 @@ impl Hub {
             let locked = repository.lock(|| watch(DownloadEvent::Waiting))?;
             let there: Vec<String> = there.into_iter().map(str::to_owned).collect();
             let files = found.describe(&there)?;
-            let counter = Counter::new(watch, files.iter().map(|file| file.bytes).sum());
+            let counter = ProgressCounter::new(watch, files.iter().map(|file| file.bytes).sum());
             self.fetch(&found, &locked, &files, &counter)?;
         }
-        // A cache that cannot be written to asks again the next time.
+        // If the note cannot be written, the hub is asked again the next time.
         let _ = repository.note_absent(commit, &absent);
         Ok(())
     }
 
-    /// Refuses to ask the hub where that is not wanted, with what would have to be asked for.
+    /// Returns an error if the hub may not be asked. The error says what the cache lacks.
     pub(super) fn refuse_offline(&self, id: &ModelId) -> Result<(), HubError> {
         let Some(variable) = self.offline else { return Ok(()) };
         let cache = self.cache.display();
@@ -153,7 +155,7 @@ impl Hub {
     }
 }
 
-/// Files without which nothing can be served of a snapshot that has only `files`.
+/// The files that a snapshot of `files` needs at least before it can be served.
 fn missing(files: &[String]) -> Vec<String> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let parts = files.iter().filter_map(|file| SplitName::parse(file));

@@ -1,8 +1,8 @@
-//! HTTP to the hub: one request, its redirects, and what its status means.
+//! HTTP to the hub: one request, its redirects, and the meaning of its status.
 //!
-//! Redirects are followed here and not by the library, for two reasons: the token goes to the
-//! endpoint's own origin and nowhere else, and what the hub says of a file stands on the answer
-//! that redirects to the storage, not on the storage's.
+//! Redirects are followed here and not by the library, for two reasons. The token goes to the
+//! endpoint's own origin and nowhere else. And what the hub says of a file stands in the answer
+//! that redirects to the storage, not in the storage's answer.
 
 use std::fmt;
 use std::io;
@@ -14,36 +14,41 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::retry::Failure;
+use super::settings::without_password;
 use super::{HubError, HubSettings};
 
+/// The most redirects of a request.
 const REDIRECTS_MAX: u32 = 5;
-const CONNECT: Duration = Duration::from_secs(10);
-const RESPONSE: Duration = Duration::from_secs(60);
+/// The longest time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest time until an answer begins.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that brings nothing for so long is given up.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Longest text that is read of an answer: listings of the largest repositories have some MB.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest text that is read of an answer. The listings of the largest repositories have some
+/// MB.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
-/// Speaks to one endpoint.
+/// A client of one endpoint.
 pub(super) struct HubClient {
     agent: Agent,
-    /// Without a slash at its end.
+    /// The endpoint's URL without a slash at its end.
     endpoint: String,
-    /// The same for messages.
+    /// The endpoint's URL as messages show it.
     place: String,
     origin: Origin,
     token: Option<String>,
 }
 
-/// What a request is about, for messages and for the wire.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTarget<'a> {
     pub(super) url: &'a str,
-    /// What a person calls it.
+    /// The name that messages give it.
     pub(super) name: &'a str,
 }
 
-/// Who a token may be shown to.
+/// The scheme, host and port of a URL. The token is shown to one origin only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     scheme: String,
@@ -64,7 +69,7 @@ impl Origin {
     }
 }
 
-/// Without the token.
+/// Does not show the token.
 impl fmt::Debug for HubClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("place", &self.place).finish_non_exhaustive()
@@ -75,7 +80,7 @@ impl HubClient {
     pub(super) fn new(settings: &HubSettings) -> Result<Self, HubError> {
         let endpoint = settings.endpoint.trim_end_matches('/').to_owned();
         let origin = endpoint.parse().ok().as_ref().and_then(Origin::of);
-        let place = shown(&endpoint).to_owned();
+        let place = without_password(&endpoint).to_owned();
         let wrong = || HubError::Unfit(format!("HF_ENDPOINT {place:?} is not an http(s) URL"));
         let origin = origin.ok_or_else(wrong)?;
         let tls = TlsConfig::builder().root_certs(roots(settings.roots_pem.as_deref())?).build();
@@ -83,9 +88,9 @@ impl HubClient {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(RESPONSE))
-            .timeout_per_read(Some(SILENCE))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(RESPONSE_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
             .accept_encoding("identity") // lengths and ranges count the file's own bytes
             .user_agent(concat!("binfer/", env!("CARGO_PKG_VERSION")))
             .proxy(settings.proxy.clone())
@@ -98,7 +103,7 @@ impl HubClient {
         &self.endpoint
     }
 
-    /// A small answer as a whole.
+    /// Fetches a whole small answer.
     pub(super) fn text(&self, target: RequestTarget<'_>) -> Result<Vec<u8>, Failure> {
         let answer = self.follow(target, |uri| self.agent.get(uri), |_| true)?;
         let mut body = answer.into_body();
@@ -106,15 +111,15 @@ impl HubClient {
         limited.read_to_vec().map_err(|error| failure(&self.place, error))
     }
 
-    /// Headers that the hub itself gives for a file: redirects within its origin are followed,
-    /// that to its storage is not.
+    /// Fetches the headers that the hub itself gives for a file. Redirects within its origin are
+    /// followed, but not the redirect to its storage.
     pub(super) fn head(&self, target: RequestTarget<'_>) -> Result<HeaderMap, Failure> {
         let own = |uri: &Uri| Origin::of(uri).as_ref() == Some(&self.origin);
         let answer = self.follow(target, |uri| self.agent.head(uri), own)?;
         Ok(answer.headers().clone())
     }
 
-    /// The bytes `range` of a file; the answer is one of exactly them, or of the whole file.
+    /// Asks for the bytes `range` of a file. The answer brings these bytes, or the whole file.
     pub(super) fn range(
         &self,
         target: RequestTarget<'_>,
@@ -125,7 +130,7 @@ impl HubClient {
         self.follow(target, get, |_| true)
     }
 
-    /// Sends a request on along its redirects, as far as `onwards` goes.
+    /// Sends a request, and follows its redirects as long as `onwards` allows.
     fn follow(
         &self,
         target: RequestTarget<'_>,
@@ -136,14 +141,16 @@ impl HubClient {
         let mut uri: Uri = target
             .url
             .parse()
-            .map_err(|error| refuse(format!("{}: {error}", shown(target.url))))?;
+            .map_err(|error| refuse(format!("{}: {error}", without_password(target.url))))?;
         for _ in 0..=REDIRECTS_MAX {
             let mut request = request(uri.clone());
             let trusted = Origin::of(&uri).as_ref() == Some(&self.origin);
             if let (true, Some(token)) = (trusted, &self.token) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
-            let host = uri.authority().map_or(&*self.place, |authority| shown(authority.as_str()));
+            let host = uri
+                .authority()
+                .map_or(&*self.place, |authority| without_password(authority.as_str()));
             let answer = request.call().map_err(|error| failure(host, error))?;
             if !answer.status().is_redirection() {
                 return self.checked(answer, target.name);
@@ -151,7 +158,8 @@ impl HubClient {
             let next = next(&uri, answer.headers())
                 .ok_or_else(|| refuse(format!("{} without a place to go", answer.status())))?;
             if self.origin.scheme == "https" && next.scheme_str() != Some("https") {
-                let place = next.authority().map_or("", |authority| shown(authority.as_str()));
+                let place =
+                    next.authority().map_or("", |authority| without_password(authority.as_str()));
                 let cause = format!("it redirects to {place} without https");
                 return Err(refuse(cause).into());
             }
@@ -163,7 +171,7 @@ impl HubClient {
         Err(refuse(format!("more than {REDIRECTS_MAX} redirects")).into())
     }
 
-    /// An answer that says yes; else what its status means for a person.
+    /// Returns an answer that was successful. For another status, says what it means for the user.
     fn checked(&self, answer: Response<Body>, name: &str) -> Result<Response<Body>, Failure> {
         let status = answer.status();
         if status.is_success() {
@@ -208,7 +216,7 @@ impl HubClient {
     }
 }
 
-/// Where a redirect goes: a whole URL, or a path of the same origin.
+/// The target of a redirect, which may be a URL or a path of the same origin.
 fn next(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
     let place = headers.get(header::LOCATION)?.to_str().ok()?;
     if place.starts_with('/') && !place.starts_with("//") {
@@ -217,27 +225,22 @@ fn next(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
     place.parse().ok().filter(|uri: &Uri| uri.host().is_some())
 }
 
-/// Seconds out of `Retry-After`; a date is not understood, the own wait does then.
+/// The seconds of `Retry-After`. A date is not read: then the client's own wait holds.
 fn asked(answer: &Response<Body>) -> Option<Duration> {
     let text = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// A URL, or a part of one, as messages may show it: without the name and password before its host.
-pub(super) fn shown(url: &str) -> &str {
-    url.rsplit('@').next().unwrap_or_default()
-}
-
-/// What a failed exchange with `host` comes to.
+/// The failure of an exchange with `host`.
 fn failure(host: &str, error: ureq::Error) -> Failure {
     match error {
-        // rustls speaks through the connection.
+        // An error of rustls comes as an error of the connection.
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             let cause = format!("{host}: {error}; SSL_CERT_FILE can name roots to trust");
             HubError::Unreachable(cause).into()
         }
         ureq::Error::Io(error) => Failure::passing(format!("{host}: {error}")),
-        // Its words hold the URL.
+        // The library's words would hold the URL.
         ureq::Error::BadUri(_) => HubError::Answer(format!("{host}: not a URL")).into(),
         error @ (ureq::Error::Http(_)
         | ureq::Error::Tls(_)
@@ -247,8 +250,8 @@ fn failure(host: &str, error: ureq::Error) -> Failure {
     }
 }
 
-/// Mozilla's roots are compiled in, so that a bare container can download; who needs others (a
-/// company's proxy or mirror) names a file of them, which then holds alone.
+/// The roots to trust. Mozilla's are compiled in, so that a bare container can download. A
+/// company's proxy or mirror may need others: a file of them replaces Mozilla's.
 fn roots(pem: Option<&[u8]>) -> Result<RootCerts, HubError> {
     let Some(pem) = pem else { return Ok(RootCerts::WebPki) };
     let mut certificates = Vec::new();

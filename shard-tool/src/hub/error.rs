@@ -1,30 +1,30 @@
-//! What can go wrong between here and the hub, by what a person would do about it.
+//! The errors of the hub and its cache, by what the user can do about them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be had from the hub or its cache.
+/// Why a model was not found in the hub or its cache, or could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// No such model, revision or file.
+    /// The hub has no such model, revision or file.
     #[error("{0}")]
     Absent(String),
     /// The hub wants a token, or does not let this one in.
     #[error("{0}")]
     Refused(String),
-    /// The model is there, but not in a form that can be served; or the request makes no sense.
+    /// The model is there, but not in a form that can be served, or the request makes no sense.
     #[error("{0}")]
     Unfit(String),
-    /// Offline mode, and the cache does not have it.
+    /// The hub may not be asked, and the cache does not have the model.
     #[error("{0}")]
     Offline(String),
-    /// No connection, or none that lasts; the hub is overloaded or broken.
+    /// There is no lasting connection, or the hub is overloaded or broken.
     #[error("{0}")]
     Unreachable(String),
-    /// The hub answered what a hub cannot answer.
+    /// The hub's answer makes no sense.
     #[error("{0}")]
     Answer(String),
-    /// What arrived is not what the hub announced.
+    /// The bytes that arrived are not those that the hub announced.
     #[error("{0}")]
     Damaged(String),
     /// The model's settings or headers are wrong, or not supported.
@@ -33,14 +33,15 @@ pub enum HubError {
     /// The cache cannot be read or written.
     #[error("{path}: {error}; HF_HOME can name another folder", path = .path.display())]
     Cache {
-        /// Where.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         error: io::Error,
     },
 }
 
 impl HubError {
+    /// Makes errors of the system about `path` errors of the cache.
     pub(super) fn cache(path: &Path) -> impl Fn(io::Error) -> Self {
         move |error| Self::Cache { path: path.to_path_buf(), error }
     }

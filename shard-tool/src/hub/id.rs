@@ -1,28 +1,29 @@
-//! What people write to name a model on the hub: `ORG/NAME`, and of several GGUF files which.
+//! The name of a model on the hub as users write it: `ORG/NAME`, or `ORG/NAME:TAG` for one of
+//! several GGUF files.
 
 use std::fmt;
 
 use super::HubError;
 
-/// Longest organisation and longest name, as the hub has it.
+/// The longest name of an organisation or model, by the hub's rule.
 const NAME_BYTES_MAX: usize = 96;
-/// Longest path within a repository, and longest revision.
+/// The longest path within a repository, and the longest revision.
 const PATH_BYTES_MAX: usize = 512;
 /// The branch that every repository has.
 const REVISION_DEFAULT: &str = "main";
 
-/// A model on the hub: repository, revision, and the GGUF file that is meant, if one was named.
+/// A model on the hub: its repository, its revision, and a GGUF file if one was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelId {
     pub(super) org: String,
     pub(super) name: String,
-    /// After the colon: a path of the repository, or the name of a quantisation.
+    /// What follows the colon: a path of the repository, or the name of a quantisation.
     pub(super) tag: Option<String>,
     pub(super) revision: String,
 }
 
 impl ModelId {
-    /// Reads `ORG/NAME` or `ORG/NAME:TAG`; `None` when the text is neither.
+    /// Reads `ORG/NAME` or `ORG/NAME:TAG`. `None` if the text is neither.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (repository, tag) = match text.split_once(':') {
@@ -42,7 +43,8 @@ impl ModelId {
     /// The same model at a branch, a tag or a commit.
     ///
     /// # Errors
-    /// [`HubError::Unfit`] for what cannot be a revision: it becomes a path of the cache.
+    /// [`HubError::Unfit`] for a text that cannot be a revision, since it becomes a path of the
+    /// cache.
     pub fn at_revision(mut self, revision: &str) -> Result<Self, HubError> {
         if !is_plain_path(revision) {
             return Err(HubError::Unfit(format!("{revision:?} cannot be a revision")));
@@ -80,7 +82,7 @@ fn is_name(text: &str) -> bool {
         && !text.contains("..")
 }
 
-/// Whether a path from outside stays below the folder it is joined to, on every system.
+/// Whether a path from outside stays below the folder that it is joined to, on every system.
 pub(super) fn is_plain_path(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..");
     path.len() <= PATH_BYTES_MAX

@@ -1,7 +1,7 @@
-//! What the hub says of a model: its commit, the paths there, and of a file etag and length.
+//! What the hub says of a model: its commit and its paths, and the etag and length of a file.
 //!
-//! All of it is checked before it becomes a path, a name or a size. Commit and paths come from the
-//! API, etag and length from the files' own headers, as mirrors have these too.
+//! Everything is checked before it becomes a path, a name or a size. Commit and paths come from the
+//! API. Etag and length come from the headers of the files, which mirrors have too.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,21 +11,20 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, header};
 
 use super::client::{HubClient, RequestTarget};
-use super::download::for_each_concurrently;
+use super::concurrent::for_each_concurrently;
 use super::id::{is_commit, is_plain_path};
 use super::partial::{RemoteFile, is_etag};
 use super::retry::{Retry, Stop};
 use super::{HubError, ModelId};
 
-/// The bytes that are encoded in a segment of a URL's path.
-const SEGMENT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The bytes that are encoded in a path of several segments.
-const PATH: AsciiSet = SEGMENT.remove(b'/');
-
-/// More than any file has.
+/// The longest file. No file of the hub is so long.
 const FILE_BYTES_MAX: u64 = 1 << 50;
+/// What is percent-encoded in a segment of a URL's path: all but RFC 3986's unreserved characters.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What is percent-encoded in a URL's path of several segments.
+const PATH: &AsciiSet = &SEGMENT.remove(b'/');
 
-/// The part of the API's answer that is read.
+/// The part of the API's answer on a model that is read.
 #[derive(Deserialize)]
 struct ModelAnswer {
     sha: String,
@@ -33,6 +32,7 @@ struct ModelAnswer {
     siblings: Vec<Sibling>,
 }
 
+/// A file in the API's answer.
 #[derive(Deserialize)]
 struct Sibling {
     rfilename: String,
@@ -48,12 +48,12 @@ pub(super) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    /// Asks for what the hub has under this id.
+    /// Asks the hub for a model. What may pass by itself is tried again.
     pub(super) fn of(client: &'a HubClient, id: &'a ModelId) -> Result<Self, HubError> {
         Self::ask(client, id, &Stop::default())
     }
 
-    /// The same, but what fails once is not tried again.
+    /// Asks the hub for a model once, without trying again.
     pub(super) fn once(client: &'a HubClient, id: &'a ModelId) -> Result<Self, HubError> {
         let stop = Stop::default();
         stop.set();
@@ -62,7 +62,7 @@ impl<'a> Listing<'a> {
 
     fn ask(client: &'a HubClient, id: &'a ModelId, stop: &Stop) -> Result<Self, HubError> {
         let (endpoint, repository) = (client.endpoint(), id.repository());
-        let revision = utf8_percent_encode(&id.revision, &SEGMENT);
+        let revision = utf8_percent_encode(&id.revision, SEGMENT);
         let url = format!("{endpoint}/api/models/{repository}/revision/{revision}");
         let name = id.to_string();
         let target = RequestTarget { url: &url, name: &name };
@@ -81,7 +81,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// What the hub says of files, in the order of `names`.
+    /// Asks for etag and length of files. They come in the order of `names`.
     pub(super) fn describe(&self, names: &[String]) -> Result<Vec<RemoteFile>, HubError> {
         let described = Mutex::new(BTreeMap::new());
         let items: Vec<usize> = (0..names.len()).collect();
@@ -90,8 +90,7 @@ impl<'a> Listing<'a> {
             let (url, label) = (self.url(name), format!("{}: {name}", self.id));
             let target = RequestTarget { url: &url, name: &label };
             let headers = Retry::until(stop, &label, || self.client.head(target))?;
-            let file = remote_file(name, &headers)
-                .map_err(|cause| HubError::Answer(format!("{label}: {cause}")))?;
+            let file = remote_file(name, &label, &headers)?;
             described.lock().unwrap_or_else(PoisonError::into_inner).insert(index, file);
             Ok(())
         })?;
@@ -99,28 +98,39 @@ impl<'a> Listing<'a> {
         Ok(described.into_values().collect())
     }
 
-    /// Where a file's bytes are.
+    /// The URL of a file's bytes.
     pub(super) fn url(&self, name: &str) -> String {
         let (endpoint, repository) = (self.client.endpoint(), self.id.repository());
-        format!(
-            "{endpoint}/{repository}/resolve/{}/{}",
-            self.commit,
-            utf8_percent_encode(name, &PATH)
-        )
+        let path = utf8_percent_encode(name, PATH);
+        format!("{endpoint}/{repository}/resolve/{}/{path}", self.commit)
     }
 }
 
-/// Etag and length as the hub gives them: of large files the storage's are in headers of its own.
-fn remote_file(name: &str, headers: &HeaderMap) -> Result<RemoteFile, String> {
+/// Reads etag and length out of the hub's headers. For large files the hub has headers of its own
+/// with those of the storage. `label` names the file in errors.
+fn remote_file(name: &str, label: &str, headers: &HeaderMap) -> Result<RemoteFile, HubError> {
+    let refuse = |cause: &str| HubError::Answer(format!("{label}: {cause}"));
     let text = |key: &str| headers.get(key).and_then(|value| value.to_str().ok());
     let etag = text("x-linked-etag").or(text(header::ETAG.as_str()));
-    let etag = etag.ok_or("the hub gives no etag")?;
+    let etag = etag.ok_or_else(|| refuse("the hub gives no etag"))?;
     let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
     if !is_etag(etag) {
-        return Err(format!("the etag {etag:?} cannot be"));
+        return Err(refuse(&format!("the etag {etag:?} cannot be")));
     }
     let bytes = text("x-linked-size").or(text(header::CONTENT_LENGTH.as_str()));
     let bytes = bytes.and_then(|bytes| bytes.parse().ok()).filter(|bytes| *bytes < FILE_BYTES_MAX);
-    let bytes = bytes.ok_or("the hub gives no length")?;
+    let bytes = bytes.ok_or_else(|| refuse("the hub gives no length"))?;
     Ok(RemoteFile { name: name.to_owned(), etag: etag.to_owned(), bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unreserved_characters_stay_as_they_are_in_a_url() {
+        let encoded = |text, set| utf8_percent_encode(text, set).to_string();
+        assert_eq!(encoded("a/b-c._~ %é?", PATH), "a/b-c._~%20%25%C3%A9%3F");
+        assert_eq!(encoded("refs/pr/1", SEGMENT), "refs%2Fpr%2F1");
+    }
 }

@@ -1,58 +1,63 @@
-//! A file that is being downloaded: its bytes so far, and which those are.
+//! A file that is being downloaded: its bytes so far, and which bytes those are.
 //!
-//! It lies beside its future blob as `<etag>.<random>.binfer.incomplete`: the file's own bytes,
-//! written at their places by several threads, and after them one counter a piece. So a download
-//! that broke off goes on where each of its pieces was, if this user began it. (The Python library
-//! appends to files of names of its own, so neither takes the other's for its own.) The name `<etag>`
-//! is given only to what was checked.
+//! It lies beside its later blob as `<etag>.<random>.binfer.incomplete`. It holds the file's own
+//! bytes, which several threads write at their places, and after them one counter for each piece.
+//! So a download that broke off goes on where each piece was, if the same user began it. The Python
+//! library gives its files other names, so neither program takes the other's for its own. A file
+//! gets the name `<etag>` only after it was checked.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::HubError;
 use super::id::is_hex;
-use crate::files::{Dir, random_name};
+use crate::files::{Dir, is_random_name, random_name};
 
-/// Bytes that one request asks for at most.
+/// The most bytes that one request asks for.
 pub(super) const PIECE_BYTES: u64 = 64 << 20;
-/// Ends the names of such files.
+/// The end of the names of partial files.
 const ENDING: &str = ".binfer.incomplete";
+/// The bytes of a piece's counter.
 const COUNTER_BYTES: u64 = 8;
-/// Read at once when a file is checked.
+/// A partial file to which nothing was added for so long is removed: its download was given up, or
+/// the repository has another file by now.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// The bytes that are read at once when a file is checked.
 const CHECK_BYTES: usize = 1 << 20;
 
-/// A file of the hub, as the hub describes it.
+/// A file on the hub, as the hub describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RemoteFile {
-    /// Path within the repository.
+    /// The path within the repository.
     pub(super) name: String,
-    /// Name of its blob: its sha256, or its id in git.
+    /// The name of its blob: its sha256, or its id in git.
     pub(super) etag: String,
     pub(super) bytes: u64,
 }
 
-/// A file on its way to be a blob.
+/// A file that is not whole yet.
 #[derive(Debug)]
-pub(super) struct Partial<'a> {
+pub(super) struct PartialFile<'a> {
     remote: RemoteFile,
     blobs: &'a Dir,
-    /// Until it is one.
+    /// Its name until it is a blob.
     name: String,
     file: File,
 }
 
-impl<'a> Partial<'a> {
-    /// Goes on with what an earlier download left, or begins.
+impl<'a> PartialFile<'a> {
+    /// Opens the file that an earlier download left, or makes one.
     pub(super) fn open(remote: &RemoteFile, blobs: &'a Dir) -> Result<Self, HubError> {
         let whole = remote.bytes + pieces(remote.bytes) * COUNTER_BYTES;
         let open = || {
-            let (name, file) = match left(blobs, &remote.etag)? {
-                Some(left) => left,
+            let (name, file) = match find_partial(blobs, &remote.etag)? {
+                Some(found) => found,
                 None => {
                     let name = format!("{}.{}{ENDING}", remote.etag, random_name());
                     let file = blobs.create(&name)?;
@@ -60,7 +65,7 @@ impl<'a> Partial<'a> {
                 }
             };
             if file.metadata()?.len() != whole {
-                file.set_len(0)?; // counters of another division, or none
+                file.set_len(0)?; // its counters are those of another division into pieces, or missing
                 file.set_len(whole)?;
             }
             Ok(Self { remote: remote.clone(), blobs, name, file })
@@ -80,7 +85,7 @@ impl<'a> Partial<'a> {
         pieces(self.remote.bytes)
     }
 
-    /// What is missing of a piece: its end, whose start is there already.
+    /// The bytes that are missing of a piece. They are its end, since its beginning comes first.
     pub(super) fn missing(&self, piece: u64) -> Result<Range<u64>, HubError> {
         let start = piece * PIECE_BYTES;
         let end = (start + PIECE_BYTES).min(self.remote.bytes);
@@ -92,7 +97,7 @@ impl<'a> Partial<'a> {
         Ok(from..end)
     }
 
-    /// Writes the next bytes of a piece, which belong at `at`, and notes that they are there.
+    /// Writes the next bytes of a piece at `at`, and counts them.
     pub(super) fn write(&self, piece: u64, at: u64, bytes: &[u8]) -> Result<(), HubError> {
         let there = at + bytes.len() as u64 - piece * PIECE_BYTES;
         self.file
@@ -101,8 +106,8 @@ impl<'a> Partial<'a> {
             .map_err(HubError::cache(&self.path()))
     }
 
-    /// Checks the whole file and makes it a blob. One that is wrong is deleted; what has the blob's
-    /// name already, and was found not to be it, is replaced.
+    /// Checks the whole file and makes it a blob. A file with another digest is deleted. A file
+    /// that has the blob's name, and was found not to be the blob, is replaced.
     pub(super) fn finish(&self) -> Result<(), HubError> {
         let path = self.path();
         let failed = HubError::cache(&path);
@@ -114,21 +119,22 @@ impl<'a> Partial<'a> {
                 "{name}: what arrived has the digest {found}, not {etag}; it was deleted, try again"
             )));
         }
-        // A name that survives a power cut must not outlive the bytes.
+        // After a power cut, a name must not be there without its bytes.
         self.file.sync_data().map_err(&failed)?;
         let etag = &self.remote.etag;
         let renamed = self.blobs.rename(&self.name, self.blobs, etag);
         renamed.map_err(HubError::cache(&self.blobs.path(etag)))
     }
 
-    /// The digest, if the etag is one and it is another.
+    /// The digest of the file, if the etag is another digest. `None` if they agree, or if the etag
+    /// is not a digest.
     fn other_digest(&self) -> io::Result<Option<String>> {
         let etag = self.remote.etag.as_str();
         let mut context = match etag.len() {
             _ if !is_hex(etag) => return Ok(None),
             64 => Context::new(&SHA256),
             40 => {
-                // Git's id of a blob.
+                // This is git's id of a blob.
                 let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
                 context.update(format!("blob {}\0", self.remote.bytes).as_bytes());
                 context
@@ -155,17 +161,36 @@ impl<'a> Partial<'a> {
     }
 }
 
-/// What an earlier download of this user left of a blob.
-fn left(blobs: &Dir, etag: &str) -> io::Result<Option<(String, File)>> {
+/// The partial file that an earlier download of this user left of a blob.
+fn find_partial(blobs: &Dir, etag: &str) -> io::Result<Option<(String, File)>> {
     for name in blobs.names()? {
-        let rest = name.strip_prefix(etag);
-        if rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(ENDING))
+        if etag_of(&name) == Some(etag)
             && let Some(file) = blobs.open_own(&name)?
         {
             return Ok(Some((name, file)));
         }
     }
     Ok(None)
+}
+
+/// The etag in the name of a partial file. `None` if a file has another kind of name.
+fn etag_of(name: &str) -> Option<&str> {
+    let (etag, random) = name.strip_suffix(ENDING)?.rsplit_once('.')?;
+    is_random_name(random).then_some(etag)
+}
+
+/// Removes partial files of this user whose downloads were given up long ago. The caller holds the
+/// repository's lock, so no download of this program writes to them.
+pub(super) fn remove_given_up(blobs: &Dir) -> io::Result<()> {
+    for name in blobs.names()?.iter().filter(|name| etag_of(name).is_some()) {
+        let Some(file) = blobs.open_own(name)? else { continue };
+        // A time of change in the future has no age.
+        let age = file.metadata()?.modified()?.elapsed();
+        if age.is_ok_and(|age| age > GIVEN_UP_AFTER) {
+            blobs.remove(name)?;
+        }
+    }
+    Ok(())
 }
 
 fn pieces(bytes: u64) -> u64 {

@@ -1,34 +1,34 @@
-//! A model's description without its weights: settings, and the headers of files by their ranges.
+//! Describes a model on the hub by its settings and the headers of its files, without weights.
 //!
-//! The same readers as for files here, on bytes that are fetched as they ask. Nothing is kept.
+//! The readers are those of local files, and bytes are fetched as they ask. Nothing is kept.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::client::{HubClient, RequestTarget};
-use super::download::{check_range, for_each_concurrently};
+use super::concurrent::for_each_concurrently;
+use super::download::check_range;
 use super::listing::Listing;
 use super::partial::RemoteFile;
 use super::retry::{Failure, Retry, Stop};
 use super::select::{Wanted, WeightFiles, wanted};
 use super::{Hub, HubError, ModelId};
 use crate::families::Described;
-use crate::gguf::StoredTensor;
 use crate::hf::safetensors::{self, HeaderFile};
 use crate::hf::{self, ConfigJson};
 use crate::ranged_read::ReadAt;
 use crate::weight_map::WeightMap;
 use crate::{Description, Gguf, families};
 
-/// Fetched of every file at once: most headers of safetensors are shorter.
+/// The beginning of a file that is fetched at once. Most headers of safetensors are shorter.
 const START_BYTES: u64 = 128 << 10;
 
 impl Hub {
-    /// What a model on the hub is made of, from settings and headers alone.
+    /// Describes a model on the hub by its settings and headers alone.
     ///
     /// # Errors
-    /// As [`Self::pull`]; [`HubError::HubModel`] for what cannot be served.
+    /// Those of [`Self::pull`], and [`HubError::Model`] for a model that cannot be served.
     pub fn describe(&self, id: &ModelId) -> Result<Description, HubError> {
         self.refuse_offline(id)?;
         let found = Listing::of(&self.client, id)?;
@@ -41,7 +41,7 @@ impl Hub {
     }
 }
 
-/// A model at a commit, and how to read of it.
+/// A model at a commit, whose files are read.
 struct Remote<'a> {
     client: &'a HubClient,
     found: &'a Listing<'a>,
@@ -58,7 +58,7 @@ impl Remote<'_> {
         };
         let headers = self.headers(&files, |input| Ok(safetensors::header(&input)?.tensors))?;
         let mut weight_map = WeightMap::default();
-        headers.into_iter().flatten().for_each(|info| weight_map.describe(info));
+        headers.into_iter().flatten().try_for_each(|info| weight_map.describe(info))?;
         Ok(families::of_config(family, &config, &weight_map)?)
     }
 
@@ -67,11 +67,11 @@ impl Remote<'_> {
         let headers = self.headers(parts, read)?;
         let mut weight_map = WeightMap::default();
         let tensors = headers.iter().flat_map(Gguf::tensors);
-        tensors.for_each(|info: &StoredTensor| weight_map.describe(info.clone()));
+        tensors.cloned().try_for_each(|info| weight_map.describe(info))?;
         Ok(families::of_gguf(&headers[0], &weight_map, &self.path(&parts[0]))?)
     }
 
-    /// What `read` makes of the beginning of each file, in their order.
+    /// Calls `read` for each file. What it returns comes in the order of `names`.
     fn headers<T: Send>(
         &self,
         names: &[String],
@@ -81,12 +81,16 @@ impl Remote<'_> {
         let headers = Mutex::new(Vec::new());
         let items: Vec<usize> = (0..files.len()).collect();
         for_each_concurrently(&items, |index, stop| {
-            let RemoteFile { name, bytes, .. } = &files[index];
-            let (url, start) = (self.found.url(name), OnceLock::new());
-            let reader =
-                RemoteReader { client: self.client, url: &url, name, bytes: *bytes, stop, start };
-            let path = self.path(name);
-            let header = read(HeaderFile { path: &path, reader: &reader, bytes: *bytes })?;
+            let file = &files[index];
+            let reader = RemoteReader {
+                client: self.client,
+                url: &self.found.url(&file.name),
+                file,
+                stop,
+                start: OnceLock::new(),
+            };
+            let path = self.path(&file.name);
+            let header = read(HeaderFile { path: &path, reader: &reader, bytes: file.bytes })?;
             headers.lock().unwrap_or_else(PoisonError::into_inner).push((index, header));
             Ok(())
         })?;
@@ -95,34 +99,33 @@ impl Remote<'_> {
         Ok(headers.into_iter().map(|(_, header)| header).collect())
     }
 
-    /// A small file as a whole.
+    /// Fetches a whole small file.
     fn text(&self, name: &str) -> Result<Vec<u8>, HubError> {
         let url = self.found.url(name);
         let target = RequestTarget { url: &url, name };
         Retry::until(&Stop::default(), name, || self.client.text(target))
     }
 
-    /// What messages call a file.
+    /// The path of a file in messages.
     fn path(&self, name: &str) -> PathBuf {
         Path::new(&self.found.id.repository()).join(name)
     }
 }
 
-/// A file on the hub, read by places.
+/// A file on the hub that is read at positions.
 struct RemoteReader<'a> {
     client: &'a HubClient,
     url: &'a str,
-    name: &'a str,
-    bytes: u64,
+    file: &'a RemoteFile,
     stop: &'a Stop,
-    /// Its first bytes, once somebody asked for some of them.
+    /// Its first bytes, once some of them were asked for.
     start: OnceLock<Vec<u8>>,
 }
 
 impl ReadAt for RemoteReader<'_> {
     fn fill(&self, out: &mut [u8], at: u64) -> io::Result<()> {
         let end = at.saturating_add(out.len() as u64);
-        let start_bytes = START_BYTES.min(self.bytes);
+        let start_bytes = START_BYTES.min(self.file.bytes);
         if end > start_bytes {
             return self.fetch(out, at);
         }
@@ -145,14 +148,13 @@ impl RemoteReader<'_> {
             return Ok(());
         }
         let range = at..at.saturating_add(out.len() as u64);
-        let target = RequestTarget { url: self.url, name: self.name };
+        let target = RequestTarget { url: self.url, name: &self.file.name };
         let once = || {
             let answer = self.client.range(target, &range)?;
-            check_range(&answer, &range, self.bytes)
-                .map_err(|cause| HubError::Answer(format!("{}: {cause}", self.name)))?;
+            check_range(&answer, &range, self.file)?;
             let mut body = answer.into_body().into_reader();
             body.read_exact(out).map_err(|error| Failure::passing(error.to_string()))
         };
-        Retry::until(self.stop, self.name, once).map_err(io::Error::other)
+        Retry::until(self.stop, &self.file.name, once).map_err(io::Error::other)
     }
 }

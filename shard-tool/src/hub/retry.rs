@@ -1,28 +1,28 @@
-//! Patience: what may pass by itself is tried again, later and later, and not forever.
+//! Retries: a failure that may pass by itself is tried again after longer and longer waits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::HubError;
 
-/// Failures in a row, without a byte between them, after which it is given up.
+/// After so many failures in a row, without a byte between them, a request is given up.
 const FAILURES_MAX: u32 = 6;
-/// Wait after the first failure; doubles with each.
+/// The wait after the first failure. It doubles with each further one.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
-/// Longest wait, whatever the server asks for.
+/// The longest wait, whatever the server asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// How often a waiting thread looks whether it is still wanted.
+/// How often a waiting thread checks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
 /// How a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Trying again is of no use.
+    /// Another try would fail as well.
     Final(HubError),
-    /// It may work later: a broken connection, an overloaded server.
+    /// Another try may succeed, as after a broken connection or with an overloaded server.
     Passing {
         cause: String,
-        /// What the server asked for.
+        /// The wait that the server asked for.
         wait: Option<Duration>,
     },
 }
@@ -39,7 +39,7 @@ impl Failure {
     }
 }
 
-/// Set when one thread has failed for good: the others need not go on.
+/// A flag that is set when one thread has failed for good, so that the others stop.
 #[derive(Debug, Default)]
 pub(super) struct Stop(AtomicBool);
 
@@ -60,7 +60,7 @@ impl Stop {
     }
 }
 
-/// Failures in a row.
+/// Counts the failures in a row of a request.
 pub(super) struct Retry<'a> {
     stop: &'a Stop,
     failures: u32,
@@ -71,12 +71,13 @@ impl<'a> Retry<'a> {
         Self { stop, failures: 0 }
     }
 
-    /// Something arrived: patience begins anew.
+    /// Notes that bytes arrived, which ends the row of failures.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits before another try, or says that there is none. `what` was wanted.
+    /// Waits before another try. Returns an error if there is none. `what` names what was asked
+    /// for.
     pub(super) fn after(&mut self, failure: Failure, what: &str) -> Result<(), HubError> {
         let (cause, asked) = match failure {
             Failure::Final(error) => return Err(error),
@@ -92,7 +93,7 @@ impl<'a> Retry<'a> {
         Ok(())
     }
 
-    /// Tries until it works or fails for good.
+    /// Calls `once` until it succeeds or fails for good.
     pub(super) fn until<T>(
         stop: &'a Stop,
         what: &str,

@@ -1,19 +1,19 @@
-//! Pure: which files of a repository serving needs.
+//! Which files of a repository serving needs. Pure.
 //!
-//! A folder of safetensors with its tokenizer, or one GGUF file (in parts or not). Everything else
-//! stays on the hub: pickles, other frameworks' weights, `original/`, `metal/`, `onnx/`.
+//! They are a folder of safetensors with its tokenizer, or one GGUF file, whole or in parts.
+//! Pickles, weights of other frameworks, `original/`, `metal/` and `onnx/` stay on the hub.
 
 use super::{HubError, ModelId};
 use crate::error::listed;
 use crate::gguf::SplitName;
 use crate::hf;
 
-/// What to fetch.
+/// The files to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// A Hugging Face folder.
     Folder {
-        /// Small files, the index among them.
+        /// The text files, and the index if there is one.
         texts: Vec<String>,
         weights: WeightFiles,
     },
@@ -21,16 +21,16 @@ pub(super) enum Wanted {
     Gguf(Vec<String>),
 }
 
-/// Weights of a folder.
+/// The files of weights of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WeightFiles {
-    /// [`hf::WEIGHTS`].
+    /// The one file [`hf::WEIGHTS`].
     One,
-    /// Those that [`hf::INDEX`] names.
+    /// The files that [`hf::INDEX`] names.
     Indexed,
 }
 
-/// Chooses among the paths of a repository.
+/// Chooses the files to fetch among the paths of a repository.
 pub(super) fn wanted(id: &ModelId, paths: &[String]) -> Result<Wanted, HubError> {
     let has = |name: &str| paths.iter().any(|path| path == name);
     let models = gguf_models(paths);
@@ -45,7 +45,7 @@ pub(super) fn wanted(id: &ModelId, paths: &[String]) -> Result<Wanted, HubError>
     };
     if let Some(weights) = weights {
         let index = (weights == WeightFiles::Indexed).then_some(hf::INDEX);
-        let texts = hf::TEXTS.iter().copied().chain(index).filter(|name| has(name));
+        let texts = hf::TEXT_FILES.iter().copied().chain(index).filter(|name| has(name));
         return Ok(Wanted::Folder { texts: texts.map(str::to_owned).collect(), weights });
     }
     match models.as_slice() {
@@ -57,7 +57,7 @@ pub(super) fn wanted(id: &ModelId, paths: &[String]) -> Result<Wanted, HubError>
     }
 }
 
-/// The model whose first file is `tag`, or whose name ends with it as quantisations are named.
+/// The GGUF model that has a file called `tag`, or whose name ends with the quantisation `tag`.
 fn tagged(id: &ModelId, tag: &str, models: &[Vec<String>]) -> Result<Vec<String>, HubError> {
     if let Some(model) = models.iter().find(|model| model.iter().any(|path| path == tag)) {
         return Ok(model.clone());
@@ -90,7 +90,7 @@ fn firsts(models: &[Vec<String>]) -> Vec<&str> {
     models.iter().filter_map(|model| model.first()).map(String::as_str).collect()
 }
 
-/// `HubModel-Q4_K_M.gguf` is quantised as `q4_k_m`.
+/// Whether a file's name ends with a quantisation, as `Model-Q4_K_M.gguf` does with `q4_k_m`.
 fn is_quantised_as(path: &str, tag: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = SplitName::parse(file).map_or_else(|| file.trim_end_matches(GGUF), |part| part.stem);
@@ -100,8 +100,8 @@ fn is_quantised_as(path: &str, tag: &str) -> bool {
 
 const GGUF: &str = ".gguf";
 
-/// GGUF models, each as its parts in order; those that lack parts, and projectors of images, are
-/// left out.
+/// The GGUF models of a repository, each as its parts in order. Models that lack parts and
+/// projectors of images are left out.
 fn gguf_models(paths: &[String]) -> Vec<Vec<String>> {
     let models = paths.iter().filter(|path| path.ends_with(GGUF) && !path.contains("mmproj"));
     let whole = |path: &String| -> Option<Vec<String>> {

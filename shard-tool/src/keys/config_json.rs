@@ -1,8 +1,8 @@
 //! Keys of `config.json` that change nothing about what a Llama, Mistral or Qwen model computes.
 //!
-//! After the configuration classes of transformers 5.23 (`PreTrainedConfig` and those of the
-//! families), and what versions 3 and 4, trainers and converters wrote besides. What the families
-//! read stands with them.
+//! The list follows the configuration classes of transformers 5.23 (`PreTrainedConfig` and those of
+//! the families), and what versions 3 and 4, trainers and converters wrote besides. The keys that
+//! families read stand in the families.
 
 use super::{NoEffectAt, Reason};
 
@@ -159,7 +159,7 @@ pub(crate) const TABLE: &[Reason] = &[
     },
 ];
 
-/// Within the rope settings. What the kind of scaling reads of them is read before.
+/// Keys of the rope settings. Those that the kind of scaling reads are not looked up here.
 pub(crate) const ROPE_TABLE: &[Reason] = &[
     Reason {
         why: "scaling of this kind does not read it",

@@ -1,16 +1,16 @@
 //! Keys of GGUF metadata that change nothing about what a Llama or Qwen model computes.
 //!
-//! After the keys that llama.cpp reads (`src/llama-arch.cpp`) and what its converters write. Names
-//! are those behind the architecture's, as `attention.scale` of `llama.attention.scale`.
+//! The list follows the keys that llama.cpp reads (`src/llama-arch.cpp`) and that its converters
+//! write. Names stand without the architecture, as `attention.scale` for `llama.attention.scale`.
 
 use super::{NoEffectAt, Reason};
 
-/// Namespaces that are no architecture's: descriptions, tokenizer, and notes of quantisers. What of
-/// them matters is read elsewhere.
+/// The namespaces that belong to no architecture: descriptions, tokenizer, notes of quantisers. The
+/// keys among them that matter are read elsewhere.
 const FOREIGN: &[&str] =
     &["general.", "tokenizer.", "split.", "quantize.", "imatrix.", "mradermacher.", "unsloth."];
 
-/// Whether a key is of a namespace that describes the file rather than the model.
+/// Whether a key belongs to a namespace that describes the file and not the model.
 pub(crate) fn is_foreign(key: &str) -> bool {
     FOREIGN.iter().any(|prefix| key.starts_with(prefix))
 }

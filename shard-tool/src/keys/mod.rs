@@ -1,9 +1,9 @@
-//! What to do about keys of settings that no reader of this crate understands.
+//! Decisions about keys of settings that no reader of this crate understands.
 //!
-//! A key in a table says why, and at which values, it changes nothing about what a model computes.
-//! Of all other keys those refuse the model whose name looks as if they changed it; the rest is
-//! ignored and told of. So a setting that matters is never ignored in silence, and one that does
-//! not matter never refuses a model.
+//! The tables list keys that change nothing about what a model computes, with the reason and the
+//! values for which that holds. Another key refuses the model if its name looks as if it mattered.
+//! All other keys are ignored, and the user is told. So a setting that matters is never ignored in
+//! silence, and one that does not matter never refuses a model.
 
 mod config_json;
 mod gguf;
@@ -20,12 +20,12 @@ pub(crate) use gguf::{TABLE as GGUF, is_foreign};
 use crate::error::listed;
 use crate::gguf::MetadataValue as GgufValue;
 
-/// Keys that change nothing for the same reason.
+/// A reason why keys change nothing, and these keys.
 pub(crate) struct Reason {
-    /// A clause for messages: "KEY = VALUE (WHY)".
+    /// The reason, as a clause for messages: "KEY = VALUE (WHY)".
     why: &'static str,
     at: NoEffectAt,
-    /// Separated by white space.
+    /// The keys, separated by white space.
     keys: &'static str,
 }
 
@@ -35,30 +35,30 @@ impl Reason {
     }
 }
 
-/// At which values a key changes nothing.
+/// The values at which a key changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoEffectAt {
-    /// At every value.
+    /// Every value.
     Any,
-    /// At every value, but somebody may expect an effect: it is told of.
+    /// Every value. The user is told, since an effect may be expected.
     AnyTold,
-    /// False, 0, or empty: the feature is absent.
+    /// False, 0 and empty values, which switch a feature off.
     Off,
-    /// 1, or true.
+    /// The number 1 and true.
     One,
-    /// One of these words.
+    /// These words.
     Words(&'static [&'static str]),
-    /// A list of nothing but this word.
+    /// Lists of nothing but this word.
     AllAre(&'static str),
 }
 
-/// A value, as far as its meaning decides.
+/// The value of a key, as far as the decision depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Setting<'a> {
     Flag(bool),
     Number(f64),
     Text(&'a str),
-    /// A list of these words.
+    /// A list.
     List(&'a [Value]),
     Other {
         empty: bool,
@@ -109,14 +109,14 @@ impl NoEffectAt {
     }
 }
 
-/// What is done about a key.
+/// The decision about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing: it is known to change nothing.
+    /// The key is ignored in silence, since it changes nothing.
     Silent,
-    /// It is ignored, and a person hears of it, with the reason if there is one.
+    /// The key is ignored, and the user is told, with the reason if there is one.
     Told(Option<&'static str>),
-    /// The model is refused.
+    /// The key refuses the model.
     Refused,
 }
 
@@ -132,17 +132,17 @@ fn judge(table: &[Reason], key: &str, setting: Setting<'_>) -> Verdict {
     }
 }
 
-/// Keys that nobody read, sorted by what is to be done about them.
+/// Keys that nobody read, sorted by the decision about them.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
-    /// "KEY = VALUE", or "KEY = VALUE (WHY)".
+    /// Keys to tell of, as "KEY = VALUE" or "KEY = VALUE (WHY)".
     pub(crate) ignored: Vec<String>,
-    /// "KEY = VALUE".
+    /// Keys that refuse the model, as "KEY = VALUE".
     pub(crate) refused: Vec<String>,
 }
 
 impl Unread {
-    /// Sorts in a key; `shown` is key and value for messages.
+    /// Adds a key. `shown` is key and value as messages show them.
     pub(crate) fn sort_in(
         &mut self,
         table: &[Reason],
@@ -158,7 +158,7 @@ impl Unread {
     }
 }
 
-/// A line about settings of a file that were ignored, if there are any.
+/// A line about the settings of a file that were ignored. Empty if there are none.
 pub(crate) fn note(file: &Path, ignored: &[String]) -> Vec<String> {
     if ignored.is_empty() {
         return Vec::new();

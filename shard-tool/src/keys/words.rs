@@ -1,8 +1,8 @@
-//! How a key is told that may change what a model computes: by the words in its name.
+//! Which keys look as if they changed what a model computes, by the words in their names.
 //!
-//! Short words count as a whole word of the name alone, long ones wherever they stand.
+//! Short words count only as a whole word of the name, and long ones anywhere in it.
 
-/// Words of names that matter, wherever they stand.
+/// Words that count anywhere in a name.
 const ANYWHERE: &[&str] = &[
     "attn",
     "attention",
@@ -47,7 +47,7 @@ const ANYWHERE: &[&str] = &[
     "shared",
 ];
 
-/// Words of names that matter as a whole: parts of others are harmless.
+/// Words that count only as a whole word, since they are parts of harmless ones.
 const WHOLE: &[&str] = &[
     "act", "acts", "alpha", "beta", "bits", "block", "blocks", "cap", "clamp", "clip", "conv",
     "dim", "dims", "embd", "eps", "ffn", "fp4", "fp8", "freq", "gamma", "gate", "gated", "gating",
@@ -67,7 +67,7 @@ pub(super) fn look_risky(key: &str) -> bool {
     words.any(|word| WHOLE.contains(&word))
 }
 
-/// The key in lower case, with a border before each capital that begins a word.
+/// The key in lower case, with an underscore before each capital letter that begins a word.
 fn snake_case(key: &str) -> String {
     let mut out = String::with_capacity(key.len() + 8);
     let mut after_small = false;

@@ -1,51 +1,40 @@
-//! Entries of a cache of shards: which checkpoint they were cut from, and whether it is still that.
+//! The entries of a cache of shards, and whether their checkpoint has changed since.
 //!
-//! An entry is found by the checkpoint's digest, which samples weights and knows one of the files of
-//! settings. So before it is used, settings are compared whole, and files of weights by what the
-//! system says of them: name, length, time of change and inode. Where those differ, only a pass over
-//! all weights can tell ([`verify_source`]).
+//! The digest that names an entry covers one file of settings and samples the weights. So before an
+//! entry is used, all settings are compared, and files of weights by what the system says of them:
+//! name, length, time of change and inode. If those differ, only a pass over all weights can tell
+//! whether the bytes did ([`verify_source`]).
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::cut::CutJob;
+use super::file_stamp::{FileStamp, file_stamps};
+use super::format::METADATA;
 use super::manifest::Manifest;
-use super::settings::{self, METADATA};
+use super::settings;
 use super::write::write_folder;
-use crate::hf::{TEXTS, bounded, not_json};
+use crate::hf::{TEXT_FILES, not_json, read_bounded};
 use crate::{Checkpoint, Error, ErrorKind};
 
-/// Beside the shards of an entry: the files that they were cut from.
+/// The file beside the shards of an entry that lists the stamps of the checkpoint's files.
 const SOURCE: &str = "source.json";
-/// More than the list of any number of files that is opened.
+/// The longest such list. No checkpoint has so many files.
 const SOURCE_BYTES_MAX: u64 = 16 << 20;
 
-/// What is not as it was when an entry was cut.
+/// What changed of a checkpoint since an entry was cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Files of settings.
+    /// The files of settings that changed.
     pub settings: Vec<String>,
-    /// Files of weights, each with what changed; their contents may be the same.
+    /// The files of weights that changed, each with what the system says. Their bytes may be the
+    /// same.
     pub weights: Vec<String>,
-}
-
-/// What the system says of a file of weights.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FileStamp {
-    name: String,
-    bytes: u64,
-    /// Seconds and nanoseconds.
-    modified: [i64; 2],
-    inode: u64,
 }
 
 /// Cuts `source` into an entry of a cache, as [`super::write()`] does.
 ///
 /// # Errors
-/// As [`super::write()`].
+/// Those of [`super::write()`].
 pub fn write_entry(
     source: &Checkpoint,
     world: u32,
@@ -57,20 +46,20 @@ pub fn write_entry(
     write_folder(&CutJob::new(source, world)?, entry, Some((SOURCE, text)), progress)
 }
 
-/// Compares a checkpoint with what an entry was cut from, weights by what the system says of them.
+/// Compares a checkpoint with what an entry was cut from. Weights are compared by their stamps.
 ///
 /// # Errors
-/// Of reading both; `Format` for shards that are no entry of a cache.
+/// Those of reading both, and `Format` for shards that are not an entry of a cache.
 pub fn changes(source: &Checkpoint, entry: &Path) -> Result<Changes, Error> {
     let mut changes = Changes::default();
     let now = settings::contents(source)?;
-    for name in TEXTS.iter().copied().chain([METADATA]) {
+    for name in TEXT_FILES.iter().copied().chain([METADATA]) {
         let path = entry.join(name);
         let bytes = now.iter().find(|(known, _)| *known == name).map(|(_, bytes)| bytes);
         let same = match bytes {
-            // One byte more than there should be tells as much as all of them.
+            // A file that is longer differs, whatever its other bytes are.
             Some(bytes) if path.is_file() => {
-                bounded(&path, bytes.len() as u64).ok().as_ref() == Some(bytes)
+                read_bounded(&path, bytes.len() as u64).ok().as_ref() == Some(bytes)
             }
             Some(_) => false,
             None => !path.exists(),
@@ -80,7 +69,7 @@ pub fn changes(source: &Checkpoint, entry: &Path) -> Result<Changes, Error> {
         }
     }
     let path = entry.join(SOURCE);
-    let text = bounded(&path, SOURCE_BYTES_MAX)?;
+    let text = read_bounded(&path, SOURCE_BYTES_MAX)?;
     let then: Vec<FileStamp> =
         serde_json::from_slice(&text).map_err(|error| not_json(&path, &error))?;
     let now = file_stamps(source)?;
@@ -96,11 +85,11 @@ pub fn changes(source: &Checkpoint, entry: &Path) -> Result<Changes, Error> {
     Ok(changes)
 }
 
-/// Compares a checkpoint's weights with the digests of what an entry was cut from: every byte of
-/// the checkpoint is read. `progress` is as in [`super::write()`].
+/// Compares a checkpoint's weights with the digests of what an entry was cut from. It reads every
+/// byte of the checkpoint. `progress` is that of [`super::write()`].
 ///
 /// # Errors
-/// `Mismatch` with the tensor that differs, and all of opening and reading.
+/// `Mismatch` with the tensor that differs, and those of opening and reading.
 pub fn verify_source(
     source: &Checkpoint,
     entry: &Path,
@@ -116,32 +105,4 @@ pub fn verify_source(
     let other = pairs.find(|(now, then)| now != then).map_or("", |(now, _)| now.name.as_str());
     let cause = "its bytes are not those that the entry was cut from";
     Err(Error::new(ErrorKind::Mismatch, cause).file(source.path()).tensor(other))
-}
-
-/// Of each file of weights.
-pub(super) fn file_stamps(source: &Checkpoint) -> Result<Vec<FileStamp>, Error> {
-    let stamp = |path: &Path, meta: &Metadata| FileStamp {
-        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        bytes: meta.len(),
-        modified: [meta.mtime(), meta.mtime_nsec()],
-        inode: meta.ino(),
-    };
-    let files = source.weight_map().files();
-    let stamped = files.map(|(file, _)| match file.file.metadata() {
-        Ok(meta) => Ok(stamp(&file.path, &meta)),
-        Err(error) => Err(Error::io(&file.path, "look at", &error)),
-    });
-    stamped.collect()
-}
-
-impl FileStamp {
-    /// What another of the same name has otherwise.
-    fn differs(&self, then: &Self) -> Vec<&'static str> {
-        let facts = [
-            ("length", self.bytes == then.bytes),
-            ("time of change", self.modified == then.modified),
-            ("inode", self.inode == then.inode),
-        ];
-        facts.into_iter().filter(|(_, same)| !same).map(|(fact, _)| fact).collect()
-    }
 }

@@ -1,7 +1,8 @@
-//! Pure: which bytes of a checkpoint tensor the ranks keep, all together.
+//! The proof that the ranks together keep every byte of a checkpoint tensor. Pure.
 //!
-//! Every byte must be kept by some rank, and by more than one only where the way of cutting says
-//! so. A proof by the very ranges that are read, not by the numbers that they were made from.
+//! Some rank must keep each byte, and more than one rank may only where the tensor's cut says so.
+//! The proof works on the very ranges that were read, and not on the numbers that they were made
+//! from.
 
 use std::ops::Range;
 
@@ -14,18 +15,18 @@ use crate::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Repeated {
-    /// It must not.
+    /// Exactly one rank keeps each byte.
     Never,
-    /// All ranks keep all of it.
+    /// All ranks keep the whole tensor.
     Replicated,
-    /// More ranks than KV heads.
+    /// There are more ranks than KV heads, so ranks share a head.
     SharedKvHeads,
-    /// A border falls inside a quantisation block: both neighbours keep the block.
+    /// A border falls inside a quantisation block, and both neighbours keep the block.
     SharedBlocks,
 }
 
 impl Repeated {
-    /// What the cut of a tensor declares for its part of that number.
+    /// The reason that the cut of a tensor declares for one of its parts.
     pub(super) fn of(tensor: &TensorSpec, part: usize) -> Self {
         match tensor.cut {
             Cut::Replicated => Self::Replicated,
@@ -40,8 +41,8 @@ impl Repeated {
     }
 }
 
-/// Checks that `kept`, the ranges of all ranks, cover a tensor of `bytes`; how many bytes are kept
-/// more than once, each copy beyond the first counted.
+/// Checks that `kept`, the ranges of all ranks, cover a tensor of `bytes`. Returns the number of
+/// bytes in all copies beyond the first.
 pub(super) fn prove(
     name: &str,
     bytes: u64,

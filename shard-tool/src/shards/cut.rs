@@ -1,8 +1,8 @@
-//! Cuts tensors as they are read: each source tensor is read once, for all ranks.
+//! Cuts tensors as they are read. Each tensor of the checkpoint is read once, for all ranks.
 //!
-//! Writing and verifying do the same, and differ in what becomes of a slice. Nothing is copied to
-//! be cut: a slice is ranges of the tensor, which lives as long as somebody needs it. Digests and the proof
-//! of coverage are taken on the way, from the bytes and ranges that were really used.
+//! Writing and verifying both cut, and differ in what they do with a slice. Cutting copies nothing:
+//! a slice is ranges of a tensor that lives as long as a slice of it. Digests and the proof of
+//! coverage are made on the way, from the bytes and ranges that were really used.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::coverage::{Repeated, prove};
+use super::format::spec_value;
 use super::manifest::{
     Covered, Digest, LayoutRecord, Manifest, RankRecord, SourceFile, SourceRecord, SourceTensor,
 };
+use super::settings;
 use super::table::RankTable;
-use super::{settings, spec_value};
 use crate::slice::{local_tensor, whole_tensor};
 use crate::spec::TensorSpec;
 use crate::{
@@ -22,26 +23,27 @@ use crate::{
     read_ahead,
 };
 
-/// A checkpoint, and how it is to be cut.
+/// A checkpoint, and how it is cut.
 pub(super) struct CutJob<'a> {
     pub(super) source: &'a Checkpoint,
     pub(super) layouts: Vec<RankLayout>,
-    /// What every rank's file holds.
+    /// What the file of each rank holds.
     pub(super) tables: Vec<RankTable>,
 }
 
-/// A rank's share of a part.
+/// A rank's slice of a part.
 pub(super) struct Slice {
     pub(super) rank: usize,
-    /// Number of the part in the rank's table.
+    /// The index of the part in the rank's table.
     pub(super) index: usize,
     pub(super) part: LocalPart,
-    /// All bytes of the checkpoint's tensor, of which the part's ranges are the slice.
+    /// All bytes of the checkpoint's tensor. The ranges of the part say which of them are the
+    /// slice.
     pub(super) whole: Arc<Vec<u8>>,
 }
 
 impl Slice {
-    /// The slice, piece by piece.
+    /// The bytes of the slice, range by range.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         pieces(&self.whole, &self.part.ranges)
     }
@@ -60,8 +62,8 @@ impl<'a> CutJob<'a> {
         Ok(Self { source, layouts, tables })
     }
 
-    /// Cuts everything and hands the slices to `take`; the manifest of what was cut. `progress`
-    /// hears of bytes read so far, and says whether to go on.
+    /// Cuts everything, hands the slices to `take`, and returns the manifest. `progress` is told
+    /// how many bytes were read. If it returns false, the cutting ends.
     pub(super) fn run(
         &self,
         mut progress: impl FnMut(u64) -> bool,
@@ -69,11 +71,15 @@ impl<'a> CutJob<'a> {
     ) -> Result<Manifest, Error> {
         let specs = &self.source.spec().tensors;
         let whole: Vec<LocalTensor> = specs.iter().map(whole_tensor).collect();
-        let (digests, covered) = (vec![Vec::new(); self.layouts.len()], Vec::new());
-        let mut cutter = Cutter { layouts: &self.layouts, take, digests, covered };
+        let mut cutter = Cutter {
+            layouts: &self.layouts,
+            take,
+            digests: vec![Vec::new(); self.layouts.len()],
+            covered: Vec::new(),
+        };
         let (mut specs, mut done) = (specs.iter(), 0);
         read_ahead(self.source, &whole, |tensor, parts| {
-            // A spec a tensor, in the same order.
+            // There is a spec for each tensor, in the same order.
             let Some(spec) = specs.next() else { return Ok(()) };
             cutter.cut(spec, parts)?;
             done += tensor.bytes();
@@ -87,12 +93,13 @@ impl<'a> CutJob<'a> {
     }
 }
 
+/// Cuts one tensor after the other, and keeps what the manifest will say of them.
 struct Cutter<'a, F> {
     layouts: &'a [RankLayout],
     take: F,
-    /// Of every part of each rank so far.
+    /// The digests of each rank's parts so far.
     digests: Vec<Vec<u64>>,
-    /// Of every tensor of the checkpoint so far, by name.
+    /// What became of each tensor of the checkpoint so far.
     covered: Vec<(String, Covered)>,
 }
 
@@ -105,9 +112,13 @@ impl<F: FnMut(Slice) -> Result<(), Error>> Cutter<'_, F> {
             let (digest, whole) = (xxh3_64(&bytes), Arc::new(bytes));
             let mut kept = Vec::new();
             for (rank, local) in locals.iter().enumerate() {
-                let (part, index) = (local.parts[number].clone(), self.digests[rank].len());
-                kept.extend_from_slice(&part.ranges);
-                let slice = Slice { rank, index, part, whole: Arc::clone(&whole) };
+                let slice = Slice {
+                    rank,
+                    index: self.digests[rank].len(),
+                    part: local.parts[number].clone(),
+                    whole: Arc::clone(&whole),
+                };
+                kept.extend_from_slice(&slice.part.ranges);
                 self.digests[rank].push(slice_digest(&slice, digest));
                 (self.take)(slice)?;
             }
@@ -120,13 +131,13 @@ impl<F: FnMut(Slice) -> Result<(), Error>> Cutter<'_, F> {
     }
 }
 
-/// The bytes of `ranges`, one after the other.
+/// The bytes of each range, in their order.
 fn pieces<'w>(whole: &'w [u8], ranges: &'w [Range<u64>]) -> impl Iterator<Item = &'w [u8]> {
     let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
     ranges.iter().map(move |range| &whole[at(range.start)..at(range.end)])
 }
 
-/// Digest of a slice of a tensor whose own digest is known.
+/// The digest of a slice. That of the whole tensor is known.
 fn slice_digest(slice: &Slice, of_whole: u64) -> u64 {
     let mut hash = Xxh3::new();
     match slice.part.ranges[..] {
@@ -136,7 +147,7 @@ fn slice_digest(slice: &Slice, of_whole: u64) -> u64 {
     hash.digest()
 }
 
-/// What was cut, and what became of each tensor of it.
+/// The manifest's record of the checkpoint, with what became of each of its tensors.
 fn source_record(source: &Checkpoint, covered: Vec<(String, Covered)>) -> SourceRecord {
     let weight_map = source.weight_map();
     let name = source.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -149,9 +160,18 @@ fn source_record(source: &Checkpoint, covered: Vec<(String, Covered)>) -> Source
     let unused = settings::unused(source).into_iter().map(|name| (name.to_owned(), kept()));
     let tensors = covered.into_iter().chain(unused).filter_map(|(name, covered)| {
         let info = weight_map.tensor(&name)?;
-        let (dtype, shape) = (info.dtype.name().to_owned(), info.shape.clone());
-        Some(SourceTensor { name, dtype, shape, bytes: info.bytes, covered })
+        Some(SourceTensor {
+            dtype: info.dtype.name().to_owned(),
+            shape: info.shape.clone(),
+            bytes: info.bytes,
+            name,
+            covered,
+        })
     });
-    let (files, tensors) = (files.collect(), tensors.collect());
-    SourceRecord { name, digest: Digest(source.digest()), files, tensors }
+    SourceRecord {
+        name,
+        digest: Digest(source.digest()),
+        files: files.collect(),
+        tensors: tensors.collect(),
+    }
 }

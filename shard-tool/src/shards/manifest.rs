@@ -1,6 +1,7 @@
 //! `manifest.json`: what a folder of shards holds, and what it was cut from.
 //!
-//! Digests are XXH3-64 as sixteen hexadecimal digits: they notice damage and mistakes, not malice.
+//! Digests are XXH3-64, written as sixteen hexadecimal digits. They find damage and mistakes, but
+//! are no protection against an attacker.
 
 use std::path::Path;
 
@@ -8,23 +9,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::coverage::Repeated;
+use super::format::{FORMAT, LAYOUT_VERSION, MANIFEST, SHARD_AGAIN};
 use super::table::RankTable;
-use super::{FORMAT, LAYOUT_VERSION, MANIFEST};
-use crate::hf::{bounded, not_json};
+use crate::hf::{not_json, read_bounded};
 use crate::{Error, ErrorKind, RankLayout};
 
-/// Longest manifest: some 300 bytes a tensor and rank.
+/// The longest manifest. A tensor takes some 300 bytes for each rank.
 const MANIFEST_BYTES_MAX: u64 = 512 << 20;
 
-/// The whole file.
+/// The whole manifest.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     format: String,
     layout_version: u32,
-    /// Version of binfer that wrote it.
+    /// The version of binfer that wrote the folder.
     written_by: String,
     pub(super) source: SourceRecord,
-    /// The model as the settings beside the manifest describe it.
+    /// The model's description, as the settings beside the manifest give it.
     pub(super) spec: Value,
     pub(super) layout: LayoutRecord,
     pub(super) ranks: Vec<RankRecord>,
@@ -33,16 +34,16 @@ pub(super) struct Manifest {
 /// The checkpoint that was cut.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SourceRecord {
-    /// Name of its file or folder.
+    /// The name of its file or folder.
     pub(super) name: String,
-    /// [`crate::Checkpoint::digest`] of it.
+    /// Its [`crate::Checkpoint::digest`].
     pub(super) digest: Digest,
     pub(super) files: Vec<SourceFile>,
-    /// By name.
+    /// Its tensors, in the order of their names.
     pub(super) tensors: Vec<SourceTensor>,
 }
 
-/// A file of weights.
+/// A file of the checkpoint's weights.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SourceFile {
     pub(super) name: String,
@@ -55,7 +56,7 @@ pub(super) struct SourceFile {
 pub(super) struct SourceTensor {
     pub(super) name: String,
     pub(super) dtype: String,
-    /// Fastest first.
+    /// The elements in each dimension, fastest first.
     pub(super) shape: Vec<u64>,
     pub(super) bytes: u64,
     pub(super) covered: Covered,
@@ -65,24 +66,24 @@ pub(super) struct SourceTensor {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Covered {
-    /// Ranks keep every byte; so many more than once, for a declared reason.
+    /// Ranks keep every byte, and some bytes more than once for a declared reason.
     ByRanks { xxh3: Digest, repeated: Repeated, repeated_bytes: u64 },
-    /// A setting in the form of a tensor: kept with the other settings.
+    /// The tensor is a setting, and is kept with the other settings.
     BySettings,
-    /// Follows from the settings; the model does without.
+    /// The tensor follows from the settings, and the model does not use it.
     Unused,
 }
 
-/// Who holds what.
+/// What each rank holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LayoutRecord {
     pub(super) tensor_parallel: u32,
-    /// Whether a rank's experts are whole; no model here has any.
+    /// Whether each rank's experts are whole. No model that can be sharded has experts yet.
     experts: String,
     ranks: Vec<HeldRanges>,
 }
 
-/// Of [`RankLayout`].
+/// The ranges of a [`RankLayout`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HeldRanges {
     q_heads: [u32; 2],
@@ -91,7 +92,7 @@ struct HeldRanges {
     vocab: [u32; 2],
 }
 
-/// A rank's file.
+/// A rank's file and what it holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RankRecord {
     pub(super) file: String,
@@ -100,23 +101,23 @@ pub(super) struct RankRecord {
     pub(super) fills: Vec<FillRecord>,
 }
 
-/// A part in a rank's file: logical type and shape, place, digest.
+/// A part in a rank's file, with its logical type and shape, its place and its digest.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PartRecord {
     pub(super) name: String,
-    /// Run-time tensor that it is part of.
+    /// The run-time tensor that it is a part of.
     pub(super) tensor: String,
     pub(super) dtype: String,
-    /// Rows, columns.
+    /// Rows and columns.
     pub(super) shape: [u32; 2],
-    /// Columns that the rank feeds; the others of a shared block are fed zero.
+    /// The columns that the rank feeds. The other columns of a shared block are fed zero.
     pub(super) inputs: [u32; 2],
     pub(super) offset: u64,
     pub(super) bytes: u64,
     pub(super) xxh3: Digest,
 }
 
-/// A gap in a rank's file.
+/// A gap in a rank's file, which is a tensor of its own.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FillRecord {
     pub(super) name: String,
@@ -124,7 +125,7 @@ pub(super) struct FillRecord {
     pub(super) bytes: u64,
 }
 
-/// XXH3-64, written as hexadecimal digits: JSON's numbers are not exact above 2^53.
+/// An XXH3-64, written as hexadecimal digits, since JSON's numbers are not exact above 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(super) struct Digest(pub(super) u64);
@@ -136,14 +137,19 @@ impl From<Digest> for String {
 }
 
 impl TryFrom<String> for Digest {
-    type Error = String;
+    type Error = NotADigest;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, NotADigest> {
         let digits = Some(&text).filter(|text| text.len() == 16);
         let digest = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        digest.map(Self).ok_or_else(|| format!("{text:?} is not 16 hexadecimal digits"))
+        digest.map(Self).ok_or(NotADigest(text))
     }
 }
+
+/// A text of a manifest in the place of a digest.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not 16 hexadecimal digits")]
+pub(super) struct NotADigest(String);
 
 impl LayoutRecord {
     pub(super) fn new(layouts: &[RankLayout]) -> Self {
@@ -163,7 +169,7 @@ impl LayoutRecord {
 }
 
 impl RankRecord {
-    /// The record of a file whose parts have these digests.
+    /// The record of a rank's file, whose parts have these digests.
     pub(super) fn new(table: &RankTable, digests: &[u64]) -> Self {
         let tensors = table.parts.iter().zip(digests).map(|(part, digest)| PartRecord {
             name: part.name.clone(),
@@ -201,7 +207,7 @@ impl Manifest {
         Self { format: FORMAT.into(), layout_version, written_by, source, spec, layout, ranks }
     }
 
-    /// Reads the manifest of a folder, and its text.
+    /// Reads the manifest of a folder. Also returns its text.
     pub(super) fn read(folder: &Path) -> Result<(Self, Vec<u8>), Error> {
         #[derive(Deserialize)]
         struct ManifestVersion {
@@ -209,7 +215,7 @@ impl Manifest {
             layout_version: u32,
         }
         let path = folder.join(MANIFEST);
-        let text = bounded(&path, MANIFEST_BYTES_MAX)?;
+        let text = read_bounded(&path, MANIFEST_BYTES_MAX)?;
         let head: ManifestVersion =
             serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
         if head.format != FORMAT {
@@ -220,21 +226,21 @@ impl Manifest {
             let version = head.layout_version;
             let cause = format!("shards of layout version {version}; this is {LAYOUT_VERSION}");
             let error = Error::new(ErrorKind::Unsupported, cause).file(&path);
-            return Err(error.way_out(super::SHARD_AGAIN));
+            return Err(error.way_out(SHARD_AGAIN));
         }
         let manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, &error))?;
         Ok((manifest, text))
     }
 
-    /// Whether another says the same of what was cut, whatever the checkpoint was called and
-    /// whichever version wrote it.
+    /// Whether two manifests agree on all but the checkpoint's name and the version that wrote
+    /// them.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let (one, two) = (&self.source, &other.source);
         (one.digest, &one.files, &one.tensors) == (two.digest, &two.files, &two.tensors)
             && (&self.spec, &self.layout, &self.ranks) == (&other.spec, &other.layout, &other.ranks)
     }
 
-    /// As it is written.
+    /// The text of the file.
     pub(super) fn text(&self) -> Result<Vec<u8>, Error> {
         let failed = |error: serde_json::Error| Error::new(ErrorKind::Format, error.to_string());
         serde_json::to_vec(self).map_err(failed)
@@ -242,5 +248,5 @@ impl Manifest {
 }
 
 fn damaged(path: &Path, error: &serde_json::Error) -> Error {
-    not_json(path, error).way_out(super::SHARD_AGAIN)
+    not_json(path, error).way_out(SHARD_AGAIN)
 }

@@ -1,9 +1,9 @@
-//! Opens a folder of shards: everything that can be checked without reading weights is.
+//! Opens a folder of shards, and checks all that can be checked without reading weights.
 //!
-//! The model is described by the settings, as that of a checkpoint is; what each file must hold
-//! follows from the description, and manifest and files must say the same. So shards that are
-//! missing, cut short, swapped, of another model or of another version are refused before memory
-//! is taken. Bytes of weights are compared with their digests when they are read.
+//! The settings describe the model, as they do for a checkpoint. The description decides what each
+//! file must hold, and manifest and files must say the same. So shards that are missing, cut short,
+//! swapped, of another model or of another version are refused before memory is taken. The bytes of
+//! weights are compared with their digests when they are read.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -11,41 +11,35 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::format::{MANIFEST, METADATA, SHARD_AGAIN, part_name, spec_value};
 use super::manifest::{Covered, LayoutRecord, Manifest, RankRecord};
-use super::settings::{self, METADATA};
 use super::table::RankTable;
-use super::{MANIFEST, SHARD_AGAIN, spec_value};
 use crate::families::{self, Described};
-use crate::gguf::StoredTensor;
 use crate::weight_map::{DataFile, WeightMap};
-use crate::{DType, Error, ErrorKind, Gguf, RankLayout, hf, layouts};
+use crate::{DType, Error, ErrorKind, Gguf, RankLayout, StoredTensor, hf, layouts};
 
 /// An opened folder of shards.
 pub(crate) struct OpenedShards {
-    /// The ranks' parts, by [`part_name`].
+    /// The parts of all ranks, by [`part_name`].
     pub(crate) weight_map: WeightMap,
     pub(crate) described: Described,
     pub(crate) digest: u64,
     pub(crate) shards: Shards,
 }
 
-/// What sets shards apart from a checkpoint.
+/// What is known of shards beyond the weight map and the description.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    /// Metadata of the GGUF file that was cut, if it was one.
+    /// The metadata of the GGUF file that was cut. `None` if a Hugging Face folder was.
     pub(crate) gguf: Option<Gguf>,
     pub(crate) world: u32,
-    /// Digest of the checkpoint that was cut.
+    /// The digest of the checkpoint that was cut.
     pub(crate) source_digest: u64,
-    /// XXH3-64 of each part, by [`part_name`].
+    /// The XXH3-64 of each part, by [`part_name`].
     pub(crate) digests: BTreeMap<String, u64>,
 }
 
-/// What a rank's part is called where those of all ranks lie together.
-pub(crate) fn part_name(name: &str, rank: u32) -> String {
-    format!("{name} of rank {rank}")
-}
-
+/// Opens a folder of shards.
 pub(crate) fn open(folder: &Path) -> Result<OpenedShards, Error> {
     let (manifest, text) = Manifest::read(folder)?;
     let (gguf, described, settings_digest) = describe(folder, &manifest)?;
@@ -82,10 +76,11 @@ pub(crate) fn open(folder: &Path) -> Result<OpenedShards, Error> {
     Ok(OpenedShards { weight_map, described, digest: hash.digest(), shards })
 }
 
-/// The model, out of the settings and the list of the checkpoint's tensors.
+/// Describes the model by its settings and the list of the checkpoint's tensors. Also returns the
+/// metadata of a GGUF file, and the digest of the settings.
 fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Described, u64), Error> {
     let mut weight_map = WeightMap::default();
-    let gguf = settings::metadata(folder, &mut weight_map)?;
+    let gguf = metadata(folder, &mut weight_map)?;
     for tensor in &manifest.source.tensors {
         let named = DType::ALL.into_iter().find(|dtype| dtype.name() == tensor.dtype);
         let dtype = named.ok_or_else(|| {
@@ -95,14 +90,13 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
                 .tensor(&tensor.name)
         })?;
         if tensor.covered != Covered::BySettings {
-            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
             weight_map.describe(StoredTensor {
-                name,
+                name: tensor.name.clone(),
                 dtype,
-                shape,
+                shape: tensor.shape.clone(),
                 offset: 0,
                 bytes: tensor.bytes,
-            });
+            })?;
         }
     }
     match gguf {
@@ -124,7 +118,19 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
     }
 }
 
-/// Opens a rank's file; its header and length must be those that it was given.
+/// Opens the metadata of a GGUF file, if the folder has them, and adds its tensors to the map.
+fn metadata(folder: &Path, weight_map: &mut WeightMap) -> Result<Option<Gguf>, Error> {
+    let path = folder.join(METADATA);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let file = DataFile::open(&path)?;
+    let gguf = Gguf::read(&file.file, &path, file.bytes)?;
+    weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
+    Ok(Some(gguf))
+}
+
+/// Opens a rank's file, and checks that it has the header and the length of the table.
 fn rank_file(folder: &Path, table: &RankTable, layout: &RankLayout) -> Result<DataFile, Error> {
     let path = folder.join(&table.file);
     let refuse = |kind, cause: String| Error::new(kind, cause).file(&path);
@@ -158,9 +164,9 @@ fn rank_file(folder: &Path, table: &RankTable, layout: &RankLayout) -> Result<Da
     Ok(file)
 }
 
-/// How a file whose header is not the one that belongs here differs from it.
+/// Says how the header of a file differs from the one that belongs there.
 fn other_file(header: &[u8], table: &RankTable, layout: &RankLayout) -> String {
-    // As `RankTable` writes it, near the beginning.
+    // The header says so near its beginning, as `RankTable` has it.
     let said = |key: &str, header: &[u8]| {
         let text = String::from_utf8_lossy(&header[..header.len().min(1024)]).into_owned();
         let (_, rest) = text.split_once(&format!("\"{key}\":\""))?;
@@ -178,6 +184,7 @@ fn other_file(header: &[u8], table: &RankTable, layout: &RankLayout) -> String {
     }
 }
 
+/// The parts of a rank's file, as the weight map has them.
 fn infos(table: &RankTable, rank: u32) -> impl Iterator<Item = StoredTensor> {
     table.parts.iter().map(move |part| StoredTensor {
         name: part_name(&part.name, rank),

@@ -1,25 +1,21 @@
-//! What a folder of shards holds besides weights: all that serving needs, so that the checkpoint
-//! may go.
+//! The settings beside the weights in a folder of shards, so that it serves without the checkpoint.
 //!
-//! Of a Hugging Face folder its text files; of a GGUF file its metadata (tokenizer,
-//! chat template, hyperparameters), as a GGUF file without weights.
+//! For a Hugging Face folder they are its text files. For a GGUF file they are its metadata
+//! (tokenizer, chat template, hyperparameters), as a GGUF file without weights.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::gguf::{Gguf, encode};
-use crate::hf::{TEXTS, bounded};
+use super::format::METADATA;
+use crate::gguf::encode;
+use crate::hf::{TEXT_FILES, read_bounded};
 use crate::ranged_read::read_ranges;
-use crate::weight_map::{DataFile, WeightMap};
 use crate::{Checkpoint, Error};
 
-/// The metadata of a GGUF file.
-pub(super) const METADATA: &str = "metadata.gguf";
-
-/// Longer than any that the readers take.
+/// The longest text file, which is longer than any that the readers accept.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
-/// The settings' files: name and content.
+/// The names and contents of the settings' files.
 pub(super) fn contents(source: &Checkpoint) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
     let Some(gguf) = source.gguf() else {
         return text_files(source.path());
@@ -39,25 +35,13 @@ pub(super) fn contents(source: &Checkpoint) -> Result<Vec<(&'static str, Vec<u8>
 }
 
 fn text_files(folder: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-    let there = TEXTS.iter().copied().filter(|name| folder.join(name).is_file());
-    there.map(|name| Ok((name, bounded(&folder.join(name), TEXT_BYTES_MAX)?))).collect()
+    let there = TEXT_FILES.iter().copied().filter(|name| folder.join(name).is_file());
+    there.map(|name| Ok((name, read_bounded(&folder.join(name), TEXT_BYTES_MAX)?))).collect()
 }
 
-/// Tensors of the checkpoint that are no weights of the model.
+/// The tensors of the checkpoint that are not weights of the model.
 pub(super) fn unused(source: &Checkpoint) -> Vec<&str> {
     let parts = source.spec().tensors.iter().flat_map(|tensor| &tensor.parts);
     let used: BTreeSet<&str> = parts.map(|part| part.source.as_str()).collect();
     source.weight_map().names().filter(|name| !used.contains(name)).collect()
-}
-
-/// Opens the metadata of a GGUF file, if the folder has them, and adds their tensors to `weight_map`.
-pub(super) fn metadata(folder: &Path, weight_map: &mut WeightMap) -> Result<Option<Gguf>, Error> {
-    let path = folder.join(METADATA);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let file = DataFile::open(&path)?;
-    let gguf = Gguf::read(&file.file, &path, file.bytes)?;
-    weight_map.add(file, gguf.header_digest(), gguf.tensors().cloned())?;
-    Ok(Some(gguf))
 }

@@ -1,9 +1,9 @@
 //! A folder that appears whole or not at all.
 //!
-//! It is filled beside its place under a name that nobody can foresee, flushed, and renamed. What
-//! is given up is removed. A process that was killed leaves its folder, with a lock that nobody
-//! holds any more and that has the folder's name in it: only by both, and by its owner, is it known
-//! for what it is and removed, by the next one that writes a folder beside it.
+//! It is filled beside its place under a name that nobody can foresee, flushed, and renamed. If it
+//! is given up, it is removed. A process that was killed leaves its folder behind, with a lock file
+//! that nobody holds and that has the folder's name in it. By these and by its owner the next
+//! process that writes a folder beside it knows such a folder, and removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
@@ -12,35 +12,35 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::MANIFEST;
+use super::format::MANIFEST;
 use crate::files::{Dir, is_random_name, random_name};
 use crate::{Error, ErrorKind};
 
-/// Held by the process that fills a folder.
+/// The lock file. The process that fills a folder holds it.
 const LOCK: &str = ".lock";
-/// Begins the names of folders in the making; the name of the folder that it will be follows.
+/// The beginning of the name of a folder that is being filled. Its later name follows.
 const BEFORE: &str = ".";
-/// Ends them.
+/// The end of the name of a folder that is being filled.
 const AFTER: &str = ".partial";
-/// Longer than any name.
+/// The longest name. No file system has longer ones.
 const NAME_BYTES_MAX: u64 = 4096;
 
-/// A folder in the making.
+/// A folder that is being filled. It is removed when this is dropped before [`Self::commit`].
 pub(super) struct StagingFolder {
-    /// Where it will be.
+    /// The path that it will have.
     target: PathBuf,
     parent: Dir,
-    /// Its name until the end.
+    /// Its name until it is whole.
     name: OsString,
     folder: Dir,
-    /// Names of what was made in it.
+    /// The names of the files that were made in it.
     made: Vec<String>,
     done: bool,
     _lock: File,
 }
 
 impl StagingFolder {
-    /// Begins a folder that will be `target`, which must not be there or be empty.
+    /// Begins a folder that will be at `target`, where nothing but an empty folder may be.
     pub(super) fn begin(target: &Path) -> Result<Self, Error> {
         let target = std::path::absolute(target)
             .map_err(|error| Error::io(target, "be the place of a folder", &error))?;
@@ -66,14 +66,14 @@ impl StagingFolder {
         Ok(Self { target, parent, name, folder, made, done: false, _lock: lock })
     }
 
-    /// A new file of `bytes`, all zero, whose space is taken at once: a disk that is too small is
-    /// noticed before anything is read.
+    /// Makes a file of `bytes` zeros and takes its space at once, so that a disk that is too small
+    /// is noticed before anything is read.
     pub(super) fn file(&mut self, name: &str, bytes: u64) -> Result<File, Error> {
         let file = self.folder.create(name).map_err(|error| self.failed(name, bytes, &error))?;
         self.made.push(name.to_owned());
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)) {
             Ok(()) => {}
-            // Some file systems cannot take space before it is written.
+            // Some file systems cannot take space before bytes are written.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(error) => return Err(self.failed(name, bytes, &error.into())),
         }
@@ -87,7 +87,7 @@ impl StagingFolder {
         error.way_out("nothing was left behind")
     }
 
-    /// A small file.
+    /// Writes a small file.
     pub(super) fn write(&mut self, name: &str, content: &[u8]) -> Result<(), Error> {
         let bytes = content.len() as u64;
         let mut file = self.file(name, bytes)?;
@@ -95,19 +95,19 @@ impl StagingFolder {
         written.map_err(|error| self.failed(name, bytes, &error))
     }
 
-    /// Gives the folder its manifest and its place. Its files must be on the disk.
+    /// Writes the manifest and moves the folder to its place. Its files must be on the disk.
     pub(super) fn commit(mut self, manifest: &[u8]) -> Result<(), Error> {
         self.write(MANIFEST, manifest)?;
         let last = self.target.file_name().unwrap_or_default();
         let place = |error: io::Error| Error::io(&self.target, "be put in its place", &error);
         self.folder.sync().map_err(place)?;
         if let Err(error) = self.parent.rename(&self.name, &self.parent, last) {
-            // Somebody may have been faster.
+            // Another process may have been faster.
             refuse_taken(&self.parent, last).map_err(|cause| cause.file(&self.target))?;
             return Err(place(error));
         }
         self.done = true;
-        // Whole already: with the lock in it, too.
+        // The folder is whole, even if the lock stays in it.
         let _ = self.folder.remove(LOCK);
         self.folder.sync().and_then(|()| self.parent.sync()).map_err(place)
     }
@@ -118,8 +118,8 @@ impl Drop for StagingFolder {
         if self.done {
             return;
         }
-        // An error is on its way already; what cannot be removed is left to the next attempt. The
-        // lock goes last, since without it nobody knows the folder.
+        // The error that ended the writing is told. What cannot be removed now is left to the next
+        // process, which knows the folder by its lock: so the lock is removed last.
         for name in self.made.iter().rev() {
             let _ = self.folder.remove(name);
         }
@@ -127,27 +127,27 @@ impl Drop for StagingFolder {
     }
 }
 
-/// Makes the lock of a folder that is called `name`, and holds it.
+/// Makes the lock file of a folder that is called `name`, and takes the lock.
 fn lock(folder: &Dir, name: &OsStr) -> io::Result<File> {
     let mut lock = folder.create_private(LOCK)?;
     let held = lock.lock().and_then(|()| lock.write_all(name.as_encoded_bytes()));
     held.map(|()| lock).inspect_err(|_| _ = folder.remove(LOCK))
 }
 
-/// What else is on its way to the same place.
+/// Whether another process fills a folder for the same place.
 #[derive(PartialEq, Eq)]
 enum OtherWriter {
     None,
-    /// A process that lives is filling it.
+    /// A running process fills one.
     Busy,
 }
 
-/// Removes what killed processes left, wherever it was to be put, and looks for a living one that
-/// is on its way to `last`.
+/// Removes the folders that killed processes left behind, whatever their later names. Also says
+/// whether a running process fills a folder that will be called `last`.
 fn clear(parent: &Dir, last: &OsStr) -> io::Result<OtherWriter> {
     for name in parent.names()? {
         let Some(target) = target_of(&name) else { continue };
-        // What is no folder of this user, or is gone by now, is none of ours.
+        // Folders of other users stay, and so does what is no folder or has gone by now.
         let Ok(folder) = parent.enter_own(&name) else { continue };
         let Ok(Some(lock)) = folder.open_own(LOCK) else { continue };
         match lock.try_lock() {
@@ -155,26 +155,26 @@ fn clear(parent: &Dir, last: &OsStr) -> io::Result<OtherWriter> {
             Err(TryLockError::WouldBlock) if target == last => return Ok(OtherWriter::Busy),
             Err(_) => continue,
         }
-        // A folder that somebody gave this name had another when its lock was made, or no lock.
+        // If somebody else gave a folder this name, its lock has another name in it, or is missing.
         let mut said = Vec::new();
         (&lock).take(NAME_BYTES_MAX).read_to_end(&mut said)?;
         if said == name.as_bytes() {
             remove_own(&folder)?;
-            // Not empty where somebody else put something into it: then it stays.
+            // The folder stays if somebody else put something into it.
             let _ = parent.remove_folder(&name);
         }
     }
     Ok(OtherWriter::None)
 }
 
-/// What a folder of that name is to be called in the end, if it is one in the making.
+/// The later name of a folder that is being filled. `None` if `name` is not that of one.
 fn target_of(name: &str) -> Option<&OsStr> {
     let middle = name.strip_prefix(BEFORE)?.strip_suffix(AFTER)?;
     let (target, random) = middle.rsplit_once('.')?;
     is_random_name(random).then_some(OsStr::new(target))
 }
 
-/// Removes this user's files, the lock last.
+/// Removes this user's files from a folder, the lock last.
 fn remove_own(folder: &Dir) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     for name in folder.names()?.iter().filter(|name| *name != LOCK) {
@@ -190,7 +190,7 @@ fn remove_own(folder: &Dir) -> io::Result<()> {
     folder.remove(LOCK)
 }
 
-/// Refuses a place where something is, unless it is an empty folder.
+/// Refuses a place where something other than an empty folder is.
 fn refuse_taken(parent: &Dir, last: &OsStr) -> Result<(), Error> {
     let is_folder =
         |stat: &rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;

@@ -1,51 +1,50 @@
-//! Pure: what a rank's file holds, byte by byte, before any byte is read.
+//! What a rank's file holds, byte by byte, before any byte is read. Pure.
 //!
-//! A standard safetensors file: parts in load order, header and parts 4 KiB aligned, so that a
-//! reader may use direct I/O and pages never hold two parts. The format forbids holes, so a gap is
-//! a tensor of its own, `_fill.N`. The same model, rank count and source give the same file: the
-//! writer makes the header out of this, and the reader wants to find it.
+//! It is a standard safetensors file with parts in load order. Header and parts are aligned to 4
+//! KiB, so a reader may use direct I/O, and no page holds two parts. The format forbids holes, so a
+//! gap is a tensor of its own, `_fill.N`. The same model, rank count and source give the same file:
+//! the writer writes this header, and the reader expects to find it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-use super::LAYOUT_VERSION;
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+
+use super::header::{ALIGN_BYTES, Origin, rank_header};
 use crate::slice::local_tensor;
 use crate::{DType, Error, ErrorKind, ModelSpec, RankLayout};
 
-/// Where data and parts begin: a multiple of this.
-pub(super) const ALIGN_BYTES: usize = 4096;
-
-/// A rank's file.
+/// The places of everything in a rank's file.
 pub(super) struct RankTable {
-    /// Name of the file.
+    /// The name of the file.
     pub(super) file: String,
     pub(super) parts: Vec<PlacedPart>,
     pub(super) fills: Vec<Fill>,
-    /// Length, JSON, spaces; as long as the first part's offset.
+    /// Length, JSON and spaces, up to the first part.
     pub(super) header: Vec<u8>,
     pub(super) file_bytes: u64,
 }
 
-/// A rank's share of a checkpoint tensor, at its place.
+/// A rank's slice of a checkpoint tensor, and its place in the file.
 pub(super) struct PlacedPart {
-    /// Run-time tensor that it is part of.
+    /// The run-time tensor that it is a part of.
     pub(super) tensor: String,
-    /// Name in the checkpoint.
+    /// The name in the checkpoint.
     pub(super) name: String,
     pub(super) dtype: DType,
     pub(super) rows: u32,
     pub(super) cols: u32,
-    /// See [`crate::LocalPart::inputs`].
+    /// The columns that the rank feeds, as in [`crate::LocalPart::inputs`].
     pub(super) inputs: [u32; 2],
-    /// Counted from the beginning of the file.
+    /// The first byte, counted from the beginning of the file.
     pub(super) offset: u64,
     pub(super) bytes: u64,
 }
 
-/// A gap between parts.
+/// A gap between parts, which is a tensor of its own.
 pub(super) struct Fill {
     pub(super) name: String,
-    /// Counted from the beginning of the file.
+    /// The first byte, counted from the beginning of the file.
     pub(super) offset: u64,
     pub(super) bytes: u64,
 }
@@ -56,7 +55,7 @@ pub(super) fn file_name(rank: u32, world: u32) -> String {
 }
 
 impl RankTable {
-    /// The file of the rank of `layout`, cut from the checkpoint of that digest.
+    /// Places everything in the file of the rank of `layout`, for the checkpoint with that digest.
     pub(super) fn new(
         spec: &ModelSpec,
         layout: &RankLayout,
@@ -64,7 +63,7 @@ impl RankTable {
     ) -> Result<Self, Error> {
         let mut parts = parts(spec, layout)?;
         let mut fills = Vec::new();
-        // Offsets count from the start of the data, as the header does, until its length is known.
+        // Offsets count from the start of the data, as in the header, until its length is known.
         let mut end = 0_u64;
         for part in &mut parts {
             part.offset = end.next_multiple_of(ALIGN_BYTES as u64);
@@ -74,7 +73,7 @@ impl RankTable {
             }
             end = part.offset + part.bytes;
         }
-        let header = header(&parts, &fills, &metadata(layout, source_digest));
+        let header = rank_header(&Origin::new(layout, source_digest), entries(&parts, &fills))?;
         let data_start = header.len() as u64;
         parts.iter_mut().for_each(|part| part.offset += data_start);
         fills.iter_mut().for_each(|fill| fill.offset += data_start);
@@ -83,7 +82,7 @@ impl RankTable {
     }
 }
 
-/// What the rank holds, in load order, not placed yet.
+/// The parts that the rank holds, in load order and without places.
 fn parts(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<PlacedPart>, Error> {
     let (mut parts, mut names) = (Vec::new(), BTreeSet::new());
     for tensor in &spec.tensors {
@@ -109,45 +108,29 @@ fn parts(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<PlacedPart>, Error
     Ok(parts)
 }
 
-fn metadata(layout: &RankLayout, source_digest: u64) -> String {
-    format!(
-        "{{\"binfer_layout_version\":\"{LAYOUT_VERSION}\",\"rank\":\"{}\",\"world\":\"{}\",\
-         \"source_digest\":\"{source_digest:016x}\"}}",
-        layout.rank, layout.world
-    )
-}
-
-/// The header, padded so that data begin aligned.
-fn header(parts: &[PlacedPart], fills: &[Fill], metadata: &str) -> Vec<u8> {
-    let mut text = format!("{{\"__metadata__\":{metadata}");
+/// The entries of the header in the order of their places. Packed types are stored as bytes, since
+/// the format has no types for them.
+fn entries(parts: &[PlacedPart], fills: &[Fill]) -> Vec<(String, TensorInfo)> {
+    let bytes_at = |(offset, bytes): (u64, u64)| (to_usize(offset), to_usize(offset + bytes));
+    let mut entries = Vec::with_capacity(parts.len() + fills.len());
     let mut fills = fills.iter().peekable();
     for part in parts {
         if let Some(fill) = fills.next_if(|fill| fill.offset < part.offset) {
-            entry(&mut text, &fill.name, ("U8", &[fill.bytes]), (fill.offset, fill.bytes));
+            let (shape, data_offsets) =
+                (vec![to_usize(fill.bytes)], bytes_at((fill.offset, fill.bytes)));
+            entries.push((fill.name.clone(), TensorInfo { dtype: Dtype::U8, shape, data_offsets }));
         }
-        let shape = [u64::from(part.rows), u64::from(part.cols)];
-        let stored = match part.dtype.safetensors_name() {
-            Some(name) => (name, &shape[..]),
-            None => ("U8", std::slice::from_ref(&part.bytes)),
+        let (dtype, shape) = match part.dtype.safetensors() {
+            Some(dtype) => (dtype, vec![part.rows as usize, part.cols as usize]),
+            None => (Dtype::U8, vec![to_usize(part.bytes)]),
         };
-        entry(&mut text, &part.name, stored, (part.offset, part.bytes));
+        let data_offsets = bytes_at((part.offset, part.bytes));
+        entries.push((part.name.clone(), TensorInfo { dtype, shape, data_offsets }));
     }
-    text.push('}');
-    let length_bytes = size_of::<u64>();
-    let padded = (length_bytes + text.len()).next_multiple_of(ALIGN_BYTES);
-    let mut header = ((padded - length_bytes) as u64).to_le_bytes().to_vec();
-    header.extend(text.as_bytes());
-    header.resize(padded, b' ');
-    header
+    entries
 }
 
-fn entry(text: &mut String, name: &str, stored: (&str, &[u64]), (start, bytes): (u64, u64)) {
-    let (dtype, shape) = stored;
-    let name = serde_json::Value::from(name);
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        ",{name}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{}]}}",
-        start + bytes
-    );
+/// Converts a place or a length within a file.
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use super::cut::CutJob;
+use super::format::{MANIFEST, SHARD_AGAIN, part_name};
 use super::manifest::Manifest;
-use super::{MANIFEST, SHARD_AGAIN, settings};
-use crate::hf::bounded;
-use crate::shards::open::part_name;
+use super::settings;
+use crate::hf::read_bounded;
 use crate::{Checkpoint, Error, ErrorKind, LocalPart};
 
-/// Cuts `source` again, in memory, and compares slices, digests, coverage, manifest and settings
-/// with those in `folder`; `progress` is as in [`super::write`]. How many ranks it is for.
+/// Cuts `source` again in memory, and compares slices, digests, coverage, manifest and settings
+/// with those in `folder`. Returns the number of ranks. `progress` is that of [`super::write()`].
 ///
 /// # Errors
-/// `Mismatch` with file and tensor at the first difference, and all of opening and reading.
+/// `Mismatch` with file and tensor at the first difference, and those of opening and reading.
 pub fn verify(
     source: &Checkpoint,
     folder: &Path,
@@ -36,8 +36,8 @@ pub fn verify(
     }
     for (name, content) in settings::contents(source)? {
         let path = folder.join(name);
-        // One byte more than there should be tells as much as all of them.
-        if !path.is_file() || bounded(&path, content.len() as u64).ok() != Some(content) {
+        // A file that is longer differs, whatever its other bytes are.
+        if !path.is_file() || read_bounded(&path, content.len() as u64).ok() != Some(content) {
             return Err(refuse(name, "it differs from that of the checkpoint"));
         }
     }

@@ -1,6 +1,6 @@
-//! Writes a folder of shards: slices go to the ranks' files while the next tensors are being read.
+//! Writes a folder of shards. Slices go to the ranks' files while the next tensors are read.
 //!
-//! Memory is bounded by a few of the largest tensors; each byte is read once and written once.
+//! A few of the largest tensors bound the memory. Each byte is read once and written once.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,24 +8,24 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use super::cache_entry::file_stamps;
 use super::cut::{CutJob, Slice};
+use super::file_stamp::file_stamps;
 use super::settings;
 use super::staging::StagingFolder;
 use super::table::RankTable;
 use crate::{Checkpoint, Error, ErrorKind};
 
-/// Slices that wait for the disk.
+/// The number of slices that may wait for the disk.
 const WAITING: usize = 4;
-/// Pieces shorter than this are gathered before they are written.
+/// Ranges that are shorter than this are written together.
 const GATHER_BYTES: usize = 1 << 20;
 
-/// Cuts `source` for `world` ranks into the folder `out`; `progress` hears of bytes read so far,
-/// and says whether to go on.
+/// Cuts `source` for `world` ranks into the folder `out`. `progress` is told how many bytes were
+/// read. If it returns false, the writing ends.
 ///
 /// # Errors
-/// `Layout` when the model cannot be cut so, `Unsupported` when `source` is made of shards itself,
-/// and all of reading and writing. Whatever the error, `out` is not there.
+/// `Layout` if the model cannot be cut for that number of ranks, `Unsupported` if `source` is made
+/// of shards, and those of reading and writing. After an error, `out` does not exist.
 pub fn write(
     source: &Checkpoint,
     world: u32,
@@ -35,7 +35,7 @@ pub fn write(
     write_folder(&CutJob::new(source, world)?, out, None, progress)
 }
 
-/// Writes the folder of a job, with another small file if there is one.
+/// Writes the folder of a job. `also` is the name and content of one more small file.
 pub(super) fn write_folder(
     job: &CutJob<'_>,
     out: &Path,
@@ -60,7 +60,7 @@ pub(super) fn write_folder(
         let cut = job.run(progress, |slice| slices.send(slice).map_err(gone));
         drop(slices);
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // First, because it is why nothing more could be sent.
+        // The writer's error comes first: because of it nothing more could be sent.
         written.map_err(failed)?;
         cut
     })?;
@@ -75,7 +75,7 @@ pub(super) fn write_folder(
     staging.commit(&manifest.text()?)
 }
 
-/// Writes headers, then slices as they come. An error comes with the rank whose file it is.
+/// Writes headers, then slices as they come. An error comes with the rank of its file.
 fn write_slices(
     tables: &[RankTable],
     files: &[File],
@@ -92,7 +92,7 @@ fn write_slices(
     Ok(())
 }
 
-/// Writes a slice to its place: long pieces as they are, short ones together.
+/// Writes a slice to its place: each long range by itself, and short ones together.
 fn write_slice(
     file: &File,
     mut offset: u64,

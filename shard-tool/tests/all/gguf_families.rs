@@ -99,7 +99,8 @@ fn rope_scaling_worked_out_by_the_converter() {
     llama.tensor("rope_freqs.weight", &[8], F32);
     let mut bytes = llama.bytes();
     let start = bytes.len() - 32;
-    // Base 100,000 over 16 elements: five waves are shorter than 2,048, the others longer than 8,192.
+    // Base 100,000 over 16 elements: five waves are shorter than 2,048, the others longer than
+    // 8,192.
     for (pair, divisor) in [1.0_f32, 1.0, 1.0, 1.0, 1.0, 8.0, 8.0, 8.0].iter().enumerate() {
         bytes[start + 4 * pair..][..4].copy_from_slice(&divisor.to_le_bytes());
     }

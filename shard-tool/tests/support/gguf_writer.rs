@@ -1,7 +1,7 @@
 //! Writes small GGUF files, right and wrong, for tests of this crate and of the whole program.
 //!
-//! Tensor data are pseudo-random bytes ([`byte_of`]) unless given; the writer checks nothing, so that tests can
-//! say what no honest writer would. Other packages include this file by `#[path]`.
+//! Tensor data are pseudo-random bytes ([`byte_of`]) unless given; the writer checks nothing, so
+//! that tests can say what no honest writer would. Other packages include this file by `#[path]`.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each user takes what it needs")]
 #![allow(
     clippy::cast_possible_truncation,
