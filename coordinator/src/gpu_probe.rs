@@ -43,11 +43,11 @@ pub enum ProbeError {
     /// The child process did not start.
     #[error("looking for GPUs: {0}")]
     NotStarted(String),
-    /// The child printed a line that is no answer to what it was asked.
-    #[error("looking for GPUs: a child said {0:?}")]
+    /// The child printed a line of an unknown kind.
+    #[error("looking for GPUs: the probe printed {0:?}")]
     UnknownLine(String),
     /// The child printed nothing.
-    #[error("looking for GPUs: a child said nothing")]
+    #[error("looking for GPUs: the probe printed nothing")]
     NoLine,
 }
 

@@ -74,7 +74,7 @@ impl Fleet {
         while self.peers.iter().any(Option::is_none) {
             let (rank, message) = self.receive().await?;
             let up::Message::Hello(hello) = message else {
-                return Err(FleetError::worker(rank, "spoke before its welcome"));
+                return Err(FleetError::worker(rank, "sent another message before its hello"));
             };
             check_build(rank, &hello)?;
         }

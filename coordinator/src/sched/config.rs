@@ -41,7 +41,7 @@ pub struct KvGroupConfig {
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub enum SchedConfigError {
     /// A number that must not be 0 is.
     #[error("{name} must be above 0")]
     Zero {
@@ -59,7 +59,7 @@ pub enum ConfigError {
 }
 
 impl SchedConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), SchedConfigError> {
         let mut zeros = vec![
             ("slots_max", self.slots_max as usize),
             ("context_max", self.context_max as usize),
@@ -72,11 +72,11 @@ impl SchedConfig {
             zeros.push(("window", group.window.map_or(1, |window| window as usize)));
         }
         if let Some((name, _)) = zeros.into_iter().find(|(_, value)| *value == 0) {
-            return Err(ConfigError::Zero { name });
+            return Err(SchedConfigError::Zero { name });
         }
         let (tokens, slots) = (self.tokens_per_step_max, self.slots_max);
         if tokens < slots {
-            return Err(ConfigError::StepTooSmall { tokens, slots });
+            return Err(SchedConfigError::StepTooSmall { tokens, slots });
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use binfer_proto::{Epoch, MESSAGE_BYTES_MAX, SlotId, StepId, Token};
 
-pub use config::{ConfigError, KvGroupConfig, SchedConfig};
+pub use config::{KvGroupConfig, SchedConfig, SchedConfigError};
 pub use types::{
     AbsorbError, Counters, Delivery, FailCause, Finish, Refused, Request, RequestId, Stats, Tick,
     Usage,
@@ -97,7 +97,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// A scheduler with nothing to do.
-    pub fn new(config: SchedConfig) -> Result<Self, ConfigError> {
+    pub fn new(config: SchedConfig) -> Result<Self, SchedConfigError> {
         config.check()?;
         let mut scheduler = Self {
             epoch: config.epoch,

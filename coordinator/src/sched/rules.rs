@@ -292,7 +292,7 @@ fn the_queue_is_bounded_and_patience_ends() {
 #[test]
 fn a_configuration_that_cannot_work_is_refused() {
     let error = Scheduler::new(SchedConfig { queue_max: 0, ..config() }).unwrap_err();
-    assert_eq!(error, ConfigError::Zero { name: "queue_max" });
+    assert_eq!(error, SchedConfigError::Zero { name: "queue_max" });
     let error = Scheduler::new(SchedConfig { tokens_per_step_max: 3, ..config() }).unwrap_err();
-    assert_eq!(error, ConfigError::StepTooSmall { tokens: 3, slots: 4 });
+    assert_eq!(error, SchedConfigError::StepTooSmall { tokens: 3, slots: 4 });
 }

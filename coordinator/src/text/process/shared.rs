@@ -99,7 +99,7 @@ impl SharedState {
         let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = wire::write(&mut *input, id, payload);
         drop(input);
-        answered.recv().unwrap_or_else(|_| JobOutcome::Ended("nobody keeps it any more".into()))
+        answered.recv().unwrap_or_else(|_| JobOutcome::Ended("its supervisor has ended".into()))
     }
 
     /// Ends the process for good.

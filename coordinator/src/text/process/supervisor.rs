@@ -41,7 +41,7 @@ impl Supervisor {
     /// Starts the process and waits for the model's facts.
     pub(super) fn start(self) -> Result<TextFacts, TextError> {
         let shared = self.shared();
-        let thread = std::thread::Builder::new().name("text-keeper".into());
+        let thread = std::thread::Builder::new().name("text-supervisor".into());
         thread
             .spawn(move || self.supervise())
             .map_err(|error| TextError::Lost(format!("a thread cannot be started: {error}")))?;
