@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use binfer_proto::{Epoch, GroupId};
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::{KvBudget, Ledger, Memory, RankLedger};
-use binfer_shard::spec::KvKind;
 
 use crate::config::ConfigError;
 use crate::fleet::{FleetConfig, FleetInfo, LoadConfig, Spawn};
@@ -98,10 +97,7 @@ impl Blueprint {
                 .map(|(group, blocks)| KvGroupConfig {
                     block_tokens: group.block_tokens,
                     blocks: *blocks,
-                    window: match group.kind {
-                        KvKind::Window(window) => Some(window),
-                        KvKind::Full | KvKind::Latent(_) => None,
-                    },
+                    window: group.kind.window(),
                 })
                 .collect(),
             prefix_cache: true,

@@ -3,13 +3,16 @@
 //! Heads go first, because they are few: with no more ranks than KV heads a rank has contiguous KV
 //! heads and all their query heads; with more, a rank has one KV head, and ranks that share it
 //! divide its query heads. FFN columns and vocabulary rows are then dealt so that the *bytes* of
-//! all ranks come out even. Integers only: every rank computes the same layouts by itself.
-//! Deliberately absent: KV memory and devices of different sizes (the fit planner's affair).
+//! all ranks come out even. Layers of one shape are divided alike, layers of another shape by the
+//! same rules on their own numbers. Integers only: every rank computes the same layouts by itself.
+//! Deliberately absent: KV memory and devices of different sizes, which are for [`crate::fit`].
 
 use std::ops::Range;
 
+use crate::deal::{deal, even_share, level, share_of};
+pub use crate::rank_layout::{FfnLayout, HeadLayout, LayerLayout, RankLayout};
 use crate::slice::local_bytes;
-use crate::spec::{Cut, Ffn, Mixer, TensorSpec};
+use crate::spec::{Cut, Ffn, LayerSpec, Mixer, TensorSpec};
 use crate::{Error, ErrorKind, ModelSpec};
 
 /// Vocabulary rows are dealt in units of so many (the last unit may be short).
@@ -17,56 +20,38 @@ const VOCAB_UNIT_ROWS: u32 = 32;
 /// FFN columns are dealt in units of so many, or of a quantisation block where that is longer.
 const FFN_UNIT_COLS_MIN: u32 = 32;
 
-/// One rank's share, the same in every layer. All ranges count in the whole model's numbering, are
-/// never empty, and in the order of ranks they cover the model; only `kv_heads` may be shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RankLayout {
-    /// This rank, below `world`.
-    pub rank: u32,
-    /// How many ranks there are.
-    pub world: u32,
-    /// Query heads.
-    pub q_heads: Range<u32>,
-    /// KV heads that they read; query head `i` of this rank reads its KV head `i / q_per_kv`.
-    pub kv_heads: Range<u32>,
-    /// Query heads for each KV head *on this rank*.
-    pub q_per_kv: u32,
-    /// Width of a head, in elements.
-    pub head_dim: u32,
-    /// FFN columns (rows of gate and up, columns of down), in elements.
-    pub ffn: Range<u32>,
-    /// Rows of the embedding and of the head.
-    pub vocab: Range<u32>,
-}
-
 /// The layouts of all ranks, rank 0 first.
 ///
 /// # Errors
-/// [`ErrorKind::Layout`] when there are more ranks than query heads, FFN blocks or vocabulary
-/// blocks, or when layers differ in shape.
+/// [`ErrorKind::Layout`] when there are no layers, or more ranks than query heads, FFN blocks or
+/// vocabulary blocks.
 pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
-    let shape = Shape::of(spec)?;
-    let unit = ffn_unit(spec);
-    let ffn_units = shape.inner.div_ceil(unit);
+    let shapes = LayerShapes::of(spec)?;
     let vocab_units = spec.vocab.div_ceil(VOCAB_UNIT_ROWS);
-    check_world(world, shape.heads, "query heads")?;
-    check_world(world, ffn_units, "FFN blocks")?;
+    let heads_min = shapes.distinct.iter().map(|shape| shape.heads).min();
+    let ffn_units_min = shapes.distinct.iter().map(LayerShape::ffn_units).min();
+    check_world(world, heads_min.unwrap_or(0), "query heads")?;
+    check_world(world, ffn_units_min.unwrap_or(0), "FFN blocks")?;
     check_world(world, vocab_units, "blocks of vocabulary rows")?;
 
-    let mut layouts: Vec<RankLayout> = (0..world).map(|rank| shape.heads_of(rank, world)).collect();
+    let mut layouts: Vec<RankLayout> =
+        (0..world).map(|rank| shapes.without_ffn(rank, world)).collect();
     let mut held: Vec<u64> =
         layouts.iter().map(|layout| head_bytes(spec, layout)).collect::<Result<_, _>>()?;
-
-    let ffn_bytes = cut_bytes(spec, |cut| matches!(cut, Cut::FfnRows | Cut::FfnColumns));
-    let vocab_bytes = cut_bytes(spec, |cut| cut == Cut::VocabRows);
-    let even = level(&held, ffn_bytes + vocab_bytes);
-    for (layout, dealt) in layouts.iter_mut().zip(deal(ffn_units, &even)) {
-        layout.ffn = dealt.start * unit..dealt.end.saturating_mul(unit).min(shape.inner);
-        held[layout.rank as usize] += share(ffn_bytes, &layout.ffn, shape.inner);
+    let vocab_bytes = bytes_where(spec, |tensor| tensor.cut == Cut::VocabRows);
+    let ffn_bytes = |shape| bytes_where(spec, |tensor| shapes.is_ffn_of(tensor, shape));
+    let mut pool = vocab_bytes + (0..shapes.distinct.len()).map(ffn_bytes).sum::<u64>();
+    for (index, shape) in shapes.distinct.iter().enumerate() {
+        let (bytes, dealt) = (ffn_bytes(index), deal(shape.ffn_units(), &level(&held, pool)));
+        for ((layout, held), units) in layouts.iter_mut().zip(&mut held).zip(dealt) {
+            let columns = scaled(&units, shape.ffn_unit_cols, shape.inner);
+            *held += share_of(bytes, &columns, shape.inner);
+            layout.shares[index].ffn = FfnLayout::Columns(columns);
+        }
+        pool -= bytes;
     }
-    for (layout, dealt) in layouts.iter_mut().zip(deal(vocab_units, &level(&held, vocab_bytes))) {
-        let end = dealt.end.saturating_mul(VOCAB_UNIT_ROWS).min(spec.vocab);
-        layout.vocab = dealt.start * VOCAB_UNIT_ROWS..end;
+    for (layout, units) in layouts.iter_mut().zip(deal(vocab_units, &level(&held, vocab_bytes))) {
+        layout.vocab = scaled(&units, VOCAB_UNIT_ROWS, spec.vocab);
     }
     Ok(layouts)
 }
@@ -79,56 +64,125 @@ pub fn weight_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error>
     spec.tensors.iter().map(|tensor| local_bytes(tensor, layout)).sum()
 }
 
-/// The numbers that a cut depends on; one set for all layers.
+/// The numbers of a layer that its cut depends on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Shape {
+struct LayerShape {
     heads: u32,
     kv_heads: u32,
     head_dim: u32,
     inner: u32,
+    /// FFN columns that stay together.
+    ffn_unit_cols: u32,
 }
 
-impl Shape {
-    fn of(spec: &ModelSpec) -> Result<Self, Error> {
-        let mut shapes = spec.layers.iter().map(|layer| {
-            let Mixer::Gqa(gqa) = layer.mixer;
-            let Ffn::Glu { inner, .. } = layer.ffn;
-            Self { heads: gqa.heads, kv_heads: gqa.kv_heads, head_dim: gqa.head_dim, inner }
-        });
-        let refuse = |cause: &str| Error::new(ErrorKind::Layout, cause);
-        let first = shapes.next().ok_or_else(|| refuse("a model without layers cannot be cut"))?;
-        if shapes.any(|shape| shape != first) {
-            return Err(refuse("layers of different shapes cannot be cut yet"));
-        }
-        if first.kv_heads == 0 || !first.heads.is_multiple_of(first.kv_heads) {
+impl LayerShape {
+    fn of(layer: &LayerSpec) -> Result<Self, Error> {
+        let inner = match layer.ffn {
+            Ffn::Glu { inner, .. } => inner,
+        };
+        let shape = match layer.mixer {
+            Mixer::Gqa(gqa) => Self {
+                heads: gqa.heads,
+                kv_heads: gqa.kv_heads,
+                head_dim: gqa.head_dim,
+                inner,
+                ffn_unit_cols: FFN_UNIT_COLS_MIN,
+            },
+        };
+        if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
             return Err(refuse("the number of query heads is no multiple of that of KV heads"));
         }
-        Ok(first)
+        Ok(shape)
     }
 
-    /// The heads of a rank; FFN and vocabulary are left for later.
-    fn heads_of(self, rank: u32, world: u32) -> RankLayout {
-        let group = self.heads / self.kv_heads;
+    fn ffn_units(&self) -> u32 {
+        self.inner.div_ceil(self.ffn_unit_cols)
+    }
+
+    fn heads_of(&self, rank: u32, world: u32) -> HeadLayout {
+        let gqa_group = self.heads / self.kv_heads;
         let (kv_heads, q_heads) = if world <= self.kv_heads {
-            let kv = part(self.kv_heads, rank, world);
-            (kv.clone(), kv.start * group..kv.end * group)
+            let kv = even_share(self.kv_heads, rank, world);
+            (kv.clone(), kv.start * gqa_group..kv.end * gqa_group)
         } else {
             let kv = (0..self.kv_heads)
-                .find(|kv| part(world, *kv, self.kv_heads).contains(&rank))
+                .find(|kv| even_share(world, *kv, self.kv_heads).contains(&rank))
                 .unwrap_or_default();
-            let sharers = part(world, kv, self.kv_heads);
-            let q = part(group, rank - sharers.start, sharers.end - sharers.start);
-            (kv..kv + 1, kv * group + q.start..kv * group + q.end)
+            let sharers = even_share(world, kv, self.kv_heads);
+            let q = even_share(gqa_group, rank - sharers.start, sharers.end - sharers.start);
+            (kv..kv + 1, kv * gqa_group + q.start..kv * gqa_group + q.end)
         };
         let q_per_kv = (q_heads.end - q_heads.start) / (kv_heads.end - kv_heads.start);
-        let head_dim = self.head_dim;
-        RankLayout { rank, world, q_heads, kv_heads, q_per_kv, head_dim, ffn: 0..0, vocab: 0..0 }
+        HeadLayout { q_heads, kv_heads, q_per_kv, head_dim: self.head_dim }
     }
+}
+
+/// The shapes of a model's layers.
+struct LayerShapes {
+    /// In the order of the first layer of each.
+    distinct: Vec<LayerShape>,
+    /// Index into `distinct`, one for each layer.
+    of_layer: Vec<usize>,
+}
+
+impl LayerShapes {
+    fn of(spec: &ModelSpec) -> Result<Self, Error> {
+        let (mut distinct, mut of_layer) = (Vec::<LayerShape>::new(), Vec::new());
+        for layer in &spec.layers {
+            let shape = LayerShape::of(layer)?;
+            let found = distinct.iter().position(|other| *other == shape);
+            of_layer.push(found.unwrap_or(distinct.len()));
+            if found.is_none() {
+                distinct.push(shape);
+            }
+        }
+        if distinct.is_empty() {
+            return Err(refuse("a model without layers cannot be cut"));
+        }
+        let mut shapes = Self { distinct, of_layer };
+        for tensor in spec.tensors.iter().filter(|tensor| tensor.cut == Cut::FfnColumns) {
+            if let Some(shape) = shapes.of_tensor(tensor) {
+                let blocks = tensor.parts.iter().map(|part| part.dtype.block_elems());
+                let unit = &mut shapes.distinct[shape].ffn_unit_cols;
+                *unit = blocks.fold(*unit, u32::max);
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// The shape of the layer that a tensor belongs to.
+    fn of_tensor(&self, tensor: &TensorSpec) -> Option<usize> {
+        self.of_layer.get(tensor.layer?).copied()
+    }
+
+    fn is_ffn_of(&self, tensor: &TensorSpec, shape: usize) -> bool {
+        matches!(tensor.cut, Cut::FfnRows | Cut::FfnColumns)
+            && self.of_tensor(tensor) == Some(shape)
+    }
+
+    /// A rank's layout with its heads; feed-forward and vocabulary are dealt later.
+    fn without_ffn(&self, rank: u32, world: u32) -> RankLayout {
+        let share = |shape: &LayerShape| LayerLayout {
+            heads: shape.heads_of(rank, world),
+            ffn: FfnLayout::Columns(0..0),
+        };
+        RankLayout {
+            rank,
+            world,
+            vocab: 0..0,
+            shares: self.distinct.iter().map(share).collect(),
+            share_of_layer: self.of_layer.clone(),
+        }
+    }
+}
+
+fn refuse(cause: &str) -> Error {
+    Error::new(ErrorKind::Layout, cause)
 }
 
 fn check_world(world: u32, things: u32, what: &str) -> Result<(), Error> {
     if world == 0 {
-        return Err(Error::new(ErrorKind::Layout, "a model needs at least one rank"));
+        return Err(refuse("a model needs at least one rank"));
     }
     if world > things {
         let cause = format!("{world} ranks, but the model has only {things} {what} to share");
@@ -138,21 +192,13 @@ fn check_world(world: u32, things: u32, what: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Share `index` when `things` are divided among `sharers`: the first ones get one more.
-fn part(things: u32, index: u32, sharers: u32) -> Range<u32> {
-    let (each, more) = (things / sharers, things % sharers);
-    let start = index * each + index.min(more);
-    start..start + each + u32::from(index < more)
+/// Units as elements, of which there are `whole`; the last unit may be short.
+fn scaled(units: &Range<u32>, unit: u32, whole: u32) -> Range<u32> {
+    units.start * unit..units.end.saturating_mul(unit).min(whole)
 }
 
-fn ffn_unit(spec: &ModelSpec) -> u32 {
-    let down = spec.tensors.iter().filter(|tensor| tensor.cut == Cut::FfnColumns);
-    let blocks = down.flat_map(|tensor| &tensor.parts).map(|part| part.dtype.block_elems());
-    blocks.fold(FFN_UNIT_COLS_MIN, u32::max)
-}
-
-fn cut_bytes(spec: &ModelSpec, wanted: impl Fn(Cut) -> bool) -> u64 {
-    spec.tensors.iter().filter(|tensor| wanted(tensor.cut)).map(TensorSpec::bytes).sum()
+fn bytes_where(spec: &ModelSpec, wanted: impl Fn(&TensorSpec) -> bool) -> u64 {
+    spec.tensors.iter().filter(|tensor| wanted(tensor)).map(TensorSpec::bytes).sum()
 }
 
 /// Bytes of what follows the heads; replicated tensors weigh the same everywhere and are left out.
@@ -163,44 +209,4 @@ fn head_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error> {
         .filter(|tensor| of_heads(tensor.cut))
         .map(|tensor| local_bytes(tensor, layout))
         .sum()
-}
-
-/// How much of `pool` each rank should get so that all stand at one level, like water poured over
-/// steps of these heights: who already stands higher gets nothing.
-fn level(heights: &[u64], pool: u64) -> Vec<u64> {
-    let mut order: Vec<u64> = heights.to_vec();
-    order.sort_unstable();
-    let (mut below, mut surface) = (0_u64, 0);
-    for (count, height) in (1_u64..).zip(&order) {
-        if count > 1 && surface <= *height {
-            break;
-        }
-        below += height;
-        surface = (below + pool).div_ceil(count);
-    }
-    heights.iter().map(|height| surface.saturating_sub(*height)).collect()
-}
-
-/// Divides `units` in proportion to `wishes`, at least one each, each border within half a unit of
-/// its exact place where that allows.
-fn deal(units: u32, wishes: &[u64]) -> Vec<Range<u32>> {
-    let total = wishes.iter().map(|wish| u128::from(*wish)).sum::<u128>().max(1);
-    let mut after = u32::try_from(wishes.len()).unwrap_or(u32::MAX);
-    let (mut sum, mut start) = (0_u128, 0);
-    let mut dealt = Vec::with_capacity(wishes.len());
-    for wish in wishes {
-        sum += u128::from(*wish);
-        after -= 1;
-        let exact = (sum * u128::from(units) * 2 + total) / (total * 2);
-        let end = u32::try_from(exact).unwrap_or(units).clamp(start + 1, units - after);
-        dealt.push(start..end);
-        start = end;
-    }
-    dealt
-}
-
-/// The part of `bytes` that `range` of `whole` stands for.
-fn share(bytes: u64, range: &Range<u32>, whole: u32) -> u64 {
-    let exact = u128::from(bytes) * u128::from(range.end - range.start) / u128::from(whole.max(1));
-    u64::try_from(exact).unwrap_or(u64::MAX)
 }

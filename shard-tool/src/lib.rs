@@ -27,6 +27,7 @@
 
 mod checkpoint;
 pub mod command;
+mod deal;
 mod dense;
 pub mod dequant;
 mod describe;
@@ -43,12 +44,14 @@ pub mod layout;
 mod part_reader;
 pub mod quant;
 mod ranged_read;
+mod rank_layout;
 mod read_ahead;
 mod rope;
 pub mod shards;
 pub mod slice;
 pub mod spec;
 mod stored_tensor;
+mod tensor_spec;
 mod weight_map;
 
 pub use checkpoint::Checkpoint;

@@ -8,6 +8,7 @@
 use std::iter;
 use std::ops::Range;
 
+use crate::rank_layout::LayerLayout;
 use crate::spec::{Cut, Part, RowOrder, TensorSpec};
 use crate::{DType, Error, ErrorKind, ModelSpec, RankLayout};
 
@@ -137,16 +138,15 @@ struct Selection {
 
 fn select(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> Result<Selection, Error> {
     let part = &tensor.parts[index];
-    let dim = layout.head_dim;
-    let heads = |heads: &Range<u32>| heads.start * dim..heads.end * dim;
+    let layer = || layer_of(tensor, layout);
     let (mut rows, mut own) = (0..part.rows, 0..part.cols);
     match tensor.cut {
         Cut::Replicated => {}
-        Cut::QkvHeads if index == 0 => rows = heads(&layout.q_heads),
-        Cut::QkvHeads => rows = heads(&layout.kv_heads),
-        Cut::HeadColumns => own = heads(&layout.q_heads),
-        Cut::FfnRows => rows = layout.ffn.clone(),
-        Cut::FfnColumns => own = layout.ffn.clone(),
+        Cut::QkvHeads if index == 0 => rows = layer()?.heads.q_elements(),
+        Cut::QkvHeads => rows = layer()?.heads.kv_elements(),
+        Cut::HeadColumns => own = layer()?.heads.q_elements(),
+        Cut::FfnRows => rows = layer()?.ffn.columns().clone(),
+        Cut::FfnColumns => own = layer()?.ffn.columns().clone(),
         Cut::VocabRows => rows = layout.vocab.clone(),
     }
     if rows.end > part.rows || own.end > part.cols {
@@ -160,6 +160,14 @@ fn select(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> Result<Sele
     let block = part.dtype.block_elems();
     let cols = own.start / block * block..own.end.next_multiple_of(block);
     Ok(Selection { rows, cols, own })
+}
+
+/// The rank's share of the layer that a tensor belongs to.
+fn layer_of<'l>(tensor: &TensorSpec, layout: &'l RankLayout) -> Result<&'l LayerLayout, Error> {
+    tensor.layer.and_then(|layer| layout.layer(layer)).ok_or_else(|| {
+        let cause = format!("it is cut as a part of layer {:?}, which nobody holds", tensor.layer);
+        Error::new(ErrorKind::Layout, cause).tensor(&tensor.name)
+    })
 }
 
 fn local_part(part: &Part, kept: &Selection) -> LocalPart {

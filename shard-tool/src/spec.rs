@@ -2,12 +2,13 @@
 //!
 //! A spec is data. It says nothing of ranks ([`crate::layout`]), of files ([`crate::Checkpoint`]) or
 //! of devices. An architecture is a table that fills it in (`families`); nobody downstream asks
-//! which architecture it was.
+//! which architecture it was. Manifests of shards carry a spec as JSON, so the serialised names stay
+//! as they are while `shards::LAYOUT_VERSION` does.
 
 use serde::Serialize;
 
-use crate::DType;
 pub use crate::rope::{Rope, RopeScaling};
+pub use crate::tensor_spec::{Cut, Part, RowOrder, TensorSpec};
 
 /// A whole model. Sizes are in elements.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -66,35 +67,42 @@ impl ModelSpec {
     /// follows from what is allowed.
     #[must_use]
     pub fn context_limit(&self) -> u32 {
-        let scalings = self.layers.iter().map(|layer| {
-            let Mixer::Gqa(gqa) = layer.mixer;
-            gqa.rope.scaling
-        });
+        let scalings = self.layers.iter().map(|layer| layer.mixer.rope().scaling);
         let stretched = scalings.filter_map(RopeScaling::positions_max).min();
         stretched.map_or(self.context_max, |limit| limit.max(self.context_max))
     }
 }
 
-/// One decoder layer: norm, mixer, residual; norm, ffn, residual.
+/// One decoder layer: norm, mixer, residual; norm, feed-forward, residual.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerSpec {
-    /// How positions are mixed.
+    /// What carries information from one position to another.
     pub mixer: Mixer,
-    /// What happens at each position.
+    /// What is computed at each position by itself.
     pub ffn: Ffn,
     /// Index into [`ModelSpec::kv_groups`].
     pub kv_group: usize,
 }
 
-/// Kinds of mixer. Each has at most five knobs; a sixth means a new kind.
+/// A kind of mixer has at most five settings; a sixth means a new kind.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Mixer {
     /// Grouped-query attention; plain multi-head attention has `kv_heads == heads`.
     Gqa(Gqa),
 }
 
-/// Grouped-query attention. Its window, if any, is that of its KV group ([`KvKind::Window`]): said
-/// once. Scores are scaled by `1 / sqrt(head_dim)`.
+impl Mixer {
+    /// The rotation of queries and keys.
+    #[must_use]
+    pub fn rope(&self) -> Rope {
+        match self {
+            Self::Gqa(gqa) => gqa.rope,
+        }
+    }
+}
+
+/// Grouped-query attention. Its window, if any, is that of its KV group ([`KvKind::Window`]).
+/// Scores are scaled by `1 / sqrt(head_dim)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Gqa {
     /// Query heads.
@@ -110,142 +118,100 @@ pub struct Gqa {
 /// Kinds of feed-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Ffn {
-    /// `down(act(gate(x)) * up(x))`.
+    /// A gated linear unit: `down(act(gate(x)) * up(x))`.
     Glu {
-        /// Width between, in elements.
+        /// Outputs of gate and of up, inputs of down.
         inner: u32,
-        /// Applied to the gate.
+        /// The activation function of the gate.
         act: Act,
     },
 }
 
-/// Activations.
+/// Activation functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Act {
     /// `x * sigmoid(x)`.
     Silu,
 }
 
-/// Layers that share a block table.
+/// Layers that share a block table: they keep the same positions, in caches of the same shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KvGroupSpec {
-    /// What is kept of the past.
+    /// Which positions are kept.
     pub kind: KvKind,
-    /// KV heads of one layer, over all ranks.
-    pub kv_heads: u32,
-    /// Width of a head, for K and for V.
-    pub head_dim: u32,
+    /// What a layer keeps of a position, over all ranks.
+    #[serde(flatten)]
+    pub shape: KvShape,
     /// Positions in a block.
     pub block_tokens: u32,
     /// Layers in the group.
     pub layers: u32,
 }
 
-/// Kinds of KV cache.
+impl KvGroupSpec {
+    /// Blocks that hold so many positions.
+    #[must_use]
+    pub fn blocks_of(&self, positions: u64) -> u64 {
+        positions.div_ceil(self.block_tokens.max(1).into())
+    }
+
+    /// Positions that so many blocks hold.
+    #[must_use]
+    pub fn positions_of(&self, blocks: u32) -> u64 {
+        u64::from(self.block_tokens) * u64::from(blocks)
+    }
+}
+
+/// Which positions a KV cache keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum KvKind {
     /// Every position.
     Full,
     /// The last so many positions, the present one counted.
     Window(u32),
-    /// One latent vector a position, of that width, whole on every rank.
-    Latent(u32),
+}
+
+impl KvKind {
+    /// Last positions that attention sees; `None` where it sees all.
+    #[must_use]
+    pub fn window(self) -> Option<u32> {
+        match self {
+            Self::Full => None,
+            Self::Window(positions) => Some(positions),
+        }
+    }
+}
+
+/// What a KV cache keeps of one position in one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum KvShape {
+    /// A key and a value for each KV head.
+    Heads {
+        /// KV heads.
+        kv_heads: u32,
+        /// Width of a head, the same for K and for V.
+        head_dim: u32,
+    },
+    /// One latent vector out of which keys and values of all heads are computed; every rank keeps
+    /// all of it.
+    Latent {
+        /// Elements of the vector.
+        width: u32,
+    },
+}
+
+impl KvShape {
+    /// Elements of one position.
+    #[must_use]
+    pub fn elements(self) -> u64 {
+        match self {
+            Self::Heads { kv_heads, head_dim } => 2 * u64::from(kv_heads) * u64::from(head_dim),
+            Self::Latent { width } => width.into(),
+        }
+    }
 }
 
 /// Positions in a KV block unless a family says otherwise: one TMA copy then brings a whole tile
 /// of a head, and for plain loads 16 and 64 were measured alike.
 pub const BLOCK_TOKENS: u32 = 64;
-
-/// A tensor of the running model, fused out of one or more tensors of the checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TensorSpec {
-    /// Run-time name: `layers.3.attn.qkv`.
-    pub name: String,
-    /// Checkpoint tensors whose rows follow each other; types may differ between parts.
-    pub parts: Vec<Part>,
-    /// How ranks divide it.
-    pub cut: Cut,
-}
-
-impl TensorSpec {
-    /// Bytes, uncut.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(Part::bytes).sum()
-    }
-}
-
-/// One checkpoint tensor, seen as a matrix `[rows, cols]` that maps `cols` inputs to `rows`
-/// outputs, row-major. A norm is one row; a bias one column.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Part {
-    /// Name in the checkpoint.
-    pub source: String,
-    /// Type in the checkpoint, kept in memory.
-    pub dtype: DType,
-    /// Outputs.
-    pub rows: u32,
-    /// Inputs; whole blocks of `dtype`.
-    pub cols: u32,
-    /// In which order the checkpoint has the rows.
-    pub row_order: RowOrder,
-}
-
-impl Part {
-    /// Bytes of one row.
-    #[must_use]
-    pub fn row_bytes(&self) -> u64 {
-        self.dtype.row_bytes(self.cols)
-    }
-
-    /// Bytes of all rows.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.row_bytes() * u64::from(self.rows)
-    }
-}
-
-/// Order of a part's rows in the checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum RowOrder {
-    /// As the engine wants them.
-    AsIs,
-    /// llama.cpp's converter interleaves the halves of each q and k head (its rope pairs
-    /// neighbours): row `2i + half` of a head there is row `half * head_dim / 2 + i` here.
-    LlamaCppInterleaved {
-        /// Rows of one head; even.
-        head_dim: u32,
-    },
-}
-
-impl RowOrder {
-    /// The checkpoint's row that holds the engine's row `row`.
-    #[must_use]
-    pub fn source_row(self, row: u32) -> u32 {
-        match self {
-            Self::AsIs => row,
-            Self::LlamaCppInterleaved { head_dim } => {
-                let (first, within) = (row - row % head_dim, row % head_dim);
-                let half_rows = head_dim / 2;
-                first + 2 * (within % half_rows) + within / half_rows
-            }
-        }
-    }
-}
-
-/// How ranks divide a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Cut {
-    /// Every rank has all of it.
-    Replicated,
-    /// Three parts q, k, v: rows of the rank's query heads, then of its KV heads, twice.
-    QkvHeads,
-    /// Columns that the rank's query heads feed.
-    HeadColumns,
-    /// Of each part (gate, up) the rows that make the rank's FFN columns.
-    FfnRows,
-    /// Columns that the rank's FFN rows feed.
-    FfnColumns,
-    /// Rows of the rank's share of the vocabulary.
-    VocabRows,
-}

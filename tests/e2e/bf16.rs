@@ -47,8 +47,9 @@ fn renamed(name: &str) -> String {
 }
 
 fn config(spec: &ModelSpec) -> Value {
-    let Mixer::Gqa(gqa) = spec.layers[0].mixer;
-    let Ffn::Glu { inner, .. } = spec.layers[0].ffn;
+    let (gqa, inner) = match (spec.layers[0].mixer, spec.layers[0].ffn) {
+        (Mixer::Gqa(gqa), Ffn::Glu { inner, .. }) => (gqa, inner),
+    };
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": spec.hidden, "intermediate_size": inner,

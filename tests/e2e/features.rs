@@ -3,7 +3,9 @@
 //! Without this, a golden could hold although the feature that it stands for does nothing.
 
 use binfer_shard::spec::RopeScaling;
-use binfer_worker::model::Layer;
+use binfer_worker::layers::glu::GluLayer;
+use binfer_worker::layers::gqa::GqaLayer;
+use binfer_worker::layers::{AttentionLayer, FfnLayer, Layer};
 
 use crate::harness::{Permit, repository};
 use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
@@ -12,34 +14,46 @@ use crate::tiny::{Case, cases, folders, largest};
 /// Least change of the last logits of the longest prompt, relative to the largest of them.
 const CHANGE_MIN: f32 = 1e-2;
 
+fn gqa(layer: &mut Layer) -> &mut GqaLayer {
+    match &mut layer.attention {
+        AttentionLayer::Gqa(gqa) => gqa,
+    }
+}
+
+fn glu(layer: &mut Layer) -> &mut GluLayer {
+    match &mut layer.ffn {
+        FfnLayer::Glu(glu) => glu,
+    }
+}
+
 /// Switches a feature of a layer off; whether the layer has it.
 type Off = fn(&mut Layer) -> bool;
 
 const FEATURES: [(&str, Off); 11] = [
     ("theta", |layer| {
-        layer.mixer.rope.theta *= 50.0;
+        gqa(layer).rope.theta *= 50.0;
         true
     }),
     ("rope scaling", |layer| {
-        let scaling = &mut layer.mixer.rope.scaling;
+        let scaling = &mut gqa(layer).rope.scaling;
         std::mem::replace(scaling, RopeScaling::None) != RopeScaling::None
     }),
     ("YaRN's factor", |layer| {
-        let RopeScaling::Yarn { attention_factor, .. } = &mut layer.mixer.rope.scaling else {
+        let RopeScaling::Yarn { attention_factor, .. } = &mut gqa(layer).rope.scaling else {
             return false;
         };
         *attention_factor = 1.0;
         true
     }),
-    ("qkv bias", |layer| layer.mixer.qkv_bias.take().is_some()),
-    ("out bias", |layer| layer.mixer.out_bias.take().is_some()),
-    ("gate and up bias", |layer| layer.ffn.gate_up_bias.take().is_some()),
-    ("down bias", |layer| layer.ffn.down_bias.take().is_some()),
-    ("q norm", |layer| layer.mixer.q_norm.take().is_some()),
-    ("k norm", |layer| layer.mixer.k_norm.take().is_some()),
-    ("window", |layer| layer.mixer.window.take().is_some()),
+    ("qkv bias", |layer| gqa(layer).qkv_bias.take().is_some()),
+    ("out bias", |layer| gqa(layer).out_bias.take().is_some()),
+    ("gate and up bias", |layer| glu(layer).gate_up_bias.take().is_some()),
+    ("down bias", |layer| glu(layer).down_bias.take().is_some()),
+    ("q norm", |layer| gqa(layer).q_norm.take().is_some()),
+    ("k norm", |layer| gqa(layer).k_norm.take().is_some()),
+    ("window", |layer| gqa(layer).window.take().is_some()),
     ("window's edge", |layer| {
-        let window = &mut layer.mixer.window;
+        let window = &mut gqa(layer).window;
         *window = window.map(|positions| positions + 1);
         window.is_some()
     }),
@@ -95,7 +109,7 @@ fn every_golden_notices_when_a_feature_is_missing() {
 fn the_golden_of_qwen2_notices_a_window_that_does_not_apply() {
     let _permit = Permit::one();
     let cases = cases(&repository("tests/fixtures/tiny/qwen2"));
-    let heeded: Off = |layer| layer.mixer.window.replace(32).is_none();
+    let heeded: Off = |layer| gqa(layer).window.replace(32).is_none();
     let change = change("qwen2", &cases[cases.len() - 1], heeded).unwrap();
     assert!(change > CHANGE_MIN, "{change}");
 }

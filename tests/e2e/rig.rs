@@ -10,12 +10,13 @@ use binfer_proto::{
     BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
     Rows, Sampling, SlotId, StepId, Token,
 };
-use binfer_shard::{Checkpoint, fit, layouts};
+use binfer_shard::{Checkpoint, layouts};
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
 use binfer_worker::backend::{Abort, Backend};
 use binfer_worker::forward;
+use binfer_worker::layers::Layer;
 use binfer_worker::memory::{self, Activations, StepLimits};
-use binfer_worker::model::{self, Layer, Model};
+use binfer_worker::model::{self, Model};
 use binfer_worker::progress::Progress;
 use binfer_worker::slots::SlotTable;
 
@@ -129,19 +130,16 @@ impl Rig {
         });
         let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
         let limits = StepLimits {
-            slots_max: SLOTS as usize,
-            tokens_per_step_max: TOKENS_PER_STEP,
-            context_max: CONTEXT as usize,
+            slots_max: SLOTS,
+            tokens_per_step_max: u32::try_from(TOKENS_PER_STEP).unwrap(),
+            context_max: CONTEXT,
         };
-        let activations = Activations::plan(&model, limits);
-        let tokens = u32::try_from(TOKENS_PER_STEP).unwrap();
-        let planned = fit::activation_elements(spec, &layout, tokens, SLOTS);
-        assert_eq!(activations.elements() as u64, planned, "what `binfer plan` counts");
-        let memory = memory::plan(spec, &layout, &activations, limits, &[BLOCKS]).unwrap();
+        let activations = Activations::new(spec, &layout, limits);
+        let memory = memory::plan(spec, &layout, limits, &[BLOCKS]).unwrap();
         backend.allocate(&memory).unwrap();
         let plan_limits = PlanLimits {
             slots_max: SLOTS,
-            tokens_per_step_max: u32::try_from(TOKENS_PER_STEP).unwrap(),
+            tokens_per_step_max: limits.tokens_per_step_max,
             vocab: spec.vocab,
             blocks: vec![BLOCKS],
         };

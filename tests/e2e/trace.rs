@@ -47,10 +47,8 @@ fn trace_of(source: &Checkpoint, layout: &RankLayout) -> String {
     let mut recorder = Recorder::new();
     let model = model::load(source, layout, &mut recorder, |_| ()).unwrap();
     let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
-    let activations = Activations::plan(&model, limits);
-    recorder
-        .allocate(&memory::plan(source.spec(), layout, &activations, limits, &[4]).unwrap())
-        .unwrap();
+    let activations = Activations::new(source.spec(), layout, limits);
+    recorder.allocate(&memory::plan(source.spec(), layout, limits, &[4]).unwrap()).unwrap();
     let batch = Arc::new(batch());
     let progress = Progress::default();
     recorder.upload(Arc::clone(&batch)).unwrap();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig};
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
-use binfer_shard::spec::KvKind;
 use binfer_shard::{Checkpoint, layouts};
 use binfer_worker::backend::Backend;
 use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight, Launched};
@@ -56,10 +55,7 @@ pub(crate) fn sched_config(source: &Checkpoint) -> SchedConfig {
             .map(|group| KvGroupConfig {
                 block_tokens: group.block_tokens,
                 blocks: BLOCKS,
-                window: match group.kind {
-                    KvKind::Window(window) => Some(window),
-                    KvKind::Full | KvKind::Latent(_) => None,
-                },
+                window: group.kind.window(),
             })
             .collect(),
         prefix_cache: true,
@@ -70,15 +66,15 @@ pub(crate) fn sched_config(source: &Checkpoint) -> SchedConfig {
 fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
     let spec = source.spec();
     let layout = layouts(spec, 1).unwrap().remove(0);
-    let model = model::invent(source, &layout, &mut *backend, |_| ()).unwrap();
+    let model = model::random_weights(source, &layout, &mut *backend, |_| ()).unwrap();
     let limits = StepLimits {
-        slots_max: SLOTS as usize,
-        tokens_per_step_max: TOKENS_PER_STEP_MAX as usize,
-        context_max: CONTEXT_MAX as usize,
+        slots_max: SLOTS,
+        tokens_per_step_max: TOKENS_PER_STEP_MAX,
+        context_max: CONTEXT_MAX,
     };
-    let activations = Activations::plan(&model, limits);
+    let activations = Activations::new(spec, &layout, limits);
     let blocks = vec![BLOCKS; spec.kv_groups.len()];
-    backend.allocate(&memory::plan(spec, &layout, &activations, limits, &blocks).unwrap()).unwrap();
+    backend.allocate(&memory::plan(spec, &layout, limits, &blocks).unwrap()).unwrap();
     let limits = PlanLimits {
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,

@@ -5,7 +5,7 @@
 use crate::backend::args::{EmbedArgs, HeadArgs, SampleArgs};
 use crate::backend::{Backend, BackendError};
 use crate::batch::Batch;
-use crate::layers::Step;
+use crate::layers::step::LayerStep;
 use crate::memory::Activations;
 use crate::model::Model;
 use crate::progress::{Operation, Progress};
@@ -23,14 +23,21 @@ pub fn forward(
     progress.enter(Operation::Embed, None);
     let first_token = model.first_token;
     backend.embed(&EmbedArgs { table: model.embed, first_token, out: x })?;
-    let (wide, mixed) = (activations.wide.with_rows(tokens), activations.mixed.with_rows(tokens));
     let norm_eps = model.norm_eps;
-    let mut step = Step { backend, progress, norm_eps, next: None, x, wide, mixed };
+    let mut step = LayerStep {
+        backend,
+        progress,
+        norm_eps,
+        next: None,
+        x,
+        intermediate: activations.intermediate.with_rows(tokens),
+        attn_out: activations.attn_out.with_rows(tokens),
+    };
     let behind = model.layers.iter().skip(1).map(Some).chain([None]);
     for (layer, behind) in model.layers.iter().zip(behind) {
-        step.next = Some(layer.ffn.gate_up_args(&step));
-        layer.mixer.forward(&mut step)?;
-        step.next = behind.map(|layer| layer.mixer.qkv_args(&step));
+        step.next = Some(layer.ffn.first_args(&step));
+        layer.attention.forward(&mut step)?;
+        step.next = behind.map(|layer| layer.attention.first_args(&step));
         layer.ffn.forward(&mut step)?;
     }
     if batch.outputs.is_empty() {

@@ -1,26 +1,23 @@
-//! All memory of a rank, planned before it is ready: activations by name, KV blocks by number.
+//! All memory of a rank, laid out before it is ready: activations by name, KV blocks by number.
 //!
-//! Pure arithmetic over spec and layout; the backend takes what the plan says, once.
+//! The sizes are those of `binfer_shard::fit`, which `binfer plan` prints; here they become what a
+//! backend allocates, once.
 
-use binfer_shard::spec::Mixer;
+use binfer_shard::fit::{ActivationArena, ArenaTensor, kv_shapes};
 use binfer_shard::{ModelSpec, RankLayout, layouts};
 
 use crate::backend::args::{Kind, Tensor};
 use crate::backend::{KvLayerPlan, MemoryPlan};
-use crate::model::Model;
-
-/// Tensors begin at multiples of so many elements: 256 bytes, which GPUs copy and multiply best.
-const ALIGNMENT: usize = 64;
 
 /// Bounds of a step, agreed on in the handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLimits {
     /// Sequences at once, and so outputs of a step at most.
-    pub slots_max: usize,
+    pub slots_max: u32,
     /// Input tokens of a step.
-    pub tokens_per_step_max: usize,
+    pub tokens_per_step_max: u32,
     /// Positions of a sequence.
-    pub context_max: usize,
+    pub context_max: u32,
 }
 
 /// The activation arena: every tensor that a step needs, none sharing an element with another.
@@ -28,44 +25,44 @@ pub struct StepLimits {
 pub struct Activations {
     /// The residual stream, `[tokens, hidden]`.
     pub x: Tensor,
-    /// QKV of attention or inside of the feed-forward, `[tokens, the wider of both]`.
-    pub wide: Tensor,
+    /// QKV of attention or the columns between the gemms of the feed-forward,
+    /// `[tokens, the wider of both]`.
+    pub intermediate: Tensor,
     /// Output of attention, `[tokens, heads * head_dim]`.
-    pub mixed: Tensor,
+    pub attn_out: Tensor,
     /// `[outputs, vocabulary]`.
     pub logits: Tensor,
+    /// Elements of the arena.
+    pub elements: usize,
 }
 
 impl Activations {
-    /// Lays out the arena of `model` for steps within `limits`.
-    pub fn plan(model: &Model, limits: StepLimits) -> Self {
-        let widest = |width: fn(&crate::model::Layer) -> usize| {
-            model.layers.iter().map(width).max().unwrap_or(0)
-        };
-        let tokens = limits.tokens_per_step_max;
-        let mut end = 0;
-        let mut place = |rows, cols, kind| {
-            let tensor = Tensor { offset: end, rows, cols, kind };
-            end += tensor.len().next_multiple_of(ALIGNMENT);
-            tensor
-        };
-        let wide = widest(|layer| layer.mixer.qkv_cols().max(layer.ffn.inner));
+    /// Lays out a rank's arena for steps within `limits`.
+    pub fn new(spec: &ModelSpec, layout: &RankLayout, limits: StepLimits) -> Self {
+        let StepLimits { tokens_per_step_max, slots_max, .. } = limits;
+        let arena = ActivationArena::new(spec, layout, tokens_per_step_max, slots_max);
         Self {
-            x: place(tokens, model.hidden, Kind::Sum),
-            wide: place(tokens, wide, Kind::Inner),
-            mixed: place(tokens, widest(|layer| layer.mixer.mixed_cols()), Kind::Inner),
-            logits: place(limits.slots_max, model.vocab, Kind::Sum),
+            x: tensor(arena.residual, Kind::Sum),
+            intermediate: tensor(arena.intermediate, Kind::Inner),
+            attn_out: tensor(arena.attn_out, Kind::Inner),
+            logits: tensor(arena.logits, Kind::Sum),
+            elements: to_usize(arena.elements()),
         }
     }
+}
 
-    /// Elements of the arena.
-    pub fn elements(&self) -> usize {
-        [self.x, self.wide, self.mixed, self.logits]
-            .iter()
-            .map(|tensor| tensor.offset + tensor.len().next_multiple_of(ALIGNMENT))
-            .max()
-            .unwrap_or(0)
+fn tensor(place: ArenaTensor, kind: Kind) -> Tensor {
+    Tensor {
+        offset: to_usize(place.offset),
+        rows: place.rows as usize,
+        cols: to_usize(place.cols),
+        kind,
     }
+}
+
+/// A size as the host counts; one that does not fit cannot be allocated either.
+fn to_usize(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
 }
 
 /// What the backend takes for steps within `limits` with `blocks` per KV group.
@@ -75,39 +72,30 @@ impl Activations {
 pub fn plan(
     spec: &ModelSpec,
     layout: &RankLayout,
-    activations: &Activations,
     limits: StepLimits,
     blocks: &[u32],
 ) -> Result<MemoryPlan, binfer_shard::Error> {
-    let kv = spec
-        .layers
-        .iter()
-        .map(|layer| {
-            let Mixer::Gqa(gqa) = layer.mixer;
-            KvLayerPlan {
-                kv_group: layer.kv_group,
-                blocks: blocks[layer.kv_group] as usize,
-                kv_heads: layout.kv_heads.len(),
-                block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
-                head_dim: gqa.head_dim as usize,
-            }
-        })
-        .collect();
-    let tables = spec.kv_groups.iter();
-    let vocab_rows = layouts(spec, layout.world)?.iter().map(|of| of.vocab.len()).collect();
+    let activations = Activations::new(spec, layout, limits);
+    let layers = spec.layers.iter().zip(kv_shapes(spec, layout));
+    let kv = layers.map(|(layer, shape)| KvLayerPlan {
+        kv_group: layer.kv_group,
+        blocks: blocks[layer.kv_group] as usize,
+        block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
+        shape,
+    });
+    let context_max = u64::from(limits.context_max);
+    let blocks_per_slot = spec.kv_groups.iter().map(|kv_group| kv_group.blocks_of(context_max));
     Ok(MemoryPlan {
-        arena: activations.elements(),
-        tokens_max: limits.tokens_per_step_max,
+        arena: activations.elements,
+        tokens_max: limits.tokens_per_step_max as usize,
         hidden: activations.x.cols,
-        wide: activations.wide.cols,
-        blocks_per_slot: tables
-            .map(|group| limits.context_max.div_ceil(group.block_tokens as usize))
-            .collect(),
-        slots_max: limits.slots_max,
-        outputs_max: limits.slots_max,
+        intermediate: activations.intermediate.cols,
+        blocks_per_slot: blocks_per_slot.map(to_usize).collect(),
+        slots_max: limits.slots_max as usize,
+        outputs_max: limits.slots_max as usize,
         vocab: spec.vocab as usize,
-        vocab_rows,
-        kv,
+        vocab_rows: layouts(spec, layout.world)?.iter().map(|of| of.vocab.len()).collect(),
+        kv: kv.collect(),
         stamps_max: 0,
     })
 }

@@ -1,15 +1,18 @@
 //! A rank's model: the spec's layers with the handles of their loaded weights.
 //!
-//! Loads every tensor in the spec's order, a rank's slice of each. Knows names, not arithmetic.
+//! Loads every tensor in the spec's order, a rank's slice of each. Knows names of tensors, and no
+//! arithmetic.
 
 use std::collections::BTreeMap;
 
-use binfer_shard::spec::{Ffn, Gqa, KvKind, Mixer};
+use binfer_shard::layout::LayerLayout;
+use binfer_shard::spec::{Ffn, LayerSpec, Mixer};
 use binfer_shard::{Checkpoint, LocalTensor, ModelSpec, RankLayout};
 
 use crate::backend::{Backend, BackendError, Weight};
-use crate::layers::glu::Glu;
+use crate::layers::glu::GluLayer;
 use crate::layers::gqa::GqaLayer;
+use crate::layers::{AttentionLayer, FfnLayer, Layer};
 
 /// Everything that the decoder loop needs.
 #[derive(Debug)]
@@ -32,27 +35,17 @@ pub struct Model {
     pub head: Weight,
 }
 
-/// One decoder layer.
-#[derive(Debug)]
-pub struct Layer {
-    /// Mixes positions.
-    pub mixer: GqaLayer,
-    /// Works at each position.
-    pub ffn: Glu,
-}
-
 impl Model {
-    /// Settles what follows from the longest sequence: rope scaling of some kinds.
+    /// Fixes what follows from the longest sequence: some kinds of rope scaling.
     pub fn limit_positions(&mut self, positions_max: u32) {
         for layer in &mut self.layers {
-            let rope = &mut layer.mixer.rope;
-            rope.scaling = rope.scaling.for_sequences_of(positions_max);
+            layer.attention.limit_positions(positions_max);
         }
     }
 }
 
-/// Makes a rank's weights up, for measurements; `done` hears of bytes made so far.
-pub fn invent(
+/// Gives a rank random weights, for measurements; `done` hears of bytes made so far.
+pub fn random_weights(
     source: &Checkpoint,
     layout: &RankLayout,
     backend: &mut dyn Backend,
@@ -79,22 +72,25 @@ fn named(tensors: &[LocalTensor], weights: Vec<Weight>) -> BTreeMap<String, Weig
     tensors.iter().map(|tensor| tensor.name.clone()).zip(weights).collect()
 }
 
-fn assemble(
+/// The model whose tensors the backend holds under these handles.
+pub(crate) fn assemble(
     spec: &ModelSpec,
     layout: &RankLayout,
     weights: &BTreeMap<String, Weight>,
 ) -> Result<Model, BackendError> {
     let weight = |name: &str| required(weights, name);
-    let layers = (0..spec.layers.len())
-        .map(|index| assemble_layer(spec, layout, index, weights))
-        .collect::<Result<_, _>>()?;
+    let layers = spec.layers.iter().zip(layout.layers()).enumerate();
+    let layers = layers.map(|(index, (layer, held))| {
+        let parts = LayerParts { spec, layer, index, held, weights };
+        Ok(Layer { attention: parts.attention()?, ffn: parts.ffn()? })
+    });
     Ok(Model {
         hidden: spec.hidden as usize,
         vocab: spec.vocab as usize,
         norm_eps: spec.norm_eps,
         embed: weight("embed")?,
         first_token: layout.vocab.start as usize,
-        layers,
+        layers: layers.collect::<Result<_, BackendError>>()?,
         final_norm: weight("final.norm")?,
         head: weight(spec.head_tensor())?,
     })
@@ -107,47 +103,59 @@ fn required(weights: &BTreeMap<String, Weight>, name: &str) -> Result<Weight, Ba
     })
 }
 
-fn assemble_layer(
-    spec: &ModelSpec,
-    layout: &RankLayout,
+/// What a layer is assembled from.
+struct LayerParts<'a> {
+    spec: &'a ModelSpec,
+    layer: &'a LayerSpec,
     index: usize,
-    weights: &BTreeMap<String, Weight>,
-) -> Result<Layer, BackendError> {
-    let layer = &spec.layers[index];
-    let of = |name: &str| required(weights, &format!("layers.{index}.{name}"));
-    let optional = |name: &str| weights.get(&format!("layers.{index}.{name}")).copied();
-    let Mixer::Gqa(Gqa { head_dim, rope, .. }) = layer.mixer;
-    let Ffn::Glu { act, .. } = layer.ffn;
-    Ok(Layer {
-        mixer: GqaLayer {
-            layer: index,
-            kv_group: layer.kv_group,
-            heads: layout.q_heads.len(),
-            kv_heads: layout.kv_heads.len(),
-            head_dim: head_dim as usize,
-            rope,
-            window: match spec.kv_groups[layer.kv_group].kind {
-                KvKind::Window(window) => Some(window),
-                KvKind::Full | KvKind::Latent(_) => None,
-            },
-            norm: of("attn.norm")?,
-            qkv: of("attn.qkv")?,
-            qkv_bias: optional("attn.qkv.bias"),
-            q_norm: optional("attn.q_norm"),
-            k_norm: optional("attn.k_norm"),
-            sinks: optional("attn.sinks"),
-            out: of("attn.out")?,
-            out_bias: optional("attn.out.bias"),
-        },
-        ffn: Glu {
-            layer: index,
-            inner: layout.ffn.len(),
-            act,
-            norm: of("ffn.norm")?,
-            gate_up: of("ffn.gate_up")?,
-            gate_up_bias: optional("ffn.gate_up.bias"),
-            down: of("ffn.down")?,
-            down_bias: optional("ffn.down.bias"),
-        },
-    })
+    /// This rank's share of the layer.
+    held: &'a LayerLayout,
+    weights: &'a BTreeMap<String, Weight>,
+}
+
+impl LayerParts<'_> {
+    fn required(&self, name: &str) -> Result<Weight, BackendError> {
+        required(self.weights, &format!("layers.{}.{name}", self.index))
+    }
+
+    fn optional(&self, name: &str) -> Option<Weight> {
+        self.weights.get(&format!("layers.{}.{name}", self.index)).copied()
+    }
+
+    fn attention(&self) -> Result<AttentionLayer, BackendError> {
+        Ok(match self.layer.mixer {
+            Mixer::Gqa(gqa) => AttentionLayer::Gqa(GqaLayer {
+                layer: self.index,
+                kv_group: self.layer.kv_group,
+                heads: self.held.heads.q_heads.len(),
+                kv_heads: self.held.heads.kv_heads.len(),
+                head_dim: gqa.head_dim as usize,
+                rope: gqa.rope,
+                window: self.spec.kv_groups[self.layer.kv_group].kind.window(),
+                norm: self.required("attn.norm")?,
+                qkv: self.required("attn.qkv")?,
+                qkv_bias: self.optional("attn.qkv.bias"),
+                q_norm: self.optional("attn.q_norm"),
+                k_norm: self.optional("attn.k_norm"),
+                sinks: self.optional("attn.sinks"),
+                out: self.required("attn.out")?,
+                out_bias: self.optional("attn.out.bias"),
+            }),
+        })
+    }
+
+    fn ffn(&self) -> Result<FfnLayer, BackendError> {
+        Ok(match self.layer.ffn {
+            Ffn::Glu { act, .. } => FfnLayer::Glu(GluLayer {
+                layer: self.index,
+                inner: self.held.ffn.columns().len(),
+                act,
+                norm: self.required("ffn.norm")?,
+                gate_up: self.required("ffn.gate_up")?,
+                gate_up_bias: self.optional("ffn.gate_up.bias"),
+                down: self.required("ffn.down")?,
+                down_bias: self.optional("ffn.down.bias"),
+            }),
+        })
+    }
 }

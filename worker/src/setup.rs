@@ -89,18 +89,17 @@ struct LoadedRank {
 impl LoadedRank {
     fn limits(&self) -> StepLimits {
         StepLimits {
-            slots_max: self.load.slots_max as usize,
-            tokens_per_step_max: self.load.tokens_per_step_max as usize,
-            context_max: self.load.context_max as usize,
+            slots_max: self.load.slots_max,
+            tokens_per_step_max: self.load.tokens_per_step_max,
+            context_max: self.load.context_max,
         }
     }
 
     /// Blocks per KV group that this rank has room for.
     fn blocks_max(&mut self) -> Result<Vec<u32>> {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
-        let activations = Activations::plan(&self.model, limits);
         let none = vec![0; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &self.layout, &activations, limits, &none)?;
+        let plan = memory::plan(spec, &self.layout, limits, &none)?;
         let element_bytes = devices::kv_element_bytes(load)?;
         let layout = &self.layout;
         let fits = self.backend.kv_bytes_max(&plan)?;
@@ -141,8 +140,7 @@ impl LoadedRank {
         if got != wanted {
             bail!("blocks for {got} KV groups where the model has {wanted}");
         }
-        let activations = Activations::plan(&self.model, limits);
-        let plan = memory::plan(spec, &self.layout, &activations, limits, &blocks)?;
+        let plan = memory::plan(spec, &self.layout, limits, &blocks)?;
         self.backend.allocate(&plan)?;
         Ok(Some(blocks))
     }
@@ -168,7 +166,7 @@ impl LoadedRank {
             load.context_max,
             block_tokens,
         );
-        let activations = Activations::plan(&self.model, limits);
+        let activations = Activations::new(spec, &self.layout, limits);
         Engine::new(EngineParts {
             identity,
             backend: self.backend,
@@ -212,7 +210,7 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         }
     };
     let mut model = if load.random_weights {
-        model::invent(&source, &layout, &mut *backend, done)?
+        model::random_weights(&source, &layout, &mut *backend, done)?
     } else {
         model::load(&source, &layout, &mut *backend, done)?
     };

@@ -16,7 +16,7 @@ pub(crate) use config::from_config;
 pub(crate) use metadata::from_gguf;
 
 use crate::spec::{
-    Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, LayerSpec, Mixer, RowOrder,
+    Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, RowOrder,
 };
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, ModelSpec};
@@ -71,7 +71,7 @@ impl Dense {
             table.ffn(layer);
         }
         let norm = table.line(format!("{}.weight", names.final_norm), 1, self.hidden);
-        table.tensors.add("final.norm".into(), Cut::Replicated, vec![norm]);
+        table.tensors.add("final.norm".into(), None, Cut::Replicated, vec![norm]);
         if !self.tied_head {
             table.vocab_rows("head", names.head);
         }
@@ -100,8 +100,10 @@ impl Dense {
             if found.is_none() {
                 groups.push(KvGroupSpec {
                     kind: *kind,
-                    kv_heads: self.gqa.kv_heads,
-                    head_dim: self.gqa.head_dim,
+                    shape: KvShape::Heads {
+                        kv_heads: self.gqa.kv_heads,
+                        head_dim: self.gqa.head_dim,
+                    },
                     block_tokens: BLOCK_TOKENS,
                     layers: 0,
                 });
@@ -132,7 +134,7 @@ impl Table<'_> {
 
     fn vocab_rows(&mut self, name: &str, source: &str) {
         let line = self.line(format!("{source}.weight"), self.dense.vocab, self.dense.hidden);
-        self.tensors.add(name.into(), Cut::VocabRows, vec![line]);
+        self.tensors.add(name.into(), None, Cut::VocabRows, vec![line]);
     }
 
     /// Adds a run-time tensor of a layer; each part is a role, its rows and columns.
@@ -143,7 +145,7 @@ impl Table<'_> {
             ..self.line(self.names.of(layer, *role, kind), *rows, *cols)
         });
         let lines = lines.collect();
-        self.tensors.add(format!("layers.{layer}.{name}"), cut, lines);
+        self.tensors.add(format!("layers.{layer}.{name}"), Some(layer), cut, lines);
     }
 
     fn attention(&mut self, layer: usize) {

@@ -86,7 +86,7 @@ impl Beside<'_> {
             return Err(self.config.not_supported(&flat));
         }
         let name = |kind: &KvKind| match kind {
-            KvKind::Full | KvKind::Latent(_) => "full_attention",
+            KvKind::Full => "full_attention",
             KvKind::Window(_) => "sliding_attention",
         };
         let mut types: Vec<&str> = self.kept.iter().map(name).collect();

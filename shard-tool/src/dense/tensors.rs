@@ -35,10 +35,10 @@ impl<'c> Tensors<'c> {
         Self { weight_map, specs, used, missing, misshapen }
     }
 
-    /// Adds the run-time tensor `name`, made of `lines`.
-    pub(super) fn add(&mut self, name: String, cut: Cut, lines: Vec<Line>) {
+    /// Adds the run-time tensor `name` of a layer, or of none, made of `lines`.
+    pub(super) fn add(&mut self, name: String, layer: Option<usize>, cut: Cut, lines: Vec<Line>) {
         let parts = lines.into_iter().map(|line| self.bind(line)).collect();
-        self.specs.push(TensorSpec { name, parts, cut });
+        self.specs.push(TensorSpec { name, parts, cut, layer });
     }
 
     /// Gives a line the type that the checkpoint says. One that does not fit is noted and gets any:

@@ -1,8 +1,7 @@
 //! One rank count on given memory: what each rank holds, and how much KV cache that leaves.
 
-use super::memory::{
-    activation_elements, blocks_within, group_position_bytes, kv_position_bytes, sequences_within,
-};
+use super::activations::ActivationArena;
+use super::memory::{blocks_within, kv_bytes, kv_position_bytes, sequences_within};
 use crate::{Error, ModelSpec, layout, layouts};
 
 /// Activations are f32.
@@ -200,7 +199,7 @@ impl Ledger {
         let mut ranks = Vec::new();
         for layout in &layouts {
             let (tokens, outputs) = (limits.tokens_per_step_max, limits.sequences_max);
-            let activations = activation_elements(spec, layout, tokens, outputs);
+            let activations = ActivationArena::new(spec, layout, tokens, outputs).elements();
             let weight_bytes = layout::weight_bytes(spec, layout)?;
             let activation_bytes = activations.saturating_mul(ACTIVATION_BYTES);
             ranks.push(RankLedger {
@@ -216,19 +215,13 @@ impl Ledger {
             blocks_within(spec, layout, limits.kv_element_bytes, *bytes, limits.kv_tokens_max)
         });
         let blocks: Vec<Vec<u32>> = blocks.collect();
-        let smallest = |group: usize| blocks.iter().map(|blocks| blocks[group]).min();
+        let smallest = |kv_group: usize| blocks.iter().map(|blocks| blocks[kv_group]).min();
         let kv_blocks: Vec<u32> = (0..spec.kv_groups.len()).filter_map(smallest).collect();
         for (rank, layout) in ranks.iter_mut().zip(&layouts) {
-            let groups = spec.kv_groups.iter().zip(&kv_blocks);
-            let bytes = groups.map(|(group, blocks)| {
-                let position = group_position_bytes(group, layout, limits.kv_element_bytes);
-                position * u64::from(group.block_tokens) * u64::from(*blocks)
-            });
-            rank.kv_bytes = bytes.sum();
+            rank.kv_bytes = kv_bytes(spec, layout, limits.kv_element_bytes, &kv_blocks);
         }
-        let covered = spec.kv_groups.iter().zip(&kv_blocks);
-        let covered =
-            covered.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks));
+        let groups = spec.kv_groups.iter().zip(&kv_blocks);
+        let covered = groups.map(|(kv_group, blocks)| kv_group.positions_of(*blocks));
         let kv_tokens = covered.min().unwrap_or(0);
         let contexts = sequences_within(spec, &kv_blocks, limits.context_max);
         let missing_bytes = missing(&ranks, limits, contexts, &kv_bytes_max);

@@ -2,7 +2,8 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `memory` | bytes of a position of KV cache, blocks within a budget, activations of a step |
+//! | `memory` | bytes of a position of KV cache, blocks within a budget |
+//! | `activations` | the activation arena of the largest step |
 //! | `ledger` | one rank count on given memory: what each rank holds, what is left for KV |
 //! | `choose` | how many cards a model wants (`--tp auto`) |
 //! | `roofline` | what a step reads, and so the least time for a token |
@@ -11,17 +12,19 @@
 //! Workers, the coordinator and `binfer plan` use the same functions, so a plan is what will be.
 //! Deliberately absent: devices that are asked. Everything here is arithmetic on integers.
 
+mod activations;
 mod cards;
 mod choose;
 mod ledger;
 mod memory;
 mod roofline;
 
+pub use activations::{ActivationArena, ArenaTensor};
 pub use cards::{CARDS, Card};
 pub use choose::{Choice, choose};
 pub use ledger::{
     COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, HostMemory, KvBudget, Ledger, Limits, Memory,
     PROCESS_BYTES, RankLedger,
 };
-pub use memory::{activation_elements, blocks_within, kv_position_bytes, sequences_within};
+pub use memory::{blocks_within, kv_bytes, kv_position_bytes, kv_shapes, sequences_within};
 pub use roofline::step_read_bytes;

@@ -1,12 +1,11 @@
 //! What a step of decoding reads: its time, as if memory were all that counts.
 //!
-//! A bound from below: products of few tokens read every weight once and wait for nothing else.
+//! A bound from below: gemms of few tokens read every weight once and wait for nothing else.
 //! Sums over ranks, launches and arithmetic come on top. Deliberately absent: prefill, which
 //! arithmetic bounds.
 
-use super::memory::group_position_bytes;
+use super::memory::kv_group_position_bytes;
 use crate::slice::local_bytes;
-use crate::spec::KvKind;
 use crate::{Error, ModelSpec, RankLayout, layouts};
 
 /// Bytes that each rank reads in one step that gives each of `sequences`, with so many positions
@@ -34,12 +33,10 @@ fn weight_read_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error
 }
 
 fn kv_read_bytes(spec: &ModelSpec, layout: &RankLayout, positions: u32, element_bytes: u64) -> u64 {
-    let of_group = |group: &crate::spec::KvGroupSpec| {
-        let seen = match group.kind {
-            KvKind::Full | KvKind::Latent(_) => positions,
-            KvKind::Window(window) => positions.min(window),
-        };
-        group_position_bytes(group, layout, element_bytes) * u64::from(seen)
-    };
-    spec.kv_groups.iter().map(of_group).sum()
+    let position_bytes = kv_group_position_bytes(spec, layout, element_bytes);
+    let of_group = spec.kv_groups.iter().zip(position_bytes).map(|(kv_group, bytes)| {
+        let seen = kv_group.kind.window().map_or(positions, |window| positions.min(window));
+        bytes * u64::from(seen)
+    });
+    of_group.sum()
 }

@@ -3,6 +3,7 @@
 //! Digests are XXH3-64, written as sixteen hexadecimal digits. They find damage and mistakes, but
 //! are no protection against an attacker.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::coverage::Repeated;
 use super::format::{FORMAT, LAYOUT_VERSION, MANIFEST, SHARD_AGAIN};
 use super::table::RankTable;
 use crate::hf::{not_json, read_bounded};
+use crate::layout::LayerLayout;
 use crate::{Error, ErrorKind, RankLayout};
 
 /// The longest manifest. A tensor takes some 300 bytes for each rank.
@@ -83,13 +85,32 @@ pub(super) struct LayoutRecord {
     ranks: Vec<HeldRanges>,
 }
 
-/// The ranges of a [`RankLayout`].
+/// What a rank holds, see [`RankLayout`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HeldRanges {
+    /// Those of the first layer.
+    #[serde(flatten)]
+    layer: LayerRanges,
+    vocab: [u32; 2],
+    /// Layers of which the rank holds other ranges than of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_layers: Vec<OtherLayer>,
+}
+
+/// What a rank holds of a layer, see [`LayerLayout`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LayerRanges {
     q_heads: [u32; 2],
     kv_heads: [u32; 2],
     ffn: [u32; 2],
-    vocab: [u32; 2],
+}
+
+/// A layer that is not held as the first one is.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct OtherLayer {
+    layer: usize,
+    #[serde(flatten)]
+    ranges: LayerRanges,
 }
 
 /// A rank's file and what it holds.
@@ -153,19 +174,37 @@ pub(super) struct NotADigest(String);
 
 impl LayoutRecord {
     pub(super) fn new(layouts: &[RankLayout]) -> Self {
-        let ends = |range: &std::ops::Range<u32>| [range.start, range.end];
-        let held = |layout: &RankLayout| HeldRanges {
-            q_heads: ends(&layout.q_heads),
-            kv_heads: ends(&layout.kv_heads),
-            ffn: ends(&layout.ffn),
-            vocab: ends(&layout.vocab),
-        };
         Self {
             tensor_parallel: u32::try_from(layouts.len()).unwrap_or(u32::MAX),
             experts: "whole".into(),
-            ranks: layouts.iter().map(held).collect(),
+            ranks: layouts.iter().filter_map(HeldRanges::of).collect(),
         }
     }
+}
+
+impl HeldRanges {
+    /// `None` without layers, which no layout is.
+    fn of(layout: &RankLayout) -> Option<Self> {
+        let mut layers = layout.layers().map(LayerRanges::of).enumerate();
+        let (_, first) = layers.next()?;
+        let others = layers.filter(|(_, ranges)| *ranges != first);
+        let other_layers = others.map(|(layer, ranges)| OtherLayer { layer, ranges }).collect();
+        Some(Self { layer: first, vocab: ends(&layout.vocab), other_layers })
+    }
+}
+
+impl LayerRanges {
+    fn of(layer: &LayerLayout) -> Self {
+        Self {
+            q_heads: ends(&layer.heads.q_heads),
+            kv_heads: ends(&layer.heads.kv_heads),
+            ffn: ends(layer.ffn.columns()),
+        }
+    }
+}
+
+fn ends(range: &Range<u32>) -> [u32; 2] {
+    [range.start, range.end]
 }
 
 impl RankRecord {

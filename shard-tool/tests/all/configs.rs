@@ -1,6 +1,6 @@
 //! `config.json`: what is accepted, in every spelling, and what is refused by name.
 
-use binfer_shard::spec::{KvKind, Mixer, ModelSpec, RopeScaling};
+use binfer_shard::spec::{KvKind, ModelSpec, RopeScaling};
 use binfer_shard::{Checkpoint, Error};
 use serde_json::{Value, json};
 
@@ -43,20 +43,20 @@ fn both_spellings_of_rope() {
     let new = json!({ "rope_parameters": within, "dtype": "bfloat16" });
     let [old, new] = [old, new].map(|settings| spec_of("spellings", LLAMA, settings));
     assert_eq!(old, new);
-    let Mixer::Gqa(gqa) = old.layers[0].mixer;
+    let gqa = crate::model::gqa(&old, 0);
     assert_eq!((gqa.rope.theta, gqa.rope.dims, gqa.head_dim), (500_000.0, 8, 8));
     assert!(matches!(gqa.rope.scaling, RopeScaling::Llama3 { original_context: 64, .. }));
     assert_eq!(old.context_max, 128);
 
     let settings = json!({ "rope_scaling": { "type": "linear", "factor": 4 } });
     let spec = spec_of("linear", MISTRAL, settings);
-    let Mixer::Gqa(gqa) = spec.layers[0].mixer;
+    let gqa = crate::model::gqa(&spec, 0);
     assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 4.0 });
     assert_eq!((gqa.rope.theta, spec.context_max), (10_000.0, 512));
 
     let settings = json!({ "rope_scaling": { "rope_type": "dynamic", "factor": 2.5 } });
     let spec = spec_of("dynamic", LLAMA, settings);
-    let Mixer::Gqa(gqa) = spec.layers[0].mixer;
+    let gqa = crate::model::gqa(&spec, 0);
     let scaling = RopeScaling::Dynamic { factor: 2.5, original_context: 128, longest: 128 };
     assert_eq!(gqa.rope.scaling, scaling);
     // Longer sequences only where they are asked for: they change the result of short ones.
@@ -65,7 +65,7 @@ fn both_spellings_of_rope() {
     let yarn = json!({ "rope_type": "yarn", "factor": 4.0, "beta_fast": 16, "attention_factor": 1.5,
         "original_max_position_embeddings": 100 });
     let spec = spec_of("yarn", QWEN3, json!({ "rope_scaling": yarn }));
-    let Mixer::Gqa(gqa) = spec.layers[0].mixer;
+    let gqa = crate::model::gqa(&spec, 0);
     let scaling = RopeScaling::Yarn {
         factor: 4.0,
         original_context: 100,
@@ -117,7 +117,7 @@ fn heads_ends_ties_and_defaults() {
     }
     let source = open("heads", &folder).unwrap();
     let spec = source.spec();
-    let Mixer::Gqa(gqa) = spec.layers[1].mixer;
+    let gqa = crate::model::gqa(spec, 1);
     assert_eq!((gqa.heads, gqa.kv_heads, gqa.head_dim), (2, 2, 8));
     assert!(spec.tied_head);
     folder.set("eos_token_id", json!(2));
@@ -205,12 +205,12 @@ fn rope_by_layer_type_is_read_where_the_layers_of_the_model_agree() {
     };
     let by_type = json!({ "full_attention": linear(2.0), "sliding_attention": linear(2.0) });
     let spec = spec_of("by-type", QWEN3, window(by_type));
-    let Mixer::Gqa(gqa) = spec.layers[1].mixer;
+    let gqa = crate::model::gqa(&spec, 1);
     assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 2.0 });
     // A type that no layer has does not matter.
     let unused = json!({ "full_attention": linear(4.0), "sliding_attention": linear(2.0) });
     let spec = spec_of("by-type-unused", LLAMA, json!({ "rope_parameters": unused }));
-    let Mixer::Gqa(gqa) = spec.layers[1].mixer;
+    let gqa = crate::model::gqa(&spec, 1);
     assert_eq!(gqa.rope.scaling, RopeScaling::Linear { factor: 4.0 });
     let cases = [
         (

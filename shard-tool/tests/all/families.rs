@@ -1,6 +1,6 @@
 //! From metadata to spec, and what is refused by name on the way.
 
-use binfer_shard::spec::{Cut, Ffn, KvKind, Mixer, RowOrder};
+use binfer_shard::spec::{Act, Cut, Ffn, KvKind, KvShape, RowOrder};
 use binfer_shard::{Checkpoint, DType, Error};
 
 use crate::gguf_writer::{F32, GgufWriter, Q4_1, Q8_0, SMOLLM2, TINY};
@@ -19,13 +19,13 @@ fn the_demo_model() {
     assert_eq!((spec.hidden, spec.vocab, spec.context_max), (576, 49152, 8192));
     assert_eq!((spec.norm_eps, spec.tied_head, spec.head_tensor()), (1e-5, true, "embed"));
     assert_eq!(spec.layers.len(), 30);
-    let Mixer::Gqa(gqa) = spec.layers[29].mixer;
+    let gqa = crate::model::gqa(spec, 29);
     assert_eq!((gqa.heads, gqa.kv_heads, gqa.head_dim), (9, 3, 64));
     assert_eq!((gqa.rope.theta, gqa.rope.dims), (100_000.0, 64));
-    let Ffn::Glu { inner, .. } = spec.layers[0].ffn;
-    assert_eq!(inner, 1536);
-    let group = spec.kv_groups[0];
-    assert_eq!((group.kind, group.layers, group.block_tokens), (KvKind::Full, 30, 64));
+    assert_eq!(spec.layers[0].ffn, Ffn::Glu { inner: 1536, act: Act::Silu });
+    let kv_group = spec.kv_groups[0];
+    assert_eq!((kv_group.kind, kv_group.layers, kv_group.block_tokens), (KvKind::Full, 30, 64));
+    assert_eq!(kv_group.shape, KvShape::Heads { kv_heads: 3, head_dim: 64 });
     assert_eq!((spec.tensors.len(), spec.weight_bytes()), (2 + 30 * 6, 96_576_768));
 
     let qkv = spec.tensor("layers.3.attn.qkv").unwrap();
@@ -55,7 +55,7 @@ fn what_may_be_left_out() {
     writer.string("llama.rope.scaling.type", "none").u32("llama.expert_count", 0);
     writer.u32("llama.vocab_size", 130).string("general.name", "anything");
     let source = open("defaults", &writer).unwrap();
-    let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
+    let gqa = crate::model::gqa(source.spec(), 0);
     assert_eq!(gqa.rope.theta, 10_000.0);
 }
 

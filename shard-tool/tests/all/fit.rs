@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use binfer_shard::fit::{self, Card, HostMemory, KvBudget, Ledger, Limits, Memory};
+use binfer_shard::spec::KvShape;
 use binfer_shard::{ErrorKind, ModelSpec, describe, layouts};
 
 /// The published settings of Qwen3-8B, without what does not matter here.
@@ -175,14 +176,55 @@ fn a_limit_leaves_less_for_the_cache_than_a_quarter_and_a_process_may_have_its_o
 #[test]
 fn a_window_keeps_fewer_blocks_of_a_long_context() {
     let spec = tiny("mistral");
-    let all_windows = spec.kv_groups.iter().all(
-        |group| matches!(group.kind, binfer_shard::spec::KvKind::Window(window) if window < 64),
-    );
-    assert!(all_windows && spec.kv_groups.len() == 1);
+    let windows: Vec<Option<u32>> = spec.kv_groups.iter().map(|of| of.kind.window()).collect();
+    assert!(matches!(windows[..], [Some(window)] if window < 64), "{windows:?}");
     // A window of fewer positions than a block touches two blocks at most, however long the text.
     assert_eq!(fit::sequences_within(&spec, &[12], 640), 6);
     assert_eq!(fit::sequences_within(&spec, &[12], 64), 12);
     assert_eq!(fit::sequences_within(&tiny("qwen3"), &[12], 640), 1);
+}
+
+#[test]
+fn layers_of_other_shapes_take_each_what_its_own_numbers_say() {
+    let spec = crate::model::stack(&crate::layout::unlike_layers());
+    assert_eq!(spec.kv_groups.len(), 2, "layers of one shape of cache share a group");
+    let of = |world| Ledger::new(&spec, world, &limits(devices(1))).unwrap();
+    let rank = of(1).ranks[0];
+    assert_eq!(rank.weight_bytes, spec.weight_bytes());
+    // K and V of 4 heads of 32 in two layers, and of 2 heads of 16 in the third, in bf16.
+    assert_eq!(rank.kv_position_bytes, 2 * 2 * (2 * 4 * 32 + 2 * 16));
+    // Residual stream, the widest feed-forward, the widest attention output; logits.
+    assert_eq!(rank.activation_bytes, 4 * (512 * (64 + 1024 + 256) + 64 * 500));
+    for world in 2..=8 {
+        let ledger = of(world);
+        let kv: u64 = ledger.ranks.iter().map(|rank| rank.kv_position_bytes).sum();
+        // A KV head that ranks share is on each of them: of 4, and of 2.
+        let held = |kv_heads: u32| u64::from(kv_heads.max(world));
+        assert_eq!(kv, 2 * 2 * (2 * held(4) * 32 + held(2) * 16), "TP {world}");
+        for (layout, rank) in layouts(&spec, world).unwrap().iter().zip(&ledger.ranks) {
+            let of_group = |(group, blocks): (usize, &u32)| {
+                let layers = spec.layers.iter().zip(fit::kv_shapes(&spec, layout));
+                let shapes = layers.filter(|(layer, _)| layer.kv_group == group);
+                let elements: u64 = shapes.map(|(_, shape)| shape.elements()).sum();
+                2 * elements * u64::from(*blocks) * 64
+            };
+            let kv_bytes: u64 = ledger.kv_blocks.iter().enumerate().map(of_group).sum();
+            assert_eq!(rank.kv_bytes, kv_bytes, "TP {world}");
+        }
+    }
+}
+
+#[test]
+fn a_latent_cache_takes_its_width_on_every_rank() {
+    let mut spec = crate::model::stack(&crate::layout::unlike_layers());
+    spec.kv_groups[0].shape = KvShape::Latent { width: 576 };
+    for world in 1..=4 {
+        for layout in layouts(&spec, world).unwrap() {
+            let heads = layout.layer(2).unwrap().heads.kv_heads.len() as u64;
+            let wanted = 2 * (2 * 576 + 2 * heads * 16);
+            assert_eq!(fit::kv_position_bytes(&spec, &layout, 2), wanted, "TP {world}");
+        }
+    }
 }
 
 #[test]

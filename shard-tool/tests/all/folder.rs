@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::spec::{Cut, KvKind, Mixer, RopeScaling};
+use binfer_shard::spec::{Cut, KvKind, RopeScaling};
 use binfer_shard::{Checkpoint, DType, ErrorKind, describe, layouts, local_tensor};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn models_that_transformers_wrote() {
             _ => [false; 4],
         };
         assert_eq!(optional, wanted, "{name}");
-        let Mixer::Gqa(gqa) = spec.layers[0].mixer;
+        let gqa = crate::model::gqa(spec, 0);
         let scaling = match name {
             "llama-linear" => RopeScaling::Linear { factor: 4.0 },
             "llama31" => RopeScaling::Llama3 {

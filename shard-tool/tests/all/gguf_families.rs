@@ -1,6 +1,6 @@
 //! GGUF of every family: names, orders of rows, optional tensors, rope scaling.
 
-use binfer_shard::spec::{Mixer, RopeScaling, RowOrder};
+use binfer_shard::spec::{RopeScaling, RowOrder};
 use binfer_shard::{Checkpoint, Error};
 
 use crate::gguf_writer::{F32, GgufWriter, Q8_0, TINY};
@@ -33,7 +33,7 @@ fn add(writer: &mut GgufWriter, tensors: &[(&str, u64)]) {
 const QKV_BIAS: [(&str, u64); 3] = [("attn_q.bias", 64), ("attn_k.bias", 32), ("attn_v.bias", 32)];
 
 fn scaling(source: &Checkpoint) -> RopeScaling {
-    let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
+    let gqa = crate::model::gqa(source.spec(), 0);
     gqa.rope.scaling
 }
 

@@ -1,6 +1,6 @@
 //! GGUF metadata that nobody reads: what matters refuses, the rest is silent or told of.
 
-use binfer_shard::spec::{Mixer, RopeScaling};
+use binfer_shard::spec::RopeScaling;
 use binfer_shard::{Checkpoint, Error};
 use proptest::prelude::*;
 
@@ -76,7 +76,7 @@ fn turns_of_yarn_are_read() {
     writer.f32("llama.rope.scaling.yarn_beta_slow", 2.0);
     writer.f32("llama.rope.scaling.yarn_ext_factor", 1.0);
     let source = open("betas", &writer).unwrap();
-    let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
+    let gqa = crate::model::gqa(source.spec(), 0);
     let RopeScaling::Yarn { beta_fast, beta_slow, .. } = gqa.rope.scaling else { panic!() };
     assert_eq!((beta_fast, beta_slow), (16.0, 2.0));
     writer.f32("llama.rope.scaling.yarn_beta_slow", 0.0);

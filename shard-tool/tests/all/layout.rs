@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use binfer_shard::layout::weight_bytes;
-use binfer_shard::{Checkpoint, ModelSpec, RankLayout, layouts};
+use binfer_shard::layout::{HeadLayout, LayerLayout, weight_bytes};
+use binfer_shard::{Checkpoint, DType, ModelSpec, RankLayout, layouts};
 use proptest::prelude::*;
 
 use crate::gguf_writer::{F32, Llama, Q4_1, SMOLLM2, TINY};
+use crate::model::{Model, stack};
 use crate::scratch;
 
 fn spec(name: &str, llama: Llama) -> ModelSpec {
@@ -25,30 +26,38 @@ fn cover(ranges: &[Range<u32>], whole: u32) {
     assert_eq!(end, whole, "{ranges:?}");
 }
 
+fn first(layout: &RankLayout) -> &LayerLayout {
+    layout.layer(0).unwrap()
+}
+
 fn check(spec: &ModelSpec, llama: &Llama, layouts: &[RankLayout]) {
     let all = |pick: fn(&RankLayout) -> &Range<u32>| -> Vec<Range<u32>> {
         layouts.iter().map(|layout| pick(layout).clone()).collect()
     };
-    cover(&all(|layout| &layout.q_heads), llama.heads);
-    cover(&all(|layout| &layout.ffn), llama.inner);
+    cover(&all(|layout| &first(layout).heads.q_heads), llama.heads);
+    cover(&all(|layout| first(layout).ffn.columns()), llama.inner);
     cover(&all(|layout| &layout.vocab), llama.vocab);
-    let mut kv = all(|layout| &layout.kv_heads);
+    let mut kv = all(|layout| &first(layout).heads.kv_heads);
     let shared = layouts.len() > llama.kv_heads as usize;
     if shared {
         assert!(kv.iter().all(|heads| heads.len() == 1));
         kv.dedup();
     }
     cover(&kv, llama.kv_heads);
-    let group = llama.heads / llama.kv_heads;
+    let gqa_group = llama.heads / llama.kv_heads;
     for (index, layout) in layouts.iter().enumerate() {
         assert_eq!((layout.rank as usize, layout.world as usize), (index, layouts.len()));
-        assert_eq!(layout.q_per_kv as usize * layout.kv_heads.len(), layout.q_heads.len());
-        for (local, head) in layout.q_heads.clone().enumerate() {
-            let read = layout.kv_heads.start as usize + local / layout.q_per_kv as usize;
-            assert_eq!(read, (head / group) as usize, "{layout:?}");
+        assert_eq!(layout.layers().count(), spec.layers.len());
+        assert!(layout.layers().all(|layer| layer == first(layout)), "layers are alike");
+        let HeadLayout { q_heads, kv_heads, q_per_kv, .. } = &first(layout).heads;
+        assert_eq!(*q_per_kv as usize * kv_heads.len(), q_heads.len());
+        for (local, head) in q_heads.clone().enumerate() {
+            let read = kv_heads.start as usize + local / *q_per_kv as usize;
+            assert_eq!(read, (head / gqa_group) as usize, "{layout:?}");
         }
         let whole = |column: u32| column.is_multiple_of(32) || column == llama.inner;
-        assert!(whole(layout.ffn.start) && whole(layout.ffn.end));
+        let columns = first(layout).ffn.columns();
+        assert!(whole(columns.start) && whole(columns.end));
         assert!(weight_bytes(spec, layout).unwrap() <= spec.weight_bytes());
     }
 }
@@ -66,7 +75,8 @@ fn the_demo_model_at_1_to_9() {
         assert!(bytes.iter().all(|bytes| bytes.abs_diff(mean) <= unit_bytes), "{bytes:?}");
     }
     let heads = |world| -> Vec<Range<u32>> {
-        layouts(&spec, world).unwrap().into_iter().map(|layout| layout.q_heads).collect()
+        let q_heads = |layout: &RankLayout| first(layout).heads.q_heads.clone();
+        layouts(&spec, world).unwrap().iter().map(q_heads).collect()
     };
     assert_eq!(heads(2), [0..6, 6..9]);
     assert_eq!(heads(4), [0..2, 2..3, 3..6, 6..9]);
@@ -87,12 +97,73 @@ fn too_few_blocks_to_share() {
     assert!(message.contains("4 ranks, but the model has only 3 FFN blocks"), "{message}");
 }
 
+/// Three layers: a wide first one, a narrow one, and one with other heads.
+pub(crate) fn unlike_layers() -> Vec<Model> {
+    let narrow = Model {
+        heads: 8,
+        kv_heads: 4,
+        head_dim: 32,
+        inner: 288,
+        hidden: 64,
+        vocab: 500,
+        qkv: [DType::F32; 3],
+        out: DType::F32,
+        ffn: [DType::F32; 3],
+        embed: DType::F32,
+    };
+    let wide = Model { inner: 1024, ..narrow.clone() };
+    let other_heads = Model { heads: 10, kv_heads: 2, head_dim: 16, ..narrow.clone() };
+    vec![wide, narrow, other_heads]
+}
+
 #[test]
-fn layers_must_be_alike() {
-    let mut spec = spec("unlike", Llama { layers: 2, ..TINY });
-    let binfer_shard::spec::Ffn::Glu { inner, .. } = &mut spec.layers[1].ffn;
-    *inner = 64;
-    assert!(layouts(&spec, 2).unwrap_err().to_string().contains("layers of different shapes"));
+fn layers_of_other_shapes_are_divided_each_by_its_own_numbers() {
+    let layers = unlike_layers();
+    let spec = stack(&layers);
+    for world in 1..=8 {
+        let layouts = layouts(&spec, world).unwrap();
+        for (index, model) in layers.iter().enumerate() {
+            let of = |pick: fn(&LayerLayout) -> &Range<u32>| -> Vec<Range<u32>> {
+                layouts.iter().map(|layout| pick(layout.layer(index).unwrap()).clone()).collect()
+            };
+            cover(&of(|layer| &layer.heads.q_heads), model.heads);
+            cover(&of(|layer| layer.ffn.columns()), model.inner);
+            let mut kv = of(|layer| &layer.heads.kv_heads);
+            kv.dedup();
+            cover(&kv, model.kv_heads);
+        }
+        assert_eq!(layouts[0].layers().count(), 3);
+        assert_eq!(layouts[0].layer(3), None);
+        let bytes: Vec<u64> =
+            layouts.iter().map(|layout| weight_bytes(&spec, layout).unwrap()).collect();
+        let mean = bytes.iter().sum::<u64>() / u64::from(world);
+        // Half a unit of columns in each layer, and of vocabulary rows.
+        let bound = (3 * 3 + 1) * 32 * 64 * 4 / 2;
+        assert!(bytes.iter().all(|bytes| bytes.abs_diff(mean) <= bound), "TP {world}: {bytes:?}");
+    }
+    let message = layouts(&spec, 9).unwrap_err().to_string();
+    assert!(message.contains("only 8 query heads"), "{message}");
+}
+
+#[test]
+fn a_layer_that_is_as_another_one_is_divided_as_that_one() {
+    let layers = unlike_layers();
+    let alone = stack(&[layers[1].clone(), layers[1].clone()]);
+    let among = stack(&[layers[1].clone(), layers[0].clone(), layers[1].clone()]);
+    for world in 1..=8 {
+        for layout in layouts(&alone, world).unwrap() {
+            assert_eq!(layout.layer(0), layout.layer(1));
+        }
+        for layout in layouts(&among, world).unwrap() {
+            assert_eq!(layout.layer(0), layout.layer(2));
+            assert_ne!(layout.layer(0), layout.layer(1));
+        }
+    }
+}
+
+#[test]
+fn a_model_without_layers_cannot_be_cut() {
+    let mut spec = spec("none", TINY);
     spec.layers.clear();
     assert!(layouts(&spec, 2).unwrap_err().to_string().contains("without layers"));
 }
@@ -103,12 +174,12 @@ proptest! {
     #[test]
     fn any_model_at_any_number_of_ranks(
         kv_heads in 1_u32..6,
-        group in 1_u32..6,
+        gqa_group in 1_u32..6,
         inner_blocks in 4_u32..40,
         vocab in 1000_u32..3000,
         plain in any::<bool>(),
     ) {
-        let heads = kv_heads * group;
+        let heads = kv_heads * gqa_group;
         let type_id = if plain { F32 } else { Q4_1 };
         let (hidden, inner) = (heads * 32, inner_blocks * 32);
         let llama = Llama { layers: 2, hidden, heads, kv_heads, inner, vocab, type_id };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::spec::{Mixer, RopeScaling};
+use binfer_shard::spec::RopeScaling;
 use binfer_shard::{Checkpoint, Error, ErrorKind, layouts, read_ahead, shards};
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn settings_travel_with_the_shards() {
     fs::write(&path, &bytes).unwrap();
     let source = Checkpoint::open(&path).unwrap();
     let cut = Checkpoint::open(cut(&source, 2, "shards-rope")).unwrap();
-    let Mixer::Gqa(gqa) = cut.spec().layers[0].mixer;
+    let gqa = crate::model::gqa(cut.spec(), 0);
     assert!(matches!(gqa.rope.scaling, RopeScaling::Llama3 { .. }), "{:?}", gqa.rope);
     let (there, here) = (&source.gguf().unwrap().metadata, &cut.gguf().unwrap().metadata);
     assert!(here.get("split.count").is_none());

@@ -8,19 +8,22 @@ use binfer_shard::{DType, LocalPart, RankLayout, layouts, local_tensor, local_te
 use proptest::prelude::*;
 
 use crate::gguf_writer::byte_of;
-use crate::model::{Model, models};
+use crate::model::{Model, models, stack, stacks};
 
 /// Rows and real columns of a part that a rank should have, in the engine's numbering.
 fn wanted(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> (Range<u32>, Range<u32>) {
     let part = &tensor.parts[index];
-    let heads = |heads: &Range<u32>| heads.start * layout.head_dim..heads.end * layout.head_dim;
+    let layer = layout.layer(tensor.layer.unwrap_or(0)).unwrap();
+    let dim = layer.heads.head_dim;
+    let heads = |heads: &Range<u32>| heads.start * dim..heads.end * dim;
+    let ffn = layer.ffn.columns();
     match (tensor.cut, index) {
         (Cut::Replicated, _) => (0..part.rows, 0..part.cols),
-        (Cut::QkvHeads, 0) => (heads(&layout.q_heads), 0..part.cols),
-        (Cut::QkvHeads, _) => (heads(&layout.kv_heads), 0..part.cols),
-        (Cut::HeadColumns, _) => (0..part.rows, heads(&layout.q_heads)),
-        (Cut::FfnRows, _) => (layout.ffn.clone(), 0..part.cols),
-        (Cut::FfnColumns, _) => (0..part.rows, layout.ffn.clone()),
+        (Cut::QkvHeads, 0) => (heads(&layer.heads.q_heads), 0..part.cols),
+        (Cut::QkvHeads, _) => (heads(&layer.heads.kv_heads), 0..part.cols),
+        (Cut::HeadColumns, _) => (0..part.rows, heads(&layer.heads.q_heads)),
+        (Cut::FfnRows, _) => (ffn.clone(), 0..part.cols),
+        (Cut::FfnColumns, _) => (0..part.rows, ffn.clone()),
         (Cut::VocabRows, _) => (layout.vocab.clone(), 0..part.cols),
     }
 }
@@ -123,9 +126,10 @@ proptest! {
     })]
 
     #[test]
-    fn slices_of_all_ranks_are_the_tensor(model in models(), wish in 0_u32..9) {
-        let world = wish % model.heads + 1;
-        let spec = model.spec();
+    fn slices_of_all_ranks_are_the_tensor(layers in stacks(), wish in 0_u32..9) {
+        let heads_min = layers.iter().map(|model| model.heads).min().unwrap();
+        let world = wish % heads_min + 1;
+        let spec = stack(&layers);
         let layouts = layouts(&spec, world).unwrap();
         for tensor in &spec.tensors {
             let locals: Vec<_> =
@@ -138,7 +142,8 @@ proptest! {
                 for (local, want) in locals.iter().zip(&wants) {
                     check_slice(part, &local.parts[index], want, &mut used);
                 }
-                let once = !may_repeat(tensor, index, &model, world);
+                let model = &layers[tensor.layer.unwrap_or(0)];
+                let once = !may_repeat(tensor, index, model, world);
                 prop_assert!(used.iter().all(|used| *used == 1 || !once && *used > 1));
                 prop_assert_eq!(used, holders(part, &wants));
             }

@@ -11,6 +11,7 @@ pub mod check;
 pub mod check_batch;
 pub mod cpu;
 pub mod cuda;
+mod memory_plan;
 pub mod record;
 pub mod rope;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use binfer_shard::{Checkpoint, LocalTensor};
 
 use crate::batch::Batch;
 use args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
+pub use memory_plan::{KvHeadsPlan, KvLayerPlan, MemoryPlan};
 
 /// A weight that the backend holds; made by [`Backend::load`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,14 @@ pub enum BackendError {
         operation: &'static str,
         /// What is wrong.
         cause: String,
+    },
+    /// The device lacks what the model needs.
+    #[error("{operation}: this device has no kernel for {what}")]
+    NoKernel {
+        /// The operation.
+        operation: &'static str,
+        /// What there is no kernel for.
+        what: String,
     },
     /// The collective was given up because a peer is gone or the supervisor said so.
     #[error("{operation}: collective aborted")]
@@ -71,49 +81,6 @@ impl From<binfer_shard::Error> for BackendError {
     fn from(error: binfer_shard::Error) -> Self {
         Self::Load(Box::new(error))
     }
-}
-
-/// All memory that a backend takes before it is ready; nothing is allocated for steps later.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryPlan {
-    /// Elements of the activation arena, four bytes each.
-    pub arena: usize,
-    /// Input tokens of a step.
-    pub tokens_max: usize,
-    /// Columns of the residual stream.
-    pub hidden: usize,
-    /// Columns of the widest tensor between two products.
-    pub wide: usize,
-    /// Per KV group: blocks of a sequence.
-    pub blocks_per_slot: Vec<usize>,
-    /// Slots with a last sampled token.
-    pub slots_max: usize,
-    /// Rows that one step may sample.
-    pub outputs_max: usize,
-    /// Width of gathered logits.
-    pub vocab: usize,
-    /// Rows of the head by rank.
-    pub vocab_rows: Vec<usize>,
-    /// Per layer: shape of its K and V cache.
-    pub kv: Vec<KvLayerPlan>,
-    /// Times that a step may note; 0: nobody asks for any, and the device takes none.
-    pub stamps_max: usize,
-}
-
-/// Shape of one layer's cache: K and V each hold `blocks * kv_heads * block_tokens * head_dim`
-/// elements; in which order is the backend's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvLayerPlan {
-    /// Index of the layer's KV group: its block tables.
-    pub kv_group: usize,
-    /// Blocks of the layer's KV group.
-    pub blocks: usize,
-    /// KV heads on this rank.
-    pub kv_heads: usize,
-    /// Positions in a block.
-    pub block_tokens: usize,
-    /// Elements of a head.
-    pub head_dim: usize,
 }
 
 /// What one sampled row came to.

@@ -9,6 +9,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use binfer_proto::{Mask, SlotId};
+use binfer_shard::spec::KvShape;
 use binfer_shard::{Checkpoint, LocalTensor};
 
 use super::args::{
@@ -135,10 +136,15 @@ impl Backend for Recorder {
             "allocate arena {arena}, slots {slots_max}, outputs {outputs_max}, vocab {vocab}"
         ));
         for (layer, kv) in kv.iter().enumerate() {
-            self.line(format_args!(
-                "allocate kv {layer} [{}, {}, {}, {}]",
-                kv.blocks, kv.kv_heads, kv.block_tokens, kv.head_dim
-            ));
+            let (blocks, block_tokens) = (kv.blocks, kv.block_tokens);
+            match kv.shape {
+                KvShape::Heads { kv_heads, head_dim } => self.line(format_args!(
+                    "allocate kv {layer} [{blocks}, {kv_heads}, {block_tokens}, {head_dim}]"
+                )),
+                KvShape::Latent { width } => self.line(format_args!(
+                    "allocate latent kv {layer} [{blocks}, {block_tokens}, {width}]"
+                )),
+            }
         }
         Ok(())
     }

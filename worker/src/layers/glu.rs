@@ -1,26 +1,26 @@
-//! Gated feed-forward: two backend calls.
+//! Gated linear unit: two backend calls.
 
 use binfer_shard::spec::Act;
 
-use super::Step;
+use super::step::LayerStep;
 use crate::backend::args::{LinearOutArgs, NormLinearArgs};
 use crate::backend::{BackendError, Weight};
 use crate::progress::Operation;
 
-/// One gated feed-forward as this rank holds it.
+/// One gated linear unit as this rank holds it.
 #[derive(Clone, Debug)]
-pub struct Glu {
+pub struct GluLayer {
     /// Index of the layer.
     pub layer: usize,
-    /// Width between the products on this rank.
+    /// Columns between the gemms on this rank.
     pub inner: usize,
-    /// Applied to the gate.
+    /// The activation function of the gate.
     pub act: Act,
     /// `[hidden]`.
     pub norm: Weight,
-    /// `[2 inner, hidden]`, gate rows then up rows.
+    /// `[2 inner, hidden]`: rows of gate, then rows of up.
     pub gate_up: Weight,
-    /// `[2 inner]`, likewise.
+    /// `[2 inner]`: the bias of gate, then that of up.
     pub gate_up_bias: Option<Weight>,
     /// `[hidden, inner]`.
     pub down: Weight,
@@ -28,9 +28,9 @@ pub struct Glu {
     pub down_bias: Option<Weight>,
 }
 
-impl Glu {
+impl GluLayer {
     /// The first of the two calls: `act(gate(norm(x))) * up(norm(x))`.
-    pub fn gate_up_args(&self, step: &Step<'_>) -> NormLinearArgs {
+    pub fn gate_up_args(&self, step: &LayerStep<'_>) -> NormLinearArgs {
         NormLinearArgs {
             x: step.x,
             norm: self.norm,
@@ -38,12 +38,12 @@ impl Glu {
             weight: self.gate_up,
             bias: self.gate_up_bias,
             glu: Some(self.act),
-            out: step.wide.with_cols(self.inner),
+            out: step.intermediate.with_cols(self.inner),
         }
     }
 
     /// `x += down(act(gate(norm(x))) * up(norm(x)))`, summed over ranks.
-    pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
+    pub fn forward(&self, step: &mut LayerStep<'_>) -> Result<(), BackendError> {
         let (x, next, gate_up) = (step.x, step.next, self.gate_up_args(step));
         step.run(Operation::GateUp, self.layer, |backend| backend.norm_linear(&gate_up))?;
         step.run(Operation::Down, self.layer, |backend| {

@@ -2,7 +2,7 @@
 
 use binfer_shard::spec::Rope;
 
-use super::Step;
+use super::step::LayerStep;
 use crate::backend::args::{AttendArgs, LinearOutArgs, NormLinearArgs};
 use crate::backend::{BackendError, Weight};
 use crate::progress::Operation;
@@ -10,9 +10,9 @@ use crate::progress::Operation;
 /// One attention layer as this rank holds it.
 #[derive(Clone, Debug)]
 pub struct GqaLayer {
-    /// Index of the layer: its cache.
+    /// Index of the layer, and so of its cache.
     pub layer: usize,
-    /// Its block tables.
+    /// Index of the layer's KV group, and so of its block tables.
     pub kv_group: usize,
     /// Query heads of this rank.
     pub heads: usize,
@@ -22,7 +22,7 @@ pub struct GqaLayer {
     pub head_dim: usize,
     /// Rotation of queries and keys.
     pub rope: Rope,
-    /// Last positions attended to; all where absent.
+    /// How many last positions attention sees; `None` where it sees all.
     pub window: Option<u32>,
     /// `[hidden]`.
     pub norm: Weight,
@@ -34,7 +34,7 @@ pub struct GqaLayer {
     pub q_norm: Option<Weight>,
     /// `[head_dim]`.
     pub k_norm: Option<Weight>,
-    /// `[heads]`: scores without values.
+    /// `[heads]`: attention sinks, a score without a value for each query head.
     pub sinks: Option<Weight>,
     /// `[hidden, heads * head_dim]`.
     pub out: Weight,
@@ -43,18 +43,18 @@ pub struct GqaLayer {
 }
 
 impl GqaLayer {
-    /// Columns of the fused product.
+    /// Columns of the fused QKV gemm.
     pub fn qkv_cols(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
     /// Columns of attention's output.
-    pub fn mixed_cols(&self) -> usize {
+    pub fn attn_out_cols(&self) -> usize {
         self.heads * self.head_dim
     }
 
     /// The first of the three calls: `qkv(norm(x))`.
-    pub fn qkv_args(&self, step: &Step<'_>) -> NormLinearArgs {
+    pub fn qkv_args(&self, step: &LayerStep<'_>) -> NormLinearArgs {
         NormLinearArgs {
             x: step.x,
             norm: self.norm,
@@ -62,14 +62,14 @@ impl GqaLayer {
             weight: self.qkv,
             bias: self.qkv_bias,
             glu: None,
-            out: step.wide.with_cols(self.qkv_cols()),
+            out: step.intermediate.with_cols(self.qkv_cols()),
         }
     }
 
     /// `x += out(attention(qkv(norm(x))))`, summed over ranks.
-    pub fn forward(&self, step: &mut Step<'_>) -> Result<(), BackendError> {
+    pub fn forward(&self, step: &mut LayerStep<'_>) -> Result<(), BackendError> {
         let (x, eps, next, qkv) = (step.x, step.norm_eps, step.next, self.qkv_args(step));
-        let mixed = step.mixed.with_cols(self.mixed_cols());
+        let attn_out = step.attn_out.with_cols(self.attn_out_cols());
         step.run(Operation::Qkv, self.layer, |backend| backend.norm_linear(&qkv))?;
         step.run(Operation::Attend, self.layer, |backend| {
             backend.attend(&AttendArgs {
@@ -85,12 +85,12 @@ impl GqaLayer {
                 kv_group: self.kv_group,
                 window: self.window,
                 sinks: self.sinks,
-                out: mixed,
+                out: attn_out,
             })
         })?;
         step.run(Operation::AttendOut, self.layer, |backend| {
             let (weight, bias, residual) = (self.out, self.out_bias, x);
-            let args = LinearOutArgs { x: mixed, weight, bias, residual, out: x, next };
+            let args = LinearOutArgs { x: attn_out, weight, bias, residual, out: x, next };
             backend.linear_out(&args)
         })
     }

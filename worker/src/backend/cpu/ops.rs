@@ -19,7 +19,8 @@ use crate::backend::args::{
 };
 use crate::backend::check::WeightShape;
 use crate::backend::{
-    Abort, Backend, BackendError, MemoryPlan, StepMode, StepOutput, Ticket, Weight,
+    Abort, Backend, BackendError, KvHeadsPlan, KvLayerPlan, MemoryPlan, StepMode, StepOutput,
+    Ticket, Weight,
 };
 use crate::batch::{Batch, TokenInput};
 
@@ -64,7 +65,9 @@ impl Backend for CpuBackend {
     }
 
     fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        for kv in &plan.kv {
+        let caches: Vec<KvHeadsPlan> =
+            plan.kv.iter().map(KvLayerPlan::heads).collect::<Result<_, _>>()?;
+        for kv in &caches {
             let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
             if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
                 let cause =
@@ -75,7 +78,7 @@ impl Backend for CpuBackend {
         self.arena = vec![0.0; plan.arena];
         let dtype = self.settings.kv_dtype;
         self.tables = BlockTables::new(plan);
-        self.caches = plan.kv.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
+        self.caches = caches.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
         self.last_tokens = vec![0; plan.slots_max];
         self.sampler = Sampler::new(plan.slots_max, plan.vocab);
         self.step.sampled = Vec::with_capacity(plan.outputs_max);

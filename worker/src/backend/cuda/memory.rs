@@ -92,7 +92,7 @@ fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
 
 /// Refuses sizes that kernels, which count in 32 bits, cannot have.
 fn check_sizes(plan: &MemoryPlan) -> Result<(), BackendError> {
-    let widest = [plan.hidden, plan.wide, plan.vocab].into_iter().max().unwrap_or(0);
+    let widest = [plan.hidden, plan.intermediate, plan.vocab].into_iter().max().unwrap_or(0);
     let rows = plan.tokens_max.max(plan.slots_max).max(plan.outputs_max);
     let blocks = plan.kv.iter().map(|kv| kv.blocks).max().unwrap_or(0);
     let sizes = [2 * widest, rows, blocks, block_table_entries(plan)];
@@ -130,7 +130,7 @@ impl Memory {
         workspace.fill(0, stream)?;
         let mut dealer = Dealer { base: workspace.address(), used: 0 };
         let places = lay_out(plan, &mut |bytes| dealer.take(bytes));
-        let cache = DeviceBuffer::new(cache_bytes(plan))?;
+        let cache = DeviceBuffer::new(cache_bytes(plan)?)?;
         let mut dealer = Dealer { base: cache.address(), used: 0 };
         let layers = lay_out_caches(plan, &mut |bytes| dealer.take(bytes))?;
         let groups = places.attention.groups(plan, places.step.block_tables);

@@ -53,6 +53,8 @@ pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
 
 #[cfg(test)]
 mod tests {
+    use binfer_shard::spec::KvShape;
+
     use super::*;
     use crate::backend::KvLayerPlan;
     use crate::backend::check_batch::check_batch;
@@ -62,9 +64,8 @@ mod tests {
         let layer = |kv_group, blocks| KvLayerPlan {
             kv_group,
             blocks,
-            kv_heads: 1,
             block_tokens: 64,
-            head_dim: 8,
+            shape: KvShape::Heads { kv_heads: 1, head_dim: 8 },
         };
         let plan = MemoryPlan {
             tokens_max: 8192,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::spec::{Mixer, Rope};
+use binfer_shard::spec::Rope;
 use binfer_shard::{Checkpoint, Error};
 use serde_json::Value;
 
@@ -35,8 +35,7 @@ impl Folder {
         }
         std::fs::write(self.0.join("config.json"), config.to_string()).unwrap();
         let source = Checkpoint::assumed(&self.0)?;
-        let Mixer::Gqa(gqa) = source.spec().layers[0].mixer;
-        let mut rope = gqa.rope;
+        let mut rope = source.spec().layers[0].mixer.rope();
         if let Some(longest) = case["longest"].as_u64() {
             rope.scaling = rope.scaling.for_sequences_of(longest as u32);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use binfer_proto::BlockId;
-use binfer_shard::spec::{Rope, RopeScaling};
+use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{Known, KvDtype, Level, Piece, Random, Rig, assert_near, batch, oracle, place};
 use crate::backend::args::{AttendArgs, Tensor};
@@ -130,9 +130,8 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
     let kv = KvLayerPlan {
         kv_group: 0,
         blocks,
-        kv_heads: shape.kv_heads,
         block_tokens,
-        head_dim: shape.head_dim,
+        shape: KvShape::Heads { kv_heads: shape.kv_heads as u32, head_dim: shape.head_dim as u32 },
     };
     let (at, arena) = place(&[(TOKENS, shape.qkv()), (TOKENS, width)]);
     rig.allocate(arena, 0, vec![kv]);

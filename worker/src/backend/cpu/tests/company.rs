@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use binfer_proto::{BlockId, Token};
 use binfer_shard::DType;
-use binfer_shard::spec::{Act, Rope, RopeScaling};
+use binfer_shard::spec::{Act, KvShape, Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Random, Rig, batch, output, place};
 use crate::backend::args::{
@@ -56,9 +56,8 @@ impl Model {
         let kv = KvLayerPlan {
             kv_group: 0,
             blocks: 4096 / block_tokens,
-            kv_heads: 2,
             block_tokens,
-            head_dim: 16,
+            shape: KvShape::Heads { kv_heads: 2, head_dim: 16 },
         };
         rig.allocate(TOKENS_MAX * (HIDDEN + 128 + HIDDEN + VOCAB), VOCAB, vec![kv]);
         Self {
@@ -88,24 +87,24 @@ impl Model {
         self.rig.backend.upload(Arc::new(batch)).unwrap();
         let shapes = [(tokens, HIDDEN), (tokens, 128), (tokens, HIDDEN), (pieces.len(), VOCAB)];
         let (at, _) = place(&shapes);
-        let [x, wide, mixed, logits] = at[..] else { unreachable!() };
-        self.forward(x, wide, mixed, logits);
+        let [x, intermediate, attn_out, logits] = at[..] else { unreachable!() };
+        self.forward(x, intermediate, attn_out, logits);
         self.rig.backend.sample(&SampleArgs { logits }).unwrap();
         let bits: Vec<u32> = self.rig.read(logits).iter().map(|x| x.to_bits()).collect();
         (bits.chunks(VOCAB).map(<[u32]>::to_vec).collect(), self.rig.outcome())
     }
 
-    fn forward(&mut self, x: Tensor, wide: Tensor, mixed: Tensor, logits: Tensor) {
+    fn forward(&mut self, x: Tensor, intermediate: Tensor, attn_out: Tensor, logits: Tensor) {
         let (norm, eps, backend) = (self.norm, EPS, &mut self.rig.backend);
         let rope = Rope { theta: 10_000.0, dims: 16, scaling: RopeScaling::None };
-        let inner = wide.with_cols(INNER);
+        let inner = intermediate.with_cols(INNER);
         let embed = EmbedArgs { table: self.embed, first_token: 0, out: x };
         backend.embed(&embed).unwrap();
         let (weight, bias) = (self.qkv, Some(self.qkv_bias));
-        let args = NormLinearArgs { x, norm, eps, weight, bias, glu: None, out: wide };
+        let args = NormLinearArgs { x, norm, eps, weight, bias, glu: None, out: intermediate };
         backend.norm_linear(&args).unwrap();
         let args = AttendArgs {
-            qkv: wide,
+            qkv: intermediate,
             heads: 4,
             kv_heads: 2,
             head_dim: 16,
@@ -117,12 +116,12 @@ impl Model {
             kv_group: 0,
             window: None,
             sinks: None,
-            out: mixed,
+            out: attn_out,
         };
         backend.attend(&args).unwrap();
         let (weight, bias, residual, out) = (self.out, None, x, x);
         backend
-            .linear_out(&LinearOutArgs { x: mixed, weight, bias, residual, out, next: None })
+            .linear_out(&LinearOutArgs { x: attn_out, weight, bias, residual, out, next: None })
             .unwrap();
         let (weight, glu, out) = (self.gate_up, Some(Act::Silu), inner);
         backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out }).unwrap();

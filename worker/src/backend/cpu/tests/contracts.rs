@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use binfer_proto::{BlockId, Mask, SlotId};
 use binfer_shard::DType;
-use binfer_shard::spec::{Rope, RopeScaling};
+use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Rig, batch, output, place};
 use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
@@ -20,7 +20,8 @@ fn rig() -> (Rig, Weight, Weight, Vec<Tensor>) {
     let norm = rig.norm(32).weight;
     let weight = rig.weight(&[(DType::Q8_0, 48)], 32, 0..32).weight;
     let (at, arena) = place(&[(2, 32), (2, 48)]);
-    let kv = KvLayerPlan { kv_group: 0, blocks: 4, kv_heads: 1, block_tokens: 16, head_dim: 16 };
+    let shape = KvShape::Heads { kv_heads: 1, head_dim: 16 };
+    let kv = KvLayerPlan { kv_group: 0, blocks: 4, block_tokens: 16, shape };
     rig.allocate(arena, 10, vec![kv]);
     rig.upload_tokens(&[0, 0], &[]);
     (rig, norm, weight, at)

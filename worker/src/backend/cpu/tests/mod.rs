@@ -7,6 +7,7 @@ mod company;
 mod contracts;
 mod gemm;
 mod ranks;
+mod unlike_layers;
 
 use std::ops::Range;
 use std::sync::Arc;

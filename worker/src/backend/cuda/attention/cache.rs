@@ -7,7 +7,7 @@ use binfer_kernels::params::ROPE_PAIRS_MAX;
 use super::config::DECODE_BLOCKS_MAX;
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
-use crate::backend::{BackendError, KvLayerPlan, MemoryPlan};
+use crate::backend::{BackendError, KvHeadsPlan, KvLayerPlan, MemoryPlan};
 
 /// Bytes of which everything begins at a multiple.
 const ALIGNMENT: usize = 256;
@@ -32,7 +32,7 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
 pub(in crate::backend::cuda) struct LayerCache {
     pub(super) keys: u64,
     pub(super) values: u64,
-    pub(super) shape: KvLayerPlan,
+    pub(super) shape: KvHeadsPlan,
 }
 
 /// Where a KV group's tables lie.
@@ -68,8 +68,10 @@ impl AttentionPlaces {
         plan: &MemoryPlan,
         take: &mut dyn FnMut(usize) -> u64,
     ) -> Self {
-        let largest = |of: fn(&KvLayerPlan) -> usize| plan.kv.iter().map(of).max().unwrap_or(0);
-        let (head_dim, kv_heads) = (largest(|kv| kv.head_dim), largest(|kv| kv.kv_heads));
+        // Another shape is refused where the caches are laid out.
+        let caches: Vec<KvHeadsPlan> = plan.kv.iter().filter_map(|kv| kv.heads().ok()).collect();
+        let head_dim = caches.iter().map(|kv| kv.head_dim).max().unwrap_or(0);
+        let kv_heads = caches.iter().map(|kv| kv.kv_heads).max().unwrap_or(0);
         let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
         let work_tables: usize = work_table_bytes(plan).iter().sum();
         Self {
@@ -102,18 +104,21 @@ impl AttentionPlaces {
 }
 
 /// Bytes of one block in all layers.
-pub(in crate::backend::cuda) fn kv_block_bytes(plan: &MemoryPlan) -> u64 {
-    let one = |kv: &KvLayerPlan| 2 * half_cache_bytes(&KvLayerPlan { blocks: 1, ..*kv }) as u64;
-    plan.kv.iter().map(one).sum()
+pub(in crate::backend::cuda) fn kv_block_bytes(plan: &MemoryPlan) -> Result<u64, BackendError> {
+    let of_layer = |kv: &KvLayerPlan| {
+        let kv = KvHeadsPlan { blocks: 1, ..kv.heads()? };
+        Ok(2 * half_cache_bytes(&kv) as u64)
+    };
+    plan.kv.iter().map(of_layer).sum()
 }
 
 /// Bytes of the caches of all layers.
-pub(in crate::backend::cuda) fn cache_bytes(plan: &MemoryPlan) -> usize {
-    plan.kv.iter().map(|kv| 2 * half_cache_bytes(kv)).sum()
+pub(in crate::backend::cuda) fn cache_bytes(plan: &MemoryPlan) -> Result<usize, BackendError> {
+    plan.kv.iter().map(|kv| Ok(2 * half_cache_bytes(&kv.heads()?))).sum()
 }
 
 /// Bytes of K or of V of a layer.
-fn half_cache_bytes(kv: &KvLayerPlan) -> usize {
+fn half_cache_bytes(kv: &KvHeadsPlan) -> usize {
     let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
     bytes.next_multiple_of(ALIGNMENT)
 }
@@ -124,11 +129,12 @@ pub(in crate::backend::cuda) fn lay_out_caches(
     take: &mut dyn FnMut(usize) -> u64,
 ) -> Result<Vec<LayerCache>, BackendError> {
     let mut layer = |kv: &KvLayerPlan| {
+        let shape = kv.heads()?;
         if kv.block_tokens == 0 {
             return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
         }
-        let bytes = half_cache_bytes(kv);
-        Ok(LayerCache { keys: take(bytes), values: take(bytes), shape: *kv })
+        let bytes = half_cache_bytes(&shape);
+        Ok(LayerCache { keys: take(bytes), values: take(bytes), shape })
     };
     plan.kv.iter().map(&mut layer).collect()
 }

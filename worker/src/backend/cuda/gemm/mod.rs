@@ -44,7 +44,7 @@ pub(super) struct GemmPlaces {
     pub(super) normed: u64,
     /// f32 `[partials][tokens]`: sums of squares of a norm that two gemms share.
     squares: u64,
-    /// T `[tokens, 2 wide]`: gate and up on their way to the activation.
+    /// T `[tokens, 2 intermediate]`: gate and up on their way to the activation.
     gate_up: u64,
 }
 
@@ -55,7 +55,7 @@ impl GemmPlaces {
         Self {
             normed: take(Half::BYTES * tokens.max(outputs) * plan.hidden),
             squares: take(SQUARES_BYTES),
-            gate_up: take(Half::BYTES * tokens * 2 * plan.wide),
+            gate_up: take(Half::BYTES * tokens * 2 * plan.intermediate),
         }
     }
 }

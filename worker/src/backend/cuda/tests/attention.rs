@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use binfer_proto::BlockId;
 use binfer_shard::DType;
-use binfer_shard::spec::{Rope, RopeScaling};
+use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{
     HALVES, Half, Known, Piece, Random, Rig, batch, is_sanitized, numbers_of_tokens, oracle,
@@ -159,9 +159,11 @@ impl Feeding {
         let kv = KvLayerPlan {
             kv_group: 0,
             blocks: sequences * each,
-            kv_heads: shape.kv_heads,
             block_tokens: BLOCK_TOKENS,
-            head_dim: shape.head_dim,
+            shape: KvShape::Heads {
+                kv_heads: shape.kv_heads as u32,
+                head_dim: shape.head_dim as u32,
+            },
         };
         rig.allocate(&crate::backend::MemoryPlan { kv: vec![kv], ..plan(arena) });
         let qkv = (0..sequences).map(|_| {

@@ -307,7 +307,7 @@ fn plan(arena: usize) -> MemoryPlan {
         arena,
         tokens_max: tokens_max(),
         hidden: 512,
-        wide: 512,
+        intermediate: 512,
         blocks_per_slot: vec![128],
         slots_max: 512,
         outputs_max: 512,

@@ -76,7 +76,7 @@ fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Ve
     };
     let shapes = [(tokens, cols, in_kind), (tokens, outs, Kind::Sum), (tokens, outs, out_kind)];
     let (at, arena) = rig.place(&shapes, true);
-    rig.allocate(&super::MemoryPlan { hidden: cols, wide: 2 * outs, ..plan(arena) });
+    rig.allocate(&super::MemoryPlan { hidden: cols, intermediate: 2 * outs, ..plan(arena) });
     let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
     rig.write(at[0], &x);
     rig.write(at[1], &residual);

@@ -102,14 +102,15 @@ impl Tiny {
         let layout = layouts(spec, backend.settings.world as u32).unwrap().remove(rank);
         let model = match what {
             What::Fixture(_) => model::load(&source, &layout, &mut backend, |_| ()),
-            What::Published(_) => model::invent(&source, &layout, &mut backend, |_| ()),
+            What::Published(_) => model::random_weights(&source, &layout, &mut backend, |_| ()),
         };
         let model = model.unwrap();
         join(&mut backend);
-        let limits = StepLimits { slots_max: SLOTS, tokens_per_step_max: 512, context_max: 256 };
-        let activations = Activations::plan(&model, limits);
+        let limits =
+            StepLimits { slots_max: SLOTS as u32, tokens_per_step_max: 512, context_max: 256 };
+        let activations = Activations::new(spec, &layout, limits);
         let blocks = vec![(SLOTS * BLOCKS_EACH) as u32; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &layout, &activations, limits, &blocks).unwrap();
+        let plan = memory::plan(spec, &layout, limits, &blocks).unwrap();
         super::allocate(&mut backend, &plan);
         if super::is_sanitized() {
             backend.graphs.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));

@@ -1,0 +1,93 @@
+//! Pure: the activation arena, laid out for the largest step.
+
+use crate::layout::LayerLayout;
+use crate::spec::{Ffn, LayerSpec, Mixer};
+use crate::{ModelSpec, RankLayout};
+
+/// Tensors of the arena begin at multiples of so many elements: 256 bytes of f32, which GPUs copy and
+/// multiply best.
+const ALIGNMENT: u64 = 64;
+
+/// Every tensor that a step needs, none sharing an element with another. Elements have four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivationArena {
+    /// The residual stream, `[tokens, hidden]`.
+    pub residual: ArenaTensor,
+    /// QKV of attention or the columns between the gemms of the feed-forward,
+    /// `[tokens, the wider of both]`.
+    pub intermediate: ArenaTensor,
+    /// Attention's output, `[tokens, heads * head_dim]`.
+    pub attn_out: ArenaTensor,
+    /// `[outputs, vocabulary]`.
+    pub logits: ArenaTensor,
+}
+
+/// A matrix in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaTensor {
+    /// Its first element.
+    pub offset: u64,
+    /// Rows.
+    pub rows: u32,
+    /// Columns.
+    pub cols: u64,
+}
+
+impl ArenaTensor {
+    /// Where the next tensor may begin.
+    fn end(self) -> u64 {
+        let elements = self.cols.saturating_mul(self.rows.into());
+        let aligned = elements.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+        self.offset.saturating_add(aligned)
+    }
+}
+
+impl ActivationArena {
+    /// Lays out a rank's arena for steps of so many input tokens that end in so many outputs.
+    #[must_use]
+    pub fn new(spec: &ModelSpec, layout: &RankLayout, tokens_max: u32, outputs_max: u32) -> Self {
+        let widest = |cols: fn(&LayerSpec, &LayerLayout) -> u64| {
+            let layers = spec.layers.iter().zip(layout.layers());
+            layers.map(|(layer, held)| cols(layer, held)).max().unwrap_or(0)
+        };
+        let mut end = 0;
+        let mut place = |rows, cols| {
+            let tensor = ArenaTensor { offset: end, rows, cols };
+            end = tensor.end();
+            tensor
+        };
+        Self {
+            residual: place(tokens_max, spec.hidden.into()),
+            intermediate: place(tokens_max, widest(intermediate_cols)),
+            attn_out: place(tokens_max, widest(attn_out_cols)),
+            logits: place(outputs_max, spec.vocab.into()),
+        }
+    }
+
+    /// Elements of the arena.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.logits.end()
+    }
+}
+
+/// Columns that a layer needs between its gemms on a rank.
+fn intermediate_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
+    let attention = match layer.mixer {
+        Mixer::Gqa(gqa) => {
+            let heads = held.heads.q_heads.len() + 2 * held.heads.kv_heads.len();
+            heads as u64 * u64::from(gqa.head_dim)
+        }
+    };
+    let ffn = match layer.ffn {
+        Ffn::Glu { .. } => held.ffn.columns().len() as u64,
+    };
+    attention.max(ffn)
+}
+
+/// Columns of a layer's attention output on a rank.
+fn attn_out_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
+    match layer.mixer {
+        Mixer::Gqa(gqa) => held.heads.q_heads.len() as u64 * u64::from(gqa.head_dim),
+    }
+}

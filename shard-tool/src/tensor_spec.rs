@@ -1,0 +1,103 @@
+//! Tensors of a model: what each is fused out of and how ranks divide it. A part of [`crate::spec`].
+
+use serde::Serialize;
+
+use crate::DType;
+
+/// A tensor of the running model, fused out of one or more tensors of the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TensorSpec {
+    /// Run-time name: `layers.3.attn.qkv`.
+    pub name: String,
+    /// Checkpoint tensors whose rows follow each other; types may differ between parts.
+    pub parts: Vec<Part>,
+    /// How ranks divide it.
+    pub cut: Cut,
+    /// Index into [`crate::ModelSpec::layers`] of the layer that it belongs to; `None` for embedding,
+    /// final norm and head. Manifests have it in the name.
+    #[serde(skip)]
+    pub layer: Option<usize>,
+}
+
+impl TensorSpec {
+    /// Bytes, uncut.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(Part::bytes).sum()
+    }
+}
+
+/// One checkpoint tensor, seen as a matrix `[rows, cols]` that maps `cols` inputs to `rows`
+/// outputs, row-major. A norm is one row; a bias one column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// Name in the checkpoint.
+    pub source: String,
+    /// Type in the checkpoint, kept in memory.
+    pub dtype: DType,
+    /// Outputs.
+    pub rows: u32,
+    /// Inputs; whole blocks of `dtype`.
+    pub cols: u32,
+    /// In which order the checkpoint has the rows.
+    pub row_order: RowOrder,
+}
+
+impl Part {
+    /// Bytes of one row.
+    #[must_use]
+    pub fn row_bytes(&self) -> u64 {
+        self.dtype.row_bytes(self.cols)
+    }
+
+    /// Bytes of all rows.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.row_bytes() * u64::from(self.rows)
+    }
+}
+
+/// Order of a part's rows in the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum RowOrder {
+    /// As the engine wants them.
+    AsIs,
+    /// llama.cpp's converter interleaves the halves of each q and k head (its rope pairs
+    /// neighbours): row `2i + half` of a head there is row `half * head_dim / 2 + i` here.
+    LlamaCppInterleaved {
+        /// Rows of one head; even.
+        head_dim: u32,
+    },
+}
+
+impl RowOrder {
+    /// The checkpoint's row that holds the engine's row `row`.
+    #[must_use]
+    pub fn source_row(self, row: u32) -> u32 {
+        match self {
+            Self::AsIs => row,
+            Self::LlamaCppInterleaved { head_dim } => {
+                let (first, within) = (row - row % head_dim, row % head_dim);
+                let half_rows = head_dim / 2;
+                first + 2 * (within % half_rows) + within / half_rows
+            }
+        }
+    }
+}
+
+/// How ranks divide a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Cut {
+    /// Every rank has all of it.
+    Replicated,
+    /// Three parts q, k, v: rows of the rank's query heads, then of its KV heads, twice.
+    QkvHeads,
+    /// Columns that the rank's query heads feed.
+    HeadColumns,
+    /// Of each part (gate, up) the rows that make the rank's FFN columns.
+    FfnRows,
+    /// Columns that the rank's FFN rows feed.
+    FfnColumns,
+    /// Rows of the rank's share of the vocabulary.
+    VocabRows,
+}

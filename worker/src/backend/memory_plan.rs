@@ -1,0 +1,77 @@
+//! What a backend allocates, layer by layer.
+
+use binfer_shard::spec::KvShape;
+
+use super::BackendError;
+
+/// All memory that a backend takes before it is ready; nothing is allocated for steps later.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPlan {
+    /// Elements of the activation arena, four bytes each.
+    pub arena: usize,
+    /// Input tokens of a step.
+    pub tokens_max: usize,
+    /// Columns of the residual stream.
+    pub hidden: usize,
+    /// Columns of the widest tensor between a layer's gemms.
+    pub intermediate: usize,
+    /// Per KV group: blocks of a sequence.
+    pub blocks_per_slot: Vec<usize>,
+    /// Slots with a last sampled token.
+    pub slots_max: usize,
+    /// Rows that one step may sample.
+    pub outputs_max: usize,
+    /// Width of gathered logits.
+    pub vocab: usize,
+    /// Rows of the head by rank.
+    pub vocab_rows: Vec<usize>,
+    /// Per layer: its KV cache.
+    pub kv: Vec<KvLayerPlan>,
+    /// Times that a step may note; 0 where nobody asks for any, and the device takes none.
+    pub stamps_max: usize,
+}
+
+/// One layer's KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvLayerPlan {
+    /// Index of the layer's KV group: its block tables.
+    pub kv_group: usize,
+    /// Blocks of the layer's KV group.
+    pub blocks: usize,
+    /// Positions in a block.
+    pub block_tokens: usize,
+    /// What is kept of a position on this rank.
+    pub shape: KvShape,
+}
+
+/// One layer's cache of keys and values by head: K and V each hold
+/// `blocks * kv_heads * block_tokens * head_dim` elements; in which order is the backend's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvHeadsPlan {
+    /// Blocks of the layer's KV group.
+    pub blocks: usize,
+    /// KV heads on this rank.
+    pub kv_heads: usize,
+    /// Positions in a block.
+    pub block_tokens: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+impl KvLayerPlan {
+    /// The cache by head, for backends that have kernels for no other shape.
+    pub fn heads(&self) -> Result<KvHeadsPlan, BackendError> {
+        match self.shape {
+            KvShape::Heads { kv_heads, head_dim } => Ok(KvHeadsPlan {
+                blocks: self.blocks,
+                kv_heads: kv_heads as usize,
+                block_tokens: self.block_tokens,
+                head_dim: head_dim as usize,
+            }),
+            KvShape::Latent { width } => Err(BackendError::NoKernel {
+                operation: "allocate",
+                what: format!("a latent KV cache of width {width}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What layers work with during one step.
+
+use crate::backend::args::{NormLinearArgs, Tensor};
+use crate::backend::{Backend, BackendError};
+use crate::progress::{Operation, Progress};
+
+/// The device and the activations of one step, as the decoder loop hands them to a layer.
+pub struct LayerStep<'a> {
+    /// The device.
+    pub backend: &'a mut dyn Backend,
+    /// Told of every operation before it is entered.
+    pub progress: &'a Progress,
+    /// Epsilon of every norm.
+    pub norm_eps: f32,
+    /// The first operation behind the attention or feed-forward under way, where another one follows.
+    pub next: Option<NormLinearArgs>,
+    /// The residual stream, `[tokens, hidden]`: read and written.
+    pub x: Tensor,
+    /// Room for what lies between a layer's gemms, `[tokens, intermediate]`.
+    pub intermediate: Tensor,
+    /// Room for attention's output, `[tokens, heads * head_dim]`.
+    pub attn_out: Tensor,
+}
+
+impl LayerStep<'_> {
+    /// Enters an operation of a layer and runs it.
+    pub(super) fn run(
+        &mut self,
+        operation: Operation,
+        layer: usize,
+        call: impl FnOnce(&mut dyn Backend) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        self.progress.enter(operation, Some(layer));
+        call(self.backend)
+    }
+}
