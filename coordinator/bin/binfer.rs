@@ -81,7 +81,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Doctor(args) => cli::doctor::run(&args),
         Command::Bench(args) => cli::bench::run(&args),
         Command::Shard(args) => cli::shard::run(&args),
-        Command::Worker(args) => binfer_worker::link::run(&args),
+        Command::Worker(args) => binfer_worker::run::run(&args),
         Command::Text(args) => text::process::run(&args),
     }
 }

@@ -1,4 +1,4 @@
-// penalties.cuh: what biases and penalties make of a logit: worker/src/backend/adjust.rs for the
+// penalties.cuh: what biases and penalties make of a logit: worker/src/backend/penalties.rs for the
 // device, to the bit. A slot has a count for each token; those of 0 leave the logit alone.
 #pragma once
 

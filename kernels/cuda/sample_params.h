@@ -52,7 +52,7 @@ struct SampleParams {
   SampleTile* tiles;    // [outputs, tiles_per_row]
   StepResult* sampled;  // [outputs]
   int32_t* last_tokens;
-  uint16_t* token_counts;  // [slots, vocab]: see worker/src/backend/adjust.rs
+  uint16_t* token_counts;  // [slots, vocab]: see worker/src/backend/penalties.rs
   const Bias* biases;  // [slots, kBiasesMax], by rising token
   Logprob* logprobs;   // mapped host memory: [ring slots][outputs_max][kLogprobsMax]
   MaskParams masks;

@@ -12,12 +12,12 @@ use binfer_proto::{
 };
 use binfer_shard::{Checkpoint, layouts};
 use binfer_worker::backend::cpu::{CpuBackend, CpuSettings, KvDtype};
-use binfer_worker::backend::{Abort, Backend};
+use binfer_worker::backend::{Abort, Backend, RankDevice};
 use binfer_worker::forward;
 use binfer_worker::layers::Layer;
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model::{self, Model};
-use binfer_worker::progress::Progress;
+use binfer_worker::progress::StepProgress;
 use binfer_worker::slots::SlotTable;
 
 use crate::harness::model_path;
@@ -30,7 +30,7 @@ const CONTEXT: u32 = 2048;
 
 /// One rank of a model.
 pub(crate) struct Rig {
-    backend: Box<dyn Backend>,
+    backend: CpuBackend,
     model: Model,
     activations: Activations,
     slots: SlotTable,
@@ -63,7 +63,7 @@ struct Sequence {
 pub(crate) type Feed<'a> = (u32, Option<&'a [Token]>);
 
 /// Gives a rank the name of its communicator; rank 0 makes it.
-type Join<'a> = &'a dyn Fn(&mut dyn Backend) -> Vec<u8>;
+type Join<'a> = &'a dyn Fn(&mut CpuBackend) -> Vec<u8>;
 
 /// Runs the same on each of `world` ranks of the demo model.
 pub(crate) fn on_ranks<T: Send>(world: usize, test: impl Fn(&mut Rig) -> T + Sync) -> T {
@@ -80,7 +80,7 @@ pub(crate) fn on_ranks_of<T: Send>(
         let (tell, hear): (Vec<_>, Vec<_>) = (1..world).map(|_| mpsc::channel()).unzip();
         let test = &test;
         let first = scope.spawn(move || {
-            let join = |backend: &mut dyn Backend| {
+            let join = |backend: &mut CpuBackend| {
                 let id = backend.comm_id(world).unwrap();
                 tell.iter().for_each(|tell| tell.send(id.clone()).unwrap());
                 id
@@ -89,7 +89,7 @@ pub(crate) fn on_ranks_of<T: Send>(
         });
         for (rank, hear) in (1..world).zip(hear) {
             scope.spawn(move || {
-                let join = |_: &mut dyn Backend| hear.recv().unwrap();
+                let join = |_: &mut CpuBackend| hear.recv().unwrap();
                 test(&mut Rig::of_rank(path, KvDtype::F32, (rank, world), &join));
             });
         }
@@ -123,12 +123,14 @@ impl Rig {
         let spec = source.spec();
         let layout = layouts(spec, u32::try_from(world).unwrap()).unwrap().remove(rank);
         let settings = CpuSettings { kv_dtype, ..CpuSettings::new(2usize.div_ceil(world)) };
-        let mut backend: Box<dyn Backend> = Box::new(CpuBackend::new(settings).unwrap());
+        let mut backend = CpuBackend::new(settings).unwrap();
         let abort = (world > 1).then(|| {
-            let id = join(&mut *backend);
+            let id = join(&mut backend);
             backend.join(&id, rank, world).unwrap()
         });
-        let model = model::load(&source, &layout, &mut *backend, |_| ()).unwrap();
+        let tensors = source.local_tensors(&layout).unwrap();
+        let weights = backend.load(&source, &tensors, &mut |_| ()).unwrap();
+        let model = model::assemble(spec, &layout, &tensors, &weights).unwrap();
         let limits = StepLimits {
             slots_max: SLOTS,
             tokens_per_step_max: u32::try_from(TOKENS_PER_STEP).unwrap(),
@@ -163,9 +165,9 @@ impl Rig {
     pub(crate) fn step(&mut self, rows: &[Feed<'_>]) -> Vec<(Vec<f32>, Token)> {
         let plan = self.plan(rows);
         let batch = Arc::new(self.slots.apply(&plan).unwrap().batch);
-        let progress = Progress::default();
+        let progress = StepProgress::default();
         let (model, activations) = (&self.model, &self.activations);
-        let backend = &mut *self.backend;
+        let backend = &mut self.backend;
         backend.upload(Arc::clone(&batch)).unwrap();
         forward::forward(model, &batch, activations, backend, &progress).unwrap();
         let logits = backend.read(activations.logits.with_rows(rows.len())).unwrap();

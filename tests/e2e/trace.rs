@@ -7,12 +7,12 @@ use std::sync::Arc;
 use binfer_proto::{BlockId, Sampling, SlotId};
 use binfer_shard::{Checkpoint, RankLayout, layouts};
 use binfer_worker::backend::Backend;
-use binfer_worker::backend::record::Recorder;
+use binfer_worker::backend::call_recorder::CallRecorder;
 use binfer_worker::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 use binfer_worker::forward;
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model;
-use binfer_worker::progress::Progress;
+use binfer_worker::progress::StepProgress;
 
 use crate::gguf_writer::{Llama, TINY};
 use crate::harness::repository;
@@ -24,7 +24,7 @@ fn batch() -> Batch {
         |slot| BatchBlocks { slot: SlotId(slot), kv_group: 0, first: 0, ids: vec![BlockId(slot)] };
     let known = [5, 6, 7].map(TokenInput::Known);
     Batch {
-        begun: Vec::new(),
+        opened: Vec::new(),
         new_blocks: vec![blocks(1), blocks(0)],
         tokens: [&[TokenInput::LastSample(SlotId(1))], &known[..]].concat(),
         positions: vec![9, 0, 1, 2],
@@ -44,13 +44,15 @@ fn batch() -> Batch {
 }
 
 fn trace_of(source: &Checkpoint, layout: &RankLayout) -> String {
-    let mut recorder = Recorder::new();
-    let model = model::load(source, layout, &mut recorder, |_| ()).unwrap();
+    let mut recorder = CallRecorder::new();
+    let tensors = source.local_tensors(layout).unwrap();
+    let weights: Vec<_> = tensors.iter().map(|tensor| recorder.declare(tensor)).collect();
+    let model = model::assemble(source.spec(), layout, &tensors, &weights).unwrap();
     let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
     let activations = Activations::new(source.spec(), layout, limits);
-    recorder.allocate(&memory::plan(source.spec(), layout, limits, &[4]).unwrap()).unwrap();
+    recorder.allocate(&memory::plan(source.spec(), layout, limits, &[4]).unwrap());
     let batch = Arc::new(batch());
-    let progress = Progress::default();
+    let progress = StepProgress::default();
     recorder.upload(Arc::clone(&batch)).unwrap();
     forward::forward(&model, &batch, &activations, &mut recorder, &progress).unwrap();
     forward::sample(&batch, &activations, &mut recorder, &progress).unwrap();

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use binfer_worker::backend::cuda::{CudaBackend, CudaSettings, Half, probe};
-use binfer_worker::backend::{Backend, MemoryPlan};
+use binfer_worker::backend::{MemoryPlan, RankDevice};
 
 use super::pair::{Pair, source};
 use super::run::{Course, run};
@@ -42,7 +42,7 @@ fn mixed_load_on_a_gpu() {
     let source = source();
     let pair = Pair::new(
         &source,
-        [true, false].map(|graphs| -> Box<dyn Backend> { Box::new(backend(graphs)) }),
+        [true, false].map(|graphs| -> Box<dyn RankDevice> { Box::new(backend(graphs)) }),
     );
     // Loads nothing: it is asked what is left.
     let observer = backend(false);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig};
 use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
 use binfer_shard::{Checkpoint, layouts};
-use binfer_worker::backend::Backend;
-use binfer_worker::engine::{Engine, EngineParts, Identity, InFlight, Launched};
+use binfer_worker::backend::{RankDevice, ReadyDevice};
+use binfer_worker::engine::{Engine, EngineParts, LaunchedStep, RankIdentity, StepInFlight};
 use binfer_worker::memory::{self, Activations, StepLimits};
 use binfer_worker::model;
-use binfer_worker::progress::Progress;
+use binfer_worker::progress::StepProgress;
 use binfer_worker::slots::SlotTable;
 
 pub(crate) const SLOTS: u32 = 16;
@@ -62,11 +62,13 @@ pub(crate) fn sched_config(source: &Checkpoint) -> SchedConfig {
     }
 }
 
-/// An engine on `backend`, ready for steps.
-fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
+/// An engine on `device`, ready for steps.
+fn engine(source: &Checkpoint, mut device: Box<dyn RankDevice>) -> Engine {
     let spec = source.spec();
     let layout = layouts(spec, 1).unwrap().remove(0);
-    let model = model::random_weights(source, &layout, &mut *backend, |_| ()).unwrap();
+    let tensors = source.local_tensors(&layout).unwrap();
+    let weights = device.random_weights(&tensors, &mut |_| ()).unwrap();
+    let model = model::assemble(spec, &layout, &tensors, &weights).unwrap();
     let limits = StepLimits {
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,
@@ -74,7 +76,7 @@ fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
     };
     let activations = Activations::new(spec, &layout, limits);
     let blocks = vec![BLOCKS; spec.kv_groups.len()];
-    backend.allocate(&memory::plan(spec, &layout, limits, &blocks).unwrap()).unwrap();
+    device.allocate(&memory::plan(spec, &layout, limits, &blocks).unwrap()).unwrap();
     let limits = PlanLimits {
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,
@@ -83,12 +85,12 @@ fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
     };
     let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
     let mut engine = Engine::new(EngineParts {
-        identity: Identity { group: GROUP, epoch: EPOCH, rank: Rank(0) },
-        backend,
+        identity: RankIdentity { group: GROUP, epoch: EPOCH, rank: Rank(0) },
+        device: ReadyDevice::Bare(device),
         model,
         activations,
         slots: SlotTable::new((GROUP, EPOCH), limits, CONTEXT_MAX, block_tokens),
-        progress: Arc::new(Progress::default()),
+        progress: Arc::new(StepProgress::default()),
     });
     engine.capture_graphs().unwrap();
     engine
@@ -97,20 +99,20 @@ fn engine(source: &Checkpoint, mut backend: Box<dyn Backend>) -> Engine {
 /// See the module.
 pub(crate) struct Pair {
     engines: [Engine; 2],
-    in_flight: VecDeque<[InFlight; 2]>,
+    in_flight: VecDeque<[StepInFlight; 2]>,
 }
 
 impl Pair {
-    pub(crate) fn new(source: &Checkpoint, backends: [Box<dyn Backend>; 2]) -> Self {
-        let engines = backends.map(|backend| engine(source, backend));
+    pub(crate) fn new(source: &Checkpoint, devices: [Box<dyn RankDevice>; 2]) -> Self {
+        let engines = devices.map(|device| engine(source, device));
         Self { engines, in_flight: VecDeque::new() }
     }
 
     /// Both begin the step.
     pub(crate) fn launch(&mut self, plan: &Plan) {
         let launch = |engine: &mut Engine| match engine.launch(plan).unwrap() {
-            Launched::InFlight(step) => step,
-            Launched::Waiting(step) => panic!("step {} is masked", step.step()),
+            LaunchedStep::InFlight(step) => step,
+            LaunchedStep::Waiting(step) => panic!("step {} is masked", step.step()),
         };
         self.in_flight.push_back(self.engines.each_mut().map(launch));
     }

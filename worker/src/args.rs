@@ -7,8 +7,8 @@ use clap::Args;
 /// Flags that ask for no rank.
 const PROBES: [&str; 3] = ["probe", "probe_nccl", "probe_cublas"];
 
-/// Arguments of `binfer worker`. The token that proves that this worker belongs to the coordinator's
-/// cluster comes through stdin, because everybody on a machine can read arguments.
+/// Arguments of `binfer worker`. The token that proves that this worker belongs to the
+/// coordinator's cluster comes through stdin, because everybody on a machine can read arguments.
 #[derive(Args, Clone, Debug)]
 pub struct WorkerArgs {
     /// Print a line for each device of this machine, and end

@@ -13,14 +13,27 @@ use binfer_proto::cluster::{Cuda, Load, Welcome};
 
 use crate::backend::cpu::{CpuBackend, CpuSettings};
 use crate::backend::cuda::{self, CudaBackend, CudaSettings, Half};
-use crate::backend::timed::{Timed, TimedSettings};
-use crate::backend::{Backend, BackendError};
+use crate::backend::timed::{StepTimes, TimedSettings};
+use crate::backend::{BackendError, RankDevice};
 
 /// The device that a rank was told to use, without weights.
-pub fn open(load: &Load, welcome: &Welcome) -> Result<Box<dyn Backend>> {
-    let device = bare(load, welcome.world as usize)?;
+pub fn open(load: &Load, world: usize) -> Result<Box<dyn RankDevice>> {
+    if let Some(cuda) = &load.cuda {
+        return Ok(Box::new(CudaBackend::new(settings(cuda, load, world)?)?));
+    }
+    let kv_dtype = KvDtype::try_from(load.kv_dtype())?;
+    let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
+    Ok(Box::new(CpuBackend::new(settings)?))
+}
+
+/// What measures the steps of a device without weights; `None` unless somebody asked for it.
+pub fn step_times(
+    load: &Load,
+    welcome: &Welcome,
+    device: &mut dyn RankDevice,
+) -> Result<Option<StepTimes>> {
     if !load.profile && load.trace.is_empty() {
-        return Ok(device);
+        return Ok(None);
     }
     let settings = TimedSettings {
         profile: load.profile && welcome.rank == 0,
@@ -28,16 +41,7 @@ pub fn open(load: &Load, welcome: &Welcome) -> Result<Box<dyn Backend>> {
         rank: welcome.rank,
         kv_element_bytes: kv_element_bytes(load)?,
     };
-    Ok(Box::new(Timed::new(device, settings)?))
-}
-
-fn bare(load: &Load, world: usize) -> Result<Box<dyn Backend>> {
-    if let Some(cuda) = &load.cuda {
-        return Ok(Box::new(CudaBackend::new(settings(cuda, load, world)?)?));
-    }
-    let kv_dtype = KvDtype::try_from(load.kv_dtype())?;
-    let settings = CpuSettings { kv_dtype, ..CpuSettings::new(load.threads as usize) };
-    Ok(Box::new(CpuBackend::new(settings)?))
+    Ok(Some(StepTimes::new(device, settings)?))
 }
 
 /// Bytes of an element of the cache.
@@ -85,8 +89,8 @@ pub fn print() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what `binfer worker --probe-nccl` and `--probe-cublas` are asked for: a JSON line with the
-/// version that GPUs would use, or the cause why they could not.
+/// Prints what `binfer worker --probe-nccl` and `--probe-cublas` are asked for: a JSON line with
+/// the version that GPUs would use, or the cause why they could not.
 pub fn print_library(name: &str, version: Result<String, BackendError>) -> Result<ExitCode> {
     console::print(&match version {
         Ok(version) => format!("{{\"device\":\"{name}\",\"version\":{version:?}}}\n"),

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::layers::step::LayerStep;
 use crate::memory::Activations;
 use crate::model::Model;
-use crate::progress::{Operation, Progress};
+use crate::progress::{Operation, StepProgress};
 
 /// Runs the uploaded batch up to its logits.
 pub fn forward(
@@ -16,7 +16,7 @@ pub fn forward(
     batch: &Batch,
     activations: &Activations,
     backend: &mut dyn Backend,
-    progress: &Progress,
+    progress: &StepProgress,
 ) -> Result<(), BackendError> {
     let tokens = batch.tokens.len();
     let x = activations.x.with_rows(tokens);
@@ -54,7 +54,7 @@ pub fn sample(
     batch: &Batch,
     activations: &Activations,
     backend: &mut dyn Backend,
-    progress: &Progress,
+    progress: &StepProgress,
 ) -> Result<(), BackendError> {
     if batch.outputs.is_empty() {
         return Ok(());

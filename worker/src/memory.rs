@@ -6,7 +6,7 @@
 use binfer_shard::fit::{ActivationArena, ArenaTensor, kv_shapes};
 use binfer_shard::{ModelSpec, RankLayout, layouts};
 
-use crate::backend::args::{Kind, Tensor};
+use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::{KvLayerPlan, MemoryPlan};
 
 /// Bounds of a step, agreed on in the handshake.
@@ -42,16 +42,16 @@ impl Activations {
         let StepLimits { tokens_per_step_max, slots_max, .. } = limits;
         let arena = ActivationArena::new(spec, layout, tokens_per_step_max, slots_max);
         Self {
-            x: tensor(arena.residual, Kind::Sum),
-            intermediate: tensor(arena.intermediate, Kind::Inner),
-            attn_out: tensor(arena.attn_out, Kind::Inner),
-            logits: tensor(arena.logits, Kind::Sum),
+            x: tensor(arena.residual, TensorKind::Sum),
+            intermediate: tensor(arena.intermediate, TensorKind::Inner),
+            attn_out: tensor(arena.attn_out, TensorKind::Inner),
+            logits: tensor(arena.logits, TensorKind::Sum),
             elements: to_usize(arena.elements()),
         }
     }
 }
 
-fn tensor(place: ArenaTensor, kind: Kind) -> Tensor {
+fn tensor(place: ArenaTensor, kind: TensorKind) -> Tensor {
     Tensor {
         offset: to_usize(place.offset),
         rows: place.rows as usize,

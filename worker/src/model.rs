@@ -1,15 +1,14 @@
 //! A rank's model: the spec's layers with the handles of their loaded weights.
 //!
-//! Loads every tensor in the spec's order, a rank's slice of each. Knows names of tensors, and no
-//! arithmetic.
+//! Knows names of tensors, and no arithmetic. Tensors are loaded by the device.
 
 use std::collections::BTreeMap;
 
 use binfer_shard::layout::LayerLayout;
 use binfer_shard::spec::{Ffn, LayerSpec, Mixer};
-use binfer_shard::{Checkpoint, LocalTensor, ModelSpec, RankLayout};
+use binfer_shard::{LocalTensor, ModelSpec, RankLayout};
 
-use crate::backend::{Backend, BackendError, Weight};
+use crate::backend::{BackendError, Weight};
 use crate::layers::glu::GluLayer;
 use crate::layers::gqa::GqaLayer;
 use crate::layers::{AttentionLayer, FfnLayer, Layer};
@@ -44,40 +43,15 @@ impl Model {
     }
 }
 
-/// Gives a rank random weights, for measurements; `done` hears of bytes made so far.
-pub fn random_weights(
-    source: &Checkpoint,
-    layout: &RankLayout,
-    backend: &mut dyn Backend,
-    mut done: impl FnMut(u64),
-) -> Result<Model, BackendError> {
-    let tensors = source.local_tensors(layout)?;
-    let weights = backend.invent(&tensors, &mut done)?;
-    assemble(source.spec(), layout, &named(&tensors, weights))
-}
-
-/// Reads a rank's weights into `backend`; `done` hears of bytes read so far.
-pub fn load(
-    source: &Checkpoint,
-    layout: &RankLayout,
-    backend: &mut dyn Backend,
-    mut done: impl FnMut(u64),
-) -> Result<Model, BackendError> {
-    let tensors = source.local_tensors(layout)?;
-    let weights = backend.load(source, &tensors, &mut done)?;
-    assemble(source.spec(), layout, &named(&tensors, weights))
-}
-
-fn named(tensors: &[LocalTensor], weights: Vec<Weight>) -> BTreeMap<String, Weight> {
-    tensors.iter().map(|tensor| tensor.name.clone()).zip(weights).collect()
-}
-
-/// The model whose tensors the backend holds under these handles.
-pub(crate) fn assemble(
+/// A rank's model out of its tensors and their handles, which are in the same order.
+pub fn assemble(
     spec: &ModelSpec,
     layout: &RankLayout,
-    weights: &BTreeMap<String, Weight>,
+    tensors: &[LocalTensor],
+    weights: &[Weight],
 ) -> Result<Model, BackendError> {
+    let names = tensors.iter().map(|tensor| tensor.name.clone());
+    let weights: &BTreeMap<String, Weight> = &names.zip(weights.iter().copied()).collect();
     let weight = |name: &str| required(weights, name);
     let layers = spec.layers.iter().zip(layout.layers()).enumerate();
     let layers = layers.map(|(index, (layer, held))| {

@@ -1,6 +1,6 @@
 //! Where the executing thread is, readable from any other: heartbeats carry it.
 //!
-//! Two words that the engine stores and the link loads. Deliberately absent: locks, history.
+//! It is a few words that the engine stores and the link loads, without locks or history.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +15,15 @@ pub enum Operation {
     Pack,
     /// Embedding.
     Embed,
-    /// Norm and QKV product.
+    /// Norm and QKV gemm.
     Qkv,
     /// Attention.
     Attend,
-    /// Output product and sum over ranks.
-    AttendOut,
-    /// Norm, gate and up products.
+    /// Output gemm and sum over ranks.
+    AttnOut,
+    /// Norm, gate and up gemm.
     GateUp,
-    /// Down product and sum over ranks.
+    /// Down gemm and sum over ranks.
     Down,
     /// Final norm, logits and their gathering.
     Head,
@@ -31,8 +31,8 @@ pub enum Operation {
     Masks,
     /// Sampling.
     Sample,
-    /// All of a step, out of a recording.
-    Recorded,
+    /// All of a step, out of a CUDA graph.
+    GraphReplay,
 }
 
 const OPERATIONS: [(Operation, &str); 12] = [
@@ -41,13 +41,13 @@ const OPERATIONS: [(Operation, &str); 12] = [
     (Operation::Embed, "embed"),
     (Operation::Qkv, "attn.qkv"),
     (Operation::Attend, "attn.attend"),
-    (Operation::AttendOut, "attn.out"),
+    (Operation::AttnOut, "attn.out"),
     (Operation::GateUp, "ffn.gate_up"),
     (Operation::Down, "ffn.down"),
     (Operation::Head, "head"),
     (Operation::Masks, "masks"),
     (Operation::Sample, "sample"),
-    (Operation::Recorded, "recorded step"),
+    (Operation::GraphReplay, "CUDA graph"),
 ];
 
 /// In place of a layer, for operations outside of layers.
@@ -55,15 +55,15 @@ const NO_LAYER: u64 = 0xffff;
 
 /// Shared between the executing thread (writes) and the link (reads).
 #[derive(Debug)]
-pub struct Progress {
+pub struct StepProgress {
     step_launched: AtomicU64,
     step_finished: AtomicU64,
-    /// Operation in the low 8 bits, layer in the next 16 (or rows of a recorded step), count of
+    /// Operation in the low 8 bits, layer in the next 16 (or rows of a CUDA graph), count of
     /// operations in the rest.
     last: AtomicU64,
 }
 
-/// A reading of [`Progress`].
+/// A reading of [`StepProgress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Last step launched.
@@ -77,7 +77,7 @@ pub struct Snapshot {
     operation: u64,
 }
 
-impl Default for Progress {
+impl Default for StepProgress {
     fn default() -> Self {
         let (step_launched, step_finished) = (AtomicU64::new(0), AtomicU64::new(0));
         let last = AtomicU64::new(NO_LAYER << 8 | Operation::Idle as u64);
@@ -85,7 +85,7 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
+impl StepProgress {
     /// A step begins.
     pub fn launched(&self, step: u64) {
         self.step_launched.store(step, Ordering::Relaxed);
@@ -104,9 +104,9 @@ impl Progress {
         self.put(operation, layer.map_or(NO_LAYER, |layer| layer as u64));
     }
 
-    /// A step of so many rows was enqueued as a whole.
-    pub fn replays(&self, rows: usize) {
-        self.put(Operation::Recorded, rows as u64);
+    /// A CUDA graph for a step of so many rows was enqueued.
+    pub fn enter_graph(&self, rows: usize) {
+        self.put(Operation::GraphReplay, rows as u64);
     }
 
     fn put(&self, operation: Operation, place: u64) {
@@ -142,7 +142,7 @@ impl fmt::Display for Snapshot {
             .find(|(operation, _)| *operation as u64 == self.operation)
             .map_or("unknown", |(_, name)| name);
         let place = self.place;
-        if self.operation == Operation::Recorded as u64 {
+        if self.operation == Operation::GraphReplay as u64 {
             return write!(f, "{name} of {place} rows");
         }
         if place == NO_LAYER {
@@ -158,9 +158,9 @@ mod tests {
 
     #[test]
     fn a_snapshot_names_layer_and_operation() {
-        let progress = Progress::default();
+        let progress = StepProgress::default();
         progress.launched(7);
-        progress.enter(Operation::AttendOut, Some(17));
+        progress.enter(Operation::AttnOut, Some(17));
         let at = progress.snapshot();
         assert_eq!((at.step_launched, at.operations), (7, 1));
         assert_eq!(at.operation(), "layers.17.attn.out");
@@ -170,20 +170,20 @@ mod tests {
 
     #[test]
     fn who_has_entered_nothing_is_idle() {
-        assert_eq!(Progress::default().snapshot().operation(), "idle");
+        assert_eq!(StepProgress::default().snapshot().operation(), "idle");
     }
 
     #[test]
     fn a_step_that_ends_while_another_runs_leaves_that_ones_operation() {
-        let progress = Progress::default();
+        let progress = StepProgress::default();
         progress.launched(1);
-        progress.replays(200);
+        progress.enter_graph(200);
         progress.launched(2);
-        progress.replays(5);
+        progress.enter_graph(5);
         progress.finished(1);
         let at = progress.snapshot();
         assert_eq!((at.step_launched, at.step_finished), (2, 1));
-        assert_eq!(at.operation(), "recorded step of 5 rows");
+        assert_eq!(at.operation(), "CUDA graph of 5 rows");
         progress.finished(2);
         assert_eq!(progress.snapshot().operation(), "idle");
     }

@@ -1,7 +1,10 @@
 //! The replicated state machine: plans in, batches out, the same on every rank.
 //!
-//! Holds what the plans said about each slot (sampling, length, number of blocks), refuses a plan that
-//! contradicts it, and packs the arrays of a step. Block tables are the backends'. Nothing here depends on a sampled token.
+//! It holds what the plans said about each slot (sampling, length, number of blocks), refuses a
+//! plan that contradicts it, and packs the arrays of a step. Block tables are kept by backends.
+//! Nothing here depends on a sampled token.
+
+use std::fmt;
 
 use binfer_proto::{
     Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows, Sampling,
@@ -12,7 +15,7 @@ use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, SlotTokens, TokenI
 
 /// What a worker remembers of a sequence.
 #[derive(Clone, Debug)]
-struct Slot {
+struct SlotState {
     sampling: Sampling,
     seed: u64,
     choice: u32,
@@ -21,7 +24,7 @@ struct Slot {
     blocks: Vec<usize>,
     /// Positions whose KV is written once all launched steps are done; `None` before the first row.
     len: Option<u32>,
-    /// Whether the last launched row of this slot drew a token.
+    /// Whether the last launched row of this slot samples a token.
     sampled: bool,
 }
 
@@ -35,19 +38,58 @@ pub struct SlotTable {
     context_max: u32,
     /// Per KV group.
     block_tokens: Vec<u32>,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<SlotState>>,
     last_rows: Vec<Row>,
 }
 
-/// A plan, understood.
+/// A plan that was applied and packed.
 #[derive(Debug)]
-pub struct Applied {
+pub struct PackedPlan {
     /// The step's inputs.
     pub batch: Batch,
     /// Hash of the expanded plan.
     pub plan_hash: u64,
-    /// Per plan row that draws a token, how many logprobs come with it.
-    pub draws: Vec<Option<u8>>,
+    /// Per plan row, how many logprobs come with its sampled token; `None` where it samples none.
+    pub row_logprobs: Vec<Option<u8>>,
+}
+
+/// Names a step among all steps of all replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StepName {
+    group: GroupId,
+    epoch: Epoch,
+    step: StepId,
+}
+
+impl fmt::Display for StepName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {} epoch {} step {}", self.group, self.epoch, self.step)
+    }
+}
+
+/// How a plan contradicts what this rank knows.
+#[derive(Debug, thiserror::Error)]
+enum SlotError {
+    #[error("{came} came where {due} is due")]
+    NotDue { came: StepName, due: StepName },
+    #[error("masked, but no row samples a token")]
+    MaskedWithoutOutputs,
+    #[error("slot {0} is closed but was not open")]
+    ClosedTwice(SlotId),
+    #[error("slot {0} is opened but was not free")]
+    OpenedTwice(SlotId),
+    #[error("slot {0} is not open")]
+    NotOpen(SlotId),
+    #[error("slot {slot}: a history of {len} tokens is past the context")]
+    HistoryTooLong { slot: SlotId, len: usize },
+    #[error("slot {slot}: position {start} + {count} is past the context")]
+    PastContext { slot: SlotId, start: u32, count: usize },
+    #[error("slot {slot}: {blocks} blocks do not hold {end} positions")]
+    TooFewBlocks { slot: SlotId, blocks: usize, end: u32 },
+    #[error("slot {0}: continues a sample, but its last row sampled none")]
+    NothingSampled(SlotId),
+    #[error("slot {slot}: position {start} where {len} is next")]
+    NotNext { slot: SlotId, start: u32, len: u32 },
 }
 
 impl SlotTable {
@@ -78,17 +120,17 @@ impl SlotTable {
 
     /// Applies a plan: close, open, blocks, rows. An error means that coordinator and worker
     /// disagree about the state, and ends the epoch.
-    pub fn apply(&mut self, plan: &Plan) -> Result<Applied, PlanError> {
+    pub fn apply(&mut self, plan: &Plan) -> Result<PackedPlan, PlanError> {
         plan.check(&self.limits)?;
-        self.apply_checked(plan).map_err(|cause| PlanError { step: plan.step, cause })
+        self.apply_checked(plan)
+            .map_err(|error| PlanError { step: plan.step, cause: error.to_string() })
     }
 
-    fn apply_checked(&mut self, plan: &Plan) -> Result<Applied, String> {
-        if (plan.group, plan.epoch, plan.step) != (self.group, self.epoch, self.next) {
-            return Err(format!(
-                "group {} epoch {} came where group {} epoch {} step {} is due",
-                plan.group, plan.epoch, self.group, self.epoch, self.next
-            ));
+    fn apply_checked(&mut self, plan: &Plan) -> Result<PackedPlan, SlotError> {
+        let due = StepName { group: self.group, epoch: self.epoch, step: self.next };
+        let came = StepName { group: plan.group, epoch: plan.epoch, step: plan.step };
+        if came != due {
+            return Err(SlotError::NotDue { came, due });
         }
         self.next = self.next.next();
         let mut batch = Batch { masked: plan.masked, ..Batch::default() };
@@ -101,23 +143,24 @@ impl SlotTable {
             self.pack(row, &mut batch)?;
         }
         if batch.masked && batch.outputs.is_empty() {
-            return Err("masked, but no row draws a token".into());
+            return Err(SlotError::MaskedWithoutOutputs);
         }
         let plan_hash = plan.hash(&rows);
-        let draws = rows.iter().map(|row| (row.outputs != Outputs::None).then_some(row.logprobs));
-        let draws = draws.collect();
+        let logprobs = |row: &Row| (row.outputs != Outputs::None).then_some(row.logprobs);
+        let row_logprobs = rows.iter().map(logprobs).collect();
         self.last_rows = rows;
-        Ok(Applied { batch, plan_hash, draws })
+        Ok(PackedPlan { batch, plan_hash, row_logprobs })
     }
 
-    fn change_slots(&mut self, plan: &Plan, batch: &mut Batch) -> Result<(), String> {
+    fn change_slots(&mut self, plan: &Plan, batch: &mut Batch) -> Result<(), SlotError> {
         for slot in &plan.close {
             if self.slots[slot.index()].take().is_none() {
-                return Err(format!("slot {slot} is closed but was not open"));
+                return Err(SlotError::ClosedTwice(*slot));
             }
         }
         for open in &plan.open {
-            let slot = Slot {
+            let (id, len) = (open.slot, open.history.len());
+            let slot = SlotState {
                 sampling: open.sampling,
                 seed: open.seed,
                 choice: open.choice,
@@ -126,16 +169,15 @@ impl SlotTable {
                 len: None,
                 sampled: false,
             };
-            if self.slots[open.slot.index()].replace(slot).is_some() {
-                return Err(format!("slot {} is opened but was not free", open.slot));
+            if self.slots[id.index()].replace(slot).is_some() {
+                return Err(SlotError::OpenedTwice(id));
             }
-            if open.history.len() > self.context_max as usize {
-                let (slot, len) = (open.slot, open.history.len());
-                return Err(format!("slot {slot}: a history of {len} tokens is past the context"));
+            if len > self.context_max as usize {
+                return Err(SlotError::HistoryTooLong { slot: id, len });
             }
             if open.sampling.penalises() || !open.biases.is_empty() {
-                batch.begun.push(SlotTokens {
-                    slot: open.slot,
+                batch.opened.push(SlotTokens {
+                    slot: id,
                     prompt_len: open.prompt_len as usize,
                     history: open.history.clone(),
                     biases: open.biases.clone(),
@@ -153,17 +195,19 @@ impl SlotTable {
         Ok(())
     }
 
-    fn pack(&mut self, row: &Row, batch: &mut Batch) -> Result<(), String> {
+    fn pack(&mut self, row: &Row, batch: &mut Batch) -> Result<(), SlotError> {
         let id = row.slot;
         let slot = open_slot(&mut self.slots, id)?;
-        let count = u32::try_from(row.input.count()).map_err(|_| format!("slot {id}: too long"))?;
-        let start = slot.start_of(row).map_err(|cause| format!("slot {id}: {cause}"))?;
-        let end = start.checked_add(count).filter(|end| *end <= self.context_max);
-        let end = end
-            .ok_or_else(|| format!("slot {id}: position {start} + {count} is past the context"))?;
+        let (start, count) = (slot.start_of(row)?, row.input.count());
+        let end = u32::try_from(count).ok().and_then(|count| start.checked_add(count));
+        let end = end.filter(|end| *end <= self.context_max).ok_or(SlotError::PastContext {
+            slot: id,
+            start,
+            count,
+        })?;
         for (blocks, block_tokens) in slot.blocks.iter().zip(&self.block_tokens) {
             if (*blocks as u64) * u64::from(*block_tokens) < u64::from(end) {
-                return Err(format!("slot {id}: {blocks} blocks do not hold {end} positions"));
+                return Err(SlotError::TooFewBlocks { slot: id, blocks: *blocks, end });
             }
         }
         let first = batch.tokens.len();
@@ -188,25 +232,26 @@ impl SlotTable {
                 logprobs: row.logprobs,
             });
         }
-        batch.rows.push(BatchRow { slot: id, first, count: count as usize, start: start as usize });
+        batch.rows.push(BatchRow { slot: id, first, count, start: start as usize });
         Ok(())
     }
 }
 
-fn open_slot(slots: &mut [Option<Slot>], id: SlotId) -> Result<&mut Slot, String> {
-    slots[id.index()].as_mut().ok_or_else(|| format!("slot {id} is not open"))
+fn open_slot(slots: &mut [Option<SlotState>], id: SlotId) -> Result<&mut SlotState, SlotError> {
+    slots[id.index()].as_mut().ok_or(SlotError::NotOpen(id))
 }
 
-impl Slot {
-    /// First position of a row. Positions are contiguous; a sequence begins at 0 or, where the
+impl SlotState {
+    /// First position of a row. Positions are contiguous. A sequence begins at 0 or, where the
     /// prefix cache hit, behind blocks that are already written.
-    fn start_of(&self, row: &Row) -> Result<u32, String> {
+    fn start_of(&self, row: &Row) -> Result<u32, SlotError> {
+        let slot = row.slot;
         if row.input == Input::LastSample && !self.sampled {
-            return Err("continues a sample that was not drawn".into());
+            return Err(SlotError::NothingSampled(slot));
         }
         match self.len {
             Some(len) if row.start != len => {
-                Err(format!("position {} where {len} is next", row.start))
+                Err(SlotError::NotNext { slot, start: row.start, len })
             }
             _ => Ok(row.start),
         }

@@ -1,11 +1,13 @@
-//! Arguments of the backend's operations: one struct each, with `check()` for its contract.
+//! Arguments of the backend's operations, one struct each. Their contracts are in `check.rs`.
 //!
 //! A [`Tensor`] is a handle into the backend's activation arena. Shapes are `[rows, cols]`,
 //! row-major; `rows` is the number of tokens in the batch unless said otherwise.
 
 use binfer_shard::spec::{Act, Rope};
 
-use super::Weight;
+/// A weight that the device holds; made by [`RankDevice::load`](super::RankDevice::load).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight(pub u32);
 
 /// A matrix in the activation arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +19,16 @@ pub struct Tensor {
     /// Columns.
     pub cols: usize,
     /// How precise its elements are.
-    pub kind: Kind,
+    pub kind: TensorKind,
 }
 
-/// How precise a tensor's elements are. Every element has four bytes of the arena; a device that
+/// How precise a tensor's elements are. Every element has four bytes of the arena. A device that
 /// keeps inner tensors narrower packs them at the beginning of their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Sums: the residual stream and logits, in single precision everywhere.
+pub enum TensorKind {
+    /// Single precision on every device: the residual stream, and logits.
     Sum,
-    /// What is multiplied by weights or mixed by attention, in the device's own type.
+    /// The device's own type: inputs of gemms and of attention.
     Inner,
 }
 
@@ -36,7 +38,7 @@ impl Tensor {
         self.rows * self.cols
     }
 
-    /// Whether there is nothing in it.
+    /// Says whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -55,14 +57,14 @@ impl Tensor {
         Self { cols, ..self }
     }
 
-    /// Whether two tensors share an element.
+    /// Says whether two tensors share an element.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.offset < other.offset + other.len() && other.offset < self.offset + self.len()
     }
 }
 
-/// `out[i] = table[token i]`; tokens outside this rank's `first..first + table rows` add zero, and
-/// the ranks' outs are summed.
+/// `out[i] = table[token i]`. Tokens outside of this rank's rows add zero, and the outs of all
+/// ranks are summed.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbedArgs {
     /// `[vocabulary rows of this rank, hidden]`.
@@ -84,15 +86,16 @@ pub struct NormLinearArgs {
     pub eps: f32,
     /// `[columns of out, hidden]`, or twice as many rows, gate then up, where `glu` is set.
     pub weight: Weight,
-    /// `[rows of weight]`, added to the product.
+    /// `[rows of weight]`, added to the gemm's result.
     pub bias: Option<Weight>,
-    /// `act(gate) * up`.
+    /// Where set, the result is `act(gate) * up`.
     pub glu: Option<Act>,
     /// `[tokens, weight rows or half of them]`.
     pub out: Tensor,
 }
 
-/// Attention of the batch's tokens over their sequences. Writes K and V of the batch first.
+/// Attention of the batch's tokens over their sequences, whose K and V of the batch are written
+/// first.
 #[derive(Clone, Copy, Debug)]
 pub struct AttendArgs {
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`: Q, K, V as this rank holds them. Q and K are
@@ -106,9 +109,9 @@ pub struct AttendArgs {
     pub head_dim: usize,
     /// `[head_dim]`: RMSNorm's scale for each query head, before the rotation.
     pub q_norm: Option<Weight>,
-    /// `[head_dim]`, the same for each key head.
+    /// `[head_dim]`: RMSNorm's scale for each key head, before the rotation.
     pub k_norm: Option<Weight>,
-    /// Epsilon of both.
+    /// Epsilon of both norms.
     pub norm_eps: f32,
     /// Rotary embedding, halves rotated.
     pub rope: Rope,
@@ -116,9 +119,10 @@ pub struct AttendArgs {
     pub layer: usize,
     /// Index of the layer's KV group: its block tables.
     pub kv_group: usize,
-    /// Attend only to the last so many positions, the token itself included.
+    /// Number of last positions that a token attends to, its own included; all where absent.
     pub window: Option<u32>,
-    /// `[heads]`: of each query head a score that has no value: it takes its share of the weight.
+    /// `[heads]`: a score without a value for each query head, which takes its share of the
+    /// softmax.
     pub sinks: Option<Weight>,
     /// `[tokens, heads * head_dim]`.
     pub out: Tensor,
@@ -137,8 +141,8 @@ pub struct LinearOutArgs {
     pub residual: Tensor,
     /// `[tokens, hidden]`.
     pub out: Tensor,
-    /// The operation that follows, if it norms `out`. A hint: a device may choose for both at once,
-    /// and do a part of that norm here.
+    /// The operation that follows, if it norms `out`. It is a hint: a device may choose for both at
+    /// once, and do a part of that norm here.
     pub next: Option<NormLinearArgs>,
 }
 
@@ -155,12 +159,12 @@ pub struct HeadArgs {
     pub weight: Weight,
     /// Token id of the weight's first row.
     pub first_token: usize,
-    /// `[outputs, vocabulary]`. A backend may leave rows as they were that `sample` has no use for: of
-    /// outputs without logprobs, penalties, biases, masks, and top-k, top-p or min-p.
+    /// `[outputs, vocabulary]`. A backend may leave rows unwritten for which `sample` has no use:
+    /// those of outputs without logprobs, penalties, biases, masks, top-k, top-p and min-p.
     pub logits: Tensor,
 }
 
-/// Draws a token per output from `logits`, with the sampling that the batch names.
+/// Samples a token per output from `logits`, as the batch says for each output.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleArgs {
     /// `[outputs, vocabulary]`.

@@ -21,24 +21,24 @@ pub struct StepShape {
     pub vocab: usize,
 }
 
-/// Outputs and fed inputs of a weight.
+/// Outputs of a weight, and the inputs that it is fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightShape {
-    /// Outputs; 1 for a vector: the scale of a norm, or a bias.
+    /// Outputs; 1 for a vector, which is the scale of a norm or a bias.
     pub rows: usize,
     /// Inputs that are fed.
     pub cols: usize,
 }
 
 impl WeightShape {
-    /// That of a vector.
+    /// The shape of a vector.
     #[must_use]
     pub fn of_vector(vector: &[f32]) -> Self {
         Self { rows: 1, cols: vector.len() }
     }
 }
 
-/// Collects what one operation demands.
+/// The contract of one operation in one step.
 struct Contract<'a> {
     operation: &'static str,
     step: &'a StepShape,
@@ -49,7 +49,7 @@ impl Contract<'_> {
         Err(BackendError::Args { operation: self.operation, cause })
     }
 
-    /// `tensor` is `[rows, cols]` and lies in the arena.
+    /// Demands that `tensor` is `[rows, cols]` and lies in the arena.
     fn tensor(
         &self,
         name: &str,
@@ -90,7 +90,7 @@ impl Contract<'_> {
         Ok(())
     }
 
-    /// `vector`, where there is one, has `len` elements.
+    /// Demands that `vector`, where there is one, has `len` elements.
     fn vector(
         &self,
         name: &str,
@@ -157,7 +157,7 @@ impl AttendArgs {
 }
 
 impl LinearOutArgs {
-    /// Refuses what breaks the contract. `out` may be `residual`, whole.
+    /// Refuses what breaks the contract. `out` may be the same tensor as `residual`.
     pub fn check(
         &self,
         step: &StepShape,

@@ -1,5 +1,5 @@
-//! Contracts of a step's batch and of its token masks as code: every backend calls these
-//! in every build.
+//! Contracts of a step's batch and of its token masks as code. Every backend calls these in every
+//! build.
 
 use binfer_proto::{Bias, Mask};
 
@@ -8,17 +8,13 @@ use crate::batch::{Batch, BatchBlocks, BatchRow, SlotTokens, TokenInput};
 
 /// Refuses a batch whose arrays contradict each other or what was planned for.
 pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError> {
-    arrays(batch, plan).map_err(|cause| BackendError::Args { operation: "upload", cause })
-}
-
-fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
     let tokens = batch.tokens.len();
     if batch.positions.len() != tokens {
-        return Err(format!("{tokens} tokens, {} positions", batch.positions.len()));
+        return refuse(format!("{tokens} tokens, {} positions", batch.positions.len()));
     }
     let covered = batch.rows.iter().try_fold(0, |next, row| check_row(batch, row, next))?;
     if covered != tokens {
-        return Err(format!("rows cover {covered} of {tokens} tokens"));
+        return refuse(format!("rows cover {covered} of {tokens} tokens"));
     }
     let slot_within = |slot: usize| slot < plan.slots_max;
     let slots = batch.tokens.iter().filter_map(|token| match token {
@@ -28,17 +24,21 @@ fn arrays(batch: &Batch, plan: &MemoryPlan) -> Result<(), String> {
     let outputs = &batch.outputs;
     let mut slots = slots.chain(outputs.iter().map(|output| output.slot.index()));
     if !slots.all(slot_within) {
-        return Err(format!("a slot is not below {}", plan.slots_max));
+        return refuse(format!("a slot is not below {}", plan.slots_max));
     }
-    batch.begun.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
+    batch.opened.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
     batch.new_blocks.iter().try_for_each(|blocks| check_blocks(blocks, plan))?;
     if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
-        return Err(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
+        return refuse(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
     }
     Ok(())
 }
 
-/// Refuses masks that the step cannot have. `known` says whether it has some already.
+fn refuse<T>(cause: String) -> Result<T, BackendError> {
+    Err(BackendError::Args { operation: "upload", cause })
+}
+
+/// Refuses masks that the step cannot have. `known` says whether the step has masks already.
 pub fn check_masks(
     masks: &[Mask],
     (batch, vocab): (&Batch, usize),
@@ -53,7 +53,7 @@ pub fn check_masks(
     checked.map_err(|cause| BackendError::Args { operation: "masks", cause })
 }
 
-/// Refuses to draw for a step that lacks its masks.
+/// Refuses an operation of a step that lacks its masks.
 pub fn check_masked(
     operation: &'static str,
     batch: &Batch,
@@ -66,20 +66,18 @@ pub fn check_masked(
     Ok(())
 }
 
-/// A slot and tokens that exist, within the bounds that a plan has.
-fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), String> {
+/// Refuses a slot or tokens that do not exist, and biases that no plan has.
+fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), BackendError> {
     let SlotTokens { slot, history, biases, .. } = tokens;
     if slot.index() >= plan.slots_max || history.iter().any(|t| *t as usize >= plan.vocab) {
-        return Err(format!(
-            "slot {slot} begins with tokens that do not exist, or does not itself"
-        ));
+        return refuse(format!("slot {slot}: the slot or one of its tokens does not exist"));
     }
     let vocab = u32::try_from(plan.vocab).unwrap_or(u32::MAX);
-    Bias::check(biases, vocab).map_err(|error| error.to_string())
+    Bias::check(biases, vocab).or_else(|error| refuse(error.to_string()))
 }
 
-/// Entries of a block table that exists.
-fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), String> {
+/// Refuses entries of a block table that does not exist.
+fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), BackendError> {
     let BatchBlocks { slot, kv_group, first, ids } = blocks;
     let room = plan.blocks_per_slot.get(*kv_group).copied();
     let end = first.checked_add(ids.len());
@@ -88,19 +86,20 @@ fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), String> {
         return Ok(());
     }
     let (count, room) = (ids.len(), room.unwrap_or(0));
-    Err(format!(
+    refuse(format!(
         "slot {slot}: {count} blocks from {first} on in a table of KV group {kv_group} for {room}"
     ))
 }
 
-/// A row begins at token `next` and counts its positions up; returns where the next one begins.
-fn check_row(batch: &Batch, row: &BatchRow, next: usize) -> Result<usize, String> {
+/// Refuses a row that does not begin at token `next` or whose positions do not rise by one. Returns
+/// the token at which the next row begins.
+fn check_row(batch: &Batch, row: &BatchRow, next: usize) -> Result<usize, BackendError> {
     let end = next + row.count;
     let positions = batch.positions.get(next..end).unwrap_or_default();
     let mut expected = (row.start..).zip(positions);
     let in_order = expected.all(|(wanted, position)| *position as usize == wanted);
     if row.first != next || positions.len() != row.count || !in_order {
-        return Err(format!("row of slot {} is not what follows token {next}", row.slot));
+        return refuse(format!("row of slot {} is not what follows token {next}", row.slot));
     }
     Ok(end)
 }

@@ -1,10 +1,10 @@
-//! What a backend allocates, layer by layer.
+//! The memory that a rank takes before it is ready, layer by layer.
 
 use binfer_shard::spec::KvShape;
 
-use super::BackendError;
+use super::error::BackendError;
 
-/// All memory that a backend takes before it is ready; nothing is allocated for steps later.
+/// All memory that a device takes before it is ready. Nothing is allocated for steps later.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPlan {
     /// Elements of the activation arena, four bytes each.
@@ -15,7 +15,7 @@ pub struct MemoryPlan {
     pub hidden: usize,
     /// Columns of the widest tensor between a layer's gemms.
     pub intermediate: usize,
-    /// Per KV group: blocks of a sequence.
+    /// Blocks of a sequence, by KV group.
     pub blocks_per_slot: Vec<usize>,
     /// Slots with a last sampled token.
     pub slots_max: usize,
@@ -25,9 +25,9 @@ pub struct MemoryPlan {
     pub vocab: usize,
     /// Rows of the head by rank.
     pub vocab_rows: Vec<usize>,
-    /// Per layer: its KV cache.
+    /// KV caches, by layer.
     pub kv: Vec<KvLayerPlan>,
-    /// Times that a step may note; 0 where nobody asks for any, and the device takes none.
+    /// Times that a step may note; 0 where nobody asks for any.
     pub stamps_max: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct KvLayerPlan {
 }
 
 /// One layer's cache of keys and values by head: K and V each hold
-/// `blocks * kv_heads * block_tokens * head_dim` elements; in which order is the backend's.
+/// `blocks * kv_heads * block_tokens * head_dim` elements. Their order is the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvHeadsPlan {
     /// Blocks of the layer's KV group.

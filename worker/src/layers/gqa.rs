@@ -88,7 +88,7 @@ impl GqaLayer {
                 out: attn_out,
             })
         })?;
-        step.run(Operation::AttendOut, self.layer, |backend| {
+        step.run(Operation::AttnOut, self.layer, |backend| {
             let (weight, bias, residual) = (self.out, self.out_bias, x);
             let args = LinearOutArgs { x: attn_out, weight, bias, residual, out: x, next };
             backend.linear_out(&args)

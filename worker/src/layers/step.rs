@@ -2,14 +2,14 @@
 
 use crate::backend::args::{NormLinearArgs, Tensor};
 use crate::backend::{Backend, BackendError};
-use crate::progress::{Operation, Progress};
+use crate::progress::{Operation, StepProgress};
 
 /// The device and the activations of one step, as the decoder loop hands them to a layer.
 pub struct LayerStep<'a> {
     /// The device.
     pub backend: &'a mut dyn Backend,
     /// Told of every operation before it is entered.
-    pub progress: &'a Progress,
+    pub progress: &'a StepProgress,
     /// Epsilon of every norm.
     pub norm_eps: f32,
     /// The first operation behind the attention or feed-forward under way, where another one follows.

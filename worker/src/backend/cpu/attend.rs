@@ -6,12 +6,12 @@
 
 use binfer_proto::BlockId;
 
-use super::attention::{Attention, GROUP_MAX, HeadPlace};
+use super::attention::{GROUP_MAX, HeadPlace, TokenAttention};
 use super::block_tables::BlockTables;
-use super::cache::{CacheData, Element, LayerCache, Pair};
-use super::panel::Norm;
+use super::cache::{CacheData, CpuLayerCache, KvElement, KvPair};
+use super::panel::PanelNorm;
 use super::rope::RopeTable;
-use super::simd::{Isa, Kernel, Level};
+use super::simd::{Isa, IsaKernel, Level};
 use super::threads::Team;
 use crate::backend::BackendError;
 use crate::backend::args::AttendArgs;
@@ -31,14 +31,14 @@ pub(super) struct AttendScratch {
 pub(super) struct Attend<'a> {
     pub(super) args: &'a AttendArgs,
     /// For each query head.
-    pub(super) q_norm: Option<Norm<'a>>,
+    pub(super) q_norm: Option<PanelNorm<'a>>,
     /// For each key head.
-    pub(super) k_norm: Option<Norm<'a>>,
+    pub(super) k_norm: Option<PanelNorm<'a>>,
     /// Of each query head.
     pub(super) sinks: Option<&'a [f32]>,
     pub(super) batch: &'a Batch,
     pub(super) tables: &'a BlockTables,
-    pub(super) cache: &'a mut LayerCache,
+    pub(super) cache: &'a mut CpuLayerCache,
     /// `[tokens, (heads + 2 kv_heads) * head_dim]`.
     pub(super) qkv: &'a [f32],
     /// `[tokens, heads * head_dim]`.
@@ -107,11 +107,11 @@ impl AttendScratch {
         });
     }
 
-    fn read_cache<E: Element>(
+    fn read_cache<E: KvElement>(
         &self,
         read: &Read<'_>,
-        cache: &LayerCache,
-        pair: &Pair<E>,
+        cache: &CpuLayerCache,
+        pair: &KvPair<E>,
         out: &mut [f32],
     ) {
         let Read { args, sinks, batch, tables, team, level } = *read;
@@ -125,7 +125,7 @@ impl AttendScratch {
             let (token, kv_head) = (piece / args.kv_heads, piece % args.kv_heads);
             let end = batch.positions[token] as usize + 1;
             let table = tables.of(args.kv_group, batch.rows[self.row_of_token[token]].slot);
-            level.run(Attention {
+            level.run(TokenAttention {
                 queries: &self.queries[piece * group..][..group],
                 cache: pair,
                 place: HeadPlace { shape: cache.shape, table, kv_head },
@@ -141,7 +141,7 @@ impl AttendScratch {
 fn norm_and_rotate(
     rope: &RopeTable,
     level: Level,
-    norm: Option<Norm<'_>>,
+    norm: Option<PanelNorm<'_>>,
     token: usize,
     (head, out): (&[f32], &mut [f32]),
 ) {
@@ -152,11 +152,11 @@ fn norm_and_rotate(
 }
 
 struct NormHead<'a> {
-    norm: Norm<'a>,
+    norm: PanelNorm<'a>,
     head: &'a mut [f32],
 }
 
-impl Kernel for NormHead<'_> {
+impl IsaKernel for NormHead<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -201,7 +201,7 @@ fn check_row(
     args: &AttendArgs,
     row: &BatchRow,
     table: &[BlockId],
-    cache: &LayerCache,
+    cache: &CpuLayerCache,
 ) -> Result<(), BackendError> {
     let tokens = cache.shape.block_tokens;
     let blocks = first_seen(args, row.start + 1) / tokens..(row.start + row.count).div_ceil(tokens);

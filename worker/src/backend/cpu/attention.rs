@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use binfer_proto::BlockId;
 
-use super::cache::{Element, Pair};
+use super::cache::{KvElement, KvPair};
 use super::math;
-use super::simd::{Isa, Kernel, LANES, Lanes};
+use super::simd::{Isa, IsaKernel, LANES, Lanes};
 use crate::backend::KvHeadsPlan;
 
 /// Positions of a tile.
@@ -20,10 +20,10 @@ pub(super) const TILE: usize = 64;
 pub(super) const GROUP_MAX: usize = 64;
 
 /// One token's heads of one KV head.
-pub(super) struct Attention<'a, E> {
+pub(super) struct TokenAttention<'a, E> {
     /// Rotated queries, `[query heads][head_dim]`.
     pub(super) queries: &'a [f32],
-    pub(super) cache: &'a Pair<E>,
+    pub(super) cache: &'a KvPair<E>,
     pub(super) place: HeadPlace<'a>,
     /// Positions that the token sees: the last is its own.
     pub(super) seen: Range<usize>,
@@ -61,7 +61,7 @@ struct Span {
     places: Range<usize>,
 }
 
-impl<E: Element> Kernel for Attention<'_, E> {
+impl<E: KvElement> IsaKernel for TokenAttention<'_, E> {
     type Out = ();
 
     #[inline(always)]
@@ -130,7 +130,7 @@ impl<'a> HeadPlace<'a> {
 
 /// Scores of a span's positions, four, two or one register at a time: a lane's sum is the same.
 #[inline(always)]
-fn score_span<I: Isa, E: Element>(
+fn score_span<I: Isa, E: KvElement>(
     query: &[f32],
     keys: &[E],
     span: &Span,
@@ -151,7 +151,7 @@ fn score_span<I: Isa, E: Element>(
 }
 
 #[inline(always)]
-fn score<I: Isa, E: Element, const N: usize>(
+fn score<I: Isa, E: KvElement, const N: usize>(
     query: &[f32],
     keys: &[E],
     first: usize,
@@ -223,7 +223,7 @@ fn online_softmax<I: Isa>(
 
 /// `out += weights * values`, position by position.
 #[inline(always)]
-fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], ahead: &[E], out: &mut [f32]) {
+fn add_values<I: Isa, E: KvElement>(weights: &[f32], values: &[E], ahead: &[E], out: &mut [f32]) {
     let head_dim = out.len();
     let (out, tail) = out.as_chunks_mut::<LANES>();
     let (fours, ones) = out.as_chunks_mut::<4>();
@@ -244,7 +244,7 @@ fn add_values<I: Isa, E: Element>(weights: &[f32], values: &[E], ahead: &[E], ou
 
 /// The last elements of a head that do not fill a register.
 #[inline(always)]
-fn add_tail<I: Isa, E: Element>(weights: &[f32], values: &[E], head_dim: usize, out: &mut [f32]) {
+fn add_tail<I: Isa, E: KvElement>(weights: &[f32], values: &[E], head_dim: usize, out: &mut [f32]) {
     let mut lanes = [0.0; LANES];
     lanes[..out.len()].copy_from_slice(out);
     let mut sums = I::load(&lanes);
@@ -257,7 +257,7 @@ fn add_tail<I: Isa, E: Element>(weights: &[f32], values: &[E], head_dim: usize, 
 }
 
 #[inline(always)]
-fn add_elements<I: Isa, E: Element, const N: usize>(
+fn add_elements<I: Isa, E: KvElement, const N: usize>(
     weights: &[f32],
     values: &[E],
     ahead: &[E],

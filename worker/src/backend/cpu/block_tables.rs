@@ -1,4 +1,5 @@
-//! Block tables, as the steps so far have written them: which block of the cache holds which positions.
+//! Block tables, as the steps so far have written them: which block of the cache holds which
+//! positions.
 
 use binfer_proto::{BlockId, SlotId};
 

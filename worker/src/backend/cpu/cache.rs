@@ -11,20 +11,20 @@ use super::simd::{Isa, LANES};
 use crate::backend::KvHeadsPlan;
 
 /// One layer's cache.
-pub(super) struct LayerCache {
+pub(super) struct CpuLayerCache {
     pub(super) shape: KvHeadsPlan,
     pub(super) data: CacheData,
 }
 
 /// Keys and values by type.
 pub(super) enum CacheData {
-    F32(Pair<f32>),
-    BF16(Pair<Bf16Bits>),
-    F16(Pair<F16Bits>),
+    F32(KvPair<f32>),
+    BF16(KvPair<Bf16Bits>),
+    F16(KvPair<F16Bits>),
 }
 
 /// Keys and values.
-pub(super) struct Pair<E> {
+pub(super) struct KvPair<E> {
     pub(super) keys: Vec<E>,
     pub(super) values: Vec<E>,
 }
@@ -37,12 +37,12 @@ pub(super) struct Bf16Bits(u16);
 pub(super) struct F16Bits(u16);
 
 /// An element of a cache.
-pub(super) trait Element: Copy + Send + Sync {
+pub(super) trait KvElement: Copy + Send + Sync {
     fn encode(x: f32) -> Self;
     fn decode<I: Isa>(stored: &[Self; LANES]) -> I::Vector;
 }
 
-impl Element for f32 {
+impl KvElement for f32 {
     #[inline(always)]
     fn encode(x: f32) -> Self {
         x
@@ -53,7 +53,7 @@ impl Element for f32 {
     }
 }
 
-impl Element for Bf16Bits {
+impl KvElement for Bf16Bits {
     #[inline(always)]
     fn encode(x: f32) -> Self {
         Self(bf16::from_f32(x).to_bits())
@@ -64,7 +64,7 @@ impl Element for Bf16Bits {
     }
 }
 
-impl Element for F16Bits {
+impl KvElement for F16Bits {
     #[inline(always)]
     fn encode(x: f32) -> Self {
         Self(f16::from_f32(x).to_bits())
@@ -75,14 +75,14 @@ impl Element for F16Bits {
     }
 }
 
-impl LayerCache {
+impl CpuLayerCache {
     /// Takes memory for a layer.
     pub(super) fn new(shape: KvHeadsPlan, dtype: KvDtype) -> Self {
         let elements = shape.blocks * shape.kv_heads * shape.block_tokens * shape.head_dim;
         let data = match dtype {
-            KvDtype::F32 => CacheData::F32(Pair::new(elements)),
-            KvDtype::BF16 => CacheData::BF16(Pair::new(elements)),
-            KvDtype::F16 => CacheData::F16(Pair::new(elements)),
+            KvDtype::F32 => CacheData::F32(KvPair::new(elements)),
+            KvDtype::BF16 => CacheData::BF16(KvPair::new(elements)),
+            KvDtype::F16 => CacheData::F16(KvPair::new(elements)),
         };
         Self { shape, data }
     }
@@ -109,7 +109,7 @@ struct TokenPlace {
     block_tokens: usize,
 }
 
-impl<E: Element> Pair<E> {
+impl<E: KvElement> KvPair<E> {
     fn new(elements: usize) -> Self {
         let zeros = || vec![E::encode(0.0); elements];
         Self { keys: zeros(), values: zeros() }

@@ -5,10 +5,10 @@
 //! cut follows from the number of threads, and no result depends on it.
 
 use super::math;
-use super::matrix::Matrix;
+use super::matrix::PackedMatrix;
 use super::microkernel::GemmTile;
 use super::panel::Panel;
-use super::simd::{Isa, Kernel, LANES, Lanes, Level};
+use super::simd::{Isa, IsaKernel, LANES, Lanes, Level};
 use super::threads::Team;
 
 /// Tokens of a cell: enough to use a band well while it is in the nearest cache.
@@ -22,7 +22,7 @@ const PASS_LANES: usize = 1 << 16;
 
 /// What is done with a row of the gemm.
 #[derive(Clone, Copy)]
-pub(super) enum Epilogue {
+pub(super) enum CpuEpilogue {
     /// It is the output.
     Store,
     /// Its first half is the gate of its second: `silu(gate) * up`.
@@ -32,32 +32,32 @@ pub(super) enum Epilogue {
 }
 
 /// Tokens that one pass takes of `matrix`.
-pub(super) fn pass_tokens(matrix: &Matrix) -> usize {
+pub(super) fn pass_tokens(matrix: &PackedMatrix) -> usize {
     (PASS_LANES / matrix.bands().max(1)).clamp(8, PASS_TOKENS_MAX)
 }
 
 /// `matrix` times `panel`, stored or added into rows of the output.
-pub(super) struct Gemm<'a> {
-    pub(super) matrix: &'a Matrix,
+pub(super) struct CpuGemm<'a> {
+    pub(super) matrix: &'a PackedMatrix,
     /// Added before the epilogue.
     pub(super) bias: Option<&'a [f32]>,
     pub(super) panel: &'a Panel,
     /// At least as many as [`scratch_lanes`] says.
     pub(super) scratch: &'a mut [Lanes],
-    pub(super) epilogue: Epilogue,
+    pub(super) epilogue: CpuEpilogue,
 }
 
 /// Registers of scratch that a gemm with `matrix` needs.
-pub(super) fn scratch_lanes(matrix: &Matrix, threads: usize) -> usize {
+pub(super) fn scratch_lanes(matrix: &PackedMatrix, threads: usize) -> usize {
     let tokens = pass_tokens(matrix);
     let grid = Grid::new(matrix.bands(), tokens, threads);
     tokens.div_ceil(TILE_TOKENS) * grid.tiles_across * grid.tile_lanes
 }
 
-impl Gemm<'_> {
+impl CpuGemm<'_> {
     /// Runs it into the rows of `out`, each `cols` wide, one per token of the panel.
     pub(super) fn run(self, team: &Team, level: Level, out: &mut [f32], cols: usize) {
-        let Gemm { matrix, bias, panel, scratch, epilogue } = self;
+        let CpuGemm { matrix, bias, panel, scratch, epilogue } = self;
         let (bands, tokens) = (matrix.bands(), panel.tokens());
         let grid = Grid::new(bands, tokens, team.count());
         let multiply_adds = bands * LANES * tokens * matrix.cols();
@@ -98,14 +98,14 @@ impl Grid {
 
 /// One token's row out of scratch.
 struct EpilogueRow<'a> {
-    matrix: &'a Matrix,
+    matrix: &'a PackedMatrix,
     bias: Option<&'a [f32]>,
     scratch: &'a [Lanes],
     grid: Grid,
     /// Tokens of the panel.
     tokens: usize,
     token: usize,
-    epilogue: Epilogue,
+    epilogue: CpuEpilogue,
     out: &'a mut [f32],
 }
 
@@ -120,7 +120,7 @@ impl EpilogueRow<'_> {
     }
 }
 
-impl Kernel for EpilogueRow<'_> {
+impl IsaKernel for EpilogueRow<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -132,7 +132,7 @@ impl Kernel for EpilogueRow<'_> {
                 let count = LANES.min(part.rows.end - row);
                 let mut lanes = self.lanes(band);
                 if let Some(bias) = self.bias {
-                    put::<I>(&bias[row..][..count], &mut lanes[..count], Epilogue::Add);
+                    put::<I>(&bias[row..][..count], &mut lanes[..count], CpuEpilogue::Add);
                 }
                 // A band may lie on both sides of the border between gate and up.
                 let before = count.min(cols.saturating_sub(row));
@@ -149,11 +149,11 @@ impl Kernel for EpilogueRow<'_> {
 }
 
 #[inline(always)]
-fn put<I: Isa>(lanes: &[f32], out: &mut [f32], epilogue: Epilogue) {
+fn put<I: Isa>(lanes: &[f32], out: &mut [f32], epilogue: CpuEpilogue) {
     match epilogue {
-        Epilogue::Store => out.copy_from_slice(lanes),
-        Epilogue::Add => out.iter_mut().zip(lanes).for_each(|(out, x)| *out += x),
-        Epilogue::SiluGate => {
+        CpuEpilogue::Store => out.copy_from_slice(lanes),
+        CpuEpilogue::Add => out.iter_mut().zip(lanes).for_each(|(out, x)| *out += x),
+        CpuEpilogue::SiluGate => {
             out.iter_mut().zip(lanes).for_each(|(out, x)| *out = math::silu::<I>(*x));
         }
     }

@@ -9,28 +9,28 @@ use std::ops::Range;
 
 use binfer_shard::DType;
 
-use super::blocks::{Blocks, Rows};
+use super::blocks::{BlockRows, WeightBlocks};
 use super::inputs::GROUP;
 use super::simd::LANES;
 use crate::backend::BackendError;
 
 /// Consecutive output rows of one type.
 pub(super) struct MatrixPart {
-    /// Rows of the matrix that these are.
+    /// BlockRows of the matrix that these are.
     pub(super) rows: Range<usize>,
     /// Bands of the matrix that these are.
     pub(super) bands: Range<usize>,
-    pub(super) blocks: Blocks,
+    pub(super) blocks: WeightBlocks,
 }
 
 /// A weight `[rows, cols]` that maps `cols` inputs to `rows` outputs.
-pub(super) struct Matrix {
+pub(super) struct PackedMatrix {
     cols: usize,
     inputs: Range<usize>,
     parts: Vec<MatrixPart>,
 }
 
-/// Rows as a checkpoint has them: row-major, whole blocks.
+/// BlockRows as a checkpoint has them: row-major, whole blocks.
 pub(super) struct CheckpointRows<'a> {
     /// Type of the elements.
     pub(super) dtype: DType,
@@ -40,7 +40,7 @@ pub(super) struct CheckpointRows<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-impl Matrix {
+impl PackedMatrix {
     /// Repacks `parts`, whose rows follow each other. All have `cols` columns; only those in
     /// `inputs` get an activation, the others count as times zero.
     pub(super) fn from_packed(
@@ -105,7 +105,7 @@ fn refuse(cause: String) -> BackendError {
     BackendError::Args { operation: "load", cause }
 }
 
-fn repack(cols: usize, packed: &CheckpointRows<'_>) -> Result<Blocks, BackendError> {
+fn repack(cols: usize, packed: &CheckpointRows<'_>) -> Result<WeightBlocks, BackendError> {
     let (dtype, rows) = (packed.dtype, packed.rows);
     let (elems, size) = (dtype.block_elems() as usize, dtype.block_bytes() as usize);
     let row_bytes = cols / elems * size;
@@ -113,5 +113,5 @@ fn repack(cols: usize, packed: &CheckpointRows<'_>) -> Result<Blocks, BackendErr
         let bytes = packed.bytes.len();
         return Err(refuse(format!("{bytes} bytes for {rows} x {cols} of {}", dtype.name())));
     }
-    Ok(Blocks::pack(dtype, &Rows { count: rows, row_bytes, bytes: packed.bytes }))
+    Ok(WeightBlocks::pack(dtype, &BlockRows { count: rows, row_bytes, bytes: packed.bytes }))
 }

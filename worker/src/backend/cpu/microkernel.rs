@@ -6,11 +6,11 @@
 
 use std::ops::Range;
 
-use super::blocks::{Block, Blocks, with_blocks};
+use super::blocks::{WeightBlock, WeightBlocks, with_blocks};
 use super::inputs::Inputs;
-use super::matrix::Matrix;
+use super::matrix::PackedMatrix;
 use super::panel::Panel;
-use super::simd::{Isa, Kernel, Lanes};
+use super::simd::{Isa, IsaKernel, Lanes};
 
 /// How far ahead of use weights are asked for: a page, so that its translation is asked for too.
 const PREFETCH_BYTES: usize = 4096;
@@ -19,7 +19,7 @@ const FEW_TOKENS: usize = 2;
 
 /// A tile of the gemm's output: some bands times some tokens.
 pub(super) struct GemmTile<'a> {
-    pub(super) matrix: &'a Matrix,
+    pub(super) matrix: &'a PackedMatrix,
     pub(super) panel: &'a Panel,
     pub(super) bands: Range<usize>,
     pub(super) tokens: Range<usize>,
@@ -27,7 +27,7 @@ pub(super) struct GemmTile<'a> {
     pub(super) out: &'a mut [Lanes],
 }
 
-impl Kernel for GemmTile<'_> {
+impl IsaKernel for GemmTile<'_> {
     type Out = ();
 
     #[inline(always)]
@@ -49,13 +49,13 @@ impl Kernel for GemmTile<'_> {
 
 /// The blocks of one of a part's bands.
 #[inline(always)]
-fn band_of<B: Block>(all: &[B], band: usize, groups: usize) -> &[B] {
+fn band_of<B: WeightBlock>(all: &[B], band: usize, groups: usize) -> &[B] {
     let blocks = groups / B::GROUPS;
     &all[band * blocks..][..blocks]
 }
 
 #[inline(always)]
-fn band_times_tokens<I: Isa, B: Block>(
+fn band_times_tokens<I: Isa, B: WeightBlock>(
     band: &[B],
     panel: &Panel,
     mut tokens: Range<usize>,
@@ -75,7 +75,7 @@ fn band_times_tokens<I: Isa, B: Block>(
 
 /// The band times `T` tokens from `token` on; returns `T`.
 #[inline(always)]
-fn tile<I: Isa, B: Block, const T: usize>(
+fn tile<I: Isa, B: WeightBlock, const T: usize>(
     band: &[B],
     panel: &Panel,
     token: usize,

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use super::inputs::{GROUP, Inputs};
 use super::math;
-use super::matrix::Matrix;
-use super::simd::{Isa, Kernel, LANES, Level};
+use super::matrix::PackedMatrix;
+use super::simd::{Isa, IsaKernel, LANES, Level};
 use super::threads::Team;
 
 /// Prepared inputs of several tokens.
@@ -23,12 +23,12 @@ pub(super) struct Panel {
 
 /// RMSNorm before a gemm.
 #[derive(Clone, Copy)]
-pub(super) struct Norm<'a> {
+pub(super) struct PanelNorm<'a> {
     pub(super) scale: &'a [f32],
     pub(super) eps: f32,
 }
 
-impl Norm<'_> {
+impl PanelNorm<'_> {
     /// `x`, normed.
     #[inline(always)]
     pub(super) fn apply<I: Isa>(self, x: &mut [f32]) {
@@ -45,12 +45,12 @@ pub(super) struct PanelSource<'a, R> {
     pub(super) tokens: usize,
     /// The token's inputs.
     pub(super) row: R,
-    pub(super) norm: Option<Norm<'a>>,
+    pub(super) norm: Option<PanelNorm<'a>>,
 }
 
 impl Panel {
     /// Room for so many tokens of `matrix`.
-    pub(super) fn floats(tokens: usize, matrix: &Matrix) -> usize {
+    pub(super) fn floats(tokens: usize, matrix: &PackedMatrix) -> usize {
         tokens * stride(matrix.groups())
     }
 
@@ -69,7 +69,7 @@ impl Panel {
         &mut self,
         team: &Team,
         level: Level,
-        matrix: &Matrix,
+        matrix: &PackedMatrix,
         source: PanelSource<'a, R>,
     ) where
         R: Fn(usize) -> &'a [f32] + Sync + Send,
@@ -108,12 +108,12 @@ fn stride(groups: usize) -> usize {
 /// Prepares one token.
 struct Prepare<'a> {
     x: &'a [f32],
-    norm: Option<Norm<'a>>,
+    norm: Option<PanelNorm<'a>>,
     inputs: Range<usize>,
     to: &'a mut [f32],
 }
 
-impl Kernel for Prepare<'_> {
+impl IsaKernel for Prepare<'_> {
     type Out = ();
 
     #[inline(always)]

@@ -2,11 +2,11 @@
 
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
-use super::CpuBackend;
+use super::cpu_backend::CpuBackend;
 use crate::backend::{BackendError, Weight};
 
 impl CpuBackend {
-    /// Keeps made up tensors; `done` hears of bytes made so far.
+    /// Makes tensors up and packs them. `done` is told the bytes made so far.
     pub(super) fn pack_random(
         &mut self,
         tensors: &[LocalTensor],

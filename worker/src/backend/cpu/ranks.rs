@@ -9,7 +9,7 @@ use crate::backend::{Abort, BackendError};
 
 /// This rank's way to the others.
 #[derive(Default)]
-pub(super) struct Ranks {
+pub(super) struct CpuRanks {
     /// Made by rank 0, not joined yet.
     made: Option<ShmComm>,
     comm: Option<ShmComm>,
@@ -17,7 +17,7 @@ pub(super) struct Ranks {
     head_rows: Vec<usize>,
 }
 
-impl Ranks {
+impl CpuRanks {
     /// Makes a communicator for `world` ranks of `threads` threads.
     pub(super) fn make(&mut self, world: usize, threads: usize) -> Result<Vec<u8>, BackendError> {
         let made = ShmComm::create(world, wait(world, threads));

@@ -1,9 +1,9 @@
 //! Shared memory between the ranks of one host: the door to its unsafe code.
 //!
-//! One primitive is built here, [`ShmComm::exchange`]: every rank publishes up to a piece of floats,
-//! waits until all have, and may then read everybody's. `collective.rs` makes sums and gathers of
-//! it in safe code. The memory is a sealed memfd, so nothing is left behind whoever is killed, the
-//! file cannot shrink under a mapping, and the size of /dev/shm does not matter.
+//! One primitive is built here, [`ShmComm::exchange`]: every rank publishes up to a piece of
+//! floats, waits until all have, and may then read everybody's. `collective.rs` makes sums and
+//! gathers of it in safe code. The memory is a sealed memfd, so nothing is left behind whoever is
+//! killed, the file cannot shrink under a mapping, and the size of /dev/shm does not matter.
 //!
 //! Why one wait per piece is enough. Pieces are counted from the start and never anew; piece `n`
 //! lies in the rank's slot `n % 2`. To publish, a rank writes slot and note, then stores `n` in its
@@ -27,6 +27,7 @@
 
 mod collective;
 mod id;
+mod note;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -41,8 +42,8 @@ use memmap2::MmapRaw;
 use rustix::io::Errno;
 use rustix::thread::futex;
 
-use collective::Note;
 pub use id::{CommError, CommId, Wait};
+use note::{Note, SharedNote};
 
 /// Floats that a rank publishes at once.
 const PIECE_FLOATS: usize = 64 << 10;
@@ -80,14 +81,6 @@ struct Seat {
     arrived: AtomicU32,
     /// What the rank believes it is doing, by parity of the piece.
     notes: [SharedNote; 2],
-}
-
-#[repr(C)]
-struct SharedNote {
-    op: AtomicU32,
-    sequence: AtomicU32,
-    len: AtomicU64,
-    shape: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Header>() + WORLD_MAX * size_of::<Seat>() <= DATA_START);

@@ -7,71 +7,19 @@
 //! something, and any choice that would change the order of a sum.
 #![allow(unsafe_code, reason = "calls of #[target_feature] functions, after detection")]
 
+mod isa;
 mod portable;
 
+pub(super) use isa::{Isa, IsaKernel, LANES, Lanes};
 use portable::Portable;
-
-/// Lanes of a register as kernels see it, whatever the machine's real width.
-pub(super) const LANES: usize = 16;
-/// One register's worth of numbers, in memory.
-pub(super) type Lanes = [f32; LANES];
-
-/// An instruction set. Its functions are inlined into kernels, so they compile for that set.
-pub(super) trait Isa: Copy + Send + Sync {
-    /// Sixteen numbers in registers.
-    type Vector: Copy;
-    /// Sixteen times 32 bits in registers.
-    type Words: Copy;
-    /// Whether `a * b + c` is one instruction with one rounding.
-    const FUSED: bool;
-
-    fn load(from: &Lanes) -> Self::Vector;
-    fn store(vector: Self::Vector) -> Lanes;
-    fn splat(x: f32) -> Self::Vector;
-    /// `a * b + c`, lane by lane.
-    fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// From half precision.
-    fn halves(bits: &[u16; LANES]) -> Self::Vector;
-    /// From bfloat16.
-    fn bfloats(bits: &[u16; LANES]) -> Self::Vector;
-    /// From signed bytes.
-    fn bytes(bytes: &[i8; LANES]) -> Self::Vector;
-    fn words(from: &[u32; LANES]) -> Self::Words;
-    /// The bits under `mask`.
-    fn and(words: Self::Words, mask: u32) -> Self::Words;
-    fn or(a: Self::Words, b: Self::Words) -> Self::Words;
-    /// By `count` below 32, as the next.
-    fn shift_left(words: Self::Words, count: u32) -> Self::Words;
-    fn shift_right(words: Self::Words, count: u32) -> Self::Words;
-    /// From signed integers.
-    fn integers(words: Self::Words) -> Self::Vector;
-
-    /// Hints that the bytes at this distance behind `at` will be read soon.
-    fn prefetch<T>(at: &T, distance: usize);
-
-    /// `a * b + c` of single numbers, rounded as lanes are.
-    #[inline(always)]
-    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
-    }
-}
-
-/// A piece of work that is compiled once per instruction set.
-pub(super) trait Kernel {
-    /// What it returns.
-    type Out;
-    /// Does the work. Must be `#[inline(always)]`, and so must be what it calls, or it compiles for
-    /// the oldest machine.
-    fn run<I: Isa>(self) -> Self::Out;
-}
 
 /// The instruction set in use. Made only by [`Level::best`] and [`Level::available`], so having a
 /// value of it proves that the machine has the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level(Kind);
+pub struct Level(LevelKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LevelKind {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -101,27 +49,27 @@ impl Level {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
             if avx512 {
-                levels.push(Self(Kind::Avx512));
+                levels.push(Self(LevelKind::Avx512));
             }
             if avx2 {
-                levels.push(Self(Kind::Avx2));
+                levels.push(Self(LevelKind::Avx2));
             }
         }
-        levels.push(Self(Kind::Portable));
+        levels.push(Self(LevelKind::Portable));
         levels
     }
 
     /// Runs `kernel` as compiled for this set.
-    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Out {
+    pub(super) fn run<K: IsaKernel>(self, kernel: K) -> K::Out {
         match self.0 {
-            Kind::Portable => kernel.run::<Portable>(),
+            LevelKind::Portable => kernel.run::<Portable>(),
             // SAFETY: `available` made this value after it saw avx2, fma and f16c.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { x86::run_avx2(kernel) },
+            LevelKind::Avx2 => unsafe { x86::run_avx2(kernel) },
             // SAFETY: `available` made this value after it saw every feature that the function
             // names.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { x86::run_avx512(kernel) },
+            LevelKind::Avx512 => unsafe { x86::run_avx512(kernel) },
         }
     }
 }
@@ -130,15 +78,15 @@ impl Level {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, Kernel, LANES, Lanes};
+    use super::isa::{Isa, IsaKernel, LANES, Lanes};
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
+    pub(super) fn run_avx2<K: IsaKernel>(kernel: K) -> K::Out {
         kernel.run::<Avx2>()
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    pub(super) fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
+    pub(super) fn run_avx512<K: IsaKernel>(kernel: K) -> K::Out {
         kernel.run::<Avx512>()
     }
 

@@ -8,12 +8,12 @@ use binfer_proto::{Logprob, Mask, Token};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::backend::check_batch::{check_batch, check_masked, check_masks};
-use crate::backend::{BackendError, MemoryPlan, Sampled, StepOutput, Ticket};
+use crate::backend::{BackendError, MemoryPlan, Sampled, StepOutcome, Ticket};
 use crate::batch::Batch;
 
 /// A step between upload and collect.
 #[derive(Default)]
-pub(super) struct Step {
+pub(super) struct CpuStep {
     pub(super) batch: Arc<Batch>,
     pub(super) sampled: Vec<Sampled>,
     pub(super) logprobs: Vec<Logprob>,
@@ -25,10 +25,10 @@ pub(super) struct Step {
     /// Steps committed so far.
     committed: u64,
     /// Outcomes that nobody has collected yet, in order.
-    outcomes: VecDeque<(Ticket, StepOutput)>,
+    outcomes: VecDeque<(Ticket, StepOutcome)>,
 }
 
-impl Step {
+impl CpuStep {
     /// From now on steps note times, or do not.
     pub(super) fn note_times(&mut self, wanted: bool) {
         self.stamps = wanted.then(|| (Instant::now(), Vec::new()));
@@ -86,14 +86,14 @@ impl Step {
         self.committed += 1;
         self.stamp();
         let stamps_ns = self.stamps.as_mut().map(|(_, stamps)| std::mem::take(stamps));
-        let output = StepOutput { stamps_ns: stamps_ns.unwrap_or_default(), ..self.output() };
+        let output = StepOutcome { stamps_ns: stamps_ns.unwrap_or_default(), ..self.output() };
         let ticket = Ticket(self.committed);
         self.outcomes.push_back((ticket, output));
         ticket
     }
 
     /// The outcome of a committed step, in the order of steps.
-    pub(super) fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+    pub(super) fn collect(&mut self, ticket: Ticket) -> Result<StepOutcome, BackendError> {
         match self.outcomes.pop_front() {
             Some((next, output)) if next == ticket => Ok(output),
             next => {
@@ -103,13 +103,13 @@ impl Step {
         }
     }
 
-    fn output(&self) -> StepOutput {
+    fn output(&self) -> StepOutcome {
         let mut hash = self.hidden.clone();
         for sampled in &self.sampled {
             let token = if sampled.finite { sampled.token } else { Token::MAX };
             hash.update(&token.to_le_bytes());
         }
         let (sampled, logprobs) = (self.sampled.clone(), self.logprobs.clone());
-        StepOutput { sampled, logprobs, digest: hash.digest(), stamps_ns: Vec::new() }
+        StepOutcome { sampled, logprobs, digest: hash.digest(), stamps_ns: Vec::new() }
     }
 }

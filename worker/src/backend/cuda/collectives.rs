@@ -5,9 +5,9 @@ use binfer_kernels::list::{self, MERGE_LOGITS_EACH};
 use binfer_kernels::rank_params::{MergeLogitsParams, RANKS_MAX};
 
 use super::ffi::error::failed;
-use super::ffi::launch::{Event, Stream};
+use super::ffi::launch::{CudaEvent, CudaStream};
 use super::launch::{Launcher, to_u32};
-use super::ranks::Ranks;
+use super::ranks::CudaRanks;
 use crate::backend::args::{HeadArgs, Tensor};
 use crate::backend::{BackendError, MemoryPlan};
 
@@ -35,7 +35,7 @@ pub(super) fn gathered_bytes(plan: &MemoryPlan) -> usize {
 
 /// The sums and gathers of a step, in the stream's order.
 pub(super) struct Collectives {
-    pub(super) ranks: Ranks,
+    pub(super) ranks: CudaRanks,
     /// f32 `[ranks, outputs, stride]`: where logits of all ranks come together.
     gathered: u64,
     stride: usize,
@@ -45,7 +45,7 @@ pub(super) struct Collectives {
 
 impl Collectives {
     /// Collectives before memory was planned.
-    pub(super) fn new(ranks: Ranks) -> Self {
+    pub(super) fn new(ranks: CudaRanks) -> Self {
         Self { ranks, gathered: 0, stride: 0, vocab_rows: Vec::new() }
     }
 
@@ -124,7 +124,7 @@ impl Collectives {
         &self,
         plan: &MemoryPlan,
         rows: impl Iterator<Item = usize>,
-        (arena, stream): (u64, &Stream),
+        (arena, stream): (u64, &CudaStream),
     ) -> Result<(), BackendError> {
         if !self.ranks.are_several() {
             return Ok(());
@@ -141,7 +141,7 @@ impl Collectives {
             let logits = (self.gathered, rows.min(plan.outputs_max) * self.stride);
             self.ranks.gather("allocate", logits, stream)?;
         }
-        let end = Event::new()?;
+        let end = CudaEvent::new()?;
         end.record(stream)?;
         self.ranks.wait(&end)?;
         self.ranks.step_ended();

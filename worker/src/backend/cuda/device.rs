@@ -11,9 +11,9 @@ use binfer_kernels::{MODULES, Target, modules};
 
 use super::ffi::driver::{self, Context, DeviceInfo};
 use super::ffi::error::failed;
-use super::ffi::launch::{Function, FunctionShape, Launch, Module, Stream};
+use super::ffi::launch::{CudaModule, CudaStream, Function, FunctionShape, Launch};
 use super::formats::half::Half;
-use super::ledger::Ledger;
+use super::ledger::DeviceLedger;
 use super::settings::CudaSettings;
 use crate::backend::BackendError;
 
@@ -45,7 +45,7 @@ pub fn probe() -> Result<Vec<DeviceInfo>, Missing> {
 }
 
 /// A device in use.
-pub(super) struct Device {
+pub(super) struct CudaDevice {
     pub(super) info: DeviceInfo,
     pub(super) target: Target,
     /// The type in which kernels compute.
@@ -54,7 +54,7 @@ pub(super) struct Device {
     functions: Vec<Option<Function>>,
     /// Kernels may start before the one before them has ended.
     pub(super) dependent: bool,
-    pub(super) stream: Stream,
+    pub(super) stream: CudaStream,
     /// The next kernel does not start before all work before it has ended.
     waits_for_all: Cell<bool>,
     /// Names of kernels as they are launched, while anybody wants to know.
@@ -65,7 +65,7 @@ pub(super) struct Device {
 
 /// The blocks of a launch.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Blocks {
+pub(super) struct LaunchBlocks {
     pub(super) grid: [u32; 3],
     pub(super) cluster: u32,
     /// Shared memory of a block; what the kernel is listed with where absent.
@@ -74,22 +74,22 @@ pub(super) struct Blocks {
     pub(super) after_all: bool,
 }
 
-impl Default for Blocks {
+impl Default for LaunchBlocks {
     fn default() -> Self {
         Self { grid: [1; 3], cluster: 1, shared_bytes: None, after_all: false }
     }
 }
 
-impl Device {
+impl CudaDevice {
     /// Takes the device and loads its image; counts what that takes.
-    pub(super) fn open(settings: &CudaSettings) -> Result<(Self, Ledger), BackendError> {
+    pub(super) fn open(settings: &CudaSettings) -> Result<(Self, DeviceLedger), BackendError> {
         let found = probe().map_err(|missing| failed("CUDA", missing.to_string()))?;
         let info = found.into_iter().find(|device| device.ordinal == settings.ordinal);
         let info = info.ok_or_else(|| failed("CUDA", format!("no device {}", settings.ordinal)))?;
         let target = image(&info, settings.target)?;
         let context = Context::new(settings.ordinal)?;
-        let mut ledger = Ledger::new(&context)?;
-        let stream = Stream::new()?;
+        let mut ledger = DeviceLedger::new(&context)?;
+        let stream = CudaStream::new()?;
         let half = settings.half;
         let shared_bytes_max = chip(&info, target).image_shared_bytes_max();
         let image = || load(modules(target), half, shared_bytes_max);
@@ -163,17 +163,17 @@ impl Device {
         grid: [u32; 3],
         params: &P,
     ) -> Result<(), BackendError> {
-        self.launch_blocks(kernel, Blocks { grid, ..Blocks::default() }, params)
+        self.launch_blocks(kernel, LaunchBlocks { grid, ..LaunchBlocks::default() }, params)
     }
 
     /// Enqueues a kernel whose blocks are not all that its listing says.
     pub(super) fn launch_blocks<P: Copy>(
         &self,
         kernel: Kernel<P>,
-        blocks: Blocks,
+        blocks: LaunchBlocks,
         params: &P,
     ) -> Result<(), BackendError> {
-        let Blocks { grid, cluster, shared_bytes, after_all } = blocks;
+        let LaunchBlocks { grid, cluster, shared_bytes, after_all } = blocks;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -226,7 +226,7 @@ fn load(
         .map(|module| {
             // The driver wants PTX to end with 0.
             let text: Vec<u8> = module.image.iter().copied().chain([0]).collect();
-            Ok((module.file, Module::load(&text)?))
+            Ok((module.file, CudaModule::load(&text)?))
         })
         .collect::<Result<Vec<_>, BackendError>>()?;
     let suffix = match half {

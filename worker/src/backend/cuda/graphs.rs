@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use binfer_proto::{Sampling, SlotId};
 
-use super::device::Device;
+use super::device::CudaDevice;
 use super::ffi::capture::{Capture, CaptureMode, GraphExec};
 use super::ffi::error::failed;
-use super::ffi::launch::Stream;
+use super::ffi::launch::CudaStream;
 use super::launch::{LaunchShape, to_u32};
-use super::ledger::Ledger;
+use super::ledger::DeviceLedger;
 use crate::backend::{BackendError, MemoryPlan, StepMode};
 use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
 
@@ -68,7 +68,7 @@ pub(super) fn placeholder_batch(rows: usize) -> Batch {
         logprobs: 0,
     };
     Batch {
-        begun: Vec::new(),
+        opened: Vec::new(),
         new_blocks: Vec::new(),
         tokens: vec![TokenInput::Known(0); rows],
         positions: vec![0; rows],
@@ -124,7 +124,7 @@ impl Graphs {
     }
 
     /// From here on, launches are captured: a step of so many rows.
-    pub(super) fn begin(&mut self, rows: u32, stream: &Stream) -> Result<(), BackendError> {
+    pub(super) fn begin(&mut self, rows: u32, stream: &CudaStream) -> Result<(), BackendError> {
         self.give_up();
         let capture = Capture::begin(stream, CaptureMode::ThreadLocal)?;
         self.capture = Some((rows, capture));
@@ -134,8 +134,8 @@ impl Graphs {
     /// Ends the capture and keeps the graph, whose step notes `stamps` times.
     pub(super) fn end(
         &mut self,
-        device: &Device,
-        ledger: &mut Ledger,
+        device: &CudaDevice,
+        ledger: &mut DeviceLedger,
         stamps: usize,
     ) -> Result<(), BackendError> {
         let capture = self.capture.take();
@@ -154,7 +154,7 @@ impl Graphs {
     pub(super) fn launch(
         &self,
         shape: LaunchShape,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<Option<usize>, BackendError> {
         let graph = self.graphs.get(&shape.rows).filter(|_| shape.mode == StepMode::Graph);
         let Some((graph, stamps)) = graph else { return Ok(None) };

@@ -2,7 +2,7 @@
 
 use binfer_kernels::params::StepTables;
 
-use super::device::Device;
+use super::device::CudaDevice;
 use crate::backend::StepMode;
 
 /// What launches cover: at least what the batch has.
@@ -47,7 +47,7 @@ pub(super) struct StepPlaces {
 /// What every component that launches kernels needs to know of the step under way.
 #[derive(Clone, Copy)]
 pub(super) struct Launcher<'a> {
-    pub(super) device: &'a Device,
+    pub(super) device: &'a CudaDevice,
     pub(super) places: &'a StepPlaces,
     pub(super) shape: LaunchShape,
     /// What is launched is captured into a CUDA graph, not run.

@@ -6,9 +6,9 @@ use crate::backend::BackendError;
 
 /// What the driver and its libraries took, in the order in which they did.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Vec<(&'static str, u64)>);
+pub(super) struct DeviceLedger(Vec<(&'static str, u64)>);
 
-impl Ledger {
+impl DeviceLedger {
     /// A context that was just made: it holds all that is in use, whoever uses it.
     pub(super) fn new(context: &Context) -> Result<Self, BackendError> {
         Ok(Self(vec![("context and other processes", in_use(context)?)]))

@@ -7,9 +7,9 @@ use binfer_kernels::list;
 use binfer_kernels::params::FillParams;
 use binfer_shard::{DType, Error, LocalPart, LocalTensor};
 
-use super::device::Device;
+use super::device::CudaDevice;
 use super::formats::{RowFormat, WeightFormat};
-use super::upload::{self, Rows};
+use super::upload::{self, PartRows};
 use super::weights::{DeviceWeight, Weights};
 use crate::backend::{BackendError, Weight};
 
@@ -21,7 +21,7 @@ const FILL_BLOCKS: u32 = 1024;
 /// Puts tensors on a device.
 pub(super) struct Loader<'a> {
     pub(super) weights: &'a mut Weights,
-    pub(super) device: &'a Device,
+    pub(super) device: &'a CudaDevice,
     /// Threads that read and convert.
     pub(super) threads: usize,
 }
@@ -100,14 +100,14 @@ impl Loader<'_> {
 type Layouts = (Vec<DeviceWeight>, Vec<(Weight, usize)>);
 
 /// The rows of a part as they will lie from byte `at` of the slab on.
-fn rows<'t>(part: &'t LocalPart, weight: &DeviceWeight, at: usize) -> Rows<'t> {
+fn rows<'t>(part: &'t LocalPart, weight: &DeviceWeight, at: usize) -> PartRows<'t> {
     let (format, row_bytes) = match weight {
         DeviceWeight::Vector(_) => (RowFormat::Vector, part.inputs.len() * size_of::<f32>()),
         DeviceWeight::Matrix(matrix) => {
             (RowFormat::Matrix(matrix.format), matrix.format.row_bytes(matrix.stride))
         }
     };
-    Rows { part, at, format, row_bytes }
+    PartRows { part, at, format, row_bytes }
 }
 
 /// Refuses a tensor whose parts do not have the same columns, of which the same are fed.

@@ -6,11 +6,11 @@
 use binfer_kernels::params::{StepOutput, StepRow, StepState, StepTables};
 
 use super::attention::cache::{
-    AttentionPlaces, GroupTables, LayerCache, block_table_entries, cache_bytes, lay_out_caches,
+    AttentionPlaces, CudaLayerCache, GroupTables, block_table_entries, cache_bytes, lay_out_caches,
 };
 use super::collectives;
 use super::ffi::error::failed;
-use super::ffi::launch::Stream;
+use super::ffi::launch::CudaStream;
 use super::ffi::memory::DeviceBuffer;
 use super::gemm::GemmPlaces;
 use super::launch::StepPlaces;
@@ -21,7 +21,7 @@ use crate::backend::{BackendError, MemoryPlan};
 const ALIGNMENT: usize = 256;
 
 /// The buffers of steps.
-pub(super) struct Memory {
+pub(super) struct StepMemory {
     /// Activations: four bytes an element.
     pub(super) arena: DeviceBuffer,
     /// Workspaces and tables, zeroed once.
@@ -45,9 +45,9 @@ pub(super) struct Places {
 
 /// Memory as it was taken: its buffers, what lies where, and attention's caches and tables.
 pub(super) struct Taken {
-    pub(super) memory: Memory,
+    pub(super) memory: StepMemory,
     pub(super) places: Places,
-    pub(super) layers: Vec<LayerCache>,
+    pub(super) layers: Vec<CudaLayerCache>,
     pub(super) groups: Vec<GroupTables>,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn step_bytes(plan: &MemoryPlan) -> usize {
     4 * plan.arena + dealer.used
 }
 
-impl Memory {
+impl StepMemory {
     /// No memory, before any was planned.
     pub(super) fn nothing() -> Result<Self, BackendError> {
         Ok(Self {
@@ -122,7 +122,7 @@ impl Memory {
     }
 
     /// Takes all memory of steps.
-    pub(super) fn take(plan: &MemoryPlan, stream: &Stream) -> Result<Taken, BackendError> {
+    pub(super) fn take(plan: &MemoryPlan, stream: &CudaStream) -> Result<Taken, BackendError> {
         check_sizes(plan)?;
         let mut dealer = Dealer::default();
         lay_out(plan, &mut |bytes| dealer.take(bytes));
@@ -147,7 +147,10 @@ impl Memory {
     /// Takes all of it with an allocation for every buffer, so that a sanitizer sees where each one
     /// ends.
     #[cfg(test)]
-    pub(super) fn take_apart(plan: &MemoryPlan, stream: &Stream) -> Result<Taken, BackendError> {
+    pub(super) fn take_apart(
+        plan: &MemoryPlan,
+        stream: &CudaStream,
+    ) -> Result<Taken, BackendError> {
         let mut apart = Vec::new();
         let mut take = |bytes, byte| {
             let buffer = DeviceBuffer::new(bytes).expect("memory for a test");
@@ -166,7 +169,7 @@ impl Memory {
 
     /// Makes activations and cache not a number.
     #[cfg(test)]
-    pub(super) fn poison(&self, stream: &Stream) -> Result<(), BackendError> {
+    pub(super) fn poison(&self, stream: &CudaStream) -> Result<(), BackendError> {
         self.arena.fill(0xff, stream)?;
         // Those of `take_apart` were born so.
         if self.apart.is_empty() { self.cache.fill(0xff, stream) } else { Ok(()) }

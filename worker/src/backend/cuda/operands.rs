@@ -5,11 +5,11 @@ use binfer_kernels::params::EmbedParams;
 
 use super::collectives::LogitsPlace;
 use super::ffi::memory::DeviceBuffer;
-use super::gemm::desc::{Gemm, Norm};
+use super::gemm::desc::{GemmCall, NormCall};
 use super::launch::{Launcher, to_u32};
-use super::weights::{Vector, Weights};
+use super::weights::{DeviceVector, Weights};
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
 };
 use crate::backend::check::StepShape;
 use crate::backend::{BackendError, MemoryPlan};
@@ -41,7 +41,7 @@ impl Operands<'_> {
         &self,
         operation: &'static str,
         tensor: &Tensor,
-        kind: Kind,
+        kind: TensorKind,
     ) -> Result<u64, BackendError> {
         // Launches of a decode step cover more rows than the tensor has: the bucket's.
         let rows = self.on.shape.covered_rows(tensor.rows);
@@ -56,12 +56,12 @@ impl Operands<'_> {
 
     /// Address of a tensor in the backend's own type.
     fn inner(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
-        self.address(operation, tensor, Kind::Inner)
+        self.address(operation, tensor, TensorKind::Inner)
     }
 
     /// Address of a tensor of sums.
     fn sum(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
-        self.address(operation, tensor, Kind::Sum)
+        self.address(operation, tensor, TensorKind::Sum)
     }
 
     pub(super) fn embed(&self, args: &EmbedArgs) -> Result<EmbedParams, BackendError> {
@@ -78,14 +78,17 @@ impl Operands<'_> {
         })
     }
 
-    pub(super) fn norm_linear(&self, args: &NormLinearArgs) -> Result<(Norm, Gemm), BackendError> {
+    pub(super) fn norm_linear(
+        &self,
+        args: &NormLinearArgs,
+    ) -> Result<(NormCall, GemmCall), BackendError> {
         let operation = "norm_linear";
         let weight = self.weights.matrix(operation, args.weight)?;
         let scale = self.weights.vector(operation, args.norm)?;
         let bias = self.weights.optional(operation, args.bias)?;
         let added = bias.map(|bias| bias.shape());
         args.check(&self.step_shape(), scale.shape(), weight.shape(), added)?;
-        let gemm = Gemm {
+        let gemm = GemmCall {
             x: self.normed,
             m: self.on.shape.tokens,
             m_max: to_u32(self.plan.tokens_max),
@@ -95,14 +98,14 @@ impl Operands<'_> {
             out: self.inner(operation, &args.out)?,
             out_stride: to_u32(args.out.cols),
         };
-        Ok((Norm { x: self.sum(operation, &args.x)?, scale, eps: args.eps }, gemm))
+        Ok((NormCall { x: self.sum(operation, &args.x)?, scale, eps: args.eps }, gemm))
     }
 
     /// Addresses of projections and output; norms of query and key heads, sinks.
     pub(super) fn attend(
         &self,
         args: &AttendArgs,
-    ) -> Result<(u64, u64, [Option<Vector>; 3]), BackendError> {
+    ) -> Result<(u64, u64, [Option<DeviceVector>; 3]), BackendError> {
         let optional = |weight| self.weights.optional("attend", weight);
         let vectors = [optional(args.q_norm)?, optional(args.k_norm)?, optional(args.sinks)?];
         args.check(&self.step_shape(), vectors.map(|vector| vector.map(|vector| vector.shape())))?;
@@ -114,12 +117,12 @@ impl Operands<'_> {
         &self,
         args: &LinearOutArgs,
         is_first_rank: bool,
-    ) -> Result<Gemm, BackendError> {
+    ) -> Result<GemmCall, BackendError> {
         let operation = "linear_out";
         let weight = self.weights.matrix(operation, args.weight)?;
         let bias = self.weights.optional(operation, args.bias)?;
         args.check(&self.step_shape(), weight.shape(), bias.map(|bias| bias.shape()))?;
-        Ok(Gemm {
+        Ok(GemmCall {
             x: self.inner(operation, &args.x)?,
             m: self.on.shape.tokens,
             m_max: to_u32(self.plan.tokens_max),
@@ -137,15 +140,15 @@ impl Operands<'_> {
         &self,
         args: &HeadArgs,
         place: impl FnOnce(u64) -> LogitsPlace,
-    ) -> Result<(Norm, Gemm, u64), BackendError> {
+    ) -> Result<(NormCall, GemmCall, u64), BackendError> {
         let operation = "head";
         let weight = self.weights.matrix(operation, args.weight)?;
         let scale = self.weights.vector(operation, args.norm)?;
         args.check(&self.step_shape(), scale.shape(), weight.shape())?;
-        let norm = Norm { x: self.sum(operation, &args.x)?, scale, eps: args.eps };
+        let norm = NormCall { x: self.sum(operation, &args.x)?, scale, eps: args.eps };
         let logits = self.sum(operation, &args.logits)?;
         let LogitsPlace { address, stride } = place(logits);
-        let gemm = Gemm {
+        let gemm = GemmCall {
             x: self.normed,
             m: self.on.shape.outputs,
             m_max: to_u32(self.plan.outputs_max),

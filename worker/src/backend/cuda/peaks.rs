@@ -8,9 +8,9 @@ use std::time::Instant;
 use binfer_kernels::list;
 use binfer_kernels::params::FillParams;
 
-use super::device::Device;
+use super::device::CudaDevice;
 use super::ffi::blas::Blas;
-use super::ffi::matmul::{MatmulShape, Operands};
+use super::ffi::matmul::{MatmulOperands, MatmulShape};
 use super::ffi::memory::DeviceBuffer;
 use super::formats::half::Half;
 use crate::backend::{BackendError, Peaks};
@@ -21,14 +21,14 @@ const PEAK_SIDE: u32 = 8192;
 const PEAK_REPEATS: u32 = 12;
 
 /// Measures copying and multiplying.
-pub(super) fn measure_peaks(device: &Device, blas: &mut Blas) -> Result<Peaks, BackendError> {
+pub(super) fn measure_peaks(device: &CudaDevice, blas: &mut Blas) -> Result<Peaks, BackendError> {
     let bytes = (PEAK_SIDE * PEAK_SIDE) as usize * Half::BYTES;
     let buffers = [DeviceBuffer::new(2 * bytes)?, DeviceBuffer::new(bytes)?];
     let (x, out) = (buffers[0].address(), buffers[1].address());
     let count = 2 * u64::from(PEAK_SIDE) * u64::from(PEAK_SIDE);
     let params = FillParams { out: x, count, seed: 1, range: 1.0, reserved: 0 };
     device.launch(list::FILL, [1024, 1, 1], &params)?;
-    let operands = Operands { m: PEAK_SIDE, x, weight: x + bytes as u64, out };
+    let operands = MatmulOperands { m: PEAK_SIDE, x, weight: x + bytes as u64, out };
     let shape = MatmulShape {
         m: PEAK_SIDE,
         n: PEAK_SIDE,
@@ -43,13 +43,13 @@ pub(super) fn measure_peaks(device: &Device, blas: &mut Blas) -> Result<Peaks, B
     Ok(Peaks {
         bytes_per_s: 2.0 * bytes as f64 / copy,
         flop_per_s: 2.0 * f64::from(PEAK_SIDE).powi(3) / gemm,
-        product_side: PEAK_SIDE as usize,
+        gemm_side: PEAK_SIDE as usize,
     })
 }
 
 /// Time of one of many repeats, after one that is not counted.
 fn seconds(
-    device: &Device,
+    device: &CudaDevice,
     mut enqueue: impl FnMut() -> Result<(), BackendError>,
 ) -> Result<f64, BackendError> {
     enqueue()?;

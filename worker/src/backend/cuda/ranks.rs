@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ffi::error::failed;
-use super::ffi::launch::{Event, Stream};
-use super::ffi::nccl::{Communicator, ID_BYTES, Nccl, State};
+use super::ffi::launch::{CudaEvent, CudaStream};
+use super::ffi::nccl::{Communicator, ID_BYTES, Nccl, NcclState};
 use crate::backend::{Abort, BackendError};
 
 /// Peers must have joined by then.
@@ -29,7 +29,7 @@ const FAREWELL: Duration = Duration::from_millis(900);
 
 /// This rank's way to the others.
 #[derive(Default)]
-pub(super) struct Ranks {
+pub(super) struct CudaRanks {
     /// Open where there are other ranks.
     library: Option<Nccl>,
     group: Option<Group>,
@@ -67,7 +67,7 @@ impl Word {
     }
 }
 
-impl Ranks {
+impl CudaRanks {
     /// For one of `world` ranks, who opens the library out of `folders` where there are others.
     pub(super) fn new(world: usize, folders: &[PathBuf]) -> Result<Self, BackendError> {
         let library = (world > 1).then(|| Nccl::open(folders)).transpose()?;
@@ -135,7 +135,7 @@ impl Ranks {
         &self,
         operation: &'static str,
         (address, count): (u64, usize),
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         let Some(group) = &self.group else { return Ok(()) };
         group.enqueue(operation, |communicator| communicator.sum(address, count, stream))
@@ -146,7 +146,7 @@ impl Ranks {
         &self,
         operation: &'static str,
         (address, count): (u64, usize),
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         let Some(group) = &self.group else { return Ok(()) };
         let mine = group.rank;
@@ -154,7 +154,7 @@ impl Ranks {
     }
 
     /// Whether the device has passed `event`, or never will.
-    pub(super) fn is_passed(&self, event: &Event) -> Result<bool, BackendError> {
+    pub(super) fn is_passed(&self, event: &CudaEvent) -> Result<bool, BackendError> {
         if let Some(group) = &self.group {
             group.check("step")?;
         }
@@ -162,7 +162,7 @@ impl Ranks {
     }
 
     /// Waits until the device has passed `event`.
-    pub(super) fn wait(&self, event: &Event) -> Result<(), BackendError> {
+    pub(super) fn wait(&self, event: &CudaEvent) -> Result<(), BackendError> {
         match &self.group {
             Some(group) => group.wait_until("step", || event.is_passed()),
             None => event.wait(),
@@ -174,7 +174,7 @@ impl Group {
     /// Whether the communicator takes the next call. One that failed does not.
     fn is_idle(&self) -> bool {
         let state = self.communicator.as_ref().map(Communicator::state);
-        matches!(state, Some(Ok(State::Idle)))
+        matches!(state, Some(Ok(NcclState::Idle)))
     }
 
     /// Fails when the supervisor gave up, or the library noticed a failure some time ago.

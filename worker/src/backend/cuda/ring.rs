@@ -14,7 +14,7 @@ use super::attention::cache::GroupTables;
 use super::ffi::error::failed;
 use super::ffi::memory::PinnedBuffer;
 use super::launch::to_u32;
-use crate::backend::{BackendError, MemoryPlan, Sampled, adjust};
+use crate::backend::{BackendError, MemoryPlan, Sampled, penalties};
 use crate::batch::{Batch, BatchOutput, TokenInput};
 
 /// Slots of the ring. Two steps are under way at most.
@@ -211,7 +211,7 @@ fn put_output(bytes: &mut Vec<u8>, output: &BatchOutput, masked: u32) {
         temperature.to_bits(),
         top_p.to_bits(),
         *top_k,
-        adjust::min_p_depth(sampling).to_bits(),
+        penalties::min_p_depth(sampling).to_bits(),
         repetition_penalty.to_bits(),
         frequency_penalty.to_bits(),
         presence_penalty.to_bits(),

@@ -8,17 +8,17 @@ use binfer_kernels::params::{ApplyParams, FinishParams, OUTPUT_VECTORS, StampPar
 use binfer_proto::Token;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::device::Blocks;
+use super::device::LaunchBlocks;
 use super::ffi::error::failed;
-use super::ffi::launch::{Event, Stream};
+use super::ffi::launch::{CudaEvent, CudaStream};
 use super::launch::{LaunchShape, Launcher, to_u32};
-use super::ranks::Ranks;
+use super::ranks::CudaRanks;
 use super::ring::{RING_SLOTS, Ring};
-use crate::backend::{BackendError, MemoryPlan, StepMode, StepOutput, Ticket};
+use crate::backend::{BackendError, MemoryPlan, StepMode, StepOutcome, Ticket};
 use crate::batch::Batch;
 
 /// A committed step.
-struct Pending {
+struct PendingStep {
     ticket: Ticket,
     slot: usize,
     batch: Arc<Batch>,
@@ -26,7 +26,7 @@ struct Pending {
 }
 
 /// The step under way, and those that were committed and not yet collected.
-pub(super) struct Steps {
+pub(super) struct CudaSteps {
     pub(super) batch: Arc<Batch>,
     pub(super) shape: LaunchShape,
     pub(super) plan: MemoryPlan,
@@ -38,13 +38,13 @@ pub(super) struct Steps {
     stamps: usize,
     ring: Option<Ring>,
     /// One a slot of the ring.
-    events: Vec<Event>,
+    events: Vec<CudaEvent>,
     /// Steps written so far: the number of the last one.
     begun: u64,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<PendingStep>,
 }
 
-impl Steps {
+impl CudaSteps {
     /// No step, before memory for any was planned.
     pub(super) fn none() -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Steps {
 
     /// Steps within the memory that was planned.
     pub(super) fn new(plan: &MemoryPlan, ring: Ring) -> Result<Self, BackendError> {
-        let events = (0..RING_SLOTS).map(|_| Event::new()).collect::<Result<_, _>>()?;
+        let events = (0..RING_SLOTS).map(|_| CudaEvent::new()).collect::<Result<_, _>>()?;
         Ok(Self { plan: plan.clone(), ring: Some(ring), events, ..Self::none() })
     }
 
@@ -197,23 +197,27 @@ impl Steps {
         self.stamps += 1;
         on.device.launch_blocks(
             list::STAMP,
-            Blocks { after_all: true, ..Blocks::default() },
+            LaunchBlocks { after_all: true, ..LaunchBlocks::default() },
             &params,
         )
     }
 
     /// Marks the end of the step that was begun last.
-    pub(super) fn mark_end(&mut self, stream: &Stream) -> Result<Ticket, BackendError> {
+    pub(super) fn mark_end(&mut self, stream: &CudaStream) -> Result<Ticket, BackendError> {
         let ticket = Ticket(self.begun);
         let slot = self.last_slot();
         self.events[slot].record(stream)?;
         let (batch, stamps) = (Arc::clone(&self.batch), self.stamps);
-        self.pending.push_back(Pending { ticket, slot, batch, stamps });
+        self.pending.push_back(PendingStep { ticket, slot, batch, stamps });
         Ok(ticket)
     }
 
     /// Whether the device has passed a committed step.
-    pub(super) fn is_passed(&self, ticket: Ticket, ranks: &Ranks) -> Result<bool, BackendError> {
+    pub(super) fn is_passed(
+        &self,
+        ticket: Ticket,
+        ranks: &CudaRanks,
+    ) -> Result<bool, BackendError> {
         match self.pending.iter().find(|pending| pending.ticket == ticket) {
             Some(pending) => ranks.is_passed(&self.events[pending.slot]),
             None => Err(unknown(ticket)),
@@ -224,8 +228,8 @@ impl Steps {
     pub(super) fn take_outcome(
         &mut self,
         ticket: Ticket,
-        ranks: &Ranks,
-    ) -> Result<StepOutput, BackendError> {
+        ranks: &CudaRanks,
+    ) -> Result<StepOutcome, BackendError> {
         let next = self.pending.pop_front().filter(|pending| pending.ticket == ticket);
         let pending = next.ok_or_else(|| unknown(ticket))?;
         ranks.wait(&self.events[pending.slot])?;
@@ -245,7 +249,7 @@ impl Steps {
             }
         }
         let stamps_ns = ring.read_stamps(pending.slot, pending.stamps)?;
-        Ok(StepOutput { sampled, logprobs, digest: hash.digest(), stamps_ns })
+        Ok(StepOutcome { sampled, logprobs, digest: hash.digest(), stamps_ns })
     }
 }
 

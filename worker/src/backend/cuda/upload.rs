@@ -12,7 +12,7 @@ use std::thread;
 use binfer_shard::{Error, LocalPart};
 
 use super::ffi::error::failed;
-use super::ffi::launch::{Event, Stream};
+use super::ffi::launch::{CudaEvent, CudaStream};
 use super::ffi::memory::{DeviceBuffer, PinnedBuffer};
 use super::formats::RowFormat;
 use crate::backend::BackendError;
@@ -26,7 +26,7 @@ const THREADS_MAX: usize = 16;
 
 /// Rows of a part, and where they go.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows<'t> {
+pub(super) struct PartRows<'t> {
     pub(super) part: &'t LocalPart,
     /// Byte of the slab where the first row begins.
     pub(super) at: usize,
@@ -35,7 +35,7 @@ pub(super) struct Rows<'t> {
     pub(super) row_bytes: usize,
 }
 
-impl Rows<'_> {
+impl PartRows<'_> {
     /// Bytes on the device.
     pub(super) fn bytes(&self) -> usize {
         self.part.rows as usize * self.row_bytes
@@ -71,14 +71,14 @@ impl Rows<'_> {
 }
 
 /// A piece of pinned memory, and the event that marks the end of its upload.
-struct Piece {
+struct UploadPiece {
     buffer: PinnedBuffer,
-    uploaded: Event,
+    uploaded: CudaEvent,
 }
 
 /// A piece that is ready to be uploaded.
 struct Filled {
-    piece: Piece,
+    piece: UploadPiece,
     /// The thread that filled it.
     thread: usize,
     at: usize,
@@ -88,25 +88,25 @@ struct Filled {
 }
 
 /// A thread's ends of the channels.
-struct Lane {
+struct UploadLane {
     thread: usize,
-    free: Receiver<Piece>,
+    free: Receiver<UploadPiece>,
     filled: Sender<Result<Filled, BackendError>>,
 }
 
 /// Reads all `parts` on `threads` threads and uploads them into the slab; `done` hears of bytes
 /// read. All is there when this returns.
 pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
-    mut parts: Vec<Rows<'_>>,
+    mut parts: Vec<PartRows<'_>>,
     open: impl Fn(&LocalPart) -> Result<R, Error> + Sync,
     threads: usize,
-    (slab, stream): (&DeviceBuffer, &Stream),
+    (slab, stream): (&DeviceBuffer, &CudaStream),
     done: &mut dyn FnMut(u64),
 ) -> Result<(), BackendError> {
     parts.sort_by_key(|rows| std::cmp::Reverse(rows.bytes()));
     let threads = threads.clamp(1, THREADS_MAX).min(parts.len());
     let row_bytes_max = parts.iter().map(|rows| rows.row_bytes).max().unwrap_or(0);
-    let piece_bytes = PIECE_BYTES.min(parts.first().map_or(0, Rows::bytes)).max(row_bytes_max);
+    let piece_bytes = PIECE_BYTES.min(parts.first().map_or(0, PartRows::bytes)).max(row_bytes_max);
     let (parts, open, next) = (&parts, &open, &AtomicUsize::new(0));
     thread::scope(|scope| {
         let (filled, ready) = mpsc::channel();
@@ -115,9 +115,9 @@ pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
             let (give, free) = mpsc::channel();
             for _ in 0..PIECES {
                 let buffer = PinnedBuffer::new(piece_bytes)?;
-                let _ = give.send(Piece { buffer, uploaded: Event::new()? });
+                let _ = give.send(UploadPiece { buffer, uploaded: CudaEvent::new()? });
             }
-            let lane = Lane { thread, free, filled: filled.clone() };
+            let lane = UploadLane { thread, free, filled: filled.clone() };
             lanes.push(give);
             scope.spawn(move || work(&lane, parts, next, open));
         }
@@ -129,8 +129,8 @@ pub(super) fn upload<R: FnMut(&mut [u8]) -> Result<(), Error>>(
 
 /// Takes parts until there are no more.
 fn work<R: FnMut(&mut [u8]) -> Result<(), Error>>(
-    lane: &Lane,
-    parts: &[Rows<'_>],
+    lane: &UploadLane,
+    parts: &[PartRows<'_>],
     next: &AtomicUsize,
     open: &impl Fn(&LocalPart) -> Result<R, Error>,
 ) {
@@ -144,8 +144,8 @@ fn work<R: FnMut(&mut [u8]) -> Result<(), Error>>(
 
 /// Reads a part from end to end.
 fn read<R: FnMut(&mut [u8]) -> Result<(), Error>>(
-    lane: &Lane,
-    rows: &Rows<'_>,
+    lane: &UploadLane,
+    rows: &PartRows<'_>,
     open: &impl Fn(&LocalPart) -> Result<R, Error>,
 ) -> Result<(), BackendError> {
     let mut fill = open(rows.part)?;
@@ -178,11 +178,11 @@ fn read<R: FnMut(&mut [u8]) -> Result<(), Error>>(
 /// The caller's side.
 struct Uploads<'a> {
     slab: &'a DeviceBuffer,
-    stream: &'a Stream,
+    stream: &'a CudaStream,
     /// Back to each thread.
-    lanes: &'a [Sender<Piece>],
+    lanes: &'a [Sender<UploadPiece>],
     /// In the order of the stream.
-    under_way: VecDeque<(usize, Piece)>,
+    under_way: VecDeque<(usize, UploadPiece)>,
 }
 
 impl Uploads<'_> {

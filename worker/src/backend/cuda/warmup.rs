@@ -41,7 +41,7 @@ pub(super) fn warmup(plan: &MemoryPlan) -> Option<Batch> {
         logprobs: 0,
     };
     Some(Batch {
-        begun: Vec::new(),
+        opened: Vec::new(),
         new_blocks: (0..plan.blocks_per_slot.len()).map(table).collect(),
         tokens: vec![TokenInput::Known(0); count],
         positions: (0..count).map(to_u32).collect(),

@@ -5,7 +5,7 @@
 
 use super::ffi::error::failed;
 #[cfg(test)]
-use super::ffi::launch::Stream;
+use super::ffi::launch::CudaStream;
 use super::ffi::memory::DeviceBuffer;
 use super::formats::WeightFormat;
 use crate::backend::check::WeightShape;
@@ -16,7 +16,7 @@ const ALIGNMENT: usize = 256;
 
 /// A matrix on the device, `[rows, stride]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Matrix {
+pub(super) struct DeviceMatrix {
     pub(super) address: u64,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -27,19 +27,19 @@ pub(super) struct Matrix {
 
 /// A vector of f32 on the device: the scale of a norm, a bias, sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Vector {
+pub(super) struct DeviceVector {
     pub(super) address: u64,
     pub(super) len: usize,
 }
 
-impl Matrix {
+impl DeviceMatrix {
     /// The shape that arguments are checked against.
     pub(super) fn shape(&self) -> WeightShape {
         WeightShape { rows: self.rows, cols: self.cols }
     }
 }
 
-impl Vector {
+impl DeviceVector {
     /// The shape that arguments are checked against.
     pub(super) fn shape(&self) -> WeightShape {
         WeightShape { rows: 1, cols: self.len }
@@ -49,8 +49,8 @@ impl Vector {
 /// A weight on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeviceWeight {
-    Matrix(Matrix),
-    Vector(Vector),
+    Matrix(DeviceMatrix),
+    Vector(DeviceVector),
 }
 
 impl DeviceWeight {
@@ -58,9 +58,9 @@ impl DeviceWeight {
     /// vector.
     pub(super) fn nowhere(rows: usize, cols: usize, format: WeightFormat) -> Self {
         if rows == 1 || cols == 1 {
-            return Self::Vector(Vector { address: 0, len: rows * cols });
+            return Self::Vector(DeviceVector { address: 0, len: rows * cols });
         }
-        Self::Matrix(Matrix { address: 0, rows, cols, stride: format.stride(cols), format })
+        Self::Matrix(DeviceMatrix { address: 0, rows, cols, stride: format.stride(cols), format })
     }
 
     /// Bytes, padding included.
@@ -73,8 +73,8 @@ impl DeviceWeight {
 
     fn at(self, address: u64) -> Self {
         match self {
-            Self::Matrix(matrix) => Self::Matrix(Matrix { address, ..matrix }),
-            Self::Vector(vector) => Self::Vector(Vector { address, ..vector }),
+            Self::Matrix(matrix) => Self::Matrix(DeviceMatrix { address, ..matrix }),
+            Self::Vector(vector) => Self::Vector(DeviceVector { address, ..vector }),
         }
     }
 }
@@ -135,10 +135,10 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Weight,
-    ) -> Result<Matrix, BackendError> {
+    ) -> Result<DeviceMatrix, BackendError> {
         match self.get(operation, weight)? {
             DeviceWeight::Matrix(matrix) => Ok(matrix),
-            DeviceWeight::Vector(Vector { len, .. }) => {
+            DeviceWeight::Vector(DeviceVector { len, .. }) => {
                 let cause = format!("{weight:?} is [1, {len}], no matrix");
                 Err(BackendError::Args { operation, cause })
             }
@@ -150,10 +150,10 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Weight,
-    ) -> Result<Vector, BackendError> {
+    ) -> Result<DeviceVector, BackendError> {
         match self.get(operation, weight)? {
             DeviceWeight::Vector(vector) => Ok(vector),
-            DeviceWeight::Matrix(Matrix { rows, cols, .. }) => {
+            DeviceWeight::Matrix(DeviceMatrix { rows, cols, .. }) => {
                 let cause = format!("{weight:?} is [{rows}, {cols}], no vector");
                 Err(BackendError::Args { operation, cause })
             }
@@ -165,13 +165,13 @@ impl Weights {
         &self,
         operation: &'static str,
         weight: Option<Weight>,
-    ) -> Result<Option<Vector>, BackendError> {
+    ) -> Result<Option<DeviceVector>, BackendError> {
         weight.map(|weight| self.vector(operation, weight)).transpose()
     }
 
     /// Makes a row of a matrix not a number.
     #[cfg(test)]
-    pub(super) fn poison_row(&self, weight: Weight, row: usize, stream: &Stream) {
+    pub(super) fn poison_row(&self, weight: Weight, row: usize, stream: &CudaStream) {
         let matrix = self.matrix("poison", weight).unwrap();
         let bytes = matrix.format.row_bytes(matrix.stride);
         let address = matrix.address + (row * bytes) as u64;

@@ -31,7 +31,7 @@ pub(in crate::backend) fn rms_norm(x: &[f32], scale: &[f64], eps: f32) -> Vec<f6
     x.iter().zip(scale).map(|(x, scale)| scale * x * factor).collect()
 }
 
-pub(in crate::backend) fn product(x: &[f64], rows: &[Vec<f64>]) -> Vec<Sum> {
+pub(in crate::backend) fn gemm(x: &[f64], rows: &[Vec<f64>]) -> Vec<Sum> {
     rows.iter().map(|row| dot(x, row)).collect()
 }
 

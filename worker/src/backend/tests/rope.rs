@@ -1,4 +1,5 @@
-//! Rope settings in every spelling of `tests/fixtures/rope`: the numbers of transformers, or refused.
+//! Rope settings in every spelling of `tests/fixtures/rope`: the numbers of transformers, or
+//! refused.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

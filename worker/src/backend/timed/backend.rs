@@ -1,109 +1,171 @@
-//! The trait's operations: those of the backend within, with stamps between them.
+//! The operations of the device within, with stamps between them.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use binfer_proto::Mask;
-use binfer_shard::{Checkpoint, LocalTensor};
 
-use super::cost::{Counts, Work};
-use super::profile::Profile;
-use super::trace::Trace;
-use super::{Pending, STAMPS_OF_LAYER, STAMPS_OF_STEP, Timed};
+use super::cost::{Counts, OperationWork, TimedOperation};
+use super::step_times::StepTimes;
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs,
 };
-use crate::backend::{
-    Abort, Backend, BackendError, MemoryPlan, StepMode, StepOutput, Ticket, Weight,
-};
+use crate::backend::error::BackendError;
+use crate::backend::graph_capture::GraphCapture;
+use crate::backend::operations::Backend;
+use crate::backend::rank_device::RankDevice;
+use crate::backend::step_output::{StepMode, StepOutcome, Ticket};
 use crate::batch::Batch;
 
-impl Backend for Timed {
-    fn load(
+/// The kernel that notes times belongs to no operation.
+const STAMP: &str = "stamp";
+
+/// A step that was committed.
+struct CommittedStep {
+    operations: Arc<Vec<TimedOperation>>,
+    counts: Counts,
+}
+
+/// A device whose operations are timed.
+pub struct TimedBackend {
+    inner: Box<dyn RankDevice>,
+    times: StepTimes,
+    batch: Arc<Batch>,
+    /// Operations of the step or capture that is being enqueued.
+    operations: Vec<TimedOperation>,
+    /// Operations of the graph that does the step under way.
+    replayed: Option<Arc<Vec<TimedOperation>>>,
+    /// Operations of graphs, by rows.
+    captured: BTreeMap<usize, Arc<Vec<TimedOperation>>>,
+    /// Rows of the capture under way.
+    capturing: Option<usize>,
+    committed: VecDeque<CommittedStep>,
+}
+
+impl TimedBackend {
+    /// Times a device that was allocated with [`StepTimes::with_stamps`].
+    pub fn new(inner: Box<dyn RankDevice>, times: StepTimes) -> Self {
+        Self {
+            inner,
+            times,
+            batch: Arc::default(),
+            operations: Vec::new(),
+            replayed: None,
+            captured: BTreeMap::new(),
+            capturing: None,
+            committed: VecDeque::new(),
+        }
+    }
+
+    /// The device within.
+    pub fn device(&self) -> &dyn RankDevice {
+        &*self.inner
+    }
+
+    /// Where captures go; `None` where the device has no CUDA graphs.
+    pub fn graphs(&mut self) -> Option<&mut dyn GraphCapture> {
+        self.inner.graphs()?;
+        Some(self)
+    }
+
+    /// What was measured, for people.
+    pub fn report(&mut self) -> String {
+        self.times.report()
+    }
+
+    /// The graphs of the device within. It has some where [`Self::graphs`] gave this backend out.
+    fn inner_graphs(&mut self) -> Result<&mut dyn GraphCapture, BackendError> {
+        self.inner.graphs().ok_or_else(|| BackendError::Args {
+            operation: "capture",
+            cause: "this device has no graphs".to_owned(),
+        })
+    }
+
+    /// Runs an operation between two stamps, the second of which is the next one's first.
+    fn run(
         &mut self,
-        source: &Checkpoint,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        let weights = self.inner.load(source, tensors, done)?;
-        self.learn(tensors, &weights);
-        Ok(weights)
+        name: String,
+        work: OperationWork,
+        call: impl FnOnce(&mut dyn Backend) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        self.enter(name, work)?;
+        call(&mut *self.inner)
     }
 
-    fn invent(
-        &mut self,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        let weights = self.inner.invent(tensors, done)?;
-        self.learn(tensors, &weights);
-        Ok(weights)
+    fn enter(&mut self, name: String, work: OperationWork) -> Result<(), BackendError> {
+        self.leave();
+        self.inner.stamp()?;
+        self.operations.push(TimedOperation { name, work, kernels: Vec::new() });
+        Ok(())
     }
 
-    fn weight_bytes(&self, weight: Weight) -> Option<u64> {
-        self.inner.weight_bytes(weight)
+    /// What was launched belongs to the operation entered last.
+    fn leave(&mut self) {
+        let launched = self.inner.launched();
+        let launched = launched.into_iter().filter(|name| *name != STAMP);
+        if let Some(last) = self.operations.last_mut() {
+            last.kernels.extend(launched);
+        }
     }
 
-    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
-        self.inner.comm_id(world)
+    /// The first operation of a step, whose stamp the device takes by itself.
+    fn begin(&mut self) {
+        self.operations.clear();
+        let name = "step.begin".to_owned();
+        self.operations.push(TimedOperation {
+            name,
+            work: OperationWork::Other,
+            kernels: Vec::new(),
+        });
     }
 
-    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
-        self.inner.join(id, rank, world)
+    /// The last one; the device takes the stamp of its end.
+    fn end(&mut self) -> Result<(), BackendError> {
+        self.enter("step.end".to_owned(), OperationWork::Other)
     }
+}
 
-    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
-        self.inner.kv_bytes_max(plan)
-    }
-
-    fn kv_layout(&self) -> &'static str {
-        self.inner.kv_layout()
-    }
-
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        let stamps_max = STAMPS_OF_LAYER * plan.kv.len() + STAMPS_OF_STEP;
-        self.inner.allocate(&MemoryPlan { stamps_max, ..plan.clone() })
-    }
-
+impl Backend for TimedBackend {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.begin();
         self.batch = Arc::clone(&batch);
-        let begun = self.inner.upload(batch)?;
-        if begun == StepMode::Graph {
+        let mode = self.inner.upload(batch)?;
+        if mode == StepMode::Graph {
             let rows = self.batch.rows.len();
-            self.replayed = self.recorded.range(rows..).next().map(|(_, made)| Arc::clone(made));
+            self.replayed = self.captured.range(rows..).next().map(|(_, made)| Arc::clone(made));
         }
-        Ok(begun)
+        Ok(mode)
     }
 
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
-        self.run("embed".to_owned(), Work::Other, |inner| inner.embed(args))
+        self.run("embed".to_owned(), OperationWork::Other, |inner| inner.embed(args))
     }
 
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
-        let (name, work) = (self.name(args.weight), self.product(args.weight));
+        let (name, work) = (self.times.name(args.weight), self.times.gemm(args.weight));
         self.run(name, work, |inner| inner.norm_linear(args))
     }
 
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError> {
         let name = format!("layers.{}.attn.attend", args.layer);
-        let work = Work::Attend {
+        let work = OperationWork::Attend {
             heads: args.heads as u64,
             kv_heads: args.kv_heads as u64,
             head_dim: args.head_dim as u64,
             window: args.window,
-            element_bytes: self.kv_element_bytes,
+            element_bytes: self.times.kv_element_bytes(),
         };
         self.run(name, work, |inner| inner.attend(args))
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
-        let (name, work) = (self.name(args.weight), self.product(args.weight));
+        let (name, work) = (self.times.name(args.weight), self.times.gemm(args.weight));
         self.run(name, work, |inner| inner.linear_out(args))
     }
 
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
-        let work = match self.product(args.weight) {
-            Work::Product { elements, bytes } => Work::Head { elements, bytes },
+        let work = match self.times.gemm(args.weight) {
+            OperationWork::Gemm { elements, bytes } => OperationWork::Head { elements, bytes },
             other => other,
         };
         self.run("head".to_owned(), work, |inner| inner.head(args))
@@ -114,7 +176,7 @@ impl Backend for Timed {
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {
-        let work = Work::Sample { vocab: args.logits.cols as u64 };
+        let work = OperationWork::Sample { vocab: args.logits.cols as u64 };
         self.run("sample".to_owned(), work, |inner| inner.sample(args))
     }
 
@@ -126,7 +188,8 @@ impl Backend for Timed {
         let ticket = self.inner.commit()?;
         self.leave();
         let operations = replayed.unwrap_or_else(|| Arc::new(self.operations.clone()));
-        self.pending.push_back(Pending { operations, counts: Counts::of(&self.batch) });
+        let counts = Counts::of(&self.batch);
+        self.committed.push_back(CommittedStep { operations, counts });
         Ok(ticket)
     }
 
@@ -134,61 +197,38 @@ impl Backend for Timed {
         self.inner.is_done(ticket)
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutcome, BackendError> {
         let output = self.inner.collect(ticket)?;
-        let Some(step) = self.pending.pop_front() else { return Ok(output) };
-        if let Some(profile) = &mut self.profile {
-            profile.add(&step.operations, &step.counts, &output.stamps_ns);
-        }
-        if let Some(trace) = &mut self.trace
-            && let Err(error) =
-                trace.add(ticket.0, &step.operations, &step.counts, &output.stamps_ns)
-        {
-            // A disk that is full ends the trace, not the requests.
-            let rest = "the rest of the steps is not in it";
-            binfer_console::message(format_args!("--trace: {error}; {rest}"));
-            self.trace = None;
+        if let Some(step) = self.committed.pop_front() {
+            self.times.add(ticket, &step.operations, &step.counts, &output.stamps_ns);
         }
         Ok(output)
     }
+}
 
-    fn graph_buckets(&self) -> Vec<usize> {
-        self.inner.graph_buckets()
+impl GraphCapture for TimedBackend {
+    fn graph_buckets(&mut self) -> Vec<usize> {
+        self.inner.graphs().map_or_else(Vec::new, |graphs| graphs.graph_buckets())
     }
 
     fn begin_capture(&mut self, rows: usize) -> Result<Arc<Batch>, BackendError> {
         self.begin();
-        self.recording = Some(rows);
-        self.inner.begin_capture(rows)
+        self.capturing = Some(rows);
+        self.inner_graphs()?.begin_capture(rows)
     }
 
     fn end_capture(&mut self) -> Result<(), BackendError> {
         self.end()?;
-        self.inner.end_capture()?;
+        self.inner_graphs()?.end_capture()?;
         self.leave();
-        if let Some(rows) = self.recording.take() {
-            self.recorded.insert(rows, Arc::new(std::mem::take(&mut self.operations)));
+        if let Some(rows) = self.capturing.take() {
+            self.captured.insert(rows, Arc::new(std::mem::take(&mut self.operations)));
         }
         Ok(())
     }
 
-    fn ledger(&self) -> Vec<(String, u64)> {
-        self.inner.ledger()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.inner.notes()
-    }
-
-    fn report(&mut self) -> String {
-        // Readers of the format accept a trace that is cut off.
-        if let Some(Err(error)) = self.trace.as_mut().map(Trace::end) {
-            binfer_console::message(format_args!("--trace: {error}; the last steps are not in it"));
-        }
-        self.profile.as_ref().map_or_else(String::new, Profile::table)
-    }
-
-    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
-        self.inner.read(x)
+    /// None, since the table would count it among the steps of clients.
+    fn warmup(&mut self) -> Option<Batch> {
+        None
     }
 }

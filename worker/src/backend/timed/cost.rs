@@ -1,28 +1,28 @@
 //! What an operation must at least compute and move: from shapes alone.
 //!
-//! Weights and cache count once a step, activations not at all: they are small beside either where an
-//! operation is slow. Deliberately absent: time.
+//! Weights and cache count once a step, activations not at all: they are small beside either where
+//! an operation is slow. Deliberately absent: time.
 
 use crate::batch::Batch;
 
-/// An operation of a step.
+/// An operation of a step, and what the device launched for it.
 #[derive(Clone, Debug)]
-pub(super) struct Operation {
+pub(super) struct TimedOperation {
     /// "layers.17.attn.qkv".
     pub(super) name: String,
-    pub(super) work: Work,
-    /// What the device launched for it.
+    pub(super) work: OperationWork,
+    /// Names of kernels.
     pub(super) kernels: Vec<&'static str>,
 }
 
-/// What it does.
+/// What an operation computes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
-    /// Every token times a weight.
-    Product { elements: u64, bytes: u64 },
-    /// Every output times a weight.
+pub(super) enum OperationWork {
+    /// A gemm of every token with a weight.
+    Gemm { elements: u64, bytes: u64 },
+    /// A gemm of every output with a weight.
     Head { elements: u64, bytes: u64 },
-    /// Scores and mixes over the cache.
+    /// Attention over the cache.
     Attend { heads: u64, kv_heads: u64, head_dim: u64, window: Option<u32>, element_bytes: u64 },
     /// Reads the logits of every output.
     Sample { vocab: u64 },
@@ -68,11 +68,11 @@ impl Counts {
     }
 }
 
-impl Work {
+impl OperationWork {
     /// What it takes for such a batch.
     pub(super) fn cost(&self, counts: &Counts) -> Cost {
         match *self {
-            Self::Product { elements, bytes } => Cost { flop: 2 * elements * counts.tokens, bytes },
+            Self::Gemm { elements, bytes } => Cost { flop: 2 * elements * counts.tokens, bytes },
             Self::Head { elements, bytes } => Cost { flop: 2 * elements * counts.outputs, bytes },
             Self::Attend { heads, kv_heads, head_dim, window, element_bytes } => {
                 let (scored, read) = counts.attended(window);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::cost::{Cost, Counts, Operation};
+use super::cost::{Cost, Counts, TimedOperation};
 use super::table::table;
 use crate::backend::Peaks;
 
@@ -35,7 +35,12 @@ impl Profile {
     }
 
     /// Takes a step: `stamps_ns` are the beginnings of its operations, and the end.
-    pub(super) fn add(&mut self, operations: &[Operation], counts: &Counts, stamps_ns: &[u64]) {
+    pub(super) fn add(
+        &mut self,
+        operations: &[TimedOperation],
+        counts: &Counts,
+        stamps_ns: &[u64],
+    ) {
         self.steps += 1;
         if let (Some(end), Some(begin)) = (self.last_end_ns, stamps_ns.first()) {
             if self.gaps_ns.len() == GAPS_MAX {
@@ -103,10 +108,10 @@ impl Profile {
         });
         let peaks = self.peaks.as_ref().map_or_else(String::new, |peaks| {
             format!(
-                "; peaks measured here: {:.0} GB/s copying, {:.0} TFLOP/s in a product of {} cubed",
+                "; peaks measured here: {:.0} GB/s copying, {:.0} TFLOP/s in a gemm of {} cubed",
                 peaks.bytes_per_s / 1e9,
                 peaks.flop_per_s / 1e12,
-                peaks.product_side
+                peaks.gemm_side
             )
         });
         format!("{} steps, {:.3} ms in operations{gap}{peaks}", self.steps, all_ns as f64 / 1e6)
@@ -119,6 +124,6 @@ fn kind(name: &str) -> String {
     of_layer.map_or(name, |(_, kind)| kind).to_owned()
 }
 
-pub(super) fn kernels(operation: &Operation) -> String {
+pub(super) fn kernels(operation: &TimedOperation) -> String {
     operation.kernels.join(" ")
 }

@@ -1,10 +1,12 @@
 //! What is noted, counted and printed.
 
-use super::cost::Cost;
-use super::*;
-use crate::backend::Peaks;
-use crate::batch::BatchRow;
 use binfer_proto::SlotId;
+
+use super::cost::{Cost, Counts, OperationWork, TimedOperation};
+use super::profile::Profile;
+use super::trace::Trace;
+use crate::backend::Peaks;
+use crate::batch::{Batch, BatchRow};
 
 fn counts() -> Counts {
     let row = |start, count| BatchRow { slot: SlotId(0), first: 0, count, start };
@@ -16,34 +18,40 @@ fn counts() -> Counts {
     })
 }
 
-fn operation(name: &str, work: Work, kernel: &'static str) -> Operation {
-    Operation { name: name.into(), work, kernels: vec![kernel] }
+fn operation(name: &str, work: OperationWork, kernel: &'static str) -> TimedOperation {
+    TimedOperation { name: name.into(), work, kernels: vec![kernel] }
 }
 
 #[test]
 fn costs_follow_from_shapes() {
     let counts = counts();
-    let product = Work::Product { elements: 100, bytes: 200 };
-    assert_eq!(product.cost(&counts), Cost { flop: 800, bytes: 200 });
-    let attend =
-        |window| Work::Attend { heads: 4, kv_heads: 2, head_dim: 8, window, element_bytes: 2 };
+    let gemm = OperationWork::Gemm { elements: 100, bytes: 200 };
+    assert_eq!(gemm.cost(&counts), Cost { flop: 800, bytes: 200 });
+    let attend = |window| OperationWork::Attend {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        window,
+        element_bytes: 2,
+    };
     // The decode row scores 10 positions, the chunk 1 + 2 + 3; both read what they score at most.
     let all = Cost { flop: 4 * 4 * 8 * 16, bytes: 2 * 2 * 8 * 2 * 13 };
     assert_eq!(attend(None).cost(&counts), all);
-    // Of windows of two, two are scored at most; the chunk's tokens reach no further back than its first.
+    // Of windows of two, two are scored at most; the chunk's tokens reach no further back than its
+    // first.
     let narrow = Cost { flop: 4 * 4 * 8 * (2 + 1 + 2 + 2), bytes: 2 * 2 * 8 * 2 * (3 + 3) };
     assert_eq!(attend(Some(2)).cost(&counts), narrow);
 }
 
 #[test]
 fn the_table_sums_layers_and_shows_shares_and_gaps() {
-    let peaks = Peaks { bytes_per_s: 1e9, flop_per_s: 4e9, product_side: 8 };
+    let peaks = Peaks { bytes_per_s: 1e9, flop_per_s: 4e9, gemm_side: 8 };
     let mut profile = Profile::new(Some(peaks));
-    let work = Work::Product { elements: 500_000, bytes: 500_000 };
+    let work = OperationWork::Gemm { elements: 500_000, bytes: 500_000 };
     let operations = [
         operation("layers.0.attn.qkv", work, "stream"),
         operation("layers.1.attn.qkv", work, "stream"),
-        operation("sample", Work::Other, "draw"),
+        operation("sample", OperationWork::Other, "draw"),
     ];
     let one = Batch { tokens: vec![crate::batch::TokenInput::Known(1)], ..Batch::default() };
     let counts = Counts::of(&one);
@@ -54,7 +62,7 @@ operation  calls     ms     %  TFLOP/s  MFU %  GB/s  of peak %  kernels
 attn.qkv       4  4.000  80.0     0.00   25.0     0       50.0  stream
 sample         2  1.000  20.0        -      -     -          -  draw
 2 steps, 5.000 ms in operations; between steps 4.0 us (median); \
-peaks measured here: 1 GB/s copying, 0 TFLOP/s in a product of 8 cubed
+peaks measured here: 1 GB/s copying, 0 TFLOP/s in a gemm of 8 cubed
 ";
     assert_eq!(profile.table(), expected);
 }
@@ -63,8 +71,10 @@ peaks measured here: 1 GB/s copying, 0 TFLOP/s in a product of 8 cubed
 fn a_trace_is_json_with_every_operation() {
     let path = std::env::temp_dir().join(format!("binfer-trace-{}.json", std::process::id()));
     let mut trace = Trace::create(&path, 3).unwrap();
-    let operations =
-        [operation("embed", Work::Other, "embed"), operation("head", Work::Other, "x")];
+    let operations = [
+        operation("embed", OperationWork::Other, "embed"),
+        operation("head", OperationWork::Other, "x"),
+    ];
     for step in 0..2 {
         let at = |us: u64| step * 10_000 + us * 1000;
         trace.add(step, &operations, &counts(), &[at(5), at(7), at(9)]).unwrap();

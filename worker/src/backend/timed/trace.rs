@@ -1,7 +1,7 @@
 //! The file of `--trace`: every operation of every step, as the Trace Event Format has it.
 //!
-//! Chrome's `about:tracing` and <https://ui.perfetto.dev> show it. A file that lacks its last bracket,
-//! because the process was killed, is one they read too.
+//! Chrome's `about:tracing` and <https://ui.perfetto.dev> show it. A file that lacks its last
+//! bracket, because the process was killed, is one they read too.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use binfer_shard::files::overwrite;
 
-use super::cost::{Counts, Operation};
+use super::cost::{Counts, TimedOperation};
 use super::profile::kernels;
 
 /// See the module.
@@ -35,7 +35,7 @@ impl Trace {
     pub(super) fn add(
         &mut self,
         step: u64,
-        operations: &[Operation],
+        operations: &[TimedOperation],
         counts: &Counts,
         stamps_ns: &[u64],
     ) -> io::Result<()> {

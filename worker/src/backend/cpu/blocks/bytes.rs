@@ -1,9 +1,9 @@
 //! Q8_0: signed bytes under one scale.
 
-use super::super::inputs::Inputs;
+use super::super::inputs::{GROUP, Inputs};
 use super::super::simd::{Isa, LANES};
+use super::block::{WeightBlock, half, half_bits};
 use super::sums::{add_scaled, multiply};
-use super::{Block, GROUP, half, half_bits};
 
 /// 32 inputs by 16 rows of `scale * q`.
 #[repr(C, align(32))]
@@ -13,7 +13,7 @@ pub(in super::super) struct BlockQ80 {
     q: [[i8; LANES]; GROUP],
 }
 
-impl Block for BlockQ80 {
+impl WeightBlock for BlockQ80 {
     const GROUPS: usize = 1;
     const ZERO: Self = Self { scale: [0; LANES], q: [[0; LANES]; GROUP] };
 

@@ -4,9 +4,8 @@
 //! scaled inputs make good. Further bits are kept so that one shift a word brings those of eight
 //! inputs to the left end of their nibbles, into the place of the next nibble, which is masked out.
 
-use super::super::inputs::Inputs;
+use super::super::inputs::{GROUP, Inputs};
 use super::super::simd::{Isa, LANES};
-use super::GROUP;
 use super::sums::multiply;
 
 /// 32 inputs by 16 rows of integers of `4 + HIGH` bits, `HIGH` at most two.

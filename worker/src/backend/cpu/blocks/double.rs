@@ -7,11 +7,11 @@ use std::array;
 
 use binfer_shard::{DType, quant};
 
-use super::super::inputs::Inputs;
+use super::super::inputs::{GROUP, Inputs};
 use super::super::simd::{Isa, LANES};
+use super::block::{WeightBlock, half, half_bits};
 use super::codes::Codes;
 use super::sums::{accumulate, add_scaled, times};
-use super::{Block, GROUP, half, half_bits};
 
 /// Groups of a block.
 const GROUPS: usize = 8;
@@ -35,7 +35,7 @@ impl<const HIGH: usize> BlockK<HIGH> {
     const DTYPE: DType = if HIGH == 0 { DType::Q4_K } else { DType::Q5_K };
 }
 
-impl<const HIGH: usize> Block for BlockK<HIGH> {
+impl<const HIGH: usize> WeightBlock for BlockK<HIGH> {
     const GROUPS: usize = GROUPS;
     const ZERO: Self = Self {
         scale: [0; LANES],
@@ -91,7 +91,7 @@ pub(in super::super) struct BlockQ6K {
     codes: [Codes<2>; GROUPS],
 }
 
-impl Block for BlockQ6K {
+impl WeightBlock for BlockQ6K {
     const GROUPS: usize = GROUPS;
     const ZERO: Self = Self {
         scale: [0; LANES],

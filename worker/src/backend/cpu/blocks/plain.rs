@@ -1,9 +1,9 @@
 //! F32, F16 and BF16: numbers that need no scale.
 
-use super::super::inputs::Inputs;
+use super::super::inputs::{GROUP, Inputs};
 use super::super::simd::{Isa, LANES};
+use super::block::{WeightBlock, half};
 use super::sums::{add_scaled, multiply};
-use super::{Block, GROUP, half};
 
 /// 32 inputs by 16 rows of single precision.
 #[repr(C, align(64))]
@@ -29,7 +29,7 @@ fn pack_u16(to: &mut [[u16; LANES]; GROUP], lane: usize, from: &[u8]) {
 /// A block whose weights come out of registers as they are; the three differ in `$load` alone.
 macro_rules! plain {
     ($block:ident, $zero:expr, $pack:expr, $read:expr, $load:ident) => {
-        impl Block for $block {
+        impl WeightBlock for $block {
             const GROUPS: usize = 1;
             const ZERO: Self = Self([[$zero; LANES]; GROUP]);
 

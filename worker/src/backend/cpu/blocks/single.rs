@@ -2,11 +2,11 @@
 
 use binfer_shard::{DType, quant};
 
-use super::super::inputs::Inputs;
+use super::super::inputs::{GROUP, Inputs};
 use super::super::simd::{Isa, LANES};
+use super::block::{WeightBlock, half, half_bits};
 use super::codes::Codes;
 use super::sums::{accumulate, add_scaled};
-use super::{Block, GROUP, half, half_bits};
 
 /// 32 inputs by 16 rows of `scale * (q - 8)`, or `scale * (q - 16)` with a fifth bit.
 #[repr(C, align(32))]
@@ -21,7 +21,7 @@ impl<const HIGH: usize> BlockWithOffset<HIGH> {
     const OFFSET: f32 = (8 << HIGH) as f32;
 }
 
-impl<const HIGH: usize> Block for BlockWithOffset<HIGH> {
+impl<const HIGH: usize> WeightBlock for BlockWithOffset<HIGH> {
     const GROUPS: usize = 1;
     const ZERO: Self = Self { scale: [0; LANES], codes: Codes::ZERO };
 
@@ -64,7 +64,7 @@ impl<const HIGH: usize> BlockWithMinimum<HIGH> {
     const DTYPE: DType = if HIGH == 0 { DType::Q4_1 } else { DType::Q5_1 };
 }
 
-impl<const HIGH: usize> Block for BlockWithMinimum<HIGH> {
+impl<const HIGH: usize> WeightBlock for BlockWithMinimum<HIGH> {
     const GROUPS: usize = 1;
     const ZERO: Self = Self { scale: [0; LANES], minimum: [0; LANES], codes: Codes::ZERO };
 

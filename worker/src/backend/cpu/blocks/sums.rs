@@ -2,8 +2,8 @@
 //!
 //! Tokens share the unpacking of a weight. The order over inputs is that of the loop.
 
+use super::super::inputs::GROUP;
 use super::super::simd::Isa;
-use super::GROUP;
 
 /// `sums + weights * inputs`, one input of each token.
 #[inline(always)]

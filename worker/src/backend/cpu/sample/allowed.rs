@@ -4,16 +4,16 @@ use std::cmp::Ordering;
 
 use binfer_proto::{Sampling, Token};
 
-use crate::backend::adjust::min_p_depth;
+use crate::backend::penalties::min_p_depth;
 
 /// Memory for rows with filters or logprobs; grows to the vocabulary's size once.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct SampleScratch {
     pub(super) kept: Vec<Candidate>,
     pub(super) best: Vec<f32>,
 }
 
-impl Scratch {
+impl SampleScratch {
     /// Enough for rows of `vocab` logits, so that no draw allocates.
     pub fn for_vocab(vocab: usize) -> Self {
         Self { kept: Vec::with_capacity(vocab), best: Vec::with_capacity(vocab) }
@@ -46,7 +46,7 @@ fn restricts_k(logits: &[f32], sampling: &Sampling) -> bool {
 }
 
 /// Leaves in `scratch.kept` the tokens that min-p, top-k and top-p leave of a row.
-pub(super) fn keep(logits: &[f32], sampling: &Sampling, largest: f32, scratch: &mut Scratch) {
+pub(super) fn keep(logits: &[f32], sampling: &Sampling, largest: f32, scratch: &mut SampleScratch) {
     let share =
         TemperedSoftmax { largest, inverse_temperature: 1.0 / f64::from(sampling.temperature) };
     let p = f64::from(sampling.top_p);

@@ -2,8 +2,7 @@
 
 use binfer_proto::{Logprob, Token};
 
-use super::Scratch;
-use super::allowed::{Candidate, TemperedSoftmax, fill, kth_largest};
+use super::allowed::{Candidate, SampleScratch, TemperedSoftmax, fill, kth_largest};
 
 /// Appends the logprob of `token` and those of the `tops` most likely tokens to `found`, the
 /// likeliest first, the lower id before its equal. All `logits` are numbers.
@@ -11,7 +10,7 @@ pub(super) fn logprobs(
     logits: &[f32],
     token: Token,
     tops: usize,
-    scratch: &mut Scratch,
+    scratch: &mut SampleScratch,
     found: &mut Vec<Logprob>,
 ) {
     let largest = logits.iter().fold(f32::MIN, |a, &b| a.max(b));

@@ -2,14 +2,17 @@
 
 use binfer_proto::{Logprob, Mask, Token};
 
-use super::{SampleParams, Scratch, TokenCounts, logprobs, sample_row};
+use super::allowed::SampleScratch;
+use super::logprobs::logprobs;
+use super::sample_row::{SampleParams, sample_row};
+use super::token_counts::TokenCounts;
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
 
-/// What a token is sampled from.
+/// Logits that a token is sampled from.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
-    /// How to draw.
+pub struct LogitsRow<'a> {
+    /// How to sample it.
     pub output: &'a BatchOutput,
     /// Raw, one per token of the vocabulary.
     pub logits: &'a [f32],
@@ -20,37 +23,37 @@ pub struct Row<'a> {
 /// Samples for all slots of a backend.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    history: TokenCounts,
-    scratch: Scratch,
-    /// Logits of a row, adjusted.
+    token_counts: TokenCounts,
+    scratch: SampleScratch,
+    /// Logits of a row, with penalties and biases.
     adjusted: Vec<f32>,
     allowed: Allowed,
 }
 
 impl Sampler {
-    /// For `slots` slots and a vocabulary; no draw allocates, but those of masked rows until one
-    /// allowed as much.
+    /// A sampler for `slots` slots and a vocabulary. Nothing is allocated later, except for masked
+    /// rows until one allowed as many tokens.
     pub fn new(slots: usize, vocab: usize) -> Self {
         Self {
-            history: TokenCounts::new(slots, vocab),
-            scratch: Scratch::for_vocab(vocab),
+            token_counts: TokenCounts::new(slots, vocab),
+            scratch: SampleScratch::for_vocab(vocab),
             adjusted: Vec::with_capacity(vocab),
             allowed: Allowed::default(),
         }
     }
 
-    /// A slot whose logits are adjusted begins anew.
-    pub fn begin(&mut self, tokens: &SlotTokens) {
-        self.history.begin(tokens);
+    /// Opens a slot whose logits are changed by penalties or biases.
+    pub fn open(&mut self, tokens: &SlotTokens) {
+        self.token_counts.open(tokens);
     }
 
     /// Samples from a row, counts the token where a penalty needs it, and appends the logprobs that
     /// are wanted to `found`; none where the logits are not finite.
-    pub fn sample(&mut self, row: Row<'_>, found: &mut Vec<Logprob>) -> Sampled {
-        let Row { output, logits, mask } = row;
+    pub fn sample(&mut self, row: LogitsRow<'_>, found: &mut Vec<Logprob>) -> Sampled {
+        let LogitsRow { output, logits, mask } = row;
         let BatchOutput { sampling, seed, choice, position, .. } = output;
         let (seed, choice, position) = (*seed, *choice, *position);
-        let adjusted = self.history.adjusted(output, logits, &mut self.adjusted);
+        let adjusted = self.token_counts.adjusted(output, logits, &mut self.adjusted);
         let scratch = &mut self.scratch;
         let sampled = match mask {
             None => sample_row(
@@ -72,7 +75,7 @@ impl Sampler {
         if !sampled.finite {
             return sampled;
         }
-        self.history.count(output, sampled.token);
+        self.token_counts.add_sampled(output, sampled.token);
         if let Some(tops) = output.logprobs.checked_sub(1) {
             logprobs(logits, sampled.token, tops.into(), &mut self.scratch, found);
         }
@@ -109,9 +112,9 @@ mod tests {
     use binfer_proto::{Bias, Sampling, SlotId};
 
     use super::*;
-    use crate::backend::adjust;
-    use crate::backend::cpu::sample::split_mix;
+    use crate::backend::cpu::sample::sample_row::split_mix;
     use crate::backend::cpu::sample::tests::{logits, oracle};
+    use crate::backend::penalties;
 
     fn output(sampling: Sampling, seed: u64, logprobs: u8) -> BatchOutput {
         let (token, slot, biases) = (0, SlotId(1), 0);
@@ -144,21 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn masked_draws_equal_the_oracle_over_what_is_allowed() {
+    fn masked_samples_equal_the_oracle_over_what_is_allowed() {
         for number in 0..1500 {
             let (sampling, mask, row) = case(number);
             let vocab = u32::try_from(row.len()).unwrap();
             let mut sampler = Sampler::new(2, row.len());
             let history: Vec<Token> = (0..vocab).step_by(3).chain([0, 0]).collect();
-            let begun = SlotTokens { slot: SlotId(1), prompt_len: 1, history, biases: Vec::new() };
-            sampler.begin(&begun);
-            let mut entries = vec![0; row.len()];
-            adjust::begin(&begun, &mut entries);
+            let opened = SlotTokens { slot: SlotId(1), prompt_len: 1, history, biases: Vec::new() };
+            sampler.open(&opened);
+            let mut counts = vec![0; row.len()];
+            penalties::open(&opened, &mut counts);
             let tokens: Vec<Token> = (0..vocab).filter(|token| mask.allows(*token)).collect();
             let output = output(sampling, number, 0);
             for _ in 0..3 {
                 let adjusted = |(token, logit): (Token, &f32)| {
-                    adjust::adjusted(*logit, (token, entries[token as usize]), &sampling, &[])
+                    penalties::apply(*logit, (token, counts[token as usize]), &sampling, &[])
                 };
                 let adjusted: Vec<f32> = (0..).zip(&row).map(adjusted).collect();
                 let greedy = |best: Token, next: Token| {
@@ -177,10 +180,10 @@ mod tests {
                 } else {
                     tokens.iter().copied().reduce(greedy).unwrap()
                 };
-                let drawn_from = Row { output: &output, logits: &row, mask: Some(&mask) };
-                let sampled = sampler.sample(drawn_from, &mut Vec::new());
+                let from = LogitsRow { output: &output, logits: &row, mask: Some(&mask) };
+                let sampled = sampler.sample(from, &mut Vec::new());
                 assert_eq!(sampled, Sampled { token, finite: true }, "case {number} {sampling:?}");
-                adjust::count(&mut entries[token as usize]);
+                penalties::add_sampled(&mut counts[token as usize]);
             }
         }
     }
@@ -192,19 +195,22 @@ mod tests {
         let mask = Mask::of(0, 4, [1, 2]);
         let mut found = Vec::new();
         let row = [9.0, 1.0, 2.0, 3.0];
-        let masked = Row { output: &output, logits: &row, mask: Some(&mask) };
+        let masked = LogitsRow { output: &output, logits: &row, mask: Some(&mask) };
         assert_eq!(sampler.sample(masked, &mut found).token, 2);
         // Of the sampled token in the raw distribution, and of the likeliest, allowed or not.
         assert_eq!(found.iter().map(|one| one.token).collect::<Vec<_>>(), [2, 0, 3]);
         let all = Mask::of(0, 4, 0..4);
         let (mut plain, mut open) = (Vec::new(), Vec::new());
-        let token = sampler.sample(Row { mask: None, ..masked }, &mut plain).token;
-        assert_eq!(sampler.sample(Row { mask: Some(&all), ..masked }, &mut open).token, token);
+        let token = sampler.sample(LogitsRow { mask: None, ..masked }, &mut plain).token;
+        assert_eq!(
+            sampler.sample(LogitsRow { mask: Some(&all), ..masked }, &mut open).token,
+            token
+        );
         assert_eq!(plain, open);
         assert_eq!(plain[2], found[2]);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let logits = [bad, 1.0, 2.0, 3.0];
-            let row = Row { logits: &logits, ..masked };
+            let row = LogitsRow { logits: &logits, ..masked };
             assert!(!sampler.sample(row, &mut found).finite, "{bad}");
         }
         assert_eq!(found.len(), 3);
@@ -214,11 +220,13 @@ mod tests {
     fn a_bias_does_not_bring_a_masked_token_back() {
         let mut sampler = Sampler::new(2, 3);
         let biases = vec![Bias { token: 0, value: 100.0 }, Bias { token: 1, value: 5.0 }];
-        let begun = SlotTokens { slot: SlotId(1), prompt_len: 0, history: Vec::new(), biases };
-        sampler.begin(&begun);
+        let opened = SlotTokens { slot: SlotId(1), prompt_len: 0, history: Vec::new(), biases };
+        sampler.open(&opened);
         let output = BatchOutput { biases: 2, ..output(Sampling::GREEDY, 0, 0) };
         let mut token = |mask: Option<&Mask>| {
-            sampler.sample(Row { output: &output, logits: &[0.0; 3], mask }, &mut Vec::new()).token
+            sampler
+                .sample(LogitsRow { output: &output, logits: &[0.0; 3], mask }, &mut Vec::new())
+                .token
         };
         assert_eq!(token(None), 0);
         assert_eq!(token(Some(&Mask::of(0, 3, [1, 2]))), 1);

@@ -2,11 +2,14 @@
 
 use binfer_proto::{Bias, Sampling, SlotId, Token};
 
+use super::allowed::SampleScratch;
 use super::allowed::exp;
-use super::{
-    GumbelMax, NOISE_MAX, SampleParams, Scratch, TokenCounts, gumbel, logprobs, noise_bits,
-    noise_bound, sample_row, split_mix, stream,
+use super::logprobs::logprobs;
+use super::sample_row::{
+    GumbelMax, NOISE_MAX, SampleParams, gumbel, noise_bits, noise_bound, sample_row, split_mix,
+    stream,
 };
+use super::token_counts::TokenCounts;
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
 
@@ -108,7 +111,7 @@ fn our_exponential_is_one() {
 
 #[test]
 fn draws_equal_the_oracle() {
-    let mut scratch = Scratch::default();
+    let mut scratch = SampleScratch::default();
     for case in 0..1500_u64 {
         let pick = |n: u64| (split_mix(case * 31 + n) >> 33) as u32;
         let len = [1, 2, 15, 16, 17, 100, 1000, 3000][pick(0) as usize % 8];
@@ -135,7 +138,7 @@ fn draws_equal_the_oracle() {
 fn chi_square(row: &[f32], sampling: &Sampling) -> f64 {
     let draws = 20_000;
     let mut counts = vec![0_u32; row.len()];
-    let mut scratch = Scratch::for_vocab(row.len());
+    let mut scratch = SampleScratch::for_vocab(row.len());
     for position in 0..draws {
         counts[sample_row(row, &at(sampling, 7, position), &mut scratch).token as usize] += 1;
     }
@@ -166,26 +169,27 @@ fn tokens_come_as_often_as_the_softmax_says() {
 fn seed_choice_position_and_nothing_else_decide() {
     let row = logits(3, 500, 0.3, None);
     let sampling = sampling(1.0, 0, 1.0);
-    let token = |seed, choice, position, scratch: &mut Scratch| {
+    let token = |seed, choice, position, scratch: &mut SampleScratch| {
         let params = SampleParams { sampling: &sampling, seed, choice, position, tokens: None };
         sample_row(&row, &params, scratch).token
     };
-    let mut used = Scratch::for_vocab(500);
+    let mut used = SampleScratch::for_vocab(500);
     let first = token(1, 2, 3, &mut used);
     (0..50).for_each(|position| _ = token(9, 0, position, &mut used));
     assert_eq!(token(1, 2, 3, &mut used), first);
-    assert_eq!(token(1, 2, 3, &mut Scratch::default()), first);
+    assert_eq!(token(1, 2, 3, &mut SampleScratch::default()), first);
     // Of 50 others almost all differ: the tokens are nearly equally likely.
     let same = |vary: fn(u32) -> (u64, u32, u32)| {
         let draws = (10..60).map(vary);
-        draws.filter(|&(s, c, p)| token(s, c, p, &mut Scratch::default()) == first).count()
+        draws.filter(|&(s, c, p)| token(s, c, p, &mut SampleScratch::default()) == first).count()
     };
     assert!(same(|i| (u64::from(i), 2, 3)) < 4);
     assert!(same(|i| (1, i, 3)) < 4);
     assert!(same(|i| (1, 2, i)) < 4);
     // Choice and position are not interchangeable.
-    let swapped = (0..50)
-        .filter(|&i| token(1, i, i + 1, &mut used) == token(1, i + 1, i, &mut Scratch::default()));
+    let swapped = (0..50).filter(|&i| {
+        token(1, i, i + 1, &mut used) == token(1, i + 1, i, &mut SampleScratch::default())
+    });
     assert!(swapped.count() < 4);
 }
 
@@ -193,7 +197,7 @@ fn seed_choice_position_and_nothing_else_decide() {
 fn the_lowest_id_wins_among_equals() {
     let mut row = vec![0.0; 40];
     (row[33], row[7], row[20]) = (2.5, 2.5, 2.5);
-    let mut scratch = Scratch::default();
+    let mut scratch = SampleScratch::default();
     assert_eq!(sample_row(&row, &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 7);
     // -0 equals 0.
     assert_eq!(sample_row(&[-1.0, -0.0, 0.0], &at(&Sampling::GREEDY, 1, 1), &mut scratch).token, 1);
@@ -215,7 +219,7 @@ fn the_lowest_id_wins_among_equal_scores() {
     let row = [0.5; 9];
     let sampling = sampling(1.0, 0, 1.0);
     let params = at(&sampling, 1, 1);
-    let mut gumbel_max = GumbelMax::new(&params, super::top(&row).unwrap());
+    let mut gumbel_max = GumbelMax::new(&params, super::sample_row::top(&row).unwrap());
     // Scores as equal as they never are by chance.
     gumbel_max.score = 0.5 + gumbel(noise_bits(gumbel_max.stream, 4));
     gumbel_max.winner = 5;
@@ -228,7 +232,7 @@ fn the_lowest_id_wins_among_equal_scores() {
 
 #[test]
 fn a_row_with_anything_but_numbers_draws_nothing() {
-    let mut scratch = Scratch::default();
+    let mut scratch = SampleScratch::default();
     for len in [1, 16, 37] {
         for at_index in 0..len {
             for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -253,7 +257,7 @@ fn a_row_with_anything_but_numbers_draws_nothing() {
 #[test]
 fn a_warm_scratch_does_not_grow() {
     let row = logits(5, 4000, 1.0, None);
-    let mut scratch = Scratch::for_vocab(row.len());
+    let mut scratch = SampleScratch::for_vocab(row.len());
     let capacity = (scratch.kept.capacity(), scratch.best.capacity());
     for (top_k, top_p) in [(1, 1.0), (0, 0.9999), (3999, 0.5), (2500, 1.0), (50, 0.9)] {
         sample_row(&row, &at(&sampling(1.0, top_k, top_p), 1, 1), &mut scratch);
@@ -266,7 +270,7 @@ fn a_warm_scratch_does_not_grow() {
 
 #[test]
 fn logprobs_are_those_of_the_raw_softmax() {
-    let mut scratch = Scratch::default();
+    let mut scratch = SampleScratch::default();
     for (case, len) in (0..).zip([1, 2, 20, 21, 1000, 5000]) {
         for step in [None, Some(0.5)] {
             let row = logits(case, len, 4.0, step);
@@ -307,21 +311,21 @@ fn a_slot_remembers_what_it_drew_until_it_begins_anew() {
         biases,
         logprobs: 0,
     };
-    let (mut history, mut room) = (TokenCounts::new(3, 4), Vec::new());
-    let begin = SlotTokens { slot: SlotId(1), prompt_len: 1, history: vec![3, 3], biases };
-    history.begin(&begin);
+    let (mut counts, mut room) = (TokenCounts::new(3, 4), Vec::new());
+    let opened = SlotTokens { slot: SlotId(1), prompt_len: 1, history: vec![3, 3], biases };
+    counts.open(&opened);
     let row = [1.0, 1.0, 1.0, 1.0];
-    let drawn_by = |history: &TokenCounts, room: &mut Vec<f32>| {
-        history.adjusted(&output(1, sampling, 1), &row, room).to_vec()
+    let sampled_by = |counts: &TokenCounts, room: &mut Vec<f32>| {
+        counts.adjusted(&output(1, sampling, 1), &row, room).to_vec()
     };
-    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 3.5, 0.0]);
-    history.count(&output(1, sampling, 1), 2);
-    history.count(&output(1, sampling, 1), 2);
+    assert_eq!(sampled_by(&counts, &mut room), [1.0, 1.0, 3.5, 0.0]);
+    counts.add_sampled(&output(1, sampling, 1), 2);
+    counts.add_sampled(&output(1, sampling, 1), 2);
     // Other slots are others, and one without penalties costs and counts nothing.
-    history.count(&output(2, sampling, 0), 2);
-    history.count(&output(1, Sampling::GREEDY, 0), 2);
-    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 1.5, 0.0]);
-    assert_eq!(history.adjusted(&output(0, sampling, 0), &row, &mut room), row);
-    history.begin(&begin);
-    assert_eq!(drawn_by(&history, &mut room), [1.0, 1.0, 3.5, 0.0]);
+    counts.add_sampled(&output(2, sampling, 0), 2);
+    counts.add_sampled(&output(1, Sampling::GREEDY, 0), 2);
+    assert_eq!(sampled_by(&counts, &mut room), [1.0, 1.0, 1.5, 0.0]);
+    assert_eq!(counts.adjusted(&output(0, sampling, 0), &row, &mut room), row);
+    counts.open(&opened);
+    assert_eq!(sampled_by(&counts, &mut room), [1.0, 1.0, 3.5, 0.0]);
 }

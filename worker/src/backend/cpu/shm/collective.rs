@@ -3,72 +3,23 @@
 //! Deliberately absent: reduce-scatter. Every rank adds everything itself: with few ranks on one
 //! host that costs no more traffic than sending sums back, and half the waits.
 
-use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
-
-use super::{CommError, PIECE_FLOATS, SharedNote, ShmComm};
+use super::id::CommError;
+use super::note::{CollectiveOp, Note};
+use super::{PIECE_FLOATS, ShmComm};
 
 /// Floats that are added at once, out of the first-level cache.
 const BLOCK: usize = 1024;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
-    AllReduce = 1,
-    AllGather = 2,
-}
-
-/// What a rank believes it is doing; equal on all ranks, or the exchange fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    op: u32,
-    sequence: u32,
-    /// Elements of the result.
-    len: u64,
-    /// Hash over the parts of which the result is made.
-    shape: u64,
-}
-
-impl Note {
-    // Relaxed: ordered by `arrived`, as the data is; atomic so that a mistake cannot be undefined.
-    pub(super) fn store(&self, to: &SharedNote) {
-        to.op.store(self.op, Relaxed);
-        to.sequence.store(self.sequence, Relaxed);
-        to.len.store(self.len, Relaxed);
-        to.shape.store(self.shape, Relaxed);
-    }
-
-    pub(super) fn load(from: &SharedNote) -> Self {
-        Self {
-            op: from.op.load(Relaxed),
-            sequence: from.sequence.load(Relaxed),
-            len: from.len.load(Relaxed),
-            shape: from.shape.load(Relaxed),
-        }
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let op = match self.op {
-            1 => "all_reduce",
-            2 => "all_gather",
-            _ => "something unknown",
-        };
-        write!(f, "{op} #{} of {} values", self.sequence, self.len)?;
-        if self.shape == 0 { Ok(()) } else { write!(f, " (parts {:016x})", self.shape) }
-    }
-}
-
 impl ShmComm {
-    fn note(&mut self, op: Op, len: usize, shape: u64) -> Note {
+    fn note(&mut self, op: CollectiveOp, len: usize, shape: u64) -> Note {
         self.sequence = self.sequence.wrapping_add(1);
-        Note { op: op as u32, sequence: self.sequence, len: len as u64, shape }
+        Note::new(op, self.sequence, len, shape)
     }
 
     /// `x = ((rank 0's + rank 1's) + rank 2's) + ...`, the same bits on every rank.
     pub fn all_reduce(&mut self, x: &mut [f32]) -> Result<(), CommError> {
         let world = self.world();
-        let note = self.note(Op::AllReduce, x.len(), 0);
+        let note = self.note(CollectiveOp::AllReduce, x.len(), 0);
         // An empty tensor is a meeting too: a rank that thinks otherwise must be noticed.
         for begin in (0..x.len().max(1)).step_by(PIECE_FLOATS) {
             let end = x.len().min(begin + PIECE_FLOATS);
@@ -118,7 +69,7 @@ impl ShmComm {
                 out.len()
             )));
         }
-        let note = self.note(Op::AllGather, out.len(), shape_hash(rows, cols));
+        let note = self.note(CollectiveOp::AllGather, out.len(), shape_hash(rows, cols));
         let longest = rows * cols.iter().max().copied().unwrap_or(0);
         for begin in (0..longest.max(1)).step_by(PIECE_FLOATS) {
             let range = |len: usize| begin.min(len)..(begin + PIECE_FLOATS).min(len);

@@ -36,8 +36,8 @@ impl ShmComm {
         let region = Region { map: map(&file, world)?, world, _file: Some(file) };
         let header = region.header();
         header.version.store(LAYOUT_VERSION, SeqCst);
-        header.world.store(word(world), SeqCst);
-        header.piece_floats.store(word(PIECE_FLOATS), SeqCst);
+        header.world.store(to_u32(world), SeqCst);
+        header.piece_floats.store(to_u32(PIECE_FLOATS), SeqCst);
         for rank in 0..world {
             region.seat(rank).arrived.store(first, SeqCst);
         }
@@ -69,7 +69,7 @@ impl ShmComm {
         if found != magic {
             return Err(CommError::Join(format!("{id} is another file by now")));
         }
-        if shape != [LAYOUT_VERSION, word(world), word(PIECE_FLOATS)] {
+        if shape != [LAYOUT_VERSION, to_u32(world), to_u32(PIECE_FLOATS)] {
             let cause =
                 format!("{id} has (layout, ranks, piece) {shape:?}: another build or group");
             return Err(CommError::Join(cause));
@@ -111,6 +111,6 @@ fn check_world(rank: usize, world: usize) -> Result<(), CommError> {
 }
 
 /// For sizes that constants of this module keep far below 2^32.
-fn word(size: usize) -> u32 {
+fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }

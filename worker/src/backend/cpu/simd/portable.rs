@@ -1,6 +1,6 @@
 //! Registers as arrays: for machines and sets that we know nothing special of.
 
-use super::{Isa, LANES, Lanes};
+use super::isa::{Isa, LANES, Lanes};
 
 /// What every machine of the target has.
 #[derive(Clone, Copy)]

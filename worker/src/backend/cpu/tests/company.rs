@@ -11,7 +11,7 @@ use super::{KvDtype, Level, Piece, Random, Rig, batch, output, place};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use crate::backend::{Backend, KvLayerPlan, StepOutput, Weight};
+use crate::backend::{Backend, KvLayerPlan, StepOutcome, Weight};
 
 const HIDDEN: usize = 64;
 const INNER: usize = 96;
@@ -77,7 +77,7 @@ impl Model {
     }
 
     /// Runs a step with an output per sequence; returns logits of each and the outcome.
-    fn step(&mut self, pieces: &[Piece<'_>]) -> (Vec<Vec<u32>>, StepOutput) {
+    fn step(&mut self, pieces: &[Piece<'_>]) -> (Vec<Vec<u32>>, StepOutcome) {
         let mut batch = batch(pieces);
         let tokens = batch.tokens.len();
         for row in &batch.rows {

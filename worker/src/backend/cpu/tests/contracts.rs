@@ -7,7 +7,9 @@ use binfer_shard::DType;
 use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Rig, batch, output, place};
-use crate::backend::args::{AttendArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor};
+use crate::backend::args::{
+    AttendArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
+};
 use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
 use crate::batch::{Batch, BatchBlocks, TokenInput};
 
@@ -82,8 +84,8 @@ fn masks_come_once_before_what_they_are_for() {
 fn block_tables_are_checked() {
     let (mut rig, norm, ..) = rig();
     let rope = Rope { theta: 1e4, dims: 16, scaling: RopeScaling::None };
-    let qkv = Tensor { offset: 0, rows: 2, cols: 48, kind: Kind::Inner };
-    let out = Tensor { offset: 96, rows: 2, cols: 16, kind: Kind::Inner };
+    let qkv = Tensor { offset: 0, rows: 2, cols: 48, kind: TensorKind::Inner };
+    let out = Tensor { offset: 96, rows: 2, cols: 16, kind: TensorKind::Inner };
     let (heads, kv_heads, head_dim, window) = (1, 1, 16, None);
     let (layer, kv_group) = (0, 0);
     let (q_norm, k_norm, norm_eps) = (None, None, 1e-5);

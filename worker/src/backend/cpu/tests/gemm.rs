@@ -84,7 +84,7 @@ fn norm_linear_equals_its_oracle() {
         rig.backend.norm_linear(&args).unwrap();
         let want: Vec<_> = x
             .chunks(cols)
-            .map(|x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], EPS), &weight.rows))
+            .map(|x| oracle::gemm(&oracle::rms_norm(x, &norm.rows[0], EPS), &weight.rows))
             .flat_map(|sums| bias.add_to(sums))
             .collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
@@ -119,7 +119,7 @@ fn gated_norm_linear_equals_its_oracle() {
         rig.backend.norm_linear(&args).unwrap();
         let gated = |x: &[f32]| {
             let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
-            oracle::silu_gate(&bias.add_to(oracle::product(&normed, &weight.rows)))
+            oracle::silu_gate(&bias.add_to(oracle::gemm(&normed, &weight.rows)))
         };
         let want: Vec<_> = x.chunks(cols).flat_map(gated).collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));
@@ -142,7 +142,7 @@ fn linear_out_adds_to_the_residual_and_feeds_foreign_columns_nothing() {
         rig.write(at[0], &x);
         rig.write(at[1], &residual);
         rig.upload_tokens(&vec![0; tokens], &[]);
-        let gemm = |x| bias.add_to(oracle::product(&oracle::wide(x), &weight.rows));
+        let gemm = |x| bias.add_to(oracle::gemm(&oracle::wide(x), &weight.rows));
         let sums = x.chunks(fed).flat_map(gemm);
         let add = |(sum, residual): (oracle::Sum, &f32)| {
             let residual = f64::from(*residual);
@@ -184,7 +184,7 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
         };
         let together = gemm(&x, at[0], at[1]);
         let want: Vec<_> =
-            x.chunks(COLS).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();
+            x.chunks(COLS).flat_map(|x| oracle::gemm(&oracle::wide(x), &weight.rows)).collect();
         assert_near(&together, &want, TOLERANCE, &format!("{level:?} {dtype:?}"));
         for (x, together) in x.chunks(COLS).zip(together.chunks(ROWS)) {
             assert_eq!(gemm(x, at[2], at[3]), together, "{level:?} {dtype:?}");
@@ -214,7 +214,7 @@ fn plain_types_take_any_number_of_columns() {
         };
         rig.backend.linear_out(&args).unwrap();
         let want: Vec<_> =
-            x.chunks(77).flat_map(|x| oracle::product(&oracle::wide(x), &weight.rows)).collect();
+            x.chunks(77).flat_map(|x| oracle::gemm(&oracle::wide(x), &weight.rows)).collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, "77 columns");
     }
 }
@@ -258,7 +258,7 @@ fn the_head_makes_logits_of_output_rows_only() {
         rig.backend.head(&args).unwrap();
         let row = |token: &usize| oracle::rms_norm(&hidden[token * 64..][..64], &norm.rows[0], EPS);
         let want: Vec<_> =
-            outputs.iter().flat_map(|token| oracle::product(&row(token), &weight.rows)).collect();
+            outputs.iter().flat_map(|token| oracle::gemm(&row(token), &weight.rows)).collect();
         assert_near(&rig.read(logits), &want, TOLERANCE, &format!("{outputs:?}"));
     });
 }

@@ -17,13 +17,13 @@ use binfer_shard::dequant::dequantize_row;
 use binfer_shard::spec::Cut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
-use super::cache::{CacheData, Element, Pair};
-use super::matrix::Matrix;
+use super::cache::{CacheData, KvElement, KvPair};
+use super::matrix::PackedMatrix;
 use super::panel::{Panel, PanelSource};
 use super::{CpuBackend, CpuSettings, KvDtype, Level};
-use crate::backend::args::{Kind, Tensor};
+use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::tests::{Random, assert_near, oracle};
-use crate::backend::{Backend, KvLayerPlan, MemoryPlan, StepOutput, Weight};
+use crate::backend::{Backend, KvLayerPlan, MemoryPlan, RankDevice, StepOutcome, Weight};
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// A weight and its rows as the oracle sees them.
@@ -114,7 +114,7 @@ impl Rig {
     fn poison_panel(&mut self) {
         const COLS: usize = 1 << 15;
         let CpuBackend { team, settings, work, .. } = &mut self.backend;
-        let wide = Matrix::from_packed(COLS, 0..COLS, &[]).unwrap();
+        let wide = PackedMatrix::from_packed(COLS, 0..COLS, &[]).unwrap();
         let x = vec![f32::NAN; COLS];
         work.panel.reserve(Panel::floats(1, &wide));
         let source = PanelSource { tokens: 1, row: |_| x.as_slice(), norm: None };
@@ -130,7 +130,7 @@ impl Rig {
     }
 
     /// Ends the step.
-    fn outcome(&mut self) -> StepOutput {
+    fn outcome(&mut self) -> StepOutcome {
         let ticket = self.backend.commit().unwrap();
         self.backend.collect(ticket).unwrap()
     }
@@ -144,7 +144,7 @@ impl Rig {
     }
 }
 
-fn poison<E: Element>(pair: &mut Pair<E>) {
+fn poison<E: KvElement>(pair: &mut KvPair<E>) {
     pair.keys.fill(E::encode(f32::NAN));
     pair.values.fill(E::encode(f32::NAN));
 }
@@ -181,7 +181,7 @@ fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
 fn place(shapes: &[(usize, usize)]) -> (Vec<Tensor>, usize) {
     let mut end = 0;
     let mut next = |(rows, cols): &(usize, usize)| {
-        let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: Kind::Sum };
+        let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: TensorKind::Sum };
         end += tensor.len() + 3;
         tensor
     };

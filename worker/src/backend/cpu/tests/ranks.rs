@@ -6,7 +6,7 @@ use binfer_shard::DType;
 
 use super::{KvDtype, Level, Rig, assert_near, oracle, place};
 use crate::backend::args::{EmbedArgs, HeadArgs, LinearOutArgs, SampleArgs};
-use crate::backend::{Backend, StepOutput};
+use crate::backend::{Backend, RankDevice, StepOutcome};
 
 const HIDDEN: usize = 64;
 /// Rows of the vocabulary on each rank.
@@ -21,7 +21,7 @@ struct Outcome {
     summed: Vec<f32>,
     sums: Vec<Vec<oracle::Sum>>,
     logits: Vec<f32>,
-    step: StepOutput,
+    step: StepOutcome,
 }
 
 /// Ones: if every rank added it, there would be two.
@@ -55,7 +55,7 @@ fn run(rank: usize, rig: &mut Rig) -> Outcome {
     };
     rig.backend.linear_out(&args).unwrap();
     let sums =
-        inputs.chunks(fed).map(|x| oracle::product(&oracle::wide(x), &microkernel.rows)).collect();
+        inputs.chunks(fed).map(|x| oracle::gemm(&oracle::wide(x), &microkernel.rows)).collect();
     let summed = rig.read(x);
     let logits = at[2];
     let args = HeadArgs { x, norm, eps: 1e-5, weight: table, first_token, logits };

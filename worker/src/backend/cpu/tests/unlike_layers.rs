@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use binfer_proto::{BlockId, Token};
-use binfer_shard::fit::{HostMemory, Ledger, Limits, Memory};
+use binfer_shard::fit::{HostMemory, KvBudget, Ledger, Limits, Memory};
 use binfer_shard::spec::{
     Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, Part, Rope,
     RopeScaling, RowOrder, TensorSpec,
@@ -14,12 +14,12 @@ use binfer_shard::spec::{
 use binfer_shard::{DType, ModelSpec, RankLayout, layouts, local_tensors};
 
 use super::{KvDtype, Level, Piece, Random, Rig, batch, output};
-use crate::backend::cpu::cache::{CacheData, LayerCache};
-use crate::backend::{Backend, BackendError};
+use crate::backend::cpu::cache::{CacheData, CpuLayerCache};
+use crate::backend::{Backend, BackendError, RankDevice};
 use crate::forward::forward;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model;
-use crate::progress::Progress;
+use crate::progress::StepProgress;
 
 const HIDDEN: u32 = 64;
 const VOCAB: u32 = 96;
@@ -100,18 +100,18 @@ fn checkpoint(spec: &ModelSpec) -> BTreeMap<&str, Vec<u8>> {
 /// Loads a rank's slices of the checkpoint.
 fn load(rig: &mut Rig, spec: &ModelSpec, layout: &RankLayout) -> model::Model {
     let checkpoint = checkpoint(spec);
-    let mut weights = BTreeMap::new();
-    for tensor in local_tensors(spec, layout).unwrap() {
+    let tensors = local_tensors(spec, layout).unwrap();
+    let mut weights = Vec::new();
+    for tensor in &tensors {
         let slice = |part: &binfer_shard::LocalPart| {
             let whole = &checkpoint[part.source.as_str()];
             let pieces = part.ranges.iter().map(|at| &whole[at.start as usize..at.end as usize]);
             pieces.collect::<Vec<_>>().concat()
         };
         let bytes: Vec<Vec<u8>> = tensor.parts.iter().map(slice).collect();
-        let weight = rig.backend.pack(&tensor, &bytes).unwrap();
-        weights.insert(tensor.name, weight);
+        weights.push(rig.backend.pack(tensor, &bytes).unwrap());
     }
-    model::assemble(spec, layout, &weights).unwrap()
+    model::assemble(spec, layout, &tensors, &weights).unwrap()
 }
 
 /// Logits of the last token of a prompt that is longer than a block and than the window.
@@ -128,12 +128,12 @@ fn logits(rig: &mut Rig, spec: &ModelSpec, layout: &RankLayout) -> Vec<f32> {
     batch.outputs = vec![output(1, tokens.len() - 1, 80)];
     let batch = Arc::new(batch);
     rig.backend.upload(Arc::clone(&batch)).unwrap();
-    forward(&model, &batch, &activations, &mut rig.backend, &Progress::default()).unwrap();
+    forward(&model, &batch, &activations, &mut rig.backend, &StepProgress::default()).unwrap();
     rig.read(activations.logits.with_rows(1))
 }
 
 /// Elements of a cache in single precision.
-fn elements(cache: &LayerCache) -> usize {
+fn elements(cache: &CpuLayerCache) -> usize {
     match &cache.data {
         CacheData::F32(pair) => pair.keys.len() + pair.values.len(),
         CacheData::BF16(_) | CacheData::F16(_) => panic!("another type of cache"),
@@ -178,6 +178,7 @@ fn what_is_planned_is_what_is_allocated() {
     let spec = spec();
     let limits = Limits {
         memory: Memory::Host(HostMemory::free(1 << 30)),
+        kv_budget: KvBudget::Bytes(1 << 29),
         kv_element_bytes: 4,
         context_max: LIMITS.context_max,
         sequences_max: LIMITS.slots_max,

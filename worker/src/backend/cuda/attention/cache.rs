@@ -29,7 +29,7 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
 
 /// Where a layer's cache lies.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct LayerCache {
+pub(in crate::backend::cuda) struct CudaLayerCache {
     pub(super) keys: u64,
     pub(super) values: u64,
     pub(super) shape: KvHeadsPlan,
@@ -127,14 +127,14 @@ fn half_cache_bytes(kv: &KvHeadsPlan) -> usize {
 pub(in crate::backend::cuda) fn lay_out_caches(
     plan: &MemoryPlan,
     take: &mut dyn FnMut(usize) -> u64,
-) -> Result<Vec<LayerCache>, BackendError> {
+) -> Result<Vec<CudaLayerCache>, BackendError> {
     let mut layer = |kv: &KvLayerPlan| {
         let shape = kv.heads()?;
         if kv.block_tokens == 0 {
             return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
         }
         let bytes = half_cache_bytes(&shape);
-        Ok(LayerCache { keys: take(bytes), values: take(bytes), shape })
+        Ok(CudaLayerCache { keys: take(bytes), values: take(bytes), shape })
     };
     plan.kv.iter().map(&mut layer).collect()
 }

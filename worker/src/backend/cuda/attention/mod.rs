@@ -17,12 +17,12 @@ use binfer_kernels::list::{self, REFERENCE_HEAD_DIM_MAX};
 use binfer_kernels::params::{ROPE_PAIRS_MAX, RopeParams};
 use binfer_shard::spec::Rope;
 
-use cache::{AttentionPlaces, GroupTables, LayerCache};
+use cache::{AttentionPlaces, CudaLayerCache, GroupTables};
 use config::{AttentionConfig, AttentionDesc, RowCounts, attention_config};
 use paged::{PagedLayer, WorkTables, tile_tokens};
 
 use super::launch::{Launcher, to_u32};
-use super::weights::Vector;
+use super::weights::DeviceVector;
 use crate::backend::args::AttendArgs;
 use crate::backend::rope::{attention_factor, frequencies};
 use crate::backend::{BackendError, StepMode};
@@ -36,7 +36,7 @@ fn refuse(cause: String) -> BackendError {
 pub(super) struct AttentionCall<'a> {
     pub(super) args: &'a AttendArgs,
     /// Norms of query and key heads, sinks.
-    pub(super) vectors: [Option<Vector>; 3],
+    pub(super) vectors: [Option<DeviceVector>; 3],
     /// Addresses of `args.qkv` and `args.out`.
     pub(super) qkv: u64,
     pub(super) out: u64,
@@ -48,7 +48,7 @@ pub(super) struct AttentionCall<'a> {
 #[derive(Default)]
 pub(super) struct Attention {
     places: AttentionPlaces,
-    layers: Vec<LayerCache>,
+    layers: Vec<CudaLayerCache>,
     groups: Vec<GroupTables>,
     /// The rope whose cosines and sines the device's table holds in this step.
     rope: Option<Rope>,
@@ -60,7 +60,7 @@ impl Attention {
     /// For memory that was taken.
     pub(super) fn new(
         places: AttentionPlaces,
-        layers: Vec<LayerCache>,
+        layers: Vec<CudaLayerCache>,
         groups: Vec<GroupTables>,
     ) -> Self {
         Self { places, layers, groups, ..Self::default() }

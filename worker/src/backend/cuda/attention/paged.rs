@@ -8,10 +8,10 @@ use binfer_kernels::attention_params::{
 use binfer_kernels::gemm_params::TensorMap;
 use binfer_kernels::list::{self, Kernel};
 
-use super::cache::{AttentionPlaces, GroupTables, LayerCache, TILE_ROWS};
+use super::cache::{AttentionPlaces, CudaLayerCache, GroupTables, TILE_ROWS};
 use super::config::{DecodeConfig, PAGE_TOKENS, PagedConfig, PagedHead};
 use crate::backend::BackendError;
-use crate::backend::cuda::device::Blocks;
+use crate::backend::cuda::device::LaunchBlocks;
 use crate::backend::cuda::ffi::tensor_map::{Dimension, describe};
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::batch::BatchRow;
@@ -47,7 +47,7 @@ pub(super) type WorkTables = (usize, u32, u32);
 /// Where a layer's attention works.
 pub(super) struct PagedLayer<'a> {
     pub(super) places: &'a AttentionPlaces,
-    pub(super) cache: &'a LayerCache,
+    pub(super) cache: &'a CudaLayerCache,
     pub(super) tables: &'a GroupTables,
     /// Rows of the step that feed more than one token.
     pub(super) chunks: &'a [BatchRow],
@@ -114,7 +114,7 @@ impl PagedLayer<'_> {
             rows: config.rows,
             reserved: 0,
         };
-        let blocks = Blocks {
+        let blocks = LaunchBlocks {
             grid: [config.blocks, 1, 1],
             cluster: config.cluster,
             shared_bytes: Some(config.shared_bytes),

@@ -16,8 +16,8 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::error::failed;
-use super::launch::Stream;
-use super::matmul::{AlgorithmKey, MatmulShape, Measured, Operands};
+use super::launch::CudaStream;
+use super::matmul::{AlgorithmKey, MatmulOperands, MatmulShape, Measured};
 use super::memory::DeviceBuffer;
 use crate::backend::BackendError;
 use crate::backend::cuda::formats::half::Half;
@@ -83,8 +83,8 @@ impl Blas {
     pub(in crate::backend::cuda) fn matmul(
         &mut self,
         shape: MatmulShape,
-        at: Operands,
-        stream: &Stream,
+        at: MatmulOperands,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         if !self.matmuls.contains_key(&shape) {
             let matmul = self.describe(shape)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cudarc::driver::sys;
 
 use super::error::check;
-use super::launch::{Queue, Stream};
+use super::launch::{CudaStream, Queue};
 use crate::backend::BackendError;
 
 /// What a stream is given from here on is captured, until this ends or is dropped.
@@ -30,7 +30,7 @@ pub(in crate::backend::cuda) enum CaptureMode {
 impl Capture {
     /// Begins to capture what `stream` is given.
     pub(in crate::backend::cuda) fn begin(
-        stream: &Stream,
+        stream: &CudaStream,
         mode: CaptureMode,
     ) -> Result<Self, BackendError> {
         let mode = match mode {
@@ -77,7 +77,7 @@ impl Graph {
     /// Makes the graph ready for the device, which takes memory.
     pub(in crate::backend::cuda) fn instantiate(
         self,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<GraphExec, BackendError> {
         let mut exec = std::ptr::null_mut();
         // SAFETY: a place for a handle, a graph that exists; 0: no flags.
@@ -105,7 +105,7 @@ unsafe impl Send for GraphExec {}
 
 impl GraphExec {
     /// Enqueues all of its work.
-    pub(in crate::backend::cuda) fn launch(&self, stream: &Stream) -> Result<(), BackendError> {
+    pub(in crate::backend::cuda) fn launch(&self, stream: &CudaStream) -> Result<(), BackendError> {
         // SAFETY: both exist.
         check(unsafe { sys::cuGraphLaunch(self.0, stream.raw()) }, "cuGraphLaunch")
     }

@@ -11,7 +11,7 @@ use crate::backend::BackendError;
 
 /// Loaded machine code. Kept until the process ends, as its functions are.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct Module(sys::CUmodule);
+pub(in crate::backend::cuda) struct CudaModule(sys::CUmodule);
 
 /// A kernel, ready to launch.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(in crate::backend::cuda) struct FunctionShape {
 // SAFETY: driver handles may be used from any thread.
 unsafe impl Send for Function {}
 
-impl Module {
+impl CudaModule {
     /// Loads a cubin, or PTX that ends with 0.
     pub(in crate::backend::cuda) fn load(image: &[u8]) -> Result<Self, BackendError> {
         let mut raw = std::ptr::null_mut();
@@ -91,7 +91,7 @@ pub(in crate::backend::cuda) struct Launch {
 }
 
 /// A queue of the device's work, run in order.
-pub(in crate::backend::cuda) struct Stream(Arc<Queue>);
+pub(in crate::backend::cuda) struct CudaStream(Arc<Queue>);
 
 /// The driver's stream, for those who must not outlive it.
 pub(super) struct Queue(sys::CUstream);
@@ -109,12 +109,12 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: made by `Stream::new`, destroyed once; work in it is finished first.
+        // SAFETY: made by `CudaStream::new`, destroyed once; work in it is finished first.
         let _ = unsafe { sys::cuStreamDestroy_v2(self.0) };
     }
 }
 
-impl Stream {
+impl CudaStream {
     pub(in crate::backend::cuda) fn new() -> Result<Self, BackendError> {
         let mut raw = std::ptr::null_mut();
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
@@ -194,12 +194,12 @@ impl Stream {
 
 /// A place in a stream that can be waited for.
 #[derive(Debug)]
-pub(in crate::backend::cuda) struct Event(sys::CUevent);
+pub(in crate::backend::cuda) struct CudaEvent(sys::CUevent);
 
 // SAFETY: driver handles may be used from any thread.
-unsafe impl Send for Event {}
+unsafe impl Send for CudaEvent {}
 
-impl Event {
+impl CudaEvent {
     pub(in crate::backend::cuda) fn new() -> Result<Self, BackendError> {
         let mut raw = std::ptr::null_mut();
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
@@ -209,7 +209,7 @@ impl Event {
     }
 
     /// Marks the end of what the stream was given so far.
-    pub(in crate::backend::cuda) fn record(&self, stream: &Stream) -> Result<(), BackendError> {
+    pub(in crate::backend::cuda) fn record(&self, stream: &CudaStream) -> Result<(), BackendError> {
         // SAFETY: both exist.
         check(unsafe { sys::cuEventRecord(self.0, stream.raw()) }, "cuEventRecord")
     }
@@ -230,7 +230,7 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for CudaEvent {
     fn drop(&mut self) {
         // SAFETY: made in `new`, destroyed once.
         let _ = unsafe { sys::cuEventDestroy_v2(self.0) };

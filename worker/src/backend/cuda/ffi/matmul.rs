@@ -23,7 +23,7 @@ pub(in crate::backend::cuda) struct MatmulShape {
 
 /// Addresses of a gemm's matrices.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct Operands {
+pub(in crate::backend::cuda) struct MatmulOperands {
     /// Tokens.
     pub(in crate::backend::cuda) m: u32,
     pub(in crate::backend::cuda) x: u64,

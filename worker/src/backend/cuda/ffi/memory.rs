@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cudarc::driver::sys;
 
 use super::error::{check, failed};
-use super::launch::Stream;
+use super::launch::CudaStream;
 use crate::backend::BackendError;
 
 /// Device memory, freed when dropped.
@@ -42,7 +42,7 @@ impl DeviceBuffer {
     pub(in crate::backend::cuda) fn fill(
         &self,
         byte: u8,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         // SAFETY: the range is this buffer's.
         let status = unsafe { sys::cuMemsetD8Async(self.address, byte, self.bytes, stream.raw()) };
@@ -54,7 +54,7 @@ impl DeviceBuffer {
         &self,
         at: usize,
         to: &mut [u8],
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         self.check_range(at, to.len())?;
         stream.synchronize()?;
@@ -70,7 +70,7 @@ impl DeviceBuffer {
         &self,
         at: usize,
         from: &[u8],
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         self.check_range(at, from.len())?;
         stream.synchronize()?;
@@ -87,7 +87,7 @@ impl DeviceBuffer {
         at: usize,
         from: &PinnedBuffer,
         range: Range<usize>,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         self.check_range(at, range.len())?;
         from.check_range(&range)?;
@@ -105,7 +105,7 @@ impl DeviceBuffer {
         at: usize,
         from: usize,
         bytes: usize,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         self.check_range(at, bytes)?;
         self.check_range(from, bytes)?;

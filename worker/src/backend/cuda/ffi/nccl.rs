@@ -1,8 +1,8 @@
 //! NCCL: a communicator between ranks, and its collectives in a stream's order.
 //!
-//! Communicators do not block: what a call leaves to the background shows as [`State::Working`],
-//! and the caller asks again, so that a peer that is gone never holds a thread. Deliberately
-//! absent: waiting, and what is summed.
+//! Communicators do not block: what a call leaves to the background shows as
+//! [`NcclState::Working`], and the caller asks again, so that a peer that is gone never holds a
+//! thread. Deliberately absent: waiting, and what is summed.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::failed;
-use super::launch::Stream;
+use super::launch::CudaStream;
 use super::library::{SharedLibrary, version_text, with_source};
 use super::nccl_bindings::{self as sys, ncclDataType_t as Type, ncclResult_t as Status};
 use crate::backend::BackendError;
@@ -132,7 +132,7 @@ fn config() -> sys::ncclConfig_t {
 
 /// Whether a communicator takes the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) enum State {
+pub(in crate::backend::cuda) enum NcclState {
     /// It does.
     Idle,
     /// What was asked of it last goes on.
@@ -151,13 +151,13 @@ unsafe impl Send for Communicator {}
 
 impl Communicator {
     /// What it does, or how it failed; failures of peers show here, some of them.
-    pub(in crate::backend::cuda) fn state(&self) -> Result<State, BackendError> {
+    pub(in crate::backend::cuda) fn state(&self) -> Result<NcclState, BackendError> {
         let mut state = Status::ncclSuccess;
         // SAFETY: a communicator that exists, a place for a status.
         let status = unsafe { self.library.0.ncclCommGetAsyncError(self.raw, &raw mut state) };
         self.library.check(status, "ncclCommGetAsyncError")?;
         self.library.check(state, "NCCL")?;
-        Ok(if state == Status::ncclInProgress { State::Working } else { State::Idle })
+        Ok(if state == Status::ncclInProgress { NcclState::Working } else { NcclState::Idle })
     }
 
     /// Enqueues: `count` floats at `address` become the sum of all ranks' there.
@@ -165,7 +165,7 @@ impl Communicator {
         &self,
         address: u64,
         count: usize,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         let at = address as *mut c_void;
         let (add, raw, stream) = (sys::ncclRedOp_t::ncclSum, self.raw, stream.raw().cast());
@@ -183,7 +183,7 @@ impl Communicator {
         address: u64,
         count: usize,
         mine: usize,
-        stream: &Stream,
+        stream: &CudaStream,
     ) -> Result<(), BackendError> {
         let (from, to) = (address + 4 * (mine * count) as u64, address as *mut c_void);
         let (from, raw, stream) = (from as *const c_void, self.raw, stream.raw().cast());

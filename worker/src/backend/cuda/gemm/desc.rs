@@ -4,11 +4,11 @@ use binfer_kernels::gemm::{Epilogue, GemmShape};
 
 use crate::backend::cuda::formats::WeightFormat;
 use crate::backend::cuda::launch::to_u32;
-use crate::backend::cuda::weights::{Matrix, Vector};
+use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
 
 /// A gemm and where its operands lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::backend::cuda) struct Gemm {
+pub(in crate::backend::cuda) struct GemmCall {
     /// T `[m, k]`.
     pub(in crate::backend::cuda) x: u64,
     /// Tokens.
@@ -16,9 +16,9 @@ pub(in crate::backend::cuda) struct Gemm {
     /// Most tokens that a step has for this gemm.
     pub(in crate::backend::cuda) m_max: u32,
     /// `[n, k]`.
-    pub(in crate::backend::cuda) weight: Matrix,
+    pub(in crate::backend::cuda) weight: DeviceMatrix,
     /// `[n]`.
-    pub(in crate::backend::cuda) bias: Option<Vector>,
+    pub(in crate::backend::cuda) bias: Option<DeviceVector>,
     pub(in crate::backend::cuda) epilogue: Epilogue,
     /// `[m, out_stride]`.
     pub(in crate::backend::cuda) out: u64,
@@ -27,11 +27,11 @@ pub(in crate::backend::cuda) struct Gemm {
 
 /// RMSNorm in front of a gemm: `scale * x / sqrt(mean(x^2) + eps)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::backend::cuda) struct Norm {
+pub(in crate::backend::cuda) struct NormCall {
     /// f32 `[tokens, hidden]`.
     pub(in crate::backend::cuda) x: u64,
     /// `[hidden]`.
-    pub(in crate::backend::cuda) scale: Vector,
+    pub(in crate::backend::cuda) scale: DeviceVector,
     pub(in crate::backend::cuda) eps: f32,
 }
 
@@ -55,7 +55,7 @@ fn alignment(address: u64) -> u32 {
     1 << address.trailing_zeros().min(8)
 }
 
-impl Gemm {
+impl GemmCall {
     /// What the choice of its kernel depends on.
     pub(in crate::backend::cuda) fn desc(&self) -> GemmDesc {
         let (n, k) = (to_u32(self.weight.rows), to_u32(self.weight.cols));

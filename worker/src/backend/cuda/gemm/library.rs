@@ -12,14 +12,14 @@ use binfer_kernels::gemm_params::EpilogueParams;
 use binfer_kernels::list;
 
 use super::config::{library_m_min, library_takes};
-use super::desc::Gemm;
+use super::desc::GemmCall;
 use crate::backend::BackendError;
-use crate::backend::cuda::device::Device;
+use crate::backend::cuda::device::CudaDevice;
 use crate::backend::cuda::ffi::blas::Blas;
 use crate::backend::cuda::ffi::capture::{Capture, CaptureMode};
-use crate::backend::cuda::ffi::matmul::{MatmulShape, Operands};
+use crate::backend::cuda::ffi::matmul::{MatmulOperands, MatmulShape};
 use crate::backend::cuda::launch::{Launcher, to_u32};
-use crate::backend::cuda::ledger::Ledger;
+use crate::backend::cuda::ledger::DeviceLedger;
 
 /// The ladder's rungs lie so many tokens apart, or a sixteenth of the next power of two.
 const RUNG_TOKENS_MIN: u32 = 64;
@@ -48,7 +48,7 @@ fn rungs(least: u32, most: u32) -> impl Iterator<Item = u32> {
 }
 
 /// What the library is asked for.
-fn matmul_shape(gemm: &Gemm) -> MatmulShape {
+fn matmul_shape(gemm: &GemmCall) -> MatmulShape {
     let n = to_u32(gemm.weight.rows);
     MatmulShape {
         m: rung(gemm.m).min(gemm.m_max).max(gemm.m),
@@ -67,7 +67,7 @@ impl GemmLibrary {
     }
 
     /// Remembers a gemm of a captured step: steps of many tokens will have it, too.
-    pub(super) fn expect(&mut self, gemm: &Gemm) {
+    pub(super) fn expect(&mut self, gemm: &GemmCall) {
         if library_takes(&gemm.desc()) {
             let seen = (MatmulShape { m: 0, ..matmul_shape(gemm) }, gemm.m_max);
             if !self.seen.iter().any(|(shape, m_max, _)| (*shape, *m_max) == seen) {
@@ -80,8 +80,8 @@ impl GemmLibrary {
     /// each is captured, on operands at `scratch`, and the graph dropped.
     pub(super) fn prepare(
         &mut self,
-        device: &Device,
-        ledger: &mut Ledger,
+        device: &CudaDevice,
+        ledger: &mut DeviceLedger,
         scratch: u64,
     ) -> Result<(), BackendError> {
         if std::mem::replace(&mut self.is_prepared, true) {
@@ -93,7 +93,7 @@ impl GemmLibrary {
             let capture = Capture::begin(&device.stream, CaptureMode::Relaxed)?;
             for (shape, m_max, weight) in &*seen {
                 for m in rungs(least, *m_max) {
-                    let operands = Operands { m, x: scratch, weight: *weight, out: scratch };
+                    let operands = MatmulOperands { m, x: scratch, weight: *weight, out: scratch };
                     blas.matmul(MatmulShape { m, ..*shape }, operands, &device.stream)?;
                 }
             }
@@ -106,11 +106,11 @@ impl GemmLibrary {
     pub(super) fn launch(
         &mut self,
         on: &Launcher<'_>,
-        gemm: &Gemm,
+        gemm: &GemmCall,
         gate_up: u64,
     ) -> Result<(), BackendError> {
         let out = if gemm.epilogue == Epilogue::Glu { gate_up } else { gemm.out };
-        let operands = Operands { m: gemm.m, x: gemm.x, weight: gemm.weight.address, out };
+        let operands = MatmulOperands { m: gemm.m, x: gemm.x, weight: gemm.weight.address, out };
         self.blas.matmul(matmul_shape(gemm), operands, &on.device.stream)?;
         on.device.note_launch("cublasLt");
         finish(on, gemm, out)
@@ -118,7 +118,7 @@ impl GemmLibrary {
 }
 
 /// Enqueues what the library leaves of an epilogue.
-fn finish(on: &Launcher<'_>, gemm: &Gemm, sums: u64) -> Result<(), BackendError> {
+fn finish(on: &Launcher<'_>, gemm: &GemmCall, sums: u64) -> Result<(), BackendError> {
     let params = EpilogueParams {
         sums,
         bias: gemm.bias_address(),

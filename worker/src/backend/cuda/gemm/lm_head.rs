@@ -11,7 +11,7 @@ use binfer_kernels::gemm_params::LmHeadGemmParams;
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 
-use super::desc::Gemm;
+use super::desc::GemmCall;
 use super::skinny::{blocks, params};
 use crate::backend::BackendError;
 use crate::backend::cuda::ffi::error::failed;
@@ -31,11 +31,11 @@ pub(in crate::backend::cuda) struct LogitStatistics {
 /// Enqueues the head's gemm with statistics.
 pub(super) fn launch(
     on: &Launcher<'_>,
-    gemm: &Gemm,
+    gemm: &GemmCall,
     config: &SkinnyGemmConfig,
     statistics: &LogitStatistics,
 ) -> Result<(), BackendError> {
-    let gemm = Gemm { epilogue: Epilogue::LmHead, ..*gemm };
+    let gemm = GemmCall { epilogue: Epilogue::LmHead, ..*gemm };
     let kernel = list::LM_HEAD_GEMM[config.kernel];
     let kernel = kernel.ok_or_else(|| failed("head", "this skinny gemm makes no statistics"))?;
     let params = LmHeadGemmParams {

@@ -23,18 +23,18 @@ mod skinny;
 mod stream_k;
 
 use config::{FusedNorm, GemmConfig, LmHeadConfig, gemm_config, gemm_pair_config, lm_head_config};
-use desc::{Gemm, Norm};
+use desc::{GemmCall, NormCall};
 use library::GemmLibrary;
 use lm_head::LogitStatistics;
 use norm::NormRows;
 use skinny::{NormShares, SQUARES_BYTES};
 use stream_k::StreamKPartials;
 
-use super::device::Device;
+use super::device::CudaDevice;
 use super::ffi::blas::Blas;
 use super::formats::half::Half;
 use super::launch::Launcher;
-use super::ledger::Ledger;
+use super::ledger::DeviceLedger;
 use crate::backend::{BackendError, MemoryPlan};
 
 /// Where gemms keep what lies between them.
@@ -62,8 +62,8 @@ impl GemmPlaces {
 
 /// A gemm whose kernel was chosen together with that of the gemm before.
 struct Second {
-    norm: Norm,
-    gemm: Gemm,
+    norm: NormCall,
+    gemm: GemmCall,
     config: GemmConfig,
     fused_norm: Option<FusedNorm>,
 }
@@ -78,7 +78,7 @@ pub(super) struct Gemms {
 }
 
 impl Gemms {
-    pub(super) fn new(device: &Device, blas: Blas) -> Result<Self, BackendError> {
+    pub(super) fn new(device: &CudaDevice, blas: Blas) -> Result<Self, BackendError> {
         Ok(Self {
             places: GemmPlaces::default(),
             partials: StreamKPartials::new(device)?,
@@ -112,8 +112,8 @@ impl Gemms {
     pub(super) fn norm_then_gemm(
         &mut self,
         on: &Launcher<'_>,
-        norm: &Norm,
-        gemm: &Gemm,
+        norm: &NormCall,
+        gemm: &GemmCall,
     ) -> Result<GemmConfig, BackendError> {
         let chosen =
             self.second.take().filter(|second| (second.norm, second.gemm) == (*norm, *gemm));
@@ -134,8 +134,8 @@ impl Gemms {
     pub(super) fn gemm(
         &mut self,
         on: &Launcher<'_>,
-        gemm: &Gemm,
-        next: Option<(Norm, Gemm)>,
+        gemm: &GemmCall,
+        next: Option<(NormCall, GemmCall)>,
     ) -> Result<GemmConfig, BackendError> {
         let (chip, mode) = (on.device.chip(), on.shape.mode);
         let Some((norm, next)) = next.filter(|(norm, _)| norm.x == gemm.out) else {
@@ -156,7 +156,7 @@ impl Gemms {
     pub(super) fn lm_head(
         &mut self,
         on: &Launcher<'_>,
-        (norm, gemm): (&Norm, &Gemm),
+        (norm, gemm): (&NormCall, &GemmCall),
         statistics: &LogitStatistics,
         is_sharded: bool,
     ) -> Result<LmHeadConfig, BackendError> {
@@ -178,8 +178,8 @@ impl Gemms {
     /// Chooses the library's algorithms for all gemms that captured steps had; once.
     pub(super) fn prepare_library(
         &mut self,
-        device: &Device,
-        ledger: &mut Ledger,
+        device: &CudaDevice,
+        ledger: &mut DeviceLedger,
         scratch: u64,
     ) -> Result<(), BackendError> {
         self.library.prepare(device, ledger, scratch)
@@ -188,14 +188,14 @@ impl Gemms {
     fn norm_shares(
         &self,
         before: Option<(u32, f32)>,
-        behind: Option<super::weights::Vector>,
+        behind: Option<super::weights::DeviceVector>,
     ) -> NormShares {
         let GemmPlaces { normed, squares, .. } = self.places;
         NormShares { before, behind, normed, squares }
     }
 
     /// Remembers a gemm that is captured: steps of many tokens will have it, too.
-    fn expect(&mut self, on: &Launcher<'_>, gemm: &Gemm) {
+    fn expect(&mut self, on: &Launcher<'_>, gemm: &GemmCall) {
         if on.is_capturing {
             self.library.expect(gemm);
         }
@@ -204,7 +204,7 @@ impl Gemms {
     fn launch(
         &mut self,
         on: &Launcher<'_>,
-        gemm: &Gemm,
+        gemm: &GemmCall,
         config: &GemmConfig,
         norms: NormShares,
     ) -> Result<(), BackendError> {

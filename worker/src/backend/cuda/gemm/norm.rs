@@ -3,7 +3,7 @@
 use binfer_kernels::list;
 use binfer_kernels::params::NormParams;
 
-use super::desc::Norm;
+use super::desc::NormCall;
 use crate::backend::BackendError;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 
@@ -22,7 +22,7 @@ pub(super) enum NormRows {
 /// Enqueues a norm into `out`, T `[rows, hidden]`.
 pub(super) fn launch(
     on: &Launcher<'_>,
-    norm: &Norm,
+    norm: &NormCall,
     rows: NormRows,
     out: u64,
 ) -> Result<(), BackendError> {

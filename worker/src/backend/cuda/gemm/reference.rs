@@ -4,12 +4,12 @@ use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::gemm_params::ReferenceGemmParams;
 use binfer_kernels::list::{self, GEMM_REFERENCE_TILE};
 
-use super::desc::Gemm;
+use super::desc::GemmCall;
 use crate::backend::BackendError;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 
 /// Enqueues a gemm.
-pub(super) fn launch(on: &Launcher<'_>, gemm: &Gemm) -> Result<(), BackendError> {
+pub(super) fn launch(on: &Launcher<'_>, gemm: &GemmCall) -> Result<(), BackendError> {
     let params = ReferenceGemmParams {
         x: gemm.x,
         weight: gemm.weight.address,

@@ -11,12 +11,12 @@ use binfer_kernels::skinny_gemm::{
     FUSED_NORM_M_MAX, ROW_PARTIALS_MAX, SKINNY_GEMM_KERNELS, SkinnyGemmConfig,
 };
 
-use super::desc::Gemm;
+use super::desc::GemmCall;
 use crate::backend::BackendError;
-use crate::backend::cuda::device::Blocks;
+use crate::backend::cuda::device::LaunchBlocks;
 use crate::backend::cuda::ffi::tensor_map::{Dimension, describe};
 use crate::backend::cuda::launch::{Launcher, to_u32};
-use crate::backend::cuda::weights::Vector;
+use crate::backend::cuda::weights::DeviceVector;
 
 /// Elements of a row of a box: 128 bytes.
 const BOX_ELEMENTS: u32 = 64;
@@ -34,7 +34,7 @@ pub(super) struct NormShares {
     /// `x` lacks the factors of the norm in front; sums of squares of a token, and epsilon.
     pub(super) before: Option<(u32, f32)>,
     /// Scale of the norm behind, whose rows and sums of squares this gemm makes.
-    pub(super) behind: Option<Vector>,
+    pub(super) behind: Option<DeviceVector>,
     /// Where a norm's rows and its sums of squares lie between two gemms.
     pub(super) normed: u64,
     pub(super) squares: u64,
@@ -43,7 +43,7 @@ pub(super) struct NormShares {
 /// Enqueues a gemm.
 pub(super) fn launch(
     on: &Launcher<'_>,
-    gemm: &Gemm,
+    gemm: &GemmCall,
     config: &SkinnyGemmConfig,
     norms: &NormShares,
 ) -> Result<(), BackendError> {
@@ -62,7 +62,7 @@ pub(super) fn launch(
 /// What a kernel has to know of a gemm that has no share of a norm.
 pub(super) fn params(
     on: &Launcher<'_>,
-    gemm: &Gemm,
+    gemm: &GemmCall,
     config: &SkinnyGemmConfig,
 ) -> Result<SkinnyGemmParams, BackendError> {
     Ok(SkinnyGemmParams {
@@ -85,7 +85,7 @@ pub(super) fn params(
 /// Rows of a weight in tiles; gate and up, if they are that, by turns of eight features.
 fn weight_map(
     on: &Launcher<'_>,
-    gemm: &Gemm,
+    gemm: &GemmCall,
     config: &SkinnyGemmConfig,
 ) -> Result<TensorMap, BackendError> {
     let weight = &gemm.weight;
@@ -108,7 +108,7 @@ fn weight_map(
 
 fn x_map(
     on: &Launcher<'_>,
-    gemm: &Gemm,
+    gemm: &GemmCall,
     config: &SkinnyGemmConfig,
 ) -> Result<TensorMap, BackendError> {
     let (k, m) = (gemm.weight.cols, gemm.m as usize);
@@ -118,11 +118,11 @@ fn x_map(
 }
 
 /// The blocks of a launch.
-pub(super) fn blocks(config: &SkinnyGemmConfig) -> Blocks {
-    Blocks {
+pub(super) fn blocks(config: &SkinnyGemmConfig) -> LaunchBlocks {
+    LaunchBlocks {
         grid: [config.blocks, 1, 1],
         cluster: config.cluster,
         shared_bytes: Some(config.shared_bytes),
-        ..Blocks::default()
+        ..LaunchBlocks::default()
     }
 }

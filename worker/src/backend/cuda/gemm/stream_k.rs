@@ -5,9 +5,9 @@ use binfer_kernels::gemm_params::StreamKGemmParams;
 use binfer_kernels::list;
 use binfer_kernels::stream_k_gemm::StreamKConfig;
 
-use super::desc::Gemm;
+use super::desc::GemmCall;
 use crate::backend::BackendError;
-use crate::backend::cuda::device::{Blocks, Device};
+use crate::backend::cuda::device::{CudaDevice, LaunchBlocks};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 
@@ -21,7 +21,7 @@ pub(super) struct StreamKPartials {
 
 impl StreamKPartials {
     /// Takes their memory.
-    pub(super) fn new(device: &Device) -> Result<Self, BackendError> {
+    pub(super) fn new(device: &CudaDevice) -> Result<Self, BackendError> {
         let chip = (device.target != Target::Sm90a).then(|| device.chip());
         let sums = DeviceBuffer::new(chip.map_or(0, |chip| chip.partial_bytes_max()))?;
         let arrivals = DeviceBuffer::new(chip.map_or(0, |chip| 4 * chip.blocks_max() as usize))?;
@@ -38,7 +38,7 @@ impl StreamKPartials {
     pub(super) fn launch(
         &self,
         on: &Launcher<'_>,
-        gemm: &Gemm,
+        gemm: &GemmCall,
         config: &StreamKConfig,
     ) -> Result<(), BackendError> {
         let params = StreamKGemmParams {
@@ -55,7 +55,7 @@ impl StreamKPartials {
             out_stride: gemm.out_stride,
             epilogue: gemm.epilogue as u32,
         };
-        let blocks = Blocks { grid: [config.blocks, 1, 1], ..Blocks::default() };
+        let blocks = LaunchBlocks { grid: [config.blocks, 1, 1], ..LaunchBlocks::default() };
         on.device.launch_blocks(list::STREAM_K_GEMM[config.kernel], blocks, &params)
     }
 }

@@ -19,9 +19,9 @@ use binfer_kernels::skinny_gemm::ROW_PARTIALS_MAX;
 use token_counts::TokenCounts;
 use token_masks::TokenMasks;
 
-use super::ffi::launch::Stream;
+use super::ffi::launch::CudaStream;
 use super::launch::{Launcher, to_u32};
-use super::ranks::Ranks;
+use super::ranks::CudaRanks;
 use crate::backend::{BackendError, MemoryPlan};
 use crate::batch::SlotTokens;
 
@@ -119,7 +119,7 @@ impl Sampling {
     pub(super) fn open_slots(
         &mut self,
         opened: &[SlotTokens],
-        way: (&Stream, &Ranks),
+        way: (&CudaStream, &CudaRanks),
     ) -> Result<(), BackendError> {
         opened.iter().try_for_each(|tokens| self.counts.open(tokens, way))
     }

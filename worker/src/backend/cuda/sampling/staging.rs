@@ -6,24 +6,24 @@
 
 use crate::backend::BackendError;
 use crate::backend::cuda::ffi::error::failed;
-use crate::backend::cuda::ffi::launch::{Event, Stream};
+use crate::backend::cuda::ffi::launch::{CudaEvent, CudaStream};
 use crate::backend::cuda::ffi::memory::{DeviceBuffer, PinnedBuffer};
-use crate::backend::cuda::ranks::Ranks;
+use crate::backend::cuda::ranks::CudaRanks;
 
 /// Pieces. A step in which more slots begin waits for the steps before it.
 const PIECES: usize = 16;
 
 /// A piece of pinned memory, and the event that marks the end of its last copy.
 #[derive(Debug)]
-struct Piece {
+struct StagedPiece {
     buffer: PinnedBuffer,
-    copied: Event,
+    copied: CudaEvent,
 }
 
 /// Pieces of equal length, used in turn.
 #[derive(Debug)]
 pub(super) struct Staging {
-    pieces: Vec<Piece>,
+    pieces: Vec<StagedPiece>,
     next: usize,
 }
 
@@ -31,7 +31,8 @@ impl Staging {
     /// Pieces of so many bytes; none at all where that is none.
     pub(super) fn new(bytes: usize) -> Result<Self, BackendError> {
         let count = if bytes == 0 { 0 } else { PIECES };
-        let piece = |_| Ok(Piece { buffer: PinnedBuffer::new(bytes)?, copied: Event::new()? });
+        let piece =
+            |_| Ok(StagedPiece { buffer: PinnedBuffer::new(bytes)?, copied: CudaEvent::new()? });
         Ok(Self { pieces: (0..count).map(piece).collect::<Result<_, BackendError>>()?, next: 0 })
     }
 
@@ -44,7 +45,7 @@ impl Staging {
     pub(super) fn send(
         &mut self,
         parts: &[(&[u8], &DeviceBuffer, usize)],
-        (stream, ranks): (&Stream, &Ranks),
+        (stream, ranks): (&CudaStream, &CudaRanks),
     ) -> Result<(), BackendError> {
         let count = self.pieces.len();
         let piece = self.pieces.get_mut(self.next);

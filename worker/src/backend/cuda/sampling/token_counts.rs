@@ -2,16 +2,16 @@
 //!
 //! They go up when a slot is opened; from then on the device counts sampled tokens by itself, so a
 //! plan never needs to know one. Deliberately absent: how logits are adjusted
-//! (`backend/adjust.rs`).
+//! (`backend/penalties.rs`).
 
 use binfer_kernels::sample_params::{BIASES_MAX, Bias as BiasTwin};
 use binfer_proto::Bias;
 
 use super::staging::Staging;
-use crate::backend::cuda::ffi::launch::Stream;
+use crate::backend::cuda::ffi::launch::CudaStream;
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
-use crate::backend::cuda::ranks::Ranks;
-use crate::backend::{BackendError, MemoryPlan, adjust};
+use crate::backend::cuda::ranks::CudaRanks;
+use crate::backend::{BackendError, MemoryPlan, penalties};
 use crate::batch::SlotTokens;
 
 // The kernels' tables have room for what a plan may ask.
@@ -23,7 +23,7 @@ const BIAS_BYTES: usize = BIASES_MAX * size_of::<BiasTwin>();
 /// Counts and biases of all slots. Nothing is read of a slot that was not opened with some.
 #[derive(Debug)]
 pub(in crate::backend::cuda) struct TokenCounts {
-    /// `u16 [slots, vocabulary]`, see `backend/adjust.rs`.
+    /// `u16 [slots, vocabulary]`, see `backend/penalties.rs`.
     counts: DeviceBuffer,
     /// `[slots, BIASES_MAX]`.
     biases: DeviceBuffer,
@@ -70,10 +70,10 @@ impl TokenCounts {
     pub(super) fn open(
         &mut self,
         tokens: &SlotTokens,
-        way: (&Stream, &Ranks),
+        way: (&CudaStream, &CudaRanks),
     ) -> Result<(), BackendError> {
         let slot = tokens.slot.index();
-        adjust::begin(tokens, &mut self.opened);
+        penalties::open(tokens, &mut self.opened);
         let counts: Vec<[u8; 2]> = self.opened.iter().map(|count| count.to_le_bytes()).collect();
         let words = |bias: &Bias| [bias.token, bias.value.to_bits()].map(u32::to_le_bytes);
         let biases: Vec<u8> = tokens.biases.iter().flat_map(words).flatten().collect();

@@ -12,7 +12,7 @@ use binfer_kernels::params::FillParams;
 use super::{Half, settings};
 use crate::backend::cuda::CudaBackend;
 use crate::backend::cuda::ffi::capture::{Capture, CaptureMode};
-use crate::backend::cuda::ffi::matmul::{MatmulShape, Operands};
+use crate::backend::cuda::ffi::matmul::{MatmulOperands, MatmulShape};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
 
 /// Rows and columns of weights, and whether sums are added in single precision: a layer of
@@ -67,7 +67,7 @@ impl Bench {
             let weight = self.weights.address() + (index * bytes % (WEIGHT_BYTES - bytes)) as u64;
             let weight = weight.next_multiple_of(256);
             let (m, x, out) = (shape.m, self.x.address(), self.out.address());
-            blas.matmul(shape, Operands { m, x, weight, out }, stream).unwrap();
+            blas.matmul(shape, MatmulOperands { m, x, weight, out }, stream).unwrap();
         }
         let graph = capture.end().unwrap().instantiate(stream).unwrap();
         let mut times: Vec<f64> = (0..REPLAYS)

@@ -10,7 +10,7 @@ use super::{
     HALVES, Half, Known, Piece, Random, Rig, batch, is_sanitized, numbers_of_tokens, oracle,
     output, plan, same_bits, tokens_max,
 };
-use crate::backend::args::{AttendArgs, Kind, Tensor};
+use crate::backend::args::{AttendArgs, Tensor, TensorKind};
 use crate::backend::tests::assert_near;
 use crate::backend::{Backend, KvLayerPlan};
 
@@ -154,7 +154,7 @@ impl Feeding {
         let vectors = [norm(rig), norm(rig), sinks(rig)];
         let width = shape.heads * shape.head_dim;
         let rows = tokens_max();
-        let shapes = [(rows, shape.qkv(), Kind::Inner), (rows, width, Kind::Inner)];
+        let shapes = [(rows, shape.qkv(), TensorKind::Inner), (rows, width, TensorKind::Inner)];
         let (at, arena) = rig.place(&shapes, true);
         let kv = KvLayerPlan {
             kv_group: 0,

@@ -11,8 +11,8 @@ use super::{
     piece, plan, same_bits, tokens_max,
 };
 use crate::backend::Backend;
-use crate::backend::args::{EmbedArgs, HeadArgs, Kind, SampleArgs};
-use crate::backend::cpu::sample::{Row, Sampler};
+use crate::backend::args::{EmbedArgs, HeadArgs, SampleArgs, TensorKind};
+use crate::backend::cpu::sample::{LogitsRow, Sampler};
 
 const EPS: f32 = 1e-5;
 /// Width and vocabulary: even and odd, no multiple of a tile, and one that the library takes.
@@ -44,7 +44,7 @@ fn embedding_is_a_row_of_the_table_or_zero() {
         for cols in [64, 96] {
             let table = rig.weight(DType::Q8_0, 50, cols);
             for tokens in numbers() {
-                let (at, arena) = rig.place(&[(tokens, cols, Kind::Sum)], true);
+                let (at, arena) = rig.place(&[(tokens, cols, TensorKind::Sum)], true);
                 rig.allocate(&plan(arena));
                 // Other ranks' tokens on both sides of the table's.
                 let ids: Vec<Token> =
@@ -91,7 +91,8 @@ fn the_head_makes_logits_of_output_rows_only() {
 fn check_head(rig: &mut Rig, outputs: usize, (cols, vocab): (usize, usize)) {
     let what = format!("{:?} {outputs} of {cols}, {vocab}", rig.half());
     let (norm, weight) = (rig.weight(DType::F32, 1, cols), rig.weight(DType::BF16, vocab, cols));
-    let (at, arena) = rig.place(&[(FED, cols, Kind::Sum), (outputs, vocab, Kind::Sum)], true);
+    let (at, arena) =
+        rig.place(&[(FED, cols, TensorKind::Sum), (outputs, vocab, TensorKind::Sum)], true);
     rig.allocate(&MemoryPlan { hidden: cols, ..plan_of_outputs(arena, outputs, vocab) });
     let hidden = rig.random.floats(FED * cols);
     rig.write(at[0], &hidden);
@@ -113,7 +114,7 @@ fn check_head(rig: &mut Rig, outputs: usize, (cols, vocab): (usize, usize)) {
     };
     let (got, again) = (run(), run());
     let row = |o: usize| oracle::rms_norm(&hidden[token(o) * cols..][..cols], &norm.rows[0], EPS);
-    let of_tokens: Vec<_> = (0..FED).map(|o| oracle::product(&row(o), &weight.rows)).collect();
+    let of_tokens: Vec<_> = (0..FED).map(|o| oracle::gemm(&row(o), &weight.rows)).collect();
     let want: Vec<_> = (0..outputs).flat_map(|o| of_tokens[o % FED].clone()).collect();
     near(&got, &want, rig.half(), &what);
     same_bits(&got, &again, &what);
@@ -131,7 +132,7 @@ fn any_number_of_rows_samples_what_the_cpu_samples() {
     for (index, rows) in numbers().enumerate() {
         rig.begin(index as u64 + 1);
         let vocab = [301, 1000, 4097][index % 3];
-        let (at, arena) = rig.place(&[(rows, vocab, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
         rig.allocate(&plan_of_outputs(arena, rows, vocab));
         let logits: Vec<f32> =
             rig.random.floats(rows * vocab).into_iter().map(|x| (x * 80.0).round() / 8.0).collect();
@@ -144,7 +145,7 @@ fn any_number_of_rows_samples_what_the_cpu_samples() {
         let (mut cpu, mut none) = (Sampler::new(rows, vocab), Vec::new());
         let outputs = batch.outputs.iter().zip(logits.chunks(vocab));
         let want: Vec<_> = outputs
-            .map(|(output, logits)| cpu.sample(Row { output, logits, mask: None }, &mut none))
+            .map(|(output, logits)| cpu.sample(LogitsRow { output, logits, mask: None }, &mut none))
             .collect();
         let batch = Arc::new(batch);
         for _ in 0..2 {

@@ -11,7 +11,7 @@ use super::{
     same_bits,
 };
 use crate::backend::Backend;
-use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
+use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
 
 const EPS: f32 = 1e-5;
 /// Inputs and outputs: no multiple of anything, of 8, of a tile, and more than one tile.
@@ -147,7 +147,8 @@ fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let rows = if glu.is_some() { 2 * outs } else { outs };
     let (norm, weight) = (rig.weight(DType::F32, 1, cols), rig.weight(dtype, rows, cols));
     let bias = bias(rig, rows);
-    let (at, arena) = rig.place(&[(tokens, cols, Kind::Sum), (tokens, outs, Kind::Inner)], aligned);
+    let (at, arena) =
+        rig.place(&[(tokens, cols, TensorKind::Sum), (tokens, outs, TensorKind::Inner)], aligned);
     rig.allocate(&case.plan(arena, cols));
     let x = rig.random.floats(tokens * cols);
     rig.write(at[0], &x);
@@ -171,7 +172,7 @@ fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let (got, again) = (run(), run());
     let sums = |x: &[f32]| {
         let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
-        let sums = add(oracle::product(&normed, &weight.rows), bias.as_ref());
+        let sums = add(oracle::gemm(&normed, &weight.rows), bias.as_ref());
         if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
     };
     let want: Vec<_> = x.chunks(cols).flat_map(sums).collect();
@@ -195,15 +196,18 @@ fn linear_out_adds_to_the_residual() {
         let Case { tokens, cols, outs, is_decode, aligned } = case;
         let (half, dtype) = (rig.half(), dtype(rig));
         let (weight, bias) = (rig.weight(dtype, outs, cols), bias(rig, outs));
-        let shapes =
-            [(tokens, cols, Kind::Inner), (tokens, outs, Kind::Sum), (tokens, outs, Kind::Sum)];
+        let shapes = [
+            (tokens, cols, TensorKind::Inner),
+            (tokens, outs, TensorKind::Sum),
+            (tokens, outs, TensorKind::Sum),
+        ];
         let (at, arena) = rig.place(&shapes, aligned);
         rig.allocate(&case.plan(arena, cols));
         let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
         let x = rig.write(at[0], &x);
         rig.write(at[1], &residual);
         rig.upload(tokens, is_decode);
-        let sums = |x| add(oracle::product(&oracle::wide(x), &weight.rows), bias.as_ref());
+        let sums = |x| add(oracle::gemm(&oracle::wide(x), &weight.rows), bias.as_ref());
         let add = |(sum, residual): (oracle::Sum, &f32)| {
             let residual = f64::from(*residual);
             oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
@@ -230,8 +234,11 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let inner = if glu.is_some() { 2 * cols } else { cols };
     let (out, norm) = (rig.weight(DType::BF16, hidden, cols), rig.weight(DType::F32, 1, hidden));
     let (next, bias) = (rig.weight(DType::F16, inner, hidden), bias(rig, inner));
-    let shapes =
-        [(tokens, cols, Kind::Inner), (tokens, hidden, Kind::Sum), (tokens, cols, Kind::Inner)];
+    let shapes = [
+        (tokens, cols, TensorKind::Inner),
+        (tokens, hidden, TensorKind::Sum),
+        (tokens, cols, TensorKind::Inner),
+    ];
     let (at, arena) = rig.place(&shapes, aligned);
     rig.allocate(&case.plan(arena, hidden));
     let x = rig.random.floats(tokens * cols);
@@ -266,13 +273,13 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let what = format!("{half:?} {case:?} {has_begun}");
     let sums: Vec<f32> = x
         .chunks(cols)
-        .flat_map(|x| oracle::product(&oracle::wide(x), &out.rows))
+        .flat_map(|x| oracle::gemm(&oracle::wide(x), &out.rows))
         .zip(&residual)
         .map(|(sum, residual)| (sum.value + f64::from(*residual)) as f32)
         .collect();
     let row = |x: &[f32]| {
         let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
-        let sums = add(oracle::product(&normed, &next.rows), bias.as_ref());
+        let sums = add(oracle::gemm(&normed, &next.rows), bias.as_ref());
         if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
     };
     let want: Vec<_> = sums.chunks(hidden).flat_map(row).collect();
@@ -321,7 +328,7 @@ fn packed_types_are_unpacked_once() {
     let Some(mut rig) = Rig::new(Half::Bf16, 5) else { return };
     for dtype in DType::ALL {
         let weight = rig.weight(dtype, 33, 256);
-        let (at, arena) = rig.place(&[(3, 256, Kind::Inner), (3, 33, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(3, 256, TensorKind::Inner), (3, 33, TensorKind::Sum)], true);
         rig.allocate(&plan(arena));
         let x = rig.random.floats(3 * 256);
         let x = rig.write(at[0], &x);
@@ -337,7 +344,7 @@ fn packed_types_are_unpacked_once() {
             next: None,
         };
         rig.backend.linear_out(&args).unwrap();
-        let product = |x| oracle::product(&oracle::wide(x), &weight.rows);
+        let product = |x| oracle::gemm(&oracle::wide(x), &weight.rows);
         let want: Vec<_> = x.chunks(256).flat_map(product).collect();
         crate::backend::tests::assert_near(&rig.read(out), &want, 1e-5, &format!("{dtype:?}"));
         rig.outcome();

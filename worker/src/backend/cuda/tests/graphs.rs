@@ -3,7 +3,7 @@
 use super::tiny::{SLOTS, Tiny, decode, models, prompts};
 use super::{is_sanitized, same_bits, settings};
 use crate::backend::cuda::CudaSettings;
-use crate::backend::{Backend, StepMode};
+use crate::backend::{GraphCapture, StepMode};
 
 /// Numbers of rows in a bucket that are real.
 fn parts(bucket: usize) -> Vec<usize> {

@@ -6,7 +6,7 @@ use super::tiny::{Tiny, What, decode, models, prompts};
 use super::{Half, same_bits, settings};
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
 use crate::backend::cuda::ring::RING_SLOTS;
-use crate::backend::{Backend, StepMode};
+use crate::backend::{Backend, GraphCapture, StepMode};
 use crate::batch::{Batch, TokenInput};
 
 const ROWS: usize = 3;

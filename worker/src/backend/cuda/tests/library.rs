@@ -8,8 +8,8 @@
 use binfer_shard::DType;
 
 use super::{Half, Rig, allocate, is_sanitized, near, oracle, plan};
-use crate::backend::Backend;
-use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
+use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
+use crate::backend::{Backend, DeviceClock};
 
 /// More than any kernel of ours that has the library beside it multiplies.
 const TOKENS: usize = 320;
@@ -24,7 +24,11 @@ fn write_and_read(aligned: bool) -> Option<bool> {
     let mut rig = Rig::new(Half::Bf16, 1)?;
     let (norm, weight) = (rig.weight(DType::F32, 1, COLS), rig.weight(DType::BF16, OUTS, COLS));
     let reader = rig.weight(DType::BF16, LAST, OUTS);
-    let shapes = [(TOKENS, COLS, Kind::Sum), (TOKENS, OUTS, Kind::Inner), (READ, LAST, Kind::Sum)];
+    let shapes = [
+        (TOKENS, COLS, TensorKind::Sum),
+        (TOKENS, OUTS, TensorKind::Inner),
+        (READ, LAST, TensorKind::Sum),
+    ];
     let (at, arena) = rig.place(&shapes, aligned);
     // Neither poisoned nor watched between tensors: both would be writing.
     rig.gaps.clear();
@@ -61,14 +65,14 @@ fn write_and_read(aligned: bool) -> Option<bool> {
     let is_ours =
         |name: &&str| ["gemm_reference", "stream_k_gemm"].iter().any(|ours| name.starts_with(ours));
     assert!(names.iter().any(is_ours), "{names:?}");
-    let row = |x| oracle::product(&oracle::rms_norm(x, &norm.rows[0], 1e-5), &weight.rows);
+    let row = |x| oracle::gemm(&oracle::rms_norm(x, &norm.rows[0], 1e-5), &weight.rows);
     let want: Vec<_> = x.chunks(COLS).flat_map(row).collect();
     // A copy to the host is one more read that the tool reports.
     if !is_sanitized() {
         near(&rig.read(at[1]), &want, Half::Bf16, "stored");
     }
     let stored = want.chunks(OUTS).take(READ).map(|row| row.iter().map(|sum| sum.value).collect());
-    let want = stored.flat_map(|row: Vec<f64>| oracle::product(&row, &reader.rows));
+    let want = stored.flat_map(|row: Vec<f64>| oracle::gemm(&row, &reader.rows));
     near(&rig.read(at[2]), &want.collect::<Vec<_>>(), Half::Bf16, "read");
     Some(names.contains(&"cublasLt"))
 }

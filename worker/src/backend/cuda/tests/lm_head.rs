@@ -11,8 +11,8 @@ use half::bf16;
 use super::sampling::{any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Piece, Rig, batch, is_sanitized, piece, plan, same_bits, settings};
-use crate::backend::args::{HeadArgs, Kind, SampleArgs, Tensor};
-use crate::backend::cpu::sample::{Row, Sampler};
+use crate::backend::args::{HeadArgs, SampleArgs, Tensor, TensorKind};
+use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::backend::cuda::CudaSettings;
 use crate::backend::tests::Random;
 use crate::backend::{Backend, MemoryPlan, Sampled, StepMode};
@@ -50,7 +50,7 @@ fn head(rig: &mut Rig, vocab: usize) -> HeadArgs {
     }
     let weight = rig.load(DType::BF16, (vocab, HIDDEN), &packed);
     let norm = rig.load(DType::F32, (1, HIDDEN), &1.0_f32.to_le_bytes().repeat(HIDDEN));
-    let nowhere = Tensor { offset: 0, rows: 0, cols: 0, kind: Kind::Sum };
+    let nowhere = Tensor { offset: 0, rows: 0, cols: 0, kind: TensorKind::Sum };
     HeadArgs { x: nowhere, norm, eps: 1e-6, weight, first_token: 0, logits: nowhere }
 }
 
@@ -99,7 +99,8 @@ fn step(rig: &mut Rig, args: &HeadArgs, batch: &Batch) -> (Vec<Sampled>, Vec<f32
 }
 
 fn check(rig: &mut Rig, mut args: HeadArgs, vocab: usize, count: usize, is_decode: bool) {
-    let (at, arena) = rig.place(&[(count, HIDDEN, Kind::Sum), (count, vocab, Kind::Sum)], true);
+    let (at, arena) =
+        rig.place(&[(count, HIDDEN, TensorKind::Sum), (count, vocab, TensorKind::Sum)], true);
     rig.allocate(&MemoryPlan { vocab, hidden: HIDDEN, ..plan(arena) });
     (args.x, args.logits) = (at[0], at[1]);
     let (outputs, slots) = rows(&mut rig.random, count, vocab);
@@ -108,16 +109,16 @@ fn check(rig: &mut Rig, mut args: HeadArgs, vocab: usize, count: usize, is_decod
     } else {
         vec![piece(0, 0, &vec![0; count])]
     };
-    let mut batch = Batch { begun: slots.clone(), outputs: outputs.clone(), ..batch(&pieces) };
+    let mut batch = Batch { opened: slots.clone(), outputs: outputs.clone(), ..batch(&pieces) };
     batch.outputs.iter_mut().for_each(|output| output.logprobs = output.logprobs.max(1));
     let (_, logits) = step(rig, &args, &batch);
     batch.outputs.clone_from(&outputs);
     let (got, written) = step(rig, &args, &batch);
     let mut cpu = Sampler::new(count, vocab);
-    slots.iter().for_each(|tokens| cpu.begin(tokens));
+    slots.iter().for_each(|tokens| cpu.open(tokens));
     let all = outputs.iter().zip(logits.chunks(vocab)).zip(written.chunks(vocab));
     for ((output, logits), written) in all {
-        let want = cpu.sample(Row { output, logits, mask: None }, &mut Vec::new());
+        let want = cpu.sample(LogitsRow { output, logits, mask: None }, &mut Vec::new());
         let name = format!("{count} outputs of {vocab}, decode {is_decode}: {output:?}");
         assert_eq!(got[output.token], want, "{name}");
         if needs_logits(output, vocab) || rig.backend.device.target != Target::Sm90a {
@@ -174,7 +175,8 @@ fn graphs_sample_without_logits_what_the_cpu_samples_from_them() {
                 let mut cpu = Sampler::new(super::tiny::SLOTS, vocab);
                 for (row, output) in outputs.iter().enumerate() {
                     let logits = &logits[row * vocab..][..vocab];
-                    let want = cpu.sample(Row { output, logits, mask: None }, &mut Vec::new());
+                    let want =
+                        cpu.sample(LogitsRow { output, logits, mask: None }, &mut Vec::new());
                     let name = format!("{half:?} {what:?}, {rows} rows, step {step}, row {row}");
                     assert_eq!(got.sampled[row], want, "{name}");
                 }

@@ -38,11 +38,11 @@ use binfer_shard::{DType, LocalPart, LocalTensor};
 
 use super::ffi::driver::Context;
 use super::load::Loader;
-use super::memory::Memory;
+use super::memory::StepMemory;
 use super::{CudaBackend, CudaSettings, Half, probe};
-use crate::backend::args::{Kind, Tensor};
+use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::tests::{Random, oracle};
-use crate::backend::{Backend, MemoryPlan, StepOutput, Weight};
+use crate::backend::{Backend, MemoryPlan, RankDevice, StepOutcome, Weight};
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// Both types that a backend computes in.
@@ -111,7 +111,7 @@ fn is_sanitized() -> bool {
 fn allocate(backend: &mut CudaBackend, plan: &MemoryPlan) {
     backend.allocate(plan).unwrap();
     if is_sanitized() {
-        let taken = Memory::take_apart(plan, &backend.device.stream).unwrap();
+        let taken = StepMemory::take_apart(plan, &backend.device.stream).unwrap();
         backend.take_memory(plan, taken).unwrap();
     }
 }
@@ -213,10 +213,14 @@ impl Rig {
 
     /// Tensors one after the other, with room for a bucket's rows and a gap behind it that must
     /// stay as it is; at odd places where not `aligned`.
-    fn place(&mut self, shapes: &[(usize, usize, Kind)], aligned: bool) -> (Vec<Tensor>, usize) {
+    fn place(
+        &mut self,
+        shapes: &[(usize, usize, TensorKind)],
+        aligned: bool,
+    ) -> (Vec<Tensor>, usize) {
         let mut end = 0;
         self.gaps.clear();
-        let mut next = |(rows, cols, kind): &(usize, usize, Kind)| {
+        let mut next = |(rows, cols, kind): &(usize, usize, TensorKind)| {
             let tensor = Tensor { offset: end, rows: *rows, cols: *cols, kind: *kind };
             let room = (rows.next_multiple_of(64) * cols).next_multiple_of(64);
             self.gaps.push(end + room);
@@ -231,8 +235,8 @@ impl Rig {
         assert_eq!(tensor.len(), values.len());
         let half = self.half();
         let bytes: Vec<u8> = match tensor.kind {
-            Kind::Sum => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Kind::Inner => values.iter().flat_map(|x| half.to_bytes(*x)).collect(),
+            TensorKind::Sum => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            TensorKind::Inner => values.iter().flat_map(|x| half.to_bytes(*x)).collect(),
         };
         let (memory, stream) = (&self.backend.memory, &self.backend.device.stream);
         memory.arena.write(4 * tensor.offset, &bytes, stream).unwrap();
@@ -244,11 +248,11 @@ impl Rig {
     }
 
     /// Ends the step; nothing was written between tensors.
-    fn outcome(&mut self) -> StepOutput {
+    fn outcome(&mut self) -> StepOutcome {
         let ticket = self.backend.commit().unwrap();
         let outcome = self.backend.collect(ticket).unwrap();
         for gap in self.gaps.clone() {
-            let zone = Tensor { offset: gap, rows: 1, cols: GAP, kind: Kind::Sum };
+            let zone = Tensor { offset: gap, rows: 1, cols: GAP, kind: TensorKind::Sum };
             let kept = self.read(zone).iter().all(|x| x.to_bits() == u32::MAX);
             assert!(kept, "something was written past element {gap}");
         }

@@ -8,7 +8,7 @@ use super::ranks::say;
 use super::tiny::{SLOTS, Tiny, table};
 use super::{Half, Piece, batch, output, settings};
 use crate::backend::Sampled;
-use crate::backend::cpu::sample::{Row, Sampler};
+use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::batch::{Batch, SlotTokens};
 
 /// Slots that nothing was sampled in.
@@ -49,8 +49,8 @@ fn step(histories: &[Vec<Token>], begins: bool) -> Batch {
             output
         })
         .collect();
-    let begun = batch.outputs.iter().zip(histories).enumerate();
-    batch.begun = begun
+    let opened = batch.outputs.iter().zip(histories).enumerate();
+    batch.opened = opened
         .filter(|(_, (output, _))| begins && output.is_adjusted())
         .map(|(row, (output, history))| SlotTokens {
             slot: SlotId(output.slot.0),
@@ -64,12 +64,12 @@ fn step(histories: &[Vec<Token>], begins: bool) -> Batch {
 
 /// Runs a step and has the CPU sample from its logits, too.
 fn run(tiny: &mut Tiny, cpu: &mut Sampler, batch: Batch) -> (Vec<Sampled>, Vec<f32>) {
-    batch.begun.iter().for_each(|tokens| cpu.begin(tokens));
+    batch.opened.iter().for_each(|tokens| cpu.open(tokens));
     let outputs = batch.outputs.clone();
     let (_, outcome, logits) = tiny.step(batch);
     let (mut want, mut found) = (Vec::new(), Vec::new());
     for (output, logits) in outputs.iter().zip(logits.chunks(logits.len() / outputs.len())) {
-        want.push(cpu.sample(Row { output, logits, mask: None }, &mut found));
+        want.push(cpu.sample(LogitsRow { output, logits, mask: None }, &mut found));
     }
     assert_eq!(outcome.sampled, want);
     assert_eq!(outcome.logprobs.len(), found.len());

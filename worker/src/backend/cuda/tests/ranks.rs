@@ -14,9 +14,9 @@ use serde_json::Value;
 use super::goldens::{bound, feed};
 use super::tiny::{Tiny, What, fixture, table};
 use super::{Half, Piece, TOKENS, batch, is_sanitized, output, rank_sampling, settings};
-use crate::backend::args::{Kind, Tensor};
+use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::cuda::CudaSettings;
-use crate::backend::{Backend, StepMode};
+use crate::backend::{RankDevice, StepMode};
 use crate::batch::TokenInput;
 
 /// How a process learns which rank it is, of how many, with which checkpoint.
@@ -84,7 +84,7 @@ fn a_rank_plays_its_part() {
 /// Every rank's `x` is the sum of all of them, of any size, twice.
 fn check_sums(tiny: &mut Tiny, rank: usize, world: usize) {
     for (index, rows) in TOKENS.into_iter().chain([512, 8192]).enumerate() {
-        let x = Tensor { offset: 0, rows, cols: [1, 3, 5][index % 3], kind: Kind::Sum };
+        let x = Tensor { offset: 0, rows, cols: [1, 3, 5][index % 3], kind: TensorKind::Sum };
         let mine = |at: usize| (at % 251) as f32 + 1000.0 * rank as f32;
         let bytes: Vec<u8> = (0..x.len()).flat_map(|at| mine(at).to_le_bytes()).collect();
         let ranks = (0..world).sum::<usize>() as f32;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use binfer_proto::{Bias, Sampling, SlotId, Token};
 
 use super::{Half, Rig, batch, is_sanitized, piece, plan};
-use crate::backend::args::{Kind, SampleArgs};
-use crate::backend::cpu::sample::{Row, Sampler};
+use crate::backend::args::{SampleArgs, TensorKind};
+use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::backend::tests::Random;
 use crate::backend::{Backend, MemoryPlan};
 use crate::batch::{BatchOutput, SlotTokens};
@@ -33,7 +33,7 @@ fn the_device_samples_what_the_cpu_samples() {
         let samplings = samplings();
         let rows = samplings.len();
         let Some(mut rig) = Rig::new(Half::Bf16, vocab as u64) else { return };
-        let (at, arena) = rig.place(&[(rows, vocab, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
         rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
         // Logits in steps of 1/8, so that many are equal.
         let logit = |x: f32| (x * 80.0).round() / 8.0;
@@ -57,7 +57,7 @@ fn the_device_samples_what_the_cpu_samples() {
         let got = rig.outcome().sampled;
         let (mut cpu, mut none) = (Sampler::new(rows, vocab), Vec::new());
         for ((logits, output), got) in logits.chunks(vocab).zip(&outputs).zip(got) {
-            let want = cpu.sample(Row { output, logits, mask: None }, &mut none);
+            let want = cpu.sample(LogitsRow { output, logits, mask: None }, &mut none);
             assert_eq!(got, want, "{vocab} {:?}", output.sampling);
         }
     }
@@ -66,7 +66,7 @@ fn the_device_samples_what_the_cpu_samples() {
 #[test]
 fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
     let Some(mut rig) = Rig::new(Half::Bf16, 1) else { return };
-    let (at, arena) = rig.place(&[(3, 5000, Kind::Sum)], true);
+    let (at, arena) = rig.place(&[(3, 5000, TensorKind::Sum)], true);
     rig.allocate(&MemoryPlan { vocab: 5000, ..plan(arena) });
     let mut logits = rig.random.floats(3 * 5000);
     let mut step = |logits: &[f32]| {
@@ -128,7 +128,7 @@ fn penalties_biases_and_logprobs_are_those_of_the_cpu() {
     let (row_count, vocabs) = if is_sanitized() { (30, &VOCABS[..2]) } else { (200, &VOCABS[..]) };
     for &vocab in vocabs {
         let Some(mut rig) = Rig::new(Half::Bf16, 3 + vocab as u64) else { return };
-        let (at, arena) = rig.place(&[(row_count, vocab, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(row_count, vocab, TensorKind::Sum)], true);
         rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
         let logit = |x: f32| (x * 80.0).round() / 8.0;
         let logits: Vec<f32> =
@@ -143,8 +143,8 @@ fn penalties_biases_and_logprobs_are_those_of_the_cpu() {
             let begins =
                 |slot: &&SlotTokens| step == 0 || (step == 5 && slot.slot.0.is_multiple_of(3));
             let adjusted = |slot: &&SlotTokens| outputs[slot.slot.index()].is_adjusted();
-            batch.begun = slots.iter().filter(begins).filter(adjusted).cloned().collect();
-            batch.begun.iter().for_each(|tokens| cpu.begin(tokens));
+            batch.opened = slots.iter().filter(begins).filter(adjusted).cloned().collect();
+            batch.opened.iter().for_each(|tokens| cpu.open(tokens));
             batch.outputs.clone_from(&outputs);
             rig.backend.upload(Arc::new(batch)).unwrap();
             rig.backend.sample(&SampleArgs { logits: at[0] }).unwrap();
@@ -152,7 +152,7 @@ fn penalties_biases_and_logprobs_are_those_of_the_cpu() {
             let mut found = Vec::new();
             let rows = outputs.iter().zip(logits.chunks(vocab)).zip(&got.sampled);
             for ((output, logits), got) in rows {
-                let want = cpu.sample(Row { output, logits, mask: None }, &mut found);
+                let want = cpu.sample(LogitsRow { output, logits, mask: None }, &mut found);
                 assert_eq!(*got, want, "{vocab} step {step} {output:?}");
             }
             assert_eq!(got.logprobs.len(), found.len());

@@ -5,8 +5,8 @@ use binfer_kernels::Target;
 use binfer_shard::DType;
 
 use super::{HALVES, Half, Known, Rig, is_sanitized, numbers_of_tokens, oracle, plan, same_bits};
-use crate::backend::Backend;
-use crate::backend::args::{Kind, LinearOutArgs, Tensor};
+use crate::backend::args::{LinearOutArgs, Tensor, TensorKind};
+use crate::backend::{Backend, DeviceClock};
 
 /// Inputs and rows: a short row; tiles of many chunks, each block's first; more tiles than blocks.
 const SHAPES: [(usize, usize); 3] = [(8, 3), (2056, 77), (328, 20_001)];
@@ -47,7 +47,7 @@ fn tokens_do_not_see_each_other_and_gemms_equal_their_oracle() {
         let few = if rows > 10_000 { 16 } else { 256 };
         for tokens in numbers_of_tokens().filter(|tokens| *tokens <= few) {
             let what = format!("{half:?} {tokens} x {cols} x {rows}");
-            let shapes = [(tokens, cols, Kind::Inner), (tokens, rows, Kind::Sum)];
+            let shapes = [(tokens, cols, TensorKind::Inner), (tokens, rows, TensorKind::Sum)];
             let (at, arena) = rig.place(&shapes, true);
             rig.allocate(&plan(arena));
             let mut x = rig.random.floats(tokens * cols);
@@ -57,7 +57,7 @@ fn tokens_do_not_see_each_other_and_gemms_equal_their_oracle() {
             same_bits(&got, &again, &what);
             let token = rig.random.below(tokens);
             let wide = oracle::wide(&stored[token * cols..][..cols]);
-            let want = oracle::product(&wide, &weight.rows);
+            let want = oracle::gemm(&wide, &weight.rows);
             let of_token = |sums: &[f32]| sums[token * rows..][..rows].to_vec();
             crate::backend::tests::assert_near(&of_token(&got), &want, 1e-5, &what);
             // The others are not even numbers.

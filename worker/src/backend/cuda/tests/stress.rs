@@ -12,7 +12,7 @@ use super::attention::{Feeding, Shape};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, plan, same_bits, settings};
 use crate::backend::Backend;
-use crate::backend::args::{Kind, LinearOutArgs, NormLinearArgs};
+use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
 use crate::backend::cuda::CudaBackend;
 
 const REPEATS: usize = 1000;
@@ -70,11 +70,12 @@ fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Ve
     let norm = rig.weight(DType::F32, 1, cols).weight;
     let weight = rig.weight(DType::BF16, rows, cols).weight;
     let (in_kind, out_kind) = if epilogue == Epilogue::AddF32 {
-        (Kind::Inner, Kind::Sum)
+        (TensorKind::Inner, TensorKind::Sum)
     } else {
-        (Kind::Sum, Kind::Inner)
+        (TensorKind::Sum, TensorKind::Inner)
     };
-    let shapes = [(tokens, cols, in_kind), (tokens, outs, Kind::Sum), (tokens, outs, out_kind)];
+    let shapes =
+        [(tokens, cols, in_kind), (tokens, outs, TensorKind::Sum), (tokens, outs, out_kind)];
     let (at, arena) = rig.place(&shapes, true);
     rig.allocate(&super::MemoryPlan { hidden: cols, intermediate: 2 * outs, ..plan(arena) });
     let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));

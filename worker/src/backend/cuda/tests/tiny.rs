@@ -8,12 +8,12 @@ use binfer_shard::{Checkpoint, layouts};
 
 use super::{Piece, batch, output};
 use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
-use crate::backend::{Backend, StepMode, StepOutput};
+use crate::backend::{Backend, GraphCapture, RankDevice, StepMode, StepOutcome};
 use crate::batch::{Batch, BatchRow, TokenInput};
 use crate::forward;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model::{self, Model};
-use crate::progress::Progress;
+use crate::progress::StepProgress;
 
 pub(super) const SLOTS: usize = 256;
 const BLOCKS_EACH: usize = 4;
@@ -100,11 +100,12 @@ impl Tiny {
         };
         let spec = source.spec();
         let layout = layouts(spec, backend.settings.world as u32).unwrap().remove(rank);
-        let model = match what {
-            What::Fixture(_) => model::load(&source, &layout, &mut backend, |_| ()),
-            What::Published(_) => model::random_weights(&source, &layout, &mut backend, |_| ()),
+        let tensors = source.local_tensors(&layout).unwrap();
+        let weights = match what {
+            What::Fixture(_) => backend.load(&source, &tensors, &mut |_| ()),
+            What::Published(_) => backend.random_weights(&tensors, &mut |_| ()),
         };
-        let model = model.unwrap();
+        let model = model::assemble(spec, &layout, &tensors, &weights.unwrap()).unwrap();
         join(&mut backend);
         let limits =
             StepLimits { slots_max: SLOTS as u32, tokens_per_step_max: 512, context_max: 256 };
@@ -131,17 +132,17 @@ impl Tiny {
     }
 
     fn forward(&mut self, batch: &Batch) {
-        let (progress, backend) = (Progress::default(), &mut self.backend);
+        let (progress, backend) = (StepProgress::default(), &mut self.backend);
         forward::forward(&self.model, batch, &self.activations, backend, &progress).unwrap();
     }
 
     fn sample(&mut self, batch: &Batch) {
-        let (progress, backend) = (Progress::default(), &mut self.backend);
+        let (progress, backend) = (StepProgress::default(), &mut self.backend);
         forward::sample(batch, &self.activations, backend, &progress).unwrap();
     }
 
     /// Runs a step; who did the work, its outcome, and its logits.
-    pub(super) fn step(&mut self, batch: Batch) -> (StepMode, StepOutput, Vec<f32>) {
+    pub(super) fn step(&mut self, batch: Batch) -> (StepMode, StepOutcome, Vec<f32>) {
         self.step_with(batch, |_, _| ())
     }
 
@@ -150,7 +151,7 @@ impl Tiny {
         &mut self,
         batch: Batch,
         before_sampling: impl FnOnce(&mut CudaBackend, StepMode),
-    ) -> (StepMode, StepOutput, Vec<f32>) {
+    ) -> (StepMode, StepOutcome, Vec<f32>) {
         let logits = self.activations.logits.with_rows(batch.outputs.len());
         let (mode, outcome) = self.run(batch, before_sampling);
         (mode, outcome, self.backend.read(logits).unwrap())
@@ -161,7 +162,7 @@ impl Tiny {
         &mut self,
         batch: Batch,
         before_sampling: impl FnOnce(&mut CudaBackend, StepMode),
-    ) -> (StepMode, StepOutput) {
+    ) -> (StepMode, StepOutcome) {
         let batch = Arc::new(batch);
         let mode = self.backend.upload(Arc::clone(&batch)).unwrap();
         if mode == StepMode::Eager {

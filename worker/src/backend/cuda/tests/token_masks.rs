@@ -10,12 +10,12 @@ use binfer_proto::{Mask, Sampling, Token};
 use super::sampling::{VOCABS, any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, batch, is_sanitized, piece, plan, settings};
-use crate::backend::args::{Kind, SampleArgs};
-use crate::backend::cpu::sample::{Row, Sampler};
-use crate::backend::cuda::ffi::launch::Event;
+use crate::backend::args::{SampleArgs, TensorKind};
+use crate::backend::cpu::sample::{LogitsRow, Sampler};
+use crate::backend::cuda::ffi::launch::CudaEvent;
 use crate::backend::cuda::{CudaBackend, CudaSettings};
 use crate::backend::tests::Random;
-use crate::backend::{Backend, MemoryPlan, StepMode, StepOutput};
+use crate::backend::{Backend, MemoryPlan, StepMode, StepOutcome};
 use crate::batch::{Batch, BatchOutput};
 
 /// How long a step is watched that must not go on.
@@ -41,14 +41,14 @@ fn assert_sampled(
     cpu: &mut Sampler,
     (outputs, logits): (&[BatchOutput], &[f32]),
     masks: &[Mask],
-    (got, what): (&StepOutput, &str),
+    (got, what): (&StepOutcome, &str),
 ) {
     let (mut masks, mut found) = (masks.iter().peekable(), Vec::new());
     let vocab = logits.len() / outputs.len();
     let rows = outputs.iter().zip(logits.chunks(vocab)).zip(&got.sampled);
     for (index, ((output, logits), got)) in (0..).zip(rows) {
         let mask = masks.next_if(|mask| mask.output == index);
-        let want = cpu.sample(Row { output, logits, mask }, &mut found);
+        let want = cpu.sample(LogitsRow { output, logits, mask }, &mut found);
         assert_eq!(*got, want, "{what}, output {index}: {output:?}");
         assert!(mask.is_none_or(|mask| mask.allows(got.token)), "{what}, output {index}");
     }
@@ -64,7 +64,7 @@ fn masked_rows_of_any_kind_sample_what_the_cpu_samples() {
     let (row_count, vocabs) = if is_sanitized() { (20, &VOCABS[..2]) } else { (100, &VOCABS[..]) };
     for &vocab in vocabs {
         let Some(mut rig) = Rig::new(Half::Bf16, 11 + vocab as u64) else { return };
-        let (at, arena) = rig.place(&[(row_count, vocab, Kind::Sum)], true);
+        let (at, arena) = rig.place(&[(row_count, vocab, TensorKind::Sum)], true);
         rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
         let logit = |x: f32| (x * 80.0).round() / 8.0;
         let logits: Vec<f32> =
@@ -76,8 +76,8 @@ fn masked_rows_of_any_kind_sample_what_the_cpu_samples() {
         for step in 0..7 {
             let mut batch = batch(&[piece(0, 0, &vec![0; row_count])]);
             let begins = slots.iter().filter(|slot| outputs[slot.slot.index()].is_adjusted());
-            batch.begun = begins.filter(|_| step == 0).cloned().collect();
-            batch.begun.iter().for_each(|tokens| cpu.begin(tokens));
+            batch.opened = begins.filter(|_| step == 0).cloned().collect();
+            batch.opened.iter().for_each(|tokens| cpu.open(tokens));
             batch.outputs.clone_from(&outputs);
             // A step without masks stands between those with some; one has none of any row.
             batch.masked = step != 3;
@@ -105,7 +105,7 @@ fn masked_rows_of_any_kind_sample_what_the_cpu_samples() {
 fn what_a_mask_hides_must_be_a_number_all_the_same() {
     let (vocab, rows) = (5000, 3);
     let Some(mut rig) = Rig::new(Half::Bf16, 12) else { return };
-    let (at, arena) = rig.place(&[(rows, vocab, Kind::Sum)], true);
+    let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
     rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
     for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         let mut logits = vec![1.0; rows * vocab];
@@ -142,7 +142,7 @@ fn masked(rows: usize, step: usize) -> Batch {
 
 /// A CUDA graph does not end by itself; then the step gets its masks.
 fn give_late(backend: &mut CudaBackend, mode: StepMode, masks: &[Mask]) {
-    let event = Event::new().unwrap();
+    let event = CudaEvent::new().unwrap();
     event.record(&backend.device.stream).unwrap();
     thread::sleep(WATCHED);
     assert!(mode == StepMode::Eager || !event.is_passed().unwrap());

@@ -1,36 +1,8 @@
-//! Sampling a token from a row of logits.
-//!
-//! A token is the arg-max of `logit / temperature + noise` over the allowed tokens, the lowest id
-//! among equals; at temperature 0 it is the arg-max of the logits. The noise is Gumbel-distributed,
-//! so tokens come with the probabilities of the softmax, and it is a pure function of (seed, choice,
-//! position, token id): the same token on any rank, at any number of ranks, and when a request is
-//! computed again. That makes [`gumbel`] part of the format: a device must do the same, and may use
-//! less precision only to find the candidates for the maximum, never to decide between them.
-//!
-//! Logits are taken after biases and penalties ([`TokenCounts`]). A row with a token mask is
-//! sampled as if there were no other tokens than those that it allows. After the temperature, min-p
-//! keeps the tokens whose probability is at least that share of the largest one; top-k keeps the k
-//! best and all that equal the k-th; then top-p keeps the fewest of the most likely tokens whose
-//! share of what both left reaches p, the lower id before its equal, and always the first. Logprobs
-//! are of the raw logits.
-//!
-//! Deliberately absent: randomness with a state.
-
-mod allowed;
-mod logprobs;
-mod sampler;
-#[cfg(test)]
-mod tests;
-mod token_counts;
+//! One token from a row of logits: the noisy arg-max.
 
 use binfer_proto::{Sampling, Token};
 
-use logprobs::logprobs;
-use token_counts::TokenCounts;
-
-pub use allowed::Scratch;
-pub use sampler::{Row, Sampler};
-
+use super::allowed::{self, SampleScratch};
 use crate::backend::Sampled;
 
 /// How to sample one token.
@@ -57,7 +29,11 @@ impl SampleParams<'_> {
 
 /// Samples from `logits`, one per token of the vocabulary or of [`SampleParams::tokens`]. A row
 /// with a NaN or an infinity gives no token: its result is not `finite`.
-pub fn sample_row(logits: &[f32], params: &SampleParams<'_>, scratch: &mut Scratch) -> Sampled {
+pub fn sample_row(
+    logits: &[f32],
+    params: &SampleParams<'_>,
+    scratch: &mut SampleScratch,
+) -> Sampled {
     let Some(top) = top(logits) else { return Sampled { token: 0, finite: false } };
     let sampling = params.sampling;
     // Filters are `allowed`'s, and penalties are in the logits already.
@@ -84,7 +60,7 @@ pub fn sample_row(logits: &[f32], params: &SampleParams<'_>, scratch: &mut Scrat
 }
 
 /// The largest logit and the first place that has it; nothing for a row that is not all numbers.
-fn top(logits: &[f32]) -> Option<Top> {
+pub(super) fn top(logits: &[f32]) -> Option<Top> {
     const LANES: usize = 16;
     // An exponent of all ones is an infinity or a NaN. Lanes, so that the compiler vectorises.
     let mut bad = [false; LANES];
@@ -107,25 +83,25 @@ fn top(logits: &[f32]) -> Option<Top> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Top {
-    place: Token,
-    logit: f32,
+pub(super) struct Top {
+    pub(super) place: Token,
+    pub(super) logit: f32,
 }
 
 /// The noisy arg-max. Logits, by their places, may enter in any order, and more than once. Places
 /// rise as their tokens do; the noise is the token's.
-struct GumbelMax<'a> {
+pub(super) struct GumbelMax<'a> {
     params: &'a SampleParams<'a>,
-    stream: u64,
+    pub(super) stream: u64,
     inverse_temperature: f64,
-    winner: Token,
-    score: f64,
+    pub(super) winner: Token,
+    pub(super) score: f64,
 }
 
 impl<'a> GumbelMax<'a> {
     /// The most likely token runs first: it is always allowed, and most others then lose to it
     /// without a logarithm.
-    fn new(params: &'a SampleParams<'a>, top: Top) -> Self {
+    pub(super) fn new(params: &'a SampleParams<'a>, top: Top) -> Self {
         let stream = stream(params.seed, params.choice, params.position);
         let inverse_temperature = 1.0 / f64::from(params.sampling.temperature);
         let noise = gumbel(noise_bits(stream, params.token(top.place)));
@@ -133,7 +109,7 @@ impl<'a> GumbelMax<'a> {
         Self { params, stream, inverse_temperature, winner: top.place, score }
     }
 
-    fn consider(&mut self, place: Token, logit: f32) {
+    pub(super) fn consider(&mut self, place: Token, logit: f32) {
         let base = f64::from(logit) * self.inverse_temperature;
         let needed = self.score - base;
         if needed > NOISE_MAX {
@@ -152,10 +128,10 @@ impl<'a> GumbelMax<'a> {
 }
 
 /// A little more than the largest noise, -ln(-ln(1 - 2^-33)) = 22.87.
-const NOISE_MAX: f64 = 23.0;
+pub(super) const NOISE_MAX: f64 = 23.0;
 
 /// One step of SplitMix64: the counter's increment and the mixing.
-fn split_mix(counter: u64) -> u64 {
+pub(super) fn split_mix(counter: u64) -> u64 {
     let z = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -163,25 +139,25 @@ fn split_mix(counter: u64) -> u64 {
 }
 
 /// Start of the random numbers of one sampled token.
-fn stream(seed: u64, choice: u32, position: u32) -> u64 {
+pub(super) fn stream(seed: u64, choice: u32, position: u32) -> u64 {
     split_mix(split_mix(seed) ^ (u64::from(choice) << 32 | u64::from(position)))
 }
 
 /// 32 random bits for a token: the upper half of output number `token` of a SplitMix64 generator
 /// with state `stream`.
-fn noise_bits(stream: u64, token: Token) -> u32 {
+pub(super) fn noise_bits(stream: u64, token: Token) -> u32 {
     let counter = u64::from(token).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (split_mix(stream.wrapping_add(counter)) >> 32) as u32
 }
 
 /// Gumbel noise: -ln(-ln(u)), where u = (bits + 1/2) / 2^32 is never 0 nor 1.
-fn gumbel(bits: u32) -> f64 {
+pub(super) fn gumbel(bits: u32) -> f64 {
     let u = (f64::from(bits) + 0.5) / 4_294_967_296.0;
     -(-u.ln()).ln()
 }
 
 /// Not less than `gumbel(bits)`, and cheap. -ln(u) >= 1 - u, so the noise is at most -ln(1 - u);
 /// 1 - u > 2^-(z + 1) where its fraction begins with z zero bits. The last term covers rounding.
-fn noise_bound(bits: u32) -> f64 {
+pub(super) fn noise_bound(bits: u32) -> f64 {
     f64::from((!bits).leading_zeros() + 1) * std::f64::consts::LN_2 + 1e-3
 }

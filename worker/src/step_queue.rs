@@ -1,39 +1,39 @@
 //! The steps of one rank in their order: plans and masks in, results out.
 //!
-//! A step that waits for its masks keeps the plan behind it waiting. A device could take most of
-//! these, but to begin many slots waits for the steps before, and nobody would be left to take the
-//! masks; and holding it costs little, since the device draws in the meantime. Deliberately absent:
-//! the link, and what a step does.
+//! The plan behind a step that waits for its masks is held. A device could launch most of such
+//! plans, but to open many slots waits for the steps before, and nobody would be left to take the
+//! masks. To hold the plan costs little, since the device samples in the meantime.
 
 use std::collections::VecDeque;
 
 use binfer_proto::{Masks, MasksError, Plan, PlanError, STEPS_IN_FLIGHT_MAX, StepResult};
 
-use crate::engine::{Engine, EngineError, InFlight, Launched, Waiting};
+use crate::engine::{Engine, EngineError, LaunchedStep, MaskedStep, StepInFlight};
 
-/// See the module.
-pub struct Steps<'a> {
+/// Steps in flight, the one that waits for its masks, and the plan behind it.
+pub struct StepQueue<'a> {
     engine: &'a mut Engine,
-    in_flight: VecDeque<InFlight>,
-    /// Behind those in flight.
-    waiting: Option<Waiting>,
-    /// Behind the one that waits.
+    in_flight: VecDeque<StepInFlight>,
+    /// The step behind those in flight, which waits for its masks.
+    waiting: Option<MaskedStep>,
+    /// The plan behind the step that waits.
     held: Option<Plan>,
 }
 
-impl<'a> Steps<'a> {
-    /// None yet.
+impl<'a> StepQueue<'a> {
+    /// A queue without steps.
     pub fn new(engine: &'a mut Engine) -> Self {
         Self { engine, in_flight: VecDeque::new(), waiting: None, held: None }
     }
 
-    /// Whether [`Self::advance`] may have a result without anything new.
+    /// Says whether [`Self::advance`] may have a result without another message.
     pub fn are_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }
 
-    /// The oldest step's result, if it is over; waits for it while no other may be launched. If there
-    /// is none, launches the plan that was held as long as it had to be.
+    /// The oldest step's result, if the step is over. Where no other step may be launched, it waits
+    /// for the result. Without a result it launches the plan that is held, if nothing holds it any
+    /// more.
     pub fn advance(&mut self) -> Result<Option<StepResult>, EngineError> {
         if self.is_over()? {
             return self.in_flight.pop_front().map(|step| self.engine.collect(step)).transpose();
@@ -46,7 +46,7 @@ impl<'a> Steps<'a> {
         Ok(None)
     }
 
-    /// Whether the oldest step is to be collected.
+    /// Says whether the oldest step is to be collected.
     fn is_over(&mut self) -> Result<bool, EngineError> {
         let launched = self.in_flight.len() + usize::from(self.waiting.is_some());
         match self.in_flight.front() {
@@ -69,7 +69,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Gives the step that waits its masks.
+    /// Gives its masks to the step that waits.
     pub fn masks(&mut self, masks: Masks) -> Result<(), EngineError> {
         let Some(waiting) = self.waiting.take() else {
             let cause = "no step waits for masks".to_owned();
@@ -79,7 +79,8 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    /// Ends what is in flight; a step that waits is given up. What was measured, for people.
+    /// Ends what is in flight, and returns what was measured, for people. A step that waits is
+    /// given up.
     pub fn end(self) -> Result<String, EngineError> {
         for step in self.in_flight {
             self.engine.collect(step)?;
@@ -89,8 +90,8 @@ impl<'a> Steps<'a> {
 
     fn launch(&mut self, plan: &Plan) -> Result<(), EngineError> {
         match self.engine.launch(plan)? {
-            Launched::InFlight(step) => self.in_flight.push_back(step),
-            Launched::Waiting(step) => self.waiting = Some(step),
+            LaunchedStep::InFlight(step) => self.in_flight.push_back(step),
+            LaunchedStep::Waiting(step) => self.waiting = Some(step),
         }
         Ok(())
     }

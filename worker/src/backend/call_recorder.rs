@@ -1,28 +1,26 @@
-//! A backend that writes down what it is asked to do: one line a call, weights by name.
+//! A backend that writes down which operations it is asked for: one line a call, weights by name.
 //!
-//! With it a model's decoder has a golden trace that needs neither weights nor a device, and the
-//! live range of each piece of the arena can be read off. Deliberately absent: arithmetic, reading
-//! files (a weight is its description), and checks that belong to the operations.
+//! With it a model's decoder has a golden trace (`tests/goldens/*.trace`) that needs neither
+//! weights nor a device, and the live range of each piece of the arena can be read off. It computes
+//! nothing, reads no files, and leaves the operations' contracts to the devices.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use binfer_proto::{Mask, SlotId};
+use binfer_shard::LocalTensor;
 use binfer_shard::spec::KvShape;
-use binfer_shard::{Checkpoint, LocalTensor};
 
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use super::{
-    Abort, Backend, BackendError, MemoryPlan, Sampled, StepMode, StepOutput, Ticket, Weight,
-};
+use super::{Backend, BackendError, MemoryPlan, Sampled, StepMode, StepOutcome, Ticket, Weight};
 use crate::batch::{Batch, TokenInput};
 
-/// See the module.
+/// The calls of operations so far, as text.
 #[derive(Debug, Default)]
-pub struct Recorder {
+pub struct CallRecorder {
     trace: String,
     weights: Vec<String>,
     outputs: usize,
@@ -30,8 +28,8 @@ pub struct Recorder {
     blocks: BTreeMap<SlotId, Vec<usize>>,
 }
 
-impl Recorder {
-    /// With an empty trace.
+impl CallRecorder {
+    /// A recorder with an empty trace.
     pub fn new() -> Self {
         Self::default()
     }
@@ -41,12 +39,12 @@ impl Recorder {
         &self.trace
     }
 
-    /// Forgets the calls, not the weights: a trace may begin after loading.
+    /// Forgets the calls, not the weights, so that a trace may begin after loading.
     pub fn clear(&mut self) {
         self.trace.clear();
     }
 
-    /// What `load` does; needs no bytes.
+    /// A weight of which nothing but the description is there.
     pub fn declare(&mut self, tensor: &LocalTensor) -> Weight {
         let parts = tensor.parts.iter().map(|part| {
             let (rows, cols, dtype) = (part.rows, part.cols, part.dtype.name());
@@ -63,6 +61,25 @@ impl Recorder {
         Weight(u32::try_from(self.weights.len() - 1).unwrap_or(u32::MAX))
     }
 
+    /// Writes down what a device would take.
+    pub fn allocate(&mut self, plan: &MemoryPlan) {
+        let MemoryPlan { arena, slots_max, outputs_max, vocab, kv, .. } = plan;
+        self.line(format_args!(
+            "allocate arena {arena}, slots {slots_max}, outputs {outputs_max}, vocab {vocab}"
+        ));
+        for (layer, kv) in kv.iter().enumerate() {
+            let (blocks, block_tokens) = (kv.blocks, kv.block_tokens);
+            match kv.shape {
+                KvShape::Heads { kv_heads, head_dim } => self.line(format_args!(
+                    "allocate kv {layer} [{blocks}, {kv_heads}, {block_tokens}, {head_dim}]"
+                )),
+                KvShape::Latent { width } => self.line(format_args!(
+                    "allocate latent kv {layer} [{blocks}, {block_tokens}, {width}]"
+                )),
+            }
+        }
+    }
+
     fn line(&mut self, call: fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.trace, "{call}");
@@ -75,7 +92,7 @@ impl Recorder {
         })
     }
 
-    /// A weight that a call may lack, with what it is called by.
+    /// The name of a weight that a call may lack, with `before` in front.
     fn option(
         &self,
         operation: &'static str,
@@ -96,59 +113,7 @@ impl fmt::Display for At {
     }
 }
 
-impl Backend for Recorder {
-    fn load(
-        &mut self,
-        _: &Checkpoint,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        self.invent(tensors, done)
-    }
-
-    fn invent(
-        &mut self,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        done(tensors.iter().map(LocalTensor::bytes).sum());
-        Ok(tensors.iter().map(|tensor| self.declare(tensor)).collect())
-    }
-
-    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
-        self.line(format_args!("comm_id world {world}"));
-        Ok(b"recorded".to_vec())
-    }
-
-    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
-        let id = String::from_utf8_lossy(id).into_owned();
-        self.line(format_args!("join {id:?} rank {rank} of {world}"));
-        Ok(Box::new(|| ()))
-    }
-
-    fn kv_layout(&self) -> &'static str {
-        "none"
-    }
-
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        let MemoryPlan { arena, slots_max, outputs_max, vocab, kv, .. } = plan;
-        self.line(format_args!(
-            "allocate arena {arena}, slots {slots_max}, outputs {outputs_max}, vocab {vocab}"
-        ));
-        for (layer, kv) in kv.iter().enumerate() {
-            let (blocks, block_tokens) = (kv.blocks, kv.block_tokens);
-            match kv.shape {
-                KvShape::Heads { kv_heads, head_dim } => self.line(format_args!(
-                    "allocate kv {layer} [{blocks}, {kv_heads}, {block_tokens}, {head_dim}]"
-                )),
-                KvShape::Latent { width } => self.line(format_args!(
-                    "allocate latent kv {layer} [{blocks}, {block_tokens}, {width}]"
-                )),
-            }
-        }
-        Ok(())
-    }
-
+impl Backend for CallRecorder {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.line(format_args!("upload {} tokens", batch.tokens.len()));
         for new in &batch.new_blocks {
@@ -253,16 +218,10 @@ impl Backend for Recorder {
     }
 
     /// Token 0 for every output.
-    fn collect(&mut self, _: Ticket) -> Result<StepOutput, BackendError> {
+    fn collect(&mut self, _: Ticket) -> Result<StepOutcome, BackendError> {
         self.line(format_args!("collect"));
         let sampled = vec![Sampled { token: 0, finite: true }; self.outputs];
-        Ok(StepOutput { sampled, ..StepOutput::default() })
-    }
-
-    /// Zeros.
-    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
-        self.line(format_args!("read {}", At(x)));
-        Ok(vec![0.0; x.len()])
+        Ok(StepOutcome { sampled, ..StepOutcome::default() })
     }
 }
 

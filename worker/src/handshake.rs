@@ -1,79 +1,38 @@
-//! The engine thread: the handshake from `Welcome` to `Ready`, then steps in order.
-//!
-//! Reads what the link forwards and answers through it. A device works on one step while the next
-//! plan is packed and launched; the CPU is done when `launch` returns. Deliberately absent: sockets,
-//! and what a step does.
+//! The handshake of a rank, from `Welcome` to its engine: load, meet the other ranks, allocate.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use binfer_proto::cluster::{
-    Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Ready, Welcome, down, up,
+    Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Welcome, down, up,
 };
-use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank};
+use binfer_proto::{Epoch, GroupId, PlanLimits, Rank};
 use binfer_shard::fit::KvBudget;
 use binfer_shard::layout::weight_bytes;
 use binfer_shard::{Checkpoint, RankLayout, fit, layouts};
 
-use crate::backend::Backend;
+use crate::backend::timed::{StepTimes, TimedBackend};
+use crate::backend::{RankDevice, ReadyDevice};
 use crate::devices;
-use crate::engine::{Engine, EngineParts, Identity};
-use crate::link::EnginePort;
+use crate::engine::{Engine, EngineParts, RankIdentity};
 use crate::memory::{self, Activations, StepLimits};
 use crate::model::{self, Model};
+use crate::port::EnginePort;
 use crate::slots::SlotTable;
-use crate::steps::Steps;
 
 /// How often a loading rank reports its progress.
-const PROGRESS: Duration = Duration::from_millis(50);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often the device is asked whether it is done, while no plan comes.
-const POLL: Duration = Duration::from_micros(20);
-
-/// Runs the engine until the link closes. A failure is told while what failed still lives: to end a
-/// communicator, or to free memory behind kernels that hang, takes longer than peers wait.
-pub fn run(port: &EnginePort) -> Result<()> {
-    let Some(mut rank) = port.told(load(port))? else { return Ok(()) };
-    let Some(blocks) = port.told(rank.meet(port))? else { return Ok(()) };
-    let mut engine = rank.into_engine(port, blocks);
-    port.told(work(port, &mut engine))
-}
-
-/// Captures CUDA graphs, says that the rank is ready, and runs steps.
-fn work(port: &EnginePort, engine: &mut Engine) -> Result<()> {
-    engine.capture_graphs()?;
-    engine.warm_up()?;
-    let (rank, memory, notes) = (engine.rank().0, engine.ledger(), engine.notes());
-    port.send(up::Message::Ready(Ready { rank, memory, notes }));
-    let mut steps = Steps::new(engine);
-    loop {
-        if let Some(result) = steps.advance()? {
-            port.send(up::Message::Result((&result).into()));
-            continue;
-        }
-        let message = if steps.are_in_flight() {
-            port.down.recv_timeout(POLL)
-        } else {
-            port.down.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match message {
-            Ok(down::Message::Plan(plan)) => {
-                steps.plan(Plan::try_from(plan)?)?;
-            }
-            Ok(down::Message::Masks(masks)) => steps.masks(masks.into())?,
-            Ok(other) => bail!("unexpected message: {}", name(&other)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    let report = steps.end()?;
-    if !report.is_empty() {
-        binfer_console::lines(&report);
-    }
-    Ok(())
+/// Shakes hands; `None` where the link closed meanwhile.
+///
+/// A failure is told while what failed still lives: to end a communicator, or to free memory behind
+/// kernels that hang, takes longer than peers wait.
+pub fn run(port: &EnginePort) -> Result<Option<Engine>> {
+    let Some(mut rank) = port.told(load(port))? else { return Ok(None) };
+    let Some(blocks) = port.told(rank.meet(port))? else { return Ok(None) };
+    Ok(Some(rank.into_engine(port, blocks)))
 }
 
 /// What a rank knows between loading and allocation.
@@ -82,7 +41,9 @@ struct LoadedRank {
     load: Load,
     source: Checkpoint,
     layout: RankLayout,
-    backend: Box<dyn Backend>,
+    device: Box<dyn RankDevice>,
+    /// Where somebody asked for times.
+    times: Option<StepTimes>,
     model: Model,
 }
 
@@ -102,7 +63,7 @@ impl LoadedRank {
         let plan = memory::plan(spec, &self.layout, limits, &none)?;
         let element_bytes = devices::kv_element_bytes(load)?;
         let layout = &self.layout;
-        let fits = self.backend.kv_bytes_max(&plan)?;
+        let fits = self.device.kv_bytes_max(&plan)?;
         let bytes_max = match (KvBudget::from(load.kv_bytes), fits) {
             // More than fits is for the coordinator to refuse.
             (KvBudget::Bytes(asked), Some(fits)) => asked.min(fits),
@@ -118,21 +79,22 @@ impl LoadedRank {
         Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
     }
 
-    /// Joins the other ranks and takes all memory; returns the blocks per KV group that all agreed on.
+    /// Joins the other ranks and takes all memory; returns the blocks per KV group that all agreed
+    /// on.
     fn meet(&mut self, port: &EnginePort) -> Result<Option<Vec<u32>>> {
         let (me, world) = (self.welcome.rank as usize, self.welcome.world as usize);
         if me == 0 && world > 1 {
-            let id = self.backend.comm_id(world)?;
+            let id = self.device.comm_id(world)?;
             port.send(up::Message::CommId(CommId { id }));
         }
         if world > 1 {
-            let Some(down::Message::Comm(Comm { id })) = next(port) else { return Ok(None) };
-            let abort = self.backend.join(&id, me, world)?;
+            let Some(down::Message::Comm(Comm { id })) = port.next() else { return Ok(None) };
+            let abort = self.device.join(&id, me, world)?;
             if let Ok(mut slot) = port.abort.lock() {
                 *slot = Some(abort);
             }
         }
-        let Some(down::Message::Allocate(Allocate { blocks })) = next(port) else {
+        let Some(down::Message::Allocate(Allocate { blocks })) = port.next() else {
             return Ok(None);
         };
         let (spec, limits) = (self.source.spec(), self.limits());
@@ -141,14 +103,15 @@ impl LoadedRank {
             bail!("blocks for {got} KV groups where the model has {wanted}");
         }
         let plan = memory::plan(spec, &self.layout, limits, &blocks)?;
-        self.backend.allocate(&plan)?;
+        let plan = if self.times.is_some() { StepTimes::with_stamps(plan) } else { plan };
+        self.device.allocate(&plan)?;
         Ok(Some(blocks))
     }
 
     /// A rank that has its memory, ready to capture graphs and to work.
     fn into_engine(self, port: &EnginePort, blocks: Vec<u32>) -> Engine {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
-        let identity = Identity {
+        let identity = RankIdentity {
             group: GroupId(self.welcome.group),
             epoch: Epoch(self.welcome.epoch),
             rank: Rank(self.welcome.rank),
@@ -167,9 +130,13 @@ impl LoadedRank {
             block_tokens,
         );
         let activations = Activations::new(spec, &self.layout, limits);
+        let device = match self.times {
+            Some(times) => ReadyDevice::Timed(Box::new(TimedBackend::new(self.device, times))),
+            None => ReadyDevice::Bare(self.device),
+        };
         Engine::new(EngineParts {
             identity,
-            backend: self.backend,
+            device,
             model: self.model,
             activations,
             slots,
@@ -180,13 +147,9 @@ impl LoadedRank {
 
 /// Loads what the coordinator says, if it says anything.
 fn load(port: &EnginePort) -> Result<Option<LoadedRank>> {
-    let Some(down::Message::Welcome(welcome)) = next(port) else { return Ok(None) };
-    let Some(down::Message::Load(load)) = next(port) else { return Ok(None) };
+    let Some(down::Message::Welcome(welcome)) = port.next() else { return Ok(None) };
+    let Some(down::Message::Load(load)) = port.next() else { return Ok(None) };
     load_rank(port, welcome, load).map(Some)
-}
-
-fn next(port: &EnginePort) -> Option<down::Message> {
-    port.down.recv().ok()
 }
 
 fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRank> {
@@ -200,41 +163,34 @@ fn load_rank(port: &EnginePort, welcome: Welcome, load: Load) -> Result<LoadedRa
         .into_iter()
         .nth(welcome.rank as usize)
         .context("rank outside of the world")?;
-    let mut backend = devices::open(&load, &welcome)?;
+    let mut device = devices::open(&load, welcome.world as usize)?;
+    let mut times = devices::step_times(&load, &welcome, &mut *device)?;
     let bytes_total = weight_bytes(source.spec(), &layout)?;
     let mut told = Instant::now();
-    let done = |bytes_done| {
-        if told.elapsed() >= PROGRESS || bytes_done == bytes_total {
+    let mut done = |bytes_done| {
+        if told.elapsed() >= PROGRESS_INTERVAL || bytes_done == bytes_total {
             told = Instant::now();
             port.send(up::Message::Progress(LoadProgress { bytes_done, bytes_total }));
         }
     };
-    let mut model = if load.random_weights {
-        model::random_weights(&source, &layout, &mut *backend, done)?
+    let tensors = source.local_tensors(&layout)?;
+    let weights = if load.random_weights {
+        device.random_weights(&tensors, &mut done)?
     } else {
-        model::load(&source, &layout, &mut *backend, done)?
+        device.load(&source, &tensors, &mut done)?
     };
+    if let Some(times) = &mut times {
+        times.learn(&tensors, &weights, &*device);
+    }
+    let mut model = model::assemble(source.spec(), &layout, &tensors, &weights)?;
     model.limit_positions(load.context_max);
-    let mut loaded = LoadedRank { welcome, load, source, layout, backend, model };
+    let mut loaded = LoadedRank { welcome, load, source, layout, device, times, model };
     port.send(up::Message::Loaded(Loaded {
         bytes: bytes_total,
         blocks_max: loaded.blocks_max()?,
-        kv_layout: loaded.backend.kv_layout().into(),
+        kv_layout: loaded.device.kv_layout().into(),
         shard_digest: loaded.source.digest().to_le_bytes().to_vec(),
         load_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     }));
     Ok(loaded)
-}
-
-fn name(message: &down::Message) -> &'static str {
-    match message {
-        down::Message::Welcome(_) => "welcome",
-        down::Message::Load(_) => "load",
-        down::Message::Comm(_) => "comm",
-        down::Message::Allocate(_) => "allocate",
-        down::Message::Plan(_) => "plan",
-        down::Message::Masks(_) => "masks",
-        down::Message::Reset(_) => "reset (not in this version)",
-        down::Message::Stop(_) => "stop",
-    }
 }

@@ -1,44 +1,36 @@
-//! The backend's operations: contracts checked, components called in the order of the step.
+//! The backend's operations: contracts checked, components called in the order of the step. And the
+//! capture of their CUDA graphs, and the clock between them.
 
 use std::sync::Arc;
 
 use binfer_kernels::list;
 use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 use binfer_proto::Mask;
-use binfer_shard::{Checkpoint, LocalPart, LocalTensor};
 
 use super::attention::AttentionCall;
 use super::attention::config::AttentionConfig;
+use super::cuda_backend::{CudaBackend, StepParts};
 use super::formats::half::Half;
 use super::gemm::config::{GemmConfig, LmHeadConfig};
-use super::gemm::desc::Gemm;
+use super::gemm::desc::GemmCall;
 use super::gemm::lm_head::LogitStatistics;
-use super::graphs::{collective_rows, placeholder_batch};
+use super::graphs::placeholder_batch;
 use super::launch::{LaunchShape, to_u32};
-use super::load::Loader;
-use super::memory::Memory;
-use super::peaks::measure_peaks;
 use super::sampling::{Logits, tiles_per_row};
 use super::warmup::warmup;
-use super::{CudaBackend, Parts};
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, Kind, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
 };
 use crate::backend::check_batch::{check_batch, check_masked, check_masks};
 use crate::backend::{
-    Abort, Backend, BackendError, MemoryPlan, Peaks, StepMode, StepOutput, Ticket, Weight,
+    Backend, BackendError, DeviceClock, GraphCapture, StepMode, StepOutcome, Ticket,
 };
 use crate::batch::Batch;
 
 impl CudaBackend {
-    fn loader(&mut self) -> Loader<'_> {
-        let threads = self.settings.threads;
-        Loader { weights: &mut self.weights, device: &self.device, threads }
-    }
-
     /// The step's first kernel is enqueued, and components have nothing left of the step before.
     fn begin_launches(&mut self) -> Result<(), BackendError> {
-        let Parts { on, steps, gemms, attention, sampling, .. } = self.parts();
+        let StepParts { on, steps, gemms, attention, sampling, .. } = self.parts();
         gemms.begin_step();
         attention.begin_step();
         sampling.begin_step();
@@ -46,69 +38,31 @@ impl CudaBackend {
     }
 
     fn launch_finish(&mut self) -> Result<(), BackendError> {
-        let Parts { on, steps, gemms, sampling, .. } = self.parts();
+        let StepParts { on, steps, gemms, sampling, .. } = self.parts();
         steps.launch_finish(&on, (gemms.places.normed, sampling.places.sampled))
     }
 
-    fn note_gemm(&mut self, gemm: &Gemm, config: GemmConfig) {
+    fn note_gemm(&mut self, gemm: &GemmCall, config: GemmConfig) {
         if config == GemmConfig::Reference {
             let (rows, cols) = (gemm.weight.rows, gemm.weight.cols);
-            self.note_slow(|| format!("products with [{rows}, {cols}]"));
+            self.note_slow(|| format!("gemms with weights [{rows}, {cols}]"));
         }
+    }
+
+    /// Copies activations to the host: for tests, not for steps.
+    pub fn read(&self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        let width = if x.kind == TensorKind::Sum { 4 } else { Half::BYTES };
+        let mut bytes = vec![0; x.len() * width];
+        self.memory.arena.read(4 * x.offset, &mut bytes, &self.device.stream)?;
+        let half = self.device.half;
+        Ok(match x.kind {
+            TensorKind::Sum => bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect(),
+            TensorKind::Inner => bytes.as_chunks().0.iter().map(|x| half.to_f32(*x)).collect(),
+        })
     }
 }
 
 impl Backend for CudaBackend {
-    fn load(
-        &mut self,
-        source: &Checkpoint,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        let open = |part: &LocalPart| {
-            let mut reader = source.reader(part)?;
-            Ok(move |out: &mut [u8]| reader.fill(out))
-        };
-        self.loader().load(tensors, open, done)
-    }
-
-    fn invent(
-        &mut self,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        self.loader().fill(tensors, done)
-    }
-
-    fn comm_id(&mut self, _world: usize) -> Result<Vec<u8>, BackendError> {
-        self.collectives.ranks.new_id()
-    }
-
-    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
-        let ranks = &mut self.collectives.ranks;
-        self.ledger.count("NCCL", &self.device.context, || ranks.join(id, rank, world))
-    }
-
-    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
-        self.cache_bytes_max(plan).map(Some)
-    }
-
-    fn kv_layout(&self) -> &'static str {
-        "k and v [block][kv_head][token][element]"
-    }
-
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        self.device.stream.synchronize()?;
-        let taken = Memory::take(plan, &self.device.stream)?;
-        self.take_memory(plan, taken)?;
-        self.device.keep_names(plan.stamps_max > 0);
-        self.device.stream.synchronize()?;
-        let (collectives, stream) = (&self.collectives, &self.device.stream);
-        let scratch = (self.memory.arena.address(), stream);
-        let connect = || collectives.connect(plan, collective_rows(plan), scratch);
-        self.ledger.count("NCCL", &self.device.context, connect)
-    }
-
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         check_batch(&batch, &self.steps.plan)?;
         self.graphs.give_up();
@@ -118,7 +72,7 @@ impl Backend for CudaBackend {
         }
         self.collectives.ranks.step_begins();
         let way = (&self.device.stream, &self.collectives.ranks);
-        self.sampling.open_slots(&batch.begun, way)?;
+        self.sampling.open_slots(&batch.opened, way)?;
         match self.graphs.launch(self.steps.shape, &self.device.stream)? {
             Some(stamps) => self.steps.is_done_by_graph(stamps),
             None => self.begin_launches()?,
@@ -135,7 +89,7 @@ impl Backend for CudaBackend {
 
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError> {
         let (norm, gemm) = self.operands().norm_linear(args)?;
-        let Parts { on, gemms, .. } = self.parts();
+        let StepParts { on, gemms, .. } = self.parts();
         let config = gemms.norm_then_gemm(&on, &norm, &gemm)?;
         self.note_gemm(&gemm, config);
         Ok(())
@@ -145,7 +99,7 @@ impl Backend for CudaBackend {
         let (qkv, out, vectors) = self.operands().attend(args)?;
         let batch = Arc::clone(&self.steps.batch);
         let call = AttentionCall { args, vectors, qkv, out, rows: &batch.rows };
-        let Parts { on, attention, .. } = self.parts();
+        let StepParts { on, attention, .. } = self.parts();
         let whose = if on.shape.mode == StepMode::Graph { "" } else { "prompts' " };
         if attention.launch(&on, &call)? == AttentionConfig::Reference {
             let dim = args.head_dim;
@@ -167,7 +121,7 @@ impl Backend for CudaBackend {
             let bytes = 4 * args.residual.len();
             self.memory.arena.copy_within(to, from, bytes, &self.device.stream)?;
         }
-        let Parts { on, gemms, collectives, .. } = self.parts();
+        let StepParts { on, gemms, collectives, .. } = self.parts();
         let config = gemms.gemm(&on, &gemm, next)?;
         collectives.sum(&on, "linear_out", (gemm.out, &args.out))?;
         self.note_gemm(&gemm, config);
@@ -184,7 +138,7 @@ impl Backend for CudaBackend {
             vocab: to_u32(vocab),
             first_token: to_u32(args.first_token),
         };
-        let Parts { on, gemms, sampling, collectives, .. } = self.parts();
+        let StepParts { on, gemms, sampling, collectives, .. } = self.parts();
         let is_sharded = collectives.ranks.are_several();
         let config = gemms.lm_head(&on, (&norm, &gemm), &statistics, is_sharded)?;
         collectives.gather_logits(&on, args, logits)?;
@@ -226,28 +180,13 @@ impl Backend for CudaBackend {
         self.steps.is_passed(ticket, &self.collectives.ranks)
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutcome, BackendError> {
         self.steps.take_outcome(ticket, &self.collectives.ranks)
     }
+}
 
-    fn weight_bytes(&self, weight: Weight) -> Option<u64> {
-        self.weights.get("weight_bytes", weight).ok().map(|weight| weight.bytes() as u64)
-    }
-
-    fn stamp(&mut self) -> Result<(), BackendError> {
-        let Parts { on, steps, .. } = self.parts();
-        steps.launch_stamp(&on)
-    }
-
-    fn launched(&mut self) -> Vec<&'static str> {
-        self.device.take_names()
-    }
-
-    fn peaks(&mut self) -> Result<Option<Peaks>, BackendError> {
-        measure_peaks(&self.device, self.gemms.blas()).map(Some)
-    }
-
-    fn graph_buckets(&self) -> Vec<usize> {
+impl GraphCapture for CudaBackend {
+    fn graph_buckets(&mut self) -> Vec<usize> {
         self.graphs.wanted()
     }
 
@@ -260,7 +199,7 @@ impl Backend for CudaBackend {
         Ok(batch)
     }
 
-    /// The first time, all gemms are known.
+    /// With the first graph, all gemms of the model are known.
     fn end_capture(&mut self) -> Result<(), BackendError> {
         self.launch_finish()?;
         self.graphs.end(&self.device, &mut self.ledger, self.steps.stamps())?;
@@ -268,26 +207,18 @@ impl Backend for CudaBackend {
         self.gemms.prepare_library(&self.device, &mut self.ledger, scratch)
     }
 
-    fn warmup(&self) -> Option<Batch> {
+    fn warmup(&mut self) -> Option<Batch> {
         warmup(&self.steps.plan)
     }
+}
 
-    fn notes(&self) -> Vec<String> {
-        self.slow.sentence().into_iter().collect()
+impl DeviceClock for CudaBackend {
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        let StepParts { on, steps, .. } = self.parts();
+        steps.launch_stamp(&on)
     }
 
-    fn ledger(&self) -> Vec<(String, u64)> {
-        self.all_lines()
-    }
-
-    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
-        let width = if x.kind == Kind::Sum { 4 } else { Half::BYTES };
-        let mut bytes = vec![0; x.len() * width];
-        self.memory.arena.read(4 * x.offset, &mut bytes, &self.device.stream)?;
-        let half = self.device.half;
-        Ok(match x.kind {
-            Kind::Sum => bytes.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect(),
-            Kind::Inner => bytes.as_chunks().0.iter().map(|x| half.to_f32(*x)).collect(),
-        })
+    fn launched(&mut self) -> Vec<&'static str> {
+        self.device.take_names()
     }
 }

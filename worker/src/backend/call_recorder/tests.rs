@@ -1,12 +1,12 @@
-//! The recorder's lines.
+//! Calls and the lines that they become.
 
 use binfer_shard::spec::{Act, Cut, Rope, RopeScaling};
 use binfer_shard::{DType, LocalPart};
 
 use super::*;
-use crate::backend::args::Kind;
+use crate::backend::args::TensorKind;
 
-fn declare(recorder: &mut Recorder, name: &str, rows: u32, cols: u32) -> Weight {
+fn declare(recorder: &mut CallRecorder, name: &str, rows: u32, cols: u32) -> Weight {
     let part = LocalPart {
         source: format!("blk.{name}"),
         dtype: DType::F16,
@@ -21,11 +21,11 @@ fn declare(recorder: &mut Recorder, name: &str, rows: u32, cols: u32) -> Weight 
 
 #[test]
 fn calls_become_lines_with_names_and_shapes() {
-    let mut recorder = Recorder::new();
+    let mut recorder = CallRecorder::new();
     let norm = declare(&mut recorder, "norm", 1, 4);
     let weight = declare(&mut recorder, "up", 8, 8);
-    let x = Tensor { offset: 0, rows: 2, cols: 4, kind: Kind::Sum };
-    let wide = Tensor { offset: 16, rows: 2, cols: 8, kind: Kind::Inner };
+    let x = Tensor { offset: 0, rows: 2, cols: 4, kind: TensorKind::Sum };
+    let wide = Tensor { offset: 16, rows: 2, cols: 8, kind: TensorKind::Inner };
     let rope = Rope { theta: 1e4, dims: 4, scaling: RopeScaling::None };
     recorder.embed(&EmbedArgs { table: weight, first_token: 8, out: x }).unwrap();
     let glu = Some(Act::Silu);

@@ -3,106 +3,38 @@
 use std::sync::Arc;
 
 use binfer_proto::Mask;
-use binfer_shard::{Checkpoint, LocalTensor, read_ahead};
 
 use super::attend::Attend;
-use super::attention::TILE;
-use super::block_tables::BlockTables;
-use super::cache::LayerCache;
-use super::gemm::{Epilogue, Gemm, pass_tokens, scratch_lanes};
-use super::panel::{Norm, Panel, PanelSource};
-use super::sample::{Row, Sampler};
-use super::simd::LANES;
-use super::{CpuBackend, Loaded, loaded, matrix, optional, vector};
+use super::cpu_backend::CpuBackend;
+use super::gemm::{CpuEpilogue, CpuGemm, pass_tokens};
+use super::panel::{PanelNorm, PanelSource};
+use super::sample::LogitsRow;
+use super::weights::{loaded, matrix, optional, vector};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
 use crate::backend::check::WeightShape;
-use crate::backend::{
-    Abort, Backend, BackendError, KvHeadsPlan, KvLayerPlan, MemoryPlan, StepMode, StepOutput,
-    Ticket, Weight,
-};
+use crate::backend::{Backend, BackendError, StepMode, StepOutcome, Ticket};
 use crate::batch::{Batch, TokenInput};
 
 /// Outputs whose logits are made at once; the same on all ranks, however they share the vocabulary.
 const HEAD_TOKENS: usize = 8;
 
-impl Backend for CpuBackend {
-    fn load(
-        &mut self,
-        source: &Checkpoint,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
-        read_ahead(source, tensors, |tensor, parts| {
-            weights.push(self.pack(tensor, &parts)?);
-            bytes += tensor.bytes();
-            done(bytes);
-            Ok::<_, BackendError>(())
+impl CpuBackend {
+    /// Copies activations to the host: for tests and traces, not for steps.
+    pub fn read(&self, x: Tensor) -> Result<Vec<f32>, BackendError> {
+        let x = self.arena.get(range(&x)).ok_or_else(|| BackendError::Args {
+            operation: "read",
+            cause: format!("{x:?} is not in the arena"),
         })?;
-        Ok(weights)
+        Ok(x.to_vec())
     }
+}
 
-    fn invent(
-        &mut self,
-        tensors: &[LocalTensor],
-        done: &mut dyn FnMut(u64),
-    ) -> Result<Vec<Weight>, BackendError> {
-        self.pack_random(tensors, done)
-    }
-
-    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
-        self.ranks.make(world, self.team.count())
-    }
-
-    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
-        self.ranks.join(id, (rank, world), self.team.count())
-    }
-
-    fn kv_layout(&self) -> &'static str {
-        "k [block][kv_head][element][token], v [block][kv_head][token][element]"
-    }
-
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        let caches: Vec<KvHeadsPlan> =
-            plan.kv.iter().map(KvLayerPlan::heads).collect::<Result<_, _>>()?;
-        for kv in &caches {
-            let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
-            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
-                let cause =
-                    format!("{kv:?}: blocks of 16, 32 or n x 64 tokens, heads of any width");
-                return Err(BackendError::Args { operation: "allocate", cause });
-            }
-        }
-        self.arena = vec![0.0; plan.arena];
-        let dtype = self.settings.kv_dtype;
-        self.tables = BlockTables::new(plan);
-        self.caches = caches.iter().map(|shape| LayerCache::new(*shape, dtype)).collect();
-        self.last_tokens = vec![0; plan.slots_max];
-        self.sampler = Sampler::new(plan.slots_max, plan.vocab);
-        self.step.sampled = Vec::with_capacity(plan.outputs_max);
-        let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
-        for weight in &self.weights {
-            let Loaded::Matrix(matrix) = weight else { continue };
-            let tokens = pass_tokens(matrix);
-            lanes = lanes.max(scratch_lanes(matrix, self.team.count()));
-            floats = floats.max(Panel::floats(tokens, matrix));
-            exchanged = exchanged.max(tokens * matrix.rows());
-        }
-        self.work.scratch.resize(lanes, [0.0; LANES]);
-        self.work.panel.reserve(floats);
-        if self.ranks.are_several() {
-            self.work.exchanged.resize(exchanged, 0.0);
-        }
-        self.step.note_times(plan.stamps_max > 0);
-        self.plan = plan.clone();
-        Ok(())
-    }
-
+impl Backend for CpuBackend {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
         self.step.begin(batch, &self.plan)?;
-        self.step.batch.begun.iter().for_each(|tokens| self.sampler.begin(tokens));
+        self.step.batch.opened.iter().for_each(|tokens| self.sampler.open(tokens));
         self.work.attend_scratch.upload(&self.step.batch);
         self.tables.write(&self.step.batch.new_blocks)?;
         Ok(StepMode::Eager)
@@ -137,15 +69,15 @@ impl Backend for CpuBackend {
         let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
         let (x, out) = apart(&mut self.arena, &args.x, &args.out);
         let (hidden, cols) = (args.x.cols, args.out.cols);
-        let epilogue = if args.glu.is_some() { Epilogue::SiluGate } else { Epilogue::Store };
+        let epilogue = if args.glu.is_some() { CpuEpilogue::SiluGate } else { CpuEpilogue::Store };
         let pass = pass_tokens(weight);
         for (x, out) in x.chunks(pass * hidden).zip(out.chunks_mut(pass * cols)) {
             let row = |token| &x[token * hidden..][..hidden];
-            let norm = Some(Norm { scale, eps: args.eps });
+            let norm = Some(PanelNorm { scale, eps: args.eps });
             let source = PanelSource { tokens: x.len() / hidden, row, norm };
             work.panel.fill(team, level, weight, source);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
-            Gemm { matrix: weight, bias, panel, scratch, epilogue }.run(team, level, out, cols);
+            CpuGemm { matrix: weight, bias, panel, scratch, epilogue }.run(team, level, out, cols);
         }
         Ok(())
     }
@@ -163,7 +95,7 @@ impl Backend for CpuBackend {
         let cache = self.caches.get_mut(args.layer).ok_or_else(refuse)?;
         let (qkv, out) = apart(&mut self.arena, &args.qkv, &args.out);
         let [q_norm, k_norm] =
-            [q_norm, k_norm].map(|v| v.map(|scale| Norm { scale, eps: args.norm_eps }));
+            [q_norm, k_norm].map(|v| v.map(|scale| PanelNorm { scale, eps: args.norm_eps }));
         let (batch, tables) = (&self.step.batch, &self.tables);
         let attend = Attend { args, q_norm, k_norm, sinks, batch, tables, cache, qkv, out };
         self.work.attend_scratch.attend(&self.team, self.settings.level, attend)
@@ -187,13 +119,14 @@ impl Backend for CpuBackend {
             work.panel.fill(team, level, weight, source);
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             if !self.ranks.are_several() {
-                let gemm = Gemm { matrix: weight, bias, panel, scratch, epilogue: Epilogue::Add };
+                let gemm =
+                    CpuGemm { matrix: weight, bias, panel, scratch, epilogue: CpuEpilogue::Add };
                 gemm.run(team, level, out, cols);
                 continue;
             }
             let sums = &mut work.exchanged[..out.len()];
-            let epilogue = Epilogue::Store;
-            let gemm = Gemm { matrix: weight, bias: None, panel, scratch, epilogue };
+            let epilogue = CpuEpilogue::Store;
+            let gemm = CpuGemm { matrix: weight, bias: None, panel, scratch, epilogue };
             gemm.run(team, level, sums, cols);
             self.ranks.sum(operation, sums)?;
             if let Some(bias) = bias {
@@ -217,12 +150,12 @@ impl Backend for CpuBackend {
         let outputs = batch.outputs.chunks(HEAD_TOKENS);
         for (outputs, logits) in outputs.zip(logits.chunks_mut(HEAD_TOKENS * vocab)) {
             let row = |output: usize| &x[outputs[output].token * hidden..][..hidden];
-            let norm = Some(Norm { scale, eps: args.eps });
+            let norm = Some(PanelNorm { scale, eps: args.eps });
             work.panel.fill(team, level, weight, PanelSource { tokens: outputs.len(), row, norm });
             let (panel, scratch) = (&work.panel, &mut work.scratch);
             (0..outputs.len()).for_each(|output| self.step.hash_hidden(panel.plain(output)));
-            let (bias, epilogue) = (None, Epilogue::Store);
-            let gemm = Gemm { matrix: weight, bias, panel, scratch, epilogue };
+            let (bias, epilogue) = (None, CpuEpilogue::Store);
+            let gemm = CpuGemm { matrix: weight, bias, panel, scratch, epilogue };
             if !self.ranks.are_several() {
                 gemm.run(team, level, logits, vocab);
                 continue;
@@ -246,16 +179,12 @@ impl Backend for CpuBackend {
         self.step.sampled.clear();
         self.step.logprobs.clear();
         for ((index, output), logits) in (0..).zip(&self.step.batch.outputs).zip(logits) {
-            let row = Row { output, logits, mask: masks.next_if(|mask| mask.output == index) };
+            let row =
+                LogitsRow { output, logits, mask: masks.next_if(|mask| mask.output == index) };
             let sampled = self.sampler.sample(row, &mut self.step.logprobs);
             self.last_tokens[output.slot.index()] = sampled.token;
             self.step.sampled.push(sampled);
         }
-        Ok(())
-    }
-
-    fn stamp(&mut self) -> Result<(), BackendError> {
-        self.step.stamp();
         Ok(())
     }
 
@@ -267,16 +196,8 @@ impl Backend for CpuBackend {
         Ok(true)
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput, BackendError> {
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutcome, BackendError> {
         self.step.collect(ticket)
-    }
-
-    fn read(&mut self, x: Tensor) -> Result<Vec<f32>, BackendError> {
-        let x = self.arena.get(range(&x)).ok_or_else(|| BackendError::Args {
-            operation: "read",
-            cause: format!("{x:?} is not in the arena"),
-        })?;
-        Ok(x.to_vec())
     }
 }
 

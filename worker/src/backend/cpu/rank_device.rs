@@ -1,0 +1,131 @@
+//! The backend from opening to the last step: weights, the other ranks, memory.
+
+use binfer_shard::{Checkpoint, LocalTensor, read_ahead};
+
+use super::attention::TILE;
+use super::block_tables::BlockTables;
+use super::cache::CpuLayerCache;
+use super::cpu_backend::CpuBackend;
+use super::gemm::{pass_tokens, scratch_lanes};
+use super::panel::Panel;
+use super::sample::Sampler;
+use super::simd::LANES;
+use super::weights::Loaded;
+use crate::backend::{
+    Abort, BackendError, DeviceClock, GraphCapture, KvHeadsPlan, KvLayerPlan, MemoryPlan, Peaks,
+    RankDevice, Weight,
+};
+
+impl RankDevice for CpuBackend {
+    /// Not measured.
+    fn peaks(&mut self) -> Result<Option<Peaks>, BackendError> {
+        Ok(None)
+    }
+
+    fn load(
+        &mut self,
+        checkpoint: &Checkpoint,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        let (mut weights, mut bytes) = (Vec::with_capacity(tensors.len()), 0);
+        read_ahead(checkpoint, tensors, |tensor, parts| {
+            weights.push(self.pack(tensor, &parts)?);
+            bytes += tensor.bytes();
+            done(bytes);
+            Ok::<_, BackendError>(())
+        })?;
+        Ok(weights)
+    }
+
+    fn random_weights(
+        &mut self,
+        tensors: &[LocalTensor],
+        done: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Weight>, BackendError> {
+        self.pack_random(tensors, done)
+    }
+
+    /// Weights stay as they came.
+    fn weight_bytes(&self, _: Weight) -> Option<u64> {
+        None
+    }
+
+    fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError> {
+        self.ranks.make(world, self.team.count())
+    }
+
+    fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError> {
+        self.ranks.join(id, (rank, world), self.team.count())
+    }
+
+    /// The coordinator knows the host's memory.
+    fn kv_bytes_max(&self, _: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+        Ok(None)
+    }
+
+    fn kv_layout(&self) -> &'static str {
+        "k [block][kv_head][element][token], v [block][kv_head][token][element]"
+    }
+
+    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+        let caches: Vec<KvHeadsPlan> =
+            plan.kv.iter().map(KvLayerPlan::heads).collect::<Result<_, _>>()?;
+        for kv in &caches {
+            let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
+            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
+                let cause =
+                    format!("{kv:?}: blocks of 16, 32 or n x 64 tokens, heads of any width");
+                return Err(BackendError::Args { operation: "allocate", cause });
+            }
+        }
+        self.arena = vec![0.0; plan.arena];
+        let dtype = self.settings.kv_dtype;
+        self.tables = BlockTables::new(plan);
+        self.caches = caches.iter().map(|shape| CpuLayerCache::new(*shape, dtype)).collect();
+        self.last_tokens = vec![0; plan.slots_max];
+        self.sampler = Sampler::new(plan.slots_max, plan.vocab);
+        self.step.sampled = Vec::with_capacity(plan.outputs_max);
+        let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
+        for weight in &self.weights {
+            let Loaded::Matrix(matrix) = weight else { continue };
+            let tokens = pass_tokens(matrix);
+            lanes = lanes.max(scratch_lanes(matrix, self.team.count()));
+            floats = floats.max(Panel::floats(tokens, matrix));
+            exchanged = exchanged.max(tokens * matrix.rows());
+        }
+        self.work.scratch.resize(lanes, [0.0; LANES]);
+        self.work.panel.reserve(floats);
+        if self.ranks.are_several() {
+            self.work.exchanged.resize(exchanged, 0.0);
+        }
+        self.step.note_times(plan.stamps_max > 0);
+        self.plan = plan.clone();
+        Ok(())
+    }
+
+    fn graphs(&mut self) -> Option<&mut dyn GraphCapture> {
+        None
+    }
+
+    /// Not counted: the host's allocator takes it.
+    fn ledger(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl DeviceClock for CpuBackend {
+    fn stamp(&mut self) -> Result<(), BackendError> {
+        self.step.stamp();
+        Ok(())
+    }
+
+    /// No kernel has a name here.
+    fn launched(&mut self) -> Vec<&'static str> {
+        Vec::new()
+    }
+}

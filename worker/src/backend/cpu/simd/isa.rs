@@ -1,0 +1,55 @@
+//! What kernels are written over: registers of sixteen lanes, whatever the machine.
+
+/// Lanes of a register as kernels see it, whatever the machine's real width.
+pub(in crate::backend::cpu) const LANES: usize = 16;
+/// One register's worth of numbers, in memory.
+pub(in crate::backend::cpu) type Lanes = [f32; LANES];
+
+/// An instruction set. Its functions are inlined into kernels, so they compile for that set.
+pub(in crate::backend::cpu) trait Isa: Copy + Send + Sync {
+    /// Sixteen numbers in registers.
+    type Vector: Copy;
+    /// Sixteen times 32 bits in registers.
+    type Words: Copy;
+    /// Whether `a * b + c` is one instruction with one rounding.
+    const FUSED: bool;
+
+    fn load(from: &Lanes) -> Self::Vector;
+    fn store(vector: Self::Vector) -> Lanes;
+    fn splat(x: f32) -> Self::Vector;
+    /// `a * b + c`, lane by lane.
+    fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// From half precision.
+    fn halves(bits: &[u16; LANES]) -> Self::Vector;
+    /// From bfloat16.
+    fn bfloats(bits: &[u16; LANES]) -> Self::Vector;
+    /// From signed bytes.
+    fn bytes(bytes: &[i8; LANES]) -> Self::Vector;
+    fn words(from: &[u32; LANES]) -> Self::Words;
+    /// The bits under `mask`.
+    fn and(words: Self::Words, mask: u32) -> Self::Words;
+    fn or(a: Self::Words, b: Self::Words) -> Self::Words;
+    /// By `count` below 32, as the next.
+    fn shift_left(words: Self::Words, count: u32) -> Self::Words;
+    fn shift_right(words: Self::Words, count: u32) -> Self::Words;
+    /// From signed integers.
+    fn integers(words: Self::Words) -> Self::Vector;
+
+    /// Hints that the bytes at this distance behind `at` will be read soon.
+    fn prefetch<T>(at: &T, distance: usize);
+
+    /// `a * b + c` of single numbers, rounded as lanes are.
+    #[inline(always)]
+    fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+/// A piece of work that is compiled once per instruction set.
+pub(in crate::backend::cpu) trait IsaKernel {
+    /// What it returns.
+    type Out;
+    /// Does the work. Must be `#[inline(always)]`, and so must be what it calls, or it compiles for
+    /// the oldest machine.
+    fn run<I: Isa>(self) -> Self::Out;
+}
