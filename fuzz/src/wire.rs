@@ -54,7 +54,7 @@ fn apply(slots: &mut SlotTable, message: cluster::Plan) {
     let Ok(applied) = slots.apply(&plan) else { return };
     // Bits, not numbers: a worker hashes what it was sent.
     assert_eq!(plan.hash(rows), again.hash(rows));
-    let outputs = applied.draws.iter().flatten().count();
+    let outputs = applied.row_logprobs.iter().flatten().count();
     assert_eq!(outputs, applied.batch.outputs.len());
     let tokens = rows.iter().map(|row| match &row.input {
         Input::Tokens(tokens) => tokens.len(),
