@@ -1,6 +1,4 @@
-//! Which device a rank runs on: what the coordinator chose, opened; and what there is to choose.
-//!
-//! Deliberately absent: choosing.
+//! The device that the coordinator chose for a rank, and the devices that it may choose from.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,8 +68,8 @@ fn settings(cuda: &Cuda, load: &Load, world: usize) -> Result<CudaSettings> {
     })
 }
 
-/// Prints what `binfer worker --probe` is asked for: a JSON line a device, or one that says why
-/// there is none. The coordinator never opens a driver itself.
+/// Prints what `binfer worker --probe` finds: a JSON line a device, or one that says why there is
+/// none. The coordinator never opens a driver itself.
 pub fn print() -> Result<ExitCode> {
     let line = |device: &cuda::DeviceInfo| {
         let (major, minor) = device.capability;
@@ -89,8 +87,8 @@ pub fn print() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what `binfer worker --probe-nccl` and `--probe-cublas` are asked for: a JSON line with
-/// the version that GPUs would use, or the cause why they could not.
+/// Prints what `binfer worker --probe-nccl` and `--probe-cublas` find: a JSON line with the version
+/// that GPUs would use, or with the cause why they could not.
 pub fn print_library(name: &str, version: Result<String, BackendError>) -> Result<ExitCode> {
     console::print(&match version {
         Ok(version) => format!("{{\"device\":\"{name}\",\"version\":{version:?}}}\n"),

@@ -1,6 +1,6 @@
 //! The decoder loop, one for all models: embed, layers, head, sample.
 //!
-//! Deliberately absent: anything that depends on which model it is.
+//! Nothing here depends on which model it is.
 
 use crate::backend::args::{EmbedArgs, HeadArgs, SampleArgs};
 use crate::backend::{Backend, BackendError};

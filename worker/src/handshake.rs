@@ -42,7 +42,7 @@ struct LoadedRank {
     source: Checkpoint,
     layout: RankLayout,
     device: Box<dyn RankDevice>,
-    /// Where somebody asked for times.
+    /// Measures steps; `None` unless somebody asked for it.
     times: Option<StepTimes>,
     model: Model,
 }
@@ -79,8 +79,8 @@ impl LoadedRank {
         Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
     }
 
-    /// Joins the other ranks and takes all memory; returns the blocks per KV group that all agreed
-    /// on.
+    /// Joins the other ranks and takes all memory. Returns the blocks per KV group on which all
+    /// ranks agreed; `None` where the link closed.
     fn meet(&mut self, port: &EnginePort) -> Result<Option<Vec<u32>>> {
         let (me, world) = (self.welcome.rank as usize, self.welcome.world as usize);
         if me == 0 && world > 1 {
@@ -145,7 +145,7 @@ impl LoadedRank {
     }
 }
 
-/// Loads what the coordinator says, if it says anything.
+/// Waits for `Welcome` and `Load`, and loads; `None` where the link closed.
 fn load(port: &EnginePort) -> Result<Option<LoadedRank>> {
     let Some(down::Message::Welcome(welcome)) = port.next() else { return Ok(None) };
     let Some(down::Message::Load(load)) = port.next() else { return Ok(None) };

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Operation {
-    /// Nothing entered yet.
+    /// No operation was entered yet.
     Idle,
-    /// Slot table and upload.
+    /// Slot table, packing and upload.
     Pack,
     /// Embedding.
     Embed,
@@ -27,11 +27,11 @@ pub enum Operation {
     Down,
     /// Final norm, logits and their gathering.
     Head,
-    /// Nothing to do before the step's masks come.
+    /// The wait for the step's token masks.
     Masks,
     /// Sampling.
     Sample,
-    /// All of a step, out of a CUDA graph.
+    /// All operations of a step, out of a CUDA graph.
     GraphReplay,
 }
 
@@ -50,10 +50,10 @@ const OPERATIONS: [(Operation, &str); 12] = [
     (Operation::GraphReplay, "CUDA graph"),
 ];
 
-/// In place of a layer, for operations outside of layers.
+/// Stands in place of a layer for operations outside of layers.
 const NO_LAYER: u64 = 0xffff;
 
-/// Shared between the executing thread (writes) and the link (reads).
+/// Where the engine is. The executing thread writes it, and the link reads it.
 #[derive(Debug)]
 pub struct StepProgress {
     step_launched: AtomicU64,
@@ -72,7 +72,7 @@ pub struct Snapshot {
     pub step_finished: u64,
     /// Operations entered so far; wraps at 2^40.
     pub operations: u64,
-    /// Layer, or rows.
+    /// Layer of the operation, or rows of the CUDA graph.
     place: u64,
     operation: u64,
 }
@@ -86,12 +86,12 @@ impl Default for StepProgress {
 }
 
 impl StepProgress {
-    /// A step begins.
+    /// Notes that a step begins.
     pub fn launched(&self, step: u64) {
         self.step_launched.store(step, Ordering::Relaxed);
     }
 
-    /// A step is over. Where another one is under way, its operation stays the last one.
+    /// Notes that a step is over. Where another step is under way, its operation stays the last one.
     pub fn finished(&self, step: u64) {
         self.step_finished.store(step, Ordering::Relaxed);
         if step >= self.step_launched.load(Ordering::Relaxed) {
@@ -99,12 +99,12 @@ impl StepProgress {
         }
     }
 
-    /// An operation is about to run.
+    /// Notes that an operation is about to run.
     pub fn enter(&self, operation: Operation, layer: Option<usize>) {
         self.put(operation, layer.map_or(NO_LAYER, |layer| layer as u64));
     }
 
-    /// A CUDA graph for a step of so many rows was enqueued.
+    /// Notes that a CUDA graph for a step of so many rows was enqueued.
     pub fn enter_graph(&self, rows: usize) {
         self.put(Operation::GraphReplay, rows as u64);
     }

@@ -1,13 +1,13 @@
 //! Rotary position embedding: frequencies and the size of what is rotated, for every backend.
 //!
 //! Computed in single precision, as transformers does: at large positions the rounding shows, and
-//! must be the same on every device. Deliberately absent: tables, rotating.
+//! must be the same on every device.
 
 use std::f32::consts::TAU;
 
 use binfer_shard::spec::{Rope, RopeScaling};
 
-/// What cosines and sines are multiplied by.
+/// The factor of cosines and sines.
 pub fn attention_factor(scaling: RopeScaling) -> f32 {
     match scaling {
         RopeScaling::Yarn { attention_factor, .. } => single(attention_factor),
@@ -37,7 +37,7 @@ pub fn frequencies(rope: Rope) -> impl Iterator<Item = f32> {
     })
 }
 
-/// Base of the frequencies.
+/// The base of the frequencies.
 fn base(rope: Rope) -> f64 {
     let RopeScaling::Dynamic { factor, original_context, longest } = rope.scaling else {
         return rope.theta;
@@ -48,7 +48,8 @@ fn base(rope: Rope) -> f64 {
     rope.theta * stretch.powf(dims / (dims - 2.0))
 }
 
-/// Long waves are stretched, short ones kept, and those between get a share of both.
+/// Llama 3's scaling: long waves are stretched, short ones kept, and those between get a share of
+/// both.
 fn llama3(frequency: f32, scaling: RopeScaling) -> f32 {
     let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } =
         scaling

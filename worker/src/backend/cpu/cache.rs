@@ -1,8 +1,8 @@
 //! The KV cache of a layer, in blocks, in single or half precision.
 //!
 //! Keys lie `[block][kv_head][element][token]`, so that sixteen tokens are the lanes of a register
-//! and a score needs no sum across lanes; values lie `[block][kv_head][token][element]`. Blocks
-//! are never assumed clean. Deliberately absent: who owns a block.
+//! and a score needs no sum across lanes; values lie `[block][kv_head][token][element]`. Blocks are
+//! never assumed clean.
 
 use binfer_proto::KvDtype;
 use half::{bf16, f16};

@@ -1,9 +1,9 @@
 //! Weights in memory: as packed as in the checkpoint, in the order in which the kernel reads them.
 //!
-//! Sixteen output rows make a *band*, and a lane of a register is a row of the band, so that a
-//! gemm needs no sum across lanes. Within a band, weights come in blocks of some inputs by 16
-//! rows (`blocks/`). Bands that are not full, and blocks past the last input, hold zeros. Parts may
-//! differ in type. Deliberately absent: arithmetic (`microkernel.rs`) and files (`Checkpoint`).
+//! Sixteen output rows make a *band*, and a lane of a register is a row of the band, so that a gemm
+//! needs no sum across lanes. Within a band, weights come in blocks of some inputs by 16 rows
+//! (`blocks/`). Bands that are not full, and blocks past the last input, hold zeros. Parts may
+//! differ in type. Arithmetic is in `microkernel.rs`.
 
 use std::ops::Range;
 

@@ -18,8 +18,8 @@
 //! bell's value is read before `arrived` and `abort`, so a ring in between makes the sleep return
 //! at once.
 //!
-//! Deliberately absent: noticing that a peer died (the supervisor knows, and sets the abort word),
-//! and trust between users (ranks run the same build as the same user).
+//! Nobody notices here that a peer died: the supervisor knows, and sets the abort word. There is no
+//! trust between users to guard: ranks run the same build as the same user.
 #![allow(
     unsafe_code,
     reason = "memory shared with other processes; nothing unsafe leaves this file"

@@ -3,8 +3,7 @@
 //!
 //! Kernels are safe code over registers of sixteen lanes, written once; [`Level::run`] compiles
 //! each of them under every instruction set that we know. Unsafe is only the promise that the
-//! machine has what the compiler was allowed to use. Deliberately absent: arithmetic that means
-//! something, and any choice that would change the order of a sum.
+//! machine has what the compiler was allowed to use. No choice here changes the order of a sum.
 #![allow(unsafe_code, reason = "calls of #[target_feature] functions, after detection")]
 
 mod isa;

@@ -1,8 +1,8 @@
 //! The threads of a rank: one primitive, disjoint pieces of a slice worked on at once.
 //!
 //! Which thread does which piece is left to chance, so a piece's result may depend on its index
-//! alone. Deliberately absent: pieces smaller than what waking a thread costs; callers say how
-//! much work there is.
+//! alone. Callers say how much work there is, since no piece should be smaller than what waking a
+//! thread costs.
 
 use rayon::ThreadPool;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};

@@ -2,8 +2,7 @@
 //! cache gets what the rest leaves.
 //!
 //! `--gpu-memory-utilization` counts as vLLM's does: what other processes use does not make the
-//! share smaller, unless the device has not so much free. Deliberately absent: blocks and
-//! positions.
+//! share smaller, unless the device has not so much free.
 
 use super::ffi::error::failed;
 use crate::backend::BackendError;

@@ -17,7 +17,7 @@ use super::memory::{StepMemory, Taken, step_bytes};
 use super::operands::Operands;
 use super::ranks::CudaRanks;
 use super::ring::Ring;
-use super::sampling::{Sampling, SamplingPlaces};
+use super::sampling::{SamplingPlaces, TokenSampling};
 use super::settings::CudaSettings;
 use super::slow::SlowParts;
 use super::steps::CudaSteps;
@@ -35,7 +35,7 @@ pub struct CudaBackend {
     pub(super) places: StepPlaces,
     pub(super) gemms: Gemms,
     pub(super) attention: Attention,
-    pub(super) sampling: Sampling,
+    pub(super) sampling: TokenSampling,
     pub(super) memory: StepMemory,
     pub(super) weights: Weights,
     pub(super) slow: SlowParts,
@@ -59,7 +59,7 @@ pub(super) struct StepParts<'a> {
     pub(super) steps: &'a mut CudaSteps,
     pub(super) gemms: &'a mut Gemms,
     pub(super) attention: &'a mut Attention,
-    pub(super) sampling: &'a mut Sampling,
+    pub(super) sampling: &'a mut TokenSampling,
     pub(super) collectives: &'a Collectives,
 }
 
@@ -77,7 +77,7 @@ impl CudaBackend {
             places: StepPlaces::default(),
             gemms: Gemms::new(&device, blas)?,
             attention: Attention::default(),
-            sampling: Sampling::new(&MemoryPlan::default(), SamplingPlaces::default())?,
+            sampling: TokenSampling::new(&MemoryPlan::default(), SamplingPlaces::default())?,
             memory: StepMemory::nothing()?,
             weights: Weights::default(),
             slow: SlowParts::default(),
@@ -95,7 +95,7 @@ impl CudaBackend {
     ) -> Result<(), BackendError> {
         let Taken { memory, places, layers, groups } = taken;
         self.steps = CudaSteps::new(plan, Ring::new(plan, &groups)?)?;
-        self.sampling = Sampling::new(plan, places.sampling)?;
+        self.sampling = TokenSampling::new(plan, places.sampling)?;
         self.attention = Attention::new(places.attention, layers, groups);
         self.gemms.places = places.gemm;
         self.collectives.place(plan, places.gathered);
@@ -153,7 +153,7 @@ impl CudaBackend {
         let (free, total) = self.device.context.memory_bytes()?;
         let collectives = if plan.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
         let own: u64 = self.device_lines().iter().skip(1).map(|(_, bytes)| bytes).sum();
-        let steps = (step_bytes(plan) + Sampling::bytes_of(plan)) as u64;
+        let steps = (step_bytes(plan) + TokenSampling::bytes_of(plan)) as u64;
         let room = MemoryRoom {
             total,
             free,

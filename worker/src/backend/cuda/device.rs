@@ -1,7 +1,7 @@
 //! A device: its context and stream, the image that it runs, launches by name.
 //!
 //! The image is chosen once, by compute capability or by order; launch settings come from the
-//! image, never from the device. Deliberately absent: what kernels compute.
+//! image, never from the device.
 
 use std::cell::{Cell, RefCell};
 
@@ -11,7 +11,7 @@ use binfer_kernels::{MODULES, Target, modules};
 
 use super::ffi::driver::{self, Context, DeviceInfo};
 use super::ffi::error::failed;
-use super::ffi::launch::{CudaModule, CudaStream, Function, FunctionShape, Launch};
+use super::ffi::launch::{CudaModule, CudaStream, Function, FunctionShape, KernelLaunch};
 use super::formats::half::Half;
 use super::ledger::DeviceLedger;
 use super::settings::CudaSettings;
@@ -184,7 +184,7 @@ impl CudaDevice {
         self.note_launch(name);
         let after_all = self.waits_for_all.take() || after_all;
         let dependent = self.dependent && !after_all;
-        let launch = Launch { grid, cluster, shared_bytes, dependent };
+        let launch = KernelLaunch { grid, cluster, shared_bytes, dependent };
         self.stream.launch(function, launch, params)
     }
 }

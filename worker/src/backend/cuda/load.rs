@@ -1,7 +1,7 @@
 //! Weights from a checkpoint, or made up, to the device.
 //!
-//! Columns that this rank does not feed are left out. Deliberately absent: how rows travel
-//! (`upload.rs`) and how they lie (`formats/`).
+//! Columns that this rank does not feed are left out. How rows travel is `upload.rs`'s, and how
+//! they lie is in `formats/`.
 
 use binfer_kernels::list;
 use binfer_kernels::params::FillParams;

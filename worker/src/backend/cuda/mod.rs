@@ -22,7 +22,7 @@
 //! needs a GPU (`tests/choices.rs`). Weights, cache and inner activations are bf16 or f16, sums
 //! f32. A reference kernel's result for a token does not depend on its company; a fast one's may,
 //! through the order of sums alone. Kernels read a step's counts from device memory, so that a CUDA
-//! graph fits every step of its bucket. Deliberately absent: going on after a rank was lost.
+//! graph fits every step of its bucket. No backend goes on after a rank was lost.
 
 mod attention;
 mod budget;

@@ -3,8 +3,7 @@
 //! A rank alone has no communicator, and its collectives are the identity. No wait here is for
 //! ever: each asks again and again, and ends when the supervisor says so; what the library itself
 //! notices of a lost peer is a hint, which waits for the supervisor's word. Sums are in single
-//! precision, and their bits are the same on all ranks. Deliberately absent: going on without a
-//! rank.
+//! precision, and their bits are the same on all ranks. No rank goes on without another.
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 //!
 //! Down goes a step's delta: tokens, rows, outputs, and what changes in block tables; up come
 //! tokens, digests and logprobs. A slot is written again four steps later; a step that would need
-//! one whose step is not collected is refused. Deliberately absent: launches.
+//! one whose step is not collected is refused.
 
 use binfer_kernels::params::{
     MASKED, PENALISED, StepHeader, StepInput, StepOutput, StepResult, StepRow, TableUpdate,

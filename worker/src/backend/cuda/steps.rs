@@ -18,7 +18,7 @@ use crate::backend::{BackendError, MemoryPlan, StepMode, StepOutcome, Ticket};
 use crate::batch::Batch;
 
 /// A committed step.
-struct PendingStep {
+struct EnqueuedStep {
     ticket: Ticket,
     slot: usize,
     batch: Arc<Batch>,
@@ -41,7 +41,7 @@ pub(super) struct CudaSteps {
     events: Vec<CudaEvent>,
     /// Steps written so far: the number of the last one.
     begun: u64,
-    pending: VecDeque<PendingStep>,
+    pending: VecDeque<EnqueuedStep>,
 }
 
 impl CudaSteps {
@@ -208,7 +208,7 @@ impl CudaSteps {
         let slot = self.last_slot();
         self.events[slot].record(stream)?;
         let (batch, stamps) = (Arc::clone(&self.batch), self.stamps);
-        self.pending.push_back(PendingStep { ticket, slot, batch, stamps });
+        self.pending.push_back(EnqueuedStep { ticket, slot, batch, stamps });
         Ok(ticket)
     }
 

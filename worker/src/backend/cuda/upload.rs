@@ -2,7 +2,7 @@
 //! thread enqueues each piece's upload and hands its memory back when the device has it.
 //!
 //! Parts go to threads largest first, each read from end to end by one thread, so that checksums
-//! can be followed along. All copies run in one stream. Deliberately absent: what rows mean.
+//! can be followed along. All copies run in one stream.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

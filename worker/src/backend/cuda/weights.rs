@@ -1,7 +1,6 @@
 //! Weights on the device: where each lies and in which format, in slabs that are taken once.
 //!
-//! Deliberately absent: reading and converting (`load.rs`), and the formats themselves
-//! (`formats/`).
+//! Reading and converting is `load.rs`'s, and the formats themselves are in `formats/`.
 
 use super::ffi::error::failed;
 #[cfg(test)]

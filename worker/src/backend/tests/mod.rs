@@ -25,7 +25,7 @@ impl Random {
         self.next() as usize % end
     }
 
-    /// Between -1 and 1.
+    /// A number between -1 and 1.
     pub(super) fn float(&mut self) -> f32 {
         self.next() as f32 / (1_u64 << 30) as f32 - 1.0
     }

@@ -99,7 +99,7 @@ impl TimedBackend {
         Ok(())
     }
 
-    /// What was launched belongs to the operation entered last.
+    /// Gives the operation entered last what was launched since.
     fn leave(&mut self) {
         let launched = self.inner.launched();
         let launched = launched.into_iter().filter(|name| *name != STAMP);
@@ -108,7 +108,7 @@ impl TimedBackend {
         }
     }
 
-    /// The first operation of a step, whose stamp the device takes by itself.
+    /// Enters the first operation of a step. The device takes its stamp by itself.
     fn begin(&mut self) {
         self.operations.clear();
         let name = "step.begin".to_owned();
@@ -119,7 +119,7 @@ impl TimedBackend {
         });
     }
 
-    /// The last one; the device takes the stamp of its end.
+    /// Enters the last operation of a step. The device takes the stamp of its end by itself.
     fn end(&mut self) -> Result<(), BackendError> {
         self.enter("step.end".to_owned(), OperationWork::Other)
     }

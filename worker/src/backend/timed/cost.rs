@@ -1,7 +1,7 @@
-//! What an operation must at least compute and move: from shapes alone.
+//! What an operation must at least compute and move, from shapes alone.
 //!
-//! Weights and cache count once a step, activations not at all: they are small beside either where
-//! an operation is slow. Deliberately absent: time.
+//! Weights and cache count once a step. Activations do not count, since they are small beside
+//! either where an operation is slow.
 
 use crate::batch::Batch;
 
@@ -30,12 +30,12 @@ pub(super) enum OperationWork {
     Other,
 }
 
-/// What a step's batch has of everything.
+/// Tokens, outputs and rows of a step's batch.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) tokens: u64,
     pub(super) outputs: u64,
-    /// Of each row: first position, and tokens.
+    /// First position and tokens of each row.
     rows: Vec<(u64, u64)>,
 }
 
@@ -69,7 +69,7 @@ impl Counts {
 }
 
 impl OperationWork {
-    /// What it takes for such a batch.
+    /// The least that the operation must compute and move for such a batch.
     pub(super) fn cost(&self, counts: &Counts) -> Cost {
         match *self {
             Self::Gemm { elements, bytes } => Cost { flop: 2 * elements * counts.tokens, bytes },

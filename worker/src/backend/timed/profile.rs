@@ -6,7 +6,7 @@ use super::cost::{Cost, Counts, TimedOperation};
 use super::table::table;
 use crate::backend::Peaks;
 
-/// Gaps that are remembered: the last ones.
+/// How many of the last gaps between steps are remembered.
 const GAPS_MAX: usize = 1 << 16;
 
 /// What an operation took in all layers and steps.
@@ -17,13 +17,13 @@ struct Total {
     cost: Cost,
 }
 
-/// See the module.
+/// Times of operations, summed over steps.
 pub(super) struct Profile {
     peaks: Option<Peaks>,
-    /// By name without the layer, and kernels.
+    /// Totals by name without the layer, and by kernels.
     totals: BTreeMap<(String, String), Total>,
     steps: u64,
-    /// From the end of a step to the beginning of the next, nanoseconds; of the last steps.
+    /// Times from the end of a step to the beginning of the next, for the last steps.
     gaps_ns: VecDeque<u64>,
     last_end_ns: Option<u64>,
 }
@@ -60,7 +60,7 @@ impl Profile {
         }
     }
 
-    /// The table, the longest first, with what stands above and below it.
+    /// The table of operations, the longest first, with its head and a summary.
     pub(super) fn table(&self) -> String {
         let all_ns: u64 = self.totals.values().map(|total| total.ns).sum();
         let mut totals: Vec<_> = self.totals.iter().collect();
@@ -118,7 +118,7 @@ impl Profile {
     }
 }
 
-/// "attn.qkv" of "layers.17.attn.qkv".
+/// The name without its layer: `attn.qkv` of `layers.17.attn.qkv`.
 fn kind(name: &str) -> String {
     let of_layer = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
     of_layer.map_or(name, |(_, kind)| kind).to_owned()

@@ -1,4 +1,4 @@
-//! What is known and measured: weights by name, the table of `--profile`, the file of `--trace`.
+//! Times of steps and what they are compared with: weights by name, what the device reaches.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ const STAMPS_OF_LAYER: usize = 8;
 /// Operations outside of layers with the stamps around them, at most.
 const STAMPS_OF_STEP: usize = 16;
 
-/// What is wanted.
+/// What `--profile` and `--trace` ask for.
 #[derive(Clone, Debug, Default)]
 pub struct TimedSettings {
     /// A table of operations at the end.

@@ -1,4 +1,4 @@
-//! Columns of text, as wide as their widest cell; numbers to the right.
+//! A table of text, whose columns are as wide as their widest cell, with numbers to the right.
 
 /// The lines of a table.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {

@@ -1,4 +1,4 @@
-//! What is noted, counted and printed.
+//! Costs, the table of `--profile`, and the file of `--trace`.
 
 use binfer_proto::SlotId;
 
@@ -51,7 +51,7 @@ fn the_table_sums_layers_and_shows_shares_and_gaps() {
     let operations = [
         operation("layers.0.attn.qkv", work, "stream"),
         operation("layers.1.attn.qkv", work, "stream"),
-        operation("sample", OperationWork::Other, "draw"),
+        operation("sample", OperationWork::Other, "sample"),
     ];
     let one = Batch { tokens: vec![crate::batch::TokenInput::Known(1)], ..Batch::default() };
     let counts = Counts::of(&one);
@@ -60,7 +60,7 @@ fn the_table_sums_layers_and_shows_shares_and_gaps() {
     let expected = "\
 operation  calls     ms     %  TFLOP/s  MFU %  GB/s  of peak %  kernels
 attn.qkv       4  4.000  80.0     0.00   25.0     0       50.0  stream
-sample         2  1.000  20.0        -      -     -          -  draw
+sample         2  1.000  20.0        -      -     -          -  sample
 2 steps, 5.000 ms in operations; between steps 4.0 us (median); \
 peaks measured here: 1 GB/s copying, 0 TFLOP/s in a gemm of 8 cubed
 ";

@@ -12,7 +12,7 @@ use binfer_shard::files::overwrite;
 use super::cost::{Counts, TimedOperation};
 use super::profile::kernels;
 
-/// See the module.
+/// The file of `--trace` under way.
 pub(super) struct Trace {
     file: BufWriter<File>,
     /// The file's path, for messages.

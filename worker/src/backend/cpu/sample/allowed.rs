@@ -14,7 +14,7 @@ pub struct SampleScratch {
 }
 
 impl SampleScratch {
-    /// Enough for rows of `vocab` logits, so that no draw allocates.
+    /// Room for rows of `vocab` logits, so that nothing is allocated later.
     pub fn for_vocab(vocab: usize) -> Self {
         Self { kept: Vec::with_capacity(vocab), best: Vec::with_capacity(vocab) }
     }

@@ -26,5 +26,5 @@ mod tests;
 mod token_counts;
 
 pub use allowed::SampleScratch;
-pub use sample_row::{SampleParams, sample_row};
+pub use sample_row::{SampleRowParams, sample_row};
 pub use sampler::{LogitsRow, Sampler};

@@ -7,7 +7,7 @@ use crate::backend::Sampled;
 
 /// How to sample one token.
 #[derive(Clone, Copy, Debug)]
-pub struct SampleParams<'a> {
+pub struct SampleRowParams<'a> {
     /// Temperature, min-p, top-k, top-p; penalties are in the logits already.
     pub sampling: &'a Sampling,
     /// Seed of the request.
@@ -20,18 +20,18 @@ pub struct SampleParams<'a> {
     pub tokens: Option<&'a [Token]>,
 }
 
-impl SampleParams<'_> {
+impl SampleRowParams<'_> {
     /// The token of a logit.
     fn token(&self, place: Token) -> Token {
         self.tokens.map_or(place, |tokens| tokens[place as usize])
     }
 }
 
-/// Samples from `logits`, one per token of the vocabulary or of [`SampleParams::tokens`]. A row
+/// Samples from `logits`, one per token of the vocabulary or of [`SampleRowParams::tokens`]. A row
 /// with a NaN or an infinity gives no token: its result is not `finite`.
 pub fn sample_row(
     logits: &[f32],
-    params: &SampleParams<'_>,
+    params: &SampleRowParams<'_>,
     scratch: &mut SampleScratch,
 ) -> Sampled {
     let Some(top) = top(logits) else { return Sampled { token: 0, finite: false } };
@@ -91,7 +91,7 @@ pub(super) struct Top {
 /// The noisy arg-max. Logits, by their places, may enter in any order, and more than once. Places
 /// rise as their tokens do; the noise is the token's.
 pub(super) struct GumbelMax<'a> {
-    params: &'a SampleParams<'a>,
+    params: &'a SampleRowParams<'a>,
     pub(super) stream: u64,
     inverse_temperature: f64,
     pub(super) winner: Token,
@@ -101,7 +101,7 @@ pub(super) struct GumbelMax<'a> {
 impl<'a> GumbelMax<'a> {
     /// The most likely token runs first: it is always allowed, and most others then lose to it
     /// without a logarithm.
-    pub(super) fn new(params: &'a SampleParams<'a>, top: Top) -> Self {
+    pub(super) fn new(params: &'a SampleRowParams<'a>, top: Top) -> Self {
         let stream = stream(params.seed, params.choice, params.position);
         let inverse_temperature = 1.0 / f64::from(params.sampling.temperature);
         let noise = gumbel(noise_bits(stream, params.token(top.place)));

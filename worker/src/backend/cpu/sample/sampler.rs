@@ -4,7 +4,7 @@ use binfer_proto::{Logprob, Mask, Token};
 
 use super::allowed::SampleScratch;
 use super::logprobs::logprobs;
-use super::sample_row::{SampleParams, sample_row};
+use super::sample_row::{SampleRowParams, sample_row};
 use super::token_counts::TokenCounts;
 use crate::backend::Sampled;
 use crate::batch::{BatchOutput, SlotTokens};
@@ -58,7 +58,7 @@ impl Sampler {
         let sampled = match mask {
             None => sample_row(
                 adjusted,
-                &SampleParams { sampling, seed, choice, position, tokens: None },
+                &SampleRowParams { sampling, seed, choice, position, tokens: None },
                 scratch,
             ),
             Some(mask) if self.allowed.gather(adjusted, mask) => {
@@ -66,7 +66,7 @@ impl Sampler {
                 let tokens = Some(&**tokens);
                 sample_row(
                     logits,
-                    &SampleParams { sampling, seed, choice, position, tokens },
+                    &SampleRowParams { sampling, seed, choice, position, tokens },
                     scratch,
                 )
             }
@@ -168,7 +168,7 @@ mod tests {
                     let [best_logit, next_logit] = [best, next].map(|t| adjusted[t as usize]);
                     if next_logit > best_logit { next } else { best }
                 };
-                let params = SampleParams {
+                let params = SampleRowParams {
                     sampling: &sampling,
                     seed: number,
                     choice: 0,

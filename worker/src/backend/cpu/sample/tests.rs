@@ -6,7 +6,7 @@ use super::allowed::SampleScratch;
 use super::allowed::exp;
 use super::logprobs::logprobs;
 use super::sample_row::{
-    GumbelMax, NOISE_MAX, SampleParams, gumbel, noise_bits, noise_bound, sample_row, split_mix,
+    GumbelMax, NOISE_MAX, SampleRowParams, gumbel, noise_bits, noise_bound, sample_row, split_mix,
     stream,
 };
 use super::token_counts::TokenCounts;
@@ -17,8 +17,8 @@ pub(super) fn sampling(temperature: f32, top_k: u32, top_p: f32) -> Sampling {
     Sampling { temperature, top_k, top_p, ..Sampling::GREEDY }
 }
 
-fn at(sampling: &Sampling, seed: u64, position: u32) -> SampleParams<'_> {
-    SampleParams { sampling, seed, choice: 0, position, tokens: None }
+fn at(sampling: &Sampling, seed: u64, position: u32) -> SampleRowParams<'_> {
+    SampleRowParams { sampling, seed, choice: 0, position, tokens: None }
 }
 
 /// Roughly normal logits; `step` rounds them, for ties.
@@ -30,7 +30,7 @@ pub(super) fn logits(seed: u64, len: usize, spread: f32, step: Option<f32>) -> V
     (0..len).map(|i| round(normal(i) * spread)).collect()
 }
 
-/// Tokens that may be drawn: by the definition, with sorts.
+/// Tokens that may be sampled, by the definition, with sorts.
 fn allowed(logits: &[f32], sampling: &Sampling) -> Vec<Token> {
     allowed_of((0..).take(logits.len()).collect(), logits, sampling)
 }
@@ -61,7 +61,7 @@ fn allowed_of(mut tokens: Vec<Token>, logits: &[f32], sampling: &Sampling) -> Ve
     tokens
 }
 
-pub(super) fn oracle(logits: &[f32], params: &SampleParams<'_>) -> Token {
+pub(super) fn oracle(logits: &[f32], params: &SampleRowParams<'_>) -> Token {
     let tokens =
         params.tokens.map_or_else(|| (0..).take(logits.len()).collect(), <[Token]>::to_vec);
     let stream = stream(params.seed, params.choice, params.position);
@@ -80,7 +80,7 @@ fn the_noise_is_the_format() {
     assert_eq!(split_mix(1_234_567), 6_457_827_717_110_365_317);
     assert_eq!(u64::from(noise_bits(1_234_567, 1)), 3_203_168_211_198_807_973 >> 32);
     assert_eq!(u64::from(noise_bits(1_234_567, 4)), 16_408_922_859_458_223_821 >> 32);
-    // Whoever changes these changes what every seed draws, on every device.
+    // Whoever changes these changes what every seed samples, on every device.
     assert_eq!(stream(0, 0, 0), split_mix(split_mix(0)));
     assert_eq!(stream(42, 1, 17), split_mix(split_mix(42) ^ 0x1_0000_0011));
     assert!((gumbel(1 << 31) - 0.366_512_921).abs() < 1e-8);
@@ -134,20 +134,20 @@ fn draws_equal_the_oracle() {
     }
 }
 
-/// Pearson's statistic of 20,000 draws against the softmax over the allowed tokens.
+/// Pearson's statistic of 20,000 samples against the softmax over the allowed tokens.
 fn chi_square(row: &[f32], sampling: &Sampling) -> f64 {
-    let draws = 20_000;
+    let samples = 20_000;
     let mut counts = vec![0_u32; row.len()];
     let mut scratch = SampleScratch::for_vocab(row.len());
-    for position in 0..draws {
+    for position in 0..samples {
         counts[sample_row(row, &at(sampling, 7, position), &mut scratch).token as usize] += 1;
     }
     let allowed = allowed(row, sampling);
     let mass = |t: &Token| (f64::from(row[*t as usize]) / f64::from(sampling.temperature)).exp();
     let total: f64 = allowed.iter().map(mass).sum();
-    assert_eq!(allowed.iter().map(|&t| counts[t as usize]).sum::<u32>(), draws);
+    assert_eq!(allowed.iter().map(|&t| counts[t as usize]).sum::<u32>(), samples);
     let terms = allowed.iter().map(|t| {
-        let expected = mass(t) / total * f64::from(draws);
+        let expected = mass(t) / total * f64::from(samples);
         (f64::from(counts[*t as usize]) - expected).powi(2) / expected
     });
     terms.sum()
@@ -170,7 +170,7 @@ fn seed_choice_position_and_nothing_else_decide() {
     let row = logits(3, 500, 0.3, None);
     let sampling = sampling(1.0, 0, 1.0);
     let token = |seed, choice, position, scratch: &mut SampleScratch| {
-        let params = SampleParams { sampling: &sampling, seed, choice, position, tokens: None };
+        let params = SampleRowParams { sampling: &sampling, seed, choice, position, tokens: None };
         sample_row(&row, &params, scratch).token
     };
     let mut used = SampleScratch::for_vocab(500);
@@ -180,8 +180,8 @@ fn seed_choice_position_and_nothing_else_decide() {
     assert_eq!(token(1, 2, 3, &mut SampleScratch::default()), first);
     // Of 50 others almost all differ: the tokens are nearly equally likely.
     let same = |vary: fn(u32) -> (u64, u32, u32)| {
-        let draws = (10..60).map(vary);
-        draws.filter(|&(s, c, p)| token(s, c, p, &mut SampleScratch::default()) == first).count()
+        let samples = (10..60).map(vary);
+        samples.filter(|&(s, c, p)| token(s, c, p, &mut SampleScratch::default()) == first).count()
     };
     assert!(same(|i| (u64::from(i), 2, 3)) < 4);
     assert!(same(|i| (1, i, 3)) < 4);

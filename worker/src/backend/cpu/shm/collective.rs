@@ -1,7 +1,7 @@
 //! Sums and gathers over ranks, made of exchanges of pieces. Safe code.
 //!
-//! Deliberately absent: reduce-scatter. Every rank adds everything itself: with few ranks on one
-//! host that costs no more traffic than sending sums back, and half the waits.
+//! There is no reduce-scatter: every rank adds everything itself. With few ranks on one host that
+//! costs no more traffic than sending sums back, and half the waits.
 
 use super::id::CommError;
 use super::note::{CollectiveOp, Note};

@@ -1,4 +1,4 @@
-//! Embedding, products with norm and gate, products with residual, logits.
+//! Embedding, gemms with norm and gate, gemms with residual, logits.
 
 use binfer_shard::DType;
 use binfer_shard::spec::Act;
@@ -10,7 +10,7 @@ use crate::backend::args::{
 use crate::backend::{Backend, Weight};
 
 const EPS: f32 = 1e-5;
-/// Roundings of one product, relative to the sum of its terms' magnitudes.
+/// Roundings of one gemm, relative to the sum of its terms' magnitudes.
 const TOLERANCE: f64 = 3e-6;
 
 /// Random parts of a matrix: up to three of any types, rows of any number.
@@ -19,7 +19,7 @@ fn parts(random: &mut Random, cols: usize) -> Vec<(DType, usize)> {
     (0..1 + random.below(3)).map(|_| part(random)).chain([(DType::Q4_1, 33)]).collect()
 }
 
-/// What is added to products, at times.
+/// A bias, where a gemm has one.
 struct Bias {
     weight: Option<Weight>,
     /// `[outputs]`.

@@ -110,7 +110,7 @@ impl Rig {
         }
     }
 
-    /// Leaves the inputs of one wide product behind, none of them a number.
+    /// Leaves the inputs of one wide gemm behind, none of them a number.
     fn poison_panel(&mut self) {
         const COLS: usize = 1 << 15;
         let CpuBackend { team, settings, work, .. } = &mut self.backend;

@@ -11,7 +11,7 @@ use crate::backend::{Backend, RankDevice, StepOutcome};
 const HIDDEN: usize = 64;
 /// Rows of the vocabulary on each rank.
 const VOCAB: [usize; 2] = [70, 33];
-/// Inputs of the product on each rank; they share the block in the middle.
+/// Inputs of the gemm on each rank. The ranks share the block in the middle.
 const COLS: usize = 64;
 const FED: [std::ops::Range<usize>; 2] = [0..40, 8..64];
 

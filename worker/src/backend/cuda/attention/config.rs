@@ -2,8 +2,7 @@
 //!
 //! Published shapes (heads of 64 or 128 that rotate whole, blocks of 64 tokens) have paged kernels:
 //! for decode rows on every image, for chunks of prompts on Hopper. What one of them does not take
-//! goes to the reference kernels, the whole step of it. Deliberately absent: addresses and
-//! launches.
+//! goes to the reference kernels, the whole step of it.
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;

@@ -79,7 +79,7 @@ impl CudaModule {
 
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct Launch {
+pub(in crate::backend::cuda) struct KernelLaunch {
     /// Blocks.
     pub(in crate::backend::cuda) grid: [u32; 3],
     /// Neighbouring blocks that run at once and read each other's shared memory.
@@ -141,7 +141,7 @@ impl CudaStream {
     pub(in crate::backend::cuda) fn launch<P: Copy>(
         &self,
         function: &Function,
-        launch: Launch,
+        launch: KernelLaunch,
         params: &P,
     ) -> Result<(), BackendError> {
         use sys::CUlaunchAttributeID as Id;

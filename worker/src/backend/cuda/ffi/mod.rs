@@ -15,7 +15,7 @@
 //! Libraries are opened at run time, and nothing panics where one is missing. What cannot be proved
 //! here: that addresses inside of a kernel's parameters are right. A wrong one is a device error,
 //! which every later call reports; it cannot harm the host's memory, except through mapped memory,
-//! whose addresses only the step's ring uses. Deliberately absent: what is computed.
+//! whose addresses only the step's ring uses.
 #![allow(unsafe_code, reason = "one of the doors that docs/architecture.md names")]
 
 pub(super) mod blas;

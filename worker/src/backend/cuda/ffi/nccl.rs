@@ -2,7 +2,7 @@
 //!
 //! Communicators do not block: what a call leaves to the background shows as
 //! [`NcclState::Working`], and the caller asks again, so that a peer that is gone never holds a
-//! thread. Deliberately absent: waiting, and what is summed.
+//! thread.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};

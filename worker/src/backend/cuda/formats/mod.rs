@@ -7,8 +7,8 @@
 //!
 //! Vectors (scales of norms, biases, sinks) are f32, whatever the format of matrices. A further
 //! format is a file here, a variant of [`WeightFormat`], its row in [`WeightFormat::of`], and an
-//! arm in `gemm/config.rs` that says which kernels multiply by it. Deliberately absent: how rows
-//! travel (`upload.rs`).
+//! arm in `gemm/config.rs` that says which kernels multiply by it. How rows travel is
+//! `upload.rs`'s.
 
 mod dense;
 pub(super) mod half;

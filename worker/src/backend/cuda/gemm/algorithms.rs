@@ -3,7 +3,7 @@
 //! An algorithm is eight words that only the library can read, and only the version that wrote
 //! them: so a row holds for one version of the library, one card, one shape. Rows come from
 //! `BINFER_SWEEP=1 cargo test -p binfer-worker faster_algorithms -- --nocapture` on a GPU
-//! (`tests/algorithms.rs`). Deliberately absent: algorithms that are less than 3 % faster.
+//! (`tests/algorithms.rs`). An algorithm that is less than 3 % faster is not in the table.
 
 use crate::backend::cuda::ffi::matmul::{AlgorithmKey, MatmulShape};
 use crate::backend::cuda::formats::half::Half;

@@ -2,7 +2,7 @@
 //!
 //! Few tokens go to kernels of our own (`skinny_gemm_sm90` on Hopper, `stream_k_gemm` elsewhere),
 //! many to cuBLASLt, odd shapes to the reference kernel. Pure: `tests/choices.rs` compares what is
-//! chosen for published models with a table. Deliberately absent: addresses and launches.
+//! chosen for published models with a table.
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;

@@ -2,8 +2,8 @@
 //!
 //! A model has few gemms, and algorithms are chosen for a ladder of token counts: all of them
 //! before the first step, once a captured step has shown what the gemms are. A step's own count
-//! takes the algorithm of the next rung. Deliberately absent: decode steps, whose CUDA graphs hold
-//! only our own kernels.
+//! takes the algorithm of the next rung. Decode steps do not come here: their CUDA graphs hold only
+//! our own kernels.
 
 use std::collections::BTreeSet;
 

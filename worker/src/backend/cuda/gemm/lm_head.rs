@@ -3,8 +3,9 @@
 //!
 //! Which outputs' logits those are is known to the device alone, so that CUDA graphs serve all
 //! steps: those with logprobs, with top-k, top-p or min-p at a temperature, with penalties or
-//! biases. Other rows of the logits are left as they were. Deliberately absent: several ranks,
-//! which gather logits and sample from those; other devices; more outputs than a skinny gemm takes.
+//! biases. Other rows of the logits are left as they were. Statistics alone are for one rank, since
+//! several ranks gather logits and sample from those, and for as many outputs as a skinny gemm
+//! takes.
 
 use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::gemm_params::LmHeadGemmParams;

@@ -5,7 +5,7 @@
 //! | `token_counts.rs`, `staging.rs` | what penalties and biases need, on its way to the device |
 //! | `token_masks.rs` | what a grammar allows, likewise |
 //!
-//! Deliberately absent: how tokens are sampled (`cuda/sample.cu`).
+//! How tokens are sampled is in `cuda/sample.cu`.
 
 mod staging;
 mod token_counts;
@@ -16,7 +16,7 @@ use binfer_kernels::params::StepResult;
 use binfer_kernels::sample_params::{LOGPROBS_MAX, SampleParams, SampleTile};
 use binfer_kernels::skinny_gemm::ROW_PARTIALS_MAX;
 
-use token_counts::TokenCounts;
+use token_counts::DeviceTokenCounts;
 use token_masks::TokenMasks;
 
 use super::ffi::launch::CudaStream;
@@ -62,10 +62,10 @@ impl SamplingPlaces {
 }
 
 /// What sampling needs between steps and within one.
-pub(super) struct Sampling {
+pub(super) struct TokenSampling {
     pub(super) places: SamplingPlaces,
     pub(super) masks: TokenMasks,
-    counts: TokenCounts,
+    counts: DeviceTokenCounts,
     /// Most outputs of a step.
     outputs_max: u32,
     /// Blocks of the head that made statistics of this step's logits; 0 where there are only
@@ -82,13 +82,13 @@ pub(super) struct Logits {
     pub(super) logprobs: u64,
 }
 
-impl Sampling {
+impl TokenSampling {
     /// Takes the memory that is its own; the rest lies at `places`.
     pub(super) fn new(plan: &MemoryPlan, places: SamplingPlaces) -> Result<Self, BackendError> {
         Ok(Self {
             places,
             masks: TokenMasks::new(plan)?,
-            counts: TokenCounts::new(plan)?,
+            counts: DeviceTokenCounts::new(plan)?,
             outputs_max: to_u32(plan.outputs_max),
             head_partials: 0,
         })
@@ -96,7 +96,7 @@ impl Sampling {
 
     /// Bytes that [`Self::new`] takes of the device.
     pub(super) fn bytes_of(plan: &MemoryPlan) -> usize {
-        TokenCounts::bytes_of(plan)
+        DeviceTokenCounts::bytes_of(plan)
     }
 
     /// Bytes taken of the device.

@@ -1,8 +1,7 @@
 //! What penalties and biases need of a slot: counts of its tokens, on the device.
 //!
 //! They go up when a slot is opened; from then on the device counts sampled tokens by itself, so a
-//! plan never needs to know one. Deliberately absent: how logits are adjusted
-//! (`backend/penalties.rs`).
+//! plan never needs to know one. How logits are changed is in `backend/penalties.rs`.
 
 use binfer_kernels::sample_params::{BIASES_MAX, Bias as BiasTwin};
 use binfer_proto::Bias;
@@ -22,7 +21,7 @@ const BIAS_BYTES: usize = BIASES_MAX * size_of::<BiasTwin>();
 
 /// Counts and biases of all slots. Nothing is read of a slot that was not opened with some.
 #[derive(Debug)]
-pub(in crate::backend::cuda) struct TokenCounts {
+pub(in crate::backend::cuda) struct DeviceTokenCounts {
     /// `u16 [slots, vocabulary]`, see `backend/penalties.rs`.
     counts: DeviceBuffer,
     /// `[slots, BIASES_MAX]`.
@@ -33,7 +32,7 @@ pub(in crate::backend::cuda) struct TokenCounts {
     opened: Vec<u16>,
 }
 
-impl TokenCounts {
+impl DeviceTokenCounts {
     /// Takes their memory.
     pub(super) fn new(plan: &MemoryPlan) -> Result<Self, BackendError> {
         let (slots, vocab) = (plan.slots_max, plan.vocab);

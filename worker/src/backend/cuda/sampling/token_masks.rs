@@ -3,8 +3,8 @@
 //! A step that is masked is enqueued whole, out of a CUDA graph where there is one, before its
 //! masks are known; its sampling then asks a word of its slot again and again. So there is one
 //! graph for steps with masks and without, and those without pay nothing. A step that is given up
-//! says so by the same word: nothing waits in the device for a host that is about to end.
-//! Deliberately absent: what masks do (`cuda/token_masks.cuh`).
+//! says so by the same word: nothing waits in the device for a host that is about to end. What
+//! masks do is in `cuda/token_masks.cuh`.
 
 use binfer_kernels::sample_params::{
     MASK_SLOTS, MASKS_AWAITED, MASKS_GIVEN, MASKS_GIVEN_UP, MaskParams,

@@ -1,5 +1,5 @@
 //! Both ends of a model: rows of the embedding, logits of the head and what is sampled from them,
-//! of any number of rows. Deliberately absent: all kinds of sampling, see `sampling.rs`.
+//! of any number of rows. All kinds of sampling are in `sampling.rs`.
 
 use std::sync::Arc;
 

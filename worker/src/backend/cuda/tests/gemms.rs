@@ -234,11 +234,8 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
     let inner = if glu.is_some() { 2 * cols } else { cols };
     let (out, norm) = (rig.weight(DType::BF16, hidden, cols), rig.weight(DType::F32, 1, hidden));
     let (next, bias) = (rig.weight(DType::F16, inner, hidden), bias(rig, inner));
-    let shapes = [
-        (tokens, cols, TensorKind::Inner),
-        (tokens, hidden, TensorKind::Sum),
-        (tokens, cols, TensorKind::Inner),
-    ];
+    let wide = (tokens, cols, TensorKind::Inner);
+    let shapes = [wide, (tokens, hidden, TensorKind::Sum), wide];
     let (at, arena) = rig.place(&shapes, aligned);
     rig.allocate(&case.plan(arena, hidden));
     let x = rig.random.floats(tokens * cols);
@@ -344,8 +341,8 @@ fn packed_types_are_unpacked_once() {
             next: None,
         };
         rig.backend.linear_out(&args).unwrap();
-        let product = |x| oracle::gemm(&oracle::wide(x), &weight.rows);
-        let want: Vec<_> = x.chunks(256).flat_map(product).collect();
+        let gemm = |x| oracle::gemm(&oracle::wide(x), &weight.rows);
+        let want: Vec<_> = x.chunks(256).flat_map(gemm).collect();
         crate::backend::tests::assert_near(&rig.read(out), &want, 1e-5, &format!("{dtype:?}"));
         rig.outcome();
     }

@@ -1,4 +1,4 @@
-//! Recordings that fail, steps that nobody collects, and the one before the first.
+//! Captures that fail, steps that nobody collects, and the warmup.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn a_capture_that_fails_is_dropped_and_steps_go_on() {
     let (_, _, want) = tiny.step(step());
     tiny.backend.begin_capture(ROWS).unwrap();
     let taken = DeviceBuffer::new(1 << 20);
-    assert!(taken.is_err(), "memory can be taken while this thread records");
+    assert!(taken.is_err(), "memory can be taken while this thread captures");
     assert!(tiny.backend.end_capture().is_err(), "a capture that failed is kept");
     for _ in 0..2 {
         let (mode, _, got) = tiny.step(step());
