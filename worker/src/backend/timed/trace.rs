@@ -46,7 +46,7 @@ impl Trace {
     fn write(
         &mut self,
         step: u64,
-        operations: &[Operation],
+        operations: &[TimedOperation],
         counts: &Counts,
         stamps_ns: &[u64],
     ) -> io::Result<()> {
