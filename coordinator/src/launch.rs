@@ -31,8 +31,10 @@ use crate::text::{TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
-/// How long the fronts may take to write what they have once the cluster is over.
-const FRONT_EXIT_GRACE: Duration = Duration::from_secs(2);
+/// How long the fronts may take to write what they have once the cluster is over: more than
+/// `HttpConfig::linger`, for which HTTP waits when a client does not read, or does not send what it
+/// began.
+const FRONT_EXIT_GRACE: Duration = Duration::from_secs(3);
 
 /// How a cluster's life ended.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,7 @@
 //! Tokenizers that come with models and mean harm, or are killed: a request pays, never the server.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -89,15 +91,21 @@ fn a_text_that_grows_beyond_memory_costs_itself_alone() {
 }
 
 #[test]
-fn a_text_that_takes_too_long_is_cut_off() {
+fn a_text_that_takes_too_long_is_cut_off_and_delays_no_other() {
     let scratch = Scratch::new("text-time");
     folder(&scratch, growing(100, 3));
     let job = Duration::from_secs(2);
     let deadlines = Deadlines { job, job_megabyte: Duration::ZERO, ..Deadlines::default() };
     let process = start(scratch.path(), deadlines).unwrap();
     let began = Instant::now();
-    let error = process.encode(&prompt("aaaaaaaa")).unwrap_err().to_string();
-    assert!(error.contains("took more than 2 s over it"), "{error}");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| process.encode(&prompt("aaaaaaaa")).unwrap_err().to_string());
+        std::thread::sleep(job / 8);
+        assert!(!process.encode(&prompt("How 12")).unwrap().is_empty());
+        assert!(began.elapsed() < job, "a slow text delays others");
+        let error = slow.join().unwrap();
+        assert!(error.contains("took more than 2 s over it"), "{error}");
+    });
     assert!(began.elapsed() < PATIENCE / 10);
     assert!(!process.encode(&prompt("How 12")).unwrap().is_empty());
 }
@@ -215,4 +223,25 @@ fn a_server_with_a_hostile_tokenizer_serves_on_and_leaves_nobody() {
     server.stop();
     let ended = poll(Duration::from_secs(5), || (!is_alive(text)).then_some(()));
     assert!(ended.is_some(), "the text process outlives an orderly end");
+}
+
+#[test]
+fn a_signal_ends_a_server_in_order_while_a_prompt_is_tokenised_and_half_a_request_is_there() {
+    let scratch = Scratch::new("text-signal");
+    folder(&scratch, growing(100, 3));
+    let mut server = Server::of(scratch.path().to_str().unwrap(), Permit::one(), 1, &[]);
+    server.wait_until_ready();
+    let client = server.client;
+    let asked = std::thread::spawn(move || {
+        let body = json!({ "prompt": "aaaaaaaa", "max_tokens": 2 });
+        client.post("/v1/completions", &body).unwrap()
+    });
+    let mut half = TcpStream::connect(client.address).unwrap();
+    half.write_all(b"POST /v1/comp").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    server.signal(Signal::TERM);
+    let status = server.exit(Duration::from_secs(5));
+    assert!(status.success(), "{status}: {}", server.log.text());
+    let refused = asked.join().unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
 }

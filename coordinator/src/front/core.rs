@@ -229,14 +229,20 @@ impl Core {
         let Ok(running) = self.shared.pool.clone().acquire_owned().await else {
             return Err(self.unavailable("the server has stopped"));
         };
-        // The work goes on when the caller is dropped, so the permits go with it.
+        // The work goes on when the caller is dropped or told off, so the permits go with it.
         let work = move || {
             let _permits = (waiting, running);
             work()
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| SubmitError::Failed { message: "work on a prompt was cut off".into() })
+        tokio::select! {
+            biased;
+            done = tokio::task::spawn_blocking(work) => done.map_err(|_| {
+                SubmitError::Failed { message: "work on a prompt was cut off".into() }
+            }),
+            () = self.shared.parts.commands.closed() => {
+                Err(self.unavailable("the server has stopped"))
+            }
+        }
     }
 
     fn not_encoded(&self, error: TextError) -> SubmitError {

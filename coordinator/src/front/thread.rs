@@ -23,7 +23,7 @@ pub fn start<T: Send + 'static>(
     let runtime = runtime()?;
     let run = move || {
         let core = context.core.clone();
-        block_on(&runtime, &core, front(context))
+        block_on(runtime, &core, front(context))
     };
     std::thread::Builder::new().name("front".into()).spawn(move || {
         match catch_unwind(AssertUnwindSafe(run)) {
@@ -40,23 +40,27 @@ pub fn start<T: Send + 'static>(
 /// # Errors
 /// When the system has no event queue to give.
 pub fn run<T>(core: &Core, front: impl Future<Output = T>) -> io::Result<T> {
-    Ok(block_on(&runtime()?, core, front))
+    Ok(block_on(runtime()?, core, front))
 }
 
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-fn block_on<T>(runtime: &Runtime, core: &Core, front: impl Future<Output = T>) -> T {
+fn block_on<T>(runtime: Runtime, core: &Core, front: impl Future<Output = T>) -> T {
     let core = core.clone();
     // A task of its own, so that an update does not poll the front itself.
     let dispatcher = runtime.spawn(async move { core.dispatch_updates().await });
-    runtime.block_on(async {
+    let value = runtime.block_on(async {
         tokio::select! {
             value = front => value,
             Err(panicked) = dispatcher => resume_unwind(panicked.into_panic()),
         }
-    })
+    });
+    // Dropping the runtime would wait for prompts that are being tokenised, though nobody asks for
+    // them any more.
+    runtime.shutdown_background();
+    value
 }
 
 #[cfg(test)]

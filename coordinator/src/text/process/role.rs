@@ -104,7 +104,10 @@ pub(super) fn serve(
         let (model, ended) = (Arc::clone(model), ended.clone());
         let (input, output) = (Arc::clone(&input), Arc::clone(&output));
         let work = move || {
-            while let Ok((id, payload)) = wire::read(&mut *lock(&input)) {
+            loop {
+                // Not in the head of the loop: the lock would be held until the job is done.
+                let job = wire::read(&mut *lock(&input));
+                let Ok((id, payload)) = job else { break };
                 let answer = answer(&model, bytes_max, &payload).to_payload();
                 if wire::write(&mut *lock(&output), id, &answer).is_err() {
                     break;
