@@ -17,6 +17,7 @@
 //! | `features` | features of the tiny checkpoints switched off: the goldens notice |
 //! | `nccl` | a library for several GPUs that will not do |
 //! | `floats` | numbers at the edges of what a float is, in every field that takes one |
+//! | `descriptors` | a server that has no descriptor left |
 //! | `memory` | limits of a process's memory |
 //! | `packed` | a file of mixed packed types, at every rank count |
 //! | `trace` | what the decoder asks of a backend |
@@ -39,6 +40,7 @@
 mod api;
 mod bench;
 mod bf16;
+mod descriptors;
 mod digests;
 mod features;
 mod floats;

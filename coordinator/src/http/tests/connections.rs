@@ -1,7 +1,7 @@
 //! Many connections: how many there are, for how long, and what their bodies take.
 
 use super::super::HttpConfig;
-use super::client::{SOON, read_answer, read_until, send, server, server_with};
+use super::client::{SOON, read_answer, read_until, send, send_head, server, server_with};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
 use serde_json::json;
@@ -132,6 +132,25 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_told_without_it() {
     socket.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut socket).await.status, 413);
     assert!(is_closed(&mut socket).await);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_and_ends_its_connection_alone() {
+    let config = HttpConfig { head_bytes_max: 8 << 10, headers_max: 20, ..HttpConfig::default() };
+    let server = server_with(Vec::new(), config, u64::MAX);
+    let long = format!("X: {}", "x".repeat(10_000));
+    let path = format!("GET /{} HTTP/1.1", "x".repeat(10_000));
+    for (first, lines) in [
+        ("GET /health HTTP/1.1", vec!["Host: localhost", &long]),
+        ("GET /health HTTP/1.1", vec!["Host: localhost"; 21]),
+        (&path, vec!["Host: localhost"]),
+    ] {
+        let mut socket = server.connect().await;
+        send_head(&mut socket, first, &lines, "").await;
+        let answer = read_until(&mut socket, "the end of the connection").await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    assert_eq!(server.ask("GET", "/health", "").await.status, 200);
 }
 
 #[tokio::test]
