@@ -28,22 +28,31 @@ const fn card(
     Card { name, bytes: mebibytes << 20, bytes_per_s: gigabytes_per_s * 1e9, capability, words }
 }
 
-/// Known cards. Totals as `nvidia-smi` prints them, bandwidth from NVIDIA's data sheets of each. A name
-/// without its kind of board is that of the SXM module.
+/// Known cards. Totals as `nvidia-smi` prints them, bandwidth as NVIDIA states it in the document
+/// beside each. A name without its kind of board is that of the SXM module.
 pub const CARDS: &[Card] = &[
+    // DGX B200 data sheet: 64 TB/s of eight.
     card("B200", &["B200"], 183_359, 8_000.0, 100),
+    // GH200 data sheet, with 96 GB of HBM3: "up to 4 TB/s".
     card("GH200", &["GH200"], 97_871, 4_000.0, 90),
+    // H200 data sheet.
     card("H200", &["H200"], 143_771, 4_800.0, 90),
+    // H100 data sheet.
     card("H100", &["H100"], 81_559, 3_350.0, 90),
     card("H100-NVL", &["H100", "NVL"], 95_830, 3_900.0, 90),
+    // H100 PCIe product brief, PB-11133-001: "greater than 2,000".
     card("H100-PCIe", &["H100", "PCIE"], 81_559, 2_000.0, 90),
+    // A100 data sheet, 80 GB; of 40 GB it says 1,555 of both boards.
     card("A100", &["A100"], 81_920, 2_039.0, 80),
     card("A100-80GB-PCIe", &["A100", "80GB", "PCIE"], 81_920, 1_935.0, 80),
     card("A100-40GB", &["A100", "40GB"], 40_960, 1_555.0, 80),
+    // Data sheets of L40S, L4 and A10.
     card("L40S", &["L40S"], 46_068, 864.0, 89),
     card("L4", &["L4"], 23_034, 300.0, 89),
     card("A10", &["A10"], 23_028, 600.0, 86),
-    card("T4", &["T4"], 15_360, 300.0, 75),
+    // T4 product brief: 256 bits at 10 GHz.
+    card("T4", &["T4"], 15_360, 320.0, 75),
+    // GeForce specifications: 512 bits at 28 GHz, 384 at 21.
     card("5090", &["5090"], 32_607, 1_792.0, 120),
     card("4090", &["4090"], 24_564, 1_008.0, 89),
 ];
