@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use binfer_proto::KvDtype;
-use binfer_shard::fit::{self, HostMemory, KvBudget, Limits, Memory};
+use binfer_shard::fit::{self, FitLimits, HostMemory, KvBudget, Memory};
 use binfer_shard::{Checkpoint, DType, layouts};
 
 use crate::config::{self, ConfigError};
@@ -33,7 +33,7 @@ pub struct ModelOptions {
     /// The compute threads of a rank.
     pub threads: u32,
     /// What the ranks must have memory for.
-    pub limits: Limits,
+    pub limits: FitLimits,
     /// The value of `--kv-cache-tokens`.
     pub kv_cache_tokens: Option<u64>,
     /// The limits of the host's memory, for messages; `None` on a GPU and where none is set.
@@ -83,7 +83,7 @@ impl ModelArgs {
         // The rank with the most heads decides how many blocks there are.
         let position_bytes = positions.max().unwrap_or(0);
         let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
-        let limits = Limits { kv_budget: KvBudget::from(asked), ..limits };
+        let limits = FitLimits { kv_budget: KvBudget::from(asked), ..limits };
         if cuda.is_none() {
             host.check(spec, world, &limits, self.kv_cache_tokens)?;
         }
@@ -147,7 +147,7 @@ impl ModelArgs {
     }
 
     /// What ranks in `memory` must have room for; the KV cache takes what fits.
-    fn limits(&self, context_max: u32, memory: Memory) -> Result<Limits, ConfigError> {
+    fn limits(&self, context_max: u32, memory: Memory) -> Result<FitLimits, ConfigError> {
         let on_gpu = matches!(memory, Memory::Devices(_));
         let (sequences, tokens) = step_defaults(on_gpu);
         let sequences_max = self.max_num_seqs.unwrap_or(sequences);
@@ -157,7 +157,7 @@ impl ModelArgs {
                 "--max-num-batched-tokens: expected {sequences_max} (--max-num-seqs) to 65536"
             )));
         }
-        Ok(Limits {
+        Ok(FitLimits {
             memory,
             kv_budget: KvBudget::WhatFits,
             kv_element_bytes: if on_gpu { 2 } else { self.dtype.stored().bytes() },

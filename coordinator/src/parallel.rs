@@ -3,7 +3,7 @@
 //! What each rank then holds is worked out by the layouts of `binfer_shard`.
 
 use binfer_shard::ModelSpec;
-use binfer_shard::fit::{self, Limits};
+use binfer_shard::fit::{self, FitLimits};
 
 use crate::config::ConfigError;
 
@@ -32,7 +32,7 @@ impl TensorParallel {
     pub fn ranks(
         self,
         spec: &ModelSpec,
-        limits: &Limits,
+        limits: &FitLimits,
         gpu_bytes: &[u64],
     ) -> Result<(u32, Option<String>), ConfigError> {
         match self {

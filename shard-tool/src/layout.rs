@@ -12,7 +12,7 @@ use std::ops::Range;
 use crate::deal::{deal, even_share, level, share_of};
 pub use crate::rank_layout::{FfnLayout, HeadLayout, LayerLayout, RankLayout};
 use crate::slice::local_bytes;
-use crate::spec::{Cut, Ffn, LayerSpec, Mixer, TensorSpec};
+use crate::spec::{Ffn, LayerSpec, Mixer, TensorCut, TensorSpec};
 use crate::{Error, ErrorKind, ModelSpec};
 
 /// Vocabulary rows are dealt in units of so many (the last unit may be short).
@@ -38,7 +38,7 @@ pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
         (0..world).map(|rank| shapes.without_ffn(rank, world)).collect();
     let mut held: Vec<u64> =
         layouts.iter().map(|layout| head_bytes(spec, layout)).collect::<Result<_, _>>()?;
-    let vocab_bytes = bytes_where(spec, |tensor| tensor.cut == Cut::VocabRows);
+    let vocab_bytes = bytes_where(spec, |tensor| tensor.cut == TensorCut::VocabRows);
     let ffn_bytes = |shape| bytes_where(spec, |tensor| shapes.is_ffn_of(tensor, shape));
     let mut pool = vocab_bytes + (0..shapes.distinct.len()).map(ffn_bytes).sum::<u64>();
     for (index, shape) in shapes.distinct.iter().enumerate() {
@@ -140,7 +140,7 @@ impl LayerShapes {
             return Err(refuse("a model without layers cannot be cut"));
         }
         let mut shapes = Self { distinct, of_layer };
-        for tensor in spec.tensors.iter().filter(|tensor| tensor.cut == Cut::FfnColumns) {
+        for tensor in spec.tensors.iter().filter(|tensor| tensor.cut == TensorCut::FfnColumns) {
             if let Some(shape) = shapes.of_tensor(tensor) {
                 let blocks = tensor.parts.iter().map(|part| part.dtype.block_elems());
                 let unit = &mut shapes.distinct[shape].ffn_unit_cols;
@@ -156,7 +156,7 @@ impl LayerShapes {
     }
 
     fn is_ffn_of(&self, tensor: &TensorSpec, shape: usize) -> bool {
-        matches!(tensor.cut, Cut::FfnRows | Cut::FfnColumns)
+        matches!(tensor.cut, TensorCut::FfnRows | TensorCut::FfnColumns)
             && self.of_tensor(tensor) == Some(shape)
     }
 
@@ -203,7 +203,7 @@ fn bytes_where(spec: &ModelSpec, wanted: impl Fn(&TensorSpec) -> bool) -> u64 {
 
 /// Bytes of what follows the heads; replicated tensors weigh the same everywhere and are left out.
 fn head_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error> {
-    let of_heads = |cut| matches!(cut, Cut::QkvHeads | Cut::HeadColumns);
+    let of_heads = |cut| matches!(cut, TensorCut::QkvHeads | TensorCut::HeadColumns);
     spec.tensors
         .iter()
         .filter(|tensor| of_heads(tensor.cut))

@@ -9,7 +9,7 @@ use std::iter;
 use std::ops::Range;
 
 use crate::rank_layout::LayerLayout;
-use crate::spec::{Cut, Part, RowOrder, TensorSpec};
+use crate::spec::{PartSpec, RowOrder, TensorCut, TensorSpec};
 use crate::{DType, Error, ErrorKind, ModelSpec, RankLayout};
 
 /// A rank's slice of a [`TensorSpec`]. The rows of its parts follow each other.
@@ -18,7 +18,7 @@ pub struct LocalTensor {
     /// The run-time name, as the spec has it.
     pub name: String,
     /// How the tensor is cut.
-    pub cut: Cut,
+    pub cut: TensorCut,
     /// The slices of the spec's parts, in the same order.
     pub parts: Vec<LocalPart>,
 }
@@ -43,7 +43,7 @@ impl LocalTensor {
     }
 }
 
-/// A rank's slice of a [`Part`]: a row-major matrix `[rows, cols]` of packed blocks.
+/// A rank's slice of a [`PartSpec`]: a row-major matrix `[rows, cols]` of packed blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPart {
     /// The tensor's name in the checkpoint.
@@ -97,7 +97,7 @@ pub fn local_tensor(tensor: &TensorSpec, layout: &RankLayout) -> Result<LocalTen
 
 /// The whole of a tensor, in the order of the checkpoint.
 pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
-    let part = |part: &Part| LocalPart {
+    let part = |part: &PartSpec| LocalPart {
         source: part.source.clone(),
         dtype: part.dtype,
         rows: part.rows,
@@ -141,13 +141,13 @@ fn select(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> Result<Sele
     let layer = || layer_of(tensor, layout);
     let (mut rows, mut own) = (0..part.rows, 0..part.cols);
     match tensor.cut {
-        Cut::Replicated => {}
-        Cut::QkvHeads if index == 0 => rows = layer()?.heads.q_elements(),
-        Cut::QkvHeads => rows = layer()?.heads.kv_elements(),
-        Cut::HeadColumns => own = layer()?.heads.q_elements(),
-        Cut::FfnRows => rows = layer()?.ffn.columns().clone(),
-        Cut::FfnColumns => own = layer()?.ffn.columns().clone(),
-        Cut::VocabRows => rows = layout.vocab.clone(),
+        TensorCut::Replicated => {}
+        TensorCut::QkvHeads if index == 0 => rows = layer()?.heads.q_elements(),
+        TensorCut::QkvHeads => rows = layer()?.heads.kv_elements(),
+        TensorCut::HeadColumns => own = layer()?.heads.q_elements(),
+        TensorCut::FfnRows => rows = layer()?.ffn.columns().clone(),
+        TensorCut::FfnColumns => own = layer()?.ffn.columns().clone(),
+        TensorCut::VocabRows => rows = layout.vocab.clone(),
     }
     if rows.end > part.rows || own.end > part.cols {
         let (rows_max, cols_max) = (part.rows, part.cols);
@@ -170,7 +170,7 @@ fn layer_of<'l>(tensor: &TensorSpec, layout: &'l RankLayout) -> Result<&'l Layer
     })
 }
 
-fn local_part(part: &Part, kept: &Selection) -> LocalPart {
+fn local_part(part: &PartSpec, kept: &Selection) -> LocalPart {
     let row = part.row_bytes();
     let from = part.dtype.row_bytes(kept.cols.start);
     let to = part.dtype.row_bytes(kept.cols.end);

@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 pub use crate::rope::{Rope, RopeScaling};
-pub use crate::tensor_spec::{Cut, Part, RowOrder, TensorSpec};
+pub use crate::tensor_spec::{PartSpec, RowOrder, TensorCut, TensorSpec};
 
 /// A whole model. Sizes are in elements.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -123,13 +123,13 @@ pub enum Ffn {
         /// Outputs of gate and of up, inputs of down.
         inner: u32,
         /// The activation function of the gate.
-        act: Act,
+        act: ActivationFn,
     },
 }
 
 /// Activation functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Act {
+pub enum ActivationFn {
     /// `x * sigmoid(x)`.
     Silu,
 }

@@ -10,9 +10,9 @@ pub struct TensorSpec {
     /// Run-time name: `layers.3.attn.qkv`.
     pub name: String,
     /// Checkpoint tensors whose rows follow each other; types may differ between parts.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PartSpec>,
     /// How ranks divide it.
-    pub cut: Cut,
+    pub cut: TensorCut,
     /// Index into [`crate::ModelSpec::layers`] of the layer that it belongs to; `None` for embedding,
     /// final norm and head. Manifests have it in the name.
     #[serde(skip)]
@@ -23,14 +23,14 @@ impl TensorSpec {
     /// Bytes, uncut.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(Part::bytes).sum()
+        self.parts.iter().map(PartSpec::bytes).sum()
     }
 }
 
 /// One checkpoint tensor, seen as a matrix `[rows, cols]` that maps `cols` inputs to `rows`
 /// outputs, row-major. A norm is one row; a bias one column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Part {
+pub struct PartSpec {
     /// Name in the checkpoint.
     pub source: String,
     /// Type in the checkpoint, kept in memory.
@@ -43,7 +43,7 @@ pub struct Part {
     pub row_order: RowOrder,
 }
 
-impl Part {
+impl PartSpec {
     /// Bytes of one row.
     #[must_use]
     pub fn row_bytes(&self) -> u64 {
@@ -87,7 +87,7 @@ impl RowOrder {
 
 /// How ranks divide a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Cut {
+pub enum TensorCut {
     /// Every rank has all of it.
     Replicated,
     /// Three parts q, k, v: rows of the rank's query heads, then of its KV heads, twice.

@@ -1,7 +1,7 @@
 //! Whether the ranks on the CPU fit into what may be taken, and what to do where they do not.
 
 use binfer_shard::ModelSpec;
-use binfer_shard::fit::{HostMemory, Ledger, Limits, RankLedger};
+use binfer_shard::fit::{FitLimits, HostMemory, Ledger, RankLedger};
 
 use super::available::{AvailableMemory, mib};
 use super::cluster::available_to_cluster;
@@ -52,7 +52,7 @@ impl HostBudget {
         &self,
         spec: &ModelSpec,
         world: u32,
-        limits: &Limits,
+        limits: &FitLimits,
         kv_cache_tokens: Option<u64>,
     ) -> Result<(), ConfigError> {
         let ledger = Ledger::new(spec, world, limits);

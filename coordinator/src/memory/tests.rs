@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use binfer_shard::Checkpoint;
-use binfer_shard::fit::{KvBudget, Limits, Memory};
+use binfer_shard::fit::{FitLimits, KvBudget, Memory};
 
 use super::available::mib;
 use super::budget::HostBudget;
@@ -219,7 +219,7 @@ fn fits(tree: &Tree, world: u32, asked: Option<u64>) -> Result<u64, String> {
     let spec = source.spec();
     let layouts = binfer_shard::layouts(spec, world).unwrap();
     let bytes = binfer_shard::fit::kv_position_bytes(spec, &layouts[0], 4);
-    let limits = Limits {
+    let limits = FitLimits {
         memory: Memory::Host(budget.memory()),
         kv_budget: KvBudget::from(asked.map(|tokens| tokens * bytes)),
         kv_element_bytes: 4,

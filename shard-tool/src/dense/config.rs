@@ -1,8 +1,8 @@
 //! `config.json` of a dense decoder, read and checked.
 
 use super::names::{HUGGING_FACE, Names};
-use super::rope::{self, Beside, RopeSettings};
-use super::{Dense, Window, check_heads, kept, norm_eps};
+use super::rope::{self, RopeContext, RopeSettings};
+use super::{Dense, Window, check_heads, kv_kinds, norm_eps};
 use crate::families::{Described, Family};
 use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON;
@@ -45,10 +45,10 @@ pub(crate) fn from_config(
     let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
     check_activation(config)?;
     let features = (family.features)(config)?;
-    let kept = kept(config.positive("num_hidden_layers")?, features.window, weight_map);
-    let mut kept = kept.map_err(refuse)?;
+    let kv_kinds = kv_kinds(config.positive("num_hidden_layers")?, features.window, weight_map);
+    let mut kv_kinds = kv_kinds.map_err(refuse)?;
     if family.keys.contains(&LAYER_TYPES) {
-        kept = by_layer_types(config, kept, features.window)?;
+        kv_kinds = by_layer_types(config, kv_kinds, features.window)?;
     }
     let (defaults, hidden) = (&family.defaults, config.positive("hidden_size")?);
     let heads = config.positive("num_attention_heads")?;
@@ -58,14 +58,14 @@ pub(crate) fn from_config(
         Some(_) => config.positive("max_position_embeddings")?,
         None => defaults.positions,
     };
-    let beside = Beside { config, head_dim, positions, kept: &kept };
-    let RopeSettings { rope, context_max, ignored: of_rope } = rope::read(beside)?;
+    let context = RopeContext { config, head_dim, positions, kv_kinds: &kv_kinds };
+    let RopeSettings { rope, context_max, ignored: of_rope } = rope::read(context)?;
     ignored.extend(of_rope);
     let eps = config.float("rms_norm_eps")?.unwrap_or(RMS_NORM_EPS_DEFAULT);
     let tied = config.bool("tie_word_embeddings")?.unwrap_or(false);
-    let stored = Stored::of(weight_map);
+    let stored = StoredEmbeddings::of(weight_map);
     let names = match stored {
-        Stored { embed: false, head: true } if tied => {
+        StoredEmbeddings { embed: false, head: true } if tied => {
             Names { embed: HUGGING_FACE.head, ..HUGGING_FACE }
         }
         _ => HUGGING_FACE,
@@ -80,7 +80,7 @@ pub(crate) fn from_config(
         // A head that is stored although tied is used: transformers does so when the two differ.
         tied_head: tied && !(stored.embed && stored.head),
         gqa: check_heads(Gqa { heads, kv_heads, head_dim, rope }).map_err(refuse)?,
-        kept,
+        kv_kinds,
         features,
     };
     let spec = dense.spec(&names, weight_map, config.folder())?;
@@ -98,12 +98,12 @@ fn check_activation(config: &ConfigJson) -> Result<(), Error> {
 }
 
 /// Which tensors of a tied pair are stored: one under either name, or both.
-struct Stored {
+struct StoredEmbeddings {
     embed: bool,
     head: bool,
 }
 
-impl Stored {
+impl StoredEmbeddings {
     fn of(weight_map: &WeightMap) -> Self {
         let has = |name| weight_map.tensor(&format!("{name}.weight")).is_some();
         Self { embed: has(HUGGING_FACE.embed), head: has(HUGGING_FACE.head) }
@@ -121,15 +121,15 @@ fn or_default(
     Ok(config.u32(key)?.or(default).unwrap_or(null))
 }
 
-/// What each layer keeps by `layer_types`, where that is given, else `kept`.
+/// What each layer keeps by `layer_types`, where that is given, else `kv_kinds`.
 fn by_layer_types(
     config: &ConfigJson,
-    kept: Vec<KvKind>,
+    kv_kinds: Vec<KvKind>,
     window: Option<Window>,
 ) -> Result<Vec<KvKind>, Error> {
-    let Some(types) = config.strings(LAYER_TYPES)? else { return Ok(kept) };
-    if types.len() != kept.len() {
-        let cause = format!("{} layer_types for {} layers", types.len(), kept.len());
+    let Some(types) = config.strings(LAYER_TYPES)? else { return Ok(kv_kinds) };
+    if types.len() != kv_kinds.len() {
+        let cause = format!("{} layer_types for {} layers", types.len(), kv_kinds.len());
         return Err(config.error(ErrorKind::Mismatch, cause));
     }
     let kind = |name: &&str| match (*name, window) {

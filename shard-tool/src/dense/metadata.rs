@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::names::{LLAMA_CPP, Names};
-use super::{Dense, check_heads, kept, mismatch, norm_eps, rope, rope_freqs};
+use super::{Dense, check_heads, kv_kinds, mismatch, norm_eps, rope, rope_freqs};
 use crate::error::listed;
 use crate::families::{Described, Family, GgufForm};
 use crate::gguf::GgufMetadata;
@@ -45,7 +45,8 @@ pub(crate) fn from_gguf(
     let notes = keys.judge()?;
     let refuse = mismatch(path);
     let features = (form.features)(weight_map);
-    let kept = kept(keys.positive("block_count")?, features.window, weight_map).map_err(&refuse)?;
+    let kv_kinds =
+        kv_kinds(keys.positive("block_count")?, features.window, weight_map).map_err(&refuse)?;
     let (hidden, heads) =
         (keys.positive("embedding_length")?, keys.positive("attention.head_count")?);
     let (mut rope, head_dim, context_max) = keys.rope(hidden / heads)?;
@@ -67,7 +68,7 @@ pub(crate) fn from_gguf(
         norm_eps: norm_eps(&eps_key, eps).map_err(&refuse)?,
         tied_head: weight_map.tensor("output.weight").is_none(),
         gqa,
-        kept,
+        kv_kinds,
         features,
     };
     let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };

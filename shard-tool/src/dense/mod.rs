@@ -16,11 +16,12 @@ pub(crate) use config::from_config;
 pub(crate) use metadata::from_gguf;
 
 use crate::spec::{
-    Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, RowOrder,
+    ActivationFn, BLOCK_TOKENS, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, RowOrder,
+    TensorCut,
 };
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, ModelSpec};
-use names::{Names, Role};
+use names::{Names, TensorRole};
 use tensors::{Line, Tensors};
 
 /// What a family has that others lack.
@@ -56,22 +57,25 @@ struct Dense {
     tied_head: bool,
     gqa: Gqa,
     /// What each layer keeps of the past.
-    kept: Vec<KvKind>,
+    kv_kinds: Vec<KvKind>,
     features: Features,
 }
 
 impl Dense {
     /// The spec, bound to the tensors of a checkpoint.
     fn spec(self, names: &Names, weight_map: &WeightMap, path: &Path) -> Result<ModelSpec, Error> {
-        let mut table =
-            Table { dense: &self, names, tensors: Tensors::new(weight_map, names.besides) };
+        let mut table = TensorTable {
+            dense: &self,
+            names,
+            tensors: Tensors::new(weight_map, names.settings_tensors),
+        };
         table.vocab_rows("embed", names.embed);
-        for layer in 0..self.kept.len() {
+        for layer in 0..self.kv_kinds.len() {
             table.attention(layer);
             table.ffn(layer);
         }
         let norm = table.line(format!("{}.weight", names.final_norm), 1, self.hidden);
-        table.tensors.add("final.norm".into(), None, Cut::Replicated, vec![norm]);
+        table.tensors.add("final.norm".into(), None, TensorCut::Replicated, vec![norm]);
         if !self.tied_head {
             table.vocab_rows("head", names.head);
         }
@@ -94,7 +98,7 @@ impl Dense {
     fn layers(&self) -> (Vec<LayerSpec>, Vec<KvGroupSpec>) {
         let mut groups: Vec<KvGroupSpec> = Vec::new();
         let mut layers = Vec::new();
-        for kind in &self.kept {
+        for kind in &self.kv_kinds {
             let found = groups.iter().position(|group| group.kind == *kind);
             let kv_group = found.unwrap_or(groups.len());
             if found.is_none() {
@@ -116,29 +120,29 @@ impl Dense {
     }
 
     fn glu(&self) -> Ffn {
-        Ffn::Glu { inner: self.inner, act: Act::Silu }
+        Ffn::Glu { inner: self.inner, act: ActivationFn::Silu }
     }
 }
 
 /// The tensors of a model in load order, under the names of its container.
-struct Table<'a> {
+struct TensorTable<'a> {
     dense: &'a Dense,
     names: &'a Names,
     tensors: Tensors<'a>,
 }
 
-impl Table<'_> {
+impl TensorTable<'_> {
     fn line(&self, source: String, rows: u32, cols: u32) -> Line {
         Line { source, rows, cols, row_order: RowOrder::AsIs }
     }
 
     fn vocab_rows(&mut self, name: &str, source: &str) {
         let line = self.line(format!("{source}.weight"), self.dense.vocab, self.dense.hidden);
-        self.tensors.add(name.into(), None, Cut::VocabRows, vec![line]);
+        self.tensors.add(name.into(), None, TensorCut::VocabRows, vec![line]);
     }
 
     /// Adds a run-time tensor of a layer; each part is a role, its rows and columns.
-    fn add(&mut self, layer: usize, name: &str, cut: Cut, parts: &[(Role, u32, u32)]) {
+    fn add(&mut self, layer: usize, name: &str, cut: TensorCut, parts: &[(TensorRole, u32, u32)]) {
         let kind = if name.ends_with(".bias") { "bias" } else { "weight" };
         let lines = parts.iter().map(|(role, rows, cols)| Line {
             row_order: self.names.row_order(*role, self.dense.gqa.head_dim),
@@ -152,34 +156,45 @@ impl Table<'_> {
         let (hidden, features, gqa) = (self.dense.hidden, self.dense.features, self.dense.gqa);
         // No overflow: the numbers were checked.
         let (q, kv) = (gqa.heads * gqa.head_dim, gqa.kv_heads * gqa.head_dim);
-        let qkv = |cols| [(Role::Q, q, cols), (Role::K, kv, cols), (Role::V, kv, cols)];
-        self.add(layer, "attn.norm", Cut::Replicated, &[(Role::AttnNorm, 1, hidden)]);
-        self.add(layer, "attn.qkv", Cut::QkvHeads, &qkv(hidden));
+        let qkv =
+            |cols| [(TensorRole::Q, q, cols), (TensorRole::K, kv, cols), (TensorRole::V, kv, cols)];
+        self.add(layer, "attn.norm", TensorCut::Replicated, &[(TensorRole::AttnNorm, 1, hidden)]);
+        self.add(layer, "attn.qkv", TensorCut::QkvHeads, &qkv(hidden));
         if features.qkv_bias {
-            self.add(layer, "attn.qkv.bias", Cut::QkvHeads, &qkv(1));
+            self.add(layer, "attn.qkv.bias", TensorCut::QkvHeads, &qkv(1));
         }
         if features.qk_norm {
             let norm = |role| [(role, 1, gqa.head_dim)];
-            self.add(layer, "attn.q_norm", Cut::Replicated, &norm(Role::QNorm));
-            self.add(layer, "attn.k_norm", Cut::Replicated, &norm(Role::KNorm));
+            self.add(layer, "attn.q_norm", TensorCut::Replicated, &norm(TensorRole::QNorm));
+            self.add(layer, "attn.k_norm", TensorCut::Replicated, &norm(TensorRole::KNorm));
         }
-        self.add(layer, "attn.out", Cut::HeadColumns, &[(Role::Out, hidden, q)]);
+        self.add(layer, "attn.out", TensorCut::HeadColumns, &[(TensorRole::Out, hidden, q)]);
         if features.out_bias {
-            self.add(layer, "attn.out.bias", Cut::Replicated, &[(Role::Out, hidden, 1)]);
+            self.add(
+                layer,
+                "attn.out.bias",
+                TensorCut::Replicated,
+                &[(TensorRole::Out, hidden, 1)],
+            );
         }
     }
 
     fn ffn(&mut self, layer: usize) {
         let (hidden, inner) = (self.dense.hidden, self.dense.inner);
-        let gate_up = |cols| [(Role::Gate, inner, cols), (Role::Up, inner, cols)];
-        self.add(layer, "ffn.norm", Cut::Replicated, &[(Role::FfnNorm, 1, hidden)]);
-        self.add(layer, "ffn.gate_up", Cut::FfnRows, &gate_up(hidden));
+        let gate_up = |cols| [(TensorRole::Gate, inner, cols), (TensorRole::Up, inner, cols)];
+        self.add(layer, "ffn.norm", TensorCut::Replicated, &[(TensorRole::FfnNorm, 1, hidden)]);
+        self.add(layer, "ffn.gate_up", TensorCut::FfnRows, &gate_up(hidden));
         if self.dense.features.mlp_bias {
-            self.add(layer, "ffn.gate_up.bias", Cut::FfnRows, &gate_up(1));
+            self.add(layer, "ffn.gate_up.bias", TensorCut::FfnRows, &gate_up(1));
         }
-        self.add(layer, "ffn.down", Cut::FfnColumns, &[(Role::Down, hidden, inner)]);
+        self.add(layer, "ffn.down", TensorCut::FfnColumns, &[(TensorRole::Down, hidden, inner)]);
         if self.dense.features.mlp_bias {
-            self.add(layer, "ffn.down.bias", Cut::Replicated, &[(Role::Down, hidden, 1)]);
+            self.add(
+                layer,
+                "ffn.down.bias",
+                TensorCut::Replicated,
+                &[(TensorRole::Down, hidden, 1)],
+            );
         }
     }
 }
@@ -200,7 +215,7 @@ fn check_heads(gqa: Gqa) -> Result<Gqa, String> {
 }
 
 /// What each layer keeps; a sentence when there are more layers than tensors.
-fn kept(
+fn kv_kinds(
     layers: u32,
     window: Option<Window>,
     weight_map: &WeightMap,

@@ -5,7 +5,7 @@ use crate::spec::RowOrder;
 
 /// What a tensor of a layer does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum TensorRole {
     AttnNorm,
     Q,
     K,
@@ -26,22 +26,22 @@ pub(super) struct Names {
     pub(super) head: &'static str,
     /// Before the number of a layer.
     pub(super) layers: &'static str,
-    pub(super) of: fn(Role) -> &'static str,
+    pub(super) of: fn(TensorRole) -> &'static str,
     /// Tensors that are read as settings.
-    pub(super) besides: &'static [&'static str],
+    pub(super) settings_tensors: &'static [&'static str],
     /// Rows of q and k are in llama.cpp's order.
     pub(super) interleaved: bool,
 }
 
 impl Names {
     /// Name in the checkpoint; `kind` is `weight` or `bias`.
-    pub(super) fn of(&self, layer: usize, role: Role, kind: &str) -> String {
+    pub(super) fn of(&self, layer: usize, role: TensorRole, kind: &str) -> String {
         format!("{}.{layer}.{}.{kind}", self.layers, (self.of)(role))
     }
 
     /// In which order the checkpoint has the rows.
-    pub(super) fn row_order(&self, role: Role, head_dim: u32) -> RowOrder {
-        if self.interleaved && matches!(role, Role::Q | Role::K) {
+    pub(super) fn row_order(&self, role: TensorRole, head_dim: u32) -> RowOrder {
+        if self.interleaved && matches!(role, TensorRole::Q | TensorRole::K) {
             return RowOrder::LlamaCppInterleaved { head_dim };
         }
         RowOrder::AsIs
@@ -55,19 +55,19 @@ pub(super) const HUGGING_FACE: Names = Names {
     head: "lm_head",
     layers: "model.layers",
     of: |role| match role {
-        Role::AttnNorm => "input_layernorm",
-        Role::Q => "self_attn.q_proj",
-        Role::K => "self_attn.k_proj",
-        Role::V => "self_attn.v_proj",
-        Role::QNorm => "self_attn.q_norm",
-        Role::KNorm => "self_attn.k_norm",
-        Role::Out => "self_attn.o_proj",
-        Role::FfnNorm => "post_attention_layernorm",
-        Role::Gate => "mlp.gate_proj",
-        Role::Up => "mlp.up_proj",
-        Role::Down => "mlp.down_proj",
+        TensorRole::AttnNorm => "input_layernorm",
+        TensorRole::Q => "self_attn.q_proj",
+        TensorRole::K => "self_attn.k_proj",
+        TensorRole::V => "self_attn.v_proj",
+        TensorRole::QNorm => "self_attn.q_norm",
+        TensorRole::KNorm => "self_attn.k_norm",
+        TensorRole::Out => "self_attn.o_proj",
+        TensorRole::FfnNorm => "post_attention_layernorm",
+        TensorRole::Gate => "mlp.gate_proj",
+        TensorRole::Up => "mlp.up_proj",
+        TensorRole::Down => "mlp.down_proj",
     },
-    besides: &[],
+    settings_tensors: &[],
     interleaved: false,
 };
 
@@ -78,18 +78,18 @@ pub(super) const LLAMA_CPP: Names = Names {
     head: "output",
     layers: "blk",
     of: |role| match role {
-        Role::AttnNorm => "attn_norm",
-        Role::Q => "attn_q",
-        Role::K => "attn_k",
-        Role::V => "attn_v",
-        Role::QNorm => "attn_q_norm",
-        Role::KNorm => "attn_k_norm",
-        Role::Out => "attn_output",
-        Role::FfnNorm => "ffn_norm",
-        Role::Gate => "ffn_gate",
-        Role::Up => "ffn_up",
-        Role::Down => "ffn_down",
+        TensorRole::AttnNorm => "attn_norm",
+        TensorRole::Q => "attn_q",
+        TensorRole::K => "attn_k",
+        TensorRole::V => "attn_v",
+        TensorRole::QNorm => "attn_q_norm",
+        TensorRole::KNorm => "attn_k_norm",
+        TensorRole::Out => "attn_output",
+        TensorRole::FfnNorm => "ffn_norm",
+        TensorRole::Gate => "ffn_gate",
+        TensorRole::Up => "ffn_up",
+        TensorRole::Down => "ffn_down",
     },
-    besides: &[rope_freqs::NAME],
+    settings_tensors: &[rope_freqs::NAME],
     interleaved: false,
 };

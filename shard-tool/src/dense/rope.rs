@@ -38,25 +38,25 @@ impl RopeSettings {
 
 /// What the settings are read beside.
 #[derive(Clone, Copy)]
-pub(super) struct Beside<'a> {
+pub(super) struct RopeContext<'a> {
     pub(super) config: &'a ConfigJson,
     pub(super) head_dim: u32,
     /// `max_position_embeddings`, or its default.
     pub(super) positions: u32,
     /// What each layer keeps of the past, which is what transformers calls its type.
-    pub(super) kept: &'a [KvKind],
+    pub(super) kv_kinds: &'a [KvKind],
 }
 
 /// Reads them.
-pub(super) fn read(beside: Beside<'_>) -> Result<RopeSettings, Error> {
-    let config = beside.config;
+pub(super) fn read(context: RopeContext<'_>) -> Result<RopeSettings, Error> {
+    let config = context.config;
     let mut found: Option<RopeSettings> = None;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(within) = config.object(key)?.filter(|within| within.iter().next().is_some())
         else {
             continue;
         };
-        let settings = beside.whole_or_by_layer_type(&within)?;
+        let settings = context.whole_or_by_layer_type(&within)?;
         match &found {
             Some(other) if !other.means(&settings) => {
                 let cause = "rope_scaling and rope_parameters differ: which one is meant?";
@@ -69,12 +69,12 @@ pub(super) fn read(beside: Beside<'_>) -> Result<RopeSettings, Error> {
     if let Some(settings) = found {
         return Ok(settings);
     }
-    let (context_max, ignored) = (beside.positions, Vec::new());
-    let rope = beside.rope(config.float("rope_theta")?, RopeScaling::None)?;
+    let (context_max, ignored) = (context.positions, Vec::new());
+    let rope = context.rope(config.float("rope_theta")?, RopeScaling::None)?;
     Ok(RopeSettings { rope, context_max, ignored })
 }
 
-impl Beside<'_> {
+impl RopeContext<'_> {
     /// One object for all layers, or an object of them by layer type.
     fn whole_or_by_layer_type(self, within: &ConfigJson) -> Result<RopeSettings, Error> {
         if !within.iter().any(|(_, value)| value.is_object()) {
@@ -89,7 +89,7 @@ impl Beside<'_> {
             KvKind::Full => "full_attention",
             KvKind::Window(_) => "sliding_attention",
         };
-        let mut types: Vec<&str> = self.kept.iter().map(name).collect();
+        let mut types: Vec<&str> = self.kv_kinds.iter().map(name).collect();
         types.sort_unstable();
         types.dedup();
         let mut found: Option<RopeSettings> = None;
@@ -114,7 +114,7 @@ impl Beside<'_> {
         };
         let common = &["rope_theta", "rope_type", "type"];
         let ignored = within.judge(&[common, kind.keys], CONFIG_JSON_ROPE)?;
-        let scope = Scope { beside: self, within };
+        let scope = Scope { context: self, within };
         let (scaling, context_max) = (kind.read)(&scope)?;
         let theta = within.float("rope_theta")?.or(self.config.float("rope_theta")?);
         Ok(RopeSettings { rope: self.rope(theta, scaling)?, context_max, ignored })
@@ -144,14 +144,14 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "default",
         keys: &[],
-        read: |scope| Ok((RopeScaling::None, scope.beside.positions)),
+        read: |scope| Ok((RopeScaling::None, scope.context.positions)),
     },
     Kind { name: "linear", keys: &["factor"], read: linear },
     Kind {
         name: "dynamic",
         keys: &["factor"],
         read: |scope| {
-            let (factor, positions) = (scope.number("factor")?, scope.beside.positions);
+            let (factor, positions) = (scope.number("factor")?, scope.context.positions);
             let scaling =
                 RopeScaling::Dynamic { factor, original_context: positions, longest: positions };
             Ok((scaling, positions))
@@ -165,9 +165,9 @@ const KINDS: &[Kind] = &[
                 factor: scope.number("factor")?,
                 low_freq_factor: scope.number("low_freq_factor")?,
                 high_freq_factor: scope.number("high_freq_factor")?,
-                original_context: scope.original()?.unwrap_or(scope.beside.positions),
+                original_context: scope.original()?.unwrap_or(scope.context.positions),
             };
-            Ok((scaling, scope.beside.positions))
+            Ok((scaling, scope.context.positions))
         },
     },
     Kind {
@@ -188,7 +188,7 @@ const KINDS: &[Kind] = &[
 
 /// The object that is read, and what it stands in.
 struct Scope<'a> {
-    beside: Beside<'a>,
+    context: RopeContext<'a>,
     within: &'a ConfigJson,
 }
 
@@ -214,7 +214,7 @@ impl Scope<'_> {
 
     /// The original context, if it is said; what stands beside goes first, as in transformers.
     fn original(&self) -> Result<Option<u32>, Error> {
-        for config in [self.beside.config, self.within] {
+        for config in [self.context.config, self.within] {
             if config.get(ORIGINAL).is_some() {
                 return config.positive(ORIGINAL).map(Some);
             }
@@ -224,7 +224,7 @@ impl Scope<'_> {
 }
 
 fn linear(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
-    let (factor, positions) = (scope.number("factor")?, scope.beside.positions);
+    let (factor, positions) = (scope.number("factor")?, scope.context.positions);
     let context_max = match scope.original()? {
         Some(original) => positions.max(stretched(original, factor)),
         None => stretched(positions, factor),
@@ -233,7 +233,7 @@ fn linear(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
 }
 
 fn yarn(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
-    let (positions, said) = (scope.beside.positions, scope.original()?);
+    let (positions, said) = (scope.context.positions, scope.original()?);
     let original_context = said.unwrap_or(positions);
     let factor = match (scope.within.float("factor")?, said) {
         (None, Some(original)) => f64::from(positions) / f64::from(original),

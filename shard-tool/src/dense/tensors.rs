@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::listed;
 use crate::hf::ANOTHER_MODEL;
-use crate::spec::{Cut, Part, RowOrder, TensorSpec};
+use crate::spec::{PartSpec, RowOrder, TensorCut, TensorSpec};
 use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind};
 
@@ -29,21 +29,27 @@ pub(super) struct Tensors<'c> {
 }
 
 impl<'c> Tensors<'c> {
-    pub(super) fn new(weight_map: &'c WeightMap, besides: &[&str]) -> Self {
-        let used = besides.iter().map(|name| (*name).to_owned()).collect();
+    pub(super) fn new(weight_map: &'c WeightMap, settings_tensors: &[&str]) -> Self {
+        let used = settings_tensors.iter().map(|name| (*name).to_owned()).collect();
         let (specs, missing, misshapen) = (Vec::new(), Vec::new(), Vec::new());
         Self { weight_map, specs, used, missing, misshapen }
     }
 
     /// Adds the run-time tensor `name` of a layer, or of none, made of `lines`.
-    pub(super) fn add(&mut self, name: String, layer: Option<usize>, cut: Cut, lines: Vec<Line>) {
+    pub(super) fn add(
+        &mut self,
+        name: String,
+        layer: Option<usize>,
+        cut: TensorCut,
+        lines: Vec<Line>,
+    ) {
         let parts = lines.into_iter().map(|line| self.bind(line)).collect();
         self.specs.push(TensorSpec { name, parts, cut, layer });
     }
 
     /// Gives a line the type that the checkpoint says. One that does not fit is noted and gets any:
     /// the spec it is in will not leave [`Self::finish`].
-    fn bind(&mut self, line: Line) -> Part {
+    fn bind(&mut self, line: Line) -> PartSpec {
         let Line { source, rows, cols, row_order } = line;
         let mut dtype = DType::F32;
         if let Some(info) = self.weight_map.tensor(&source) {
@@ -64,13 +70,15 @@ impl<'c> Tensors<'c> {
             self.missing.push(source.clone());
         }
         self.used.insert(source.clone());
-        Part { source, dtype, rows, cols, row_order }
+        PartSpec { source, dtype, rows, cols, row_order }
     }
 
     /// The specs, if the checkpoint has these tensors, of these shapes, and no others.
     pub(super) fn finish(self, path: &Path) -> Result<Vec<TensorSpec>, Error> {
-        let unused =
-            self.weight_map.names().filter(|name| !self.used.contains(*name) && !stray(name));
+        let unused = self
+            .weight_map
+            .names()
+            .filter(|name| !self.used.contains(*name) && !is_derived_buffer(name));
         let unused: Vec<String> = unused.map(str::to_owned).collect();
         let promised = self.missing.iter().any(|name| self.weight_map.promised(name).is_some());
         let complaints: Vec<String> = [
@@ -95,7 +103,7 @@ impl<'c> Tensors<'c> {
 }
 
 /// Buffers that old versions of transformers saved although they follow from the settings.
-fn stray(name: &str) -> bool {
+fn is_derived_buffer(name: &str) -> bool {
     let buffers = ["inv_freq", "original_inv_freq", "cos_cached", "sin_cached"];
     name.rsplit_once("rotary_emb.").is_some_and(|(_, buffer)| buffers.contains(&buffer))
 }

@@ -1,7 +1,7 @@
 //! Cards by name, so that nobody has to look their numbers up.
 
 /// Compute capability, times ten, of the oldest cards that kernels are for.
-const CAPABILITY_MIN: u32 = 80;
+const COMPUTE_CAPABILITY_MIN: u32 = 80;
 
 /// A card's memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,7 +65,7 @@ impl Card {
     /// A card of which nothing but its memory is known.
     #[must_use]
     pub fn of_bytes(bytes: u64) -> Self {
-        Self { name: "", bytes, bytes_per_s: 0.0, capability: CAPABILITY_MIN, words: &[] }
+        Self { name: "", bytes, bytes_per_s: 0.0, capability: COMPUTE_CAPABILITY_MIN, words: &[] }
     }
 
     /// The same card with as much memory as one of them was found to have.
@@ -77,7 +77,7 @@ impl Card {
     /// Whether there are kernels for it.
     #[must_use]
     pub fn is_served(self) -> bool {
-        self.capability >= CAPABILITY_MIN
+        self.capability >= COMPUTE_CAPABILITY_MIN
     }
 
     /// The card of that name; case, spaces and dashes do not count.

@@ -1,6 +1,6 @@
 //! How many cards a model wants: the fewest that hold it.
 
-use super::{Ledger, Limits, Memory};
+use super::{FitLimits, Ledger, Memory};
 use crate::{Error, ErrorKind, ModelSpec};
 
 /// Positions that must fit, unless the model's own context is shorter.
@@ -22,7 +22,7 @@ pub struct Choice {
 /// # Errors
 /// [`ErrorKind::Layout`] when all devices together are too small, or the model cannot be cut for as
 /// many as it would take.
-pub fn choose(spec: &ModelSpec, devices: &[u64], limits: &Limits) -> Result<Choice, Error> {
+pub fn choose(spec: &ModelSpec, devices: &[u64], limits: &FitLimits) -> Result<Choice, Error> {
     if devices.is_empty() {
         let reason = "no GPU: on the CPU one rank uses all cores".to_owned();
         return Ok(Choice { world: 1, reason });
@@ -30,7 +30,7 @@ pub fn choose(spec: &ModelSpec, devices: &[u64], limits: &Limits) -> Result<Choi
     let context_max = limits.context_max.min(POSITIONS_WANTED);
     let mut missing = None;
     for (world, smallest) in (1_u32..).zip(smallest_of_first(devices)) {
-        let limits = Limits { memory: Memory::Devices(smallest), context_max, ..*limits };
+        let limits = FitLimits { memory: Memory::Devices(smallest), context_max, ..*limits };
         let ledger = match Ledger::new(spec, world, &limits) {
             Ok(ledger) => ledger,
             // It cannot be cut any further; what is known of fewer cards says more.

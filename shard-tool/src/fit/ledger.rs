@@ -7,7 +7,7 @@ use crate::{Error, ModelSpec, layout, layouts};
 /// Activations are f32.
 const ACTIVATION_BYTES: u64 = 4;
 /// Of a device one part in so many is left alone, as `--gpu-memory-utilization` has it by default.
-const SPARED_PART: u64 = 10;
+const RESERVED_PART: u64 = 10;
 /// Bytes that a device's driver takes for a process before that asks for any: its context.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
 /// Bytes set aside for what the driver takes later: recordings, local memory, its libraries.
@@ -21,7 +21,7 @@ pub const PROCESS_BYTES: u64 = 24 << 20;
 
 /// What a cluster is to hold room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct FitLimits {
     /// Where ranks keep all of it.
     pub memory: Memory,
     /// What the KV cache of a rank may take of it.
@@ -97,7 +97,7 @@ impl HostMemory {
     /// Bytes of tensors that all ranks may hold: a tenth stays free, and each process takes its own.
     fn usable_bytes(self, ranks: usize) -> u64 {
         let processes = PROCESS_BYTES.saturating_mul(ranks as u64 + 1);
-        (self.free_bytes - self.free_bytes / SPARED_PART).saturating_sub(processes)
+        (self.free_bytes - self.free_bytes / RESERVED_PART).saturating_sub(processes)
     }
 
     /// Bytes of KV cache that each rank has room for beside the rest that it holds.
@@ -129,7 +129,7 @@ impl Memory {
     /// Bytes of KV cache that each of `ranks` takes at most beside the rest that it holds.
     fn kv_bytes_max(self, budget: KvBudget, ranks: &[RankLedger]) -> Vec<u64> {
         let of_device = |bytes: u64, rank: &RankLedger| {
-            (bytes - bytes / SPARED_PART).saturating_sub(rank.fixed())
+            (bytes - bytes / RESERVED_PART).saturating_sub(rank.fixed())
         };
         match (budget, self) {
             (KvBudget::Bytes(bytes), _) => vec![bytes; ranks.len()],
@@ -194,7 +194,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Layout`] when the model cannot be cut so often.
-    pub fn new(spec: &ModelSpec, world: u32, limits: &Limits) -> Result<Self, Error> {
+    pub fn new(spec: &ModelSpec, world: u32, limits: &FitLimits) -> Result<Self, Error> {
         let layouts = layouts(spec, world)?;
         let mut ranks = Vec::new();
         for layout in &layouts {
@@ -245,7 +245,7 @@ impl Ledger {
 }
 
 /// Bytes that are missing for one context, 0 if none.
-fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64, kv_bytes_max: &[u64]) -> u64 {
+fn missing(ranks: &[RankLedger], limits: &FitLimits, contexts: u64, kv_bytes_max: &[u64]) -> u64 {
     let least = |rank: &RankLedger| {
         let context = rank.kv_position_bytes.saturating_mul(limits.context_max.into());
         rank.fixed().saturating_add(context)
@@ -253,7 +253,7 @@ fn missing(ranks: &[RankLedger], limits: &Limits, contexts: u64, kv_bytes_max: &
     match limits.memory {
         Memory::Devices(_) if contexts > 0 => 0,
         Memory::Devices(bytes) => {
-            let usable = bytes - bytes / SPARED_PART;
+            let usable = bytes - bytes / RESERVED_PART;
             ranks.iter().map(|rank| least(rank).saturating_sub(usable)).max().unwrap_or(0).max(1)
         }
         Memory::Host(host) => {

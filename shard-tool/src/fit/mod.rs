@@ -23,8 +23,8 @@ pub use activations::{ActivationArena, ArenaTensor};
 pub use cards::{CARDS, Card};
 pub use choose::{Choice, choose};
 pub use ledger::{
-    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, HostMemory, KvBudget, Ledger, Limits, Memory,
-    PROCESS_BYTES, RankLedger,
+    COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, FitLimits, HostMemory, KvBudget, Ledger,
+    Memory, PROCESS_BYTES, RankLedger,
 };
 pub use memory::{blocks_within, kv_bytes, kv_position_bytes, kv_shapes, sequences_within};
 pub use roofline::step_read_bytes;

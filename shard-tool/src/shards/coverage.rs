@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Cut, TensorSpec};
+use crate::spec::{TensorCut, TensorSpec};
 use crate::{Error, ErrorKind};
 
 /// Why more than one rank may keep a byte.
@@ -29,14 +29,18 @@ impl Repeated {
     /// The reason that the cut of a tensor declares for one of its parts.
     pub(super) fn of(tensor: &TensorSpec, part: usize) -> Self {
         match tensor.cut {
-            Cut::Replicated => Self::Replicated,
-            Cut::QkvHeads if part > 0 => Self::SharedKvHeads,
-            Cut::HeadColumns | Cut::FfnColumns if tensor.parts[part].dtype.block_elems() > 1 => {
+            TensorCut::Replicated => Self::Replicated,
+            TensorCut::QkvHeads if part > 0 => Self::SharedKvHeads,
+            TensorCut::HeadColumns | TensorCut::FfnColumns
+                if tensor.parts[part].dtype.block_elems() > 1 =>
+            {
                 Self::SharedBlocks
             }
-            Cut::QkvHeads | Cut::HeadColumns | Cut::FfnRows | Cut::FfnColumns | Cut::VocabRows => {
-                Self::Never
-            }
+            TensorCut::QkvHeads
+            | TensorCut::HeadColumns
+            | TensorCut::FfnRows
+            | TensorCut::FfnColumns
+            | TensorCut::VocabRows => Self::Never,
         }
     }
 }

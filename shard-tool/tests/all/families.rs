@@ -1,6 +1,6 @@
 //! From metadata to spec, and what is refused by name on the way.
 
-use binfer_shard::spec::{Act, Cut, Ffn, KvKind, KvShape, RowOrder};
+use binfer_shard::spec::{ActivationFn, Ffn, KvKind, KvShape, RowOrder, TensorCut};
 use binfer_shard::{Checkpoint, DType, Error};
 
 use crate::gguf_writer::{F32, GgufWriter, Q4_1, Q8_0, SMOLLM2, TINY};
@@ -22,14 +22,14 @@ fn the_demo_model() {
     let gqa = crate::model::gqa(spec, 29);
     assert_eq!((gqa.heads, gqa.kv_heads, gqa.head_dim), (9, 3, 64));
     assert_eq!((gqa.rope.theta, gqa.rope.dims), (100_000.0, 64));
-    assert_eq!(spec.layers[0].ffn, Ffn::Glu { inner: 1536, act: Act::Silu });
+    assert_eq!(spec.layers[0].ffn, Ffn::Glu { inner: 1536, act: ActivationFn::Silu });
     let kv_group = spec.kv_groups[0];
     assert_eq!((kv_group.kind, kv_group.layers, kv_group.block_tokens), (KvKind::Full, 30, 64));
     assert_eq!(kv_group.shape, KvShape::Heads { kv_heads: 3, head_dim: 64 });
     assert_eq!((spec.tensors.len(), spec.weight_bytes()), (2 + 30 * 6, 96_576_768));
 
     let qkv = spec.tensor("layers.3.attn.qkv").unwrap();
-    assert_eq!(qkv.cut, Cut::QkvHeads);
+    assert_eq!(qkv.cut, TensorCut::QkvHeads);
     let rows: Vec<u32> = qkv.parts.iter().map(|part| part.rows).collect();
     assert_eq!(rows, [576, 192, 192]);
     assert_eq!(qkv.parts[1].source, "blk.3.attn_k.weight");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::fit::{self, Card, HostMemory, KvBudget, Ledger, Limits, Memory};
+use binfer_shard::fit::{self, Card, FitLimits, HostMemory, KvBudget, Ledger, Memory};
 use binfer_shard::spec::KvShape;
 use binfer_shard::{ErrorKind, ModelSpec, describe, layouts};
 
@@ -42,8 +42,8 @@ fn tiny(name: &str) -> ModelSpec {
     described.spec
 }
 
-fn limits(memory: Memory) -> Limits {
-    Limits {
+fn limits(memory: Memory) -> FitLimits {
+    FitLimits {
         memory,
         kv_budget: KvBudget::WhatFits,
         kv_element_bytes: 2,
@@ -121,18 +121,18 @@ fn on_the_host_a_quarter_of_what_is_free_is_for_the_cache_of_all_ranks() {
     let free_bytes = 1 << 30;
     let memory = Memory::Host(HostMemory::free(free_bytes));
     for world in 1..=4 {
-        let limits = Limits { context_max: 512, ..limits(memory) };
+        let limits = FitLimits { context_max: 512, ..limits(memory) };
         let ledger = Ledger::new(&spec, world, &limits).unwrap();
         let kv: u64 = ledger.ranks.iter().map(|rank| rank.kv_bytes).sum();
         assert!(kv <= free_bytes / 4 + (1 << 20), "TP {world}: {kv}");
         assert_eq!(ledger.missing_bytes, 0);
         // Never more than all sequences need.
-        let few = Limits { kv_tokens_max: 640, ..limits };
+        let few = FitLimits { kv_tokens_max: 640, ..limits };
         assert_eq!(Ledger::new(&spec, world, &few).unwrap().kv_tokens, 640);
         let free_bytes = 256 << 20;
         let memory = Memory::Host(HostMemory::free(free_bytes));
         let kv_budget = KvBudget::Bytes(1 << 30);
-        let asked = Limits { memory, kv_budget, kv_tokens_max: 1 << 40, ..limits };
+        let asked = FitLimits { memory, kv_budget, kv_tokens_max: 1 << 40, ..limits };
         let tight = Ledger::new(&spec, world, &asked).unwrap();
         let held = |rank: &fit::RankLedger| {
             rank.weight_bytes
@@ -153,7 +153,7 @@ fn on_the_host_a_quarter_of_what_is_free_is_for_the_cache_of_all_ranks() {
 fn a_limit_leaves_less_for_the_cache_than_a_quarter_and_a_process_may_have_its_own() {
     let spec = tiny("qwen3");
     let kv = |host: HostMemory, world| {
-        let limits = Limits { context_max: 512, ..limits(Memory::Host(host)) };
+        let limits = FitLimits { context_max: 512, ..limits(Memory::Host(host)) };
         Ledger::new(&spec, world, &limits).unwrap()
     };
     let bare = kv(HostMemory::free(1 << 30), 1).ranks[0];
@@ -255,7 +255,7 @@ fn auto_takes_the_fewest_cards_that_hold_a_full_context() {
 fn auto_wants_no_more_than_65536_positions() {
     let long = QWEN3_8B.replace("40960", "1048576");
     let spec = describe(&settings("long", &long)).unwrap().spec;
-    let limits = Limits { context_max: spec.context_max, ..limits(devices(1)) };
+    let limits = FitLimits { context_max: spec.context_max, ..limits(devices(1)) };
     let choice = fit::choose(&spec, &[32 << 30; 2], &limits).unwrap();
     assert_eq!((choice.world, choice.reason.contains("65536 positions")), (1, true));
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::spec::{Cut, KvKind, RopeScaling};
+use binfer_shard::spec::{KvKind, RopeScaling, TensorCut};
 use binfer_shard::{Checkpoint, DType, ErrorKind, describe, layouts, local_tensor};
 use serde_json::json;
 
@@ -114,7 +114,7 @@ fn slices_come_out_of_the_right_file() {
     let source = Checkpoint::open(&path).unwrap();
     let layout = &layouts(source.spec(), 2).unwrap()[1];
     let bias = source.spec().tensor("layers.1.attn.qkv.bias").unwrap();
-    assert_eq!((bias.cut, bias.parts[0].rows, bias.parts[0].cols), (Cut::QkvHeads, 32, 1));
+    assert_eq!((bias.cut, bias.parts[0].rows, bias.parts[0].cols), (TensorCut::QkvHeads, 32, 1));
     let local = local_tensor(bias, layout).unwrap();
     for (part, rows) in local.parts.iter().zip([16..32, 8..16, 8..16]) {
         assert_eq!(part.dtype, DType::BF16);

@@ -2,8 +2,8 @@
 
 use binfer_shard::DType;
 use binfer_shard::spec::{
-    Act, Cut, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, ModelSpec, Part, Rope,
-    RopeScaling, RowOrder, TensorSpec,
+    ActivationFn, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, ModelSpec, PartSpec,
+    Rope, RopeScaling, RowOrder, TensorCut, TensorSpec,
 };
 use proptest::prelude::*;
 
@@ -33,7 +33,7 @@ impl Model {
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
         LayerSpec {
             mixer: Mixer::Gqa(Gqa { heads, kv_heads, head_dim, rope }),
-            ffn: Ffn::Glu { inner: self.inner, act: Act::Silu },
+            ffn: Ffn::Glu { inner: self.inner, act: ActivationFn::Silu },
             kv_group,
         }
     }
@@ -43,7 +43,7 @@ impl Model {
         let named =
             |name: &str| if layer == 0 { name.to_owned() } else { format!("{layer}.{name}") };
         let interleaved = RowOrder::LlamaCppInterleaved { head_dim: self.head_dim };
-        let part = |name: &str, dtype, rows, cols, row_order| Part {
+        let part = |name: &str, dtype, rows, cols, row_order| PartSpec {
             source: named(name),
             dtype,
             rows,
@@ -69,11 +69,11 @@ impl Model {
         ];
         let down = vec![plain("down", self.ffn[2], self.hidden, self.inner)];
         vec![
-            tensor("norm", Cut::Replicated, vec![plain("n", DType::F32, 1, self.hidden)]),
-            tensor("qkv", Cut::QkvHeads, qkv),
-            tensor("out", Cut::HeadColumns, vec![plain("o", self.out, self.hidden, q)]),
-            tensor("gate_up", Cut::FfnRows, gate_up),
-            tensor("down", Cut::FfnColumns, down),
+            tensor("norm", TensorCut::Replicated, vec![plain("n", DType::F32, 1, self.hidden)]),
+            tensor("qkv", TensorCut::QkvHeads, qkv),
+            tensor("out", TensorCut::HeadColumns, vec![plain("o", self.out, self.hidden, q)]),
+            tensor("gate_up", TensorCut::FfnRows, gate_up),
+            tensor("down", TensorCut::FfnColumns, down),
         ]
     }
 }
@@ -94,15 +94,19 @@ pub(crate) fn stack(layers: &[Model]) -> ModelSpec {
         kv_group
     };
     let specs = layers.iter().map(|model| model.layer(group_of(model))).collect();
-    let embed = Part {
+    let embed = PartSpec {
         source: "e".into(),
         dtype: embed,
         rows: vocab,
         cols: hidden,
         row_order: RowOrder::AsIs,
     };
-    let embed =
-        TensorSpec { name: "embed".into(), parts: vec![embed], cut: Cut::VocabRows, layer: None };
+    let embed = TensorSpec {
+        name: "embed".into(),
+        parts: vec![embed],
+        cut: TensorCut::VocabRows,
+        layer: None,
+    };
     let of_layers = layers.iter().enumerate().flat_map(|(layer, model)| model.tensors(layer));
     ModelSpec {
         architecture: "test".into(),

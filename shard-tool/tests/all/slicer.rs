@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use binfer_shard::dequant::dequantize_row;
-use binfer_shard::spec::{Cut, Part, RowOrder, TensorSpec};
+use binfer_shard::spec::{PartSpec, RowOrder, TensorCut, TensorSpec};
 use binfer_shard::{DType, LocalPart, RankLayout, layouts, local_tensor, local_tensors};
 use proptest::prelude::*;
 
@@ -18,13 +18,13 @@ fn wanted(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> (Range<u32>
     let heads = |heads: &Range<u32>| heads.start * dim..heads.end * dim;
     let ffn = layer.ffn.columns();
     match (tensor.cut, index) {
-        (Cut::Replicated, _) => (0..part.rows, 0..part.cols),
-        (Cut::QkvHeads, 0) => (heads(&layer.heads.q_heads), 0..part.cols),
-        (Cut::QkvHeads, _) => (heads(&layer.heads.kv_heads), 0..part.cols),
-        (Cut::HeadColumns, _) => (0..part.rows, heads(&layer.heads.q_heads)),
-        (Cut::FfnRows, _) => (ffn.clone(), 0..part.cols),
-        (Cut::FfnColumns, _) => (0..part.rows, ffn.clone()),
-        (Cut::VocabRows, _) => (layout.vocab.clone(), 0..part.cols),
+        (TensorCut::Replicated, _) => (0..part.rows, 0..part.cols),
+        (TensorCut::QkvHeads, 0) => (heads(&layer.heads.q_heads), 0..part.cols),
+        (TensorCut::QkvHeads, _) => (heads(&layer.heads.kv_heads), 0..part.cols),
+        (TensorCut::HeadColumns, _) => (0..part.rows, heads(&layer.heads.q_heads)),
+        (TensorCut::FfnRows, _) => (ffn.clone(), 0..part.cols),
+        (TensorCut::FfnColumns, _) => (0..part.rows, ffn.clone()),
+        (TensorCut::VocabRows, _) => (layout.vocab.clone(), 0..part.cols),
     }
 }
 
@@ -43,7 +43,7 @@ fn converted(rows: u32, head_dim: u32) -> Vec<u32> {
 }
 
 /// The checkpoint's order of a part's rows.
-fn order(part: &Part) -> Vec<u32> {
+fn order(part: &PartSpec) -> Vec<u32> {
     match part.row_order {
         RowOrder::AsIs => (0..part.rows).collect(),
         RowOrder::LlamaCppInterleaved { head_dim } => converted(part.rows, head_dim),
@@ -62,7 +62,12 @@ fn blocks(part: &LocalPart) -> Vec<u64> {
 }
 
 /// Checks one rank's slice block by block, and counts the blocks that it used.
-fn check_slice(part: &Part, local: &LocalPart, want: &(Range<u32>, Range<u32>), used: &mut [u32]) {
+fn check_slice(
+    part: &PartSpec,
+    local: &LocalPart,
+    want: &(Range<u32>, Range<u32>),
+    used: &mut [u32],
+) {
     let (rows, own) = want.clone();
     let block = part.dtype.block_elems();
     let cover = own.start / block..own.end.div_ceil(block);
@@ -94,7 +99,7 @@ fn check_slice(part: &Part, local: &LocalPart, want: &(Range<u32>, Range<u32>), 
 }
 
 /// How many ranks should hold each block: those whose rows and columns meet it.
-fn holders(part: &Part, wants: &[(Range<u32>, Range<u32>)]) -> Vec<u32> {
+fn holders(part: &PartSpec, wants: &[(Range<u32>, Range<u32>)]) -> Vec<u32> {
     let block = part.dtype.block_elems();
     let mut counts = Vec::new();
     for row in order(part) {
@@ -111,10 +116,12 @@ fn holders(part: &Part, wants: &[(Range<u32>, Range<u32>)]) -> Vec<u32> {
 /// Whether the cut declares that blocks of this part may be held by several ranks.
 fn may_repeat(tensor: &TensorSpec, index: usize, model: &Model, world: u32) -> bool {
     match tensor.cut {
-        Cut::Replicated => true,
-        Cut::QkvHeads => index > 0 && world > model.kv_heads,
-        Cut::HeadColumns => !model.head_dim.is_multiple_of(tensor.parts[0].dtype.block_elems()),
-        Cut::FfnRows | Cut::FfnColumns | Cut::VocabRows => false,
+        TensorCut::Replicated => true,
+        TensorCut::QkvHeads => index > 0 && world > model.kv_heads,
+        TensorCut::HeadColumns => {
+            !model.head_dim.is_multiple_of(tensor.parts[0].dtype.block_elems())
+        }
+        TensorCut::FfnRows | TensorCut::FfnColumns | TensorCut::VocabRows => false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A [`Tensor`] is a handle into the backend's activation arena. Shapes are `[rows, cols]`,
 //! row-major; `rows` is the number of tokens in the batch unless said otherwise.
 
-use binfer_shard::spec::{Act, Rope};
+use binfer_shard::spec::{ActivationFn, Rope};
 
 /// A weight that the device holds; made by [`RankDevice::load`](super::RankDevice::load).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub struct NormLinearArgs {
     /// `[rows of weight]`, added to the gemm's result.
     pub bias: Option<Weight>,
     /// Where set, the result is `act(gate) * up`.
-    pub glu: Option<Act>,
+    pub glu: Option<ActivationFn>,
     /// `[tokens, weight rows or half of them]`.
     pub out: Tensor,
 }

@@ -1,6 +1,6 @@
 //! Gated linear unit: two backend calls.
 
-use binfer_shard::spec::Act;
+use binfer_shard::spec::ActivationFn;
 
 use super::step::LayerStep;
 use crate::backend::args::{LinearOutArgs, NormLinearArgs};
@@ -15,7 +15,7 @@ pub struct GluLayer {
     /// Columns between the gemms on this rank.
     pub inner: usize,
     /// The activation function of the gate.
-    pub act: Act,
+    pub act: ActivationFn,
     /// `[hidden]`.
     pub norm: Weight,
     /// `[2 inner, hidden]`: rows of gate, then rows of up.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use binfer_console as console;
-use binfer_shard::fit::{self, CARDS, Card, Choice, KvBudget, Ledger, Limits, Memory};
+use binfer_shard::fit::{self, CARDS, Card, Choice, FitLimits, KvBudget, Ledger, Memory};
 use binfer_shard::{Description, ModelSpec};
 use clap::Args;
 
@@ -116,7 +116,7 @@ impl PlanArgs {
 /// How a model fits given memory, for all rank counts.
 struct FitReport<'a> {
     spec: &'a ModelSpec,
-    limits: Limits,
+    limits: FitLimits,
     /// The type of the KV cache.
     kv_dtype: &'static str,
     worlds: Vec<u32>,
@@ -193,7 +193,7 @@ impl<'a> FitReport<'a> {
             Dtype::Auto if args.gpu.is_some() => Dtype::Bf16,
             dtype => dtype,
         };
-        let limits = Limits {
+        let limits = FitLimits {
             memory,
             kv_budget: KvBudget::WhatFits,
             kv_element_bytes: kv_dtype.stored().bytes(),

@@ -1,6 +1,6 @@
 //! Calls and the lines that they become.
 
-use binfer_shard::spec::{Act, Cut, Rope, RopeScaling};
+use binfer_shard::spec::{ActivationFn, Rope, RopeScaling, TensorCut};
 use binfer_shard::{DType, LocalPart};
 
 use super::*;
@@ -15,7 +15,7 @@ fn declare(recorder: &mut CallRecorder, name: &str, rows: u32, cols: u32) -> Wei
         inputs: 0..cols.min(6),
         ranges: Vec::new(),
     };
-    let tensor = LocalTensor { name: name.into(), cut: Cut::FfnRows, parts: vec![part] };
+    let tensor = LocalTensor { name: name.into(), cut: TensorCut::FfnRows, parts: vec![part] };
     recorder.declare(&tensor)
 }
 
@@ -28,7 +28,7 @@ fn calls_become_lines_with_names_and_shapes() {
     let wide = Tensor { offset: 16, rows: 2, cols: 8, kind: TensorKind::Inner };
     let rope = Rope { theta: 1e4, dims: 4, scaling: RopeScaling::None };
     recorder.embed(&EmbedArgs { table: weight, first_token: 8, out: x }).unwrap();
-    let glu = Some(Act::Silu);
+    let glu = Some(ActivationFn::Silu);
     recorder
         .norm_linear(&NormLinearArgs { x, norm, eps: 1e-5, weight, bias: None, glu, out: wide })
         .unwrap();

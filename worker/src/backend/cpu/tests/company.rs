@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use binfer_proto::{BlockId, Token};
 use binfer_shard::DType;
-use binfer_shard::spec::{Act, KvShape, Rope, RopeScaling};
+use binfer_shard::spec::{ActivationFn, KvShape, Rope, RopeScaling};
 
 use super::{KvDtype, Level, Piece, Random, Rig, batch, output, place};
 use crate::backend::args::{
@@ -123,7 +123,7 @@ impl Model {
         backend
             .linear_out(&LinearOutArgs { x: attn_out, weight, bias, residual, out, next: None })
             .unwrap();
-        let (weight, glu, out) = (self.gate_up, Some(Act::Silu), inner);
+        let (weight, glu, out) = (self.gate_up, Some(ActivationFn::Silu), inner);
         backend.norm_linear(&NormLinearArgs { x, norm, eps, weight, bias, glu, out }).unwrap();
         let (weight, bias, out) = (self.down, Some(self.down_bias), x);
         backend

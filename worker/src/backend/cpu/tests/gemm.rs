@@ -1,7 +1,7 @@
 //! Embedding, gemms with norm and gate, gemms with residual, logits.
 
 use binfer_shard::DType;
-use binfer_shard::spec::Act;
+use binfer_shard::spec::ActivationFn;
 
 use super::{Known, KvDtype, Level, Random, Rig, assert_near, oracle, place};
 use crate::backend::args::{
@@ -113,7 +113,7 @@ fn gated_norm_linear_equals_its_oracle() {
             eps: EPS,
             weight: weight.weight,
             bias: bias.weight,
-            glu: Some(Act::Silu),
+            glu: Some(ActivationFn::Silu),
             out: at[1],
         };
         rig.backend.norm_linear(&args).unwrap();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use binfer_proto::{BlockId, Sampling, SlotId, Token};
 use binfer_shard::dequant::dequantize_row;
-use binfer_shard::spec::Cut;
+use binfer_shard::spec::TensorCut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
 use super::cache::{CacheData, KvElement, KvPair};
@@ -76,7 +76,7 @@ impl Rig {
                 known.push(row[inputs.clone()].iter().map(|x| f64::from(*x)).collect());
             }
         }
-        let tensor = LocalTensor { name: "test".to_owned(), cut: Cut::Replicated, parts };
+        let tensor = LocalTensor { name: "test".to_owned(), cut: TensorCut::Replicated, parts };
         Known { weight: self.backend.pack(&tensor, packed).unwrap(), rows: known }
     }
 

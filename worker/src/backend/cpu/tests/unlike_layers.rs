@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use binfer_proto::{BlockId, Token};
-use binfer_shard::fit::{HostMemory, KvBudget, Ledger, Limits, Memory};
+use binfer_shard::fit::{FitLimits, HostMemory, KvBudget, Ledger, Memory};
 use binfer_shard::spec::{
-    Act, BLOCK_TOKENS, Cut, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, Part, Rope,
-    RopeScaling, RowOrder, TensorSpec,
+    ActivationFn, BLOCK_TOKENS, Ffn, Gqa, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer, PartSpec,
+    Rope, RopeScaling, RowOrder, TensorCut, TensorSpec,
 };
 use binfer_shard::{DType, ModelSpec, RankLayout, layouts, local_tensors};
 
@@ -27,9 +27,9 @@ const LIMITS: StepLimits = StepLimits { slots_max: 2, tokens_per_step_max: 80, c
 /// Query heads, KV heads, width of a head, columns of the feed-forward.
 const LAYERS: [[u32; 4]; 3] = [[4, 2, 16, 320], [4, 2, 16, 96], [6, 3, 32, 96]];
 
-fn tensor(name: &str, layer: Option<usize>, cut: Cut, shapes: &[(u32, u32)]) -> TensorSpec {
+fn tensor(name: &str, layer: Option<usize>, cut: TensorCut, shapes: &[(u32, u32)]) -> TensorSpec {
     let name = layer.map_or(name.to_owned(), |layer| format!("layers.{layer}.{name}"));
-    let part = |(number, (rows, cols)): (usize, &(u32, u32))| Part {
+    let part = |(number, (rows, cols)): (usize, &(u32, u32))| PartSpec {
         source: format!("{name} {number}"),
         dtype: DType::F32,
         rows: *rows,
@@ -44,12 +44,12 @@ fn layer_tensors(layer: usize, [heads, kv_heads, head_dim, inner]: [u32; 4]) -> 
     let (q, kv) = (heads * head_dim, kv_heads * head_dim);
     let of = |name, cut, shapes: &[(u32, u32)]| tensor(name, Some(layer), cut, shapes);
     [
-        of("attn.norm", Cut::Replicated, &[(1, HIDDEN)]),
-        of("attn.qkv", Cut::QkvHeads, &[(q, HIDDEN), (kv, HIDDEN), (kv, HIDDEN)]),
-        of("attn.out", Cut::HeadColumns, &[(HIDDEN, q)]),
-        of("ffn.norm", Cut::Replicated, &[(1, HIDDEN)]),
-        of("ffn.gate_up", Cut::FfnRows, &[(inner, HIDDEN); 2]),
-        of("ffn.down", Cut::FfnColumns, &[(HIDDEN, inner)]),
+        of("attn.norm", TensorCut::Replicated, &[(1, HIDDEN)]),
+        of("attn.qkv", TensorCut::QkvHeads, &[(q, HIDDEN), (kv, HIDDEN), (kv, HIDDEN)]),
+        of("attn.out", TensorCut::HeadColumns, &[(HIDDEN, q)]),
+        of("ffn.norm", TensorCut::Replicated, &[(1, HIDDEN)]),
+        of("ffn.gate_up", TensorCut::FfnRows, &[(inner, HIDDEN); 2]),
+        of("ffn.down", TensorCut::FfnColumns, &[(HIDDEN, inner)]),
     ]
 }
 
@@ -58,7 +58,7 @@ fn spec() -> ModelSpec {
         let rope = Rope { theta: 10_000.0, dims: head_dim, scaling: RopeScaling::None };
         LayerSpec {
             mixer: Mixer::Gqa(Gqa { heads, kv_heads, head_dim, rope }),
-            ffn: Ffn::Glu { inner, act: Act::Silu },
+            ffn: Ffn::Glu { inner, act: ActivationFn::Silu },
             kv_group: usize::from(head_dim == 32),
         }
     };
@@ -68,9 +68,9 @@ fn spec() -> ModelSpec {
         block_tokens: BLOCK_TOKENS,
         layers,
     };
-    let mut tensors = vec![tensor("embed", None, Cut::VocabRows, &[(VOCAB, HIDDEN)])];
+    let mut tensors = vec![tensor("embed", None, TensorCut::VocabRows, &[(VOCAB, HIDDEN)])];
     tensors.extend(LAYERS.iter().enumerate().flat_map(|(at, sizes)| layer_tensors(at, *sizes)));
-    tensors.push(tensor("final.norm", None, Cut::Replicated, &[(1, HIDDEN)]));
+    tensors.push(tensor("final.norm", None, TensorCut::Replicated, &[(1, HIDDEN)]));
     ModelSpec {
         architecture: "test".into(),
         hidden: HIDDEN,
@@ -176,7 +176,7 @@ fn two_ranks_compute_what_one_does() {
 #[test]
 fn what_is_planned_is_what_is_allocated() {
     let spec = spec();
-    let limits = Limits {
+    let limits = FitLimits {
         memory: Memory::Host(HostMemory::free(1 << 30)),
         kv_budget: KvBudget::Bytes(1 << 29),
         kv_element_bytes: 4,

@@ -4,7 +4,7 @@ use binfer_kernels::Target;
 use binfer_kernels::gemm::{Epilogue, GemmShape};
 use binfer_kernels::skinny_gemm::{SKINNY_GEMM_KERNELS, skinny_gemm_config};
 use binfer_shard::DType;
-use binfer_shard::spec::Act;
+use binfer_shard::spec::ActivationFn;
 
 use super::{
     HALVES, Half, Known, MemoryPlan, Rig, is_sanitized, near, numbers_of_tokens, oracle, plan,
@@ -141,7 +141,7 @@ fn dtype(rig: &mut Rig) -> DType {
     [DType::BF16, DType::F16, DType::F32][rig.random.below(3)]
 }
 
-fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<Act>) {
+fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<ActivationFn>) {
     let Case { tokens, cols, outs, is_decode, aligned } = case;
     let (half, dtype) = (rig.half(), dtype(rig));
     let rows = if glu.is_some() { 2 * outs } else { outs };
@@ -187,7 +187,7 @@ fn norm_linear_equals_its_oracle() {
 
 #[test]
 fn gated_norm_linear_equals_its_oracle() {
-    for_all(|rig, case| check_norm_linear(rig, case, Some(Act::Silu)));
+    for_all(|rig, case| check_norm_linear(rig, case, Some(ActivationFn::Silu)));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn linear_out_adds_to_the_residual() {
 }
 
 /// A gemm, the norm behind it, and the gemm behind that, which may share the norm out.
-fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
+fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<ActivationFn>) {
     let Case { tokens, cols, outs, is_decode, aligned } = case;
     let (half, hidden) = (rig.half(), outs);
     let inner = if glu.is_some() { 2 * cols } else { cols };
@@ -298,7 +298,7 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<Act>) {
 }
 
 /// Whether one skinny gemm kernel serves both gemms around a norm.
-fn are_of_one_kernel(case: Case, inner: usize, glu: Option<Act>) -> bool {
+fn are_of_one_kernel(case: Case, inner: usize, glu: Option<ActivationFn>) -> bool {
     let [m, hidden, cols, inner] = [case.tokens, case.outs, case.cols, inner].map(|x| x as u32);
     let epilogue = if glu.is_some() { Epilogue::Glu } else { Epilogue::Store };
     let shapes = [
@@ -314,7 +314,7 @@ fn a_norm_between_two_gemms_may_be_shared_out_among_them() {
     for_all(|rig, case| {
         // That many tokens do not share norms out.
         if case.outs < WIDE {
-            let glu = (rig.random.below(2) == 0).then_some(Act::Silu);
+            let glu = (rig.random.below(2) == 0).then_some(ActivationFn::Silu);
             check_norm_between(rig, case, glu);
         }
     });

@@ -33,7 +33,7 @@ use std::sync::{Arc, OnceLock};
 use binfer_kernels::Target;
 use binfer_proto::{BlockId, Sampling, SlotId, Token};
 use binfer_shard::dequant::dequantize_row;
-use binfer_shard::spec::Cut;
+use binfer_shard::spec::TensorCut;
 use binfer_shard::{DType, LocalPart, LocalTensor};
 
 use super::ffi::driver::Context;
@@ -190,7 +190,8 @@ impl Rig {
             inputs: 0..cols as u32,
             ranges: Vec::new(),
         };
-        let tensor = LocalTensor { name: "test".into(), cut: Cut::Replicated, parts: vec![part] };
+        let tensor =
+            LocalTensor { name: "test".into(), cut: TensorCut::Replicated, parts: vec![part] };
         let open = |_: &LocalPart| {
             let mut left = packed;
             Ok(move |out: &mut [u8]| {

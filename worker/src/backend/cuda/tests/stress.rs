@@ -6,7 +6,7 @@
 
 use binfer_kernels::gemm::Epilogue;
 use binfer_shard::DType;
-use binfer_shard::spec::Act;
+use binfer_shard::spec::ActivationFn;
 
 use super::attention::{Feeding, Shape};
 use super::tiny::{Tiny, decode, models, prompts};
@@ -88,7 +88,7 @@ fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Ve
             let args = LinearOutArgs { x, weight, bias, residual: at[1], out, next: None };
             rig.backend.linear_out(&args).unwrap();
         } else {
-            let glu = (epilogue == Epilogue::Glu).then_some(Act::Silu);
+            let glu = (epilogue == Epilogue::Glu).then_some(ActivationFn::Silu);
             let args = NormLinearArgs { x, norm, eps: 1e-6, weight, bias, glu, out };
             rig.backend.norm_linear(&args).unwrap();
         }
