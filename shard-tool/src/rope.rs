@@ -1,5 +1,5 @@
 //! Rotary position embedding as a model describes it: base, width, and how it is stretched for long
-//! contexts. A part of [`crate::spec`]; frequencies and angles are the backend's affair.
+//! contexts. A part of [`crate::spec`]; backends compute frequencies and angles.
 
 use serde::Serialize;
 
@@ -19,9 +19,9 @@ pub struct Rope {
 /// `theta^(-2i / dims)` is what `transformers` does in `modeling_rope_utils.py`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum RopeScaling {
-    /// Frequencies as they are.
+    /// Frequencies are not scaled.
     None,
-    /// All divided by one factor.
+    /// All frequencies are divided by one factor.
     Linear {
         /// The divisor.
         factor: f64,
@@ -41,7 +41,8 @@ pub enum RopeScaling {
         /// Positions of the longest sequence, see [`Self::for_sequences_of`].
         longest: u32,
     },
-    /// Llama 3.1: long waves divided, short ones kept, a smooth way between.
+    /// Llama 3.1: frequencies of long waves are divided, those of short ones kept, with a smooth
+    /// transition between.
     Llama3 {
         /// Divisor of the frequencies of long waves.
         factor: f64,
@@ -52,7 +53,8 @@ pub enum RopeScaling {
         /// Positions before scaling.
         original_context: u32,
     },
-    /// `YaRN`: divided where a dimension turns seldom, kept where it turns often, with a ramp between.
+    /// `YaRN`: frequencies that turn seldom are divided, those that turn often kept, with a ramp
+    /// between.
     Yarn {
         /// Divisor of the frequencies that turn seldom.
         factor: f64,
@@ -60,11 +62,11 @@ pub enum RopeScaling {
         original_context: u32,
         /// Turns within the original context above which a frequency is kept.
         beta_fast: f64,
-        /// Turns below which it is divided.
+        /// Turns within the original context below which a frequency is divided.
         beta_slow: f64,
-        /// Multiplies cosines and sines; already worked out, never to be derived again.
+        /// Multiplies cosines and sines. It is worked out when the settings are read and never again.
         attention_factor: f64,
-        /// The bounds of the ramp are rounded outwards to whole dimensions.
+        /// Whether the bounds of the ramp are rounded outwards to whole dimensions.
         truncate: bool,
     },
 }

@@ -1,9 +1,9 @@
 //! `config.json` of a dense decoder, read and checked.
 
+use super::family::{Described, Family, Window};
 use super::names::{HUGGING_FACE, Names};
 use super::rope::{self, RopeContext, RopeSettings};
-use super::{Dense, Window, check_heads, kv_kinds, norm_eps};
-use crate::families::{Described, Family};
+use super::{Dense, check_heads, kv_kinds, norm_eps};
 use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON;
 use crate::spec::{Gqa, KvKind};
@@ -27,11 +27,11 @@ const UNDERSTOOD: &[&str] = &[
     "vocab_size",
 ];
 
-/// What each layer keeps, of families that read it.
+/// The type of each layer, read for the families that list this key.
 const LAYER_TYPES: &str = "layer_types";
-/// The activation, under the names that transformers has for it.
+/// The activation function, under the names that transformers has for it.
 const SILU: &[&str] = &["silu", "swish"];
-/// Of `rms_norm_eps`, in transformers' classes.
+/// The default of `rms_norm_eps` in transformers' classes.
 const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
 
 /// Reads the spec out of `config.json` and binds it to the tensors.
@@ -45,8 +45,8 @@ pub(crate) fn from_config(
     let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
     check_activation(config)?;
     let features = (family.features)(config)?;
-    let kv_kinds = kv_kinds(config.positive("num_hidden_layers")?, features.window, weight_map);
-    let mut kv_kinds = kv_kinds.map_err(refuse)?;
+    let layers = config.positive("num_hidden_layers")?;
+    let mut kv_kinds = kv_kinds(layers, features.window, weight_map, refuse)?;
     if family.keys.contains(&LAYER_TYPES) {
         kv_kinds = by_layer_types(config, kv_kinds, features.window)?;
     }
@@ -76,10 +76,10 @@ pub(crate) fn from_config(
         inner: config.positive("intermediate_size")?,
         vocab: config.positive("vocab_size")?,
         context_max,
-        norm_eps: norm_eps("rms_norm_eps", eps).map_err(refuse)?,
+        norm_eps: norm_eps("rms_norm_eps", eps, refuse)?,
         // A head that is stored although tied is used: transformers does so when the two differ.
         tied_head: tied && !(stored.embed && stored.head),
-        gqa: check_heads(Gqa { heads, kv_heads, head_dim, rope }).map_err(refuse)?,
+        gqa: check_heads(Gqa { heads, kv_heads, head_dim, rope }, refuse)?,
         kv_kinds,
         features,
     };

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::family::{Described, Family, GgufForm};
 use super::names::{LLAMA_CPP, Names};
 use super::{Dense, check_heads, kv_kinds, mismatch, norm_eps, rope, rope_freqs};
 use crate::error::listed;
-use crate::families::{Described, Family, GgufForm};
 use crate::gguf::GgufMetadata;
 use crate::keys::{GGUF, Unread, is_foreign, note};
 use crate::rope::stretched;
@@ -45,8 +45,8 @@ pub(crate) fn from_gguf(
     let notes = keys.judge()?;
     let refuse = mismatch(path);
     let features = (form.features)(weight_map);
-    let kv_kinds =
-        kv_kinds(keys.positive("block_count")?, features.window, weight_map).map_err(&refuse)?;
+    let layers = keys.positive("block_count")?;
+    let kv_kinds = kv_kinds(layers, features.window, weight_map, &refuse)?;
     let (hidden, heads) =
         (keys.positive("embedding_length")?, keys.positive("attention.head_count")?);
     let (mut rope, head_dim, context_max) = keys.rope(hidden / heads)?;
@@ -57,7 +57,7 @@ pub(crate) fn from_gguf(
         rope.scaling = scaling;
     }
     let kv_heads = keys.u32("attention.head_count_kv")?.unwrap_or(heads);
-    let gqa = check_heads(Gqa { heads, kv_heads, head_dim, rope }).map_err(&refuse)?;
+    let gqa = check_heads(Gqa { heads, kv_heads, head_dim, rope }, &refuse)?;
     let (eps_key, eps) = keys.required_float("attention.layer_norm_rms_epsilon")?;
     let dense = Dense {
         architecture: family.name,
@@ -65,7 +65,7 @@ pub(crate) fn from_gguf(
         inner: keys.positive("feed_forward_length")?,
         vocab: keys.vocab(weight_map)?,
         context_max,
-        norm_eps: norm_eps(&eps_key, eps).map_err(&refuse)?,
+        norm_eps: norm_eps(&eps_key, eps, &refuse)?,
         tied_head: weight_map.tensor("output.weight").is_none(),
         gqa,
         kv_kinds,

@@ -1,9 +1,10 @@
 //! What dense decoders share: RMS norm, grouped-query attention with rope, SiLU-gated FFN.
 //!
-//! Settings of either container become a [`Dense`], and that a [`ModelSpec`]. What sets families
-//! apart is said by their tables as [`Features`]; nothing here asks which family it is.
+//! Settings of either container become a [`Dense`], and that becomes a [`ModelSpec`]. A [`Family`]
+//! says what sets an architecture apart; nothing here asks which family it is.
 
 mod config;
+mod family;
 mod metadata;
 mod names;
 mod rope;
@@ -13,6 +14,7 @@ mod tensors;
 use std::path::Path;
 
 pub(crate) use config::from_config;
+pub(crate) use family::{Defaults, Described, Family, Features, GgufForm, Window};
 pub(crate) use metadata::from_gguf;
 
 use crate::spec::{
@@ -24,28 +26,6 @@ use crate::{Error, ErrorKind, ModelSpec};
 use names::{Names, TensorRole};
 use tensors::{Line, Tensors};
 
-/// What a family has that others lack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Features {
-    /// Biases of q, k and v.
-    pub(crate) qkv_bias: bool,
-    /// Bias of attention's output.
-    pub(crate) out_bias: bool,
-    /// Biases of gate, up and down.
-    pub(crate) mlp_bias: bool,
-    /// RMS norm of each q and k head.
-    pub(crate) qk_norm: bool,
-    /// Layers that see only the last positions.
-    pub(crate) window: Option<Window>,
-}
-
-/// A sliding window, on all layers from `first_layer` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) positions: u32,
-    pub(crate) first_layer: u32,
-}
-
 /// The numbers of a model, checked against each other.
 struct Dense {
     architecture: &'static str,
@@ -56,7 +36,7 @@ struct Dense {
     norm_eps: f32,
     tied_head: bool,
     gqa: Gqa,
-    /// What each layer keeps of the past.
+    /// Which positions each layer's cache keeps.
     kv_kinds: Vec<KvKind>,
     features: Features,
 }
@@ -94,15 +74,15 @@ impl Dense {
         })
     }
 
-    /// Layers, and a group for each kind of cache in the order of their first layers.
+    /// Layers, and a KV group for each kind of cache in the order of their first layers.
     fn layers(&self) -> (Vec<LayerSpec>, Vec<KvGroupSpec>) {
-        let mut groups: Vec<KvGroupSpec> = Vec::new();
+        let mut kv_groups: Vec<KvGroupSpec> = Vec::new();
         let mut layers = Vec::new();
         for kind in &self.kv_kinds {
-            let found = groups.iter().position(|group| group.kind == *kind);
-            let kv_group = found.unwrap_or(groups.len());
+            let found = kv_groups.iter().position(|of| of.kind == *kind);
+            let kv_group = found.unwrap_or(kv_groups.len());
             if found.is_none() {
-                groups.push(KvGroupSpec {
+                kv_groups.push(KvGroupSpec {
                     kind: *kind,
                     shape: KvShape::Heads {
                         kv_heads: self.gqa.kv_heads,
@@ -112,11 +92,11 @@ impl Dense {
                     layers: 0,
                 });
             }
-            groups[kv_group].layers += 1;
+            kv_groups[kv_group].layers += 1;
             let (mixer, ffn) = (Mixer::Gqa(self.gqa), self.glu());
             layers.push(LayerSpec { mixer, ffn, kv_group });
         }
-        (layers, groups)
+        (layers, kv_groups)
     }
 
     fn glu(&self) -> Ffn {
@@ -199,29 +179,30 @@ impl TensorTable<'_> {
     }
 }
 
-/// Checks numbers of heads; a sentence when they do not fit each other.
-fn check_heads(gqa: Gqa) -> Result<Gqa, String> {
+/// Checks that numbers of heads fit each other.
+fn check_heads(gqa: Gqa, refuse: impl Fn(String) -> Error) -> Result<Gqa, Error> {
     let Gqa { heads, kv_heads, head_dim, .. } = gqa;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(format!("{heads} query heads cannot share {kv_heads} KV heads"));
+        return Err(refuse(format!("{heads} query heads cannot share {kv_heads} KV heads")));
     }
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        return Err(format!("a head width of {head_dim} cannot be rotated in pairs"));
+        return Err(refuse(format!("a head width of {head_dim} cannot be rotated in pairs")));
     }
     if heads.checked_mul(head_dim).is_none() {
-        return Err(format!("{heads} heads of {head_dim} are too many"));
+        return Err(refuse(format!("{heads} heads of {head_dim} are too many")));
     }
     Ok(gqa)
 }
 
-/// What each layer keeps; a sentence when there are more layers than tensors.
+/// Which positions each layer's cache keeps. Refuses more layers than there are tensors.
 fn kv_kinds(
     layers: u32,
     window: Option<Window>,
     weight_map: &WeightMap,
-) -> Result<Vec<KvKind>, String> {
+    refuse: impl Fn(String) -> Error,
+) -> Result<Vec<KvKind>, Error> {
     if !weight_map.may_hold(layers as usize) {
-        return Err(format!("{layers} layers, but fewer tensors than that"));
+        return Err(refuse(format!("{layers} layers, but fewer tensors than that")));
     }
     let kind = |layer| match window {
         Some(window) if layer >= window.first_layer => KvKind::Window(window.positions),
@@ -230,10 +211,10 @@ fn kv_kinds(
     Ok((0..layers).map(kind).collect())
 }
 
-/// Epsilon of a norm; a sentence when it is none.
+/// Epsilon of a norm, which must be at least 0 and below 1.
 #[expect(clippy::cast_possible_truncation, reason = "single precision is what it is used in")]
-fn norm_eps(key: &str, eps: f64) -> Result<f32, String> {
-    if (0.0..1.0).contains(&eps) { Ok(eps as f32) } else { Err(format!("{key} is {eps}")) }
+fn norm_eps(key: &str, eps: f64, refuse: impl Fn(String) -> Error) -> Result<f32, Error> {
+    if (0.0..1.0).contains(&eps) { Ok(eps as f32) } else { Err(refuse(format!("{key} is {eps}"))) }
 }
 
 fn mismatch(path: &Path) -> impl Fn(String) -> Error {

@@ -3,7 +3,7 @@
 use super::rope_freqs;
 use crate::spec::RowOrder;
 
-/// What a tensor of a layer does.
+/// What a tensor of a layer is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum TensorRole {
     AttnNorm,
@@ -24,12 +24,12 @@ pub(super) struct Names {
     pub(super) embed: &'static str,
     pub(super) final_norm: &'static str,
     pub(super) head: &'static str,
-    /// Before the number of a layer.
+    /// What stands before the number of a layer.
     pub(super) layers: &'static str,
     pub(super) of: fn(TensorRole) -> &'static str,
     /// Tensors that are read as settings.
     pub(super) settings_tensors: &'static [&'static str],
-    /// Rows of q and k are in llama.cpp's order.
+    /// Whether rows of q and k are in llama.cpp's order.
     pub(super) interleaved: bool,
 }
 
@@ -48,7 +48,7 @@ impl Names {
     }
 }
 
-/// Those of transformers.
+/// The names that transformers gives.
 pub(super) const HUGGING_FACE: Names = Names {
     embed: "model.embed_tokens",
     final_norm: "model.norm",
@@ -71,7 +71,7 @@ pub(super) const HUGGING_FACE: Names = Names {
     interleaved: false,
 };
 
-/// Those of llama.cpp.
+/// The names that llama.cpp gives.
 pub(super) const LLAMA_CPP: Names = Names {
     embed: "token_embd",
     final_norm: "output_norm",

@@ -11,20 +11,20 @@ use crate::rope::stretched;
 use crate::spec::{KvKind, Rope, RopeScaling};
 use crate::{Error, ErrorKind};
 
-/// When the configuration does not say.
+/// The base where the configuration does not say one.
 pub(super) const THETA_DEFAULT: f64 = 10_000.0;
 
-/// The context that the model was trained for, before scaling: within or beside.
+/// The key of the context that the model was trained for, before scaling.
 const ORIGINAL: &str = "original_max_position_embeddings";
 
 /// Keys of `config.json` that are read here.
 pub(super) const UNDERSTOOD: &[&str] = &["rope_theta", "rope_scaling", "rope_parameters", ORIGINAL];
 
-/// What the rope settings come to.
+/// The rope of a model, and what goes with it.
 #[derive(Clone, Debug)]
 pub(super) struct RopeSettings {
     pub(super) rope: Rope,
-    /// The positions that it stretches to.
+    /// The positions that the rope is stretched to.
     pub(super) context_max: u32,
     /// Settings without effect that a person should hear of.
     pub(super) ignored: Vec<String>,
@@ -36,18 +36,18 @@ impl RopeSettings {
     }
 }
 
-/// What the settings are read beside.
+/// The settings around those of the rope.
 #[derive(Clone, Copy)]
 pub(super) struct RopeContext<'a> {
     pub(super) config: &'a ConfigJson,
     pub(super) head_dim: u32,
     /// `max_position_embeddings`, or its default.
     pub(super) positions: u32,
-    /// What each layer keeps of the past, which is what transformers calls its type.
+    /// Which positions each layer's cache keeps, which is what transformers calls its type.
     pub(super) kv_kinds: &'a [KvKind],
 }
 
-/// Reads them.
+/// Reads the rope settings.
 pub(super) fn read(context: RopeContext<'_>) -> Result<RopeSettings, Error> {
     let config = context.config;
     let mut found: Option<RopeSettings> = None;
@@ -106,9 +106,9 @@ impl RopeContext<'_> {
 
     fn one(self, within: &ConfigJson) -> Result<RopeSettings, Error> {
         let name = within.string("rope_type")?.or(within.string("type")?).unwrap_or("default");
-        let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
+        let Some(kind) = SCALING_KINDS.iter().find(|kind| kind.name == name) else {
             let cause = format!("rope scaling {name:?} is not supported yet");
-            let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            let known: Vec<&str> = SCALING_KINDS.iter().map(|kind| kind.name).collect();
             let error = self.config.error(ErrorKind::Unsupported, cause);
             return Err(error.way_out(format!("supported: {}", known.join(", "))));
         };
@@ -133,21 +133,21 @@ impl RopeContext<'_> {
     }
 }
 
-/// A kind of scaling: its name, the keys that transformers reads of it, and how.
-struct Kind {
+/// A kind of scaling: its name, the keys that transformers reads, and how they are read.
+struct ScalingKind {
     name: &'static str,
     keys: &'static [&'static str],
     read: fn(&Scope<'_>) -> Result<(RopeScaling, u32), Error>,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const SCALING_KINDS: &[ScalingKind] = &[
+    ScalingKind {
         name: "default",
         keys: &[],
         read: |scope| Ok((RopeScaling::None, scope.context.positions)),
     },
-    Kind { name: "linear", keys: &["factor"], read: linear },
-    Kind {
+    ScalingKind { name: "linear", keys: &["factor"], read: linear },
+    ScalingKind {
         name: "dynamic",
         keys: &["factor"],
         read: |scope| {
@@ -157,7 +157,7 @@ const KINDS: &[Kind] = &[
             Ok((scaling, positions))
         },
     },
-    Kind {
+    ScalingKind {
         name: "llama3",
         keys: &["factor", "low_freq_factor", "high_freq_factor", ORIGINAL],
         read: |scope| {
@@ -170,7 +170,7 @@ const KINDS: &[Kind] = &[
             Ok((scaling, scope.context.positions))
         },
     },
-    Kind {
+    ScalingKind {
         name: "yarn",
         keys: &[
             "factor",
@@ -186,7 +186,7 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// The object that is read, and what it stands in.
+/// The JSON object that is read, and the settings around it.
 struct Scope<'a> {
     context: RopeContext<'a>,
     within: &'a ConfigJson,
@@ -207,12 +207,13 @@ impl Scope<'_> {
         Err(self.within.error(ErrorKind::Mismatch, cause))
     }
 
-    /// A number that Python takes for absent where it is 0.
+    /// A number; Python code takes a 0 for absent.
     fn unless_zero(&self, key: &str) -> Result<Option<f64>, Error> {
         Ok(self.within.float(key)?.filter(|number| *number != 0.0))
     }
 
-    /// The original context, if it is said; what stands beside goes first, as in transformers.
+    /// The original context, if there is one; the key outside of the object goes first, as in
+    /// transformers.
     fn original(&self) -> Result<Option<u32>, Error> {
         for config in [self.context.config, self.within] {
             if config.get(ORIGINAL).is_some() {
@@ -262,10 +263,10 @@ fn yarn(scope: &Scope<'_>) -> Result<(RopeScaling, u32), Error> {
     Ok((scaling, positions.max(stretched(original_context, factor))))
 }
 
-/// `YaRN`'s fast and slow turns unless said otherwise.
+/// The defaults of `YaRN`'s `beta_fast` and `beta_slow`.
 pub(super) const YARN_BETAS: [f64; 2] = [32.0, 1.0];
 
-/// What `YaRN` multiplies cosines and sines by, for a `scale` (`mscale`) of 1 unless said otherwise.
+/// What `YaRN` multiplies cosines and sines by; `scale` is `mscale`, by default 1.
 pub(super) fn yarn_size(factor: f64, scale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }

@@ -12,15 +12,17 @@ use crate::spec::RopeScaling;
 use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind};
 
-/// The tensor.
+/// The name of the tensor.
 pub(super) const NAME: &str = "rope_freqs.weight";
-/// Llama 3.1 to 3.3.
+/// `low_freq_factor` of Llama 3.1 to 3.3.
 const LOW: f64 = 1.0;
+/// `high_freq_factor` of Llama 3.1 to 3.3.
 const HIGH: f64 = 4.0;
+/// `original_max_position_embeddings` of Llama 3.1 to 3.3.
 const ORIGINAL_CONTEXT: u32 = 8192;
-/// The converter computes in single precision.
+/// The largest relative difference: the converter computes in single precision.
 const RELATIVE: f64 = 1e-4;
-/// More pairs than any head has.
+/// More pairs than any head has are refused.
 const PAIRS_MAX: u64 = 1 << 16;
 
 /// The scaling that the tensor says, if the file has it.

@@ -1,7 +1,6 @@
 //! Llama 2, 3, 3.1, 3.2, `SmolLM2` and whatever else calls itself llama; biases where said.
 
-use super::{Defaults, Family, GgufForm};
-use crate::dense::Features;
+use crate::dense::{Defaults, Family, Features, GgufForm};
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",

@@ -1,7 +1,7 @@
 //! Mistral: llama with a sliding window on all layers, where one is said.
 
-use super::{Defaults, Family, sliding_window, window_from};
-use crate::dense::Features;
+use super::{sliding_window, window_from};
+use crate::dense::{Defaults, Family, Features};
 
 pub(super) const FAMILY: Family = Family {
     name: "mistral",

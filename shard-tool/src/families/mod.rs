@@ -11,51 +11,12 @@ mod qwen3;
 
 use std::path::Path;
 
-use crate::dense::{self, Features};
+use crate::dense;
+pub(crate) use crate::dense::{Described, Family};
 use crate::gguf::GgufMetadata;
 use crate::hf::ConfigJson;
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
-
-/// An architecture.
-pub(crate) struct Family {
-    /// `model_type` of config.json, and `general.architecture` of GGUF.
-    pub(crate) name: &'static str,
-    /// `architectures[0]` of config.json.
-    class: &'static str,
-    /// Keys of config.json that `features` reads.
-    pub(crate) keys: &'static [&'static str],
-    pub(crate) defaults: Defaults,
-    /// What config.json says the model has.
-    pub(crate) features: fn(&ConfigJson) -> Result<Features, Error>,
-    /// `None`: llama.cpp has no such architecture, or counts it among llama.
-    gguf: Option<GgufForm>,
-}
-
-/// What transformers' configuration class has for keys that are not there.
-pub(crate) struct Defaults {
-    /// Of `num_key_value_heads`; `None` is as many as query heads, which null is in every family.
-    pub(crate) kv_heads: Option<u32>,
-    /// Of `head_dim`; `None` is what each head gets of the hidden state.
-    pub(crate) head_dim: Option<u32>,
-    /// Of `max_position_embeddings`.
-    pub(crate) positions: u32,
-}
-
-/// How llama.cpp's converter writes a family.
-pub(crate) struct GgufForm {
-    /// Rows of q and k are interleaved, see [`crate::spec::RowOrder`].
-    pub(crate) interleaved: bool,
-    /// What the model has; of optional tensors the metadata say nothing.
-    pub(crate) features: fn(&WeightMap) -> Features,
-}
-
-/// A model as its settings describe it.
-pub(crate) struct Described {
-    pub(crate) spec: ModelSpec,
-    /// What a person should hear of the settings: whole lines.
-    pub(crate) notes: Vec<String>,
-}
 
 const REGISTRY: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
 

@@ -1,7 +1,7 @@
 //! Qwen 2 and 2.5: biases of q, k and v; a window only where it is switched on.
 
-use super::{Defaults, Family, GgufForm, switched_window};
-use crate::dense::Features;
+use super::switched_window;
+use crate::dense::{Defaults, Family, Features, GgufForm};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen2",

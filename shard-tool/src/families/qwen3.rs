@@ -1,7 +1,7 @@
 //! Qwen 3, dense: norms of q and k heads; biases of attention where said.
 
-use super::{Defaults, Family, GgufForm, switched_window};
-use crate::dense::Features;
+use super::switched_window;
+use crate::dense::{Defaults, Family, Features, GgufForm};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3",

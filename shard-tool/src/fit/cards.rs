@@ -1,12 +1,12 @@
 //! Cards by name, so that nobody has to look their numbers up.
 
-/// Compute capability, times ten, of the oldest cards that kernels are for.
+/// The least compute capability that kernels are built for, times ten.
 const COMPUTE_CAPABILITY_MIN: u32 = 80;
 
 /// A card's memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Card {
-    /// As people call it.
+    /// What people call the card.
     pub name: &'static str,
     /// What the driver reports as its total.
     pub bytes: u64,
@@ -14,7 +14,7 @@ pub struct Card {
     pub bytes_per_s: f64,
     /// Compute capability times ten.
     capability: u32,
-    /// Words that the driver's name for it has, and names of lesser cards have not all.
+    /// Words that are all in the driver's name of the card, and not all in the names of lesser cards.
     words: &'static [&'static str],
 }
 
@@ -28,8 +28,8 @@ const fn card(
     Card { name, bytes: mebibytes << 20, bytes_per_s: gigabytes_per_s * 1e9, capability, words }
 }
 
-/// Known cards. Totals as `nvidia-smi` prints them, bandwidth as NVIDIA states it in the document
-/// beside each. A name without its kind of board is that of the SXM module.
+/// Known cards. Totals are those of `nvidia-smi`, bandwidths those of NVIDIA's document beside each.
+/// A name without a kind of board is that of the SXM module.
 pub const CARDS: &[Card] = &[
     // DGX B200 data sheet: 64 TB/s of eight.
     card("B200", &["B200"], 183_359, 8_000.0, 100),
@@ -56,8 +56,9 @@ pub const CARDS: &[Card] = &[
     card("5090", &["5090"], 32_607, 1_792.0, 120),
     card("4090", &["4090"], 24_564, 1_008.0, 89),
 ];
-/// What people write beside a card's name, and other names for one of the above.
+/// Words that people write in front of a card's name.
 const PREFIXES: [&str; 4] = ["NVIDIA", "GEFORCE", "TESLA", "RTX"];
+/// Other names of a known card.
 const ALIASES: [(&str, &str); 4] =
     [("H100SXM", "H100"), ("H100SXM5", "H100"), ("A10080GB", "A100"), ("A100SXM", "A100")];
 

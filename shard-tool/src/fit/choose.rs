@@ -9,9 +9,9 @@ const POSITIONS_WANTED: u32 = 65_536;
 /// A rank count, and why it is that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Ranks.
+    /// How many ranks.
     pub world: u32,
-    /// For people.
+    /// Why, in a few words for people.
     pub reason: String,
 }
 

@@ -6,17 +6,19 @@ use crate::{Error, ModelSpec, layout, layouts};
 
 /// Activations are f32.
 const ACTIVATION_BYTES: u64 = 4;
-/// Of a device one part in so many is left alone, as `--gpu-memory-utilization` has it by default.
+/// One part in so many of a device stays free, which is the default of
+/// `--gpu-memory-utilization`.
 const RESERVED_PART: u64 = 10;
-/// Bytes that a device's driver takes for a process before that asks for any: its context.
+/// Bytes of a CUDA context, which the driver takes before a process asks for memory.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
-/// Bytes set aside for what the driver takes later: recordings, local memory, its libraries.
+/// Bytes set aside for what the driver takes later: CUDA graphs, local memory, its libraries.
 pub const DRIVER_BYTES: u64 = 768 << 20;
-/// The same for what NCCL takes where there are several ranks: channels, recordings of its calls.
+/// Bytes set aside for what NCCL takes where there are several ranks: channels, CUDA graphs of its
+/// calls.
 pub const COLLECTIVES_BYTES: u64 = 1 << 30;
-/// Of the host's free memory the KV cache takes one part in so many, unless told otherwise.
+/// The KV cache takes one part in so many of the host's free memory, unless there is a budget.
 const HOST_KV_PART: u64 = 4;
-/// What a process on the host takes beside tensors: its heap, stacks, buffers of messages.
+/// Bytes that a process on the host takes beside tensors: heap, stacks, buffers of messages.
 pub const PROCESS_BYTES: u64 = 24 << 20;
 
 /// What a cluster is to hold room for.
@@ -83,12 +85,13 @@ pub struct HostMemory {
     pub free_bytes: u64,
     /// Bytes of tensors that one rank may hold, where a process is limited by itself.
     pub rank_bytes: u64,
-    /// Whether who takes more is killed. Otherwise `free_bytes` is an estimate, and the rest is slow.
+    /// Whether a process that takes more is killed. Otherwise `free_bytes` is an estimate, and more is
+    /// slow.
     pub is_limit: bool,
 }
 
 impl HostMemory {
-    /// So many free bytes, and no limit.
+    /// A host with so many free bytes and no limit.
     #[must_use]
     pub fn free(free_bytes: u64) -> Self {
         Self { free_bytes, rank_bytes: u64::MAX, is_limit: false }
@@ -117,7 +120,7 @@ impl HostMemory {
 }
 
 impl Memory {
-    /// Bytes of a rank that are neither asked for nor left alone.
+    /// Bytes that driver and collectives take on a rank.
     fn driver_bytes(self, world: u32) -> u64 {
         let collectives = if world > 1 { COLLECTIVES_BYTES } else { 0 };
         match self {
@@ -146,20 +149,20 @@ impl Memory {
 /// What one rank holds, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RankLedger {
-    /// What its device's driver and NCCL take by themselves.
+    /// What the device's driver and NCCL take by themselves.
     pub driver_bytes: u64,
-    /// Its slices of all tensors.
+    /// The rank's slices of all tensors.
     pub weight_bytes: u64,
-    /// Its activations of the largest step.
+    /// Activations of the largest step.
     pub activation_bytes: u64,
     /// One position of KV cache.
     pub kv_position_bytes: u64,
-    /// All of its KV cache.
+    /// The whole KV cache.
     pub kv_bytes: u64,
 }
 
 impl RankLedger {
-    /// All but the cache.
+    /// All but the KV cache.
     fn fixed(&self) -> u64 {
         let driver_and_weights = self.driver_bytes.saturating_add(self.weight_bytes);
         driver_and_weights.saturating_add(self.activation_bytes)
@@ -181,7 +184,8 @@ pub struct Ledger {
     pub kv_tokens: u64,
     /// Sequences of `context_max` positions that the KV cache holds at once.
     pub contexts: u64,
-    /// Bytes that are missing on the fullest rank, or on the host, for one full context; 0: it fits.
+    /// Bytes that are missing on the fullest rank, or on the host, for one full context; 0 where it
+    /// fits.
     pub missing_bytes: u64,
     /// Bytes of KV cache that each rank takes at most.
     pub kv_bytes_max: Vec<u64>,
@@ -190,7 +194,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Works it out for `world` ranks.
+    /// Works out what each of `world` ranks holds.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Layout`] when the model cannot be cut so often.

@@ -11,8 +11,9 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::coverage::{Repeated, prove};
 use super::format::spec_value;
+use super::layout_record::LayoutRecord;
 use super::manifest::{
-    Covered, Digest, LayoutRecord, Manifest, RankRecord, SourceFile, SourceRecord, SourceTensor,
+    Covered, Digest, Manifest, RankRecord, SourceFile, SourceRecord, SourceTensor,
 };
 use super::settings;
 use super::table::RankTable;

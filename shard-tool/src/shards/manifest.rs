@@ -3,7 +3,6 @@
 //! Digests are XXH3-64, written as sixteen hexadecimal digits. They find damage and mistakes, but
 //! are no protection against an attacker.
 
-use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -11,10 +10,10 @@ use serde_json::Value;
 
 use super::coverage::Repeated;
 use super::format::{FORMAT, LAYOUT_VERSION, MANIFEST, SHARD_AGAIN};
+use super::layout_record::LayoutRecord;
 use super::table::RankTable;
 use crate::hf::{not_json, read_bounded};
-use crate::layout::LayerLayout;
-use crate::{Error, ErrorKind, RankLayout};
+use crate::{Error, ErrorKind};
 
 /// The longest manifest. A tensor takes some 300 bytes for each rank.
 const MANIFEST_BYTES_MAX: u64 = 512 << 20;
@@ -76,43 +75,6 @@ pub(super) enum Covered {
     Unused,
 }
 
-/// What each rank holds.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LayoutRecord {
-    pub(super) tensor_parallel: u32,
-    /// Whether each rank's experts are whole. No model that can be sharded has experts yet.
-    experts: String,
-    ranks: Vec<HeldRanges>,
-}
-
-/// What a rank holds, see [`RankLayout`].
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct HeldRanges {
-    /// Those of the first layer.
-    #[serde(flatten)]
-    layer: LayerRanges,
-    vocab: [u32; 2],
-    /// Layers of which the rank holds other ranges than of the first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    other_layers: Vec<OtherLayer>,
-}
-
-/// What a rank holds of a layer, see [`LayerLayout`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LayerRanges {
-    q_heads: [u32; 2],
-    kv_heads: [u32; 2],
-    ffn: [u32; 2],
-}
-
-/// A layer that is not held as the first one is.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct OtherLayer {
-    layer: usize,
-    #[serde(flatten)]
-    ranges: LayerRanges,
-}
-
 /// A rank's file and what it holds.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RankRecord {
@@ -171,41 +133,6 @@ impl TryFrom<String> for Digest {
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not 16 hexadecimal digits")]
 pub(super) struct NotADigest(String);
-
-impl LayoutRecord {
-    pub(super) fn new(layouts: &[RankLayout]) -> Self {
-        Self {
-            tensor_parallel: u32::try_from(layouts.len()).unwrap_or(u32::MAX),
-            experts: "whole".into(),
-            ranks: layouts.iter().filter_map(HeldRanges::of).collect(),
-        }
-    }
-}
-
-impl HeldRanges {
-    /// `None` without layers, which no layout is.
-    fn of(layout: &RankLayout) -> Option<Self> {
-        let mut layers = layout.layers().map(LayerRanges::of).enumerate();
-        let (_, first) = layers.next()?;
-        let others = layers.filter(|(_, ranges)| *ranges != first);
-        let other_layers = others.map(|(layer, ranges)| OtherLayer { layer, ranges }).collect();
-        Some(Self { layer: first, vocab: ends(&layout.vocab), other_layers })
-    }
-}
-
-impl LayerRanges {
-    fn of(layer: &LayerLayout) -> Self {
-        Self {
-            q_heads: ends(&layer.heads.q_heads),
-            kv_heads: ends(&layer.heads.kv_heads),
-            ffn: ends(layer.ffn.columns()),
-        }
-    }
-}
-
-fn ends(range: &Range<u32>) -> [u32; 2] {
-    [range.start, range.end]
-}
 
 impl RankRecord {
     /// The record of a rank's file, whose parts have these digests.

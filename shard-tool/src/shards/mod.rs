@@ -16,6 +16,7 @@ mod cut;
 mod file_stamp;
 pub(crate) mod format;
 mod header;
+mod layout_record;
 mod manifest;
 pub(crate) mod open;
 mod settings;

@@ -12,7 +12,8 @@ use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::format::{MANIFEST, METADATA, SHARD_AGAIN, part_name, spec_value};
-use super::manifest::{Covered, LayoutRecord, Manifest, RankRecord};
+use super::layout_record::LayoutRecord;
+use super::manifest::{Covered, Manifest, RankRecord};
 use super::table::RankTable;
 use crate::families::{self, Described};
 use crate::weight_map::{DataFile, WeightMap};
