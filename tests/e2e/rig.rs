@@ -137,7 +137,7 @@ impl Rig {
             context_max: CONTEXT,
         };
         let activations = Activations::new(spec, &layout, limits);
-        let memory = memory::plan(spec, &layout, limits, &[BLOCKS]).unwrap();
+        let memory = memory::lay_out(spec, &layout, limits, &[BLOCKS]).unwrap();
         backend.allocate(&memory).unwrap();
         let plan_limits = PlanLimits {
             slots_max: SLOTS,

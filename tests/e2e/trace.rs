@@ -50,7 +50,7 @@ fn trace_of(source: &Checkpoint, layout: &RankLayout) -> String {
     let model = model::assemble(source.spec(), layout, &tensors, &weights).unwrap();
     let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
     let activations = Activations::new(source.spec(), layout, limits);
-    recorder.allocate(&memory::plan(source.spec(), layout, limits, &[4]).unwrap());
+    recorder.allocate(&memory::lay_out(source.spec(), layout, limits, &[4]).unwrap());
     let batch = Arc::new(batch());
     let progress = StepProgress::default();
     recorder.upload(Arc::clone(&batch)).unwrap();

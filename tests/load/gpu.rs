@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use binfer_worker::backend::cuda::{CudaBackend, CudaSettings, Half, probe};
-use binfer_worker::backend::{MemoryPlan, RankDevice};
+use binfer_worker::backend::{MemoryLayout, RankDevice};
 
 use super::pair::{Pair, source};
 use super::run::{Course, run};
@@ -46,6 +46,6 @@ fn mixed_load_on_a_gpu() {
     );
     // Loads nothing: it is asked what is left.
     let observer = backend(false);
-    let device_bytes = || observer.kv_bytes_max(&MemoryPlan::default()).unwrap();
+    let device_bytes = || observer.kv_bytes_max(&MemoryLayout::default()).unwrap();
     run(&source, pair, &Course { steps: steps(), settled: 1000, device_bytes: &device_bytes });
 }

@@ -76,7 +76,7 @@ fn engine(source: &Checkpoint, mut device: Box<dyn RankDevice>) -> Engine {
     };
     let activations = Activations::new(spec, &layout, limits);
     let blocks = vec![BLOCKS; spec.kv_groups.len()];
-    device.allocate(&memory::plan(spec, &layout, limits, &blocks).unwrap()).unwrap();
+    device.allocate(&memory::lay_out(spec, &layout, limits, &blocks).unwrap()).unwrap();
     let limits = PlanLimits {
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,

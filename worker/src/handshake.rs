@@ -60,10 +60,10 @@ impl LoadedRank {
     fn blocks_max(&mut self) -> Result<Vec<u32>> {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
         let none = vec![0; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &self.layout, limits, &none)?;
+        let without_kv = memory::lay_out(spec, &self.layout, limits, &none)?;
         let element_bytes = devices::kv_element_bytes(load)?;
         let layout = &self.layout;
-        let fits = self.device.kv_bytes_max(&plan)?;
+        let fits = self.device.kv_bytes_max(&without_kv)?;
         let bytes_max = match (KvBudget::from(load.kv_bytes), fits) {
             // More than fits is for the coordinator to refuse.
             (KvBudget::Bytes(asked), Some(fits)) => asked.min(fits),
@@ -102,9 +102,11 @@ impl LoadedRank {
         if got != wanted {
             bail!("blocks for {got} KV groups where the model has {wanted}");
         }
-        let plan = memory::plan(spec, &self.layout, limits, &blocks)?;
-        let plan = if self.times.is_some() { StepTimes::with_stamps(plan) } else { plan };
-        self.device.allocate(&plan)?;
+        let mut memory = memory::lay_out(spec, &self.layout, limits, &blocks)?;
+        if self.times.is_some() {
+            memory = StepTimes::with_stamps(memory);
+        }
+        self.device.allocate(&memory)?;
         Ok(Some(blocks))
     }
 

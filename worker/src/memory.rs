@@ -7,7 +7,7 @@ use binfer_shard::fit::{ActivationArena, ArenaTensor, kv_shapes};
 use binfer_shard::{ModelSpec, RankLayout, layouts};
 
 use crate::backend::args::{Tensor, TensorKind};
-use crate::backend::{KvLayerPlan, MemoryPlan};
+use crate::backend::{KvLayerLayout, MemoryLayout};
 
 /// Bounds of a step, agreed on in the handshake.
 #[derive(Clone, Copy, Debug)]
@@ -65,19 +65,19 @@ fn to_usize(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 
-/// What the backend takes for steps within `limits` with `blocks` per KV group.
+/// Lays out the memory that a device takes for steps within `limits`, with `blocks` per KV group.
 ///
 /// # Errors
 /// When the model cannot be cut for as many ranks as the layout's.
-pub fn plan(
+pub fn lay_out(
     spec: &ModelSpec,
     layout: &RankLayout,
     limits: StepLimits,
     blocks: &[u32],
-) -> Result<MemoryPlan, binfer_shard::Error> {
+) -> Result<MemoryLayout, binfer_shard::Error> {
     let activations = Activations::new(spec, layout, limits);
     let layers = spec.layers.iter().zip(kv_shapes(spec, layout));
-    let kv = layers.map(|(layer, shape)| KvLayerPlan {
+    let kv = layers.map(|(layer, shape)| KvLayerLayout {
         kv_group: layer.kv_group,
         blocks: blocks[layer.kv_group] as usize,
         block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
@@ -85,7 +85,7 @@ pub fn plan(
     });
     let context_max = u64::from(limits.context_max);
     let blocks_per_slot = spec.kv_groups.iter().map(|kv_group| kv_group.blocks_of(context_max));
-    Ok(MemoryPlan {
+    Ok(MemoryLayout {
         arena: activations.elements,
         tokens_max: limits.tokens_per_step_max as usize,
         hidden: activations.x.cols,

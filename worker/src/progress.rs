@@ -91,7 +91,8 @@ impl StepProgress {
         self.step_launched.store(step, Ordering::Relaxed);
     }
 
-    /// Notes that a step is over. Where another step is under way, its operation stays the last one.
+    /// Notes that a step is over. Where another step is under way, its operation stays the last
+    /// one.
     pub fn finished(&self, step: u64) {
         self.step_finished.store(step, Ordering::Relaxed);
         if step >= self.step_launched.load(Ordering::Relaxed) {

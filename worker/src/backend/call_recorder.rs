@@ -15,7 +15,7 @@ use binfer_shard::spec::KvShape;
 use super::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use super::{Backend, BackendError, MemoryPlan, Sampled, StepMode, StepOutcome, Ticket, Weight};
+use super::{Backend, BackendError, MemoryLayout, Sampled, StepMode, StepOutcome, Ticket, Weight};
 use crate::batch::{Batch, TokenInput};
 
 /// The calls of operations so far, as text.
@@ -62,8 +62,8 @@ impl CallRecorder {
     }
 
     /// Writes down what a device would take.
-    pub fn allocate(&mut self, plan: &MemoryPlan) {
-        let MemoryPlan { arena, slots_max, outputs_max, vocab, kv, .. } = plan;
+    pub fn allocate(&mut self, layout: &MemoryLayout) {
+        let MemoryLayout { arena, slots_max, outputs_max, vocab, kv, .. } = layout;
         self.line(format_args!(
             "allocate arena {arena}, slots {slots_max}, outputs {outputs_max}, vocab {vocab}"
         ));

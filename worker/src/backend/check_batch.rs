@@ -3,11 +3,11 @@
 
 use binfer_proto::{Bias, Mask};
 
-use super::{BackendError, MemoryPlan};
+use super::{BackendError, MemoryLayout};
 use crate::batch::{Batch, BatchBlocks, BatchRow, SlotTokens, TokenInput};
 
-/// Refuses a batch whose arrays contradict each other or what was planned for.
-pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError> {
+/// Refuses a batch whose arrays contradict each other or the memory that was taken.
+pub fn check_batch(batch: &Batch, layout: &MemoryLayout) -> Result<(), BackendError> {
     let tokens = batch.tokens.len();
     if batch.positions.len() != tokens {
         return refuse(format!("{tokens} tokens, {} positions", batch.positions.len()));
@@ -16,7 +16,7 @@ pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError>
     if covered != tokens {
         return refuse(format!("rows cover {covered} of {tokens} tokens"));
     }
-    let slot_within = |slot: usize| slot < plan.slots_max;
+    let slot_within = |slot: usize| slot < layout.slots_max;
     let slots = batch.tokens.iter().filter_map(|token| match token {
         TokenInput::LastSample(slot) => Some(slot.index()),
         TokenInput::Known(_) => None,
@@ -24,11 +24,11 @@ pub fn check_batch(batch: &Batch, plan: &MemoryPlan) -> Result<(), BackendError>
     let outputs = &batch.outputs;
     let mut slots = slots.chain(outputs.iter().map(|output| output.slot.index()));
     if !slots.all(slot_within) {
-        return refuse(format!("a slot is not below {}", plan.slots_max));
+        return refuse(format!("a slot is not below {}", layout.slots_max));
     }
-    batch.opened.iter().try_for_each(|tokens| check_slot_tokens(tokens, plan))?;
-    batch.new_blocks.iter().try_for_each(|blocks| check_blocks(blocks, plan))?;
-    if outputs.len() > plan.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
+    batch.opened.iter().try_for_each(|tokens| check_slot_tokens(tokens, layout))?;
+    batch.new_blocks.iter().try_for_each(|blocks| check_blocks(blocks, layout))?;
+    if outputs.len() > layout.outputs_max || outputs.iter().any(|output| output.token >= tokens) {
         return refuse(format!("outputs of a step of {tokens} tokens: {outputs:?}"));
     }
     Ok(())
@@ -67,22 +67,22 @@ pub fn check_masked(
 }
 
 /// Refuses a slot or tokens that do not exist, and biases that no plan has.
-fn check_slot_tokens(tokens: &SlotTokens, plan: &MemoryPlan) -> Result<(), BackendError> {
+fn check_slot_tokens(tokens: &SlotTokens, layout: &MemoryLayout) -> Result<(), BackendError> {
     let SlotTokens { slot, history, biases, .. } = tokens;
-    if slot.index() >= plan.slots_max || history.iter().any(|t| *t as usize >= plan.vocab) {
+    if slot.index() >= layout.slots_max || history.iter().any(|t| *t as usize >= layout.vocab) {
         return refuse(format!("slot {slot}: the slot or one of its tokens does not exist"));
     }
-    let vocab = u32::try_from(plan.vocab).unwrap_or(u32::MAX);
+    let vocab = u32::try_from(layout.vocab).unwrap_or(u32::MAX);
     Bias::check(biases, vocab).or_else(|error| refuse(error.to_string()))
 }
 
 /// Refuses entries of a block table that does not exist.
-fn check_blocks(blocks: &BatchBlocks, plan: &MemoryPlan) -> Result<(), BackendError> {
+fn check_blocks(blocks: &BatchBlocks, layout: &MemoryLayout) -> Result<(), BackendError> {
     let BatchBlocks { slot, kv_group, first, ids } = blocks;
-    let room = plan.blocks_per_slot.get(*kv_group).copied();
+    let room = layout.blocks_per_slot.get(*kv_group).copied();
     let end = first.checked_add(ids.len());
     let fits = room.zip(end).is_some_and(|(room, end)| end <= room);
-    if slot.index() < plan.slots_max && fits {
+    if slot.index() < layout.slots_max && fits {
         return Ok(());
     }
     let (count, room) = (ids.len(), room.unwrap_or(0));

@@ -5,7 +5,7 @@ use binfer_shard::{Checkpoint, LocalTensor};
 use super::args::Weight;
 use super::error::BackendError;
 use super::graph_capture::GraphCapture;
-use super::memory_plan::MemoryPlan;
+use super::memory_layout::MemoryLayout;
 use super::operations::Backend;
 
 /// What a device was measured to reach.
@@ -53,13 +53,13 @@ pub trait RankDevice: Backend + DeviceClock {
     fn comm_id(&mut self, world: usize) -> Result<Vec<u8>, BackendError>;
     /// Joins the communicator that `id` names. A rank alone does not join.
     fn join(&mut self, id: &[u8], rank: usize, world: usize) -> Result<Abort, BackendError>;
-    /// Bytes that the KV cache may take beside the rest of `plan` and what is loaded; `None` where
-    /// the device does not know better than the coordinator.
-    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError>;
+    /// Bytes that the KV cache may take beside the rest of `layout` and what is loaded; `None`
+    /// where the device does not know better than the coordinator.
+    fn kv_bytes_max(&self, layout: &MemoryLayout) -> Result<Option<u64>, BackendError>;
     /// How the cache lies in memory. Ranks that differ in it cannot share blocks.
     fn kv_layout(&self) -> &'static str;
     /// Takes all memory for steps. Nothing is taken later.
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError>;
+    fn allocate(&mut self, layout: &MemoryLayout) -> Result<(), BackendError>;
     /// The device as one that captures CUDA graphs; `None` where it has none.
     fn graphs(&mut self) -> Option<&mut dyn GraphCapture>;
     /// What memory was taken for, in bytes; for people.

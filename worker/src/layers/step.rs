@@ -12,7 +12,8 @@ pub struct LayerStep<'a> {
     pub progress: &'a StepProgress,
     /// Epsilon of every norm.
     pub norm_eps: f32,
-    /// The first operation behind the attention or feed-forward under way, where another one follows.
+    /// The first operation behind the attention or feed-forward under way, where another one
+    /// follows.
     pub next: Option<NormLinearArgs>,
     /// The residual stream, `[tokens, hidden]`: read and written.
     pub x: Tensor,

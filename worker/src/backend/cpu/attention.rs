@@ -12,7 +12,7 @@ use binfer_proto::BlockId;
 use super::cache::{KvElement, KvPair};
 use super::math;
 use super::simd::{Isa, IsaKernel, LANES, Lanes};
-use crate::backend::KvHeadsPlan;
+use crate::backend::KvHeadsLayout;
 
 /// Positions of a tile.
 pub(super) const TILE: usize = 64;
@@ -36,7 +36,7 @@ pub(super) struct TokenAttention<'a, E> {
 /// Where a sequence's keys and values of a head lie.
 #[derive(Clone, Copy)]
 pub(super) struct HeadPlace<'a> {
-    pub(super) shape: KvHeadsPlan,
+    pub(super) shape: KvHeadsLayout,
     /// Blocks of the sequence.
     pub(super) table: &'a [BlockId],
     pub(super) kv_head: usize,
@@ -112,7 +112,7 @@ impl<'a> HeadPlace<'a> {
     /// The spans of a tile that hold a position in `seen`.
     #[inline(always)]
     fn spans(self, tile: usize, seen: &Range<usize>) -> impl Iterator<Item = Span> + use<'a> {
-        let KvHeadsPlan { kv_heads, block_tokens, head_dim, .. } = self.shape;
+        let KvHeadsLayout { kv_heads, block_tokens, head_dim, .. } = self.shape;
         let length = block_tokens.min(TILE);
         (seen.start / length..seen.end.div_ceil(length)).map(move |index| {
             let position = tile * TILE + index * length;

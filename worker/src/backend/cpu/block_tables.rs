@@ -3,7 +3,7 @@
 
 use binfer_proto::{BlockId, SlotId};
 
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 use crate::batch::BatchBlocks;
 
 /// The tables of all slots.
@@ -14,13 +14,13 @@ pub(super) struct BlockTables {
 }
 
 impl BlockTables {
-    /// Empty tables of all slots and KV groups of `plan`.
-    pub(super) fn new(plan: &MemoryPlan) -> Self {
-        let slots = vec![Vec::new(); plan.slots_max];
-        Self { tables: vec![slots; plan.blocks_per_slot.len()] }
+    /// Empty tables of all slots and KV groups of `layout`.
+    pub(super) fn new(layout: &MemoryLayout) -> Self {
+        let slots = vec![Vec::new(); layout.slots_max];
+        Self { tables: vec![slots; layout.blocks_per_slot.len()] }
     }
 
-    /// Writes what a step changes, which was checked against the plan.
+    /// Writes what a step changes, which was checked against the memory layout.
     pub(super) fn write(&mut self, new_blocks: &[BatchBlocks]) -> Result<(), BackendError> {
         for BatchBlocks { slot, kv_group, first, ids } in new_blocks {
             let table = &mut self.tables[*kv_group][slot.index()];
@@ -52,8 +52,9 @@ mod tests {
 
     #[test]
     fn tables_grow_begin_anew_and_have_no_gaps() {
-        let plan = MemoryPlan { slots_max: 2, blocks_per_slot: vec![9], ..MemoryPlan::default() };
-        let mut tables = BlockTables::new(&plan);
+        let layout =
+            MemoryLayout { slots_max: 2, blocks_per_slot: vec![9], ..MemoryLayout::default() };
+        let mut tables = BlockTables::new(&layout);
         tables.write(&[blocks(0, &[7, 3]), blocks(2, &[5])]).unwrap();
         assert_eq!(tables.of(0, SlotId(1)), [7, 3, 5].map(BlockId));
         assert!(tables.write(&[blocks(4, &[1])]).unwrap_err().to_string().contains("from 4 on"));

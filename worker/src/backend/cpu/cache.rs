@@ -8,11 +8,11 @@ use binfer_proto::KvDtype;
 use half::{bf16, f16};
 
 use super::simd::{Isa, LANES};
-use crate::backend::KvHeadsPlan;
+use crate::backend::KvHeadsLayout;
 
 /// One layer's cache.
 pub(super) struct CpuLayerCache {
-    pub(super) shape: KvHeadsPlan,
+    pub(super) shape: KvHeadsLayout,
     pub(super) data: CacheData,
 }
 
@@ -77,7 +77,7 @@ impl KvElement for F16Bits {
 
 impl CpuLayerCache {
     /// Takes memory for a layer.
-    pub(super) fn new(shape: KvHeadsPlan, dtype: KvDtype) -> Self {
+    pub(super) fn new(shape: KvHeadsLayout, dtype: KvDtype) -> Self {
         let elements = shape.blocks * shape.kv_heads * shape.block_tokens * shape.head_dim;
         let data = match dtype {
             KvDtype::F32 => CacheData::F32(KvPair::new(elements)),

@@ -15,7 +15,7 @@ use super::step::CpuStep;
 use super::threads::Team;
 use super::weights::Loaded;
 use crate::backend::check::StepShape;
-use crate::backend::{BackendError, MemoryPlan, Weight};
+use crate::backend::{BackendError, MemoryLayout, Weight};
 
 /// How a CPU backend works.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ pub struct CpuBackend {
     pub(super) team: Team,
     pub(super) ranks: CpuRanks,
     pub(super) weights: Vec<Loaded>,
-    pub(super) plan: MemoryPlan,
+    pub(super) layout: MemoryLayout,
     pub(super) arena: Vec<f32>,
     pub(super) caches: Vec<CpuLayerCache>,
     pub(super) tables: BlockTables,
@@ -72,7 +72,7 @@ impl CpuBackend {
             team: Team::new(settings.threads)?,
             ranks: CpuRanks::default(),
             weights: Vec::new(),
-            plan: MemoryPlan::default(),
+            layout: MemoryLayout::default(),
             arena: Vec::new(),
             caches: Vec::new(),
             tables: BlockTables::default(),
@@ -97,7 +97,7 @@ impl CpuBackend {
             arena: self.arena.len(),
             tokens: self.step.batch.tokens.len(),
             outputs: self.step.batch.outputs.len(),
-            vocab: self.plan.vocab,
+            vocab: self.layout.vocab,
         }
     }
 

@@ -33,7 +33,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
-        self.step.begin(batch, &self.plan)?;
+        self.step.begin(batch, &self.layout)?;
         self.step.batch.opened.iter().for_each(|tokens| self.sampler.open(tokens));
         self.work.attend_scratch.upload(&self.step.batch);
         self.tables.write(&self.step.batch.new_blocks)?;
@@ -168,7 +168,7 @@ impl Backend for CpuBackend {
     }
 
     fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
-        self.step.mask(masks, self.plan.vocab)
+        self.step.mask(masks, self.layout.vocab)
     }
 
     fn sample(&mut self, args: &SampleArgs) -> Result<(), BackendError> {

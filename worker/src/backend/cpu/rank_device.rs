@@ -12,8 +12,8 @@ use super::sample::Sampler;
 use super::simd::LANES;
 use super::weights::Loaded;
 use crate::backend::{
-    Abort, BackendError, DeviceClock, GraphCapture, KvHeadsPlan, KvLayerPlan, MemoryPlan, Peaks,
-    RankDevice, Weight,
+    Abort, BackendError, DeviceClock, GraphCapture, KvHeadsLayout, KvLayerLayout, MemoryLayout,
+    Peaks, RankDevice, Weight,
 };
 
 impl RankDevice for CpuBackend {
@@ -60,7 +60,7 @@ impl RankDevice for CpuBackend {
     }
 
     /// The coordinator knows the host's memory.
-    fn kv_bytes_max(&self, _: &MemoryPlan) -> Result<Option<u64>, BackendError> {
+    fn kv_bytes_max(&self, _: &MemoryLayout) -> Result<Option<u64>, BackendError> {
         Ok(None)
     }
 
@@ -68,9 +68,9 @@ impl RankDevice for CpuBackend {
         "k [block][kv_head][element][token], v [block][kv_head][token][element]"
     }
 
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
-        let caches: Vec<KvHeadsPlan> =
-            plan.kv.iter().map(KvLayerPlan::heads).collect::<Result<_, _>>()?;
+    fn allocate(&mut self, layout: &MemoryLayout) -> Result<(), BackendError> {
+        let caches: Vec<KvHeadsLayout> =
+            layout.kv.iter().map(KvLayerLayout::heads).collect::<Result<_, _>>()?;
         for kv in &caches {
             let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
             if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
@@ -79,13 +79,13 @@ impl RankDevice for CpuBackend {
                 return Err(BackendError::Args { operation: "allocate", cause });
             }
         }
-        self.arena = vec![0.0; plan.arena];
+        self.arena = vec![0.0; layout.arena];
         let dtype = self.settings.kv_dtype;
-        self.tables = BlockTables::new(plan);
+        self.tables = BlockTables::new(layout);
         self.caches = caches.iter().map(|shape| CpuLayerCache::new(*shape, dtype)).collect();
-        self.last_tokens = vec![0; plan.slots_max];
-        self.sampler = Sampler::new(plan.slots_max, plan.vocab);
-        self.step.sampled = Vec::with_capacity(plan.outputs_max);
+        self.last_tokens = vec![0; layout.slots_max];
+        self.sampler = Sampler::new(layout.slots_max, layout.vocab);
+        self.step.sampled = Vec::with_capacity(layout.outputs_max);
         let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
         for weight in &self.weights {
             let Loaded::Matrix(matrix) = weight else { continue };
@@ -99,8 +99,8 @@ impl RankDevice for CpuBackend {
         if self.ranks.are_several() {
             self.work.exchanged.resize(exchanged, 0.0);
         }
-        self.step.note_times(plan.stamps_max > 0);
-        self.plan = plan.clone();
+        self.step.note_times(layout.stamps_max > 0);
+        self.layout = layout.clone();
         Ok(())
     }
 

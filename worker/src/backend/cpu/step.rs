@@ -8,7 +8,7 @@ use binfer_proto::{Logprob, Mask, Token};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::backend::check_batch::{check_batch, check_masked, check_masks};
-use crate::backend::{BackendError, MemoryPlan, Sampled, StepOutcome, Ticket};
+use crate::backend::{BackendError, MemoryLayout, Sampled, StepOutcome, Ticket};
 use crate::batch::Batch;
 
 /// A step between upload and collect.
@@ -45,9 +45,9 @@ impl CpuStep {
     pub(super) fn begin(
         &mut self,
         batch: Arc<Batch>,
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
     ) -> Result<(), BackendError> {
-        check_batch(&batch, plan)?;
+        check_batch(&batch, layout)?;
         self.batch = batch;
         self.masks = None;
         self.sampled.clear();

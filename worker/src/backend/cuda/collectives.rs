@@ -9,7 +9,7 @@ use super::ffi::launch::{CudaEvent, CudaStream};
 use super::launch::{Launcher, to_u32};
 use super::ranks::CudaRanks;
 use crate::backend::args::{HeadArgs, Tensor};
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 
 /// Rows of the vocabulary on a rank are padded to so many, so that every part begins well.
 const VOCAB_ROWS_UNIT: usize = 64;
@@ -23,14 +23,14 @@ pub(super) struct LogitsPlace {
 }
 
 /// Floats that an output takes in each rank's part of gathered logits; 0 for a rank alone.
-fn gathered_stride(plan: &MemoryPlan) -> usize {
-    let largest = plan.vocab_rows.iter().max().filter(|_| plan.vocab_rows.len() > 1);
+fn gathered_stride(layout: &MemoryLayout) -> usize {
+    let largest = layout.vocab_rows.iter().max().filter(|_| layout.vocab_rows.len() > 1);
     largest.map_or(0, |rows| rows.next_multiple_of(VOCAB_ROWS_UNIT))
 }
 
 /// Bytes of the logits of all ranks before they lie side by side.
-pub(super) fn gathered_bytes(plan: &MemoryPlan) -> usize {
-    4 * plan.outputs_max * plan.vocab_rows.len() * gathered_stride(plan)
+pub(super) fn gathered_bytes(layout: &MemoryLayout) -> usize {
+    4 * layout.outputs_max * layout.vocab_rows.len() * gathered_stride(layout)
 }
 
 /// The sums and gathers of a step, in the stream's order.
@@ -50,9 +50,9 @@ impl Collectives {
     }
 
     /// Logits come together at `gathered`.
-    pub(super) fn place(&mut self, plan: &MemoryPlan, gathered: u64) {
-        (self.gathered, self.stride) = (gathered, gathered_stride(plan));
-        self.vocab_rows.clone_from(&plan.vocab_rows);
+    pub(super) fn place(&mut self, layout: &MemoryLayout, gathered: u64) {
+        (self.gathered, self.stride) = (gathered, gathered_stride(layout));
+        self.vocab_rows.clone_from(&layout.vocab_rows);
     }
 
     /// Enqueues: `x`, which lies at `address`, becomes the sum of all ranks'.
@@ -122,23 +122,23 @@ impl Collectives {
     /// takes memory later. What the sums over `arena` are does not matter.
     pub(super) fn connect(
         &self,
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
         rows: impl Iterator<Item = usize>,
         (arena, stream): (u64, &CudaStream),
     ) -> Result<(), BackendError> {
         if !self.ranks.are_several() {
             return Ok(());
         }
-        let ranks = plan.vocab_rows.len();
-        if !(2..=RANKS_MAX).contains(&ranks) || plan.arena < plan.tokens_max * plan.hidden {
-            let cause = format!("{ranks} ranks, an arena of {} elements", plan.arena);
+        let ranks = layout.vocab_rows.len();
+        if !(2..=RANKS_MAX).contains(&ranks) || layout.arena < layout.tokens_max * layout.hidden {
+            let cause = format!("{ranks} ranks, an arena of {} elements", layout.arena);
             return Err(failed("allocate", cause));
         }
         self.ranks.step_begins();
         for rows in rows {
-            let x = (arena, rows.min(plan.tokens_max) * plan.hidden);
+            let x = (arena, rows.min(layout.tokens_max) * layout.hidden);
             self.ranks.sum("allocate", x, stream)?;
-            let logits = (self.gathered, rows.min(plan.outputs_max) * self.stride);
+            let logits = (self.gathered, rows.min(layout.outputs_max) * self.stride);
             self.ranks.gather("allocate", logits, stream)?;
         }
         let end = CudaEvent::new()?;
@@ -155,14 +155,14 @@ mod tests {
 
     #[test]
     fn gathered_logits_have_room_for_the_largest_rank_on_each() {
-        let of = |vocab_rows: &[usize]| MemoryPlan {
+        let of = |vocab_rows: &[usize]| MemoryLayout {
             outputs_max: 3,
             vocab_rows: vocab_rows.to_vec(),
-            ..MemoryPlan::default()
+            ..MemoryLayout::default()
         };
         assert_eq!(gathered_bytes(&of(&[352])), 0, "a rank alone gathers nothing");
-        let plan = of(&[96, 160, 97]);
-        assert_eq!(gathered_stride(&plan), 192);
-        assert_eq!(gathered_bytes(&plan), 4 * 3 * 3 * 192);
+        let layout = of(&[96, 160, 97]);
+        assert_eq!(gathered_stride(&layout), 192);
+        assert_eq!(gathered_bytes(&layout), 4 * 3 * 3 * 192);
     }
 }

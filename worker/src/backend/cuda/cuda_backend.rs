@@ -22,7 +22,7 @@ use super::settings::CudaSettings;
 use super::slow::SlowParts;
 use super::steps::CudaSteps;
 use super::weights::Weights;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 
 /// A GPU as a device. Used by the thread that made it.
 pub struct CudaBackend {
@@ -77,7 +77,7 @@ impl CudaBackend {
             places: StepPlaces::default(),
             gemms: Gemms::new(&device, blas)?,
             attention: Attention::default(),
-            sampling: TokenSampling::new(&MemoryPlan::default(), SamplingPlaces::default())?,
+            sampling: TokenSampling::new(&MemoryLayout::default(), SamplingPlaces::default())?,
             memory: StepMemory::nothing()?,
             weights: Weights::default(),
             slow: SlowParts::default(),
@@ -87,19 +87,19 @@ impl CudaBackend {
         })
     }
 
-    /// Gives every component its place in memory that was taken for `plan`.
+    /// Gives every component its place in memory that was taken for `layout`.
     pub(super) fn take_memory(
         &mut self,
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
         taken: Taken,
     ) -> Result<(), BackendError> {
         let Taken { memory, places, layers, groups } = taken;
-        self.steps = CudaSteps::new(plan, Ring::new(plan, &groups)?)?;
-        self.sampling = TokenSampling::new(plan, places.sampling)?;
+        self.steps = CudaSteps::new(layout, Ring::new(layout, &groups)?)?;
+        self.sampling = TokenSampling::new(layout, places.sampling)?;
         self.attention = Attention::new(places.attention, layers, groups);
         self.gemms.places = places.gemm;
-        self.collectives.place(plan, places.gathered);
-        self.graphs.plan(plan);
+        self.collectives.place(layout, places.gathered);
+        self.graphs.choose_buckets(layout);
         (self.places, self.memory) = (places.step, memory);
         Ok(())
     }
@@ -134,7 +134,7 @@ impl CudaBackend {
             on: self.launcher(),
             weights: &self.weights,
             arena: &self.memory.arena,
-            plan: &self.steps.plan,
+            layout: &self.steps.layout,
             batch: &self.steps.batch,
             normed: self.gemms.places.normed,
         }
@@ -148,12 +148,12 @@ impl CudaBackend {
         }
     }
 
-    /// Bytes that the cache may take beside all else that `plan` says.
-    pub(super) fn cache_bytes_max(&self, plan: &MemoryPlan) -> Result<u64, BackendError> {
+    /// Bytes that the cache may take beside all else that `layout` says.
+    pub(super) fn cache_bytes_max(&self, layout: &MemoryLayout) -> Result<u64, BackendError> {
         let (free, total) = self.device.context.memory_bytes()?;
-        let collectives = if plan.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
+        let collectives = if layout.vocab_rows.len() > 1 { COLLECTIVES_BYTES } else { 0 };
         let own: u64 = self.device_lines().iter().skip(1).map(|(_, bytes)| bytes).sum();
-        let steps = (step_bytes(plan) + TokenSampling::bytes_of(plan)) as u64;
+        let steps = (step_bytes(layout) + TokenSampling::bytes_of(layout)) as u64;
         let room = MemoryRoom {
             total,
             free,
@@ -161,7 +161,7 @@ impl CudaBackend {
             needed: steps + DRIVER_BYTES + collectives,
             utilization: self.settings.memory_utilization,
         };
-        room.for_blocks(kv_block_bytes(plan)?)
+        room.for_blocks(kv_block_bytes(layout)?)
     }
 
     /// All that lies on the device; the first line is not only this process's.

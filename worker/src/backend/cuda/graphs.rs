@@ -13,7 +13,7 @@ use super::ffi::error::failed;
 use super::ffi::launch::CudaStream;
 use super::launch::{LaunchShape, to_u32};
 use super::ledger::DeviceLedger;
-use crate::backend::{BackendError, MemoryPlan, StepMode};
+use crate::backend::{BackendError, MemoryLayout, StepMode};
 use crate::batch::{Batch, BatchOutput, BatchRow, TokenInput};
 
 /// Rows of the largest graph.
@@ -31,10 +31,10 @@ pub(super) struct Graphs {
     capture: Option<(u32, Capture)>,
 }
 
-/// Rows of all buckets of steps within `plan`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
-pub(super) fn buckets(plan: &MemoryPlan) -> Vec<usize> {
+/// Rows of all buckets of steps within `layout`: 1, 2, 3, 4, 6, 8, by 8 to 64, by 16 to 256.
+pub(super) fn buckets(layout: &MemoryLayout) -> Vec<usize> {
     let steps = (16..=64).step_by(8).chain((80..=ROWS_MAX).step_by(16));
-    let rows_max = plan.tokens_max.min(plan.slots_max).min(plan.outputs_max).min(ROWS_MAX);
+    let rows_max = layout.tokens_max.min(layout.slots_max).min(layout.outputs_max).min(ROWS_MAX);
     let all = [1, 2, 3, 4, 6, 8].into_iter().chain(steps);
     let mut all: Vec<usize> = all.take_while(|rows| *rows < rows_max).collect();
     all.extend((rows_max > 0).then_some(rows_max));
@@ -42,10 +42,10 @@ pub(super) fn buckets(plan: &MemoryPlan) -> Vec<usize> {
 }
 
 /// Rows at which collectives are tried: those of graphs, then powers of two.
-pub(super) fn collective_rows(plan: &MemoryPlan) -> impl Iterator<Item = usize> {
-    let most = plan.tokens_max.max(plan.outputs_max);
+pub(super) fn collective_rows(layout: &MemoryLayout) -> impl Iterator<Item = usize> {
+    let most = layout.tokens_max.max(layout.outputs_max);
     let larger = (8..usize::BITS).map(|power| 1 << power).take_while(move |rows| *rows < most);
-    buckets(plan).into_iter().chain(larger).chain([most])
+    buckets(layout).into_iter().chain(larger).chain([most])
 }
 
 /// The bucket that a step of `rows` decode rows falls into.
@@ -84,9 +84,9 @@ impl Graphs {
         Self { is_enabled, ..Self::default() }
     }
 
-    /// Graphs for steps within `plan`.
-    pub(super) fn plan(&mut self, plan: &MemoryPlan) {
-        self.buckets = buckets(plan);
+    /// Graphs for steps within `layout`.
+    pub(super) fn choose_buckets(&mut self, layout: &MemoryLayout) {
+        self.buckets = buckets(layout);
     }
 
     /// Rows of the graphs to capture. Where graphs are off one step is captured all the same, which
@@ -169,7 +169,7 @@ mod tests {
 
     fn of(rows_max: usize) -> Vec<usize> {
         let (tokens_max, slots_max, outputs_max) = (512, rows_max, rows_max);
-        buckets(&MemoryPlan { tokens_max, slots_max, outputs_max, ..MemoryPlan::default() })
+        buckets(&MemoryLayout { tokens_max, slots_max, outputs_max, ..MemoryLayout::default() })
     }
 
     #[test]

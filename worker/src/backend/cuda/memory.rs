@@ -15,7 +15,7 @@ use super::ffi::memory::DeviceBuffer;
 use super::gemm::GemmPlaces;
 use super::launch::StepPlaces;
 use super::sampling::SamplingPlaces;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 
 /// Bytes of which everything begins at a multiple.
 const ALIGNMENT: usize = 256;
@@ -66,47 +66,47 @@ impl Dealer {
     }
 }
 
-/// Lays out the workspace of `plan` in places that `take` gives for so many bytes.
-fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Places {
-    let tokens = plan.tokens_max;
+/// Lays out the workspace of `layout` in places that `take` gives for so many bytes.
+fn lay_out(layout: &MemoryLayout, take: &mut dyn FnMut(usize) -> u64) -> Places {
+    let tokens = layout.tokens_max;
     let tables = StepTables {
         state: take(size_of::<StepState>()),
         token_ids: take(4 * tokens),
         positions: take(4 * tokens),
         row_of: take(4 * tokens),
-        rows: take(size_of::<StepRow>() * plan.slots_max),
-        outputs: take(size_of::<StepOutput>() * plan.outputs_max),
+        rows: take(size_of::<StepRow>() * layout.slots_max),
+        outputs: take(size_of::<StepOutput>() * layout.outputs_max),
     };
     Places {
         step: StepPlaces {
             tables,
-            block_tables: take(4 * block_table_entries(plan)),
-            last_tokens: take(4 * plan.slots_max),
+            block_tables: take(4 * block_table_entries(layout)),
+            last_tokens: take(4 * layout.slots_max),
         },
-        gemm: GemmPlaces::lay_out(plan, take),
-        sampling: SamplingPlaces::lay_out(plan, take),
-        attention: AttentionPlaces::lay_out(plan, take),
-        gathered: take(collectives::gathered_bytes(plan)),
+        gemm: GemmPlaces::lay_out(layout, take),
+        sampling: SamplingPlaces::lay_out(layout, take),
+        attention: AttentionPlaces::lay_out(layout, take),
+        gathered: take(collectives::gathered_bytes(layout)),
     }
 }
 
 /// Refuses sizes that kernels, which count in 32 bits, cannot have.
-fn check_sizes(plan: &MemoryPlan) -> Result<(), BackendError> {
-    let widest = [plan.hidden, plan.intermediate, plan.vocab].into_iter().max().unwrap_or(0);
-    let rows = plan.tokens_max.max(plan.slots_max).max(plan.outputs_max);
-    let blocks = plan.kv.iter().map(|kv| kv.blocks).max().unwrap_or(0);
-    let sizes = [2 * widest, rows, blocks, block_table_entries(plan)];
+fn check_sizes(layout: &MemoryLayout) -> Result<(), BackendError> {
+    let widest = [layout.hidden, layout.intermediate, layout.vocab].into_iter().max().unwrap_or(0);
+    let rows = layout.tokens_max.max(layout.slots_max).max(layout.outputs_max);
+    let blocks = layout.kv.iter().map(|kv| kv.blocks).max().unwrap_or(0);
+    let sizes = [2 * widest, rows, blocks, block_table_entries(layout)];
     if u32::try_from(sizes.into_iter().max().unwrap_or(0)).is_ok() {
         return Ok(());
     }
-    Err(failed("allocate", format!("{plan:?}: something is larger than kernels can count")))
+    Err(failed("allocate", format!("{layout:?}: something is larger than kernels can count")))
 }
 
 /// Bytes of activations, workspaces and tables.
-pub(super) fn step_bytes(plan: &MemoryPlan) -> usize {
+pub(super) fn step_bytes(layout: &MemoryLayout) -> usize {
     let mut dealer = Dealer::default();
-    lay_out(plan, &mut |bytes| dealer.take(bytes));
-    4 * plan.arena + dealer.used
+    lay_out(layout, &mut |bytes| dealer.take(bytes));
+    4 * layout.arena + dealer.used
 }
 
 impl StepMemory {
@@ -122,20 +122,20 @@ impl StepMemory {
     }
 
     /// Takes all memory of steps.
-    pub(super) fn take(plan: &MemoryPlan, stream: &CudaStream) -> Result<Taken, BackendError> {
-        check_sizes(plan)?;
+    pub(super) fn take(layout: &MemoryLayout, stream: &CudaStream) -> Result<Taken, BackendError> {
+        check_sizes(layout)?;
         let mut dealer = Dealer::default();
-        lay_out(plan, &mut |bytes| dealer.take(bytes));
+        lay_out(layout, &mut |bytes| dealer.take(bytes));
         let workspace = DeviceBuffer::new(dealer.used)?;
         workspace.fill(0, stream)?;
         let mut dealer = Dealer { base: workspace.address(), used: 0 };
-        let places = lay_out(plan, &mut |bytes| dealer.take(bytes));
-        let cache = DeviceBuffer::new(cache_bytes(plan)?)?;
+        let places = lay_out(layout, &mut |bytes| dealer.take(bytes));
+        let cache = DeviceBuffer::new(cache_bytes(layout)?)?;
         let mut dealer = Dealer { base: cache.address(), used: 0 };
-        let layers = lay_out_caches(plan, &mut |bytes| dealer.take(bytes))?;
-        let groups = places.attention.groups(plan, places.step.block_tables);
+        let layers = lay_out_caches(layout, &mut |bytes| dealer.take(bytes))?;
+        let groups = places.attention.groups(layout, places.step.block_tables);
         let memory = Self {
-            arena: DeviceBuffer::new(4 * plan.arena)?,
+            arena: DeviceBuffer::new(4 * layout.arena)?,
             workspace,
             cache,
             #[cfg(test)]
@@ -148,7 +148,7 @@ impl StepMemory {
     /// ends.
     #[cfg(test)]
     pub(super) fn take_apart(
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
         stream: &CudaStream,
     ) -> Result<Taken, BackendError> {
         let mut apart = Vec::new();
@@ -159,10 +159,10 @@ impl StepMemory {
             apart.push(buffer);
             address
         };
-        let places = lay_out(plan, &mut |bytes| take(bytes, 0));
-        let layers = lay_out_caches(plan, &mut |bytes| take(bytes, 0xff))?;
-        let groups = places.attention.groups(plan, places.step.block_tables);
-        let arena = DeviceBuffer::new(4 * plan.arena)?;
+        let places = lay_out(layout, &mut |bytes| take(bytes, 0));
+        let layers = lay_out_caches(layout, &mut |bytes| take(bytes, 0xff))?;
+        let groups = places.attention.groups(layout, places.step.block_tables);
+        let arena = DeviceBuffer::new(4 * layout.arena)?;
         let memory = Self { arena, apart, ..Self::nothing()? };
         Ok(Taken { memory, places, layers, groups })
     }

@@ -12,7 +12,7 @@ use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
 };
 use crate::backend::check::StepShape;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 use crate::batch::Batch;
 
 /// What arguments are looked up in.
@@ -20,7 +20,7 @@ pub(super) struct Operands<'a> {
     pub(super) on: Launcher<'a>,
     pub(super) weights: &'a Weights,
     pub(super) arena: &'a DeviceBuffer,
-    pub(super) plan: &'a MemoryPlan,
+    pub(super) layout: &'a MemoryLayout,
     pub(super) batch: &'a Batch,
     /// Where rows behind a norm lie.
     pub(super) normed: u64,
@@ -32,7 +32,7 @@ impl Operands<'_> {
             arena: self.arena.bytes() / 4,
             tokens: self.batch.tokens.len(),
             outputs: self.batch.outputs.len(),
-            vocab: self.plan.vocab,
+            vocab: self.layout.vocab,
         }
     }
 
@@ -91,7 +91,7 @@ impl Operands<'_> {
         let gemm = GemmCall {
             x: self.normed,
             m: self.on.shape.tokens,
-            m_max: to_u32(self.plan.tokens_max),
+            m_max: to_u32(self.layout.tokens_max),
             weight,
             bias,
             epilogue: if args.glu.is_some() { Epilogue::Glu } else { Epilogue::Store },
@@ -125,7 +125,7 @@ impl Operands<'_> {
         Ok(GemmCall {
             x: self.inner(operation, &args.x)?,
             m: self.on.shape.tokens,
-            m_max: to_u32(self.plan.tokens_max),
+            m_max: to_u32(self.layout.tokens_max),
             weight,
             bias: bias.filter(|_| is_first_rank),
             epilogue: if is_first_rank { Epilogue::AddF32 } else { Epilogue::StoreF32 },
@@ -151,7 +151,7 @@ impl Operands<'_> {
         let gemm = GemmCall {
             x: self.normed,
             m: self.on.shape.outputs,
-            m_max: to_u32(self.plan.outputs_max),
+            m_max: to_u32(self.layout.outputs_max),
             weight,
             bias: None,
             epilogue: Epilogue::StoreF32,

@@ -64,7 +64,7 @@ impl CudaBackend {
 
 impl Backend for CudaBackend {
     fn upload(&mut self, batch: Arc<Batch>) -> Result<StepMode, BackendError> {
-        check_batch(&batch, &self.steps.plan)?;
+        check_batch(&batch, &self.steps.layout)?;
         self.graphs.give_up();
         let slot = self.steps.begin(Arc::clone(&batch), self.graphs.shape_of(&batch))?;
         if batch.masked {
@@ -131,7 +131,7 @@ impl Backend for CudaBackend {
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError> {
         let place = |logits| self.collectives.logits_place(&self.launcher(), args, logits);
         let (norm, gemm, logits) = self.operands().head(args, place)?;
-        let vocab = self.steps.plan.vocab;
+        let vocab = self.steps.layout.vocab;
         let statistics = LogitStatistics {
             tiles: self.sampling.places.tiles,
             tiles_per_row: tiles_per_row(vocab),
@@ -154,7 +154,7 @@ impl Backend for CudaBackend {
 
     fn masks(&mut self, masks: Vec<Mask>) -> Result<(), BackendError> {
         let steps = &mut self.steps;
-        check_masks(&masks, (&steps.batch, steps.plan.vocab), steps.has_masks)?;
+        check_masks(&masks, (&steps.batch, steps.layout.vocab), steps.has_masks)?;
         self.sampling.masks.give(steps.last_slot(), &masks)?;
         steps.has_masks = true;
         Ok(())
@@ -208,7 +208,7 @@ impl GraphCapture for CudaBackend {
     }
 
     fn warmup(&mut self) -> Option<Batch> {
-        warmup(&self.steps.plan)
+        warmup(&self.steps.layout)
     }
 }
 

@@ -7,7 +7,7 @@ use super::graphs::collective_rows;
 use super::load::Loader;
 use super::memory::StepMemory;
 use super::peaks::measure_peaks;
-use crate::backend::{Abort, BackendError, GraphCapture, MemoryPlan, Peaks, RankDevice, Weight};
+use crate::backend::{Abort, BackendError, GraphCapture, MemoryLayout, Peaks, RankDevice, Weight};
 
 impl CudaBackend {
     fn loader(&mut self) -> Loader<'_> {
@@ -55,23 +55,23 @@ impl RankDevice for CudaBackend {
         self.ledger.count("NCCL", &self.device.context, || ranks.join(id, rank, world))
     }
 
-    fn kv_bytes_max(&self, plan: &MemoryPlan) -> Result<Option<u64>, BackendError> {
-        self.cache_bytes_max(plan).map(Some)
+    fn kv_bytes_max(&self, layout: &MemoryLayout) -> Result<Option<u64>, BackendError> {
+        self.cache_bytes_max(layout).map(Some)
     }
 
     fn kv_layout(&self) -> &'static str {
         "k and v [block][kv_head][token][element]"
     }
 
-    fn allocate(&mut self, plan: &MemoryPlan) -> Result<(), BackendError> {
+    fn allocate(&mut self, layout: &MemoryLayout) -> Result<(), BackendError> {
         self.device.stream.synchronize()?;
-        let taken = StepMemory::take(plan, &self.device.stream)?;
-        self.take_memory(plan, taken)?;
-        self.device.keep_names(plan.stamps_max > 0);
+        let taken = StepMemory::take(layout, &self.device.stream)?;
+        self.take_memory(layout, taken)?;
+        self.device.keep_names(layout.stamps_max > 0);
         self.device.stream.synchronize()?;
         let (collectives, stream) = (&self.collectives, &self.device.stream);
         let scratch = (self.memory.arena.address(), stream);
-        let connect = || collectives.connect(plan, collective_rows(plan), scratch);
+        let connect = || collectives.connect(layout, collective_rows(layout), scratch);
         self.ledger.count("NCCL", &self.device.context, connect)
     }
 

@@ -14,7 +14,7 @@ use super::attention::cache::GroupTables;
 use super::ffi::error::failed;
 use super::ffi::memory::PinnedBuffer;
 use super::launch::to_u32;
-use crate::backend::{BackendError, MemoryPlan, Sampled, penalties};
+use crate::backend::{BackendError, MemoryLayout, Sampled, penalties};
 use crate::batch::{Batch, BatchOutput, TokenInput};
 
 /// Slots of the ring. Two steps are under way at most.
@@ -50,23 +50,23 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(plan: &MemoryPlan, tables: &[GroupTables]) -> Result<Self, BackendError> {
-        let entries: usize = tables.iter().map(|t| t.blocks_per_slot * plan.slots_max).sum();
-        let inputs = size_of::<StepHeader>() + size_of::<StepInput>() * plan.tokens_max;
+    pub(super) fn new(layout: &MemoryLayout, tables: &[GroupTables]) -> Result<Self, BackendError> {
+        let entries: usize = tables.iter().map(|t| t.blocks_per_slot * layout.slots_max).sum();
+        let inputs = size_of::<StepHeader>() + size_of::<StepInput>() * layout.tokens_max;
         let rows = inputs.next_multiple_of(16);
-        let outputs = rows + size_of::<StepRow>() * plan.slots_max;
-        let updates = outputs + size_of::<StepOutput>() * plan.outputs_max;
+        let outputs = rows + size_of::<StepRow>() * layout.slots_max;
+        let updates = outputs + size_of::<StepOutput>() * layout.outputs_max;
         let end = (updates + size_of::<TableUpdate>() * entries).next_multiple_of(256);
-        let result_bytes = size_of::<StepResult>() * plan.outputs_max;
+        let result_bytes = size_of::<StepResult>() * layout.outputs_max;
         Ok(Self {
             deltas: PinnedBuffer::new(RING_SLOTS * end)?,
             results: PinnedBuffer::new(RING_SLOTS * result_bytes)?,
-            stamps: PinnedBuffer::new(RING_SLOTS * plan.stamps_max * STAMP_BYTES)?,
-            stamps_max: plan.stamps_max,
-            logprobs: PinnedBuffer::new(RING_SLOTS * plan.outputs_max * LOGPROB_BYTES)?,
+            stamps: PinnedBuffer::new(RING_SLOTS * layout.stamps_max * STAMP_BYTES)?,
+            stamps_max: layout.stamps_max,
+            logprobs: PinnedBuffer::new(RING_SLOTS * layout.outputs_max * LOGPROB_BYTES)?,
             offsets: Offsets { rows, outputs, updates, end },
-            outputs_max: plan.outputs_max,
-            rows_max: plan.slots_max,
+            outputs_max: layout.outputs_max,
+            rows_max: layout.slots_max,
             tables: tables.to_vec(),
             bytes: Vec::new(),
         })

@@ -14,7 +14,7 @@ use super::ffi::launch::{CudaEvent, CudaStream};
 use super::launch::{LaunchShape, Launcher, to_u32};
 use super::ranks::CudaRanks;
 use super::ring::{RING_SLOTS, Ring};
-use crate::backend::{BackendError, MemoryPlan, StepMode, StepOutcome, Ticket};
+use crate::backend::{BackendError, MemoryLayout, StepMode, StepOutcome, Ticket};
 use crate::batch::Batch;
 
 /// A committed step.
@@ -29,7 +29,7 @@ struct EnqueuedStep {
 pub(super) struct CudaSteps {
     pub(super) batch: Arc<Batch>,
     pub(super) shape: LaunchShape,
-    pub(super) plan: MemoryPlan,
+    pub(super) layout: MemoryLayout,
     /// Who does the work of the step under way.
     pub(super) mode: StepMode,
     /// Masks were given, in a step that waits for some.
@@ -50,7 +50,7 @@ impl CudaSteps {
         Self {
             batch: Arc::default(),
             shape: LaunchShape::NONE,
-            plan: MemoryPlan::default(),
+            layout: MemoryLayout::default(),
             mode: StepMode::Eager,
             has_masks: false,
             stamps: 0,
@@ -62,9 +62,9 @@ impl CudaSteps {
     }
 
     /// Steps within the memory that was planned.
-    pub(super) fn new(plan: &MemoryPlan, ring: Ring) -> Result<Self, BackendError> {
+    pub(super) fn new(layout: &MemoryLayout, ring: Ring) -> Result<Self, BackendError> {
         let events = (0..RING_SLOTS).map(|_| CudaEvent::new()).collect::<Result<_, _>>()?;
-        Ok(Self { plan: plan.clone(), ring: Some(ring), events, ..Self::none() })
+        Ok(Self { layout: layout.clone(), ring: Some(ring), events, ..Self::none() })
     }
 
     /// Makes `batch` the step, and its delta ready for the device. Returns the ring's slot.
@@ -165,8 +165,8 @@ impl CudaSteps {
             hidden,
             sampled,
             results: self.ring("commit")?.addresses().1,
-            cols: to_u32(self.plan.hidden),
-            outputs_max: to_u32(self.plan.outputs_max),
+            cols: to_u32(self.layout.hidden),
+            outputs_max: to_u32(self.layout.outputs_max),
             ring_slots: to_u32(RING_SLOTS),
             reserved: 0,
         };
@@ -178,7 +178,7 @@ impl CudaSteps {
     /// the device's clock into mapped memory. It works in CUDA graphs as it does elsewhere, and two
     /// steps under way do not share a slot.
     pub(super) fn launch_stamp(&mut self, on: &Launcher<'_>) -> Result<(), BackendError> {
-        let places = self.plan.stamps_max;
+        let places = self.layout.stamps_max;
         if places == 0 {
             return Ok(());
         }

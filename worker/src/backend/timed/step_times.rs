@@ -9,7 +9,7 @@ use super::profile::Profile;
 use super::trace::Trace;
 use crate::backend::args::Weight;
 use crate::backend::error::BackendError;
-use crate::backend::memory_plan::MemoryPlan;
+use crate::backend::memory_layout::MemoryLayout;
 use crate::backend::rank_device::RankDevice;
 use crate::backend::step_output::Ticket;
 
@@ -72,9 +72,9 @@ impl StepTimes {
         }
     }
 
-    /// The memory of `plan` with room for stamps.
-    pub fn with_stamps(plan: MemoryPlan) -> MemoryPlan {
-        MemoryPlan { stamps_max: STAMPS_OF_LAYER * plan.kv.len() + STAMPS_OF_STEP, ..plan }
+    /// The memory of `layout` with room for stamps.
+    pub fn with_stamps(layout: MemoryLayout) -> MemoryLayout {
+        MemoryLayout { stamps_max: STAMPS_OF_LAYER * layout.kv.len() + STAMPS_OF_STEP, ..layout }
     }
 
     pub(super) fn kv_element_bytes(&self) -> u64 {

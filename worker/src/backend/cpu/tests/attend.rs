@@ -7,7 +7,7 @@ use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{Known, KvDtype, Level, Piece, Random, Rig, assert_near, batch, oracle, place};
 use crate::backend::args::{AttendArgs, Tensor};
-use crate::backend::{Backend, KvLayerPlan};
+use crate::backend::{Backend, KvLayerLayout};
 
 const EPS: f32 = 1e-6;
 
@@ -127,7 +127,7 @@ fn check(level: Level, kv_dtype: KvDtype, seed: u64, tolerance: f64) {
     let tables = tables(&mut rig.random, 2, TOKENS, shape.block_tokens);
     let blocks = 2 * tables[0].len();
     let (block_tokens, width) = (shape.block_tokens, shape.heads * shape.head_dim);
-    let kv = KvLayerPlan {
+    let kv = KvLayerLayout {
         kv_group: 0,
         blocks,
         block_tokens,

@@ -11,7 +11,7 @@ use super::{KvDtype, Level, Piece, Random, Rig, batch, output, place};
 use crate::backend::args::{
     AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
 };
-use crate::backend::{Backend, KvLayerPlan, StepOutcome, Weight};
+use crate::backend::{Backend, KvLayerLayout, StepOutcome, Weight};
 
 const HIDDEN: usize = 64;
 const INNER: usize = 96;
@@ -53,7 +53,7 @@ impl Model {
         let down = weight(&[(DType::Q8_0, HIDDEN)], INNER);
         let down_bias = weight(&[(DType::F16, HIDDEN)], 1);
         let head = weight(&[(DType::Q8_0, VOCAB)], HIDDEN);
-        let kv = KvLayerPlan {
+        let kv = KvLayerLayout {
             kv_group: 0,
             blocks: 4096 / block_tokens,
             block_tokens,

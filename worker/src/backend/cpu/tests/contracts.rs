@@ -10,7 +10,7 @@ use super::{KvDtype, Level, Piece, Rig, batch, output, place};
 use crate::backend::args::{
     AttendArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
 };
-use crate::backend::{Backend, BackendError, KvLayerPlan, Weight};
+use crate::backend::{Backend, BackendError, KvLayerLayout, Weight};
 use crate::batch::{Batch, BatchBlocks, TokenInput};
 
 fn cause<T: std::fmt::Debug>(result: Result<T, BackendError>) -> String {
@@ -23,7 +23,7 @@ fn rig() -> (Rig, Weight, Weight, Vec<Tensor>) {
     let weight = rig.weight(&[(DType::Q8_0, 48)], 32, 0..32).weight;
     let (at, arena) = place(&[(2, 32), (2, 48)]);
     let shape = KvShape::Heads { kv_heads: 1, head_dim: 16 };
-    let kv = KvLayerPlan { kv_group: 0, blocks: 4, block_tokens: 16, shape };
+    let kv = KvLayerLayout { kv_group: 0, blocks: 4, block_tokens: 16, shape };
     rig.allocate(arena, 10, vec![kv]);
     rig.upload_tokens(&[0, 0], &[]);
     (rig, norm, weight, at)

@@ -23,7 +23,7 @@ use super::panel::{Panel, PanelSource};
 use super::{CpuBackend, CpuSettings, KvDtype, Level};
 use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::tests::{Random, assert_near, oracle};
-use crate::backend::{Backend, KvLayerPlan, MemoryPlan, RankDevice, StepOutcome, Weight};
+use crate::backend::{Backend, KvLayerLayout, MemoryLayout, RankDevice, StepOutcome, Weight};
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// A weight and its rows as the oracle sees them.
@@ -86,17 +86,17 @@ impl Rig {
     }
 
     /// Takes memory and fills it with NaN.
-    fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerPlan>) {
-        let plan = MemoryPlan {
+    fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerLayout>) {
+        let layout = MemoryLayout {
             arena,
             blocks_per_slot: vec![64],
             slots_max: 16,
             outputs_max: 64,
             vocab,
             kv,
-            ..MemoryPlan::default()
+            ..MemoryLayout::default()
         };
-        self.backend.allocate(&plan).unwrap();
+        self.backend.allocate(&layout).unwrap();
         self.backend.arena.fill(f32::NAN);
         self.backend.work.scratch.as_flattened_mut().fill(f32::NAN);
         self.backend.work.exchanged.fill(f32::NAN);

@@ -1,5 +1,5 @@
-//! A model whose layers have unlike shapes, from its description to logits: what `binfer plan` counts
-//! is what is allocated, and two ranks compute what one does.
+//! A model whose layers have unlike shapes, from its description to logits: what `binfer
+//! memory_layout` counts is what is allocated, and two ranks compute what one does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ fn load(rig: &mut Rig, spec: &ModelSpec, layout: &RankLayout) -> model::Model {
 fn logits(rig: &mut Rig, spec: &ModelSpec, layout: &RankLayout) -> Vec<f32> {
     let model = load(rig, spec, layout);
     let activations = Activations::new(spec, layout, LIMITS);
-    rig.backend.allocate(&memory::plan(spec, layout, LIMITS, &[4, 4]).unwrap()).unwrap();
+    rig.backend.allocate(&memory::lay_out(spec, layout, LIMITS, &[4, 4]).unwrap()).unwrap();
     let tokens: Vec<Token> = (0..80).map(|at| at * 7 % VOCAB).collect();
     let table = [BlockId(2), BlockId(1)];
     let mut batch = batch(&[Piece { slot: 1, start: 0, tokens: &tokens, table: &table }]);
@@ -189,9 +189,9 @@ fn what_is_planned_is_what_is_allocated() {
         let ledger = Ledger::new(&spec, world, &limits).unwrap();
         assert_eq!(ledger.kv_blocks, [5, 5]);
         for (layout, planned) in layouts(&spec, world).unwrap().iter().zip(&ledger.ranks) {
-            let plan = memory::plan(&spec, layout, LIMITS, &ledger.kv_blocks).unwrap();
+            let memory_layout = memory::lay_out(&spec, layout, LIMITS, &ledger.kv_blocks).unwrap();
             let mut rig = rig();
-            rig.backend.allocate(&plan).unwrap();
+            rig.backend.allocate(&memory_layout).unwrap();
             assert_eq!(4 * rig.backend.arena.len() as u64, planned.activation_bytes, "TP {world}");
             let elements: usize = rig.backend.caches.iter().map(elements).sum();
             assert_eq!(4 * elements as u64, planned.kv_bytes, "TP {world}");
@@ -203,8 +203,9 @@ fn what_is_planned_is_what_is_allocated() {
 fn a_latent_cache_is_refused_by_name() {
     let mut spec = spec();
     spec.kv_groups[1].shape = KvShape::Latent { width: 576 };
-    let plan = memory::plan(&spec, &layouts(&spec, 1).unwrap()[0], LIMITS, &[1, 1]).unwrap();
-    let error = rig().backend.allocate(&plan).unwrap_err();
+    let memory_layout =
+        memory::lay_out(&spec, &layouts(&spec, 1).unwrap()[0], LIMITS, &[1, 1]).unwrap();
+    let error = rig().backend.allocate(&memory_layout).unwrap_err();
     assert!(matches!(error, BackendError::NoKernel { .. }));
     assert_eq!(
         error.to_string(),

@@ -7,7 +7,7 @@ use binfer_kernels::params::ROPE_PAIRS_MAX;
 use super::config::DECODE_BLOCKS_MAX;
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
-use crate::backend::{BackendError, KvHeadsPlan, KvLayerPlan, MemoryPlan};
+use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
 
 /// Bytes of which everything begins at a multiple.
 const ALIGNMENT: usize = 256;
@@ -32,7 +32,7 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
 pub(in crate::backend::cuda) struct CudaLayerCache {
     pub(super) keys: u64,
     pub(super) values: u64,
-    pub(super) shape: KvHeadsPlan,
+    pub(super) shape: KvHeadsLayout,
 }
 
 /// Where a KV group's tables lie.
@@ -50,85 +50,86 @@ pub(in crate::backend::cuda) struct GroupTables {
 }
 
 /// Entries of all block tables.
-pub(in crate::backend::cuda) fn block_table_entries(plan: &MemoryPlan) -> usize {
-    plan.blocks_per_slot.iter().map(|blocks| blocks * plan.slots_max).sum()
+pub(in crate::backend::cuda) fn block_table_entries(layout: &MemoryLayout) -> usize {
+    layout.blocks_per_slot.iter().map(|blocks| blocks * layout.slots_max).sum()
 }
 
 /// Bytes of the pages and of the tiles of a KV group.
-fn work_table_bytes(plan: &MemoryPlan) -> [usize; 2] {
+fn work_table_bytes(layout: &MemoryLayout) -> [usize; 2] {
     let tile_tokens_min = (TILE_ROWS / DECODE_GQA_GROUP_MAX) as usize;
-    let tiles = plan.tokens_max / tile_tokens_min + plan.slots_max;
-    let bytes = [4 * (plan.slots_max + 1), size_of::<PrefillTile>() * tiles];
+    let tiles = layout.tokens_max / tile_tokens_min + layout.slots_max;
+    let bytes = [4 * (layout.slots_max + 1), size_of::<PrefillTile>() * tiles];
     bytes.map(|bytes| bytes.next_multiple_of(ALIGNMENT))
 }
 
 impl AttentionPlaces {
     /// Lays them out in places that `take` gives for so many bytes.
     pub(in crate::backend::cuda) fn lay_out(
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
         take: &mut dyn FnMut(usize) -> u64,
     ) -> Self {
         // Another shape is refused where the caches are laid out.
-        let caches: Vec<KvHeadsPlan> = plan.kv.iter().filter_map(|kv| kv.heads().ok()).collect();
+        let caches: Vec<KvHeadsLayout> =
+            layout.kv.iter().filter_map(|kv| kv.heads().ok()).collect();
         let head_dim = caches.iter().map(|kv| kv.head_dim).max().unwrap_or(0);
         let kv_heads = caches.iter().map(|kv| kv.kv_heads).max().unwrap_or(0);
         let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
-        let work_tables: usize = work_table_bytes(plan).iter().sum();
+        let work_tables: usize = work_table_bytes(layout).iter().sum();
         Self {
-            rope: take(4 * plan.tokens_max * 2 * ROPE_PAIRS_MAX),
-            work_tables: take(plan.blocks_per_slot.len() * work_tables),
+            rope: take(4 * layout.tokens_max * 2 * ROPE_PAIRS_MAX),
+            work_tables: take(layout.blocks_per_slot.len() * work_tables),
             partials: take(4 * partials * (head_dim + 2)),
-            arrivals: take(4 * plan.slots_max * kv_heads),
+            arrivals: take(4 * layout.slots_max * kv_heads),
         }
     }
 
     /// The tables of all groups, whose block tables begin at `block_tables`.
     pub(in crate::backend::cuda) fn groups(
         &self,
-        plan: &MemoryPlan,
+        layout: &MemoryLayout,
         block_tables: u64,
     ) -> Vec<GroupTables> {
-        let [page_bytes, tile_bytes] = work_table_bytes(plan);
+        let [page_bytes, tile_bytes] = work_table_bytes(layout);
         let (mut first, mut pages) = (0, self.work_tables);
         let group = |blocks: &usize| {
             let tiles = pages + page_bytes as u64;
             let blocks_per_slot = *blocks;
             let blocks = block_tables + 4 * first as u64;
             let tables = GroupTables { blocks, first, blocks_per_slot, pages, tiles };
-            first += blocks_per_slot * plan.slots_max;
+            first += blocks_per_slot * layout.slots_max;
             pages = tiles + tile_bytes as u64;
             tables
         };
-        plan.blocks_per_slot.iter().map(group).collect()
+        layout.blocks_per_slot.iter().map(group).collect()
     }
 }
 
 /// Bytes of one block in all layers.
-pub(in crate::backend::cuda) fn kv_block_bytes(plan: &MemoryPlan) -> Result<u64, BackendError> {
-    let of_layer = |kv: &KvLayerPlan| {
-        let kv = KvHeadsPlan { blocks: 1, ..kv.heads()? };
+pub(in crate::backend::cuda) fn kv_block_bytes(layout: &MemoryLayout) -> Result<u64, BackendError> {
+    let of_layer = |kv: &KvLayerLayout| {
+        let kv = KvHeadsLayout { blocks: 1, ..kv.heads()? };
         Ok(2 * half_cache_bytes(&kv) as u64)
     };
-    plan.kv.iter().map(of_layer).sum()
+    layout.kv.iter().map(of_layer).sum()
 }
 
 /// Bytes of the caches of all layers.
-pub(in crate::backend::cuda) fn cache_bytes(plan: &MemoryPlan) -> Result<usize, BackendError> {
-    plan.kv.iter().map(|kv| Ok(2 * half_cache_bytes(&kv.heads()?))).sum()
+pub(in crate::backend::cuda) fn cache_bytes(layout: &MemoryLayout) -> Result<usize, BackendError> {
+    layout.kv.iter().map(|kv| Ok(2 * half_cache_bytes(&kv.heads()?))).sum()
 }
 
 /// Bytes of K or of V of a layer.
-fn half_cache_bytes(kv: &KvHeadsPlan) -> usize {
+fn half_cache_bytes(kv: &KvHeadsLayout) -> usize {
     let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
     bytes.next_multiple_of(ALIGNMENT)
 }
 
-/// Lays out the caches of `plan` in places that `take` gives for so many bytes.
+/// Lays out the caches of `layout` in places that `take` gives for so many bytes.
 pub(in crate::backend::cuda) fn lay_out_caches(
-    plan: &MemoryPlan,
+    layout: &MemoryLayout,
     take: &mut dyn FnMut(usize) -> u64,
 ) -> Result<Vec<CudaLayerCache>, BackendError> {
-    let mut layer = |kv: &KvLayerPlan| {
+    let mut layer = |kv: &KvLayerLayout| {
         let shape = kv.heads()?;
         if kv.block_tokens == 0 {
             return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
@@ -136,5 +137,5 @@ pub(in crate::backend::cuda) fn lay_out_caches(
         let bytes = half_cache_bytes(&shape);
         Ok(CudaLayerCache { keys: take(bytes), values: take(bytes), shape })
     };
-    plan.kv.iter().map(&mut layer).collect()
+    layout.kv.iter().map(&mut layer).collect()
 }

@@ -35,7 +35,7 @@ use super::ffi::blas::Blas;
 use super::formats::half::Half;
 use super::launch::Launcher;
 use super::ledger::DeviceLedger;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 
 /// Where gemms keep what lies between them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,12 +50,12 @@ pub(super) struct GemmPlaces {
 
 impl GemmPlaces {
     /// Lays them out in places that `take` gives for so many bytes.
-    pub(super) fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Self {
-        let (tokens, outputs) = (plan.tokens_max, plan.outputs_max);
+    pub(super) fn lay_out(layout: &MemoryLayout, take: &mut dyn FnMut(usize) -> u64) -> Self {
+        let (tokens, outputs) = (layout.tokens_max, layout.outputs_max);
         Self {
-            normed: take(Half::BYTES * tokens.max(outputs) * plan.hidden),
+            normed: take(Half::BYTES * tokens.max(outputs) * layout.hidden),
             squares: take(SQUARES_BYTES),
-            gate_up: take(Half::BYTES * tokens * 2 * plan.intermediate),
+            gate_up: take(Half::BYTES * tokens * 2 * layout.intermediate),
         }
     }
 }

@@ -22,7 +22,7 @@ use token_masks::TokenMasks;
 use super::ffi::launch::CudaStream;
 use super::launch::{Launcher, to_u32};
 use super::ranks::CudaRanks;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 use crate::batch::SlotTokens;
 
 // The kernels' tables have room for what a plan may ask.
@@ -50,13 +50,13 @@ pub(super) fn tiles_per_row(vocab: usize) -> u32 {
 
 impl SamplingPlaces {
     /// Lays them out in places that `take` gives for so many bytes.
-    pub(super) fn lay_out(plan: &MemoryPlan, take: &mut dyn FnMut(usize) -> u64) -> Self {
-        let outputs = plan.outputs_max;
-        let tiles = tiles_per_row(plan.vocab) as usize;
+    pub(super) fn lay_out(layout: &MemoryLayout, take: &mut dyn FnMut(usize) -> u64) -> Self {
+        let outputs = layout.outputs_max;
+        let tiles = tiles_per_row(layout.vocab) as usize;
         Self {
             tiles: take(size_of::<SampleTile>() * outputs * tiles),
             sampled: take(size_of::<StepResult>() * outputs),
-            masks: take(token_masks::kept_bytes(plan)),
+            masks: take(token_masks::kept_bytes(layout)),
         }
     }
 }
@@ -84,19 +84,19 @@ pub(super) struct Logits {
 
 impl TokenSampling {
     /// Takes the memory that is its own; the rest lies at `places`.
-    pub(super) fn new(plan: &MemoryPlan, places: SamplingPlaces) -> Result<Self, BackendError> {
+    pub(super) fn new(layout: &MemoryLayout, places: SamplingPlaces) -> Result<Self, BackendError> {
         Ok(Self {
             places,
-            masks: TokenMasks::new(plan)?,
-            counts: DeviceTokenCounts::new(plan)?,
-            outputs_max: to_u32(plan.outputs_max),
+            masks: TokenMasks::new(layout)?,
+            counts: DeviceTokenCounts::new(layout)?,
+            outputs_max: to_u32(layout.outputs_max),
             head_partials: 0,
         })
     }
 
     /// Bytes that [`Self::new`] takes of the device.
-    pub(super) fn bytes_of(plan: &MemoryPlan) -> usize {
-        DeviceTokenCounts::bytes_of(plan)
+    pub(super) fn bytes_of(layout: &MemoryLayout) -> usize {
+        DeviceTokenCounts::bytes_of(layout)
     }
 
     /// Bytes taken of the device.

@@ -10,7 +10,7 @@ use super::staging::Staging;
 use crate::backend::cuda::ffi::launch::CudaStream;
 use crate::backend::cuda::ffi::memory::DeviceBuffer;
 use crate::backend::cuda::ranks::CudaRanks;
-use crate::backend::{BackendError, MemoryPlan, penalties};
+use crate::backend::{BackendError, MemoryLayout, penalties};
 use crate::batch::SlotTokens;
 
 // The kernels' tables have room for what a plan may ask.
@@ -34,8 +34,8 @@ pub(in crate::backend::cuda) struct DeviceTokenCounts {
 
 impl DeviceTokenCounts {
     /// Takes their memory.
-    pub(super) fn new(plan: &MemoryPlan) -> Result<Self, BackendError> {
-        let (slots, vocab) = (plan.slots_max, plan.vocab);
+    pub(super) fn new(layout: &MemoryLayout) -> Result<Self, BackendError> {
+        let (slots, vocab) = (layout.slots_max, layout.vocab);
         let bytes = size_of::<u16>() * vocab;
         Ok(Self {
             counts: DeviceBuffer::new(bytes * slots)?,
@@ -46,8 +46,8 @@ impl DeviceTokenCounts {
     }
 
     /// Bytes that [`Self::new`] takes of the device.
-    pub(super) fn bytes_of(plan: &MemoryPlan) -> usize {
-        plan.slots_max * (size_of::<u16>() * plan.vocab + BIAS_BYTES)
+    pub(super) fn bytes_of(layout: &MemoryLayout) -> usize {
+        layout.slots_max * (size_of::<u16>() * layout.vocab + BIAS_BYTES)
     }
 
     /// Bytes taken of the device.

@@ -12,7 +12,7 @@ use binfer_kernels::sample_params::{
 use binfer_proto::Mask;
 
 use crate::backend::cuda::ffi::memory::PinnedBuffer;
-use crate::backend::{BackendError, MemoryPlan};
+use crate::backend::{BackendError, MemoryLayout};
 
 /// Bytes of a word.
 const WORD_BYTES: usize = size_of::<u32>();
@@ -27,20 +27,20 @@ pub(in crate::backend::cuda) struct TokenMasks {
 }
 
 /// Words of bits in a row.
-fn words(plan: &MemoryPlan) -> usize {
-    plan.vocab.div_ceil(32)
+fn words(layout: &MemoryLayout) -> usize {
+    layout.vocab.div_ceil(32)
 }
 
 /// Bytes that the device keeps of a step's masks.
-pub(in crate::backend::cuda) fn kept_bytes(plan: &MemoryPlan) -> usize {
-    WORD_BYTES * plan.outputs_max * (1 + words(plan))
+pub(in crate::backend::cuda) fn kept_bytes(layout: &MemoryLayout) -> usize {
+    WORD_BYTES * layout.outputs_max * (1 + words(layout))
 }
 
 impl TokenMasks {
     /// Takes their memory.
-    pub(in crate::backend::cuda) fn new(plan: &MemoryPlan) -> Result<Self, BackendError> {
-        let given = PinnedBuffer::new(MASK_SLOTS * (WORD_BYTES + kept_bytes(plan)))?;
-        Ok(Self { given, rows: plan.outputs_max, words: words(plan) })
+    pub(in crate::backend::cuda) fn new(layout: &MemoryLayout) -> Result<Self, BackendError> {
+        let given = PinnedBuffer::new(MASK_SLOTS * (WORD_BYTES + kept_bytes(layout)))?;
+        Ok(Self { given, rows: layout.outputs_max, words: words(layout) })
     }
 
     /// Host memory taken.

@@ -7,12 +7,12 @@ use binfer_shard::DType;
 use binfer_shard::spec::{KvShape, Rope, RopeScaling};
 
 use super::{
-    HALVES, Half, Known, Piece, Random, Rig, batch, is_sanitized, numbers_of_tokens, oracle,
-    output, plan, same_bits, tokens_max,
+    HALVES, Half, Known, Piece, Random, Rig, batch, is_sanitized, layout, numbers_of_tokens,
+    oracle, output, same_bits, tokens_max,
 };
 use crate::backend::args::{AttendArgs, Tensor, TensorKind};
 use crate::backend::tests::assert_near;
-use crate::backend::{Backend, KvLayerPlan};
+use crate::backend::{Backend, KvLayerLayout};
 
 const EPS: f32 = 1e-6;
 const BLOCK_TOKENS: usize = 64;
@@ -156,7 +156,7 @@ impl Feeding {
         let rows = tokens_max();
         let shapes = [(rows, shape.qkv(), TensorKind::Inner), (rows, width, TensorKind::Inner)];
         let (at, arena) = rig.place(&shapes, true);
-        let kv = KvLayerPlan {
+        let kv = KvLayerLayout {
             kv_group: 0,
             blocks: sequences * each,
             block_tokens: BLOCK_TOKENS,
@@ -165,7 +165,7 @@ impl Feeding {
                 head_dim: shape.head_dim as u32,
             },
         };
-        rig.allocate(&crate::backend::MemoryPlan { kv: vec![kv], ..plan(arena) });
+        rig.allocate(&crate::backend::MemoryLayout { kv: vec![kv], ..layout(arena) });
         let qkv = (0..sequences).map(|_| {
             let values = rig.random.floats(tokens * shape.qkv());
             values.into_iter().map(|x| rig.rounded(x)).collect()

@@ -7,8 +7,8 @@ use binfer_proto::{Sampling, Token};
 use binfer_shard::DType;
 
 use super::{
-    HALVES, Half, MemoryPlan, Rig, batch, is_sanitized, near, numbers_of_tokens, oracle, output,
-    piece, plan, same_bits, tokens_max,
+    HALVES, Half, MemoryLayout, Rig, batch, is_sanitized, layout, near, numbers_of_tokens, oracle,
+    output, piece, same_bits, tokens_max,
 };
 use crate::backend::Backend;
 use crate::backend::args::{EmbedArgs, HeadArgs, SampleArgs, TensorKind};
@@ -45,7 +45,7 @@ fn embedding_is_a_row_of_the_table_or_zero() {
             let table = rig.weight(DType::Q8_0, 50, cols);
             for tokens in numbers() {
                 let (at, arena) = rig.place(&[(tokens, cols, TensorKind::Sum)], true);
-                rig.allocate(&plan(arena));
+                rig.allocate(&layout(arena));
                 // Other ranks' tokens on both sides of the table's.
                 let ids: Vec<Token> =
                     (0..tokens as Token).map(|token| 98 + 7 * token % 54).collect();
@@ -68,9 +68,9 @@ fn embedding_is_a_row_of_the_table_or_zero() {
 }
 
 /// Memory for steps of so many outputs.
-fn plan_of_outputs(arena: usize, outputs: usize, vocab: usize) -> MemoryPlan {
+fn layout_of_outputs(arena: usize, outputs: usize, vocab: usize) -> MemoryLayout {
     let (outputs_max, slots_max) = (outputs.max(512), outputs.max(512));
-    MemoryPlan { vocab, outputs_max, slots_max, blocks_per_slot: vec![1], ..plan(arena) }
+    MemoryLayout { vocab, outputs_max, slots_max, blocks_per_slot: vec![1], ..layout(arena) }
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn check_head(rig: &mut Rig, outputs: usize, (cols, vocab): (usize, usize)) {
     let (norm, weight) = (rig.weight(DType::F32, 1, cols), rig.weight(DType::BF16, vocab, cols));
     let (at, arena) =
         rig.place(&[(FED, cols, TensorKind::Sum), (outputs, vocab, TensorKind::Sum)], true);
-    rig.allocate(&MemoryPlan { hidden: cols, ..plan_of_outputs(arena, outputs, vocab) });
+    rig.allocate(&MemoryLayout { hidden: cols, ..layout_of_outputs(arena, outputs, vocab) });
     let hidden = rig.random.floats(FED * cols);
     rig.write(at[0], &hidden);
     let mut batch = batch(&[piece(0, 0, &[0; FED])]);
@@ -133,7 +133,7 @@ fn any_number_of_rows_samples_what_the_cpu_samples() {
         rig.begin(index as u64 + 1);
         let vocab = [301, 1000, 4097][index % 3];
         let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
-        rig.allocate(&plan_of_outputs(arena, rows, vocab));
+        rig.allocate(&layout_of_outputs(arena, rows, vocab));
         let logits: Vec<f32> =
             rig.random.floats(rows * vocab).into_iter().map(|x| (x * 80.0).round() / 8.0).collect();
         rig.write(at[0], &logits);

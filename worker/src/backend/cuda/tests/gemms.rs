@@ -7,7 +7,7 @@ use binfer_shard::DType;
 use binfer_shard::spec::ActivationFn;
 
 use super::{
-    HALVES, Half, Known, MemoryPlan, Rig, is_sanitized, near, numbers_of_tokens, oracle, plan,
+    HALVES, Half, Known, MemoryLayout, Rig, is_sanitized, layout, near, numbers_of_tokens, oracle,
     same_bits,
 };
 use crate::backend::Backend;
@@ -95,8 +95,8 @@ struct Case {
 
 impl Case {
     /// Memory for the step and a norm of so many columns.
-    fn plan(&self, arena: usize, normed: usize) -> MemoryPlan {
-        MemoryPlan { hidden: normed.max(512), ..plan(arena) }
+    fn layout(&self, arena: usize, normed: usize) -> MemoryLayout {
+        MemoryLayout { hidden: normed.max(512), ..layout(arena) }
     }
 }
 
@@ -149,7 +149,7 @@ fn check_norm_linear(rig: &mut Rig, case: Case, glu: Option<ActivationFn>) {
     let bias = bias(rig, rows);
     let (at, arena) =
         rig.place(&[(tokens, cols, TensorKind::Sum), (tokens, outs, TensorKind::Inner)], aligned);
-    rig.allocate(&case.plan(arena, cols));
+    rig.allocate(&case.layout(arena, cols));
     let x = rig.random.floats(tokens * cols);
     rig.write(at[0], &x);
     let (norm_weight, bias_weight) = (norm.weight, bias.as_ref().map(|bias| bias.weight));
@@ -202,7 +202,7 @@ fn linear_out_adds_to_the_residual() {
             (tokens, outs, TensorKind::Sum),
         ];
         let (at, arena) = rig.place(&shapes, aligned);
-        rig.allocate(&case.plan(arena, cols));
+        rig.allocate(&case.layout(arena, cols));
         let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
         let x = rig.write(at[0], &x);
         rig.write(at[1], &residual);
@@ -237,7 +237,7 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<ActivationFn>) {
     let wide = (tokens, cols, TensorKind::Inner);
     let shapes = [wide, (tokens, hidden, TensorKind::Sum), wide];
     let (at, arena) = rig.place(&shapes, aligned);
-    rig.allocate(&case.plan(arena, hidden));
+    rig.allocate(&case.layout(arena, hidden));
     let x = rig.random.floats(tokens * cols);
     let x = rig.write(at[0], &x);
     let residual = rig.random.floats(tokens * hidden);
@@ -326,7 +326,7 @@ fn packed_types_are_unpacked_once() {
     for dtype in DType::ALL {
         let weight = rig.weight(dtype, 33, 256);
         let (at, arena) = rig.place(&[(3, 256, TensorKind::Inner), (3, 33, TensorKind::Sum)], true);
-        rig.allocate(&plan(arena));
+        rig.allocate(&layout(arena));
         let x = rig.random.floats(3 * 256);
         let x = rig.write(at[0], &x);
         rig.write(at[1], &[0.0; 99]);

@@ -7,7 +7,7 @@
 
 use binfer_shard::DType;
 
-use super::{Half, Rig, allocate, is_sanitized, near, oracle, plan};
+use super::{Half, Rig, allocate, is_sanitized, layout, near, oracle};
 use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
 use crate::backend::{Backend, DeviceClock};
 
@@ -32,7 +32,7 @@ fn write_and_read(aligned: bool) -> Option<bool> {
     let (at, arena) = rig.place(&shapes, aligned);
     // Neither poisoned nor watched between tensors: both would be writing.
     rig.gaps.clear();
-    allocate(&mut rig.backend, &plan(arena));
+    allocate(&mut rig.backend, &layout(arena));
     let x = rig.random.floats(TOKENS * COLS);
     rig.write(at[0], &x);
     rig.write(at[2], &[0.0; READ * LAST]);

@@ -10,12 +10,12 @@ use half::bf16;
 
 use super::sampling::{any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
-use super::{Half, Piece, Rig, batch, is_sanitized, piece, plan, same_bits, settings};
+use super::{Half, Piece, Rig, batch, is_sanitized, layout, piece, same_bits, settings};
 use crate::backend::args::{HeadArgs, SampleArgs, Tensor, TensorKind};
 use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::backend::cuda::CudaSettings;
 use crate::backend::tests::Random;
-use crate::backend::{Backend, MemoryPlan, Sampled, StepMode};
+use crate::backend::{Backend, MemoryLayout, Sampled, StepMode};
 use crate::batch::{Batch, BatchOutput, SlotTokens};
 
 const HIDDEN: usize = 64;
@@ -101,7 +101,7 @@ fn step(rig: &mut Rig, args: &HeadArgs, batch: &Batch) -> (Vec<Sampled>, Vec<f32
 fn check(rig: &mut Rig, mut args: HeadArgs, vocab: usize, count: usize, is_decode: bool) {
     let (at, arena) =
         rig.place(&[(count, HIDDEN, TensorKind::Sum), (count, vocab, TensorKind::Sum)], true);
-    rig.allocate(&MemoryPlan { vocab, hidden: HIDDEN, ..plan(arena) });
+    rig.allocate(&MemoryLayout { vocab, hidden: HIDDEN, ..layout(arena) });
     (args.x, args.logits) = (at[0], at[1]);
     let (outputs, slots) = rows(&mut rig.random, count, vocab);
     let pieces: Vec<Piece> = if is_decode {

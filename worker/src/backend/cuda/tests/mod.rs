@@ -42,7 +42,7 @@ use super::memory::StepMemory;
 use super::{CudaBackend, CudaSettings, Half, probe};
 use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::tests::{Random, oracle};
-use crate::backend::{Backend, MemoryPlan, RankDevice, StepOutcome, Weight};
+use crate::backend::{Backend, MemoryLayout, RankDevice, StepOutcome, Weight};
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
 
 /// Both types that a backend computes in.
@@ -108,11 +108,11 @@ fn is_sanitized() -> bool {
 }
 
 /// Takes memory for steps.
-fn allocate(backend: &mut CudaBackend, plan: &MemoryPlan) {
-    backend.allocate(plan).unwrap();
+fn allocate(backend: &mut CudaBackend, layout: &MemoryLayout) {
+    backend.allocate(layout).unwrap();
     if is_sanitized() {
-        let taken = StepMemory::take_apart(plan, &backend.device.stream).unwrap();
-        backend.take_memory(plan, taken).unwrap();
+        let taken = StepMemory::take_apart(layout, &backend.device.stream).unwrap();
+        backend.take_memory(layout, taken).unwrap();
     }
 }
 
@@ -207,8 +207,8 @@ impl Rig {
     }
 
     /// Takes memory; activations and cache become NaN.
-    fn allocate(&mut self, plan: &MemoryPlan) {
-        allocate(&mut self.backend, plan);
+    fn allocate(&mut self, layout: &MemoryLayout) {
+        allocate(&mut self.backend, layout);
         self.backend.memory.poison(&self.backend.device.stream).unwrap();
     }
 
@@ -307,8 +307,8 @@ fn output(slot: u32, token: usize, position: u32) -> BatchOutput {
 }
 
 /// Memory for steps of up to [`tokens_max`] tokens in 512 slots.
-fn plan(arena: usize) -> MemoryPlan {
-    MemoryPlan {
+fn layout(arena: usize) -> MemoryLayout {
+    MemoryLayout {
         arena,
         tokens_max: tokens_max(),
         hidden: 512,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, Sampling, SlotId, Token};
 
-use super::{Half, Rig, batch, is_sanitized, piece, plan};
+use super::{Half, Rig, batch, is_sanitized, layout, piece};
 use crate::backend::args::{SampleArgs, TensorKind};
 use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::backend::tests::Random;
-use crate::backend::{Backend, MemoryPlan};
+use crate::backend::{Backend, MemoryLayout};
 use crate::batch::{BatchOutput, SlotTokens};
 
 /// Vocabularies: smaller than a tile, one more than a tile, and a real one.
@@ -34,7 +34,7 @@ fn the_device_samples_what_the_cpu_samples() {
         let rows = samplings.len();
         let Some(mut rig) = Rig::new(Half::Bf16, vocab as u64) else { return };
         let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
-        rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
+        rig.allocate(&MemoryLayout { vocab, ..layout(arena) });
         // Logits in steps of 1/8, so that many are equal.
         let logit = |x: f32| (x * 80.0).round() / 8.0;
         let logits: Vec<f32> = rig.random.floats(rows * vocab).into_iter().map(logit).collect();
@@ -67,7 +67,7 @@ fn the_device_samples_what_the_cpu_samples() {
 fn a_row_that_is_not_finite_says_so_and_the_others_do_not_notice() {
     let Some(mut rig) = Rig::new(Half::Bf16, 1) else { return };
     let (at, arena) = rig.place(&[(3, 5000, TensorKind::Sum)], true);
-    rig.allocate(&MemoryPlan { vocab: 5000, ..plan(arena) });
+    rig.allocate(&MemoryLayout { vocab: 5000, ..layout(arena) });
     let mut logits = rig.random.floats(3 * 5000);
     let mut step = |logits: &[f32]| {
         rig.write(at[0], logits);
@@ -129,7 +129,7 @@ fn penalties_biases_and_logprobs_are_those_of_the_cpu() {
     for &vocab in vocabs {
         let Some(mut rig) = Rig::new(Half::Bf16, 3 + vocab as u64) else { return };
         let (at, arena) = rig.place(&[(row_count, vocab, TensorKind::Sum)], true);
-        rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
+        rig.allocate(&MemoryLayout { vocab, ..layout(arena) });
         let logit = |x: f32| (x * 80.0).round() / 8.0;
         let logits: Vec<f32> =
             rig.random.floats(row_count * vocab).into_iter().map(logit).collect();

@@ -4,7 +4,7 @@
 use binfer_kernels::Target;
 use binfer_shard::DType;
 
-use super::{HALVES, Half, Known, Rig, is_sanitized, numbers_of_tokens, oracle, plan, same_bits};
+use super::{HALVES, Half, Known, Rig, is_sanitized, layout, numbers_of_tokens, oracle, same_bits};
 use crate::backend::args::{LinearOutArgs, Tensor, TensorKind};
 use crate::backend::{Backend, DeviceClock};
 
@@ -49,7 +49,7 @@ fn tokens_do_not_see_each_other_and_gemms_equal_their_oracle() {
             let what = format!("{half:?} {tokens} x {cols} x {rows}");
             let shapes = [(tokens, cols, TensorKind::Inner), (tokens, rows, TensorKind::Sum)];
             let (at, arena) = rig.place(&shapes, true);
-            rig.allocate(&plan(arena));
+            rig.allocate(&layout(arena));
             let mut x = rig.random.floats(tokens * cols);
             let stored = rig.write(at[0], &x);
             let got = multiply(&mut rig, (at[0], &weight, at[1]));

@@ -10,7 +10,7 @@ use binfer_shard::spec::ActivationFn;
 
 use super::attention::{Feeding, Shape};
 use super::tiny::{Tiny, decode, models, prompts};
-use super::{Half, Rig, plan, same_bits, settings};
+use super::{Half, Rig, layout, same_bits, settings};
 use crate::backend::Backend;
 use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
 use crate::backend::cuda::CudaBackend;
@@ -77,7 +77,7 @@ fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Ve
     let shapes =
         [(tokens, cols, in_kind), (tokens, outs, TensorKind::Sum), (tokens, outs, out_kind)];
     let (at, arena) = rig.place(&shapes, true);
-    rig.allocate(&super::MemoryPlan { hidden: cols, intermediate: 2 * outs, ..plan(arena) });
+    rig.allocate(&super::MemoryLayout { hidden: cols, intermediate: 2 * outs, ..layout(arena) });
     let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
     rig.write(at[0], &x);
     rig.write(at[1], &residual);

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use binfer_shard::DType;
 
-use super::{Rig, batch, piece, plan};
+use super::{Rig, batch, layout, piece};
 use crate::backend::args::{EmbedArgs, TensorKind};
 use crate::backend::cuda::Half;
-use crate::backend::{Backend, DeviceClock, MemoryPlan};
+use crate::backend::{Backend, DeviceClock, MemoryLayout};
 
 #[test]
 fn steps_note_when_operations_begin_and_when_they_end() {
     let Some(mut rig) = Rig::new(Half::Bf16, 3) else { return };
     let table = rig.weight(DType::F32, 50, 64).weight;
     let (at, arena) = rig.place(&[(8, 64, TensorKind::Sum)], true);
-    rig.allocate(&MemoryPlan { stamps_max: 3, ..plan(arena) });
+    rig.allocate(&MemoryLayout { stamps_max: 3, ..layout(arena) });
     let embed = EmbedArgs { table, first_token: 0, out: at[0] };
     let upload = |rig: &mut Rig| {
         rig.backend.upload(Arc::new(batch(&[piece(0, 0, &[7; 8])]))).unwrap();

@@ -111,8 +111,8 @@ impl Tiny {
             StepLimits { slots_max: SLOTS as u32, tokens_per_step_max: 512, context_max: 256 };
         let activations = Activations::new(spec, &layout, limits);
         let blocks = vec![(SLOTS * BLOCKS_EACH) as u32; spec.kv_groups.len()];
-        let plan = memory::plan(spec, &layout, limits, &blocks).unwrap();
-        super::allocate(&mut backend, &plan);
+        let memory_layout = memory::lay_out(spec, &layout, limits, &blocks).unwrap();
+        super::allocate(&mut backend, &memory_layout);
         if super::is_sanitized() {
             backend.graphs.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
         }

@@ -9,13 +9,13 @@ use binfer_proto::{Mask, Sampling, Token};
 
 use super::sampling::{VOCABS, any_row, pick};
 use super::tiny::{Tiny, decode, models, prompts};
-use super::{Half, Rig, batch, is_sanitized, piece, plan, settings};
+use super::{Half, Rig, batch, is_sanitized, layout, piece, settings};
 use crate::backend::args::{SampleArgs, TensorKind};
 use crate::backend::cpu::sample::{LogitsRow, Sampler};
 use crate::backend::cuda::ffi::launch::CudaEvent;
 use crate::backend::cuda::{CudaBackend, CudaSettings};
 use crate::backend::tests::Random;
-use crate::backend::{Backend, MemoryPlan, StepMode, StepOutcome};
+use crate::backend::{Backend, MemoryLayout, StepMode, StepOutcome};
 use crate::batch::{Batch, BatchOutput};
 
 /// How long a step is watched that must not go on.
@@ -65,7 +65,7 @@ fn masked_rows_of_any_kind_sample_what_the_cpu_samples() {
     for &vocab in vocabs {
         let Some(mut rig) = Rig::new(Half::Bf16, 11 + vocab as u64) else { return };
         let (at, arena) = rig.place(&[(row_count, vocab, TensorKind::Sum)], true);
-        rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
+        rig.allocate(&MemoryLayout { vocab, ..layout(arena) });
         let logit = |x: f32| (x * 80.0).round() / 8.0;
         let logits: Vec<f32> =
             rig.random.floats(row_count * vocab).into_iter().map(logit).collect();
@@ -106,7 +106,7 @@ fn what_a_mask_hides_must_be_a_number_all_the_same() {
     let (vocab, rows) = (5000, 3);
     let Some(mut rig) = Rig::new(Half::Bf16, 12) else { return };
     let (at, arena) = rig.place(&[(rows, vocab, TensorKind::Sum)], true);
-    rig.allocate(&MemoryPlan { vocab, ..plan(arena) });
+    rig.allocate(&MemoryLayout { vocab, ..layout(arena) });
     for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
         let mut logits = vec![1.0; rows * vocab];
         logits[vocab + 4321] = bad;

@@ -6,7 +6,7 @@ use super::error::BackendError;
 
 /// All memory that a device takes before it is ready. Nothing is allocated for steps later.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryPlan {
+pub struct MemoryLayout {
     /// Elements of the activation arena, four bytes each.
     pub arena: usize,
     /// Input tokens of a step.
@@ -26,14 +26,14 @@ pub struct MemoryPlan {
     /// Rows of the head by rank.
     pub vocab_rows: Vec<usize>,
     /// KV caches, by layer.
-    pub kv: Vec<KvLayerPlan>,
+    pub kv: Vec<KvLayerLayout>,
     /// Times that a step may note; 0 where nobody asks for any.
     pub stamps_max: usize,
 }
 
 /// One layer's KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvLayerPlan {
+pub struct KvLayerLayout {
     /// Index of the layer's KV group: its block tables.
     pub kv_group: usize,
     /// Blocks of the layer's KV group.
@@ -47,7 +47,7 @@ pub struct KvLayerPlan {
 /// One layer's cache of keys and values by head: K and V each hold
 /// `blocks * kv_heads * block_tokens * head_dim` elements. Their order is the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvHeadsPlan {
+pub struct KvHeadsLayout {
     /// Blocks of the layer's KV group.
     pub blocks: usize,
     /// KV heads on this rank.
@@ -58,11 +58,11 @@ pub struct KvHeadsPlan {
     pub head_dim: usize,
 }
 
-impl KvLayerPlan {
+impl KvLayerLayout {
     /// The cache by head, for backends that have kernels for no other shape.
-    pub fn heads(&self) -> Result<KvHeadsPlan, BackendError> {
+    pub fn heads(&self) -> Result<KvHeadsLayout, BackendError> {
         match self.shape {
-            KvShape::Heads { kv_heads, head_dim } => Ok(KvHeadsPlan {
+            KvShape::Heads { kv_heads, head_dim } => Ok(KvHeadsLayout {
                 blocks: self.blocks,
                 kv_heads: kv_heads as usize,
                 block_tokens: self.block_tokens,
