@@ -1,4 +1,4 @@
-// gumbel.cuh: the Gumbel noise of worker/src/backend/cpu/sample.rs, and a block's best logit with
+// gumbel.cuh: the Gumbel noise of worker/src/backend/cpu/sample/, and a block's best logit with
 // it.
 #pragma once
 

@@ -1,4 +1,4 @@
-// sample.cu: samples tokens as worker/src/backend/cpu/sample.rs does: the arg-max of
+// sample.cu: samples tokens as worker/src/backend/cpu/sample/ does: the arg-max of
 // logit / temperature + Gumbel noise(seed, choice, position, token id) over the allowed tokens,
 // ties to the lowest id; at temperature 0 the arg-max of the logits. Biases and penalties are
 // worked into a logit whenever it is read (penalties.cuh); the logits in memory stay raw, for

@@ -21,7 +21,7 @@ pub struct BatchRow {
     pub slot: SlotId,
     /// Index of its first token in the flat matrix.
     pub first: usize,
-    /// How many tokens it feeds.
+    /// Number of its tokens.
     pub count: usize,
     /// Position of its first token in the sequence.
     pub start: usize,
@@ -65,7 +65,7 @@ pub struct SlotTokens {
     pub prompt_len: usize,
     /// All tokens so far; empty where no penalty needs them.
     pub history: Vec<Token>,
-    /// By rising token id.
+    /// Biases by rising token id.
     pub biases: Vec<Bias>,
 }
 

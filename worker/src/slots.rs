@@ -24,7 +24,7 @@ struct SlotState {
     blocks: Vec<usize>,
     /// Positions whose KV is written once all launched steps are done; `None` before the first row.
     len: Option<u32>,
-    /// Whether the last launched row of this slot samples a token.
+    /// The last launched row of this slot samples a token.
     sampled: bool,
 }
 

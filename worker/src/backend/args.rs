@@ -43,14 +43,14 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The same place with fewer rows.
+    /// The tensor at the same place with fewer rows.
     #[must_use]
     pub fn with_rows(self, rows: usize) -> Self {
         debug_assert!(rows <= self.rows, "a tensor only shrinks");
         Self { rows, ..self }
     }
 
-    /// The same place, packed with fewer columns.
+    /// The tensor at the same place, packed with fewer columns.
     #[must_use]
     pub fn with_cols(self, cols: usize) -> Self {
         debug_assert!(cols <= self.cols, "a tensor only shrinks");

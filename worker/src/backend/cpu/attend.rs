@@ -30,11 +30,11 @@ pub(super) struct AttendScratch {
 /// What `attend` works on.
 pub(super) struct Attend<'a> {
     pub(super) args: &'a AttendArgs,
-    /// For each query head.
+    /// RMSNorm of each query head.
     pub(super) q_norm: Option<PanelNorm<'a>>,
-    /// For each key head.
+    /// RMSNorm of each key head.
     pub(super) k_norm: Option<PanelNorm<'a>>,
-    /// Of each query head.
+    /// A score without a value for each query head.
     pub(super) sinks: Option<&'a [f32]>,
     pub(super) batch: &'a Batch,
     pub(super) tables: &'a BlockTables,

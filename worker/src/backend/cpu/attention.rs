@@ -27,7 +27,7 @@ pub(super) struct TokenAttention<'a, E> {
     pub(super) place: HeadPlace<'a>,
     /// Positions that the token sees: the last is its own.
     pub(super) seen: Range<usize>,
-    /// Of each query head a score without a value.
+    /// A score without a value for each query head.
     pub(super) sinks: Option<&'a [f32]>,
     /// `[query heads][head_dim]`.
     pub(super) out: &'a mut [f32],

@@ -20,14 +20,14 @@ const PASS_TOKENS_MAX: usize = 128;
 /// Registers of scratch that a pass should need at most.
 const PASS_LANES: usize = 1 << 16;
 
-/// What is done with a row of the gemm.
+/// What is done with a row of the gemm's result.
 #[derive(Clone, Copy)]
 pub(super) enum CpuEpilogue {
-    /// It is the output.
+    /// The result is the output.
     Store,
-    /// Its first half is the gate of its second: `silu(gate) * up`.
+    /// The result's first half is the gate of its second half: `silu(gate) * up`.
     SiluGate,
-    /// It is added to the output.
+    /// The result is added to the output.
     Add,
 }
 
@@ -78,7 +78,7 @@ impl CpuGemm<'_> {
     }
 }
 
-/// How bands and tokens are cut into cells; cells lie in scratch one after the other.
+/// How bands and tokens are cut into tiles. Tiles lie in scratch one after the other.
 #[derive(Clone, Copy)]
 struct Grid {
     tile_bands: usize,

@@ -9,7 +9,7 @@ pub(super) struct Inputs<'a> {
     pub(super) plain: &'a [[f32; GROUP]],
     /// Input `k` divided by `2^(4 (k % 8))`, but by 1 for the last of eight, see `blocks/codes.rs`.
     pub(super) scaled: &'a [[f32; GROUP]],
-    /// Of the first and the last sixteen inputs.
+    /// Sums of the first and the last sixteen inputs.
     pub(super) sums: &'a [[f32; 2]],
 }
 

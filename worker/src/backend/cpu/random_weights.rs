@@ -25,7 +25,7 @@ impl CpuBackend {
 /// Bytes of a tensor's parts: small random numbers, or ones where it is the scale of a norm.
 ///
 /// # Errors
-/// For packed types, whose bits are no plain numbers.
+/// When a part is of a packed type, whose bits are no plain numbers.
 fn random_tensor(tensor: &LocalTensor, seed: u64) -> Result<Vec<Vec<u8>>, BackendError> {
     let mut state = seed;
     tensor.parts.iter().map(|part| random_part(tensor, part, &mut state)).collect()

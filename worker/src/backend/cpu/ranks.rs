@@ -44,7 +44,7 @@ impl CpuRanks {
         Ok(Box::new(move || abort.abort()))
     }
 
-    /// Whether there are others.
+    /// Says whether there are other ranks.
     pub(super) fn are_several(&self) -> bool {
         self.comm.is_some()
     }

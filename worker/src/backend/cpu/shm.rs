@@ -159,7 +159,7 @@ pub struct ShmComm {
 }
 
 impl ShmComm {
-    /// For the supervisor's thread.
+    /// A handle for the supervisor's thread.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle { region: Arc::clone(&self.region) }
     }

@@ -42,7 +42,7 @@ impl Team {
         Ok(Self { pool: Some(pool), count })
     }
 
-    /// How many.
+    /// Number of threads.
     pub(super) fn count(&self) -> usize {
         self.count
     }

@@ -109,7 +109,7 @@ impl CudaRanks {
         Ok(Box::new(move || handle.give_up()))
     }
 
-    /// Whether there are others.
+    /// Says whether there are other ranks.
     pub(super) fn are_several(&self) -> bool {
         self.group.is_some()
     }

@@ -34,7 +34,7 @@ pub(super) struct Offsets {
     pub(super) end: usize,
 }
 
-/// Both directions.
+/// The rings of both directions: deltas to the device, outcomes back.
 pub(super) struct Ring {
     deltas: PinnedBuffer,
     results: PinnedBuffer,

@@ -5,9 +5,9 @@ use super::super::simd::Isa;
 
 /// A type of block.
 pub(in crate::backend::cpu) trait WeightBlock: Clone {
-    /// Groups of inputs that it holds.
+    /// Groups of inputs in a block.
     const GROUPS: usize;
-    /// Of weights that are all zero.
+    /// A block of weights that are all zero.
     const ZERO: Self;
 
     /// Takes up one row of a block of the checkpoint; of plain types there may be fewer inputs.
@@ -16,7 +16,7 @@ pub(in crate::backend::cpu) trait WeightBlock: Clone {
     /// One row's inputs of a group.
     fn read(&self, group: usize, lane: usize, out: &mut [f32]);
 
-    /// `sums` with the products of a group added; its inputs are number `index`.
+    /// `sums` with a group's weights times its inputs added. The inputs are number `index`.
     fn add_to<I: Isa, const T: usize>(
         &self,
         group: usize,

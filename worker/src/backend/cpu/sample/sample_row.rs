@@ -16,7 +16,7 @@ pub struct SampleRowParams<'a> {
     pub choice: u32,
     /// Position that the token will have in its sequence.
     pub position: u32,
-    /// Whose the logits are, rising; those of the whole vocabulary where absent.
+    /// Token ids of the logits, rising; `None` where logits are of the whole vocabulary.
     pub tokens: Option<&'a [Token]>,
 }
 

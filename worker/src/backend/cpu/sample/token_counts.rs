@@ -12,7 +12,7 @@ pub(super) struct TokenCounts {
     vocab: usize,
     /// `[slot][vocab]`; written only for slots that need it.
     counts: Vec<u16>,
-    /// By slot.
+    /// Biases by slot.
     biases: Vec<Vec<Bias>>,
 }
 

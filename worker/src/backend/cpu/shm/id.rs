@@ -66,12 +66,12 @@ pub struct CommId {
 const PREFIX: &str = "binfer-shm";
 
 impl CommId {
-    /// As it travels.
+    /// The id as bytes for the other ranks.
     pub fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// As it came; checked here and when it is used.
+    /// The id out of bytes of another rank. It is checked here, and again when it is used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CommError> {
         let text = std::str::from_utf8(bytes).unwrap_or_default().to_owned();
         let id = Self { text };

@@ -110,7 +110,7 @@ fn check_world(rank: usize, world: usize) -> Result<(), CommError> {
     Ok(())
 }
 
-/// For sizes that constants of this module keep far below 2^32.
+/// A size as shared memory has it. Constants of this module keep sizes far below 2^32.
 fn to_u32(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }

@@ -23,16 +23,16 @@ pub(in crate::backend::cpu) trait Isa: Copy + Send + Sync {
     fn halves(bits: &[u16; LANES]) -> Self::Vector;
     /// From bfloat16.
     fn bfloats(bits: &[u16; LANES]) -> Self::Vector;
-    /// From signed bytes.
+    /// Numbers out of signed bytes.
     fn bytes(bytes: &[i8; LANES]) -> Self::Vector;
     fn words(from: &[u32; LANES]) -> Self::Words;
     /// The bits under `mask`.
     fn and(words: Self::Words, mask: u32) -> Self::Words;
     fn or(a: Self::Words, b: Self::Words) -> Self::Words;
-    /// By `count` below 32, as the next.
+    /// Shifts by `count`, which is below 32.
     fn shift_left(words: Self::Words, count: u32) -> Self::Words;
     fn shift_right(words: Self::Words, count: u32) -> Self::Words;
-    /// From signed integers.
+    /// Numbers out of signed integers.
     fn integers(words: Self::Words) -> Self::Vector;
 
     /// Hints that the bytes at this distance behind `at` will be read soon.

@@ -57,7 +57,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// For memory that was taken.
+    /// Attention in memory that was taken.
     pub(super) fn new(
         places: AttentionPlaces,
         layers: Vec<CudaLayerCache>,
@@ -107,8 +107,8 @@ impl Attention {
         Ok(config)
     }
 
-    /// Whether a group's tables of work are still to be made for such a layer; from here on they
-    /// are.
+    /// Says whether a KV group's tables of work are still to be made for such a layer. From here on
+    /// they count as made.
     fn needs_tables(&mut self, kv_group: usize, params: &AttentionParams) -> bool {
         let wanted = (kv_group, params.window, tile_tokens(params));
         if self.work_tables.contains(&wanted) {

@@ -21,9 +21,9 @@ pub(in crate::backend::cuda) struct Capture {
 /// Which calls the capturing thread may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) enum CaptureMode {
-    /// Those that can be captured, or do nothing to the device.
+    /// Calls that can be captured, or do nothing to the device.
     ThreadLocal,
-    /// Those that take memory, too: cuBLASLt loads its kernels when they are first used.
+    /// Calls that take memory, too: cuBLASLt loads its kernels when they are first used.
     Relaxed,
 }
 

@@ -86,7 +86,7 @@ pub(in crate::backend::cuda) struct KernelLaunch {
     pub(in crate::backend::cuda) cluster: u32,
     /// Bytes of shared memory; what the function was made with where absent.
     pub(in crate::backend::cuda) shared_bytes: Option<u32>,
-    /// It may start before the kernel before it has ended, and waits by itself.
+    /// The kernel may start before the kernel before it has ended, and waits by itself.
     pub(in crate::backend::cuda) dependent: bool,
 }
 
@@ -214,7 +214,7 @@ impl CudaEvent {
         check(unsafe { sys::cuEventRecord(self.0, stream.raw()) }, "cuEventRecord")
     }
 
-    /// Whether the device has passed it.
+    /// Says whether the device has passed the event.
     pub(in crate::backend::cuda) fn is_passed(&self) -> Result<bool, BackendError> {
         // SAFETY: an event that exists.
         match unsafe { sys::cuEventQuery(self.0) } {

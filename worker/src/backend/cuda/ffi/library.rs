@@ -44,7 +44,7 @@ impl SharedLibrary {
         Err(failed("dlopen", format!("{causes}; `pip install '{package}'` brings {name}")))
     }
 
-    /// It is there, and not what is needed.
+    /// The library is there, and is not what is needed.
     pub(super) fn too_old(&self, cause: &str) -> BackendError {
         let (name, package) = (self.file, self.package);
         failed(name, format!("{cause}; `pip install --upgrade '{package}'` brings a newer one"))

@@ -133,7 +133,7 @@ fn config() -> sys::ncclConfig_t {
 /// Whether a communicator takes the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) enum NcclState {
-    /// It does.
+    /// It takes the next call.
     Idle,
     /// What was asked of it last goes on.
     Working,

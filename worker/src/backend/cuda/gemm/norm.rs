@@ -15,7 +15,7 @@ const WIDE_COLS_MAX: u32 = 8192;
 pub(super) enum NormRows {
     /// All tokens.
     Tokens,
-    /// Those whose logits are wanted, gathered.
+    /// Rows whose logits are wanted, gathered.
     Outputs,
 }
 
