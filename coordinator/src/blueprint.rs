@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use binfer_proto::{Epoch, GroupId};
+use binfer_proto::{Epoch, ReplicaId};
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::{KvBudget, Ledger, Memory, RankLedger};
 
@@ -42,7 +42,7 @@ impl Blueprint {
     pub fn fleet_config(&self) -> FleetConfig {
         let options = &self.options;
         FleetConfig {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             world: options.world,
             spawn: Spawn::Processes { program: PathBuf::from(PROGRAM) },
@@ -86,7 +86,7 @@ impl Blueprint {
         let context_max =
             u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.limits.context_max);
         SchedConfig {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             slots_max: self.options.limits.sequences_max,
             tokens_per_step_max: self.options.limits.tokens_per_step_max,

@@ -2,7 +2,7 @@
 
 use binfer_proto::cluster::{Down, Up, down, up};
 use binfer_proto::{
-    Epoch, GroupId, Input, Mask, Masks, Outputs, Plan, PlanLimits, Row, Rows, StepResult, Token,
+    Epoch, Input, Mask, Masks, Outputs, Plan, PlanLimits, ReplicaId, Row, Rows, StepResult, Token,
     cluster,
 };
 use binfer_worker::slots::SlotTable;
@@ -17,7 +17,8 @@ const BLOCK_TOKENS: u32 = 16;
 pub(crate) fn messages(bytes: &[u8]) {
     let limits =
         PlanLimits { slots_max: 4, tokens_per_step_max: 32, vocab: VOCAB, blocks: vec![16] };
-    let mut slots = SlotTable::new((GroupId(1), Epoch(1)), limits, CONTEXT_MAX, vec![BLOCK_TOKENS]);
+    let mut slots =
+        SlotTable::new((ReplicaId(1), Epoch(1)), limits, CONTEXT_MAX, vec![BLOCK_TOKENS]);
     let mut rest = bytes;
     while let Ok(message) = Down::decode_length_delimited(&mut rest) {
         match message.message {

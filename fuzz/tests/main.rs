@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use binfer_fuzz::{FuzzTarget, TARGETS};
 use binfer_proto::cluster::{Down, Up, down, up};
 use binfer_proto::{
-    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Mask, Masks, Open, Outputs, Plan, Row,
+    BlockId, Epoch, Input, KvGroup, Mask, Masks, NewBlocks, Open, Outputs, Plan, ReplicaId, Row,
     RowResult, RowStatus, Rows, Sampling, SlotId, StepId, StepResult, cluster,
 };
 use binfer_shard::Checkpoint;
@@ -77,13 +77,13 @@ fn changed(bytes: &[u8], random: u64) -> Vec<u8> {
 }
 
 fn step(number: u64, open: Vec<Open>, rows: Rows) -> Plan {
-    let grant = BlockGrant { slot: SlotId(0), kv_group: KvGroup(0), ids: vec![BlockId(3)] };
+    let new_blocks = NewBlocks { slot: SlotId(0), kv_group: KvGroup(0), ids: vec![BlockId(3)] };
     Plan {
-        group: GroupId(1),
+        replica: ReplicaId(1),
         epoch: Epoch(1),
         step: StepId(number),
         close: Vec::new(),
-        blocks: if open.is_empty() { Vec::new() } else { vec![grant] },
+        blocks: if open.is_empty() { Vec::new() } else { vec![new_blocks] },
         open,
         rows,
         masked: false,
@@ -131,7 +131,7 @@ fn binary_seeds_are_there() {
         plans.iter().flat_map(|plan| down(down::Message::Plan(plan.into()))).collect();
     write("wire/plans", plans);
     let result = StepResult {
-        group: GroupId(1),
+        replica: ReplicaId(1),
         epoch: Epoch(1),
         step: StepId(1),
         rank: binfer_proto::Rank(0),
@@ -147,7 +147,7 @@ fn binary_seeds_are_there() {
     let up = Up { message: Some(up::Message::Result((&result).into())) };
     write("wire/result", up.encode_length_delimited_to_vec());
     let rows = vec![Mask::of(0, 44, [1, 40]), Mask::of(2, 44, [43])];
-    let masks = Masks { group: GroupId(1), epoch: Epoch(1), step: StepId(1), rows };
+    let masks = Masks { replica: ReplicaId(1), epoch: Epoch(1), step: StepId(1), rows };
     let message = cluster::Masks::from(&masks);
     write("wire/masks", down(down::Message::Masks(message.clone())));
     write("masks/two", [&[4, 43][..], &message.encode_to_vec()].concat());

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{KvGroup, SlotId, StepId, Token};
-use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX};
+use crate::plan::{Input, NewBlocks, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX};
 use crate::sampling::Bias;
 
 /// Bounds that both sides agreed on in the handshake.
@@ -36,14 +36,14 @@ pub struct PlanError {
 impl Plan {
     /// Checks everything that can be said without the state of slots.
     pub fn check(&self, limits: &PlanLimits) -> Result<(), PlanError> {
-        let Self { group: _, epoch: _, step, close, open, blocks, rows, masked: _ } = self;
+        let Self { replica: _, epoch: _, step, close, open, blocks, rows, masked: _ } = self;
         let check = PlanCheck { step: *step, limits };
         close.iter().try_for_each(|slot| check.slot(*slot))?;
         check.unique(close.iter().copied(), "closed")?;
         open.iter().try_for_each(|open| check.slot(open.slot))?;
         check.unique(open.iter().map(|open| open.slot), "opened")?;
         open.iter().try_for_each(|open| check.open(open))?;
-        blocks.iter().try_for_each(|grant| check.blocks(grant))?;
+        blocks.iter().try_for_each(|new_blocks| check.blocks(new_blocks))?;
         match rows {
             Rows::Same => Ok(()),
             Rows::List(rows) => check.rows(rows),
@@ -106,8 +106,8 @@ impl PlanCheck<'_> {
         parameters.or_else(|error| self.refused(format!("slot {slot}: {error}")))
     }
 
-    fn blocks(&self, grant: &BlockGrant) -> Result<(), PlanError> {
-        let BlockGrant { slot, kv_group: KvGroup(kv_group), ids } = grant;
+    fn blocks(&self, new_blocks: &NewBlocks) -> Result<(), PlanError> {
+        let NewBlocks { slot, kv_group: KvGroup(kv_group), ids } = new_blocks;
         self.slot(*slot)?;
         let Some(count) = self.limits.blocks.get(*kv_group as usize) else {
             return self.refused(format!("KV group {kv_group} does not exist"));

@@ -5,15 +5,15 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::Token;
-use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row};
+use crate::plan::{Input, NewBlocks, Open, Outputs, Plan, Row};
 use crate::sampling::{Bias, Sampling};
 
 impl Plan {
     /// Hash of this plan with the expanded `rows` in place of its own. Every field counts.
     pub fn hash(&self, rows: &[Row]) -> u64 {
-        let Self { group, epoch, step, close, open, blocks, rows: _, masked } = self;
+        let Self { replica, epoch, step, close, open, blocks, rows: _, masked } = self;
         let mut hasher = PlanHasher(Xxh3::new());
-        hasher.number(u64::from(group.0));
+        hasher.number(u64::from(replica.0));
         hasher.number(u64::from(epoch.0));
         hasher.number(step.0);
         hasher.length(close.len());
@@ -21,7 +21,7 @@ impl Plan {
         hasher.length(open.len());
         open.iter().for_each(|open| hasher.open(open));
         hasher.length(blocks.len());
-        for BlockGrant { slot, kv_group, ids } in blocks {
+        for NewBlocks { slot, kv_group, ids } in blocks {
             hasher.number(u64::from(slot.0));
             hasher.number(u64::from(kv_group.0));
             hasher.length(ids.len());

@@ -18,7 +18,7 @@ macro_rules! id {
 
 id!(
     /// One replica of the model: one scheduler, one fleet.
-    GroupId(u32)
+    ReplicaId(u32)
 );
 id!(
     /// Counts rebuilds of a group; results of an older epoch are dropped.

@@ -18,10 +18,10 @@ pub mod wire;
 
 pub use check::{PlanError, PlanLimits};
 pub use dtype::KvDtype;
-pub use ids::{BlockId, Epoch, GroupId, KvGroup, Rank, SlotId, StepId, Token};
+pub use ids::{BlockId, Epoch, KvGroup, Rank, ReplicaId, SlotId, StepId, Token};
 pub use masks::{Mask, MaskError, Masks, MasksError};
 pub use plan::{
-    BlockGrant, HashedPlan, Input, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX, expand_rows,
+    HashedPlan, Input, NewBlocks, Open, Outputs, Plan, Row, Rows, TOP_LOGPROBS_MAX, expand_rows,
 };
 pub use result::{Logprob, RowResult, RowStatus, StepResult, Tokens};
 pub use sampling::{BIASES_MAX, Bias, Sampling, SamplingError, SamplingField};

@@ -6,14 +6,14 @@
 //! sample different tokens, which their digests show. Deliberately absent: grammars, and what a
 //! masked logit becomes.
 
-use crate::ids::{Epoch, GroupId, StepId, Token};
+use crate::ids::{Epoch, ReplicaId, StepId, Token};
 
 /// All masks of one step. As a message it is bounded by [`crate::MESSAGE_BYTES_MAX`], which is
 /// 3,500 masks of a vocabulary of 152 thousand tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masks {
     /// The replica.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// The replica's life in which the plan was made.
     pub epoch: Epoch,
     /// The plan's step.
@@ -146,7 +146,7 @@ mod tests {
     use crate::cluster as pb;
 
     fn masks(rows: Vec<Mask>) -> Masks {
-        Masks { group: GroupId(1), epoch: Epoch(2), step: StepId(3), rows }
+        Masks { replica: ReplicaId(1), epoch: Epoch(2), step: StepId(3), rows }
     }
 
     fn refusal(rows: Vec<Mask>, outputs: usize, vocab: u32) -> String {

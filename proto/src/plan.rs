@@ -4,14 +4,14 @@
 //! and then run `rows`. How a token is sampled is in `sampling.rs`, checks are in `check.rs`, the
 //! hash is in `hash.rs` and the wire format in `wire.rs`.
 
-use crate::ids::{BlockId, Epoch, GroupId, KvGroup, SlotId, StepId, Token};
+use crate::ids::{BlockId, Epoch, KvGroup, ReplicaId, SlotId, StepId, Token};
 use crate::sampling::{Bias, Sampling};
 
 /// What every rank does in one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The replica that this plan is for.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// The replica's current life.
     pub epoch: Epoch,
     /// This plan's number within the epoch.
@@ -21,7 +21,7 @@ pub struct Plan {
     /// Slots that take a new sequence; a slot in `close` may be opened again here.
     pub open: Vec<Open>,
     /// Blocks appended to block tables.
-    pub blocks: Vec<BlockGrant>,
+    pub blocks: Vec<NewBlocks>,
     /// What runs.
     pub rows: Rows,
     /// Whether sampling waits for the step's [`crate::Masks`].
@@ -61,7 +61,7 @@ pub const TOP_LOGPROBS_MAX: u8 = 20;
 
 /// Blocks appended to one slot's block table of one KV group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockGrant {
+pub struct NewBlocks {
     /// The slot.
     pub slot: SlotId,
     /// The KV group whose table grows.

@@ -2,13 +2,13 @@
 
 use smallvec::SmallVec;
 
-use crate::ids::{Epoch, GroupId, Rank, StepId, Token};
+use crate::ids::{Epoch, Rank, ReplicaId, StepId, Token};
 
 /// The outcome of one step on one rank.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepResult {
     /// The replica.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// The replica's life in which the plan was made.
     pub epoch: Epoch,
     /// The plan's step.

@@ -14,7 +14,7 @@ fn plan(open: Open, logprobs: u8) -> Plan {
         logprobs,
     };
     Plan {
-        group: GroupId(0),
+        replica: ReplicaId(0),
         epoch: Epoch(1),
         step: StepId(1),
         close: Vec::new(),
@@ -109,7 +109,7 @@ fn logprobs_of_rows_come_back_to_their_rows() {
         logprobs: logprobs.iter().map(|&(token, logprob)| Logprob { token, logprob }).collect(),
     };
     let result = StepResult {
-        group: GroupId(0),
+        replica: ReplicaId(0),
         epoch: Epoch(1),
         step: StepId(1),
         rank: Rank(0),

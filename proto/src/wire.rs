@@ -13,25 +13,25 @@ pub use error::WireError;
 
 use crate::cluster as pb;
 use crate::dtype::KvDtype;
-use crate::ids::{BlockId, Epoch, GroupId, KvGroup, SlotId, StepId};
+use crate::ids::{BlockId, Epoch, KvGroup, ReplicaId, SlotId, StepId};
 use crate::masks::{Mask, Masks};
-use crate::plan::{BlockGrant, Input, Open, Outputs, Plan, Row, Rows};
+use crate::plan::{Input, NewBlocks, Open, Outputs, Plan, Row, Rows};
 use crate::sampling::{Bias, Sampling};
 
 impl From<&Plan> for pb::Plan {
     fn from(plan: &Plan) -> Self {
-        let Plan { group, epoch, step, close, open, blocks, rows, masked } = plan;
+        let Plan { replica, epoch, step, close, open, blocks, rows, masked } = plan;
         let (same_rows, rows) = match rows {
             Rows::Same => (true, Vec::new()),
             Rows::List(rows) => (false, rows.iter().map(pb::Row::from).collect()),
         };
         Self {
-            group: group.0,
+            replica: replica.0,
             epoch: epoch.0,
             step: step.0,
             close: close.iter().map(|slot| slot.0).collect(),
             open: open.iter().map(pb::Open::from).collect(),
-            blocks: blocks.iter().map(pb::Blocks::from).collect(),
+            blocks: blocks.iter().map(pb::NewBlocks::from).collect(),
             same_rows,
             rows,
             masked: *masked,
@@ -43,7 +43,7 @@ impl TryFrom<pb::Plan> for Plan {
     type Error = WireError;
 
     fn try_from(plan: pb::Plan) -> Result<Self, WireError> {
-        let pb::Plan { group, epoch, step, close, open, blocks, same_rows, rows, masked } = plan;
+        let pb::Plan { replica, epoch, step, close, open, blocks, same_rows, rows, masked } = plan;
         let rows = match (same_rows, rows) {
             (true, rows) if rows.is_empty() => Rows::Same,
             (true, _) => return Err(WireError::SameRowsWithRows { step }),
@@ -52,12 +52,12 @@ impl TryFrom<pb::Plan> for Plan {
             }
         };
         Ok(Self {
-            group: GroupId(group),
+            replica: ReplicaId(replica),
             epoch: Epoch(epoch),
             step: StepId(step),
             close: close.into_iter().map(SlotId).collect(),
             open: open.into_iter().map(Open::try_from).collect::<Result<_, _>>()?,
-            blocks: blocks.into_iter().map(BlockGrant::from).collect(),
+            blocks: blocks.into_iter().map(NewBlocks::from).collect(),
             rows,
             masked,
         })
@@ -155,16 +155,16 @@ fn bias_of(slot: u32, bias: pb::Bias) -> Result<Bias, WireError> {
     Ok(Bias { token, value })
 }
 
-impl From<&BlockGrant> for pb::Blocks {
-    fn from(grant: &BlockGrant) -> Self {
-        let BlockGrant { slot, kv_group, ids } = grant;
+impl From<&NewBlocks> for pb::NewBlocks {
+    fn from(new_blocks: &NewBlocks) -> Self {
+        let NewBlocks { slot, kv_group, ids } = new_blocks;
         Self { slot: slot.0, kv_group: kv_group.0, ids: ids.iter().map(|id| id.0).collect() }
     }
 }
 
-impl From<pb::Blocks> for BlockGrant {
-    fn from(blocks: pb::Blocks) -> Self {
-        let pb::Blocks { slot, kv_group, ids } = blocks;
+impl From<pb::NewBlocks> for NewBlocks {
+    fn from(blocks: pb::NewBlocks) -> Self {
+        let pb::NewBlocks { slot, kv_group, ids } = blocks;
         Self {
             slot: SlotId(slot),
             kv_group: KvGroup(kv_group),
@@ -217,18 +217,23 @@ impl TryFrom<pb::Row> for Row {
 
 impl From<&Masks> for pb::Masks {
     fn from(masks: &Masks) -> Self {
-        let Masks { group, epoch, step, rows } = masks;
+        let Masks { replica, epoch, step, rows } = masks;
         let mask = |Mask { output, bits }: &Mask| pb::Mask { output: *output, bits: bits.clone() };
-        Self { group: group.0, epoch: epoch.0, step: step.0, rows: rows.iter().map(mask).collect() }
+        Self {
+            replica: replica.0,
+            epoch: epoch.0,
+            step: step.0,
+            rows: rows.iter().map(mask).collect(),
+        }
     }
 }
 
 impl From<pb::Masks> for Masks {
     fn from(masks: pb::Masks) -> Self {
-        let pb::Masks { group, epoch, step, rows } = masks;
+        let pb::Masks { replica, epoch, step, rows } = masks;
         let mask = |pb::Mask { output, bits }: pb::Mask| Mask { output, bits };
         Self {
-            group: GroupId(group),
+            replica: ReplicaId(replica),
             epoch: Epoch(epoch),
             step: StepId(step),
             rows: rows.into_iter().map(mask).collect(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use binfer_proto::cluster::down;
 use binfer_proto::{
-    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Mask, Masks, Open, Outputs, Plan, Row,
+    BlockId, Epoch, Input, KvGroup, Mask, Masks, NewBlocks, Open, Outputs, Plan, ReplicaId, Row,
     Rows, Sampling, SlotId, StepId, Token,
 };
 
@@ -34,7 +34,7 @@ fn plan(step: u64, masked: bool) -> Plan {
         history: Vec::new(),
         biases: Vec::new(),
     };
-    let grant = |(slot, _): (SlotId, _)| BlockGrant {
+    let new_blocks = |(slot, _): (SlotId, _)| NewBlocks {
         slot,
         kv_group: KvGroup(0),
         ids: vec![BlockId(slot.0)],
@@ -57,18 +57,18 @@ fn plan(step: u64, masked: bool) -> Plan {
     let rows = match step {
         1 => {
             opened = slots.clone().map(open).collect();
-            blocks = slots.clone().map(grant).collect();
+            blocks = slots.clone().map(new_blocks).collect();
             Rows::List(slots.map(row).collect())
         }
         2 => Rows::List(slots.map(going_on).collect()),
         _ => Rows::Same,
     };
-    let (group, epoch, step) = (GroupId(0), Epoch(1), StepId(step));
-    Plan { group, epoch, step, close: Vec::new(), open: opened, blocks, rows, masked }
+    let (replica, epoch, step) = (ReplicaId(0), Epoch(1), StepId(step));
+    Plan { replica, epoch, step, close: Vec::new(), open: opened, blocks, rows, masked }
 }
 
 fn masks(step: u64, rows: Vec<Mask>) -> Masks {
-    Masks { group: GroupId(0), epoch: Epoch(1), step: StepId(step), rows }
+    Masks { replica: ReplicaId(0), epoch: Epoch(1), step: StepId(step), rows }
 }
 
 fn send_plan(workers: &Workers, plan: &Plan) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use binfer_proto::{
-    BlockGrant, BlockId, Epoch, GroupId, Input, KvGroup, Open, Outputs, Plan, PlanLimits, Row,
+    BlockId, Epoch, Input, KvGroup, NewBlocks, Open, Outputs, Plan, PlanLimits, ReplicaId, Row,
     Rows, Sampling, SlotId, StepId, Token,
 };
 use binfer_shard::{Checkpoint, layouts};
@@ -146,7 +146,7 @@ impl Rig {
             blocks: vec![BLOCKS],
         };
         let block_tokens = spec.kv_groups[0].block_tokens;
-        let identity = (GroupId(0), Epoch(1));
+        let identity = (ReplicaId(0), Epoch(1));
         Self {
             slots: SlotTable::new(identity, plan_limits, CONTEXT, vec![block_tokens]),
             backend,
@@ -202,7 +202,7 @@ impl Rig {
         let (mut open, mut blocks) = (Vec::new(), Vec::new());
         let rows = rows.iter().map(|row| self.row(*row, &mut open, &mut blocks)).collect();
         let plan = Plan {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             step: self.step,
             close: std::mem::take(&mut self.closing),
@@ -215,7 +215,7 @@ impl Rig {
         plan
     }
 
-    fn row(&mut self, row: Feed<'_>, open: &mut Vec<Open>, grants: &mut Vec<BlockGrant>) -> Row {
+    fn row(&mut self, row: Feed<'_>, open: &mut Vec<Open>, new_blocks: &mut Vec<NewBlocks>) -> Row {
         let (number, tokens) = row;
         let slot = SlotId(number);
         let sequence = self.sequences[slot.index()].get_or_insert_with(|| {
@@ -237,7 +237,7 @@ impl Rig {
             let kept = self.free.len() - missing;
             let ids: Vec<BlockId> = self.free.drain(kept..).rev().collect();
             sequence.blocks.extend(&ids);
-            grants.push(BlockGrant { slot, kv_group: KvGroup(0), ids });
+            new_blocks.push(NewBlocks { slot, kv_group: KvGroup(0), ids });
         }
         Row {
             slot,

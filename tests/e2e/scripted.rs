@@ -26,8 +26,8 @@ use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, CommId, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{
-    Epoch, GroupId, KvDtype, Outputs, PROTOCOL_DIGEST, Plan, Rank, Row, RowResult, RowStatus, Rows,
-    StepResult, VERSION, expand_rows,
+    Epoch, KvDtype, Outputs, PROTOCOL_DIGEST, Plan, Rank, ReplicaId, Row, RowResult, RowStatus,
+    Rows, StepResult, VERSION, expand_rows,
 };
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::KvBudget;
@@ -189,7 +189,7 @@ pub(crate) fn rendezvous() -> Rendezvous {
 /// Workers that dial in by themselves.
 pub(crate) fn fleet_config(world: usize) -> FleetConfig {
     FleetConfig {
-        group: GroupId(0),
+        replica: ReplicaId(0),
         epoch: Epoch(1),
         world,
         spawn: Spawn::Elsewhere,
@@ -213,7 +213,7 @@ pub(crate) fn fleet_config(world: usize) -> FleetConfig {
 
 fn sched_config(setup: Setup<'_>) -> SchedConfig {
     SchedConfig {
-        group: GroupId(0),
+        replica: ReplicaId(0),
         epoch: Epoch(1),
         slots_max: setup.slots_max,
         tokens_per_step_max: 64,
@@ -304,7 +304,7 @@ fn answer(rank: Rank, plan: &Plan, rows: &mut Vec<Row>) -> StepResult {
         logprobs: Vec::new(),
     };
     StepResult {
-        group: plan.group,
+        replica: plan.replica,
         epoch: plan.epoch,
         step: plan.step,
         rank,

@@ -110,7 +110,7 @@ impl Workers {
     fn load(&mut self, load: &Load) {
         let world = u32::try_from(self.links.len()).unwrap();
         for (rank, link) in (0..).zip(&self.links) {
-            let welcome = Welcome { group: 0, rank, world, epoch: 1 };
+            let welcome = Welcome { replica: 0, rank, world, epoch: 1 };
             send(link, down::Message::Welcome(welcome));
             send(link, down::Message::Load(load.clone()));
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig};
-use binfer_proto::{Epoch, GroupId, Plan, PlanLimits, Rank, StepResult};
+use binfer_proto::{Epoch, Plan, PlanLimits, Rank, ReplicaId, StepResult};
 use binfer_shard::{Checkpoint, layouts};
 use binfer_worker::backend::{RankDevice, ReadyDevice};
 use binfer_worker::engine::{Engine, EngineParts, LaunchedStep, RankIdentity, StepInFlight};
@@ -19,7 +19,7 @@ pub(crate) const CONTEXT_MAX: u32 = 512;
 const TOKENS_PER_STEP_MAX: u32 = 64;
 /// Per KV group: far below what all slots could use, so that sequences are preempted.
 const BLOCKS: u32 = 26;
-const GROUP: GroupId = GroupId(1);
+const REPLICA: ReplicaId = ReplicaId(1);
 const EPOCH: Epoch = Epoch(1);
 
 /// A model of two layers, one of which sees a window, with heads of a published width.
@@ -44,7 +44,7 @@ pub(crate) fn source() -> Checkpoint {
 pub(crate) fn sched_config(source: &Checkpoint) -> SchedConfig {
     let groups = source.spec().kv_groups.iter();
     SchedConfig {
-        group: GROUP,
+        replica: REPLICA,
         epoch: EPOCH,
         slots_max: SLOTS,
         tokens_per_step_max: TOKENS_PER_STEP_MAX,
@@ -85,11 +85,11 @@ fn engine(source: &Checkpoint, mut device: Box<dyn RankDevice>) -> Engine {
     };
     let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
     let mut engine = Engine::new(EngineParts {
-        identity: RankIdentity { group: GROUP, epoch: EPOCH, rank: Rank(0) },
+        identity: RankIdentity { replica: REPLICA, epoch: EPOCH, rank: Rank(0) },
         device: ReadyDevice::Bare(device),
         model,
         activations,
-        slots: SlotTable::new((GROUP, EPOCH), limits, CONTEXT_MAX, block_tokens),
+        slots: SlotTable::new((REPLICA, EPOCH), limits, CONTEXT_MAX, block_tokens),
         progress: Arc::new(StepProgress::default()),
     });
     engine.capture_graphs().unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use binfer_proto::{
-    Epoch, GroupId, Masks, MasksError, Plan, PlanError, Rank, RowResult, RowStatus, StepId,
+    Epoch, Masks, MasksError, Plan, PlanError, Rank, ReplicaId, RowResult, RowStatus, StepId,
     StepResult, Tokens,
 };
 
@@ -24,7 +24,7 @@ use crate::slots::{PackedPlan, SlotTable};
 #[derive(Clone, Copy, Debug)]
 pub struct RankIdentity {
     /// The replica.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// The life of the replica.
     pub epoch: Epoch,
     /// The place in the replica.
@@ -142,12 +142,12 @@ impl Engine {
         waiting: MaskedStep,
         masks: Masks,
     ) -> Result<StepInFlight, EngineError> {
-        let RankIdentity { group, epoch, .. } = self.0.identity;
+        let RankIdentity { replica, epoch, .. } = self.0.identity;
         let step = waiting.step();
-        if (masks.group, masks.epoch, masks.step) != (group, epoch, step) {
+        if (masks.replica, masks.epoch, masks.step) != (replica, epoch, step) {
             let cause = format!(
-                "group {} epoch {} came where group {group} epoch {epoch} step {step} waits",
-                masks.group, masks.epoch
+                "replica {} epoch {} came where replica {replica} epoch {epoch} step {step} waits",
+                masks.replica, masks.epoch
             );
             return Err(MasksError { step: masks.step, cause }.into());
         }
@@ -249,7 +249,7 @@ impl Engine {
         let is_first = identity.rank == Rank(0);
         let rows = if is_first { rows(&applied.row_logprobs, &output) } else { Vec::new() };
         Ok(StepResult {
-            group: identity.group,
+            replica: identity.replica,
             epoch: identity.epoch,
             step: applied.step,
             rank: identity.rank,

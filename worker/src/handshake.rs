@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use binfer_proto::cluster::{
     Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Welcome, down, up,
 };
-use binfer_proto::{Epoch, GroupId, PlanLimits, Rank};
+use binfer_proto::{Epoch, PlanLimits, Rank, ReplicaId};
 use binfer_shard::fit::KvBudget;
 use binfer_shard::layout::weight_bytes;
 use binfer_shard::{Checkpoint, RankLayout, fit, layouts};
@@ -114,7 +114,7 @@ impl LoadedRank {
     fn into_engine(self, port: &EnginePort, blocks: Vec<u32>) -> Engine {
         let (spec, load, limits) = (self.source.spec(), &self.load, self.limits());
         let identity = RankIdentity {
-            group: GroupId(self.welcome.group),
+            replica: ReplicaId(self.welcome.replica),
             epoch: Epoch(self.welcome.epoch),
             rank: Rank(self.welcome.rank),
         };
@@ -126,7 +126,7 @@ impl LoadedRank {
         };
         let block_tokens = spec.kv_groups.iter().map(|group| group.block_tokens).collect();
         let slots = SlotTable::new(
-            (identity.group, identity.epoch),
+            (identity.replica, identity.epoch),
             plan_limits,
             load.context_max,
             block_tokens,

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use binfer_proto::{
-    Epoch, GroupId, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, Row, Rows, Sampling,
+    Epoch, Input, KvGroup, Outputs, Plan, PlanError, PlanLimits, ReplicaId, Row, Rows, Sampling,
     SlotId, StepId, expand_rows,
 };
 
@@ -31,7 +31,7 @@ struct SlotState {
 /// The slots of one rank.
 #[derive(Debug)]
 pub struct SlotTable {
-    group: GroupId,
+    replica: ReplicaId,
     epoch: Epoch,
     next: StepId,
     limits: PlanLimits,
@@ -56,14 +56,14 @@ pub struct PackedPlan {
 /// Names a step among all steps of all replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StepName {
-    group: GroupId,
+    replica: ReplicaId,
     epoch: Epoch,
     step: StepId,
 }
 
 impl fmt::Display for StepName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "group {} epoch {} step {}", self.group, self.epoch, self.step)
+        write!(f, "group {} epoch {} step {}", self.replica, self.epoch, self.step)
     }
 }
 
@@ -95,14 +95,14 @@ enum SlotError {
 impl SlotTable {
     /// All slots free, waiting for step 1 of `epoch`.
     pub fn new(
-        identity: (GroupId, Epoch),
+        identity: (ReplicaId, Epoch),
         limits: PlanLimits,
         context_max: u32,
         block_tokens: Vec<u32>,
     ) -> Self {
         let slots = (0..limits.slots_max).map(|_| None).collect();
         Self {
-            group: identity.0,
+            replica: identity.0,
             epoch: identity.1,
             next: StepId(1),
             limits,
@@ -127,8 +127,8 @@ impl SlotTable {
     }
 
     fn apply_checked(&mut self, plan: &Plan) -> Result<PackedPlan, SlotError> {
-        let due = StepName { group: self.group, epoch: self.epoch, step: self.next };
-        let came = StepName { group: plan.group, epoch: plan.epoch, step: plan.step };
+        let due = StepName { group: self.replica, epoch: self.epoch, step: self.next };
+        let came = StepName { replica: plan.replica, epoch: plan.epoch, step: plan.step };
         if came != due {
             return Err(SlotError::NotDue { came, due });
         }
@@ -184,11 +184,11 @@ impl SlotTable {
                 });
             }
         }
-        for grant in &plan.blocks {
-            let KvGroup(group) = grant.kv_group;
-            let (slot, kv_group) = (grant.slot, group as usize);
+        for new_blocks in &plan.blocks {
+            let KvGroup(group) = new_blocks.kv_group;
+            let (slot, kv_group) = (new_blocks.slot, group as usize);
             let blocks = &mut open_slot(&mut self.slots, slot)?.blocks[kv_group];
-            let (first, ids) = (*blocks, grant.ids.clone());
+            let (first, ids) = (*blocks, new_blocks.ids.clone());
             *blocks += ids.len();
             batch.new_blocks.push(BatchBlocks { slot, kv_group, first, ids });
         }

@@ -133,13 +133,13 @@ fn listed(values: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use binfer_proto::{GroupId, Rank};
+    use binfer_proto::{Rank, ReplicaId};
 
     use super::*;
 
     fn result(rank: u32, step: u64, plan_hash: u64, digest: u64) -> StepResult {
         StepResult {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             step: StepId(step),
             rank: Rank(rank),

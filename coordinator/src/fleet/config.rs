@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use binfer_proto::{Epoch, GroupId, KvDtype};
+use binfer_proto::{Epoch, KvDtype, ReplicaId};
 use binfer_shard::fit::KvBudget;
 
 use crate::timing::Timing;
@@ -12,7 +12,7 @@ use crate::timing::Timing;
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
     /// The replica that the fleet runs.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// The first epoch.
     pub epoch: Epoch,
     /// The number of ranks.

@@ -78,13 +78,13 @@ impl Fleet {
             };
             check_build(rank, &hello)?;
         }
-        let FleetConfig { group, epoch, world, load, .. } = &self.config;
+        let FleetConfig { replica, epoch, world, load, .. } = &self.config;
         let world = rank_id(*world).0;
         for (index, peer) in self.peers.iter().enumerate() {
             let Some((_, down)) = peer else { continue };
             let rank = rank_id(index).0;
             down.send(down::Message::Welcome(Welcome {
-                group: group.0,
+                replica: replica.0,
                 rank,
                 world,
                 epoch: epoch.0,

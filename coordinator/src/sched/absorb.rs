@@ -6,15 +6,18 @@
 use binfer_proto::{RowResult, RowStatus, StepResult, Tokens};
 
 use super::Scheduler;
-use super::rows::{InFlight, SentRow};
+use super::rows::{SentPlan, SentRow};
 use super::types::{AbsorbError, Delivery, FailCause, Finish};
 
 impl Scheduler {
     /// Takes the result of the oldest step in flight. One of an earlier epoch is dropped. After an
     /// error the state is as before, and the step has failed: `abort_all` is the only way on.
     pub fn absorb(&mut self, result: &StepResult) -> Result<Vec<Delivery>, AbsorbError> {
-        if result.group != self.config.group {
-            return Err(AbsorbError::Group { got: result.group.0, want: self.config.group.0 });
+        if result.replica != self.config.replica {
+            return Err(AbsorbError::Replica {
+                got: result.replica.0,
+                want: self.config.replica.0,
+            });
         }
         if result.epoch < self.epoch {
             return Ok(Vec::new());
@@ -40,10 +43,10 @@ impl Scheduler {
     fn absorb_row(&mut self, row: &SentRow, outcome: &RowResult) -> Option<Delivery> {
         // It may have ended after this step was sent: what lies past the end is dropped.
         let sequence = self.sequences.get_mut(row.key)?;
-        sequence.flights -= 1;
-        sequence.pending -= usize::from(row.samples);
+        sequence.rows_in_flight -= 1;
+        sequence.num_in_flight -= usize::from(row.samples);
         if outcome.status == RowStatus::NonFinite {
-            self.forget_blocks(row.key);
+            self.uncache_blocks(row.key);
             return Some(self.conclude(row, Tokens::new(), Finish::Failed(FailCause::NonFinite)));
         }
         let token = *outcome.tokens.first()?;
@@ -67,13 +70,13 @@ impl Scheduler {
 
     fn conclude(&mut self, row: &SentRow, tokens: Tokens, finish: Finish) -> Delivery {
         let sequence = self.end(row.key);
-        self.counters.overruns_dropped += sequence.pending as u64;
+        self.counters.overruns_dropped += sequence.num_in_flight as u64;
         let (logprobs, usage) = (Vec::new(), sequence.usage());
         Delivery { id: sequence.id, tokens, logprobs, finish: Some(finish), usage }
     }
 }
 
-impl InFlight {
+impl SentPlan {
     /// Whether this is the result of this plan, row by row.
     fn check(&self, result: &StepResult) -> Result<(), AbsorbError> {
         let step = self.step;

@@ -5,9 +5,9 @@
 
 use binfer_proto::{Open, Tokens};
 
-use super::prefix::Hit;
-use super::rows::Draft;
-use super::sequence::{Key, Limits, Sequence, position};
+use super::prefix::PrefixHit;
+use super::rows::PlanBuilder;
+use super::sequence::{Sequence, SequenceKey, SequenceLimits, to_u32};
 use super::types::{Delivery, FailCause, Finish, Refused, Request, Tick};
 use super::{SchedConfig, Scheduler};
 
@@ -23,9 +23,12 @@ impl Scheduler {
         let len_max = self.config.len_max(&request)?;
         let tokens = request.prompt.len();
         let too_many_tokens =
-            self.fresh_tokens.saturating_add(tokens) > self.config.queue_tokens_max;
-        if self.fresh >= self.config.queue_max || (self.fresh > 0 && too_many_tokens) {
-            return Err(Refused::QueueFull { requests: self.fresh, tokens: self.fresh_tokens });
+            self.never_ran_tokens.saturating_add(tokens) > self.config.queue_tokens_max;
+        if self.never_ran >= self.config.queue_max || (self.never_ran > 0 && too_many_tokens) {
+            return Err(Refused::QueueFull {
+                requests: self.never_ran,
+                tokens: self.never_ran_tokens,
+            });
         }
         if let Some(deadline) = request.queue_deadline {
             self.next_deadline =
@@ -35,13 +38,13 @@ impl Scheduler {
         self.next_age += 1;
         let kv_groups = self.pools.len();
         let preemptions_max = self.policy.preemptions_max;
-        let limits = Limits { len_max, kv_groups, preemptions_max };
+        let limits = SequenceLimits { len_max, kv_groups, preemptions_max };
         let sequence = Sequence::new(request, self.next_age, limits);
         let key = self.sequences.insert(sequence);
         self.ids.insert(id, key);
         self.waiting.push_back(key);
-        self.fresh += 1;
-        self.fresh_tokens += tokens;
+        self.never_ran += 1;
+        self.never_ran_tokens += tokens;
         Ok(())
     }
 
@@ -53,7 +56,7 @@ impl Scheduler {
         self.next_deadline = None;
         for key in self.waiting.clone() {
             let sequence = &self.sequences[key];
-            let Some(deadline) = sequence.queue_deadline.filter(|_| !sequence.started) else {
+            let Some(deadline) = sequence.queue_deadline.filter(|_| !sequence.has_run) else {
                 continue;
             };
             if now < deadline {
@@ -73,53 +76,53 @@ impl Scheduler {
     }
 
     /// Gives slots to the head of the queue for as long as there is room for whole prompts.
-    pub(super) fn admit(&mut self, draft: &mut Draft) {
-        while draft.chunk_max > 0
+    pub(super) fn admit(&mut self, builder: &mut PlanBuilder) {
+        while builder.chunk_tokens_max > 0
             && !self.slots_free.is_empty()
             && let Some(key) = self.waiting.front().copied()
         {
             // What is in flight decides how it goes on: it is not planned again before. While two
             // steps are the most, and nobody is admitted in a plan that preempts, this is so anyway.
-            if self.sequences[key].flights > 0 {
+            if self.sequences[key].rows_in_flight > 0 {
                 return;
             }
             if !self.pinned_fit(key) || !self.fits(key, None) {
                 return;
             }
-            let history = self.history_tokens(key) + draft.history_tokens;
-            if draft.history_tokens > 0 && history > self.policy.history_tokens_max {
+            let history = self.history_tokens(key) + builder.history_tokens;
+            if builder.history_tokens > 0 && history > self.policy.history_tokens_max {
                 return;
             }
-            let hit = self.look_up(key);
-            if self.worth_waiting(key, &hit, draft) || !self.fits(key, Some(&hit)) {
+            let hit = self.find_prefix(key);
+            if self.worth_waiting(key, &hit, builder) || !self.fits(key, Some(&hit)) {
                 return;
             }
             self.waiting.pop_front();
             self.leave_queue(key);
-            self.open(key, &hit, draft);
-            let tokens = self.sequences[key].wants(draft.chunk_max);
-            let tokens = self.room(key).min(tokens);
-            self.add_row(key, tokens, draft);
+            self.open(key, &hit, builder);
+            let tokens = self.sequences[key].tokens_wanted(builder.chunk_tokens_max);
+            let tokens = self.tokens_that_fit(key).min(tokens);
+            self.add_row(key, tokens, builder);
         }
     }
 
-    fn open(&mut self, key: Key, hit: &Hit, draft: &mut Draft) {
+    fn open(&mut self, key: SequenceKey, hit: &PrefixHit, builder: &mut PlanBuilder) {
         let Some(slot) = self.slots_free.pop() else { return };
-        self.take_hit(key, hit);
-        draft.history_tokens += self.history_tokens(key);
+        self.attach_hit(key, hit);
+        builder.history_tokens += self.history_tokens(key);
         let sequence = &mut self.sequences[key];
         sequence.slot = Some(slot);
-        if !sequence.started {
-            sequence.started = true;
+        if !sequence.has_run {
+            sequence.has_run = true;
             sequence.cached = hit.tokens;
         }
         let penalised = sequence.sampling.penalises();
-        draft.open.push(Open {
+        builder.open.push(Open {
             slot,
             sampling: sequence.sampling,
             seed: sequence.seed,
             choice: sequence.choice,
-            prompt_len: position(sequence.prompt_len),
+            prompt_len: to_u32(sequence.prompt_len),
             history: if penalised { sequence.tokens.clone() } else { Vec::new() },
             biases: sequence.biases.clone(),
         });
@@ -129,35 +132,36 @@ impl Scheduler {
     }
 
     /// Tokens that a plan must say of a sequence when it opens it.
-    fn history_tokens(&self, key: Key) -> usize {
+    fn history_tokens(&self, key: SequenceKey) -> usize {
         let sequence = &self.sequences[key];
         if sequence.sampling.penalises() { sequence.tokens.len() } else { 0 }
     }
 
     /// Keeps the count of those that never ran.
-    pub(super) fn leave_queue(&mut self, key: Key) {
+    pub(super) fn leave_queue(&mut self, key: SequenceKey) {
         let sequence = &self.sequences[key];
-        if !sequence.started {
-            self.fresh -= 1;
-            self.fresh_tokens -= sequence.prompt_len;
+        if !sequence.has_run {
+            self.never_ran -= 1;
+            self.never_ran_tokens -= sequence.prompt_len;
         }
     }
 
     /// Pinned sequences run together only if each could reach its full length beside the others.
-    fn pinned_fit(&self, key: Key) -> bool {
+    fn pinned_fit(&self, key: SequenceKey) -> bool {
         if !self.sequences[key].pinned() {
             return true;
         }
         let pinned = || self.running.iter().filter(|other| self.sequences[**other].pinned());
         self.config.kv_groups.iter().zip(&self.pools).all(|(group, pool)| {
-            let needed = |key: &Key| group.blocks_needed(self.sequences[*key].positions_max());
+            let needed =
+                |key: &SequenceKey| group.blocks_needed(self.sequences[*key].positions_max());
             needed(&key) + pinned().map(needed).sum::<usize>() <= pool.total()
         })
     }
 
     /// Whether the known tokens of a waiting sequence fit beside those of all running ones, with
     /// some blocks to spare. Without a hit: whether it is worth looking one up.
-    fn fits(&self, key: Key, hit: Option<&Hit>) -> bool {
+    fn fits(&self, key: SequenceKey, hit: Option<&PrefixHit>) -> bool {
         let known = self.sequences[key].tokens.len();
         (0..self.pools.len()).all(|index| {
             let (group, pool) = (&self.config.kv_groups[index], &self.pools[index]);

@@ -3,13 +3,13 @@
 //! Deliberately absent: where the numbers come from. The fleet knows pools and windows, the command
 //! line knows the limits.
 
-use binfer_proto::{Epoch, GroupId};
+use binfer_proto::{Epoch, ReplicaId};
 
 /// Everything that a scheduler is told, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedConfig {
     /// The replica that plans are for.
-    pub group: GroupId,
+    pub replica: ReplicaId,
     /// Its first life; `abort_all` begins the next one.
     pub epoch: Epoch,
     /// Sequences that run at once.

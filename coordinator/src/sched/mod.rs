@@ -36,10 +36,10 @@ pub use types::{
     Usage,
 };
 
-use pool::Pool;
+use pool::BlockPool;
 use prefix_tree::PrefixTree;
-use rows::{InFlight, RowEnd};
-use sequence::{Key, Sequence, Sequences};
+use rows::{RowEnd, SentPlan};
+use sequence::{Sequence, SequenceKey, Sequences};
 
 /// What is decided about preemption. Constant, but the simulator tries others.
 #[derive(Clone, Copy, Debug)]
@@ -70,21 +70,21 @@ pub struct Scheduler {
     /// The last plan's step.
     step: StepId,
     /// One per KV group.
-    pools: Vec<Pool>,
+    pools: Vec<BlockPool>,
     prefixes: PrefixTree,
     sequences: Sequences,
-    ids: BTreeMap<RequestId, Key>,
+    ids: BTreeMap<RequestId, SequenceKey>,
     /// Those with a slot, by `Sequence::order`.
-    running: Vec<Key>,
+    running: Vec<SequenceKey>,
     /// Those without, by `Sequence::order`: preempted ones come before all that never ran.
-    waiting: VecDeque<Key>,
+    waiting: VecDeque<SequenceKey>,
     /// Waiting requests that never ran, and their prompt tokens.
-    fresh: usize,
-    fresh_tokens: usize,
+    never_ran: usize,
+    never_ran_tokens: usize,
     slots_free: Vec<SlotId>,
     /// Slots to close in the next plan.
-    closes: Vec<SlotId>,
-    in_flight: VecDeque<InFlight>,
+    slots_to_close: Vec<SlotId>,
+    in_flight: VecDeque<SentPlan>,
     /// Where the rows of the last plan end.
     last_rows: Vec<RowEnd>,
     expired: Vec<Delivery>,
@@ -110,10 +110,10 @@ impl Scheduler {
             ids: BTreeMap::new(),
             running: Vec::new(),
             waiting: VecDeque::new(),
-            fresh: 0,
-            fresh_tokens: 0,
+            never_ran: 0,
+            never_ran_tokens: 0,
             slots_free: Vec::new(),
-            closes: Vec::new(),
+            slots_to_close: Vec::new(),
             in_flight: VecDeque::new(),
             last_rows: Vec::new(),
             expired: Vec::new(),
@@ -130,12 +130,12 @@ impl Scheduler {
     /// over already.
     pub fn finish(&mut self, id: RequestId, why: Finish) -> Option<Usage> {
         let key = *self.ids.get(&id)?;
-        if why == Finish::Cancelled && self.sequences[key].flights > 0 {
+        if why == Finish::Cancelled && self.sequences[key].rows_in_flight > 0 {
             self.counters.cancels_in_flight += 1;
         }
         let sequence = self.end(key);
         if why == Finish::StopString {
-            self.counters.overruns_dropped += sequence.pending as u64;
+            self.counters.overruns_dropped += sequence.num_in_flight as u64;
         }
         Some(sequence.usage())
     }
@@ -184,8 +184,8 @@ impl Scheduler {
         Stats {
             running: self.running.len(),
             waiting: self.waiting.len(),
-            blocks_free: self.pools.iter().map(Pool::available).collect(),
-            blocks_cached: self.pools.iter().map(Pool::idle).collect(),
+            blocks_free: self.pools.iter().map(BlockPool::available).collect(),
+            blocks_cached: self.pools.iter().map(BlockPool::idle).collect(),
             counters: self.counters,
         }
     }
@@ -193,27 +193,28 @@ impl Scheduler {
     /// Everything that belongs to an epoch begins anew; the configuration and counters stay.
     fn clear(&mut self) {
         self.step = StepId(0);
-        self.pools = self.config.kv_groups.iter().map(|group| Pool::new(group.blocks)).collect();
+        self.pools =
+            self.config.kv_groups.iter().map(|group| BlockPool::new(group.blocks)).collect();
         self.prefixes = PrefixTree::default();
         self.sequences = Sequences::default();
         self.ids.clear();
         self.running.clear();
         self.waiting.clear();
-        (self.fresh, self.fresh_tokens) = (0, 0);
+        (self.never_ran, self.never_ran_tokens) = (0, 0);
         self.slots_free = (0..self.config.slots_max).rev().map(SlotId).collect();
-        self.closes.clear();
+        self.slots_to_close.clear();
         self.in_flight.clear();
         self.last_rows.clear();
     }
 
     /// A sequence is over: its slot and blocks are free for the next plan.
-    fn end(&mut self, key: Key) -> Sequence {
+    fn end(&mut self, key: SequenceKey) -> Sequence {
         let order = self.sequences[key].order();
         if self.sequences[key].slot.is_some() {
             let place =
                 self.running.partition_point(|other| self.sequences[*other].order() < order);
             self.running.remove(place);
-            self.vacate(key);
+            self.release(key);
         } else {
             let place =
                 self.waiting.partition_point(|other| self.sequences[*other].order() < order);
@@ -228,19 +229,19 @@ impl Scheduler {
 
     /// Takes slot and blocks from a sequence. Steps in flight still use both, and may: workers run
     /// steps in order, so whoever gets them next comes later.
-    fn vacate(&mut self, key: Key) {
-        self.settle(key);
+    fn release(&mut self, key: SequenceKey) {
+        self.publish_and_trim(key);
         self.release_tables(key);
         let sequence = &mut self.sequences[key];
-        sequence.planned = 0;
+        sequence.num_computed = 0;
         sequence.decoding = false;
         if let Some(slot) = sequence.slot.take() {
-            self.closes.push(slot);
+            self.slots_to_close.push(slot);
             self.slots_free.push(slot);
         }
     }
 
-    fn release_tables(&mut self, key: Key) {
+    fn release_tables(&mut self, key: SequenceKey) {
         for (table, pool) in self.sequences[key].tables.iter_mut().zip(&mut self.pools) {
             table.release(pool, &mut self.prefixes);
         }

@@ -2,11 +2,11 @@
 //!
 //! Deliberately absent: who may come in (`admission.rs`) and how a plan is written (`rows.rs`).
 
-use binfer_proto::{BlockGrant, HashedPlan, Input, KvGroup, Outputs, Row, STEPS_IN_FLIGHT_MAX};
+use binfer_proto::{HashedPlan, Input, KvGroup, NewBlocks, Outputs, Row, STEPS_IN_FLIGHT_MAX};
 
 use super::Scheduler;
-use super::rows::{Draft, Lane, SentRow};
-use super::sequence::{Key, position};
+use super::rows::{PlanBuilder, PlannedRows, SentRow};
+use super::sequence::{SequenceKey, to_u32};
 use super::types::Tick;
 
 impl Scheduler {
@@ -20,16 +20,16 @@ impl Scheduler {
         let mut decodes = 0;
         for place in 0..self.running.len() {
             let key = self.running[place];
-            self.settle(key);
+            self.publish_and_trim(key);
             let sequence = &self.sequences[key];
             decodes += usize::from(sequence.decoding && !sequence.complete());
         }
-        let mut draft = Draft {
+        let mut builder = PlanBuilder {
             open: Vec::new(),
             blocks: Vec::new(),
-            decode: Lane::with_capacity(self.running.len()),
-            chunks: Lane::default(),
-            chunk_max: self.config.tokens_per_step_max as usize - decodes,
+            decode: PlannedRows::with_capacity(self.running.len()),
+            chunks: PlannedRows::default(),
+            chunk_tokens_max: self.config.tokens_per_step_max as usize - decodes,
             history_tokens: 0,
             filled: Vec::new(),
             preempted: false,
@@ -37,27 +37,37 @@ impl Scheduler {
         // Only those behind `place` lose their blocks, so no row of this plan is ever taken back.
         let mut place = 0;
         while place < self.running.len() {
-            let wants = self.sequences[self.running[place]].wants(draft.chunk_max);
-            let tokens = if wants > 0 { self.make_room(place, wants, &mut draft) } else { 0 };
+            let tokens_wanted =
+                self.sequences[self.running[place]].tokens_wanted(builder.chunk_tokens_max);
+            let tokens = if tokens_wanted > 0 {
+                self.preempt_until_fits(place, tokens_wanted, &mut builder)
+            } else {
+                0
+            };
             if tokens > 0 {
-                self.add_row(self.running[place], tokens, &mut draft);
+                self.add_row(self.running[place], tokens, &mut builder);
             }
             place += 1;
         }
-        if !draft.preempted {
-            self.admit(&mut draft);
+        if !builder.preempted {
+            self.admit(&mut builder);
         }
-        self.send(draft)
+        self.send(builder)
     }
 
     /// How many of the wanted tokens the sequence at `place` can write, at the cost of newer ones
     /// if there is no other way. None means that it waits for older or pinned ones.
-    fn make_room(&mut self, place: usize, wants: usize, draft: &mut Draft) -> usize {
+    fn preempt_until_fits(
+        &mut self,
+        place: usize,
+        tokens_wanted: usize,
+        builder: &mut PlanBuilder,
+    ) -> usize {
         let key = self.running[place];
         let mut exhausted = false;
         loop {
-            let tokens = self.room(key).min(wants);
-            if tokens < wants && !exhausted {
+            let tokens = self.tokens_that_fit(key).min(tokens_wanted);
+            if tokens < tokens_wanted && !exhausted {
                 exhausted = true;
                 self.counters.exhausted += 1;
             }
@@ -66,30 +76,30 @@ impl Scheduler {
                 return tokens;
             }
             self.preempt_newest();
-            draft.preempted = true;
+            builder.preempted = true;
         }
     }
 
     /// Tokens that the free blocks of every group let a sequence write.
-    pub(super) fn room(&self, key: Key) -> usize {
+    pub(super) fn tokens_that_fit(&self, key: SequenceKey) -> usize {
         let sequence = &self.sequences[key];
         let groups = self.config.kv_groups.iter().zip(&self.pools).zip(&sequence.tables);
         let end = groups.map(|((group, pool), table)| {
             (table.ids.len() + pool.available()).saturating_mul(group.block_tokens as usize)
         });
-        end.min().unwrap_or(0).saturating_sub(sequence.planned)
+        end.min().unwrap_or(0).saturating_sub(sequence.num_computed)
     }
 
     /// The newest sequence gives up slot and blocks and waits to be computed again. A token of it
     /// that is in flight still counts.
     fn preempt_newest(&mut self) {
         let Some(key) = self.running.pop() else { return };
-        self.vacate(key);
+        self.release(key);
         let sequence = &mut self.sequences[key];
         sequence.preemptions_left -= 1;
         self.counters.preemptions += 1;
         self.counters.pinned += u64::from(sequence.pinned());
-        if sequence.flights > 0 {
+        if sequence.rows_in_flight > 0 {
             self.counters.preemptions_in_flight += 1;
         }
         let order = sequence.order();
@@ -98,50 +108,50 @@ impl Scheduler {
     }
 
     /// Plans the next `tokens` tokens of a sequence, for which there is room.
-    pub(super) fn add_row(&mut self, key: Key, tokens: usize, draft: &mut Draft) {
-        self.grow_tables(key, tokens, draft);
+    pub(super) fn add_row(&mut self, key: SequenceKey, tokens: usize, builder: &mut PlanBuilder) {
+        self.grow_tables(key, tokens, builder);
         let sequence = &mut self.sequences[key];
         let Some(slot) = sequence.slot else { return };
-        let (start, end) = (sequence.planned, sequence.planned + tokens);
+        let (start, end) = (sequence.num_computed, sequence.num_computed + tokens);
         let known = sequence.tokens.len();
-        let (lane, input) = if sequence.decoding {
-            (&mut draft.decode, Input::LastSample)
+        let (planned_rows, input) = if sequence.decoding {
+            (&mut builder.decode, Input::LastSample)
         } else {
-            draft.chunk_max -= tokens;
-            (&mut draft.chunks, Input::Tokens(sequence.tokens[start..end].to_vec()))
+            builder.chunk_tokens_max -= tokens;
+            (&mut builder.chunks, Input::Tokens(sequence.tokens[start..end].to_vec()))
         };
         // A chunk that ends before the known tokens do has nothing to sample yet.
         let samples = end >= known;
-        sequence.planned = end;
+        sequence.num_computed = end;
         if samples {
             sequence.decoding = true;
-            sequence.pending += 1;
+            sequence.num_in_flight += 1;
         } else {
             self.counters.prompts_split += 1;
         }
-        sequence.flights += 1;
+        sequence.rows_in_flight += 1;
         let outputs = if samples { Outputs::Last } else { Outputs::None };
         let logprobs = if samples { sequence.logprobs } else { 0 };
-        lane.rows.push(Row { slot, input, start: position(start), outputs, logprobs });
-        lane.sent.push(SentRow { key, samples, logprobs });
-        self.note_filled(key, draft);
+        planned_rows.rows.push(Row { slot, input, start: to_u32(start), outputs, logprobs });
+        planned_rows.sent.push(SentRow { key, samples, logprobs });
+        self.note_filled_blocks(key, builder);
     }
 
     /// Takes the blocks that the next `tokens` tokens need, and tells the workers of all blocks
     /// that they do not know yet.
-    fn grow_tables(&mut self, key: Key, tokens: usize, draft: &mut Draft) {
+    fn grow_tables(&mut self, key: SequenceKey, tokens: usize, builder: &mut PlanBuilder) {
         let sequence = &mut self.sequences[key];
         let Some(slot) = sequence.slot else { return };
-        let end = sequence.planned + tokens;
+        let end = sequence.num_computed + tokens;
         let groups = self.config.kv_groups.iter().zip(&mut self.pools);
         for (index, ((group, pool), table)) in (0..).zip(groups.zip(&mut sequence.tables)) {
             while table.ids.len() < end.div_ceil(group.block_tokens as usize) {
                 table.ids.push(pool.take(&mut self.prefixes).expect("there is room for the row"));
             }
-            if table.granted < table.ids.len() {
-                let ids = table.ids[table.granted..].to_vec();
-                table.granted = table.ids.len();
-                draft.blocks.push(BlockGrant { slot, kv_group: KvGroup(index), ids });
+            if table.sent < table.ids.len() {
+                let ids = table.ids[table.sent..].to_vec();
+                table.sent = table.ids.len();
+                builder.blocks.push(NewBlocks { slot, kv_group: KvGroup(index), ids });
             }
         }
     }

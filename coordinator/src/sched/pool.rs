@@ -10,8 +10,8 @@ use binfer_proto::BlockId;
 use super::prefix_tree::{PrefixId, PrefixTree};
 
 #[derive(Debug, Default)]
-pub(super) struct Pool {
-    blocks: Vec<Block>,
+pub(super) struct BlockPool {
+    blocks: Vec<BlockState>,
     free: Vec<BlockId>,
     /// Cached blocks that nobody references, by the time that they were released.
     idle: BTreeMap<u64, BlockId>,
@@ -22,16 +22,16 @@ pub(super) struct Pool {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Block {
+struct BlockState {
     refs: u32,
     prefix: Option<PrefixId>,
     released: u64,
 }
 
-impl Pool {
+impl BlockPool {
     pub(super) fn new(blocks: u32) -> Self {
         Self {
-            blocks: vec![Block::default(); blocks as usize],
+            blocks: vec![BlockState::default(); blocks as usize],
             free: (0..blocks).rev().map(BlockId).collect(),
             ..Self::default()
         }
@@ -53,7 +53,7 @@ impl Pool {
     /// A block for one new owner; the longest idle one loses its content when none is free.
     pub(super) fn take(&mut self, tree: &mut PrefixTree) -> Option<BlockId> {
         if self.free.is_empty() {
-            self.forget_idle(tree);
+            self.evict_idle(tree);
         }
         let id = self.free.pop()?;
         self.blocks[id.index()].refs = 1;
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// Nobody finds this block any more; its owners keep it.
-    pub(super) fn forget(&mut self, id: BlockId, tree: &mut PrefixTree) {
+    pub(super) fn uncache(&mut self, id: BlockId, tree: &mut PrefixTree) {
         if let Some(prefix) = self.blocks[id.index()].prefix.take() {
             self.cached.remove(&prefix);
             tree.release(prefix);
@@ -114,16 +114,16 @@ impl Pool {
     }
 
     /// Frees the block that is idle for longest; false if none is idle.
-    pub(super) fn forget_idle(&mut self, tree: &mut PrefixTree) -> bool {
+    pub(super) fn evict_idle(&mut self, tree: &mut PrefixTree) -> bool {
         let Some((_, id)) = self.idle.pop_first() else { return false };
-        self.forget(id, tree);
+        self.uncache(id, tree);
         self.free.push(id);
         true
     }
 }
 
 #[cfg(test)]
-impl Pool {
+impl BlockPool {
     /// What cached blocks hold.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
         self.cached.keys().copied()
@@ -137,16 +137,16 @@ impl Pool {
 
     /// Free, used and idle blocks add up, and references are those of `refs`.
     pub(super) fn check(&self, refs: &[u32]) -> Result<(), String> {
-        let mut places = vec![0_u32; self.blocks.len()];
+        let mut entries = vec![0_u32; self.blocks.len()];
         for id in self.free.iter().chain(self.idle.values()) {
-            places[id.index()] += 1;
+            entries[id.index()] += 1;
         }
         for (index, (block, wanted)) in self.blocks.iter().zip(refs).enumerate() {
             if block.refs != *wanted {
                 return Err(format!("block {index} counts {} owners, has {wanted}", block.refs));
             }
-            if places[index] != u32::from(block.refs == 0) {
-                return Err(format!("block {index} is listed {} times", places[index]));
+            if entries[index] != u32::from(block.refs == 0) {
+                return Err(format!("block {index} is listed {} times", entries[index]));
             }
         }
         if let Some(id) = self.free.iter().find(|id| self.blocks[id.index()].prefix.is_some()) {

@@ -8,10 +8,10 @@
 use binfer_proto::BlockId;
 
 use super::Scheduler;
-use super::pool::Pool;
+use super::pool::BlockPool;
 use super::prefix_tree::Parent;
-use super::rows::Draft;
-use super::sequence::Key;
+use super::rows::PlanBuilder;
+use super::sequence::SequenceKey;
 
 /// Prefixes in the tree, for each block of all pools, before idle blocks are given up for it. There
 /// are more prefixes than cached blocks where those behind a window are gone: of a full context,
@@ -19,77 +19,77 @@ use super::sequence::Key;
 const PREFIXES_PER_BLOCK: usize = 16;
 
 /// Fills the place of blocks behind the window, which no row reads.
-const HOLE: BlockId = BlockId(0);
+const NULL_BLOCK: BlockId = BlockId(0);
 
 /// A prefix found in the cache.
 #[derive(Debug, Default)]
-pub(super) struct Hit {
+pub(super) struct PrefixHit {
     pub(super) tokens: usize,
     /// Per KV group, its blocks in order of positions, and how many of them are holes.
     blocks: Vec<(Vec<BlockId>, usize)>,
 }
 
-impl Hit {
+impl PrefixHit {
     pub(super) fn live(&self, kv_group: usize) -> &[BlockId] {
-        self.blocks.get(kv_group).map_or(&[], |(ids, gone)| &ids[*gone..])
+        self.blocks.get(kv_group).map_or(&[], |(ids, evicted)| &ids[*evicted..])
     }
 }
 
 impl Scheduler {
     /// Brings a sequence's tables up to date between two plans: full blocks of known tokens can be
     /// found from now on, blocks behind the window are free.
-    pub(super) fn settle(&mut self, key: Key) {
-        self.offer_blocks(key);
+    pub(super) fn publish_and_trim(&mut self, key: SequenceKey) {
+        self.publish_blocks(key);
         let sequence = &mut self.sequences[key];
         let groups = self.config.kv_groups.iter().zip(&mut self.pools);
         for ((group, pool), table) in groups.zip(&mut sequence.tables) {
             if group.window.is_none() {
                 continue;
             }
-            let first = group.first_block(sequence.planned);
-            while table.gone < first.min(table.ids.len()) {
-                pool.release(table.ids[table.gone]);
-                table.gone += 1;
+            let first = group.first_block(sequence.num_computed);
+            while table.evicted < first.min(table.ids.len()) {
+                pool.release(table.ids[table.evicted]);
+                table.evicted += 1;
                 self.counters.window_blocks_freed += 1;
             }
         }
     }
 
     /// Lets others find the full blocks of a sequence. Never in the plan that writes them.
-    fn offer_blocks(&mut self, key: Key) {
+    fn publish_blocks(&mut self, key: SequenceKey) {
         if !self.config.prefix_cache {
             return;
         }
-        let settled = self.sequences[key].settled();
+        let num_publishable = self.sequences[key].num_publishable();
         for index in 0..self.pools.len() {
-            let full = settled / self.config.kv_groups[index].block_tokens as usize;
-            if full <= self.sequences[key].tables[index].offered {
+            let full = num_publishable / self.config.kv_groups[index].block_tokens as usize;
+            if full <= self.sequences[key].tables[index].cached {
                 continue;
             }
-            self.name_blocks(key, index, full);
+            self.intern_prefixes(key, index, full);
             let (pool, table) = (&mut self.pools[index], &mut self.sequences[key].tables[index]);
-            for block in table.offered.max(table.gone)..full {
+            for block in table.cached.max(table.evicted)..full {
                 pool.cache(table.ids[block], table.prefixes[block], &mut self.prefixes);
             }
-            table.offered = full;
+            table.cached = full;
         }
     }
 
     /// Prefixes that the tree may have, beside those of sequences, before it costs idle blocks.
     pub(super) fn prefixes_max(&self) -> usize {
-        PREFIXES_PER_BLOCK * self.pools.iter().map(Pool::total).sum::<usize>()
+        PREFIXES_PER_BLOCK * self.pools.iter().map(BlockPool::total).sum::<usize>()
     }
 
     /// Gives up idle blocks while there are too many prefixes.
     pub(super) fn bound_prefixes(&mut self) {
         let max = self.prefixes_max();
         while self.prefixes.len() > max
-            && self.pools.iter_mut().any(|pool| pool.forget_idle(&mut self.prefixes))
+            && self.pools.iter_mut().any(|pool| pool.evict_idle(&mut self.prefixes))
         {}
     }
 
     /// Names what the first `blocks` blocks of a sequence hold in one KV group.
-    fn name_blocks(&mut self, key: Key, kv_group: usize, blocks: usize) {
+    fn intern_prefixes(&mut self, key: SequenceKey, kv_group: usize, blocks: usize) {
         let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
         let root = Parent::Salt(sequence.salt);
@@ -103,29 +103,34 @@ impl Scheduler {
     }
 
     /// Remembers which blocks a row fills, though nobody can share them before the next plan.
-    pub(super) fn note_filled(&mut self, key: Key, draft: &mut Draft) {
+    pub(super) fn note_filled_blocks(&mut self, key: SequenceKey, builder: &mut PlanBuilder) {
         let sequence = &self.sequences[key];
-        let full = sequence.settled() / self.config.kv_groups[0].block_tokens as usize;
-        let offered = sequence.tables[0].offered;
-        if self.config.prefix_cache && full > offered {
-            self.name_blocks(key, 0, full);
+        let full = sequence.num_publishable() / self.config.kv_groups[0].block_tokens as usize;
+        let cached = sequence.tables[0].cached;
+        if self.config.prefix_cache && full > cached {
+            self.intern_prefixes(key, 0, full);
             let prefixes = &self.sequences[key].tables[0].prefixes;
-            draft.filled.extend_from_slice(&prefixes[offered..full]);
+            builder.filled.extend_from_slice(&prefixes[cached..full]);
         }
     }
 
     /// Whether a longer hit is there in the next plan, because this one fills what is missing:
     /// equal prompts that come together are computed once.
-    pub(super) fn worth_waiting(&self, key: Key, hit: &Hit, draft: &Draft) -> bool {
+    pub(super) fn worth_waiting(
+        &self,
+        key: SequenceKey,
+        hit: &PrefixHit,
+        builder: &PlanBuilder,
+    ) -> bool {
         let missing = hit.tokens / self.config.kv_groups[0].block_tokens as usize;
         let missing = self.sequences[key].tables[0].prefixes.get(missing);
-        missing.is_some_and(|prefix| draft.filled.contains(prefix))
+        missing.is_some_and(|prefix| builder.filled.contains(prefix))
     }
 
     /// The longest prefix of a waiting sequence that the cache can give.
-    pub(super) fn look_up(&mut self, key: Key) -> Hit {
+    pub(super) fn find_prefix(&mut self, key: SequenceKey) -> PrefixHit {
         if !self.config.prefix_cache {
-            return Hit::default();
+            return PrefixHit::default();
         }
         let mut tokens_max = self.sequences[key].tokens.len() - 1;
         // Per group and block, the cached block; as far as any prefix can reach.
@@ -134,7 +139,7 @@ impl Scheduler {
             let group = &self.config.kv_groups[index];
             let block_tokens = group.block_tokens as usize;
             let (blocks, windowed) = (tokens_max / block_tokens, group.window.is_some());
-            self.name_blocks(key, index, blocks);
+            self.intern_prefixes(key, index, blocks);
             let prefixes = self.sequences[key].tables[index].prefixes[..blocks].iter();
             let ids = prefixes.map(|prefix| self.pools[index].find(*prefix));
             let ids: Vec<Option<BlockId>> =
@@ -142,10 +147,10 @@ impl Scheduler {
             tokens_max = tokens_max.min(ids.len() * block_tokens);
             found.push(ids);
         }
-        self.longest(&found, tokens_max)
+        self.longest_hit(&found, tokens_max)
     }
 
-    fn longest(&self, found: &[Vec<Option<BlockId>>], tokens_max: usize) -> Hit {
+    fn longest_hit(&self, found: &[Vec<Option<BlockId>>], tokens_max: usize) -> PrefixHit {
         let unit = self.config.hit_unit();
         let mut tokens = tokens_max / unit * unit;
         while tokens > 0 {
@@ -164,42 +169,42 @@ impl Scheduler {
             }
         }
         if tokens == 0 {
-            return Hit::default();
+            return PrefixHit::default();
         }
         let groups = self.config.kv_groups.iter().zip(found);
         let blocks = groups.map(|(group, ids)| {
             let count = tokens / group.block_tokens as usize;
-            let gone = group.first_block(tokens).min(count);
-            let live = ids[gone..count].iter().flatten().copied();
-            (std::iter::repeat_n(HOLE, gone).chain(live).collect(), gone)
+            let evicted = group.first_block(tokens).min(count);
+            let live = ids[evicted..count].iter().flatten().copied();
+            (std::iter::repeat_n(NULL_BLOCK, evicted).chain(live).collect(), evicted)
         });
-        Hit { tokens, blocks: blocks.collect() }
+        PrefixHit { tokens, blocks: blocks.collect() }
     }
 
     /// Makes a sequence, which has no blocks, an owner of the blocks of a hit.
-    pub(super) fn take_hit(&mut self, key: Key, hit: &Hit) {
+    pub(super) fn attach_hit(&mut self, key: SequenceKey, hit: &PrefixHit) {
         if hit.tokens == 0 {
             return;
         }
         self.counters.prefix_hits += 1;
         self.counters.prefix_tokens_hit += hit.tokens as u64;
         let sequence = &mut self.sequences[key];
-        sequence.planned = hit.tokens;
+        sequence.num_computed = hit.tokens;
         let tables = sequence.tables.iter_mut().zip(&mut self.pools);
-        for ((table, pool), (ids, gone)) in tables.zip(&hit.blocks) {
+        for ((table, pool), (ids, evicted)) in tables.zip(&hit.blocks) {
             table.ids.extend_from_slice(ids);
-            table.gone = *gone;
-            table.offered = ids.len();
+            table.evicted = *evicted;
+            table.cached = ids.len();
             table.live().iter().for_each(|id| pool.share(*id));
         }
     }
 
     /// What a failed sequence computed is found by nobody any more.
-    pub(super) fn forget_blocks(&mut self, key: Key) {
+    pub(super) fn uncache_blocks(&mut self, key: SequenceKey) {
         let sequence = &mut self.sequences[key];
         for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
-            table.offered = usize::MAX;
-            table.live().iter().for_each(|id| pool.forget(*id, &mut self.prefixes));
+            table.cached = usize::MAX;
+            table.live().iter().for_each(|id| pool.uncache(*id, &mut self.prefixes));
         }
     }
 }

@@ -28,14 +28,14 @@ type Children = BTreeMap<Arc<[Token]>, PrefixId>;
 
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
-    nodes: Vec<Node>,
+    nodes: Vec<PrefixNode>,
     free: Vec<PrefixId>,
     /// By salt.
     first: BTreeMap<u64, Children>,
 }
 
 #[derive(Debug)]
-struct Node {
+struct PrefixNode {
     parent: Parent,
     tokens: Arc<[Token]>,
     children: Children,
@@ -52,7 +52,7 @@ impl PrefixTree {
         }
         let tokens: Arc<[Token]> = tokens.into();
         let (children, key) = (Children::new(), Arc::clone(&tokens));
-        let node = Node { parent, tokens, children, users: 1 };
+        let node = PrefixNode { parent, tokens, children, users: 1 };
         let id = self.free.pop().unwrap_or(PrefixId(self.nodes.len()));
         if id.0 == self.nodes.len() {
             self.nodes.push(node);

@@ -2,21 +2,21 @@
 //!
 //! Deliberately absent: which rows there are; `planning.rs` and `admission.rs` say that.
 
-use binfer_proto::{BlockGrant, HashedPlan, Input, Open, Outputs, Plan, Row, Rows, SlotId, StepId};
+use binfer_proto::{HashedPlan, Input, NewBlocks, Open, Outputs, Plan, Row, Rows, SlotId, StepId};
 
 use super::Scheduler;
 use super::prefix_tree::PrefixId;
-use super::sequence::Key;
+use super::sequence::SequenceKey;
 
 /// The plan so far.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct PlanBuilder {
     pub(super) open: Vec<Open>,
-    pub(super) blocks: Vec<BlockGrant>,
-    pub(super) decode: Lane,
-    pub(super) chunks: Lane,
+    pub(super) blocks: Vec<NewBlocks>,
+    pub(super) decode: PlannedRows,
+    pub(super) chunks: PlannedRows,
     /// Tokens left for chunks of prompts.
-    pub(super) chunk_max: usize,
+    pub(super) chunk_tokens_max: usize,
     /// Of the sequences in `open`.
     pub(super) history_tokens: usize,
     /// What the blocks of KV group 0 that this plan fills will hold.
@@ -26,12 +26,12 @@ pub(super) struct Draft {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct PlannedRows {
     pub(super) rows: Vec<Row>,
     pub(super) sent: Vec<SentRow>,
 }
 
-impl Lane {
+impl PlannedRows {
     pub(super) fn with_capacity(rows: usize) -> Self {
         Self { rows: Vec::with_capacity(rows), sent: Vec::with_capacity(rows) }
     }
@@ -39,7 +39,7 @@ impl Lane {
 
 /// A plan that was sent, until its result is absorbed.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct SentPlan {
     pub(super) step: StepId,
     pub(super) hash: u64,
     pub(super) rows: Vec<SentRow>,
@@ -48,7 +48,7 @@ pub(super) struct InFlight {
 /// Whose a row is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentRow {
-    pub(super) key: Key,
+    pub(super) key: SequenceKey,
     /// Whether it has an output.
     pub(super) samples: bool,
     /// Logprobs of its output.
@@ -78,8 +78,8 @@ impl RowEnd {
 impl Scheduler {
     /// Makes a plan of the draft and remembers it. A draft without rows is no plan: what it would
     /// close waits for the next one.
-    pub(super) fn send(&mut self, draft: Draft) -> Option<HashedPlan> {
-        let Draft { open, blocks, decode, chunks, .. } = draft;
+    pub(super) fn send(&mut self, builder: PlanBuilder) -> Option<HashedPlan> {
+        let PlanBuilder { open, blocks, decode, chunks, .. } = builder;
         let (mut rows, mut sent) = (decode.rows, decode.sent);
         rows.extend(chunks.rows);
         sent.extend(chunks.sent);
@@ -92,17 +92,17 @@ impl Scheduler {
         self.last_rows.clear();
         self.last_rows.extend(rows.iter().map(RowEnd::of));
         let mut plan = Plan {
-            group: self.config.group,
+            group: self.config.replica,
             epoch: self.epoch,
             step: self.step,
-            close: std::mem::take(&mut self.closes),
+            close: std::mem::take(&mut self.slots_to_close),
             open,
             blocks,
             rows: Rows::Same,
             masked: false,
         };
         let hash = plan.hash(&rows);
-        self.in_flight.push_back(InFlight { step: self.step, hash, rows: sent });
+        self.in_flight.push_back(SentPlan { step: self.step, hash, rows: sent });
         if !same {
             plan.rows = Rows::List(rows);
         }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use binfer_proto::{
-    Epoch, GroupId, HashedPlan, Input, Outputs, Rank, Row, RowResult, RowStatus, Rows, Sampling,
+    Epoch, HashedPlan, Input, Outputs, Rank, ReplicaId, Row, RowResult, RowStatus, Rows, Sampling,
     SlotId, StepResult, Token, Tokens,
 };
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -16,7 +16,7 @@ const END: Token = 0;
 
 fn config() -> SchedConfig {
     SchedConfig {
-        group: GroupId(0),
+        replica: ReplicaId(0),
         epoch: Epoch(1),
         slots_max: 4,
         tokens_per_step_max: 16,
@@ -61,7 +61,7 @@ fn result(sent: &HashedPlan, rows: &[&[Token]]) -> StepResult {
         logprobs: Vec::new(),
     };
     StepResult {
-        group: plan.group,
+        replica: plan.replica,
         epoch: plan.epoch,
         step: plan.step,
         rank: Rank(0),
@@ -119,8 +119,8 @@ fn a_result_must_be_of_the_plan_that_is_due() {
     assert_eq!(error, Err(AbsorbError::RowCount { step, got: 0, want: 1 }));
     let error = scheduler.absorb(&refused(&|bad| bad.rows[0].tokens.push(6)));
     assert_eq!(error, Err(AbsorbError::TokenCount { step, row: 0, got: 2, want: 1 }));
-    let error = scheduler.absorb(&refused(&|bad| bad.group = GroupId(9)));
-    assert_eq!(error, Err(AbsorbError::Group { got: 9, want: 0 }));
+    let error = scheduler.absorb(&refused(&|bad| bad.replica = ReplicaId(9)));
+    assert_eq!(error, Err(AbsorbError::Replica { got: 9, want: 0 }));
     let error = scheduler.absorb(&refused(&|bad| bad.epoch = Epoch(2)));
     assert_eq!(error, Err(AbsorbError::Epoch { got: Epoch(2), now: Epoch(1) }));
     assert_eq!(scheduler.absorb(&good).unwrap()[0].tokens[..], [5]);
@@ -172,8 +172,8 @@ fn a_full_block_is_shared_from_the_next_plan_on() {
 fn colliding_blocks() -> [Vec<Token>; 2] {
     [[682, 1612, 1503, 216, 815, 1172], [1109, 1051, 397, 131, 1494, 1818]].map(|tokens| {
         let mut block = vec![5; 64];
-        let places = [4, 5, 20, 21, 36, 37];
-        places.into_iter().zip(tokens).for_each(|(place, token)| block[place] = token);
+        let entries = [4, 5, 20, 21, 36, 37];
+        entries.into_iter().zip(tokens).for_each(|(place, token)| block[place] = token);
         block
     })
 }

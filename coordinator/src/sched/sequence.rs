@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
-use super::pool::Pool;
+use super::pool::BlockPool;
 use super::prefix_tree::{PrefixId, PrefixTree};
 use super::types::{Request, RequestId, Tick, Usage};
 
 /// Finds a sequence; one that is over stays unfindable though its place is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct SequenceKey {
     pub(super) index: usize,
     pub(super) age: u64,
 }
@@ -40,26 +40,26 @@ pub(super) struct Sequence {
     /// The slot, while it runs.
     pub(super) slot: Option<SlotId>,
     /// One per KV group.
-    pub(super) tables: Vec<Table>,
+    pub(super) tables: Vec<BlockTable>,
     /// Positions whose writing is planned: the next row starts here.
-    pub(super) planned: usize,
+    pub(super) num_computed: usize,
     /// Sampled tokens in flight: they follow `tokens`.
-    pub(super) pending: usize,
+    pub(super) num_in_flight: usize,
     /// Rows in flight, with an output or without.
-    pub(super) flights: u32,
+    pub(super) rows_in_flight: u32,
     /// The slot has sampled, so its next input is its last sample.
     pub(super) decoding: bool,
     /// How often it may still lose its blocks.
     pub(super) preemptions_left: u32,
     /// Whether it ever ran.
-    pub(super) started: bool,
+    pub(super) has_run: bool,
     /// Prompt tokens that it found in the prefix cache when it started.
     pub(super) cached: usize,
 }
 
 /// What the scheduler adds to a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct SequenceLimits {
     pub(super) len_max: usize,
     pub(super) kv_groups: usize,
     pub(super) preemptions_max: u32,
@@ -67,37 +67,37 @@ pub(super) struct Limits {
 
 /// Block table of one sequence in one KV group.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct BlockTable {
     /// In order of positions.
     pub(super) ids: Vec<BlockId>,
     /// Leading entries that lie behind the window and are no longer ours.
-    pub(super) gone: usize,
+    pub(super) evicted: usize,
     /// Leading entries that the workers know.
-    pub(super) granted: usize,
+    pub(super) sent: usize,
     /// Leading entries that the prefix cache has seen.
-    pub(super) offered: usize,
+    pub(super) cached: usize,
     /// What the journal's full blocks hold, named when first needed.
     pub(super) prefixes: Vec<PrefixId>,
 }
 
-impl Table {
+impl BlockTable {
     pub(super) fn live(&self) -> &[BlockId] {
-        &self.ids[self.gone..]
+        &self.ids[self.evicted..]
     }
 
     /// Gives all blocks back, the last first: a prefix is worth more than what follows it.
-    pub(super) fn release(&mut self, pool: &mut Pool, tree: &mut PrefixTree) {
+    pub(super) fn release(&mut self, pool: &mut BlockPool, tree: &mut PrefixTree) {
         self.live().iter().rev().for_each(|id| pool.release(*id));
         self.prefixes.drain(..).for_each(|prefix| tree.release(prefix));
         self.ids.clear();
-        self.gone = 0;
-        self.granted = 0;
-        self.offered = 0;
+        self.evicted = 0;
+        self.sent = 0;
+        self.cached = 0;
     }
 }
 
 impl Sequence {
-    pub(super) fn new(request: Request, age: u64, limits: Limits) -> Self {
+    pub(super) fn new(request: Request, age: u64, limits: SequenceLimits) -> Self {
         Self {
             id: request.id,
             age,
@@ -114,13 +114,13 @@ impl Sequence {
             salt: request.salt,
             queue_deadline: request.queue_deadline,
             slot: None,
-            tables: (0..limits.kv_groups).map(|_| Table::default()).collect(),
-            planned: 0,
-            pending: 0,
-            flights: 0,
+            tables: (0..limits.kv_groups).map(|_| BlockTable::default()).collect(),
+            num_computed: 0,
+            num_in_flight: 0,
+            rows_in_flight: 0,
             decoding: false,
             preemptions_left: limits.preemptions_max,
-            started: false,
+            has_run: false,
             cached: 0,
         }
     }
@@ -142,21 +142,21 @@ impl Sequence {
 
     /// Its last token, by count, is known or in flight.
     pub(super) fn complete(&self) -> bool {
-        self.tokens.len() + self.pending >= self.len_max
+        self.tokens.len() + self.num_in_flight >= self.len_max
     }
 
-    /// Tokens that its next row could feed, if at most `chunk_max` of a prompt.
-    pub(super) fn wants(&self, chunk_max: usize) -> usize {
+    /// Tokens that its next row could feed, if at most `chunk_tokens_max` of a prompt.
+    pub(super) fn tokens_wanted(&self, chunk_tokens_max: usize) -> usize {
         match (self.complete(), self.decoding) {
             (true, _) => 0,
             (false, true) => 1,
-            (false, false) => (self.tokens.len() - self.planned).min(chunk_max),
+            (false, false) => (self.tokens.len() - self.num_computed).min(chunk_tokens_max),
         }
     }
 
     /// Positions that are both planned and known: their blocks, where full, can be shared.
-    pub(super) fn settled(&self) -> usize {
-        self.planned.min(self.tokens.len())
+    pub(super) fn num_publishable(&self) -> usize {
+        self.num_computed.min(self.tokens.len())
     }
 
     pub(super) fn is_end(&self, token: Token) -> bool {
@@ -166,68 +166,68 @@ impl Sequence {
     pub(super) fn usage(&self) -> Usage {
         let generated = self.tokens.len() - self.prompt_len;
         Usage {
-            prompt: position(self.prompt_len),
-            generated: position(generated),
-            cached: position(self.cached),
+            prompt: to_u32(self.prompt_len),
+            generated: to_u32(generated),
+            cached: to_u32(self.cached),
         }
     }
 }
 
 /// A count of tokens of one sequence, which `context_max` keeps in range.
-pub(super) fn position(tokens: usize) -> u32 {
+pub(super) fn to_u32(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 /// All sequences, found in constant time.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
-    places: Vec<Option<Sequence>>,
+    entries: Vec<Option<Sequence>>,
     free: Vec<usize>,
 }
 
 impl Sequences {
-    pub(super) fn insert(&mut self, sequence: Sequence) -> Key {
+    pub(super) fn insert(&mut self, sequence: Sequence) -> SequenceKey {
         let age = sequence.age;
-        let index = self.free.pop().unwrap_or(self.places.len());
-        if index == self.places.len() {
-            self.places.push(Some(sequence));
+        let index = self.free.pop().unwrap_or(self.entries.len());
+        if index == self.entries.len() {
+            self.entries.push(Some(sequence));
         } else {
-            self.places[index] = Some(sequence);
+            self.entries[index] = Some(sequence);
         }
-        Key { index, age }
+        SequenceKey { index, age }
     }
 
-    pub(super) fn get(&self, key: Key) -> Option<&Sequence> {
-        self.places[key.index].as_ref().filter(|sequence| sequence.age == key.age)
+    pub(super) fn get(&self, key: SequenceKey) -> Option<&Sequence> {
+        self.entries[key.index].as_ref().filter(|sequence| sequence.age == key.age)
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Sequence> {
-        self.places[key.index].as_mut().filter(|sequence| sequence.age == key.age)
+    pub(super) fn get_mut(&mut self, key: SequenceKey) -> Option<&mut Sequence> {
+        self.entries[key.index].as_mut().filter(|sequence| sequence.age == key.age)
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Sequence> {
+    pub(super) fn remove(&mut self, key: SequenceKey) -> Option<Sequence> {
         self.get(key)?;
         self.free.push(key.index);
-        self.places[key.index].take()
+        self.entries[key.index].take()
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Sequence> + Clone {
-        self.places.iter().flatten()
+        self.entries.iter().flatten()
     }
 }
 
 /// For keys out of the running and waiting lists, which name living sequences only.
-impl std::ops::Index<Key> for Sequences {
+impl std::ops::Index<SequenceKey> for Sequences {
     type Output = Sequence;
 
-    fn index(&self, key: Key) -> &Sequence {
+    fn index(&self, key: SequenceKey) -> &Sequence {
         self.get(key).expect("listed sequences exist")
     }
 }
 
-impl std::ops::IndexMut<Key> for Sequences {
-    fn index_mut(&mut self, key: Key) -> &mut Sequence {
+impl std::ops::IndexMut<SequenceKey> for Sequences {
+    fn index_mut(&mut self, key: SequenceKey) -> &mut Sequence {
         self.get_mut(key).expect("listed sequences exist")
     }
 }

@@ -152,8 +152,8 @@ pub struct Usage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AbsorbError {
     /// The result is of another group.
-    #[error("a result of group {got}, not {want}")]
-    Group {
+    #[error("a result of replica {got}, not {want}")]
+    Replica {
         /// The group in the result.
         got: u32,
         /// Ours.

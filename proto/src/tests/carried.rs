@@ -63,9 +63,9 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn grant()((slot, kv_group) in (number(), number()), ids in numbers()) -> BlockGrant {
+    fn new_blocks()((slot, kv_group) in (number(), number()), ids in numbers()) -> NewBlocks {
         let ids = ids.into_iter().map(BlockId).collect();
-        BlockGrant { slot: SlotId(slot), kv_group: KvGroup(kv_group), ids }
+        NewBlocks { slot: SlotId(slot), kv_group: KvGroup(kv_group), ids }
     }
 }
 
@@ -90,15 +90,15 @@ prop_compose! {
 
 prop_compose! {
     fn plan()(
-        (group, epoch, step) in (number(), number(), long()),
+        (replica, epoch, step) in (number(), number(), long()),
         close in numbers(),
         open in vec(opened(), 0..3),
-        blocks in vec(grant(), 0..3),
+        blocks in vec(new_blocks(), 0..3),
         rows in proptest::option::of(vec(row(), 0..4)),
         masked in any::<bool>(),
     ) -> Plan {
         Plan {
-            group: GroupId(group),
+            replica: ReplicaId(replica),
             epoch: Epoch(epoch),
             step: StepId(step),
             close: close.into_iter().map(SlotId).collect(),
@@ -127,12 +127,12 @@ prop_compose! {
 
 prop_compose! {
     fn result()(
-        (group, epoch, rank, step_us) in (number(), number(), number(), number()),
+        (replica, epoch, rank, step_us) in (number(), number(), number(), number()),
         (step, plan_hash, digest) in (long(), long(), long()),
         rows in vec(row_result(), 0..4),
     ) -> StepResult {
         StepResult {
-            group: GroupId(group),
+            replica: ReplicaId(replica),
             epoch: Epoch(epoch),
             step: StepId(step),
             rank: Rank(rank),
@@ -146,11 +146,11 @@ prop_compose! {
 
 prop_compose! {
     fn masks()(
-        (group, epoch, step) in (number(), number(), long()),
+        (replica, epoch, step) in (number(), number(), long()),
         rows in vec((number(), vec(any::<u8>(), 0..5)), 0..4),
     ) -> Masks {
         let rows = rows.into_iter().map(|(output, bits)| Mask { output, bits }).collect();
-        Masks { group: GroupId(group), epoch: Epoch(epoch), step: StepId(step), rows }
+        Masks { replica: ReplicaId(replica), epoch: Epoch(epoch), step: StepId(step), rows }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::error::WireError;
 use crate::cluster as pb;
-use crate::ids::{Epoch, GroupId, Rank, StepId};
+use crate::ids::{Epoch, Rank, ReplicaId, StepId};
 use crate::result::{Logprob, RowResult, RowStatus, StepResult, Tokens};
 
 impl From<&StepResult> for pb::StepResult {
     fn from(result: &StepResult) -> Self {
-        let StepResult { group, epoch, step, rank, plan_hash, digest, rows, step_us } = result;
+        let StepResult { replica, epoch, step, rank, plan_hash, digest, rows, step_us } = result;
         Self {
-            group: group.0,
+            replica: replica.0,
             epoch: epoch.0,
             step: step.0,
             rank: rank.0,
@@ -25,9 +25,10 @@ impl TryFrom<pb::StepResult> for StepResult {
     type Error = WireError;
 
     fn try_from(result: pb::StepResult) -> Result<Self, WireError> {
-        let pb::StepResult { group, epoch, step, rank, plan_hash, digest, rows, step_us } = result;
+        let pb::StepResult { replica, epoch, step, rank, plan_hash, digest, rows, step_us } =
+            result;
         Ok(Self {
-            group: GroupId(group),
+            replica: ReplicaId(replica),
             epoch: Epoch(epoch),
             step: StepId(step),
             rank: Rank(rank),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use binfer_console as console;
-use binfer_proto::{Epoch, GroupId, KvDtype};
+use binfer_proto::{Epoch, KvDtype, ReplicaId};
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::KvBudget;
 use clap::Args;
@@ -221,7 +221,7 @@ impl CoordinatorRun {
 
     fn fleet_config(&self) -> FleetConfig {
         FleetConfig {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             world: 1,
             spawn: Spawn::Elsewhere,
@@ -250,7 +250,7 @@ impl CoordinatorRun {
             window: None,
         };
         SchedConfig {
-            group: GroupId(0),
+            replica: ReplicaId(0),
             epoch: Epoch(1),
             slots_max: self.streams,
             tokens_per_step_max: self.streams.max(512),

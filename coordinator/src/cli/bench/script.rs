@@ -71,7 +71,7 @@ impl ScriptedWorker {
             logprobs: Vec::new(),
         });
         let result = StepResult {
-            group: plan.group,
+            replica: plan.replica,
             epoch: plan.epoch,
             step: plan.step,
             rank: Rank(0),

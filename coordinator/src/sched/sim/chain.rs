@@ -10,7 +10,7 @@ use super::prng::mix;
 
 /// What a block holds for one position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cell {
+pub(super) struct CellContent {
     pub(super) salt: u64,
     pub(super) token: Token,
     pub(super) position: usize,
@@ -27,7 +27,7 @@ pub(super) struct Chain {
 
 /// What makes two requests with one prompt differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Draw {
+pub(super) struct SampleSeed {
     pub(super) seed: u64,
     pub(super) choice: u32,
 }
@@ -43,25 +43,26 @@ impl Chain {
         &self,
         (group, position): (usize, usize),
         (salt, token): (u64, Token),
-        read: impl Fn(usize) -> Result<Cell, E>,
-    ) -> Result<Cell, E> {
+        read: impl Fn(usize) -> Result<CellContent, E>,
+    ) -> Result<CellContent, E> {
         let mut state = mix(salt ^ u64::from(token).rotate_left(32) ^ position as u64);
         let first = self.first(group, position);
         if first < position {
             state = mix(state ^ read(first)?.state);
             state = mix(state.rotate_left(7) ^ read(position - 1)?.state);
         }
-        Ok(Cell { salt, token, position, state })
+        Ok(CellContent { salt, token, position, state })
     }
 
     /// The token after `len` positions.
     pub(super) fn sample<E>(
         &self,
-        draw: Draw,
+        sample_seed: SampleSeed,
         len: usize,
-        read: impl Fn(usize, usize) -> Result<Cell, E>,
+        read: impl Fn(usize, usize) -> Result<CellContent, E>,
     ) -> Result<Token, E> {
-        let mut hash = mix(draw.seed ^ u64::from(draw.choice).rotate_left(40) ^ len as u64);
+        let mut hash =
+            mix(sample_seed.seed ^ u64::from(sample_seed.choice).rotate_left(40) ^ len as u64);
         for group in 0..self.windows.len() {
             for position in self.first(group, len - 1)..len {
                 let cell = read(group, position)?;
@@ -76,12 +77,12 @@ impl Chain {
     /// Up to `count` tokens that follow a prompt, an end token included as the last one.
     pub(super) fn continuation(
         &self,
-        draw: Draw,
+        sample_seed: SampleSeed,
         (salt, prompt): (u64, &[Token]),
         count: usize,
         is_end: impl Fn(Token) -> bool,
     ) -> Vec<Token> {
-        let mut cells = vec![Vec::<Cell>::new(); self.windows.len()];
+        let mut cells = vec![Vec::<CellContent>::new(); self.windows.len()];
         let mut tokens = prompt.to_vec();
         let mut written = 0;
         while tokens.len() < prompt.len() + count {
@@ -94,7 +95,7 @@ impl Chain {
             }
             written = tokens.len();
             let read = |group: usize, position: usize| Ok::<_, ()>(cells[group][position]);
-            let token = self.sample(draw, written, read).unwrap();
+            let token = self.sample(sample_seed, written, read).unwrap();
             tokens.push(token);
             if is_end(token) {
                 break;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use binfer_proto::Token;
 
-use super::chain::{Chain, Draw};
+use super::chain::{Chain, SampleSeed};
 use crate::sched::{Delivery, FailCause, Finish, Request, RequestId, Tick};
 
 pub(super) struct Checker {
@@ -38,10 +38,10 @@ impl Checker {
     pub(super) fn expect(&mut self, request: Request) {
         let prompt = request.prompt.len();
         let count = (request.max_tokens as usize).min(self.context_max - prompt);
-        let draw = Draw { seed: request.seed, choice: request.choice };
+        let sample_seed = SampleSeed { seed: request.seed, choice: request.choice };
         let is_end = |token| !request.ignore_eos && request.end_ids.contains(&token);
         let text = (request.salt, request.prompt.as_slice());
-        let mut answer = self.chain.continuation(draw, text, count, is_end);
+        let mut answer = self.chain.continuation(sample_seed, text, count, is_end);
         let stops = answer.last().is_some_and(|token| is_end(*token));
         if stops {
             answer.pop();

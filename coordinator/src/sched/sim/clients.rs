@@ -11,10 +11,10 @@ use crate::sched::{Finish, Refused, Request, RequestId, Tick};
 
 impl World {
     pub(super) fn arrive(&mut self) -> Result<(), String> {
-        if !self.dice.chance(self.scenario.arrival_percent) {
+        if !self.prng.chance(self.scenario.arrival_percent) {
             return Ok(());
         }
-        for _ in 0..self.dice.between(1, self.scenario.burst_max) {
+        for _ in 0..self.prng.between(1, self.scenario.burst_max) {
             let request = self.request();
             self.log(format_args!("submit {request:?}"));
             let answer = self.scheduler.submit(request.clone());
@@ -31,8 +31,8 @@ impl World {
     }
 
     fn request(&mut self) -> Request {
-        let mut request = self.other_request();
-        if self.dice.chance(self.scenario.choice_percent) {
+        let mut request = self.request_of_its_own();
+        if self.prng.chance(self.scenario.choice_percent) {
             let before = request.id.0 - 1;
             if let Some(before) = self.checker.live.get(&RequestId(before)) {
                 let before = &before.request;
@@ -44,35 +44,35 @@ impl World {
         request
     }
 
-    fn other_request(&mut self) -> Request {
-        let dice = &mut self.dice;
+    fn request_of_its_own(&mut self) -> Request {
+        let prng = &mut self.prng;
         let scenario = &self.scenario;
         let mut prompt = Vec::new();
-        if !self.texts.is_empty() && !dice.chance(scenario.fresh_percent) {
-            prompt.clone_from(&self.texts[dice.below(self.texts.len())]);
-            prompt.truncate(dice.between(1, prompt.len()));
+        if !self.texts.is_empty() && !prng.chance(scenario.new_text_percent) {
+            prompt.clone_from(&self.texts[prng.below(self.texts.len())]);
+            prompt.truncate(prng.between(1, prompt.len()));
         }
-        let len = dice.between(1, scenario.prompt_max);
+        let len = prng.between(1, scenario.prompt_max);
         while prompt.len() < len {
-            prompt.push(u32::try_from(dice.below(97)).unwrap());
+            prompt.push(u32::try_from(prng.below(97)).unwrap());
         }
         prompt.truncate(scenario.prompt_max);
         self.next_id += 1;
         let deadline =
-            dice.chance(scenario.deadline_percent).then(|| self.now.0 + dice.next() % 200);
+            prng.chance(scenario.deadline_percent).then(|| self.now.0 + prng.next() % 200);
         let penalised = Sampling { presence_penalty: 0.5, ..Sampling::GREEDY };
         Request {
             id: RequestId(self.next_id),
             prompt,
-            max_tokens: u32::try_from(dice.between(1, scenario.answer_max)).unwrap(),
+            max_tokens: u32::try_from(prng.between(1, scenario.answer_max)).unwrap(),
             end_ids: (0..scenario.ends).collect::<Arc<[_]>>(),
-            ignore_eos: dice.chance(10),
+            ignore_eos: prng.chance(10),
             sampling: if self.next_id.is_multiple_of(3) { penalised } else { Sampling::GREEDY },
             biases: Vec::new(),
             logprobs: u8::try_from(self.next_id % 4).unwrap(),
             seed: self.next_id,
             choice: 0,
-            salt: dice.next() % scenario.salts,
+            salt: prng.next() % scenario.salts,
             queue_deadline: deadline.map(Tick),
         }
     }
@@ -101,10 +101,10 @@ impl World {
     }
 
     pub(super) fn leave(&mut self) -> Result<(), String> {
-        if self.checker.live.is_empty() || !self.dice.chance(self.scenario.cancel_percent) {
+        if self.checker.live.is_empty() || !self.prng.chance(self.scenario.cancel_percent) {
             return Ok(());
         }
-        let place = self.dice.below(self.checker.live.len());
+        let place = self.prng.below(self.checker.live.len());
         let id = *self.checker.live.keys().nth(place).unwrap();
         self.finish(id, Finish::Cancelled)
     }

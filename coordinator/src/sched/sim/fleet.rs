@@ -10,30 +10,30 @@ use binfer_proto::{
     StepId, StepResult, Token, Tokens, expand_rows,
 };
 
-use super::chain::{Cell, Chain, Draw};
+use super::chain::{CellContent, Chain, SampleSeed};
 use super::prng::Prng;
 use crate::sched::SchedConfig;
 
-pub(super) struct Fleet {
+pub(super) struct SimFleet {
     chain: Chain,
     limits: PlanLimits,
     block_tokens: Vec<usize>,
     epoch: Epoch,
     step: StepId,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<SimSlot>>,
     last_rows: Vec<Row>,
     /// Per KV group.
-    blocks: Vec<Vec<Block>>,
+    blocks: Vec<Vec<BlockContent>>,
     /// By seed, which is unique to a request.
     pub(super) salts: BTreeMap<u64, u64>,
     /// Percent of rows whose logits are not finite.
-    pub(super) broken_percent: usize,
-    dice: Prng,
+    pub(super) non_finite_percent: usize,
+    prng: Prng,
 }
 
 #[derive(Clone, Debug)]
-struct Slot {
-    draw: Draw,
+struct SimSlot {
+    sample_seed: SampleSeed,
     salt: u64,
     tables: Vec<Vec<usize>>,
     len: Option<usize>,
@@ -43,20 +43,20 @@ struct Slot {
 }
 
 /// A step that ran.
-pub(super) struct Ran {
+pub(super) struct StepRun {
     pub(super) result: StepResult,
     /// Per row, the seed of its request and whether there is news of it.
     pub(super) rows: Vec<(u64, bool)>,
 }
 
 /// Per offset, what was written and in which step.
-type Block = Vec<Option<(Cell, StepId)>>;
+type BlockContent = Vec<Option<(CellContent, StepId)>>;
 
 /// A row that ran: slot, first position, end.
-type Span = (usize, usize, usize);
+type RowSpan = (usize, usize, usize);
 
-impl Fleet {
-    pub(super) fn new(config: &SchedConfig, chain: Chain, dice: Prng) -> Self {
+impl SimFleet {
+    pub(super) fn new(config: &SchedConfig, chain: Chain, prng: Prng) -> Self {
         let groups = &config.kv_groups;
         let limits = PlanLimits {
             slots_max: config.slots_max,
@@ -78,8 +78,8 @@ impl Fleet {
                 .map(|group| vec![empty(group.block_tokens); group.blocks as usize])
                 .collect(),
             salts: BTreeMap::new(),
-            broken_percent: 0,
-            dice,
+            non_finite_percent: 0,
+            prng,
         }
     }
 
@@ -91,7 +91,7 @@ impl Fleet {
         self.last_rows.clear();
     }
 
-    pub(super) fn run(&mut self, plan: &Plan) -> Result<Ran, String> {
+    pub(super) fn run(&mut self, plan: &Plan) -> Result<StepRun, String> {
         plan.check(&self.limits).map_err(|error| error.to_string())?;
         self.step = self.step.next();
         if (plan.epoch, plan.step) != (self.epoch, self.step) {
@@ -104,18 +104,18 @@ impl Fleet {
         };
         // All writes come first: a block that two rows use at once shows.
         let mut writers = BTreeMap::new();
-        let spans: Vec<Span> =
+        let spans: Vec<RowSpan> =
             rows.iter().map(|row| self.write(row, &mut writers)).collect::<Result<_, _>>()?;
         let mut ran = Vec::new();
         let mut outcomes = Vec::new();
         for (row, span) in rows.iter().zip(spans) {
             let outcome = self.read(row, span)?;
             let news = row.outputs == Outputs::Last || outcome.status == RowStatus::NonFinite;
-            ran.push((self.slots[span.0].as_ref().unwrap().draw.seed, news));
+            ran.push((self.slots[span.0].as_ref().unwrap().sample_seed.seed, news));
             outcomes.push(outcome);
         }
         let result = StepResult {
-            group: plan.group,
+            replica: plan.replica,
             epoch: plan.epoch,
             step: plan.step,
             rank: Rank(0),
@@ -125,7 +125,7 @@ impl Fleet {
             step_us: 0,
         };
         self.last_rows = rows;
-        Ok(Ran { result, rows: ran })
+        Ok(StepRun { result, rows: ran })
     }
 
     fn change_slots(&mut self, plan: &Plan) -> Result<(), String> {
@@ -133,8 +133,8 @@ impl Fleet {
             self.slots[slot.index()].take().ok_or(format!("slot {slot} closes but is not open"))?;
         }
         for open in &plan.open {
-            let slot = Slot {
-                draw: Draw { seed: open.seed, choice: open.choice },
+            let slot = SimSlot {
+                sample_seed: SampleSeed { seed: open.seed, choice: open.choice },
                 salt: self.salts[&open.seed],
                 tables: vec![Vec::new(); self.block_tokens.len()],
                 len: None,
@@ -145,10 +145,12 @@ impl Fleet {
                 return Err(format!("slot {} opens but is not free", open.slot));
             }
         }
-        for grant in &plan.blocks {
-            let slot = self.slots[grant.slot.index()].as_mut();
-            let slot = slot.ok_or(format!("slot {} gets blocks but is not open", grant.slot))?;
-            slot.tables[grant.kv_group.index()].extend(grant.ids.iter().map(|id| id.index()));
+        for new_blocks in &plan.blocks {
+            let slot = self.slots[new_blocks.slot.index()].as_mut();
+            let slot =
+                slot.ok_or(format!("slot {} gets blocks but is not open", new_blocks.slot))?;
+            slot.tables[new_blocks.kv_group.index()]
+                .extend(new_blocks.ids.iter().map(|id| id.index()));
         }
         Ok(())
     }
@@ -157,7 +159,7 @@ impl Fleet {
         &mut self,
         row: &Row,
         writers: &mut BTreeMap<(usize, usize), usize>,
-    ) -> Result<Span, String> {
+    ) -> Result<RowSpan, String> {
         let index = row.slot.index();
         let mut slot = self.slots[index].take().ok_or(format!("slot {index} runs but is shut"))?;
         let start = row.start as usize;
@@ -193,7 +195,7 @@ impl Fleet {
     }
 
     /// Looks at all that the row attends to, and samples.
-    fn read(&mut self, row: &Row, (index, start, end): Span) -> Result<RowResult, String> {
+    fn read(&mut self, row: &Row, (index, start, end): RowSpan) -> Result<RowResult, String> {
         let mut slot = self.slots[index].take().unwrap();
         for (group, table) in slot.tables.iter().enumerate() {
             for position in self.chain.first(group, start)..end {
@@ -209,21 +211,21 @@ impl Fleet {
                 }
             }
         }
-        let broken = self.dice.chance(self.broken_percent);
+        let non_finite = self.prng.chance(self.non_finite_percent);
         let (mut tokens, mut logprobs) = (Tokens::new(), Vec::new());
         if row.outputs == Outputs::Last {
             let read = |group: usize, position| self.cell(group, &slot.tables[group], position);
-            let token = self.chain.sample(slot.draw, end, read)?;
+            let token = self.chain.sample(slot.sample_seed, end, read)?;
             slot.sample = Some(token);
             tokens.push(token);
             logprobs = vec![Logprob { token, logprob: -1.0 }; row.logprobs.into()];
         }
         self.slots[index] = Some(slot);
-        let status = if broken { RowStatus::NonFinite } else { RowStatus::Ok };
+        let status = if non_finite { RowStatus::NonFinite } else { RowStatus::Ok };
         Ok(RowResult { status, tokens, logprobs })
     }
 
-    fn cell(&self, group: usize, table: &[usize], position: usize) -> Result<Cell, String> {
+    fn cell(&self, group: usize, table: &[usize], position: usize) -> Result<CellContent, String> {
         self.written(group, table, position).map(|(cell, _)| cell)
     }
 
@@ -232,7 +234,7 @@ impl Fleet {
         group: usize,
         table: &[usize],
         position: usize,
-    ) -> Result<(Cell, StepId), String> {
+    ) -> Result<(CellContent, StepId), String> {
         let block_tokens = self.block_tokens[group];
         let block = *table.get(position / block_tokens).ok_or("a table is too short")?;
         let unwritten = || format!("position {position} of group {group} was never written");

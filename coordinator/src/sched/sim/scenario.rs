@@ -2,7 +2,7 @@
 //!
 //! Each trouble is off in many worlds: what always happens hides what only happens without it.
 
-use binfer_proto::{Epoch, GroupId};
+use binfer_proto::{Epoch, ReplicaId};
 
 use super::chain::Chain;
 use super::prng::Prng;
@@ -19,7 +19,7 @@ pub(super) struct Scenario {
     pub(super) prompt_max: usize,
     pub(super) answer_max: usize,
     /// Of new texts; the rest continues an old one.
-    pub(super) fresh_percent: usize,
+    pub(super) new_text_percent: usize,
     /// Of requests that are one more choice of the request before.
     pub(super) choice_percent: usize,
     pub(super) salts: u64,
@@ -28,7 +28,7 @@ pub(super) struct Scenario {
     pub(super) cancel_percent: usize,
     pub(super) stop_string_percent: usize,
     pub(super) deadline_percent: usize,
-    pub(super) broken_percent: usize,
+    pub(super) non_finite_percent: usize,
     pub(super) abort_permille: usize,
 }
 
@@ -44,48 +44,48 @@ pub(super) enum Pace {
 }
 
 impl Scenario {
-    pub(super) fn new(dice: &mut Prng) -> Self {
-        let block_tokens = dice.pick(&[1, 2, 4, 8, 16, 16, 32, 64]);
-        let context_max = dice.between(4 + block_tokens, (8 * block_tokens).clamp(40, 320));
+    pub(super) fn new(prng: &mut Prng) -> Self {
+        let block_tokens = prng.pick(&[1, 2, 4, 8, 16, 16, 32, 64]);
+        let context_max = prng.between(4 + block_tokens, (8 * block_tokens).clamp(40, 320));
         // More requests at once than the blocks allow.
-        let heavy = dice.chance(35);
-        let slots_max = dice.between(if heavy { 3 } else { 1 }, 8);
+        let heavy = prng.chance(35);
+        let slots_max = prng.between(if heavy { 3 } else { 1 }, 8);
         let mut config = SchedConfig {
-            group: GroupId(7),
+            replica: ReplicaId(7),
             epoch: Epoch(3),
             slots_max: small(slots_max),
-            tokens_per_step_max: small(slots_max + dice.pick(&[0, 1, 5, 16, 100])),
+            tokens_per_step_max: small(slots_max + prng.pick(&[0, 1, 5, 16, 100])),
             context_max: small(context_max),
-            queue_max: dice.pick(&[1, 3, 20]),
-            queue_tokens_max: dice.pick(&[50, 10_000]),
+            queue_max: prng.pick(&[1, 3, 20]),
+            queue_tokens_max: prng.pick(&[50, 10_000]),
             kv_groups: Vec::new(),
-            prefix_cache: dice.chance(75),
+            prefix_cache: prng.chance(75),
         };
-        let mut windows = vec![None, Some(dice.pick(&[1, 2, block_tokens, 3 * block_tokens + 1]))];
-        if dice.chance(25) {
-            let window = dice.between(1, 2 * block_tokens);
-            windows.push(dice.pick(&[None, Some(window)]));
+        let mut windows = vec![None, Some(prng.pick(&[1, 2, block_tokens, 3 * block_tokens + 1]))];
+        if prng.chance(25) {
+            let window = prng.between(1, 2 * block_tokens);
+            windows.push(prng.pick(&[None, Some(window)]));
         }
-        if dice.chance(50) {
+        if prng.chance(50) {
             windows.reverse();
         }
-        let tight = heavy || dice.chance(50);
+        let tight = heavy || prng.chance(50);
         for window in &windows {
-            let block_tokens = if dice.chance(80) { block_tokens } else { dice.pick(&[1, 4, 16]) };
+            let block_tokens = if prng.chance(80) { block_tokens } else { prng.pick(&[1, 4, 16]) };
             let mut group = KvGroupConfig {
                 block_tokens: small(block_tokens),
                 blocks: 1,
                 window: window.map(small),
             };
             let one = group.blocks_needed(context_max - 1);
-            let blocks = if tight { one + dice.below(3) } else { one + dice.below(3 * one + 8) };
+            let blocks = if tight { one + prng.below(3) } else { one + prng.below(3 * one + 8) };
             // Now and then some requests can never run.
-            let blocks = if dice.chance(10) { blocks.div_ceil(2) } else { blocks };
+            let blocks = if prng.chance(10) { blocks.div_ceil(2) } else { blocks };
             group.blocks = small(blocks);
             config.kv_groups.push(group);
         }
         let mut some = |percent: usize, values: &[usize]| {
-            if dice.chance(percent) { dice.pick(values) } else { 0 }
+            if prng.chance(percent) { prng.pick(values) } else { 0 }
         };
         let ends = some(60, &[1, 3, 8]);
         let prompt_max = context_max / if heavy { 4 } else { some(100, &[1, 2, 4]) } + 1;
@@ -104,7 +104,7 @@ impl Scenario {
             ends: small(ends),
             prompt_max,
             answer_max,
-            fresh_percent: 100 - some(70, &[30, 60, 90]),
+            new_text_percent: 100 - some(70, &[30, 60, 90]),
             choice_percent: some(40, &[20, 70]),
             salts: 1 + some(50, &[1, 2]) as u64,
             arrival_percent: if heavy { 60 } else { some(100, &[5, 20, 60]) },
@@ -112,9 +112,9 @@ impl Scenario {
             cancel_percent: some(50, &[3, 20]),
             stop_string_percent: some(30, &[2, 10]),
             deadline_percent: some(20, &[20, 80]),
-            broken_percent: some(10, &[1]),
+            non_finite_percent: some(10, &[1]),
             abort_permille: some(10, &[5]),
-            pace: dice.pick(&[Pace::Lockstep, Pace::Overlap, Pace::Overlap, Pace::Mixed]),
+            pace: prng.pick(&[Pace::Lockstep, Pace::Overlap, Pace::Overlap, Pace::Mixed]),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use super::world::{Options, Outcome, run};
+use super::world::{RunOptions, RunOutcome, run};
 use crate::sched::Counters;
 
 const SEEDS: u64 = 2_000;
@@ -29,7 +29,7 @@ const TROUBLES: [Trouble; 9] = [
 ];
 
 /// A panic is a finding like any other.
-pub(crate) fn run_caught(seed: u64, options: Options) -> Result<Outcome, String> {
+pub(crate) fn run_caught(seed: u64, options: RunOptions) -> Result<RunOutcome, String> {
     catch_unwind(AssertUnwindSafe(|| run(seed, options))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()));
@@ -42,7 +42,7 @@ fn seeds() {
     let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
     let number = |name| text(name).map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("BINFER_SIM_SEED") {
-        let outcome = run_caught(seed, Options { log: true, check: true });
+        let outcome = run_caught(seed, RunOptions { log: true, check: true });
         println!("{outcome:#?}");
         outcome.unwrap();
         return;
@@ -52,9 +52,9 @@ fn seeds() {
     let mut steps = 0;
     let mut covered = [0_u64; TROUBLES.len()];
     for seed in 0..seeds {
-        let outcome = run_caught(seed, Options { log: false, check: true });
+        let outcome = run_caught(seed, RunOptions { log: false, check: true });
         let outcome = outcome.unwrap_or_else(|cause| fail(seed, &cause));
-        let again = run_caught(seed, Options::default());
+        let again = run_caught(seed, RunOptions::default());
         if again != Ok(outcome) {
             fail(seed, &format!("the second run was different: {again:?}"));
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use binfer_proto::{Epoch, HashedPlan, Tokens};
 
 use super::checker::Checker;
-use super::fleet::{Fleet, Ran};
+use super::fleet::{SimFleet, StepRun};
 use super::prng::{Prng, mix};
 use super::scenario::{Pace, Scenario};
 use crate::sched::{Counters, Delivery, Finish, RequestId, Scheduler, Tick};
@@ -16,7 +16,7 @@ const STEPS_MIN: u64 = 200;
 const TURNS_MAX: u32 = 100_000;
 
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
+pub(crate) struct RunOptions {
     /// Every event goes to standard output.
     pub(crate) log: bool,
     /// The scheduler checks itself after each call.
@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct RunOutcome {
     /// Of every plan and every delivery, in order.
     pub(super) digest: u64,
     pub(super) steps: u64,
@@ -33,42 +33,42 @@ pub(crate) struct Outcome {
 }
 
 pub(super) struct World {
-    options: Options,
+    options: RunOptions,
     pub(super) scenario: Scenario,
-    pub(super) dice: Prng,
+    pub(super) prng: Prng,
     pub(super) scheduler: Scheduler,
-    pub(super) fleet: Fleet,
+    pub(super) fleet: SimFleet,
     pub(super) checker: Checker,
     /// Steps that ran and whose result has not arrived.
-    ran: VecDeque<Ran>,
+    ran: VecDeque<StepRun>,
     pub(super) now: Tick,
     pub(super) next_id: u64,
     /// Texts that are worth continuing.
     pub(super) texts: Vec<Vec<u32>>,
-    outcome: Outcome,
+    outcome: RunOutcome,
 }
 
-pub(super) fn run(seed: u64, options: Options) -> Result<Outcome, String> {
-    let mut dice = Prng(mix(seed ^ 0x5eed));
-    let scenario = Scenario::new(&mut dice);
+pub(super) fn run(seed: u64, options: RunOptions) -> Result<RunOutcome, String> {
+    let mut prng = Prng(mix(seed ^ 0x5eed));
+    let scenario = Scenario::new(&mut prng);
     let config = scenario.config.clone();
     let mut scheduler = Scheduler::new(config.clone()).map_err(|error| error.to_string())?;
     scheduler.policy = scenario.policy;
-    let mut fleet = Fleet::new(&config, scenario.chain.clone(), Prng(dice.next()));
-    fleet.broken_percent = scenario.broken_percent;
+    let mut fleet = SimFleet::new(&config, scenario.chain.clone(), Prng(prng.next()));
+    fleet.non_finite_percent = scenario.non_finite_percent;
     let context_max = config.context_max as usize;
     let mut world = World {
         checker: Checker::new(scenario.chain.clone(), context_max, config.prefix_cache),
         options,
         scenario,
-        dice,
+        prng,
         scheduler,
         fleet,
         ran: VecDeque::new(),
         now: Tick(0),
         next_id: 0,
         texts: Vec::new(),
-        outcome: Outcome { digest: seed, steps: 0, counters: Counters::default() },
+        outcome: RunOutcome { digest: seed, steps: 0, counters: Counters::default() },
     };
     world.log(format_args!("{:#?}", world.scenario));
     world.live()?;
@@ -80,15 +80,15 @@ impl World {
         let mut turns = 0;
         while self.outcome.steps < STEPS_MIN && turns < TURNS_MAX {
             turns += 1;
-            self.now.0 += self.dice.below(5) as u64;
+            self.now.0 += self.prng.below(5) as u64;
             self.arrive()?;
             self.leave()?;
-            if self.dice.below(1000) < self.scenario.abort_permille {
+            if self.prng.below(1000) < self.scenario.abort_permille {
                 self.lose_worker()?;
             }
             self.turn()?;
         }
-        if self.dice.chance(30) {
+        if self.prng.chance(30) {
             self.scheduler.drain();
             self.log(format_args!("drain"));
         }
@@ -124,7 +124,7 @@ impl World {
                 self.absorb()
             }
             Pace::Mixed => {
-                let plan = self.ran.is_empty() || self.dice.chance(60);
+                let plan = self.ran.is_empty() || self.prng.chance(60);
                 if plan && self.plan()? {
                     return Ok(());
                 }
@@ -179,7 +179,7 @@ impl World {
                 if self.scheduler.journal(id) != Some(&expected.text()) {
                     return Err(format!("request {}: the journal is wrong", id.0));
                 }
-                if self.dice.chance(self.scenario.stop_string_percent) {
+                if self.prng.chance(self.scenario.stop_string_percent) {
                     self.finish(id, Finish::StopString)?;
                 }
             }

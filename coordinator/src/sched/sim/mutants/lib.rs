@@ -11,7 +11,7 @@ include!(concat!(env!("OUT_DIR"), "/generated.rs"));
 use std::cell::Cell;
 
 use sched::sim::swarm::run_caught;
-use sched::sim::world::Options;
+use sched::sim::world::RunOptions;
 
 const SEEDS: u64 = 200;
 
@@ -27,7 +27,7 @@ fn is_planted(mutant: usize) -> bool {
 
 fn is_found(mutant: usize) {
     PLANTED.set(Some(mutant));
-    let run = |seed| run_caught(seed, Options::default()).err().map(|why| (seed, why));
+    let run = |seed| run_caught(seed, RunOptions::default()).err().map(|why| (seed, why));
     let (seed, why) = (0..SEEDS).find_map(run).expect("the fault survives all seeds");
     println!("seed {seed}: {why}");
 }
@@ -35,6 +35,6 @@ fn is_found(mutant: usize) {
 #[test]
 fn the_copy_without_a_fault_runs_clean() {
     for seed in 0..20 {
-        assert_eq!(run_caught(seed, Options::default()).err(), None, "seed {seed}");
+        assert_eq!(run_caught(seed, RunOptions::default()).err(), None, "seed {seed}");
     }
 }

@@ -14,32 +14,32 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "blocks_are_freed_in_the_plan_of_the_last_row",
         file: "planning.rs",
-        right: "lane.sent.push(SentRow { key, samples, logprobs })",
-        wrong: "lane.sent.push(SentRow { key, samples, logprobs });
+        right: "planned_rows.sent.push(SentRow { key, samples, logprobs })",
+        wrong: "planned_rows.sent.push(SentRow { key, samples, logprobs });
             if sequence.complete() {
                 for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
                     table.release(pool, &mut self.prefixes);
-                    table.offered = usize::MAX;
+                    table.cached = usize::MAX;
                 }
             }",
     },
     Mutant {
         name: "a_decode_row_starts_one_position_late",
         file: "planning.rs",
-        right: "position(start)",
-        wrong: "position(start + usize::from(sequence.decoding))",
+        right: "to_u32(start)",
+        wrong: "to_u32(start + usize::from(sequence.decoding))",
     },
     Mutant {
         name: "a_token_sampled_past_the_end_token_is_delivered",
         file: "absorb.rs",
         right: "sequence.is_end(token)",
-        wrong: "sequence.is_end(token) && sequence.pending == 0",
+        wrong: "sequence.is_end(token) && sequence.num_in_flight == 0",
     },
     Mutant {
         name: "a_result_goes_to_the_sequence_that_has_the_place_now",
         file: "sequence.rs",
-        right: "self.places[key.index].as_mut().filter(|sequence| sequence.age == key.age)",
-        wrong: "self.places[key.index].as_mut()",
+        right: "self.entries[key.index].as_mut().filter(|sequence| sequence.age == key.age)",
+        wrong: "self.entries[key.index].as_mut()",
     },
     Mutant {
         name: "a_preempted_sequence_loses_the_token_in_flight",
@@ -50,8 +50,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a_window_frees_the_block_that_it_touches",
         file: "prefix.rs",
-        right: "group.first_block(sequence.planned)",
-        wrong: "group.first_block(sequence.planned) + 1",
+        right: "group.first_block(sequence.num_computed)",
+        wrong: "group.first_block(sequence.num_computed) + 1",
     },
     Mutant {
         name: "a_cancelled_request_gives_its_blocks_back_twice",
@@ -78,7 +78,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "a_chunk_in_the_middle_of_a_prompt_skips_a_token",
         file: "planning.rs",
         right: "self.counters.prompts_split += 1",
-        wrong: "self.counters.prompts_split += 1; sequence.planned += 1",
+        wrong: "self.counters.prompts_split += 1; sequence.num_computed += 1",
     },
     Mutant {
         name: "a_hit_does_not_count_as_an_owner",
@@ -89,8 +89,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a_block_is_shared_in_the_plan_that_writes_it",
         file: "prefix.rs",
-        right: "draft.filled.extend_from_slice(&prefixes[offered..full])",
-        wrong: "draft.filled.extend_from_slice(&prefixes[offered..full]); self.offer_blocks(key)",
+        right: "builder.filled.extend_from_slice(&prefixes[cached..full])",
+        wrong: "builder.filled.extend_from_slice(&prefixes[cached..full]); self.publish_blocks(key)",
     },
     Mutant {
         name: "requests_share_blocks_across_salts",
