@@ -17,11 +17,11 @@ macro_rules! id {
 }
 
 id!(
-    /// One replica of the model: one scheduler, one fleet.
+    /// A replica of the model, which has one scheduler and one fleet of workers.
     ReplicaId(u32)
 );
 id!(
-    /// Counts rebuilds of a group; results of an older epoch are dropped.
+    /// Counts the lives of a replica. Results of an earlier epoch are dropped.
     Epoch(u32)
 );
 id!(
@@ -29,41 +29,41 @@ id!(
     StepId(u64)
 );
 id!(
-    /// Position of a worker in its group.
+    /// Number of a worker in its replica.
     Rank(u32)
 );
 id!(
-    /// A sequence's place in the workers' tables.
+    /// Number of a running sequence in the tables of the workers.
     SlotId(u32)
 );
 id!(
-    /// A block of a KV group's pool.
+    /// Number of a block in the pool of its KV group.
     BlockId(u32)
 );
 id!(
-    /// Index into `ModelSpec::kv_groups`: layers that share a block table.
+    /// Index of a KV group, `ModelSpec::kv_groups`: layers that share a block table.
     KvGroup(u32)
 );
 
-/// A token id. Plain, because arithmetic on vocabularies is everywhere.
+/// A token id. A plain number, because arithmetic on vocabularies is everywhere.
 pub type Token = u32;
 
 impl SlotId {
-    /// As an index.
+    /// The number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 impl BlockId {
-    /// As an index.
+    /// The number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
 impl KvGroup {
-    /// As an index.
+    /// The number as an index.
     pub fn index(self) -> usize {
         self.0 as usize
     }

@@ -220,7 +220,7 @@ fn masks_that_no_step_can_have_end_the_worker_by_name() {
     let twice = refusal(&[plan(1, true), masks(1, &[]), masks(1, &[])]);
     assert_eq!(twice, "masks of step 1: no step waits for masks");
     let early = refusal(&[plan(1, true), plan(2, true), masks(2, &[])]);
-    let due = "group 0 epoch 1 came where group 0 epoch 1 step 1 waits";
+    let due = "replica 0 epoch 1 came where replica 0 epoch 1 step 1 waits";
     assert_eq!(early, format!("masks of step 2: {due}"));
     let outside = refusal(&[plan(1, true), masks(1, &[Mask::of(2, VOCAB, [0])])]);
     assert_eq!(outside, "masks of step 1: output 2 is not below 2");

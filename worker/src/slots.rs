@@ -63,7 +63,7 @@ struct StepName {
 
 impl fmt::Display for StepName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "group {} epoch {} step {}", self.replica, self.epoch, self.step)
+        write!(f, "replica {} epoch {} step {}", self.replica, self.epoch, self.step)
     }
 }
 
@@ -127,7 +127,7 @@ impl SlotTable {
     }
 
     fn apply_checked(&mut self, plan: &Plan) -> Result<PackedPlan, SlotError> {
-        let due = StepName { group: self.replica, epoch: self.epoch, step: self.next };
+        let due = StepName { replica: self.replica, epoch: self.epoch, step: self.next };
         let came = StepName { replica: plan.replica, epoch: plan.epoch, step: plan.step };
         if came != due {
             return Err(SlotError::NotDue { came, due });

@@ -1,7 +1,7 @@
-//! `absorb`: what a step computed becomes part of the journals.
+//! `absorb`: the tokens that a step sampled become part of the journals.
 //!
-//! Deliberately absent: comparing ranks, which is the fleet's, and stop strings, which are the text
-//! stage's.
+//! Deliberately absent: comparing ranks, which the fleet does, and finding stop strings, which the
+//! text stage does.
 
 use binfer_proto::{RowResult, RowStatus, StepResult, Tokens};
 
@@ -10,8 +10,8 @@ use super::rows::{SentPlan, SentRow};
 use super::types::{AbsorbError, Delivery, FailCause, Finish};
 
 impl Scheduler {
-    /// Takes the result of the oldest step in flight. One of an earlier epoch is dropped. After an
-    /// error the state is as before, and the step has failed: `abort_all` is the only way on.
+    /// Takes the result of the oldest step in flight. A result of an earlier epoch is dropped. After
+    /// an error the state is as before, and the step has failed: only [`Self::abort_all`] helps.
     pub fn absorb(&mut self, result: &StepResult) -> Result<Vec<Delivery>, AbsorbError> {
         if result.replica != self.config.replica {
             return Err(AbsorbError::Replica {
@@ -41,7 +41,7 @@ impl Scheduler {
     }
 
     fn absorb_row(&mut self, row: &SentRow, outcome: &RowResult) -> Option<Delivery> {
-        // It may have ended after this step was sent: what lies past the end is dropped.
+        // A sequence may have ended while this step was in flight. Its tokens are dropped.
         let sequence = self.sequences.get_mut(row.key)?;
         sequence.rows_in_flight -= 1;
         sequence.num_in_flight -= usize::from(row.samples);
@@ -77,7 +77,7 @@ impl Scheduler {
 }
 
 impl SentPlan {
-    /// Whether this is the result of this plan, row by row.
+    /// Refuses a result that is not of this plan, row by row.
     fn check(&self, result: &StepResult) -> Result<(), AbsorbError> {
         let step = self.step;
         if result.plan_hash != self.hash {

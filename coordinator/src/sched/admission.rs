@@ -1,7 +1,6 @@
-//! The queue: who gets into it, who leaves it for a slot, who has waited too long.
+//! The queue: which requests are taken, which get a slot, and which have waited too long.
 //!
-//! A request that could never run is refused at once; from then on everything in the queue gets its
-//! turn, in order. Nobody overtakes.
+//! A request that could never run is refused at once. All that are in the queue run in their order.
 
 use binfer_proto::{Open, Tokens};
 
@@ -12,7 +11,7 @@ use super::types::{Delivery, FailCause, Finish, Refused, Request, Tick};
 use super::{SchedConfig, Scheduler};
 
 impl Scheduler {
-    /// Puts a request into the queue, or says why not.
+    /// Puts a request into the queue, or refuses it.
     pub fn submit(&mut self, request: Request) -> Result<(), Refused> {
         if self.draining {
             return Err(Refused::Draining);
@@ -48,7 +47,7 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Fails the requests that never ran and whose deadline has come.
+    /// Fails the requests that never ran and whose deadline has passed.
     pub(super) fn expire(&mut self, now: Tick) {
         if self.next_deadline.is_none_or(|deadline| now < deadline) {
             return;
@@ -75,14 +74,14 @@ impl Scheduler {
         }
     }
 
-    /// Gives slots to the head of the queue for as long as there is room for whole prompts.
+    /// Gives slots to the head of the queue, as long as there are blocks for whole prompts.
     pub(super) fn admit(&mut self, builder: &mut PlanBuilder) {
-        while builder.chunk_tokens_max > 0
+        while builder.chunk_tokens_left > 0
             && !self.slots_free.is_empty()
             && let Some(key) = self.waiting.front().copied()
         {
-            // What is in flight decides how it goes on: it is not planned again before. While two
-            // steps are the most, and nobody is admitted in a plan that preempts, this is so anyway.
+            // Its token in flight is its next input, so it waits for that. With two steps in flight
+            // at most, and no admission in a plan that preempts, it is there already.
             if self.sequences[key].rows_in_flight > 0 {
                 return;
             }
@@ -99,14 +98,14 @@ impl Scheduler {
             }
             self.waiting.pop_front();
             self.leave_queue(key);
-            self.open(key, &hit, builder);
-            let tokens = self.sequences[key].tokens_wanted(builder.chunk_tokens_max);
+            self.open_slot(key, &hit, builder);
+            let tokens = self.sequences[key].tokens_wanted(builder.chunk_tokens_left);
             let tokens = self.tokens_that_fit(key).min(tokens);
             self.add_row(key, tokens, builder);
         }
     }
 
-    fn open(&mut self, key: SequenceKey, hit: &PrefixHit, builder: &mut PlanBuilder) {
+    fn open_slot(&mut self, key: SequenceKey, hit: &PrefixHit, builder: &mut PlanBuilder) {
         let Some(slot) = self.slots_free.pop() else { return };
         self.attach_hit(key, hit);
         builder.history_tokens += self.history_tokens(key);
@@ -114,7 +113,7 @@ impl Scheduler {
         sequence.slot = Some(slot);
         if !sequence.has_run {
             sequence.has_run = true;
-            sequence.cached = hit.tokens;
+            sequence.tokens_cached = hit.tokens;
         }
         let penalised = sequence.sampling.penalises();
         builder.open.push(Open {
@@ -127,17 +126,17 @@ impl Scheduler {
             biases: sequence.biases.clone(),
         });
         let order = sequence.order();
-        let place = self.running.partition_point(|other| self.sequences[*other].order() < order);
-        self.running.insert(place, key);
+        let index = self.running.partition_point(|other| self.sequences[*other].order() < order);
+        self.running.insert(index, key);
     }
 
-    /// Tokens that a plan must say of a sequence when it opens it.
+    /// Tokens of a sequence that the plan which opens its slot must carry.
     fn history_tokens(&self, key: SequenceKey) -> usize {
         let sequence = &self.sequences[key];
         if sequence.sampling.penalises() { sequence.tokens.len() } else { 0 }
     }
 
-    /// Keeps the count of those that never ran.
+    /// Counts a sequence that leaves the queue out of those that never ran.
     pub(super) fn leave_queue(&mut self, key: SequenceKey) {
         let sequence = &self.sequences[key];
         if !sequence.has_run {
@@ -146,7 +145,8 @@ impl Scheduler {
         }
     }
 
-    /// Pinned sequences run together only if each could reach its full length beside the others.
+    /// Whether a sequence may run as far as pinned ones are concerned: they run together only if
+    /// each of them can reach its full length beside the others.
     fn pinned_fit(&self, key: SequenceKey) -> bool {
         if !self.sequences[key].pinned() {
             return true;
@@ -160,7 +160,7 @@ impl Scheduler {
     }
 
     /// Whether the known tokens of a waiting sequence fit beside those of all running ones, with
-    /// some blocks to spare. Without a hit: whether it is worth looking one up.
+    /// some blocks to spare. Without a hit it says whether it is worth finding one.
     fn fits(&self, key: SequenceKey, hit: Option<&PrefixHit>) -> bool {
         let known = self.sequences[key].tokens.len();
         (0..self.pools.len()).all(|index| {
@@ -183,7 +183,7 @@ impl Scheduler {
 }
 
 impl SchedConfig {
-    /// Tokens that a request's sequence can have, or why it can never run.
+    /// Most tokens that a request's sequence can have, or why it can never run.
     fn len_max(&self, request: &Request) -> Result<usize, Refused> {
         let prompt = request.prompt.len();
         let context_max = self.context_max as usize;

@@ -11,7 +11,7 @@ use super::pool::BlockPool;
 use super::sequence::{BlockTable, Sequence};
 
 impl Scheduler {
-    /// Says which invariant does not hold.
+    /// Refuses a state in which an invariant does not hold, and says which.
     pub(super) fn check(&self) -> Result<(), String> {
         self.check_lists()?;
         self.check_slots()?;

@@ -1,54 +1,54 @@
-//! What a scheduler is told once, and the arithmetic of blocks that follows from it.
+//! The scheduler's configuration, and the arithmetic of blocks that follows from it.
 //!
-//! Deliberately absent: where the numbers come from. The fleet knows pools and windows, the command
-//! line knows the limits.
+//! Deliberately absent: where the numbers come from. Pools and windows are those of the fleet, limits
+//! those of the command line.
 
 use binfer_proto::{Epoch, ReplicaId};
 
-/// Everything that a scheduler is told, once.
+/// The scheduler's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedConfig {
     /// The replica that plans are for.
     pub replica: ReplicaId,
-    /// Its first life; `abort_all` begins the next one.
+    /// Its first epoch; [`super::Scheduler::abort_all`] begins the next one.
     pub epoch: Epoch,
-    /// Sequences that run at once.
+    /// Most sequences that run at once.
     pub slots_max: u32,
-    /// Input tokens of a plan, over all rows. At least `slots_max`, so that no sequence starves.
+    /// Most input tokens of a plan, over all rows. At least `slots_max`, so that no sequence starves.
     pub tokens_per_step_max: u32,
-    /// Tokens of a sequence, prompt and generated.
+    /// Most tokens of a sequence, prompt and answer together.
     pub context_max: u32,
-    /// Requests that wait and never ran; one more is refused.
+    /// Most requests that wait and never ran.
     pub queue_max: usize,
-    /// Prompt tokens of those requests. An empty queue takes any prompt.
+    /// Most prompt tokens of these requests. An empty queue takes any prompt.
     pub queue_tokens_max: usize,
-    /// One per block table of the model.
+    /// The model's KV groups. A sequence has a block table in each.
     pub kv_groups: Vec<KvGroupConfig>,
-    /// Whether full blocks outlive their sequence and are shared.
+    /// Whether full blocks are cached and shared.
     pub prefix_cache: bool,
 }
 
-/// The pool of one KV group.
+/// Blocks and window of one KV group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvGroupConfig {
     /// Positions in a block.
     pub block_tokens: u32,
-    /// Blocks of the pool, the smallest over ranks.
+    /// Blocks of the pool: as many as the rank with the fewest has.
     pub blocks: u32,
-    /// A position attends to this many positions, itself included; to all before it if `None`.
+    /// How many positions a position attends to, itself included. `None` is all before it.
     pub window: Option<u32>,
 }
 
 /// Why a configuration is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchedConfigError {
-    /// A number that must not be 0 is.
+    /// A number is 0.
     #[error("{name} must be above 0")]
     Zero {
         /// Its name.
         name: &'static str,
     },
-    /// A step could not hold one token of every sequence.
+    /// A plan could not have one token of every running sequence.
     #[error("tokens_per_step_max {tokens} is below slots_max {slots}")]
     StepTooSmall {
         /// `tokens_per_step_max`.
@@ -81,14 +81,14 @@ impl SchedConfig {
         Ok(())
     }
 
-    /// Hits in the prefix cache are a multiple of this many tokens: whole blocks in every group.
+    /// Hits in the prefix cache are multiples of this many tokens: whole blocks in every KV group.
     pub(super) fn hit_unit(&self) -> usize {
         self.kv_groups.iter().fold(1, |unit, group| lcm(unit, group.block_tokens as usize))
     }
 }
 
 impl KvGroupConfig {
-    /// Blocks that suffice for a sequence with this many written positions, in rows of one token.
+    /// Blocks that suffice for a sequence with `positions` written positions, in rows of one token.
     pub(super) fn blocks_needed(&self, positions: usize) -> usize {
         let all = positions.div_ceil(self.block_tokens as usize);
         match self.window {
@@ -101,7 +101,7 @@ impl KvGroupConfig {
         }
     }
 
-    /// First block that a row which begins at `start`, or any later one, can read or write.
+    /// Index of the first block that a row from `start` on, or any later row, can read or write.
     pub(super) fn first_block(&self, start: usize) -> usize {
         let window = self.window.map_or(usize::MAX, |window| window as usize);
         (start + 1).saturating_sub(window) / self.block_tokens as usize

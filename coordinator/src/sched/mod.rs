@@ -5,9 +5,9 @@
 //! that plans and results keep, in the smallest case that shows it. Deliberately absent: threads,
 //! clocks, random numbers, logging and input or output; text; and everything that knows a model.
 //!
-//! Order is by age everywhere. A sequence that finds no block takes those of the newest; one that
-//! lost its blocks three times is pinned, goes first and never loses them again. Pinned sequences
-//! run together only where all of them fit, so somebody always gets on.
+//! Sequences are in order of age everywhere. One that finds no free block preempts the newest. One
+//! that was preempted three times is pinned: it goes first and is never preempted again. Pinned
+//! sequences run together only where all of them fit, so that one of them always progresses.
 
 mod absorb;
 mod admission;
@@ -41,54 +41,56 @@ use prefix_tree::PrefixTree;
 use rows::{RowEnd, SentPlan};
 use sequence::{Sequence, SequenceKey, Sequences};
 
-/// What is decided about preemption. Constant, but the simulator tries others.
+/// Constants of admission and preemption. The simulator tries others.
 #[derive(Clone, Copy, Debug)]
 struct Policy {
-    /// Times that a sequence loses its blocks before it is pinned.
+    /// Preemptions of a sequence after which it is pinned.
     preemptions_max: u32,
-    /// Blocks that a newcomer leaves to each running sequence to grow into, in groups without a
-    /// window; less means more preemptions soon after, more means idle memory.
+    /// Blocks that admission leaves to each running sequence to grow into, in KV groups without a
+    /// window. Fewer mean more preemptions soon after, more mean idle memory.
     spare_blocks: usize,
-    /// Tokens of histories that a plan carries at most, unless a single one is longer. Hundreds of
-    /// requests with penalties may begin with one long, cached prompt, and a message is bounded.
+    /// Most tokens of histories in a plan, unless a single history is longer. Hundreds of requests
+    /// with penalties may begin with one long, cached prompt, and the size of a message is bounded.
     history_tokens_max: usize,
 }
 
 const POLICY: Policy = Policy {
     preemptions_max: 3,
     spare_blocks: 1,
-    // A token takes five bytes at most.
+    // A token takes at most five bytes of a message.
     history_tokens_max: MESSAGE_BYTES_MAX / 16,
 };
 
-/// See the module.
+/// Decides what each step computes, see the module.
 #[derive(Debug)]
 pub struct Scheduler {
     config: SchedConfig,
     policy: Policy,
     epoch: Epoch,
-    /// The last plan's step.
+    /// The step of the last plan.
     step: StepId,
-    /// One per KV group.
+    /// The blocks of each KV group.
     pools: Vec<BlockPool>,
     prefixes: PrefixTree,
     sequences: Sequences,
     ids: BTreeMap<RequestId, SequenceKey>,
-    /// Those with a slot, by `Sequence::order`.
+    /// Sequences with a slot, by `Sequence::order`.
     running: Vec<SequenceKey>,
-    /// Those without, by `Sequence::order`: preempted ones come before all that never ran.
+    /// Sequences without a slot, by `Sequence::order`. Preempted ones come before those that never
+    /// ran.
     waiting: VecDeque<SequenceKey>,
-    /// Waiting requests that never ran, and their prompt tokens.
+    /// How many of the waiting sequences never ran.
     never_ran: usize,
+    /// Prompt tokens of the waiting sequences that never ran.
     never_ran_tokens: usize,
     slots_free: Vec<SlotId>,
     /// Slots to close in the next plan.
     slots_to_close: Vec<SlotId>,
     in_flight: VecDeque<SentPlan>,
-    /// Where the rows of the last plan end.
+    /// Where each row of the last plan ended.
     last_rows: Vec<RowEnd>,
     expired: Vec<Delivery>,
-    /// No waiting request expires before.
+    /// The earliest time at which a waiting request can expire.
     next_deadline: Option<Tick>,
     next_age: u64,
     draining: bool,
@@ -96,7 +98,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler with nothing to do.
+    /// Makes a scheduler that has no request.
     pub fn new(config: SchedConfig) -> Result<Self, SchedConfigError> {
         config.check()?;
         let mut scheduler = Self {
@@ -126,8 +128,8 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// Ends a request from outside, at any time; nothing more is delivered of it. `None` if it is
-    /// over already.
+    /// Ends a request from outside, at any time. Nothing more is delivered of it. Returns `None` if
+    /// it is over already.
     pub fn finish(&mut self, id: RequestId, why: Finish) -> Option<Usage> {
         let key = *self.ids.get(&id)?;
         if why == Finish::Cancelled && self.sequences[key].rows_in_flight > 0 {
@@ -140,12 +142,12 @@ impl Scheduler {
         Some(sequence.usage())
     }
 
-    /// Requests that failed in the queue, to be asked for after `plan`.
+    /// Takes the last deliveries of requests that expired in the queue. Call it after [`Self::plan`].
     pub fn take_expired(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.expired)
     }
 
-    /// Ends all requests and begins the next epoch: slots, blocks and steps in flight are void.
+    /// Ends all requests and begins the next epoch. Slots, blocks and steps in flight are void.
     pub fn abort_all(&mut self) -> Vec<RequestId> {
         let ids = self.ids.keys().copied().collect();
         self.epoch = Epoch(self.epoch.0 + 1);
@@ -153,17 +155,17 @@ impl Scheduler {
         ids
     }
 
-    /// Takes no more requests; those that it has go on to their end.
+    /// Refuses requests from now on. Those that were taken go on to their end.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// No request and no step in flight.
+    /// Whether there is no request and no step in flight.
     pub fn is_idle(&self) -> bool {
         self.ids.is_empty() && self.in_flight.is_empty()
     }
 
-    /// Plans that are sent and not absorbed.
+    /// Number of plans that were sent and whose results are not absorbed.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -173,13 +175,13 @@ impl Scheduler {
         self.epoch
     }
 
-    /// Prompt and committed tokens of a request that is not over.
+    /// The journal of a request that is not over: its prompt and the tokens sampled so far.
     pub fn journal(&self, id: RequestId) -> Option<&[Token]> {
         let key = self.ids.get(&id)?;
         Some(&self.sequences[*key].tokens)
     }
 
-    /// Numbers for metrics.
+    /// The state in numbers, for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
             running: self.running.len(),
@@ -190,7 +192,7 @@ impl Scheduler {
         }
     }
 
-    /// Everything that belongs to an epoch begins anew; the configuration and counters stay.
+    /// Resets all that belongs to an epoch. Configuration and counters stay.
     fn clear(&mut self) {
         self.step = StepId(0);
         self.pools =
@@ -207,18 +209,18 @@ impl Scheduler {
         self.last_rows.clear();
     }
 
-    /// A sequence is over: its slot and blocks are free for the next plan.
+    /// Ends a sequence. Its slot and blocks are free for the next plan.
     fn end(&mut self, key: SequenceKey) -> Sequence {
         let order = self.sequences[key].order();
         if self.sequences[key].slot.is_some() {
-            let place =
+            let index =
                 self.running.partition_point(|other| self.sequences[*other].order() < order);
-            self.running.remove(place);
+            self.running.remove(index);
             self.release(key);
         } else {
-            let place =
+            let index =
                 self.waiting.partition_point(|other| self.sequences[*other].order() < order);
-            self.waiting.remove(place);
+            self.waiting.remove(index);
             self.leave_queue(key);
             self.release_tables(key);
         }
@@ -227,8 +229,8 @@ impl Scheduler {
         sequence
     }
 
-    /// Takes slot and blocks from a sequence. Steps in flight still use both, and may: workers run
-    /// steps in order, so whoever gets them next comes later.
+    /// Takes slot and blocks from a sequence. Steps in flight may still use both, because workers run
+    /// steps in order: whoever gets them next comes later.
     fn release(&mut self, key: SequenceKey) {
         self.publish_and_trim(key);
         self.release_tables(key);

@@ -1,6 +1,6 @@
-//! `plan`: one row for each running sequence that can go on, by age, then newcomers.
+//! `plan`: one row for each running sequence that can go on, by age, then for admitted ones.
 //!
-//! Deliberately absent: who may come in (`admission.rs`) and how a plan is written (`rows.rs`).
+//! Deliberately absent: who is admitted (`admission.rs`) and how a plan is written (`rows.rs`).
 
 use binfer_proto::{HashedPlan, Input, KvGroup, NewBlocks, Outputs, Row, STEPS_IN_FLIGHT_MAX};
 
@@ -10,16 +10,16 @@ use super::sequence::{SequenceKey, to_u32};
 use super::types::Tick;
 
 impl Scheduler {
-    /// The next step. `None` while two are in flight or nothing can run. Requests that expire at
-    /// `now` come out of `take_expired`.
+    /// Plans the next step. There is none while [`STEPS_IN_FLIGHT_MAX`] steps are in flight, or if
+    /// nothing can run. Requests that expire at `now` come out of [`Self::take_expired`].
     pub fn plan(&mut self, now: Tick) -> Option<HashedPlan> {
         self.expire(now);
         if self.in_flight.len() >= STEPS_IN_FLIGHT_MAX {
             return None;
         }
         let mut decodes = 0;
-        for place in 0..self.running.len() {
-            let key = self.running[place];
+        for index in 0..self.running.len() {
+            let key = self.running[index];
             self.publish_and_trim(key);
             let sequence = &self.sequences[key];
             decodes += usize::from(sequence.decoding && !sequence.complete());
@@ -29,50 +29,50 @@ impl Scheduler {
             blocks: Vec::new(),
             decode: PlannedRows::with_capacity(self.running.len()),
             chunks: PlannedRows::default(),
-            chunk_tokens_max: self.config.tokens_per_step_max as usize - decodes,
+            chunk_tokens_left: self.config.tokens_per_step_max as usize - decodes,
             history_tokens: 0,
             filled: Vec::new(),
             preempted: false,
         };
-        // Only those behind `place` lose their blocks, so no row of this plan is ever taken back.
-        let mut place = 0;
-        while place < self.running.len() {
-            let tokens_wanted =
-                self.sequences[self.running[place]].tokens_wanted(builder.chunk_tokens_max);
-            let tokens = if tokens_wanted > 0 {
-                self.preempt_until_fits(place, tokens_wanted, &mut builder)
-            } else {
-                0
+        // Only sequences behind `index` are preempted, so no row of this plan is ever taken back.
+        let mut index = 0;
+        while index < self.running.len() {
+            let key = self.running[index];
+            let wanted = self.sequences[key].tokens_wanted(builder.chunk_tokens_left);
+            let tokens = match wanted {
+                0 => 0,
+                wanted => self.preempt_until_fits(index, wanted, &mut builder),
             };
             if tokens > 0 {
-                self.add_row(self.running[place], tokens, &mut builder);
+                self.add_row(key, tokens, &mut builder);
             }
-            place += 1;
+            index += 1;
         }
         if !builder.preempted {
             self.admit(&mut builder);
         }
-        self.send(builder)
+        self.build_plan(builder)
     }
 
-    /// How many of the wanted tokens the sequence at `place` can write, at the cost of newer ones
-    /// if there is no other way. None means that it waits for older or pinned ones.
+    /// How many of the `wanted` tokens the running sequence at `index` can write. The newest
+    /// sequences are preempted until it can write one. 0 means that only older or pinned sequences
+    /// are left, for whose blocks it must wait.
     fn preempt_until_fits(
         &mut self,
-        place: usize,
-        tokens_wanted: usize,
+        index: usize,
+        wanted: usize,
         builder: &mut PlanBuilder,
     ) -> usize {
-        let key = self.running[place];
+        let key = self.running[index];
         let mut exhausted = false;
         loop {
-            let tokens = self.tokens_that_fit(key).min(tokens_wanted);
-            if tokens < tokens_wanted && !exhausted {
+            let tokens = self.tokens_that_fit(key).min(wanted);
+            if tokens < wanted && !exhausted {
                 exhausted = true;
                 self.counters.exhausted += 1;
             }
             let newest = self.running.len() - 1;
-            if tokens > 0 || newest == place || self.sequences[self.running[newest]].pinned() {
+            if tokens > 0 || newest == index || self.sequences[self.running[newest]].pinned() {
                 return tokens;
             }
             self.preempt_newest();
@@ -80,7 +80,7 @@ impl Scheduler {
         }
     }
 
-    /// Tokens that the free blocks of every group let a sequence write.
+    /// How many tokens a sequence can write into its own and the free blocks of every KV group.
     pub(super) fn tokens_that_fit(&self, key: SequenceKey) -> usize {
         let sequence = &self.sequences[key];
         let groups = self.config.kv_groups.iter().zip(&self.pools).zip(&sequence.tables);
@@ -90,8 +90,8 @@ impl Scheduler {
         end.min().unwrap_or(0).saturating_sub(sequence.num_computed)
     }
 
-    /// The newest sequence gives up slot and blocks and waits to be computed again. A token of it
-    /// that is in flight still counts.
+    /// Takes slot and blocks from the newest running sequence, which waits to be computed again. Its
+    /// token in flight still counts.
     fn preempt_newest(&mut self) {
         let Some(key) = self.running.pop() else { return };
         self.release(key);
@@ -103,21 +103,21 @@ impl Scheduler {
             self.counters.preemptions_in_flight += 1;
         }
         let order = sequence.order();
-        let place = self.waiting.partition_point(|other| self.sequences[*other].order() < order);
-        self.waiting.insert(place, key);
+        let index = self.waiting.partition_point(|other| self.sequences[*other].order() < order);
+        self.waiting.insert(index, key);
     }
 
-    /// Plans the next `tokens` tokens of a sequence, for which there is room.
+    /// Plans the next `tokens` tokens of a sequence, for which there are blocks.
     pub(super) fn add_row(&mut self, key: SequenceKey, tokens: usize, builder: &mut PlanBuilder) {
         self.grow_tables(key, tokens, builder);
         let sequence = &mut self.sequences[key];
         let Some(slot) = sequence.slot else { return };
         let (start, end) = (sequence.num_computed, sequence.num_computed + tokens);
         let known = sequence.tokens.len();
-        let (planned_rows, input) = if sequence.decoding {
+        let (planned, input) = if sequence.decoding {
             (&mut builder.decode, Input::LastSample)
         } else {
-            builder.chunk_tokens_max -= tokens;
+            builder.chunk_tokens_left -= tokens;
             (&mut builder.chunks, Input::Tokens(sequence.tokens[start..end].to_vec()))
         };
         // A chunk that ends before the known tokens do has nothing to sample yet.
@@ -132,13 +132,13 @@ impl Scheduler {
         sequence.rows_in_flight += 1;
         let outputs = if samples { Outputs::Last } else { Outputs::None };
         let logprobs = if samples { sequence.logprobs } else { 0 };
-        planned_rows.rows.push(Row { slot, input, start: to_u32(start), outputs, logprobs });
-        planned_rows.sent.push(SentRow { key, samples, logprobs });
+        planned.rows.push(Row { slot, input, start: to_u32(start), outputs, logprobs });
+        planned.sent.push(SentRow { key, samples, logprobs });
         self.note_filled_blocks(key, builder);
     }
 
-    /// Takes the blocks that the next `tokens` tokens need, and tells the workers of all blocks
-    /// that they do not know yet.
+    /// Takes the blocks that the next `tokens` tokens of a sequence need, and puts all that the
+    /// workers do not know yet into the plan.
     fn grow_tables(&mut self, key: SequenceKey, tokens: usize, builder: &mut PlanBuilder) {
         let sequence = &mut self.sequences[key];
         let Some(slot) = sequence.slot else { return };
@@ -146,7 +146,7 @@ impl Scheduler {
         let groups = self.config.kv_groups.iter().zip(&mut self.pools);
         for (index, ((group, pool), table)) in (0..).zip(groups.zip(&mut sequence.tables)) {
             while table.ids.len() < end.div_ceil(group.block_tokens as usize) {
-                table.ids.push(pool.take(&mut self.prefixes).expect("there is room for the row"));
+                table.ids.push(pool.take(&mut self.prefixes).expect("the row fits"));
             }
             if table.sent < table.ids.len() {
                 let ids = table.ids[table.sent..].to_vec();

@@ -1,7 +1,7 @@
-//! The blocks of one KV group: who holds them, which are free, which hold content worth keeping.
+//! The blocks of one KV group: which are free, who owns the others, which are cached.
 //!
-//! A block is free, used (referenced by tables) or idle (not referenced, but cached). Deliberately
-//! absent: what the content is, which is for `prefix_tree.rs`, and tables, which are the sequences'.
+//! A block is free, used (owned by block tables) or idle (cached, with no owner). Deliberately absent:
+//! what a block holds (`prefix_tree.rs`), and block tables (`sequence.rs`).
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::prefix_tree::{PrefixId, PrefixTree};
 pub(super) struct BlockPool {
     blocks: Vec<BlockState>,
     free: Vec<BlockId>,
-    /// Cached blocks that nobody references, by the time that they were released.
+    /// Cached blocks without an owner, in the order in which they lost the last one.
     idle: BTreeMap<u64, BlockId>,
-    /// Cached blocks by content.
+    /// The cached block of each prefix that ends in one.
     cached: BTreeMap<PrefixId, BlockId>,
-    /// Counts releases; orders `idle`.
+    /// Counts releases, for the order of `idle`.
     clock: u64,
 }
 
@@ -37,7 +37,7 @@ impl BlockPool {
         }
     }
 
-    /// Blocks that `take` can give.
+    /// How many blocks [`Self::take`] can give: free and idle ones.
     pub(super) fn available(&self) -> usize {
         self.free.len() + self.idle.len()
     }
@@ -50,7 +50,7 @@ impl BlockPool {
         self.blocks.len()
     }
 
-    /// A block for one new owner; the longest idle one loses its content when none is free.
+    /// Gives a block to a new owner. If none is free, the one that is idle for longest is evicted.
     pub(super) fn take(&mut self, tree: &mut PrefixTree) -> Option<BlockId> {
         if self.free.is_empty() {
             self.evict_idle(tree);
@@ -60,7 +60,7 @@ impl BlockPool {
         Some(id)
     }
 
-    /// One more owner of a cached block.
+    /// Adds an owner to a cached block.
     pub(super) fn share(&mut self, id: BlockId) {
         let block = &mut self.blocks[id.index()];
         if block.refs == 0 {
@@ -69,7 +69,7 @@ impl BlockPool {
         block.refs += 1;
     }
 
-    /// One owner less. The last one leaves the block idle if it is cached, free otherwise.
+    /// Takes an owner from a block. Without an owner it is idle if it is cached, otherwise free.
     pub(super) fn release(&mut self, id: BlockId) {
         let block = &mut self.blocks[id.index()];
         assert!(block.refs > 0, "block {id} is released but has no owner");
@@ -86,7 +86,7 @@ impl BlockPool {
         }
     }
 
-    /// Lets others find a full block. The first block with a content stays the cached one.
+    /// Caches a full block. If a block with the same prefix is cached already, that one stays.
     pub(super) fn cache(&mut self, id: BlockId, prefix: PrefixId, tree: &mut PrefixTree) {
         let block = &mut self.blocks[id.index()];
         if block.prefix.is_none() && !self.cached.contains_key(&prefix) {
@@ -105,7 +105,7 @@ impl BlockPool {
         block.refs == 0 && block.prefix.is_some()
     }
 
-    /// Nobody finds this block any more; its owners keep it.
+    /// Takes a block out of the cache. Its owners keep it.
     pub(super) fn uncache(&mut self, id: BlockId, tree: &mut PrefixTree) {
         if let Some(prefix) = self.blocks[id.index()].prefix.take() {
             self.cached.remove(&prefix);
@@ -113,7 +113,7 @@ impl BlockPool {
         }
     }
 
-    /// Frees the block that is idle for longest; false if none is idle.
+    /// Frees the block that is idle for longest. Returns false if none is idle.
     pub(super) fn evict_idle(&mut self, tree: &mut PrefixTree) -> bool {
         let Some((_, id)) = self.idle.pop_first() else { return false };
         self.uncache(id, tree);
@@ -124,18 +124,19 @@ impl BlockPool {
 
 #[cfg(test)]
 impl BlockPool {
-    /// What cached blocks hold.
+    /// The prefixes of cached blocks.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = PrefixId> {
         self.cached.keys().copied()
     }
 
-    /// One owner, and nobody else can find it.
+    /// Whether a block has one owner and is not cached.
     pub(super) fn is_private(&self, id: BlockId) -> bool {
         let block = &self.blocks[id.index()];
         block.refs == 1 && block.prefix.is_none()
     }
 
-    /// Free, used and idle blocks add up, and references are those of `refs`.
+    /// Checks that free, used and idle blocks add up, and that blocks have as many owners as `refs`
+    /// says.
     pub(super) fn check(&self, refs: &[u32]) -> Result<(), String> {
         let mut entries = vec![0_u32; self.blocks.len()];
         for id in self.free.iter().chain(self.idle.values()) {

@@ -1,9 +1,9 @@
-//! The prefix cache: full blocks of known tokens, found by what they and all before them hold.
+//! The prefix cache: full blocks of known tokens, found by their salt and all tokens up to their end.
 //!
-//! What they hold has a number, which stands for salt and tokens exactly (`prefix_tree.rs`): a hit
-//! is never somebody else's text. A hit is a prefix of whole blocks in every KV group and never has
-//! the last known token, which must run to give a sample. Blocks behind a window are not needed for
-//! a hit. Deliberately absent: copies. A shared block is never written.
+//! Salt and tokens are interned, not hashed (`prefix_tree.rs`), so a hit is never another text. A hit
+//! is a prefix of whole blocks in every KV group. It never covers the last known token, which must
+//! run to give a sample, and needs no blocks behind a window. Deliberately absent: copies. A shared
+//! block is never written.
 
 use binfer_proto::BlockId;
 
@@ -13,19 +13,20 @@ use super::prefix_tree::Parent;
 use super::rows::PlanBuilder;
 use super::sequence::SequenceKey;
 
-/// Prefixes in the tree, for each block of all pools, before idle blocks are given up for it. There
-/// are more prefixes than cached blocks where those behind a window are gone: of a full context,
-/// Mistral 7B keeps one block in eight.
+/// Prefixes that the tree may have for each block of all pools. Beyond that idle blocks are evicted.
+/// Prefixes are more than cached blocks where the blocks behind a window are evicted: of a full
+/// context Mistral 7B keeps one block in eight.
 const PREFIXES_PER_BLOCK: usize = 16;
 
-/// Fills the place of blocks behind the window, which no row reads.
+/// Stands in block tables for blocks behind the window, which no row reads.
 const NULL_BLOCK: BlockId = BlockId(0);
 
 /// A prefix found in the cache.
 #[derive(Debug, Default)]
 pub(super) struct PrefixHit {
     pub(super) tokens: usize,
-    /// Per KV group, its blocks in order of positions, and how many of them are holes.
+    /// For each KV group its blocks in order of positions, and how many of them are
+    /// [`NULL_BLOCK`].
     blocks: Vec<(Vec<BlockId>, usize)>,
 }
 
@@ -36,8 +37,8 @@ impl PrefixHit {
 }
 
 impl Scheduler {
-    /// Brings a sequence's tables up to date between two plans: full blocks of known tokens can be
-    /// found from now on, blocks behind the window are free.
+    /// Brings a sequence's block tables up to date between two plans. Full blocks of known tokens go
+    /// into the prefix cache, blocks behind the window are given back.
     pub(super) fn publish_and_trim(&mut self, key: SequenceKey) {
         self.publish_blocks(key);
         let sequence = &mut self.sequences[key];
@@ -55,7 +56,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets others find the full blocks of a sequence. Never in the plan that writes them.
+    /// Puts the full blocks of a sequence into the prefix cache; never in the plan that writes them.
     fn publish_blocks(&mut self, key: SequenceKey) {
         if !self.config.prefix_cache {
             return;
@@ -75,12 +76,12 @@ impl Scheduler {
         }
     }
 
-    /// Prefixes that the tree may have, beside those of sequences, before it costs idle blocks.
+    /// Most prefixes in the tree, beside those of sequences, for which no idle block is evicted.
     pub(super) fn prefixes_max(&self) -> usize {
         PREFIXES_PER_BLOCK * self.pools.iter().map(BlockPool::total).sum::<usize>()
     }
 
-    /// Gives up idle blocks while there are too many prefixes.
+    /// Evicts idle blocks while there are too many prefixes.
     pub(super) fn bound_prefixes(&mut self) {
         let max = self.prefixes_max();
         while self.prefixes.len() > max
@@ -88,7 +89,8 @@ impl Scheduler {
         {}
     }
 
-    /// Names what the first `blocks` blocks of a sequence hold in one KV group.
+    /// Interns the prefixes that end with each of the first `blocks` blocks of a sequence in one KV
+    /// group.
     fn intern_prefixes(&mut self, key: SequenceKey, kv_group: usize, blocks: usize) {
         let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
@@ -98,11 +100,11 @@ impl Scheduler {
             let parent = prefixes.last().copied().map_or(root, Parent::Prefix);
             let start = prefixes.len() * block_tokens;
             let tokens = &sequence.tokens[start..start + block_tokens];
-            prefixes.push(self.prefixes.name(parent, tokens));
+            prefixes.push(self.prefixes.intern(parent, tokens));
         }
     }
 
-    /// Remembers which blocks a row fills, though nobody can share them before the next plan.
+    /// Notes which blocks a row fills. They can be shared from the next plan on.
     pub(super) fn note_filled_blocks(&mut self, key: SequenceKey, builder: &mut PlanBuilder) {
         let sequence = &self.sequences[key];
         let full = sequence.num_publishable() / self.config.kv_groups[0].block_tokens as usize;
@@ -114,8 +116,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether a longer hit is there in the next plan, because this one fills what is missing:
-    /// equal prompts that come together are computed once.
+    /// Whether the next plan will find a longer hit, because this one fills the block that is
+    /// missing. So equal prompts that arrive together are computed once.
     pub(super) fn worth_waiting(
         &self,
         key: SequenceKey,
@@ -127,13 +129,13 @@ impl Scheduler {
         missing.is_some_and(|prefix| builder.filled.contains(prefix))
     }
 
-    /// The longest prefix of a waiting sequence that the cache can give.
+    /// The longest prefix of a waiting sequence that is in the cache.
     pub(super) fn find_prefix(&mut self, key: SequenceKey) -> PrefixHit {
         if !self.config.prefix_cache {
             return PrefixHit::default();
         }
         let mut tokens_max = self.sequences[key].tokens.len() - 1;
-        // Per group and block, the cached block; as far as any prefix can reach.
+        // For each KV group the cached blocks, as far as any prefix can reach.
         let mut found = Vec::with_capacity(self.pools.len());
         for index in 0..self.pools.len() {
             let group = &self.config.kv_groups[index];
@@ -154,8 +156,8 @@ impl Scheduler {
         let unit = self.config.hit_unit();
         let mut tokens = tokens_max / unit * unit;
         while tokens > 0 {
-            // The last block that is missing inside some window; the prefix must end before it is
-            // needed, so nothing between needs a look.
+            // The last missing block inside some window. The prefix must end before that is needed,
+            // so no length between has to be tried.
             let groups = self.config.kv_groups.iter().zip(found);
             let missing = groups.filter_map(|(group, ids)| {
                 let block_tokens = group.block_tokens as usize;
@@ -181,7 +183,7 @@ impl Scheduler {
         PrefixHit { tokens, blocks: blocks.collect() }
     }
 
-    /// Makes a sequence, which has no blocks, an owner of the blocks of a hit.
+    /// Makes a sequence that has no blocks an owner of those of a hit.
     pub(super) fn attach_hit(&mut self, key: SequenceKey, hit: &PrefixHit) {
         if hit.tokens == 0 {
             return;
@@ -199,7 +201,7 @@ impl Scheduler {
         }
     }
 
-    /// What a failed sequence computed is found by nobody any more.
+    /// Takes the blocks of a failed sequence out of the prefix cache.
     pub(super) fn uncache_blocks(&mut self, key: SequenceKey) {
         let sequence = &mut self.sequences[key];
         for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {

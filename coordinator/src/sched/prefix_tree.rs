@@ -1,36 +1,36 @@
-//! The tree of prefixes: what a full block and all before it hold, under a number, exactly.
+//! The tree of prefixes: a number for each text that ends with a full block.
 //!
 //! Two full blocks have one [`PrefixId`] if and only if their salts and all tokens up to their ends
 //! are equal. Nothing is hashed, so nobody can make a prefix that is taken for another one. A prefix
-//! lives for as long as somebody names it: a cached block, a sequence, or a longer prefix.
-//! Deliberately absent: which block holds what; that is for `pool.rs`.
+//! lives as long as it has a user: a cached block, a sequence, or a longer prefix. Deliberately
+//! absent: which block holds what (`pool.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use binfer_proto::Token;
 
-/// Names a prefix that somebody uses. Once nobody does, the number is used again.
+/// The number of a prefix that has a user. Without users the number is used for another prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PrefixId(usize);
 
-/// What a block comes after.
+/// What comes before the last block of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parent {
-    /// Nothing: it is the first block of a text with this salt.
+    /// Nothing: the block is the first one of a text with this salt.
     Salt(u64),
-    /// All of this prefix.
+    /// This prefix.
     Prefix(PrefixId),
 }
 
-/// By the tokens of one block.
+/// Prefixes that are one block longer than their parent, by the tokens of that block.
 type Children = BTreeMap<Arc<[Token]>, PrefixId>;
 
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     nodes: Vec<PrefixNode>,
     free: Vec<PrefixId>,
-    /// By salt.
+    /// Prefixes of one block, by salt.
     first: BTreeMap<u64, Children>,
 }
 
@@ -39,13 +39,13 @@ struct PrefixNode {
     parent: Parent,
     tokens: Arc<[Token]>,
     children: Children,
-    /// Cached blocks, tables of sequences and children that name it; 0 if the number is free.
+    /// Number of cached blocks, block tables and children that use it; 0 if its number is free.
     users: usize,
 }
 
 impl PrefixTree {
-    /// The prefix that ends with a block of `tokens`, for one more user.
-    pub(super) fn name(&mut self, parent: Parent, tokens: &[Token]) -> PrefixId {
+    /// The prefix that ends with a block of `tokens` behind `parent`, with one more user.
+    pub(super) fn intern(&mut self, parent: Parent, tokens: &[Token]) -> PrefixId {
         if let Some(id) = self.siblings(parent).get(tokens).copied() {
             self.hold(id);
             return id;
@@ -66,12 +66,13 @@ impl PrefixTree {
         id
     }
 
-    /// One more user.
+    /// Adds a user to a prefix.
     pub(super) fn hold(&mut self, id: PrefixId) {
         self.nodes[id.0].users += 1;
     }
 
-    /// One user less. With the last one the prefix goes, and what only it came after.
+    /// Takes a user from a prefix. Without users it is removed, and so are its ancestors that have no
+    /// other user.
     pub(super) fn release(&mut self, mut id: PrefixId) {
         loop {
             let node = &mut self.nodes[id.0];
@@ -95,7 +96,7 @@ impl PrefixTree {
         }
     }
 
-    /// Prefixes that somebody uses.
+    /// Number of prefixes that have a user.
     pub(super) fn len(&self) -> usize {
         self.nodes.len() - self.free.len()
     }
@@ -110,8 +111,8 @@ impl PrefixTree {
 
 #[cfg(test)]
 impl PrefixTree {
-    /// Every prefix is found under its parent by its tokens, and used as often as it is among
-    /// `named`, which are the names that blocks and tables hold, and by its children.
+    /// Checks that every prefix is found under its parent by its tokens, and that its users are the
+    /// blocks and block tables in `named`, and its children.
     pub(super) fn check(&self, named: impl Iterator<Item = PrefixId>) -> Result<(), String> {
         let mut users = vec![0; self.nodes.len()];
         named.for_each(|id| users[id.0] += 1);
@@ -148,19 +149,19 @@ mod tests {
     #[test]
     fn a_prefix_is_its_salt_and_all_of_its_tokens() {
         let mut tree = PrefixTree::default();
-        let one = tree.name(Parent::Salt(1), &[1, 2]);
-        assert_eq!(tree.name(Parent::Salt(1), &[1, 2]), one);
-        let longer = tree.name(Parent::Prefix(one), &[3, 4]);
+        let one = tree.intern(Parent::Salt(1), &[1, 2]);
+        assert_eq!(tree.intern(Parent::Salt(1), &[1, 2]), one);
+        let longer = tree.intern(Parent::Prefix(one), &[3, 4]);
         let others = [
-            tree.name(Parent::Salt(2), &[1, 2]),
-            tree.name(Parent::Salt(1), &[1, 3]),
-            tree.name(Parent::Salt(1), &[1]),
-            tree.name(Parent::Salt(1), &[3, 4]),
-            tree.name(Parent::Prefix(one), &[3, 5]),
+            tree.intern(Parent::Salt(2), &[1, 2]),
+            tree.intern(Parent::Salt(1), &[1, 3]),
+            tree.intern(Parent::Salt(1), &[1]),
+            tree.intern(Parent::Salt(1), &[3, 4]),
+            tree.intern(Parent::Prefix(one), &[3, 5]),
         ];
         for other in others {
             assert!(![one, longer].contains(&other), "{other:?}");
-            let behind = tree.name(Parent::Prefix(other), &[3, 4]);
+            let behind = tree.intern(Parent::Prefix(other), &[3, 4]);
             assert_ne!(behind, longer);
             tree.release(behind);
         }
@@ -174,7 +175,7 @@ mod tests {
         let mut parent = Parent::Salt(0);
         let mut chain = Vec::new();
         for token in 0..50 {
-            let id = tree.name(parent, &[token]);
+            let id = tree.intern(parent, &[token]);
             chain.push(id);
             parent = Parent::Prefix(id);
         }

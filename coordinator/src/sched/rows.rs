@@ -1,6 +1,6 @@
-//! A plan in the making, and what is remembered of it once it is sent.
+//! A plan in the making, and what is kept of it until its result is absorbed.
 //!
-//! Deliberately absent: which rows there are; `planning.rs` and `admission.rs` say that.
+//! Deliberately absent: which rows a plan has. `planning.rs` and `admission.rs` decide that.
 
 use binfer_proto::{HashedPlan, Input, NewBlocks, Open, Outputs, Plan, Row, Rows, SlotId, StepId};
 
@@ -8,23 +8,24 @@ use super::Scheduler;
 use super::prefix_tree::PrefixId;
 use super::sequence::SequenceKey;
 
-/// The plan so far.
+/// The parts of a plan in the making.
 #[derive(Debug)]
 pub(super) struct PlanBuilder {
     pub(super) open: Vec<Open>,
     pub(super) blocks: Vec<NewBlocks>,
     pub(super) decode: PlannedRows,
     pub(super) chunks: PlannedRows,
-    /// Tokens left for chunks of prompts.
-    pub(super) chunk_tokens_max: usize,
-    /// Of the sequences in `open`.
+    /// Tokens that chunks of prompts may still have.
+    pub(super) chunk_tokens_left: usize,
+    /// Tokens in the histories of `open`.
     pub(super) history_tokens: usize,
-    /// What the blocks of KV group 0 that this plan fills will hold.
+    /// Prefixes that end in a block of KV group 0 which this plan fills.
     pub(super) filled: Vec<PrefixId>,
-    /// A sequence lost its blocks: nobody is admitted in this plan.
+    /// Whether a sequence was preempted. Then no sequence is admitted in this plan.
     pub(super) preempted: bool,
 }
 
+/// Rows of a plan in the making, and what is kept of each.
 #[derive(Debug, Default)]
 pub(super) struct PlannedRows {
     pub(super) rows: Vec<Row>,
@@ -37,7 +38,7 @@ impl PlannedRows {
     }
 }
 
-/// A plan that was sent, until its result is absorbed.
+/// A plan in flight: it was sent, and its result is not absorbed.
 #[derive(Debug)]
 pub(super) struct SentPlan {
     pub(super) step: StepId,
@@ -45,21 +46,22 @@ pub(super) struct SentPlan {
     pub(super) rows: Vec<SentRow>,
 }
 
-/// Whose a row is.
+/// What is kept of a row in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentRow {
     pub(super) key: SequenceKey,
-    /// Whether it has an output.
+    /// Whether a token is sampled.
     pub(super) samples: bool,
-    /// Logprobs of its output.
+    /// Logprobs that come with the token.
     pub(super) logprobs: u8,
 }
 
-/// What decides whether the next plan's row is the same one, a token on.
+/// Where a row of the last plan ended. It decides whether a row of the next plan is the same one, a
+/// token further.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowEnd {
     slot: SlotId,
-    /// Where the next row must start.
+    /// Position at which the next row must start.
     end: u32,
     outputs: Outputs,
 }
@@ -76,9 +78,9 @@ impl RowEnd {
 }
 
 impl Scheduler {
-    /// Makes a plan of the draft and remembers it. A draft without rows is no plan: what it would
-    /// close waits for the next one.
-    pub(super) fn send(&mut self, builder: PlanBuilder) -> Option<HashedPlan> {
+    /// Makes a plan of its parts and keeps what its result is matched with. Without rows there is no
+    /// plan; slots to close then wait for the next one.
+    pub(super) fn build_plan(&mut self, builder: PlanBuilder) -> Option<HashedPlan> {
         let PlanBuilder { open, blocks, decode, chunks, .. } = builder;
         let (mut rows, mut sent) = (decode.rows, decode.sent);
         rows.extend(chunks.rows);
@@ -92,7 +94,7 @@ impl Scheduler {
         self.last_rows.clear();
         self.last_rows.extend(rows.iter().map(RowEnd::of));
         let mut plan = Plan {
-            group: self.config.replica,
+            replica: self.config.replica,
             epoch: self.epoch,
             step: self.step,
             close: std::mem::take(&mut self.slots_to_close),

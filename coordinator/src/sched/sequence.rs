@@ -1,7 +1,6 @@
-//! One request on its way: its journal, and how far its plans have come.
+//! A request that was taken: its tokens so far, its block tables, and how far it is planned.
 //!
-//! Deliberately absent: decisions. What runs is for `planning.rs`, what a result means for
-//! `absorb.rs`.
+//! Deliberately absent: decisions. `planning.rs` decides what runs, `absorb.rs` what a result means.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use super::pool::BlockPool;
 use super::prefix_tree::{PrefixId, PrefixTree};
 use super::types::{Request, RequestId, Tick, Usage};
 
-/// Finds a sequence; one that is over stays unfindable though its place is used again.
+/// Finds a sequence. The key of one that is over finds nothing, though its entry is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SequenceKey {
     pub(super) index: usize,
@@ -21,12 +20,13 @@ pub(super) struct SequenceKey {
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
-    /// Counts submissions: smaller is older, and the older one goes first.
+    /// Its number among all submissions. The older of two sequences, with the smaller age, goes
+    /// first.
     pub(super) age: u64,
-    /// The journal: prompt and committed tokens.
+    /// The journal: the prompt and all sampled tokens whose results are absorbed.
     pub(super) tokens: Vec<Token>,
     pub(super) prompt_len: usize,
-    /// `tokens` never grows past this.
+    /// Most tokens that the journal may have.
     pub(super) len_max: usize,
     pub(super) end_ids: Arc<[Token]>,
     pub(super) ignore_eos: bool,
@@ -37,27 +37,28 @@ pub(super) struct Sequence {
     pub(super) choice: u32,
     pub(super) salt: u64,
     pub(super) queue_deadline: Option<Tick>,
-    /// The slot, while it runs.
+    /// Its slot while it runs.
     pub(super) slot: Option<SlotId>,
-    /// One per KV group.
+    /// Its block tables, one for each KV group.
     pub(super) tables: Vec<BlockTable>,
-    /// Positions whose writing is planned: the next row starts here.
+    /// Positions whose keys and values are computed, or will be by the steps in flight. The next row
+    /// starts here.
     pub(super) num_computed: usize,
-    /// Sampled tokens in flight: they follow `tokens`.
+    /// Sampled tokens in flight, which will follow `tokens`.
     pub(super) num_in_flight: usize,
-    /// Rows in flight, with an output or without.
+    /// Rows in flight, whether they sample a token or not.
     pub(super) rows_in_flight: u32,
-    /// The slot has sampled, so its next input is its last sample.
+    /// Whether its slot has sampled a token, so that its next input is its last sample.
     pub(super) decoding: bool,
-    /// How often it may still lose its blocks.
+    /// How often it may still be preempted.
     pub(super) preemptions_left: u32,
     /// Whether it ever ran.
     pub(super) has_run: bool,
-    /// Prompt tokens that it found in the prefix cache when it started.
-    pub(super) cached: usize,
+    /// Prompt tokens that it found in the prefix cache when it first ran.
+    pub(super) tokens_cached: usize,
 }
 
-/// What the scheduler adds to a request.
+/// What the scheduler's configuration makes of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SequenceLimits {
     pub(super) len_max: usize,
@@ -68,24 +69,26 @@ pub(super) struct SequenceLimits {
 /// Block table of one sequence in one KV group.
 #[derive(Debug, Default)]
 pub(super) struct BlockTable {
-    /// In order of positions.
+    /// Its blocks, in order of positions.
     pub(super) ids: Vec<BlockId>,
-    /// Leading entries that lie behind the window and are no longer ours.
+    /// Leading entries that lie behind the window, whose blocks were given back.
     pub(super) evicted: usize,
-    /// Leading entries that the workers know.
+    /// Leading entries that were sent to the workers.
     pub(super) sent: usize,
-    /// Leading entries that the prefix cache has seen.
+    /// Leading entries that were put into the prefix cache.
     pub(super) cached: usize,
-    /// What the journal's full blocks hold, named when first needed.
+    /// Prefixes that end with each full block of the journal, interned when first needed.
     pub(super) prefixes: Vec<PrefixId>,
 }
 
 impl BlockTable {
+    /// The blocks that the sequence owns.
     pub(super) fn live(&self) -> &[BlockId] {
         &self.ids[self.evicted..]
     }
 
-    /// Gives all blocks back, the last first: a prefix is worth more than what follows it.
+    /// Gives all blocks back, the last first, because the longest idle block is evicted first and a
+    /// prefix is worth more than what follows it.
     pub(super) fn release(&mut self, pool: &mut BlockPool, tree: &mut PrefixTree) {
         self.live().iter().rev().for_each(|id| pool.release(*id));
         self.prefixes.drain(..).for_each(|prefix| tree.release(prefix));
@@ -121,31 +124,31 @@ impl Sequence {
             decoding: false,
             preemptions_left: limits.preemptions_max,
             has_run: false,
-            cached: 0,
+            tokens_cached: 0,
         }
     }
 
-    /// Never preempted again, and first in every order.
+    /// Whether it was preempted so often that it never is again, and goes first in every order.
     pub(super) fn pinned(&self) -> bool {
         self.preemptions_left == 0
     }
 
-    /// Smaller goes first, in the queue and in a plan.
+    /// Its place in queue and plan: the smaller one goes first.
     pub(super) fn order(&self) -> (bool, u64) {
         (!self.pinned(), self.age)
     }
 
-    /// Positions that it writes at most: its last token is never an input.
+    /// Most positions that it writes. Its last token is never an input.
     pub(super) fn positions_max(&self) -> usize {
         self.len_max - 1
     }
 
-    /// Its last token, by count, is known or in flight.
+    /// Whether its last token by count is known or in flight.
     pub(super) fn complete(&self) -> bool {
         self.tokens.len() + self.num_in_flight >= self.len_max
     }
 
-    /// Tokens that its next row could feed, if at most `chunk_tokens_max` of a prompt.
+    /// Tokens that its next row could feed; of a prompt `chunk_tokens_max` at most.
     pub(super) fn tokens_wanted(&self, chunk_tokens_max: usize) -> usize {
         match (self.complete(), self.decoding) {
             (true, _) => 0,
@@ -154,11 +157,13 @@ impl Sequence {
         }
     }
 
-    /// Positions that are both planned and known: their blocks, where full, can be shared.
+    /// Positions that are computed, by steps in flight at the latest, and whose tokens are known. Full
+    /// blocks of them can be shared.
     pub(super) fn num_publishable(&self) -> usize {
         self.num_computed.min(self.tokens.len())
     }
 
+    /// Whether the token ends the answer.
     pub(super) fn is_end(&self, token: Token) -> bool {
         !self.ignore_eos && self.end_ids.contains(&token)
     }
@@ -168,17 +173,17 @@ impl Sequence {
         Usage {
             prompt: to_u32(self.prompt_len),
             generated: to_u32(generated),
-            cached: to_u32(self.cached),
+            cached: to_u32(self.tokens_cached),
         }
     }
 }
 
-/// A count of tokens of one sequence, which `context_max` keeps in range.
+/// A number of tokens of one sequence, which `context_max` bounds, as plans carry it.
 pub(super) fn to_u32(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
-/// All sequences, found in constant time.
+/// All sequences, each found by its key in constant time.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
     entries: Vec<Option<Sequence>>,
@@ -217,7 +222,7 @@ impl Sequences {
     }
 }
 
-/// For keys out of the running and waiting lists, which name living sequences only.
+/// Only for keys out of the lists of running and waiting sequences, which hold no others.
 impl std::ops::Index<SequenceKey> for Sequences {
     type Output = Sequence;
 

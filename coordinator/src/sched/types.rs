@@ -1,4 +1,4 @@
-//! What goes into the scheduler and what comes out, apart from plans and results.
+//! Requests and what becomes of them: the scheduler's types, apart from plans and results.
 //!
 //! Deliberately absent: text. A request arrives as tokens and leaves as tokens.
 
@@ -6,65 +6,66 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, Epoch, Logprob, Sampling, SamplingError, StepId, Token, Tokens};
 
-/// A request, or one of its `n` choices; chosen by the caller, never used twice.
+/// Number of a request, or of one of its `n` choices. The caller chooses it and never uses it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// Milliseconds on a clock that never goes back, read by the caller.
+/// A time in milliseconds, on the caller's clock, which never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);
 
 /// A prompt to continue.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its name in deliveries.
+    /// Its number, which deliveries carry.
     pub id: RequestId,
-    /// At least one token.
+    /// The tokens to continue, at least one.
     pub prompt: Vec<Token>,
-    /// Tokens to generate at most; `context_max` may end it earlier.
+    /// Most tokens to generate; `context_max` may end it earlier.
     pub max_tokens: u32,
-    /// Tokens that end it; shared, because they are the model's.
+    /// Tokens that end it. Shared, because most requests have those of the model.
     pub end_ids: Arc<[Token]>,
-    /// Treat end tokens like any other.
+    /// Whether end tokens are tokens like any other.
     pub ignore_eos: bool,
-    /// How its tokens are drawn.
+    /// How its tokens are sampled.
     pub sampling: Sampling,
     /// Added to logits; by rising token id.
     pub biases: Vec<Bias>,
-    /// Logprobs to deliver with a token, see `Row::logprobs`.
+    /// Logprobs that come with each token, see [`binfer_proto::Row::logprobs`].
     pub logprobs: u8,
-    /// Seed of its draws.
+    /// Seed of its random numbers.
     pub seed: u64,
-    /// Which of `n` choices it is.
+    /// Which of the `n` choices of one prompt it is.
     pub choice: u32,
-    /// Requests share cached blocks only within a salt: weights digest, adapter, tenant.
+    /// Requests share cached blocks only with requests of the same salt, which stands for weights and
+    /// tenant.
     pub salt: u64,
-    /// It fails if it still waits at this time.
+    /// The time at which it fails if it never ran.
     pub queue_deadline: Option<Tick>,
 }
 
 /// Why a request is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// It sampled an end token: in the journal and in `generated`, but not delivered.
+    /// It sampled an end token, which is in its journal and counted, but not delivered.
     Stop,
     /// It reached `max_tokens` or `context_max`.
     Length,
     /// The text stage found a stop string.
     StopString,
-    /// Nobody wants it any more.
+    /// The caller gave it up.
     Cancelled,
-    /// It cannot go on; others do.
+    /// It failed, and others go on.
     Failed(FailCause),
 }
 
 /// Why one request fails while others go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FailCause {
-    /// The model gave infinite or NaN logits.
+    /// Its logits are infinite or NaN.
     #[error("the model computed values that are not finite")]
     NonFinite,
-    /// It waited past its deadline.
+    /// It waited in the queue past its deadline.
     #[error("the request waited in the queue past its deadline")]
     QueueTimeout,
 }
@@ -72,7 +73,7 @@ pub enum FailCause {
 /// Why a request is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Too many requests, or prompt tokens, wait already.
+    /// Too many requests or prompt tokens wait already.
     #[error("the queue is full: {requests} requests with {tokens} tokens wait")]
     QueueFull {
         /// Waiting requests.
@@ -80,7 +81,7 @@ pub enum Refused {
         /// Their prompt tokens.
         tokens: usize,
     },
-    /// The prompt leaves no room for an answer.
+    /// The prompt leaves no tokens for an answer.
     #[error("the prompt has {prompt} tokens, and prompt and answer may have {context_max}")]
     TooLong {
         /// Tokens of the prompt.
@@ -88,7 +89,7 @@ pub enum Refused {
         /// Tokens that a sequence may have.
         context_max: usize,
     },
-    /// Even alone it would not fit into the pool.
+    /// Even alone the sequence would not fit into the pool of a KV group.
     #[error("prompt and answer need {needed} blocks of KV group {kv_group}, which has {blocks}")]
     NeverFits {
         /// Index of the KV group.
@@ -98,42 +99,42 @@ pub enum Refused {
         /// Blocks of the pool.
         blocks: usize,
     },
-    /// A prompt of no tokens.
+    /// The prompt has no token.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// An answer of no tokens.
+    /// The answer may have no token.
     #[error("max_tokens must be above 0")]
     NothingToGenerate,
-    /// Sampling parameters out of range.
+    /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(SamplingError),
-    /// The id is in use.
+    /// The request's number is in use.
     #[error("request {} exists already", .0.0)]
     Duplicate(RequestId),
-    /// The server is going down.
+    /// The server is shutting down.
     #[error("the server is shutting down")]
     Draining,
 }
 
 impl Refused {
-    /// Whether the request itself is at fault, so that trying again cannot help.
+    /// Whether the request is at fault, so that the same request would be refused again.
     pub fn is_client_error(&self) -> bool {
         !matches!(self, Self::QueueFull { .. } | Self::Draining)
     }
 }
 
-/// News of one request.
+/// What a step, or the end, brings one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// The request.
     pub id: RequestId,
     /// Tokens newly in its journal, without an end token.
     pub tokens: Tokens,
-    /// As many of each of these tokens as the request wants.
+    /// For each of these tokens as many logprobs as the request asked for.
     pub logprobs: Vec<Logprob>,
-    /// Set on its last delivery.
+    /// Why the request is over; set on its last delivery alone.
     pub finish: Option<Finish>,
-    /// Counts so far.
+    /// Its token counts so far.
     pub usage: Usage,
 }
 
@@ -148,15 +149,15 @@ pub struct Usage {
     pub cached: u32,
 }
 
-/// Why a step's result cannot be taken. The state is as before; the step has failed.
+/// Why a step's result is refused. The scheduler's state is as before, and the step has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AbsorbError {
-    /// The result is of another group.
+    /// The result is of another replica.
     #[error("a result of replica {got}, not {want}")]
     Replica {
-        /// The group in the result.
+        /// The replica in the result.
         got: u32,
-        /// Ours.
+        /// The scheduler's replica.
         want: u32,
     },
     /// The result is of an epoch that has not begun.
@@ -167,7 +168,7 @@ pub enum AbsorbError {
         /// The current one.
         now: Epoch,
     },
-    /// Results come in the order of their plans, once each.
+    /// The result is not of the oldest step in flight.
     #[error("a result of step {got}, awaited is {want:?}")]
     Step {
         /// The step in the result.
@@ -185,7 +186,7 @@ pub enum AbsorbError {
         /// Hash of the plan that was sent.
         want: u64,
     },
-    /// Not one result a row.
+    /// The result has not one row result for each row.
     #[error("step {step}: {got} row results for {want} rows")]
     RowCount {
         /// The step.
@@ -195,7 +196,7 @@ pub enum AbsorbError {
         /// Rows of the plan.
         want: usize,
     },
-    /// A row with an output has one token, one without has none.
+    /// A row has not the number of tokens that the plan asked for.
     #[error("step {step}: row {row} has {got} tokens instead of {want}")]
     TokenCount {
         /// The step.
@@ -207,7 +208,7 @@ pub enum AbsorbError {
         /// Outputs that the plan asked for.
         want: usize,
     },
-    /// A row with an output has the logprobs that were asked for.
+    /// A row has not the number of logprobs that the plan asked for.
     #[error("step {step}: row {row} has {got} logprobs instead of {want}")]
     LogprobCount {
         /// The step.
@@ -221,42 +222,42 @@ pub enum AbsorbError {
     },
 }
 
-/// A look at the scheduler, for metrics.
+/// The state of a scheduler in numbers, for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Sequences that hold a slot.
     pub running: usize,
     /// Sequences that wait, preempted ones included.
     pub waiting: usize,
-    /// Blocks that can be taken, per KV group; cached ones that nobody uses included.
+    /// Blocks that can be taken, by KV group; idle cached ones are included.
     pub blocks_free: Vec<usize>,
-    /// Of these, blocks that hold cached content, per KV group.
+    /// Cached ones among these blocks, by KV group.
     pub blocks_cached: Vec<usize>,
-    /// What happened since the start.
+    /// Events since the start.
     pub counters: Counters,
 }
 
-/// What happened since the start.
+/// Numbers of events since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Sequences that lost their blocks to a more urgent one.
+    /// Sequences that were preempted.
     pub preemptions: u64,
-    /// Of these, with a step in flight.
+    /// Sequences that were preempted with a step in flight.
     pub preemptions_in_flight: u64,
-    /// Sequences that lost them so often that they never will again.
+    /// Sequences that were preempted so often that they never will be again.
     pub pinned: u64,
     /// Requests that were cancelled with a step in flight.
     pub cancels_in_flight: u64,
-    /// Sampled tokens dropped because an end token or a stop string had ended the request.
+    /// Sampled tokens that were dropped because an end token or a stop string had ended the request.
     pub overruns_dropped: u64,
     /// Rows that found no free block.
     pub exhausted: u64,
-    /// Rows that hold a part of a prompt which others continue.
+    /// Rows with a part of a prompt that does not reach its end.
     pub prompts_split: u64,
-    /// Blocks freed because they lay behind a window.
+    /// Blocks that were given back because they lay behind a window.
     pub window_blocks_freed: u64,
-    /// Sequences that began with cached blocks.
+    /// Sequences that got cached blocks.
     pub prefix_hits: u64,
-    /// Tokens in these blocks.
+    /// Tokens in the cached blocks that sequences got.
     pub prefix_tokens_hit: u64,
 }

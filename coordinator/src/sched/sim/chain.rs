@@ -14,18 +14,18 @@ pub(super) struct CellContent {
     pub(super) salt: u64,
     pub(super) token: Token,
     pub(super) position: usize,
-    /// Depends on what its writer saw.
+    /// A hash that depends on all that its writer saw.
     state: u64,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
-    /// One per KV group.
+    /// The window of each KV group.
     pub(super) windows: Vec<Option<usize>>,
     pub(super) vocab: u32,
 }
 
-/// What makes two requests with one prompt differ.
+/// What makes the answers of two requests with one prompt differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SampleSeed {
     pub(super) seed: u64,

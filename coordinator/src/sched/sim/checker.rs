@@ -1,4 +1,6 @@
 //! What each request must get, computed from its prompt alone, and whether it got that.
+//!
+//! Deliberately absent: block tables. Whoever reads them wrong gets another answer.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +19,14 @@ pub(super) struct Checker {
 
 pub(super) struct Expected {
     pub(super) request: Request,
-    /// Tokens to come, without an end token, and how it ends.
+    /// All tokens of the answer, without an end token.
     answer: Vec<Token>,
     finish: Finish,
     pub(super) delivered: usize,
 }
 
 impl Expected {
-    /// All its tokens, and those that were delivered.
+    /// The tokens of the prompt, and those that were delivered.
     pub(super) fn text(&self) -> Vec<Token> {
         [&self.request.prompt, &self.answer[..self.delivered]].concat()
     }
@@ -50,10 +52,10 @@ impl Checker {
         self.live.insert(request.id, Expected { request, answer, finish, delivered: 0 });
     }
 
-    /// Compares a delivery with what is due; the last one takes the request away.
+    /// Compares a delivery with what is due. The last one of a request removes it.
     pub(super) fn receive(&mut self, delivery: &Delivery, now: Tick) -> Result<(), String> {
         let id = delivery.id;
-        let expected = self.live.get_mut(&id).ok_or("news of a request that is over")?;
+        let expected = self.live.get_mut(&id).ok_or("a delivery for a request that is over")?;
         for token in &delivery.tokens {
             let wanted = expected.answer.get(expected.delivered).ok_or("a token past the end")?;
             if token != wanted {

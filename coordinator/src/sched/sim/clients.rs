@@ -1,6 +1,6 @@
-//! Who asks for what: requests arrive, are refused where that is right, and are given up.
+//! The clients: requests arrive, are refused where that is right, and are cancelled.
 //!
-//! Deliberately absent: what a request gets; that is for `checker.rs`.
+//! Deliberately absent: what a request gets (`checker.rs`).
 
 use std::sync::Arc;
 

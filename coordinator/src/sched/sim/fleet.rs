@@ -1,7 +1,7 @@
 //! A fleet without a model: applies plans as a worker does and keeps the contents of blocks.
 //!
-//! It knows nothing of the scheduler's state, and of a request only what a plan says, but for the
-//! salt: that stands for the weights and the tenant, which plans do not name.
+//! It knows nothing of the scheduler's state, and of a request only what plans say, and its salt.
+//! That stands for weights and tenant, which plans do not name.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +22,9 @@ pub(super) struct SimFleet {
     step: StepId,
     slots: Vec<Option<SimSlot>>,
     last_rows: Vec<Row>,
-    /// Per KV group.
+    /// The blocks of each KV group.
     blocks: Vec<Vec<BlockContent>>,
-    /// By seed, which is unique to a request.
+    /// The salt of each request, by its seed, which no other request has.
     pub(super) salts: BTreeMap<u64, u64>,
     /// Percent of rows whose logits are not finite.
     pub(super) non_finite_percent: usize,
@@ -37,7 +37,7 @@ struct SimSlot {
     salt: u64,
     tables: Vec<Vec<usize>>,
     len: Option<usize>,
-    /// All tokens so far as the plan that opened the slot had them, where a penalty needs them.
+    /// The history in the plan that opened the slot, if a penalty needs it.
     history: Option<Vec<Token>>,
     sample: Option<Token>,
 }
@@ -45,11 +45,11 @@ struct SimSlot {
 /// A step that ran.
 pub(super) struct StepRun {
     pub(super) result: StepResult,
-    /// Per row, the seed of its request and whether there is news of it.
+    /// For each row the seed of its request, and whether it brings that a delivery.
     pub(super) rows: Vec<(u64, bool)>,
 }
 
-/// Per offset, what was written and in which step.
+/// For each offset in a block what was written, and in which step.
 type BlockContent = Vec<Option<(CellContent, StepId)>>;
 
 /// A row that ran: slot, first position, end.
@@ -83,7 +83,7 @@ impl SimFleet {
         }
     }
 
-    /// A new epoch: slots are free; blocks keep what they hold, as on a device.
+    /// Begins a new epoch. Slots are free, and blocks keep what they hold, as on a device.
     pub(super) fn reset(&mut self, epoch: Epoch) {
         self.epoch = epoch;
         self.step = StepId(0);
@@ -102,7 +102,7 @@ impl SimFleet {
             Rows::Same => expand_rows(&self.last_rows),
             Rows::List(rows) => rows.clone(),
         };
-        // All writes come first: a block that two rows use at once shows.
+        // All writes come before all reads, so that a block which two rows use at once is noticed.
         let mut writers = BTreeMap::new();
         let spans: Vec<RowSpan> =
             rows.iter().map(|row| self.write(row, &mut writers)).collect::<Result<_, _>>()?;
@@ -110,8 +110,8 @@ impl SimFleet {
         let mut outcomes = Vec::new();
         for (row, span) in rows.iter().zip(spans) {
             let outcome = self.read(row, span)?;
-            let news = row.outputs == Outputs::Last || outcome.status == RowStatus::NonFinite;
-            ran.push((self.slots[span.0].as_ref().unwrap().sample_seed.seed, news));
+            let delivers = row.outputs == Outputs::Last || outcome.status == RowStatus::NonFinite;
+            ran.push((self.slots[span.0].as_ref().unwrap().sample_seed.seed, delivers));
             outcomes.push(outcome);
         }
         let result = StepResult {
@@ -171,7 +171,7 @@ impl SimFleet {
             Input::LastSample => vec![slot.sample.ok_or("a row goes on without a sample")?],
         };
         let end = start + tokens.len();
-        // What is fed was known when the slot was opened, and so a penalty must have known it.
+        // The plan that opened the slot knew the tokens that are fed, so its history has them.
         if let (Some(history), Input::Tokens(fed)) = (&slot.history, &row.input)
             && history.get(start..end) != Some(fed)
         {
@@ -194,7 +194,7 @@ impl SimFleet {
         Ok((index, start, end))
     }
 
-    /// Looks at all that the row attends to, and samples.
+    /// Reads all positions that the row attends to, checks their content, and samples.
     fn read(&mut self, row: &Row, (index, start, end): RowSpan) -> Result<RowResult, String> {
         let mut slot = self.slots[index].take().unwrap();
         for (group, table) in slot.tables.iter().enumerate() {

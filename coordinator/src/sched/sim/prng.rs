@@ -1,6 +1,6 @@
-//! The simulator's dice: splitmix64, so that a seed means the same run on every machine, for ever.
+//! The simulator's random numbers: splitmix64, so that a seed is the same run on every machine.
 
-/// One stream of numbers.
+/// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Prng(pub(super) u64);
 
@@ -10,12 +10,12 @@ impl Prng {
         mix(self.0)
     }
 
-    /// `0..bound`.
+    /// A number in `0..bound`.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    /// `low..=high`.
+    /// A number in `low..=high`.
     pub(super) fn between(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low + 1)
     }

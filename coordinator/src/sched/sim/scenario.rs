@@ -1,6 +1,6 @@
-//! What a seed is about: a small random world, and which of the possible troubles happen in it.
+//! What a seed decides: a small random world, and which of the possible troubles happen in it.
 //!
-//! Each trouble is off in many worlds: what always happens hides what only happens without it.
+//! Each trouble is absent from many worlds, because one that always happens hides others.
 
 use binfer_proto::{Epoch, ReplicaId};
 
@@ -18,9 +18,9 @@ pub(super) struct Scenario {
     pub(super) pace: Pace,
     pub(super) prompt_max: usize,
     pub(super) answer_max: usize,
-    /// Of new texts; the rest continues an old one.
+    /// Percent of prompts that are new texts. The others continue an old one.
     pub(super) new_text_percent: usize,
-    /// Of requests that are one more choice of the request before.
+    /// Percent of requests that are one more choice of the request before.
     pub(super) choice_percent: usize,
     pub(super) salts: u64,
     pub(super) arrival_percent: usize,
@@ -32,14 +32,14 @@ pub(super) struct Scenario {
     pub(super) abort_permille: usize,
 }
 
-/// How far results are behind plans.
+/// How far results lag behind plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
     /// Each result comes before the next plan.
     Lockstep,
-    /// A plan whenever there is room, as the serve loop does.
+    /// As many plans are in flight as may be, as in the serve loop.
     Overlap,
-    /// Anything between.
+    /// Now one, now the other.
     Mixed,
 }
 

@@ -1,4 +1,4 @@
-//! Many seeds, each twice, and what they covered.
+//! Runs many seeds, each twice, and counts which troubles they met.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +8,12 @@ use super::world::{RunOptions, RunOutcome, run};
 use crate::sched::Counters;
 
 const SEEDS: u64 = 2_000;
-/// Below this many seeds a share means nothing.
+/// With fewer seeds the percentages are not checked.
 const SEEDS_COVERED_MIN: u64 = 500;
-/// Percent of seeds that must see each trouble.
+/// Percent of seeds that must meet each trouble.
 const COVERED_MIN: u64 = 5;
 
-/// A trouble, and how often a run met it.
+/// A trouble's name, and how often a run met it.
 type Trouble = (&'static str, fn(&Counters) -> u64);
 
 const TROUBLES: [Trouble; 9] = [
@@ -28,7 +28,7 @@ const TROUBLES: [Trouble; 9] = [
     ("prefix hit", |c| c.prefix_hits),
 ];
 
-/// A panic is a finding like any other.
+/// Runs a seed. A panic is a finding like any other.
 pub(crate) fn run_caught(seed: u64, options: RunOptions) -> Result<RunOutcome, String> {
     catch_unwind(AssertUnwindSafe(|| run(seed, options))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -63,7 +63,7 @@ fn seeds() {
             *count += u64::from(trouble(&outcome.counters) > 0);
         }
     }
-    // Past the test runner, which keeps what `println!` says of tests that pass.
+    // Not `println!`, whose output the test runner drops for tests that pass.
     let mut out = std::io::stderr().lock();
     let seconds = begin.elapsed().as_secs_f64();
     writeln!(out, "\nsimulator: {seeds} seeds, {steps} steps, {seconds:.1} s").unwrap();

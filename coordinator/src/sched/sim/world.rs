@@ -11,22 +11,22 @@ use super::prng::{Prng, mix};
 use super::scenario::{Pace, Scenario};
 use crate::sched::{Counters, Delivery, Finish, RequestId, Scheduler, Tick};
 
-/// Plans of a run, at least; then arrivals stop.
+/// Plans after which no request arrives any more.
 const STEPS_MIN: u64 = 200;
 const TURNS_MAX: u32 = 100_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunOptions {
-    /// Every event goes to standard output.
+    /// Whether every event is written to standard output.
     pub(crate) log: bool,
-    /// The scheduler checks itself after each call.
+    /// Whether the scheduler checks itself after each call.
     pub(crate) check: bool,
 }
 
-/// What a run was like.
+/// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunOutcome {
-    /// Of every plan and every delivery, in order.
+    /// A hash of every plan and every delivery, in order.
     pub(super) digest: u64,
     pub(super) steps: u64,
     pub(super) counters: Counters,
@@ -43,7 +43,7 @@ pub(super) struct World {
     ran: VecDeque<StepRun>,
     pub(super) now: Tick,
     pub(super) next_id: u64,
-    /// Texts that are worth continuing.
+    /// Texts that requests may continue.
     pub(super) texts: Vec<Vec<u32>>,
     outcome: RunOutcome,
 }
@@ -161,12 +161,16 @@ impl World {
         let Some(ran) = self.ran.pop_front() else { return Ok(()) };
         let deliveries = self.scheduler.absorb(&ran.result).map_err(|error| error.to_string())?;
         self.check("absorb")?;
-        // Each row with news of a request that is not over is one delivery, in the order of rows.
-        let news = ran.rows.iter().filter(|(seed, news)| *news && self.is_live(*seed));
-        let due: Vec<_> = news.map(|(seed, _)| RequestId(*seed)).collect();
+        // Each row that samples, or fails, for a request that is not over is one delivery, in the
+        // order of rows.
+        let rows = ran.rows.iter().filter(|(seed, delivers)| *delivers && self.is_live(*seed));
+        let due: Vec<_> = rows.map(|(seed, _)| RequestId(*seed)).collect();
         let came: Vec<_> = deliveries.iter().map(|delivery| delivery.id).collect();
         if due != came {
-            return Err(format!("step {}: news of {came:?}, due {due:?}", ran.result.step));
+            return Err(format!(
+                "step {}: deliveries for {came:?}, due for {due:?}",
+                ran.result.step
+            ));
         }
         for delivery in deliveries {
             let id = delivery.id;
@@ -211,7 +215,7 @@ impl World {
         self.receive(&Delivery { id, tokens, logprobs, finish: Some(why), usage })
     }
 
-    /// All requests end, and what is still on its way is of no use.
+    /// A worker is lost: all requests end, and results in flight are void.
     fn lose_worker(&mut self) -> Result<(), String> {
         let ids = self.scheduler.abort_all();
         self.check("abort_all")?;
@@ -229,7 +233,7 @@ impl World {
         Ok(())
     }
 
-    /// Lazy: nothing is written unless asked for.
+    /// Writes an event, if the options ask for that.
     pub(super) fn log(&self, text: fmt::Arguments<'_>) {
         if self.options.log {
             println!("{:>5} {text}", self.now.0);

@@ -14,8 +14,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "blocks_are_freed_in_the_plan_of_the_last_row",
         file: "planning.rs",
-        right: "planned_rows.sent.push(SentRow { key, samples, logprobs })",
-        wrong: "planned_rows.sent.push(SentRow { key, samples, logprobs });
+        right: "planned.sent.push(SentRow { key, samples, logprobs })",
+        wrong: "planned.sent.push(SentRow { key, samples, logprobs });
             if sequence.complete() {
                 for (table, pool) in sequence.tables.iter_mut().zip(&mut self.pools) {
                     table.release(pool, &mut self.prefixes);
