@@ -84,6 +84,37 @@ fn an_id_is_fetched_once_and_answers_as_the_folder_does_with_and_without_the_hub
 }
 
 #[test]
+fn a_cache_entry_of_a_snapshot_is_ignored_once_the_snapshot_has_changed() {
+    let _permit = Permit::one();
+    let hub = Hub::new("shard-cache");
+    let cache = hub.home.join("shards");
+    let run = |flags: &[&str]| {
+        let args = ["run", REPOSITORY, "some words", "--max-tokens", "2", "-v", "--shard-cache"];
+        let output = hub.run(&[&args[..], &[cache.to_str().unwrap()], flags].concat());
+        good(&output);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run(&[]).contains("shards written"));
+    assert!(!run(&[]).contains("--shard-cache"));
+
+    // The blob of the weights is downloaded again, then a snapshot brings other settings.
+    let snapshot = hub.home.join("hub/models--some-org--tiny.model/snapshots").join(COMMIT);
+    let blob = std::fs::canonicalize(snapshot.join("model.safetensors")).unwrap();
+    let copy = blob.with_extension("copy");
+    std::fs::copy(&blob, &copy).unwrap();
+    std::fs::rename(&copy, &blob).unwrap();
+    let said = run(&[]);
+    let why = "model.safetensors (time of change, inode) changed since it was cut";
+    assert!(said.contains(why) && said.contains("ignored; remove it"), "{said}");
+    assert!(run(&["--shard-cache-verify"]).contains("shards verified"));
+    let settings = snapshot.join("generation_config.json");
+    std::fs::remove_file(&settings).unwrap();
+    std::fs::write(&settings, "{\"top_p\": 0.5}").unwrap();
+    let said = run(&["--shard-cache-verify"]);
+    assert!(said.contains("generation_config.json changed since it was cut: ignored"), "{said}");
+}
+
+#[test]
 fn pull_prints_the_folder_and_says_nothing_else_without_a_terminal() {
     let hub = Hub::new("pull");
     std::fs::create_dir_all(&hub.home).unwrap();

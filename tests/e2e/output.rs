@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{Permit, Scratch, binfer, poll, repository, send_signal};
 
@@ -184,6 +185,38 @@ fn a_terminal_obeys_no_name_and_a_pipe_gets_it_as_it_is() {
     let (_, stderr) = output(&["plan".into(), missing], |_| {});
     assert!(!stderr.contains('\u{1b}') && stderr.contains("\\u{1b}[31mred"), "{stderr:?}");
     assert_eq!(stderr.lines().count(), 1, "{stderr:?}");
+}
+
+/// A tokenizer in which the first two tokens of the golden answer are an escape and a bracket,
+/// which begin a command to a terminal.
+#[test]
+fn a_terminal_obeys_no_answer_and_a_pipe_gets_it_as_it_is() {
+    // The characters by which byte-level BPE writes the bytes of the golden's token and of an
+    // escape.
+    const GOLDEN: &str = "°";
+    const ESCAPE: &str = "ě";
+    let _permit = Permit::one();
+    let scratch = Scratch::new("escapes-of-answers");
+    for file in repository("tests/fixtures/tiny/qwen3").read_dir().unwrap().flatten() {
+        let name = file.file_name().into_string().unwrap();
+        fs::copy(file.path(), scratch.file(&name)).unwrap();
+    }
+    let golden = fs::read(scratch.file("golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let tokenizer = fs::read(scratch.file("tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_slice(&tokenizer).unwrap();
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    assert_eq!((&vocab[GOLDEN], &golden["chat"]["ids"][0]), (&108.into(), &108.into()));
+    let escape = vocab.insert(ESCAPE.into(), vocab[GOLDEN].clone()).unwrap();
+    vocab.insert(GOLDEN.into(), escape);
+    fs::write(scratch.file("tokenizer.json"), tokenizer.to_string()).unwrap();
+    // One message is all that `run` asks, so the golden's conversation goes as text.
+    let prompt = golden["chat"]["rendered"].as_str().unwrap();
+    let args = ["run", scratch.path().to_str().unwrap(), prompt, "--max-tokens", "2", "-q"];
+    let (piped, _) = output(&args.map(str::to_owned), |_| {});
+    assert_eq!(piped.stdout, b"\x1b]\n");
+    let shown = in_terminal(&args);
+    assert!(shown.contains("\\u{1b}]") && !shown.contains('\u{1b}'), "{shown:?}");
 }
 
 /// Ranks say one after the other what they are going to load, so the bar's total grows.

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use binfer_shard::Checkpoint;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -240,6 +241,38 @@ fn a_cache_is_filled_used_and_ignored_when_it_does_not_match() {
     let fourth = run(&tiny, "2");
     assert!(fourth.stderr.contains("is for other ranks: ignored"), "{fourth:?}");
     assert_eq!(fourth.stdout, first.stdout);
+}
+
+#[test]
+fn a_cache_entry_of_a_gguf_file_is_ignored_once_the_file_has_changed() {
+    let _permit = Permit::one();
+    let scratch = Scratch::new("shards-changed-gguf");
+    let (cache, model) = (scratch.arg("cache"), scratch.file("model.gguf"));
+    fs::copy(model_path(), &model).unwrap();
+    let run = |flags: &[&str]| {
+        let args = ["run", model.to_str().unwrap(), "ships", "--max-tokens", "1", "-v"];
+        Run::good(&[&args[..], &["--shard-cache", &cache], flags].concat()).stderr
+    };
+    assert!(run(&[]).contains("shards written"));
+    assert!(!run(&[]).contains("--shard-cache"));
+
+    // The same bytes in another file, then another byte outside of the sample that names the entry.
+    let copy = scratch.file("copy");
+    fs::copy(&model, &copy).unwrap();
+    fs::rename(&copy, &model).unwrap();
+    let said = run(&[]);
+    let why = "model.gguf (time of change, inode) changed since it was cut";
+    assert!(said.contains(why) && said.contains("--shard-cache-verify finds out"), "{said}");
+    assert!(run(&["--shard-cache-verify"]).contains("shards verified"));
+    let source = Checkpoint::open(&model).unwrap();
+    let tensor = source.gguf().unwrap().tensor("token_embd.weight").unwrap();
+    let file = fs::File::options().read(true).write(true).open(&model).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, tensor.offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], tensor.offset).unwrap();
+    let said = run(&["--shard-cache-verify"]);
+    assert!(said.contains("its bytes are not those that the entry was cut from"), "{said}");
+    assert_eq!(names(Path::new(&cache)).len(), 1, "written anew");
 }
 
 #[test]

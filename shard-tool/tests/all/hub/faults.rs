@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use binfer_shard::hub::{DownloadEvent, HubError, ModelId};
 
 use super::{Client, WEIGHTS, fixture, id, ranges, storage_asked_from};
+use crate::folder_writer::with_header;
 use crate::hub_server::{Fault, HubServer, etag};
 
 #[test]
@@ -143,6 +144,20 @@ fn refusals_say_what_to_do() {
     let error = absent(id().at_revision("v9").unwrap());
     assert!(matches!(&error, HubError::Absent(cause) if cause.contains("no such revision")));
     assert!(!client.repository().exists(), "refused before anything is written");
+}
+
+#[test]
+fn two_tensors_of_one_name_are_refused_before_anything_is_fetched() {
+    let entry = r#""a":{"dtype":"F32","shape":[1],"data_offsets":"#;
+    let twice = format!("{{{entry}[0,4]}},{entry}[4,8]}}}}");
+    let files = [
+        ("config.json", fs::read(fixture("qwen3").join("config.json")).unwrap()),
+        ("tokenizer.json", b"{}".to_vec()),
+        (WEIGHTS, with_header(&twice, &[0; 8])),
+    ];
+    let server = HubServer::of(files.map(|(name, bytes)| (name.to_owned(), bytes)).into());
+    let error = Client::new(&server, "twice").hub().describe(&id()).unwrap_err().to_string();
+    assert!(error.contains("a: there are two tensors of this name"), "{error}");
 }
 
 #[test]

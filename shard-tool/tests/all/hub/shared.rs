@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use binfer_shard::hub::{Hub, HubSettings};
 
@@ -13,8 +14,8 @@ use crate::shards::absent;
 
 const SETTINGS: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
 
-/// A whole model in the cache, two of its files then removed, and nothing noted of what it lacks: as
-/// a program leaves it that fetches only what it reads itself.
+/// A whole model in the cache, two of its files then removed, and nothing noted of what it lacks:
+/// as a program leaves it that fetches only what it reads itself.
 fn half_full(test: &str) -> (HubServer, Client, PathBuf) {
     let server = HubServer::of_folder(&fixture("qwen3"));
     let client = Client::new(&server, test);
@@ -138,6 +139,27 @@ fn links_to_folders_of_the_cache_are_followed_if_the_user_made_them() {
         assert!(error.unwrap_err().contains("a link that user 4321 made, to /"));
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn a_partial_download_that_was_given_up_long_ago_is_cleared_and_no_other() {
+    let old = SystemTime::now() - Duration::from_secs(15 * 24 * 60 * 60);
+    let given_up = format!("{}.0123456789abcdef.binfer.incomplete", "a".repeat(64));
+    let recent = format!("{}.1123456789abcdef.binfer.incomplete", "b".repeat(64));
+    let of_the_library = format!("{}.incomplete", "c".repeat(64));
+    let other_name = format!("{}.notes.binfer.incomplete", "d".repeat(64));
+    let names = [&given_up, &recent, &of_the_library, &other_name];
+    let blob = format!("models--some-org--tiny.model/blobs/{given_up}");
+    let path = planted("given-up", &blob, |at| {
+        for name in names {
+            let file = fs::File::create(at.with_file_name(name)).unwrap();
+            if *name != recent {
+                file.set_modified(old).unwrap();
+            }
+        }
+    });
+    let blobs = path.unwrap().join("../../blobs");
+    assert_eq!(names.map(|name| blobs.join(name).exists()), [false, true, true, true]);
 }
 
 #[test]
