@@ -1,10 +1,10 @@
 //! Compiles `cuda/*.cu` for each target with nvcc and writes the table of images.
 //!
 //! nvcc is looked for in `CUDA_HOME`, in `PATH`, and in `target/cuda`, which `make cuda-toolchain`
-//! fills. Without it the table is empty, and `--device cuda` says so at run time. A file is compiled
-//! again only when it, a header, the compiler or a flag changed. With `BINFER_STRESS=1` there is a
-//! second table, of images for tests that look for races (`cuda/stress.cuh`). Deliberately absent:
-//! linking; each file is a module of its own.
+//! fills. Without it the table is empty, and `--device cuda` says so at run time. A file is
+//! compiled again only when it, a header, the compiler or a flag changed. With `BINFER_STRESS=1`
+//! there is a second table, of images for tests that look for races (`cuda/stress.cuh`).
+//! Deliberately absent: linking; each file is a module of its own.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,8 +49,8 @@ const TARGETS: [Target; 3] = [
         defines: &[],
     },
 ];
-/// What runs on a Hopper GPU, stressed: its own image, the one with dependent launch, and the portable
-/// one.
+/// What runs on a Hopper GPU, stressed: its own image, the one with dependent launch, and the
+/// portable one.
 const STRESSED: [Target; 2] = [
     Target { defines: &["-DBINFER_STRESS"], ..TARGETS[0] },
     Target { defines: &["-DBINFER_STRESS"], ..TARGETS[2] },

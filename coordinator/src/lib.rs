@@ -1,8 +1,8 @@
 //! The process in front: command line and HTTP, text, scheduler, fleet.
 //!
 //! In the order of a token's way: [`http`] and [`cli`] (fronts) -> [`front`] (request core) ->
-//! [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back. Deliberately
-//! absent: devices. What a worker can do, the coordinator learns from the worker.
+//! [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back.
+//! Deliberately absent: devices. What a worker can do, the coordinator learns from the worker.
 
 pub mod blueprint;
 pub mod cli;

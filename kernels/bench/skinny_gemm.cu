@@ -1,7 +1,7 @@
-// skinny_gemm.cu: a sweep over the ways to launch skinny_gemm_sm90.cu, for whoever fits the estimate
-// of ../src/skinny_gemm.rs: all tiles, clusters and rings for the gemms of a model, each timed in a
-// graph whose launches depend on each other and take turns with weights that do not fit into
-// the cache.
+// skinny_gemm.cu: a sweep over the ways to launch skinny_gemm_sm90.cu, for whoever fits the
+// estimate of ../src/skinny_gemm.rs: all tiles, clusters and rings for the gemms of a model, each
+// timed in a graph whose launches depend on each other and take turns with weights that do not fit
+// into the cache.
 //
 // `make kernel-bench`, then on a Hopper GPU: target/skinny-gemm-bench [hidden inner heads kv_heads
 // [tokens ..]] > sweep.jsonl. One line of JSON a variant, `floor_us` beside `us`: the time in which

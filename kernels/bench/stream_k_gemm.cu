@@ -1,6 +1,6 @@
-// stream_k_gemm.cu: a sweep over the grids of ../cuda/stream_k_gemm.cu, for whoever fits the estimate
-// of ../src/stream_k_gemm.rs: as many whole tiles a block, as many parts a tile and as many blocks a
-// multiprocessor as there can be, each timed in a graph as in skinny_gemm.cu.
+// stream_k_gemm.cu: a sweep over the grids of ../cuda/stream_k_gemm.cu, for whoever fits the
+// estimate of ../src/stream_k_gemm.rs: as many whole tiles a block, as many parts a tile and as
+// many blocks a multiprocessor as there can be, each timed in a graph as in skinny_gemm.cu.
 //
 // `make kernel-bench`, then on any GPU from compute capability 8.0 up, with the arguments and the
 // output of skinny_gemm.cu: target/stream-k-gemm-bench [hidden inner heads kv_heads [tokens ..]] >

@@ -1,7 +1,7 @@
 //! Everything two binfer processes must agree on.
 //!
-//! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks and
-//! hashes, and [`wire`], which converts them to the prost types generated from `cluster.proto`.
+//! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks
+//! and hashes, and [`wire`], which converts them to the prost types generated from `cluster.proto`.
 //! Deliberately absent: transport, scheduling, and anything that knows a model.
 
 mod check;

@@ -200,7 +200,8 @@ impl Bias {
         Self { token, value: canonical(value) }
     }
 
-    /// Refuses biases that are too many, out of range or out of order, and tokens that do not exist.
+    /// Refuses biases that are too many, out of range or out of order, and tokens that do not
+    /// exist.
     pub fn check(biases: &[Self], vocab: u32) -> Result<(), SamplingError> {
         let field = SamplingField::LogitBias;
         let refused = |cause| Err(SamplingError { field, cause });

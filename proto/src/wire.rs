@@ -1,10 +1,10 @@
 //! Conversion between the plain types and the prost types, the only place where both meet. Results
 //! are in `wire/result.rs`.
 //!
-//! Going out never fails; coming in fails only where a value has no plain twin ([`WireError`]). What
-//! goes out comes in with the same bits, whatever they are, so that both ends hash the same. Meaning
-//! is checked afterwards, by `Plan::check` and `Masks::check`. Structs are taken apart field by
-//! field, so that a field which is forgotten here does not compile.
+//! Going out never fails; coming in fails only where a value has no plain twin ([`WireError`]).
+//! What goes out comes in with the same bits, whatever they are, so that both ends hash the same.
+//! Meaning is checked afterwards, by `Plan::check` and `Masks::check`. Structs are taken apart
+//! field by field, so that a field which is forgotten here does not compile.
 
 mod error;
 mod result;

@@ -64,7 +64,8 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Turns within the original context below which a frequency is divided.
         beta_slow: f64,
-        /// Multiplies cosines and sines. It is worked out when the settings are read and never again.
+        /// Multiplies cosines and sines. It is worked out when the settings are read and never
+        /// again.
         attention_factor: f64,
         /// Whether the bounds of the ramp are rounded outwards to whole dimensions.
         truncate: bool,

@@ -1,9 +1,9 @@
 //! What a model is made of: the one description that loading, cutting, planning and running read.
 //!
-//! A spec is data. It says nothing of ranks ([`crate::layout`]), of files ([`crate::Checkpoint`]) or
-//! of devices. An architecture is a table that fills it in (`families`); nobody downstream asks
-//! which architecture it was. Manifests of shards carry a spec as JSON, so the serialised names stay
-//! as they are while `shards::LAYOUT_VERSION` does.
+//! A spec is data. It says nothing of ranks ([`crate::layout`]), of files ([`crate::Checkpoint`])
+//! or of devices. An architecture is a table that fills it in (`families`); nobody downstream asks
+//! which architecture it was. Manifests of shards carry a spec as JSON, so the serialised names
+//! stay as they are while `shards::LAYOUT_VERSION` does.
 
 use serde::Serialize;
 

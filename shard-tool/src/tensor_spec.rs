@@ -1,4 +1,5 @@
-//! Tensors of a model: what each is fused out of and how ranks divide it. A part of [`crate::spec`].
+//! Tensors of a model: what each is fused out of and how ranks divide it. A part of
+//! [`crate::spec`].
 
 use serde::Serialize;
 
@@ -13,8 +14,8 @@ pub struct TensorSpec {
     pub parts: Vec<PartSpec>,
     /// How ranks divide it.
     pub cut: TensorCut,
-    /// Index into [`crate::ModelSpec::layers`] of the layer that it belongs to; `None` for embedding,
-    /// final norm and head. Manifests have it in the name.
+    /// Index into [`crate::ModelSpec::layers`] of the layer that it belongs to; `None` for
+    /// embedding, final norm and head. Manifests have it in the name.
     #[serde(skip)]
     pub layer: Option<usize>,
 }

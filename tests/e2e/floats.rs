@@ -47,7 +47,8 @@ fn edges_of_floats_are_answered_or_refused_and_end_nobody() {
     for edge in EDGES {
         for field in FIELDS {
             let reply = ask(&format!(r#""{field}": {edge}"#));
-            // It has to be above 0, and nothing that is next to it is taken. (A top_p of 0 is greedy.)
+            // It has to be above 0, and nothing that is next to it is taken. (A top_p of 0 is
+            // greedy.)
             let taken = field != "repetition_penalty";
             assert_eq!(reply.status == 200, taken, "{field} {edge}: {reply:?}");
             if !taken {

@@ -1,5 +1,5 @@
-//! The real program on GPUs. Several ranks share one card where there are no more: NCCL then takes each
-//! for a host of its own, and a sum takes milliseconds, so their model is tiny.
+//! The real program on GPUs. Several ranks share one card where there are no more: NCCL then takes
+//! each for a host of its own, and a sum takes milliseconds, so their model is tiny.
 //!
 //! Without a GPU the tests say so and pass; with `BINFER_REQUIRE_GPU=1` a missing one fails them.
 
@@ -119,8 +119,8 @@ fn a_rank_that_is_stopped_on_a_gpu_is_named_after_the_deadline() {
     }
 }
 
-/// Asks the demo model on so many ranks for so many tokens of all goldens at once. It must say what it
-/// says on the CPU, but from a token on where the two best are close.
+/// Asks the demo model on so many ranks for so many tokens of all goldens at once. It must say what
+/// it says on the CPU, but from a token on where the two best are close.
 fn demo_on(world: usize, tokens: usize) {
     let text =
         TextModel::from_source(&binfer_shard::Checkpoint::open(model_path()).unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! NCCL and cuBLASLt as they are found: what is too old, or lacks something, is said by name with the
-//! way out.
+//! NCCL and cuBLASLt as they are found: what is too old, or lacks something, is said by name with
+//! the way out.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

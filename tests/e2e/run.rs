@@ -138,7 +138,8 @@ fn a_seed_makes_a_drawn_answer_repeatable_at_any_rank_count() {
     assert!(others.iter().any(|other| *other != first), "the seed changes nothing: {first}");
 }
 
-/// A process that may run its program but not read it belongs to root, as far as /proc is concerned.
+/// A process that may run its program but not read it belongs to root, as far as /proc is
+/// concerned.
 #[test]
 fn a_program_that_may_be_run_but_not_read_answers() {
     use std::os::unix::fs::PermissionsExt;

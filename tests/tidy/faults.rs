@@ -1,4 +1,5 @@
-//! docs/faults.md names a test for each fault that is promised for: the names must be those of tests.
+//! docs/faults.md names a test for each fault that is promised for: the names must be those of
+//! tests.
 
 use std::path::Path;
 

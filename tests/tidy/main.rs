@@ -3,8 +3,10 @@
 //! Each rule says in its message what to do instead. Deliberately absent: anything that rustfmt or
 //! clippy already checks.
 
+mod circles;
 mod dependencies;
 mod faults;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -39,8 +39,8 @@ impl AsyncRead for ClientSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            // Reading comes before waiting: `ClientState::closed` takes the readiness and leaves the
-            // bytes.
+            // Reading comes before waiting: `ClientState::closed` takes the readiness and leaves
+            // the bytes.
             match rustix::net::recv(&*self.tcp, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
                 Ok((bytes, _)) => {
                     if bytes > 0 {

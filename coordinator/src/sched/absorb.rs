@@ -10,8 +10,9 @@ use super::rows::{SentPlan, SentRow};
 use super::types::{AbsorbError, Delivery, FailCause, Finish};
 
 impl Scheduler {
-    /// Takes the result of the oldest step in flight. A result of an earlier epoch is dropped. After
-    /// an error the state is as before, and the step has failed: only [`Self::abort_all`] helps.
+    /// Takes the result of the oldest step in flight. A result of an earlier epoch is dropped.
+    /// After an error the state is as before, and the step has failed: only [`Self::abort_all`]
+    /// helps.
     pub fn absorb(&mut self, result: &StepResult) -> Result<Vec<Delivery>, AbsorbError> {
         if result.replica != self.config.replica {
             return Err(AbsorbError::Replica {

@@ -1,7 +1,7 @@
 //! The scheduler's configuration, and the arithmetic of blocks that follows from it.
 //!
-//! Deliberately absent: where the numbers come from. Pools and windows are those of the fleet, limits
-//! those of the command line.
+//! Deliberately absent: where the numbers come from. Pools and windows are those of the fleet,
+//! limits those of the command line.
 
 use binfer_proto::{Epoch, ReplicaId};
 
@@ -14,7 +14,8 @@ pub struct SchedConfig {
     pub epoch: Epoch,
     /// Most sequences that run at once.
     pub slots_max: u32,
-    /// Most input tokens of a plan, over all rows. At least `slots_max`, so that no sequence starves.
+    /// Most input tokens of a plan, over all rows. At least `slots_max`, so that no sequence
+    /// starves.
     pub tokens_per_step_max: u32,
     /// Most tokens of a sequence, prompt and answer together.
     pub context_max: u32,

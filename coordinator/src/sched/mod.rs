@@ -1,9 +1,10 @@
 //! The scheduler: which sequence runs when, in which slot, on which blocks. A pure state machine.
 //!
-//! `submit`, `finish`, `plan(now)`, `absorb(result)`: the same calls in the same order give the same
-//! plans, so a bug report is a seed of the simulator (`sim/`). `rules.rs` is the way in: each rule
-//! that plans and results keep, in the smallest case that shows it. Deliberately absent: threads,
-//! clocks, random numbers, logging and input or output; text; and everything that knows a model.
+//! `submit`, `finish`, `plan(now)`, `absorb(result)`: the same calls in the same order give the
+//! same plans, so a bug report is a seed of the simulator (`sim/`). `rules.rs` is the way in: each
+//! rule that plans and results keep, in the smallest case that shows it. Deliberately absent:
+//! threads, clocks, random numbers, logging and input or output; text; and everything that knows a
+//! model.
 //!
 //! Sequences are in order of age everywhere. One that finds no free block preempts the newest. One
 //! that was preempted three times is pinned: it goes first and is never preempted again. Pinned
@@ -142,7 +143,8 @@ impl Scheduler {
         Some(sequence.usage())
     }
 
-    /// Takes the last deliveries of requests that expired in the queue. Call it after [`Self::plan`].
+    /// Takes the last deliveries of requests that expired in the queue. Call it after
+    /// [`Self::plan`].
     pub fn take_expired(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.expired)
     }
@@ -229,8 +231,8 @@ impl Scheduler {
         sequence
     }
 
-    /// Takes slot and blocks from a sequence. Steps in flight may still use both, because workers run
-    /// steps in order: whoever gets them next comes later.
+    /// Takes slot and blocks from a sequence. Steps in flight may still use both, because workers
+    /// run steps in order: whoever gets them next comes later.
     fn release(&mut self, key: SequenceKey) {
         self.publish_and_trim(key);
         self.release_tables(key);

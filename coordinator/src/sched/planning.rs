@@ -90,8 +90,8 @@ impl Scheduler {
         end.min().unwrap_or(0).saturating_sub(sequence.num_computed)
     }
 
-    /// Takes slot and blocks from the newest running sequence, which waits to be computed again. Its
-    /// token in flight still counts.
+    /// Takes slot and blocks from the newest running sequence, which waits to be computed again.
+    /// Its token in flight still counts.
     fn preempt_newest(&mut self) {
         let Some(key) = self.running.pop() else { return };
         self.release(key);

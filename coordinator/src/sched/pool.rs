@@ -1,7 +1,7 @@
 //! The blocks of one KV group: which are free, who owns the others, which are cached.
 //!
-//! A block is free, used (owned by block tables) or idle (cached, with no owner). Deliberately absent:
-//! what a block holds (`prefix_tree.rs`), and block tables (`sequence.rs`).
+//! A block is free, used (owned by block tables) or idle (cached, with no owner). Deliberately
+//! absent: what a block holds (`prefix_tree.rs`), and block tables (`sequence.rs`).
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
-//! The prefix cache: full blocks of known tokens, found by their salt and all tokens up to their end.
+//! The prefix cache: full blocks of known tokens, found by their salt and all tokens up to their
+//! end.
 //!
-//! Salt and tokens are interned, not hashed (`prefix_tree.rs`), so a hit is never another text. A hit
-//! is a prefix of whole blocks in every KV group. It never covers the last known token, which must
-//! run to give a sample, and needs no blocks behind a window. Deliberately absent: copies. A shared
-//! block is never written.
+//! Salt and tokens are interned, not hashed (`prefix_tree.rs`), so a hit is never another text. A
+//! hit is a prefix of whole blocks in every KV group. It never covers the last known token, which
+//! must run to give a sample, and needs no blocks behind a window. Deliberately absent: copies. A
+//! shared block is never written.
 
 use binfer_proto::BlockId;
 
@@ -13,9 +14,9 @@ use super::prefix_tree::Parent;
 use super::rows::PlanBuilder;
 use super::sequence::SequenceKey;
 
-/// Prefixes that the tree may have for each block of all pools. Beyond that idle blocks are evicted.
-/// Prefixes are more than cached blocks where the blocks behind a window are evicted: of a full
-/// context Mistral 7B keeps one block in eight.
+/// Prefixes that the tree may have for each block of all pools. Beyond that idle blocks are
+/// evicted. Prefixes are more than cached blocks where the blocks behind a window are evicted: of a
+/// full context Mistral 7B keeps one block in eight.
 const PREFIXES_PER_BLOCK: usize = 16;
 
 /// Stands in block tables for blocks behind the window, which no row reads.
@@ -37,8 +38,8 @@ impl PrefixHit {
 }
 
 impl Scheduler {
-    /// Brings a sequence's block tables up to date between two plans. Full blocks of known tokens go
-    /// into the prefix cache, blocks behind the window are given back.
+    /// Brings a sequence's block tables up to date between two plans. Full blocks of known tokens
+    /// go into the prefix cache, blocks behind the window are given back.
     pub(super) fn publish_and_trim(&mut self, key: SequenceKey) {
         self.publish_blocks(key);
         let sequence = &mut self.sequences[key];
@@ -56,7 +57,8 @@ impl Scheduler {
         }
     }
 
-    /// Puts the full blocks of a sequence into the prefix cache; never in the plan that writes them.
+    /// Puts the full blocks of a sequence into the prefix cache; never in the plan that writes
+    /// them.
     fn publish_blocks(&mut self, key: SequenceKey) {
         if !self.config.prefix_cache {
             return;

@@ -1,9 +1,9 @@
 //! The tree of prefixes: a number for each text that ends with a full block.
 //!
 //! Two full blocks have one [`PrefixId`] if and only if their salts and all tokens up to their ends
-//! are equal. Nothing is hashed, so nobody can make a prefix that is taken for another one. A prefix
-//! lives as long as it has a user: a cached block, a sequence, or a longer prefix. Deliberately
-//! absent: which block holds what (`pool.rs`).
+//! are equal. Nothing is hashed, so nobody can make a prefix that is taken for another one. A
+//! prefix lives as long as it has a user: a cached block, a sequence, or a longer prefix.
+//! Deliberately absent: which block holds what (`pool.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,8 +71,8 @@ impl PrefixTree {
         self.nodes[id.0].users += 1;
     }
 
-    /// Takes a user from a prefix. Without users it is removed, and so are its ancestors that have no
-    /// other user.
+    /// Takes a user from a prefix. Without users it is removed, and so are its ancestors that have
+    /// no other user.
     pub(super) fn release(&mut self, mut id: PrefixId) {
         loop {
             let node = &mut self.nodes[id.0];

@@ -78,8 +78,8 @@ impl RowEnd {
 }
 
 impl Scheduler {
-    /// Makes a plan of its parts and keeps what its result is matched with. Without rows there is no
-    /// plan; slots to close then wait for the next one.
+    /// Makes a plan of its parts and keeps what its result is matched with. Without rows there is
+    /// no plan; slots to close then wait for the next one.
     pub(super) fn build_plan(&mut self, builder: PlanBuilder) -> Option<HashedPlan> {
         let PlanBuilder { open, blocks, decode, chunks, .. } = builder;
         let (mut rows, mut sent) = (decode.rows, decode.sent);

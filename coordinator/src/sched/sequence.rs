@@ -1,6 +1,7 @@
 //! A request that was taken: its tokens so far, its block tables, and how far it is planned.
 //!
-//! Deliberately absent: decisions. `planning.rs` decides what runs, `absorb.rs` what a result means.
+//! Deliberately absent: decisions. `planning.rs` decides what runs, `absorb.rs` what a result
+//! means.
 
 use std::sync::Arc;
 
@@ -41,8 +42,8 @@ pub(super) struct Sequence {
     pub(super) slot: Option<SlotId>,
     /// Its block tables, one for each KV group.
     pub(super) tables: Vec<BlockTable>,
-    /// Positions whose keys and values are computed, or will be by the steps in flight. The next row
-    /// starts here.
+    /// Positions whose keys and values are computed, or will be by the steps in flight. The next
+    /// row starts here.
     pub(super) num_computed: usize,
     /// Sampled tokens in flight, which will follow `tokens`.
     pub(super) num_in_flight: usize,
@@ -157,8 +158,8 @@ impl Sequence {
         }
     }
 
-    /// Positions that are computed, by steps in flight at the latest, and whose tokens are known. Full
-    /// blocks of them can be shared.
+    /// Positions that are computed, by steps in flight at the latest, and whose tokens are known.
+    /// Full blocks of them can be shared.
     pub(super) fn num_publishable(&self) -> usize {
         self.num_computed.min(self.tokens.len())
     }

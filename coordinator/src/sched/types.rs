@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, Epoch, Logprob, Sampling, SamplingError, StepId, Token, Tokens};
 
-/// Number of a request, or of one of its `n` choices. The caller chooses it and never uses it twice.
+/// Number of a request, or of one of its `n` choices. The caller chooses it and never uses it
+/// twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -37,8 +38,8 @@ pub struct Request {
     pub seed: u64,
     /// Which of the `n` choices of one prompt it is.
     pub choice: u32,
-    /// Requests share cached blocks only with requests of the same salt, which stands for weights and
-    /// tenant.
+    /// Requests share cached blocks only with requests of the same salt, which stands for weights
+    /// and tenant.
     pub salt: u64,
     /// The time at which it fails if it never ran.
     pub queue_deadline: Option<Tick>,
@@ -248,7 +249,8 @@ pub struct Counters {
     pub pinned: u64,
     /// Requests that were cancelled with a step in flight.
     pub cancels_in_flight: u64,
-    /// Sampled tokens that were dropped because an end token or a stop string had ended the request.
+    /// Sampled tokens that were dropped because an end token or a stop string had ended the
+    /// request.
     pub overruns_dropped: u64,
     /// Rows that found no free block.
     pub exhausted: u64,

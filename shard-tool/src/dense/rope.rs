@@ -2,8 +2,8 @@
 //!
 //! `rope_scaling` or `rope_parameters` (or both, if they mean the same), `type` or `rope_type`, for
 //! the whole model or by layer type, the base within or beside. What each means is what
-//! `modeling_rope_utils.py` makes of it: `tests/fixtures/rope` has its numbers. The kinds `longrope`
-//! and `proportional` are absent.
+//! `modeling_rope_utils.py` makes of it: `tests/fixtures/rope` has its numbers. The kinds
+//! `longrope` and `proportional` are absent.
 
 use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON_ROPE;

@@ -47,8 +47,8 @@ impl<'c> Tensors<'c> {
         self.specs.push(TensorSpec { name, parts, cut, layer });
     }
 
-    /// Gives a line the type that the checkpoint says. A line that does not fit is noted and gets any
-    /// type, since [`Self::finish`] will not return its spec.
+    /// Gives a line the type that the checkpoint says. A line that does not fit is noted and gets
+    /// any type, since [`Self::finish`] will not return its spec.
     fn bind(&mut self, line: Line) -> PartSpec {
         let Line { source, rows, cols, row_order } = line;
         let mut dtype = DType::F32;

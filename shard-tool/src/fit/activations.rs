@@ -4,8 +4,8 @@ use crate::layout::LayerLayout;
 use crate::spec::{Ffn, LayerSpec, Mixer};
 use crate::{ModelSpec, RankLayout};
 
-/// Tensors of the arena begin at multiples of so many elements: 256 bytes of f32, which GPUs copy and
-/// multiply best.
+/// Tensors of the arena begin at multiples of so many elements: 256 bytes of f32, which GPUs copy
+/// and multiply best.
 const ALIGNMENT: u64 = 64;
 
 /// Every tensor that a step needs, none sharing an element with another. Elements have four bytes.

@@ -85,8 +85,8 @@ pub struct HostMemory {
     pub free_bytes: u64,
     /// Bytes of tensors that one rank may hold, where a process is limited by itself.
     pub rank_bytes: u64,
-    /// Whether a process that takes more is killed. Otherwise `free_bytes` is an estimate, and more is
-    /// slow.
+    /// Whether a process that takes more is killed. Otherwise `free_bytes` is an estimate, and more
+    /// is slow.
     pub is_limit: bool,
 }
 
@@ -97,7 +97,8 @@ impl HostMemory {
         Self { free_bytes, rank_bytes: u64::MAX, is_limit: false }
     }
 
-    /// Bytes of tensors that all ranks may hold: a tenth stays free, and each process takes its own.
+    /// Bytes of tensors that all ranks may hold: a tenth stays free, and each process takes its
+    /// own.
     fn usable_bytes(self, ranks: usize) -> u64 {
         let processes = PROCESS_BYTES.saturating_mul(ranks as u64 + 1);
         (self.free_bytes - self.free_bytes / RESERVED_PART).saturating_sub(processes)

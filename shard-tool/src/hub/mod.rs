@@ -11,7 +11,7 @@
 //! | `cache` | the cache's layout on disk |
 //! | `cached` | what the cache has of a model, and what may be missing |
 //! | `pull`, `fetch` | a model by its id; files of a commit |
-//! | `download`, `partial` | pieces of files over several connections; files that are not whole yet |
+//! | `download`, `partial` | pieces of files over several connections; unfinished files |
 //! | `progress` | how many bytes are done, and who is told |
 //! | `remote` | settings and headers alone, before anything is downloaded |
 //!

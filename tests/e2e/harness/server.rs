@@ -21,8 +21,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `binfer serve demo --dtype f32 --port 0 --tp TP ARGS`; [`Self::wait_until_listening`] or
-    /// [`Self::wait_until_ready`] is needed before its client is of use.
+    /// Starts `binfer serve demo --dtype f32 --port 0 --tp TP ARGS`; [`Self::wait_until_listening`]
+    /// or [`Self::wait_until_ready`] is needed before its client is of use.
     pub(crate) fn start(permit: Permit, tp: usize, args: &[&str]) -> Self {
         Self::of("demo", permit, tp, args)
     }

@@ -11,9 +11,9 @@ use std::io::{Error, Result};
 pub const JOBS_AT_ONCE: usize = 4;
 /// The address space while a model's files are read. The largest known tokenizer takes 1 GiB.
 pub(super) const START_BYTES: u64 = 8 << 30;
-/// The address space that jobs may take beside the tokenizer. A text takes 150 times its own size, one
-/// of single letters 350 times, and the front accepts none over 4 MiB. Several of the longest texts at
-/// once may end the process; each is done alone then.
+/// The address space that jobs may take beside the tokenizer. A text takes 150 times its own size,
+/// one of single letters 350 times, and the front accepts none over 4 MiB. Several of the longest
+/// texts at once may end the process; each is done alone then.
 pub(super) const JOBS_BYTES: u64 = 3 << 30;
 /// How many files may be open while jobs are done: stdin, stdout and stderr.
 const FILES: u64 = 3;

@@ -24,7 +24,7 @@ const HINT: Duration = Duration::from_secs(2);
 /// How long a communicator may take to end.
 const ABORT: Duration = Duration::from_secs(2);
 /// How long giving up waits for the thread that uses the communicator.
-const FAREWELL: Duration = Duration::from_millis(900);
+const ENGINE_EXIT_GRACE: Duration = Duration::from_millis(900);
 
 /// This rank's way to the others.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Word {
         if self.steps.load(Ordering::SeqCst) > 0
             && let Ok(gone) = self.gone.lock()
         {
-            let _ = self.is_gone.wait_timeout_while(gone, FAREWELL, |gone| !*gone);
+            let _ = self.is_gone.wait_timeout_while(gone, ENGINE_EXIT_GRACE, |gone| !*gone);
         }
     }
 }
