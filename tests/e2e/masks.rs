@@ -212,7 +212,7 @@ fn masks_that_no_step_can_have_end_the_worker_by_name() {
         rows.iter_mut().for_each(|row| row.outputs = Outputs::None);
     }
     let idle = refusal(&[down::Message::Plan((&silent).into())]);
-    assert_eq!(idle, "step 1: masked, but no row draws a token");
+    assert_eq!(idle, "step 1: masked, but no row samples a token");
     let plan = |step, masked| down::Message::Plan((&plan(step, masked)).into());
     let masks = |step, rows: &[Mask]| down::Message::Masks((&masks(step, rows.to_vec())).into());
     let unasked = refusal(&[plan(1, false), masks(1, &[])]);
