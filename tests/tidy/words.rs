@@ -20,13 +20,13 @@ fn sources() -> impl Iterator<Item = File> {
 
 /// The table of docs/glossary.md: an identifier that is gone, and what stands in its place.
 fn retired() -> BTreeMap<String, String> {
-    let page = fs::read_to_string(root().join("docs/glossary.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/glossary.md")).expect("the glossary");
     let (_, table) = page.split_once("| no longer | now |\n").expect("the table of retired names");
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
     let mut retired = BTreeMap::new();
     for row in rows {
         let mut cells = row.trim_matches('|').split('|').map(str::trim);
-        let (old, new) = (cells.next().unwrap(), cells.next().unwrap());
+        let (old, new) = (cells.next().expect("old"), cells.next().expect("new"));
         for name in old.split(',') {
             retired.insert(name.trim().trim_matches('`').to_owned(), new.to_owned());
         }
