@@ -146,7 +146,7 @@ impl Blueprint {
     /// Positions that the pool of each KV group holds.
     fn positions(&self, facts: &FleetInfo) -> Vec<u64> {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
-        groups.map(|(group, blocks)| u64::from(group.block_tokens) * u64::from(*blocks)).collect()
+        groups.map(|(kv_group, blocks)| kv_group.positions_of(*blocks)).collect()
     }
 
     /// What the KV cache of a rank may take. Only the worker of a GPU knows what fits there.

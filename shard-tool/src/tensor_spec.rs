@@ -21,7 +21,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Bytes, uncut.
+    /// Bytes of the whole tensor, before ranks divide it.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(PartSpec::bytes).sum()
@@ -34,11 +34,11 @@ impl TensorSpec {
 pub struct PartSpec {
     /// Name in the checkpoint.
     pub source: String,
-    /// Type in the checkpoint, kept in memory.
+    /// Type in the checkpoint, which memory keeps.
     pub dtype: DType,
-    /// Outputs.
+    /// Rows of the matrix: its outputs.
     pub rows: u32,
-    /// Inputs; whole blocks of `dtype`.
+    /// Columns of the matrix: its inputs. A row is whole blocks of `dtype`.
     pub cols: u32,
     /// In which order the checkpoint has the rows.
     pub row_order: RowOrder,
@@ -66,7 +66,7 @@ pub enum RowOrder {
     /// llama.cpp's converter interleaves the halves of each q and k head (its rope pairs
     /// neighbours): row `2i + half` of a head there is row `half * head_dim / 2 + i` here.
     LlamaCppInterleaved {
-        /// Rows of one head; even.
+        /// Rows of one head, an even number.
         head_dim: u32,
     },
 }

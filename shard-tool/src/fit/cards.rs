@@ -29,8 +29,8 @@ const fn card(
     Card { name, bytes: mebibytes << 20, bytes_per_s: gigabytes_per_s * 1e9, capability, words }
 }
 
-/// Known cards. Totals are those of `nvidia-smi`, bandwidths those of NVIDIA's document beside
-/// each. A name without a kind of board is that of the SXM module.
+/// Known cards. Totals are those that `nvidia-smi` prints. Bandwidths are the maker's; the document
+/// beside each is where to look it up. A name without a kind of board is that of the SXM module.
 pub const CARDS: &[Card] = &[
     // DGX B200 data sheet: 64 TB/s of eight.
     card("B200", &["B200"], 183_359, 8_000.0, 100),

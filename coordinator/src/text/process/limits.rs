@@ -13,7 +13,7 @@ pub const JOBS_AT_ONCE: usize = 4;
 pub(super) const START_BYTES: u64 = 8 << 30;
 /// The address space that jobs may take beside the tokenizer. A text takes 150 times its own size,
 /// one of single letters 350 times, and the front accepts none over 4 MiB. Several of the longest
-/// texts at once may end the process; each is done alone then.
+/// texts at once may end the process; each is then tried once more, alone.
 pub(super) const JOBS_BYTES: u64 = 3 << 30;
 /// How many files may be open while jobs are done: stdin, stdout and stderr.
 const FILES: u64 = 3;
