@@ -80,6 +80,6 @@ mod blocks;
 mod corpus;
 #[path = "../../shard-tool/tests/support/gguf_writer.rs"]
 mod gguf_writer;
-#[allow(dead_code, reason = "the tests of the shard tool use more of it")]
+#[expect(dead_code, reason = "the tests of the shard tool use more of it")]
 #[path = "../../shard-tool/tests/support/hub_server.rs"]
 mod hub_server;

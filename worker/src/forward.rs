@@ -49,7 +49,7 @@ pub fn forward(
     step.backend.head(&HeadArgs { x, norm, eps: norm_eps, weight, first_token, logits })
 }
 
-/// Draws the batch's tokens from the logits that [`forward`] left.
+/// Samples the batch's tokens from the logits that [`forward`] left.
 pub fn sample(
     batch: &Batch,
     activations: &Activations,
