@@ -3,19 +3,19 @@
 use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{MaxTokens, Prompt};
 use super::info::{CoreLimits, ModelInfo};
-use binfer_proto::{Bias, Sampling, SamplingError, SamplingField, TOP_LOGPROBS_MAX, Token};
+use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
 use std::sync::Arc;
 
 /// The parameters as plans carry them.
 pub(super) fn sampling(sampling: Sampling) -> Result<Sampling, SubmitError> {
-    sampling.checked().map_err(|error| sampling_error(&error).into())
+    sampling.checked().map_err(|error| FieldError::from(error).into())
 }
 
 /// Biases by rising token, as plans carry them.
 pub(super) fn biases(biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, SubmitError> {
     let mut biases: Vec<Bias> = biases.into_iter().map(Bias::canonical).collect();
     biases.sort_by_key(|bias| bias.token);
-    Bias::check(&biases, model.vocab).map_err(|error| sampling_error(&error))?;
+    Bias::check(&biases, model.vocab).map_err(FieldError::from)?;
     Ok(biases)
 }
 
@@ -24,20 +24,6 @@ pub(super) fn biases(biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, 
 pub(super) fn logprobs(tops: Option<u8>, model: &ModelInfo) -> u8 {
     let vocab = u8::try_from(model.vocab).unwrap_or(u8::MAX);
     tops.map_or(0, |tops| 1 + tops.min(TOP_LOGPROBS_MAX).min(vocab))
-}
-
-/// The request's field that a sampling parameter comes from, and what is wrong with it.
-pub(super) fn sampling_error(error: &SamplingError) -> FieldError {
-    let field = match error.field {
-        SamplingField::Temperature => Field::Temperature,
-        SamplingField::TopP => Field::TopP,
-        SamplingField::MinP => Field::MinP,
-        SamplingField::RepetitionPenalty => Field::RepetitionPenalty,
-        SamplingField::PresencePenalty => Field::PresencePenalty,
-        SamplingField::FrequencyPenalty => Field::FrequencyPenalty,
-        SamplingField::LogitBias => Field::LogitBias,
-    };
-    FieldError::new(field, error.cause.clone())
 }
 
 /// Refuses too many, too long and empty stop strings.

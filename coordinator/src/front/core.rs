@@ -182,7 +182,7 @@ impl Core {
             Refused::QueueFull { .. } => self.busy(&why.to_string()),
             Refused::Draining => self.unavailable(&why.to_string()),
             Refused::Duplicate(_) => SubmitError::Failed { message: why.to_string() },
-            Refused::Sampling(error) => checks::sampling_error(error).into(),
+            Refused::Sampling(error) => FieldError::from(error.clone()).into(),
             Refused::NothingToGenerate => {
                 FieldError::new(Field::MaxTokens, "must be at least 1").into()
             }

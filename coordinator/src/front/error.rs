@@ -3,6 +3,7 @@
 //! The core says which field is at fault and what is wrong with it. A front names the field as its
 //! protocol does, and gives the error the status that its clients know.
 
+use binfer_proto::{SamplingError, SamplingField};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,36 +16,18 @@ pub enum Field {
     MaxTokens,
     /// Texts at which the answer ends.
     Stop,
-    /// What is added to logits.
-    LogitBias,
-    /// The temperature.
-    Temperature,
-    /// The probability that the sampled tokens have together.
-    TopP,
-    /// The least probability of a sampled token, relative to the most likely one.
-    MinP,
-    /// The divisor of logits of tokens in prompt and answer.
-    RepetitionPenalty,
-    /// What tokens in the answer lose.
-    PresencePenalty,
-    /// What tokens in the answer lose for each time that they occur there.
-    FrequencyPenalty,
+    /// A parameter of sampling.
+    Sampling(SamplingField),
 }
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Prompt => "the prompt",
-            Self::MaxTokens => "the maximum of tokens",
-            Self::Stop => "the list of stop strings",
-            Self::LogitBias => "the logit bias",
-            Self::Temperature => "the temperature",
-            Self::TopP => "top-p",
-            Self::MinP => "min-p",
-            Self::RepetitionPenalty => "the repetition penalty",
-            Self::PresencePenalty => "the presence penalty",
-            Self::FrequencyPenalty => "the frequency penalty",
-        })
+        match self {
+            Self::Prompt => f.write_str("the prompt"),
+            Self::MaxTokens => f.write_str("the maximum of tokens"),
+            Self::Stop => f.write_str("the list of stop strings"),
+            Self::Sampling(field) => field.fmt(f),
+        }
     }
 }
 
@@ -61,6 +44,12 @@ pub struct FieldError {
 impl FieldError {
     pub(crate) fn new(field: Field, cause: impl Into<String>) -> Self {
         Self { field, cause: cause.into() }
+    }
+}
+
+impl From<SamplingError> for FieldError {
+    fn from(error: SamplingError) -> Self {
+        Self { field: Field::Sampling(error.field), cause: error.cause }
     }
 }
 

@@ -5,7 +5,7 @@ use super::testing::{self, Act, Scripted, greedy, say};
 use super::*;
 use crate::sched::{FailCause, Finish, Refused, RequestId};
 use crate::text::Message;
-use binfer_proto::{Bias, Sampling};
+use binfer_proto::{Bias, Sampling, SamplingField};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,9 +96,17 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
         (greedy(Prompt::Chat(Vec::new())), Field::Prompt, "empty"),
         (GenerateRequest { max_tokens: asked(256), ..hello() }, Field::MaxTokens, "255"),
         (GenerateRequest { max_tokens: asked(0), ..hello() }, Field::MaxTokens, "at least 1"),
-        (GenerateRequest { sampling, ..hello() }, Field::TopP, "-0.5 is not"),
-        (GenerateRequest { sampling: penalty, ..hello() }, Field::PresencePenalty, "2.5 is not"),
-        (GenerateRequest { biases, ..hello() }, Field::LogitBias, "264"),
+        (
+            GenerateRequest { sampling, ..hello() },
+            Field::Sampling(SamplingField::TopP),
+            "-0.5 is not",
+        ),
+        (
+            GenerateRequest { sampling: penalty, ..hello() },
+            Field::Sampling(SamplingField::PresencePenalty),
+            "2.5 is not",
+        ),
+        (GenerateRequest { biases, ..hello() }, Field::Sampling(SamplingField::LogitBias), "264"),
         (GenerateRequest { stop: vec![String::new()], ..hello() }, Field::Stop, "empty"),
         (GenerateRequest { stop: vec!["x".repeat(257)], ..hello() }, Field::Stop, "257"),
         (GenerateRequest { stop: vec!["x".into(); 17], ..hello() }, Field::Stop, "17"),

@@ -1,6 +1,7 @@
 //! The two ways to ask for an answer, and the names that each gives to the core's fields.
 
 use crate::front::Field;
+use binfer_proto::SamplingField;
 
 /// Which of the two ways to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +27,19 @@ impl FieldNames {
             (Field::Prompt, Endpoint::Chat) => "messages",
             (Field::MaxTokens, _) => self.max_tokens,
             (Field::Stop, _) => "stop",
-            (Field::LogitBias, _) => "logit_bias",
-            (Field::Temperature, _) => "temperature",
-            (Field::TopP, _) => "top_p",
-            (Field::MinP, _) => "min_p",
-            (Field::RepetitionPenalty, _) => "repetition_penalty",
-            (Field::PresencePenalty, _) => "presence_penalty",
-            (Field::FrequencyPenalty, _) => "frequency_penalty",
+            (Field::Sampling(field), _) => sampling_name(field),
         }
+    }
+}
+
+fn sampling_name(field: SamplingField) -> &'static str {
+    match field {
+        SamplingField::Temperature => "temperature",
+        SamplingField::TopP => "top_p",
+        SamplingField::MinP => "min_p",
+        SamplingField::RepetitionPenalty => "repetition_penalty",
+        SamplingField::PresencePenalty => "presence_penalty",
+        SamplingField::FrequencyPenalty => "frequency_penalty",
+        SamplingField::LogitBias => "logit_bias",
     }
 }
