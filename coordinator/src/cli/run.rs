@@ -14,7 +14,7 @@ use crate::cli::sampling::SamplingArgs;
 use crate::config::ConfigError;
 use crate::error::LaunchError;
 use crate::front::{
-    AnswerStream, FailKind, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode,
+    AnswerStream, End, FailKind, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode,
     StreamEvent, SubmitError,
 };
 use crate::launch::{LaunchOptions, launch};
@@ -183,14 +183,14 @@ async fn print(stream: &mut AnswerStream) -> Result<RunOutcome> {
     loop {
         match stream.next().await {
             StreamEvent::Text(text) => console::print(&text)?,
-            StreamEvent::Done { finish, usage } => {
+            StreamEvent::End(End::Done { finish, usage }) => {
                 console::print("\n")?;
                 return Ok(RunOutcome::Whole(finish, usage));
             }
-            StreamEvent::Failed { kind: FailKind::Shutdown, .. } => {
+            StreamEvent::End(End::Failed { kind: FailKind::Shutdown, .. }) => {
                 return Ok(RunOutcome::Interrupted);
             }
-            StreamEvent::Failed { message, .. } => bail!(LaunchError::Answer(message)),
+            StreamEvent::End(End::Failed { message, .. }) => bail!(LaunchError::Answer(message)),
         }
     }
 }

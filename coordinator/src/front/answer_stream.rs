@@ -5,33 +5,21 @@
 
 use super::command::ServeCommand;
 use super::outbox::Outbox;
-use super::stream_buffer::{End, FailKind, StreamBuffer};
-use crate::sched::{Finish, Request, RequestId, Usage};
+use super::stream_buffer::{End, StreamBuffer};
+use crate::sched::{Request, RequestId};
 use binfer_proto::Logprob;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
-/// What a reader gets: text, and then exactly one of the other two.
+/// What a reader gets: texts, and then exactly one end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamEvent {
     /// More text.
     Text(String),
-    /// The answer is complete.
-    Done {
-        /// Why the answer ended.
-        finish: Finish,
-        /// What the request consumed.
-        usage: Usage,
-    },
-    /// The request failed.
-    Failed {
-        /// A message for the client, which names the cause.
-        message: String,
-        /// The kind of failure, for the protocol's status.
-        kind: FailKind,
-    },
+    /// The one terminal event.
+    End(End),
 }
 
 /// An admitted request's answer.
@@ -83,25 +71,16 @@ impl AnswerStream {
     /// The next event. Must not be called again after an end.
     pub async fn next(&mut self) -> StreamEvent {
         if let Some(end) = self.end.take() {
-            return end.into();
+            return StreamEvent::End(end);
         }
         let mut text = String::new();
         let end = poll_fn(|cx| self.buffer.poll_take(cx, &mut text)).await;
         match end {
-            Some(end) if text.is_empty() => end.into(),
+            Some(end) if text.is_empty() => StreamEvent::End(end),
             end => {
                 self.end = end;
                 StreamEvent::Text(text)
             }
-        }
-    }
-}
-
-impl From<End> for StreamEvent {
-    fn from(end: End) -> Self {
-        match end {
-            End::Done { finish, usage } => Self::Done { finish, usage },
-            End::Failed { message, kind } => Self::Failed { message, kind },
         }
     }
 }

@@ -37,7 +37,9 @@ async fn a_request_goes_through_and_gives_its_text_back() {
         let stream = server.core.generate(GenerateRequest { read_mode, ..hello() }).await.unwrap();
         let (text, end) = rest(stream).await;
         assert_eq!(text, "é😀");
-        let StreamEvent::Done { finish: Finish::Length, usage } = end else { panic!("{end:?}") };
+        let StreamEvent::End(End::Done { finish: Finish::Length, usage }) = end else {
+            panic!("{end:?}")
+        };
         assert_eq!((usage.prompt, usage.generated), (1, 6));
         let seen = server.seen.recv().await.unwrap();
         assert_eq!(seen.request.prompt, [262]);
@@ -165,7 +167,10 @@ async fn the_reader_with_the_most_unread_text_pays_for_the_cap() {
     assert_eq!(server.cancelled.recv().await, Some((slow.id(), "small".len() as u64)));
     let (text, end) = rest(slow).await;
     assert_eq!(text, "");
-    assert!(matches!(end, StreamEvent::Failed { kind: FailKind::SlowReader, .. }), "{end:?}");
+    assert!(
+        matches!(end, StreamEvent::End(End::Failed { kind: FailKind::SlowReader, .. })),
+        "{end:?}"
+    );
     let id = modest.id();
     drop(modest);
     assert_eq!(server.cancelled.recv().await, Some((id, 0)));
@@ -284,7 +289,10 @@ async fn a_serve_loop_that_ends_leaves_nobody_waiting() {
     assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
     let (text, end) = rest(running).await;
     assert_eq!(text, "text");
-    assert!(matches!(end, StreamEvent::Failed { kind: FailKind::Internal, .. }), "{end:?}");
+    assert!(
+        matches!(end, StreamEvent::End(End::Failed { kind: FailKind::Internal, .. })),
+        "{end:?}"
+    );
     let error = server.core.generate(hello()).await.unwrap_err();
     assert!(matches!(error, SubmitError::Unavailable { .. }), "{error:?}");
 }

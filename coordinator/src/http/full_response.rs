@@ -8,7 +8,7 @@ use super::answer::AnswerHeader;
 use super::client_state::ClientState;
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
-use crate::front::{AnswerStream, StreamEvent};
+use crate::front::{AnswerStream, End, StreamEvent};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -30,12 +30,14 @@ pub(super) async fn answer(
         found.append(&mut answer.take_logprobs());
         match reply {
             StreamEvent::Text(more) => text.push_str(&more),
-            StreamEvent::Done { finish, usage } => {
+            StreamEvent::End(End::Done { finish, usage }) => {
                 let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
                 let logprobs = logprobs.unwrap_or(Value::Null);
                 return Ok(header.full_response(&text, &logprobs, (finish, usage)).to_string());
             }
-            StreamEvent::Failed { message, kind } => return Err(ApiError::failed(kind, message)),
+            StreamEvent::End(End::Failed { message, kind }) => {
+                return Err(ApiError::failed(kind, message));
+            }
         }
     }
 }

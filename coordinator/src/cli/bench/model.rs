@@ -17,7 +17,9 @@ use super::script::BenchPrng;
 use crate::cli::table::table;
 use crate::config::ConfigError;
 use crate::error::LaunchError;
-use crate::front::{Core, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode, StreamEvent};
+use crate::front::{
+    Core, End, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode, StreamEvent,
+};
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 
@@ -191,8 +193,8 @@ async fn answer(core: &Core, request: GenerateRequest) -> Result<()> {
     loop {
         match stream.next().await {
             StreamEvent::Text(_) => {}
-            StreamEvent::Done { .. } => return Ok(()),
-            StreamEvent::Failed { message, .. } => bail!(LaunchError::Answer(message)),
+            StreamEvent::End(End::Done { .. }) => return Ok(()),
+            StreamEvent::End(End::Failed { message, .. }) => bail!(LaunchError::Answer(message)),
         }
     }
 }
