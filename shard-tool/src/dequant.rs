@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use crate::quant::{codes, k_scales};
+use crate::quant::{E2M1, codes, e4m3, e8m0, k_scales};
 use crate::{DType, Error, ErrorKind};
 
 /// The elements of the longest block.
@@ -33,6 +33,16 @@ pub fn dequantize_row(dtype: DType, packed: &[u8], out: &mut [f32]) -> Result<()
             DType::F32 => out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
             DType::F16 => out[0] = half_at(block, 0),
             DType::BF16 => out[0] = f32::from_le_bytes([0, 0, block[0], block[1]]),
+            DType::MXFP4 => {
+                let scale = e8m0(block[0]);
+                out.iter_mut().zip(&*q).for_each(|(out, q)| *out = scale * E2M1[usize::from(*q)]);
+            }
+            DType::FP8_BLOCK => {
+                let scale = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+                out.iter_mut().zip(&*q).for_each(|(out, q)| *out = scale * e4m3(*q));
+            }
+            DType::F8_E4M3 => out[0] = e4m3(q[0]),
+            DType::U8 => out[0] = f32::from(q[0]),
             DType::Q4_0 => scaled(half_at(block, 0), q, 8.0, out),
             DType::Q5_0 => scaled(half_at(block, 0), q, 16.0, out),
             DType::Q4_1 | DType::Q5_1 => affine(half_at(block, 0), q, half_at(block, 2), out),

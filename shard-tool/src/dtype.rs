@@ -32,11 +32,20 @@ pub enum DType {
     Q6_K,
     /// The upper half of an F32.
     BF16,
+    /// 32 elements: a power of two (E8M0), 32 times four bits (E2M1). OCP Microscaling Formats 1.0.
+    MXFP4,
+    /// 128 elements: f32 scale, 128 times eight bits (E4M3), as DeepSeek's FP8 checkpoints have
+    /// them in two tensors.
+    FP8_BLOCK,
+    /// E4M3 without a scale: half of an [`Self::FP8_BLOCK`], which is no weight by itself.
+    F8_E4M3,
+    /// Bytes, of which other types are made.
+    U8,
 }
 
 impl DType {
-    /// All types, in the order in which messages list them.
-    pub const ALL: [Self; 11] = [
+    /// Types of weights, in the order in which messages list them.
+    pub const ALL: [Self; 13] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -48,14 +57,20 @@ impl DType {
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::MXFP4,
+        Self::FP8_BLOCK,
     ];
+
+    /// Types that say by themselves nothing of a number: halves of others.
+    const RAW: [Self; 2] = [Self::F8_E4M3, Self::U8];
 
     /// The number of consecutive elements of a row that form a block. Plain types have 1.
     #[must_use]
     pub const fn block_elems(self) -> u32 {
         match self {
-            Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::F32 | Self::F16 | Self::BF16 | Self::F8_E4M3 | Self::U8 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::MXFP4 => 32,
+            Self::FP8_BLOCK => 128,
             Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
         }
     }
@@ -74,7 +89,17 @@ impl DType {
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
+            Self::MXFP4 => 17,
+            Self::FP8_BLOCK => 132,
+            Self::F8_E4M3 | Self::U8 => 1,
         }
+    }
+
+    /// Whether a tensor of this type says by itself what its elements are, so that it can be a
+    /// weight.
+    #[must_use]
+    pub fn is_weight(self) -> bool {
+        !Self::RAW.contains(&self)
     }
 
     /// The bytes of `elems` consecutive elements. `None` if they are not whole blocks, or if the
@@ -109,13 +134,17 @@ impl DType {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::MXFP4 => "MXFP4",
+            Self::FP8_BLOCK => "FP8_BLOCK",
+            Self::F8_E4M3 => "F8_E4M3",
+            Self::U8 => "U8",
         }
     }
 
-    /// `ggml_type` as stored in GGUF tensor infos.
+    /// `ggml_type` as stored in GGUF tensor infos; `None` for types that GGUF lacks.
     #[must_use]
-    pub const fn gguf_id(self) -> u32 {
-        match self {
+    pub const fn gguf_id(self) -> Option<u32> {
+        Some(match self {
             Self::F32 => 0,
             Self::F16 => 1,
             Self::Q4_0 => 2,
@@ -127,7 +156,9 @@ impl DType {
             Self::Q5_K => 13,
             Self::Q6_K => 14,
             Self::BF16 => 30,
-        }
+            Self::MXFP4 => 39,
+            Self::FP8_BLOCK | Self::F8_E4M3 | Self::U8 => return None,
+        })
     }
 
     /// The type that a safetensors header names.
@@ -135,7 +166,8 @@ impl DType {
     /// # Errors
     /// [`UnsupportedDType::Named`] for a type that is not served.
     pub(crate) fn from_safetensors(dtype: Dtype) -> Result<Self, UnsupportedDType> {
-        let served = Self::ALL.into_iter().find(|served| served.safetensors() == Some(dtype));
+        let mut stored = Self::ALL.into_iter().chain(Self::RAW);
+        let served = stored.find(|served| served.safetensors() == Some(dtype));
         served.ok_or_else(|| UnsupportedDType::Named {
             name: format!("{dtype:?}"),
             served: names(|dtype| dtype.safetensors().is_some()),
@@ -148,6 +180,8 @@ impl DType {
             Self::F32 => Some(Dtype::F32),
             Self::F16 => Some(Dtype::F16),
             Self::BF16 => Some(Dtype::BF16),
+            Self::F8_E4M3 => Some(Dtype::F8_E4M3),
+            Self::U8 => Some(Dtype::U8),
             _ => None,
         }
     }
@@ -157,10 +191,10 @@ impl DType {
     /// # Errors
     /// [`UnsupportedDType`] for a type that is not served.
     pub fn from_gguf(id: u32) -> Result<Self, UnsupportedDType> {
-        if let Some(dtype) = Self::ALL.into_iter().find(|dtype| dtype.gguf_id() == id) {
+        if let Some(dtype) = Self::ALL.into_iter().find(|dtype| dtype.gguf_id() == Some(id)) {
             return Ok(dtype);
         }
-        let served = names(|_| true);
+        let served = names(|dtype| dtype.gguf_id().is_some());
         Err(match GGUF_NAMES.iter().find(|(known, _)| *known == id) {
             Some((_, name)) => UnsupportedDType::Named { name: (*name).to_owned(), served },
             None => UnsupportedDType::Unknown { id, served },
@@ -223,7 +257,6 @@ const GGUF_NAMES: &[(u32, &str)] = &[
     (29, "IQ1_M"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
 ];

@@ -2,9 +2,10 @@
 //!
 //! Heads go first, because they are few: with no more ranks than KV heads a rank has contiguous KV
 //! heads and all their query heads; with more, a rank has one KV head, and ranks that share it
-//! divide its query heads. FFN columns and vocabulary rows are then dealt so that the *bytes* of
-//! all ranks come out even. Layers of one shape are divided alike, layers of another shape by the
-//! same rules on their own numbers. Integers only: every rank computes the same layouts by itself.
+//! divide its query heads. FFN columns, whole experts and vocabulary rows are then dealt so that
+//! the *bytes* of all ranks come out even. Layers of one shape are divided alike, layers of another
+//! shape by the same rules on their own numbers. Integers only: every rank computes the same
+//! layouts by itself.
 //! Deliberately absent: KV memory and devices of different sizes, which are for [`crate::fit`].
 
 use std::ops::Range;
@@ -19,19 +20,18 @@ use crate::{Error, ErrorKind, ModelSpec};
 const VOCAB_UNIT_ROWS: u32 = 32;
 /// FFN columns are dealt in units of so many, or of a quantisation block where that is longer.
 const FFN_UNIT_COLS_MIN: u32 = 32;
+/// The unit of a shared expert's columns where there are too few units of the common size.
+const SHARED_UNIT_COLS_MIN: u32 = 8;
 
 /// The layouts of all ranks, rank 0 first.
 ///
 /// # Errors
-/// [`ErrorKind::Layout`] when there are no layers, or more ranks than query heads, FFN blocks or
-/// vocabulary blocks.
+/// [`ErrorKind::Layout`] when there are no layers, or more ranks than query heads, FFN blocks,
+/// experts or vocabulary blocks.
 pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
-    let shapes = LayerShapes::of(spec)?;
+    let shapes = LayerShapes::of(spec, world)?;
     let vocab_units = spec.vocab.div_ceil(VOCAB_UNIT_ROWS);
-    let heads_min = shapes.distinct.iter().map(|shape| shape.heads).min();
-    let ffn_units_min = shapes.distinct.iter().map(LayerShape::ffn_units).min();
-    check_world(world, heads_min.unwrap_or(0), "query heads")?;
-    check_world(world, ffn_units_min.unwrap_or(0), "FFN blocks")?;
+    shapes.check(world)?;
     check_world(world, vocab_units, "blocks of vocabulary rows")?;
 
     let mut layouts: Vec<RankLayout> =
@@ -39,16 +39,29 @@ pub fn layouts(spec: &ModelSpec, world: u32) -> Result<Vec<RankLayout>, Error> {
     let mut held: Vec<u64> =
         layouts.iter().map(|layout| head_bytes(spec, layout)).collect::<Result<_, _>>()?;
     let vocab_bytes = bytes_where(spec, |tensor| tensor.cut == TensorCut::VocabRows);
-    let ffn_bytes = |shape| bytes_where(spec, |tensor| shapes.is_ffn_of(tensor, shape));
-    let mut pool = vocab_bytes + (0..shapes.distinct.len()).map(ffn_bytes).sum::<u64>();
+    let columns_bytes = |shape| bytes_where(spec, |tensor| shapes.is_columns_of(tensor, shape));
+    let experts_bytes = |shape| bytes_where(spec, |tensor| shapes.is_experts_of(tensor, shape));
+    let of_shape = |shape| columns_bytes(shape) + experts_bytes(shape);
+    let mut pool = vocab_bytes + (0..shapes.distinct.len()).map(of_shape).sum::<u64>();
     for (index, shape) in shapes.distinct.iter().enumerate() {
-        let (bytes, dealt) = (ffn_bytes(index), deal(shape.ffn_units(), &level(&held, pool)));
-        for ((layout, held), units) in layouts.iter_mut().zip(&mut held).zip(dealt) {
-            let columns = scaled(&units, shape.ffn_unit_cols, shape.inner);
-            *held += share_of(bytes, &columns, shape.inner);
-            layout.shares[index].ffn = FfnLayout::Columns(columns);
+        if shape.experts > 0 {
+            let (bytes, dealt) = (experts_bytes(index), deal(shape.experts, &level(&held, pool)));
+            for ((layout, held), experts) in layouts.iter_mut().zip(&mut held).zip(dealt) {
+                *held += share_of(bytes, &experts, shape.experts);
+                layout.shares[index].ffn.experts = experts;
+            }
+            pool -= bytes;
         }
-        pool -= bytes;
+        if shape.inner > 0 {
+            let (bytes, dealt) =
+                (columns_bytes(index), deal(shape.ffn_units(), &level(&held, pool)));
+            for ((layout, held), units) in layouts.iter_mut().zip(&mut held).zip(dealt) {
+                let columns = scaled(&units, shape.ffn_unit_cols, shape.inner);
+                *held += share_of(bytes, &columns, shape.inner);
+                layout.shares[index].ffn.columns = columns;
+            }
+            pool -= bytes;
+        }
     }
     for (layout, units) in layouts.iter_mut().zip(deal(vocab_units, &level(&held, vocab_bytes))) {
         layout.vocab = scaled(&units, VOCAB_UNIT_ROWS, spec.vocab);
@@ -69,30 +82,35 @@ pub fn weight_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error>
 struct LayerShape {
     heads: u32,
     kv_heads: u32,
+    /// Width of a head of attention's output.
     head_dim: u32,
+    /// Columns of the feed-forward, or of the shared expert; 0 where there is none.
     inner: u32,
     /// FFN columns that stay together.
     ffn_unit_cols: u32,
+    /// Experts; 0 where the layer is no mixture.
+    experts: u32,
 }
 
 impl LayerShape {
-    fn of(layer: &LayerSpec) -> Result<Self, Error> {
-        let inner = match layer.ffn {
-            Ffn::Glu { inner, .. } => inner,
+    fn of(layer: &LayerSpec, world: u32) -> Result<Self, Error> {
+        let (heads, kv_heads, head_dim) = match layer.mixer {
+            Mixer::Gqa(gqa) => (gqa.heads, gqa.kv_heads, gqa.head_dim),
+            Mixer::Mla(mla) => (mla.heads, mla.heads, mla.dims.value),
         };
-        let shape = match layer.mixer {
-            Mixer::Gqa(gqa) => Self {
-                heads: gqa.heads,
-                kv_heads: gqa.kv_heads,
-                head_dim: gqa.head_dim,
-                inner,
-                ffn_unit_cols: FFN_UNIT_COLS_MIN,
-            },
-        };
-        if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(refuse("the number of query heads is no multiple of that of KV heads"));
         }
-        Ok(shape)
+        let (inner, experts) = match layer.ffn {
+            Ffn::Glu { inner, .. } => (inner, 0),
+            Ffn::Moe(moe) => (moe.shared_inner.unwrap_or(0), moe.experts),
+        };
+        let mut ffn_unit_cols = FFN_UNIT_COLS_MIN;
+        // A shared expert is small, and no reason to refuse ranks that have experts to hold.
+        while experts > 0 && ffn_unit_cols > SHARED_UNIT_COLS_MIN && inner / ffn_unit_cols < world {
+            ffn_unit_cols /= 2;
+        }
+        Ok(Self { heads, kv_heads, head_dim, inner, ffn_unit_cols, experts })
     }
 
     fn ffn_units(&self) -> u32 {
@@ -126,10 +144,10 @@ struct LayerShapes {
 }
 
 impl LayerShapes {
-    fn of(spec: &ModelSpec) -> Result<Self, Error> {
+    fn of(spec: &ModelSpec, world: u32) -> Result<Self, Error> {
         let (mut distinct, mut of_layer) = (Vec::<LayerShape>::new(), Vec::new());
         for layer in &spec.layers {
-            let shape = LayerShape::of(layer)?;
+            let shape = LayerShape::of(layer, world)?;
             let found = distinct.iter().position(|other| *other == shape);
             of_layer.push(found.unwrap_or(distinct.len()));
             if found.is_none() {
@@ -155,16 +173,34 @@ impl LayerShapes {
         self.of_layer.get(tensor.layer?).copied()
     }
 
-    fn is_ffn_of(&self, tensor: &TensorSpec, shape: usize) -> bool {
+    /// Refuses more ranks than there are things to share.
+    fn check(&self, world: u32) -> Result<(), Error> {
+        for shape in &self.distinct {
+            check_world(world, shape.heads, "query heads")?;
+            if shape.inner > 0 {
+                check_world(world, shape.ffn_units(), "FFN blocks")?;
+            }
+            if shape.experts > 0 {
+                check_world(world, shape.experts, "experts")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_columns_of(&self, tensor: &TensorSpec, shape: usize) -> bool {
         matches!(tensor.cut, TensorCut::FfnRows | TensorCut::FfnColumns)
             && self.of_tensor(tensor) == Some(shape)
+    }
+
+    fn is_experts_of(&self, tensor: &TensorSpec, shape: usize) -> bool {
+        matches!(tensor.cut, TensorCut::Experts(_)) && self.of_tensor(tensor) == Some(shape)
     }
 
     /// A rank's layout with its heads; feed-forward and vocabulary are dealt later.
     fn without_ffn(&self, rank: u32, world: u32) -> RankLayout {
         let share = |shape: &LayerShape| LayerLayout {
             heads: shape.heads_of(rank, world),
-            ffn: FfnLayout::Columns(0..0),
+            ffn: FfnLayout { columns: 0..0, experts: 0..0 },
         };
         RankLayout {
             rank,
@@ -203,7 +239,8 @@ fn bytes_where(spec: &ModelSpec, wanted: impl Fn(&TensorSpec) -> bool) -> u64 {
 
 /// Bytes of what follows the heads; replicated tensors weigh the same everywhere and are left out.
 fn head_bytes(spec: &ModelSpec, layout: &RankLayout) -> Result<u64, Error> {
-    let of_heads = |cut| matches!(cut, TensorCut::QkvHeads | TensorCut::HeadColumns);
+    let of_heads =
+        |cut| matches!(cut, TensorCut::QkvHeads | TensorCut::HeadRows(_) | TensorCut::HeadColumns);
     spec.tensors
         .iter()
         .filter(|tensor| of_heads(tensor.cut))

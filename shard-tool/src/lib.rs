@@ -34,6 +34,7 @@ mod describe;
 pub mod dtype;
 mod error;
 mod families;
+mod ffn_spec;
 pub mod files;
 pub mod fit;
 pub mod gguf;

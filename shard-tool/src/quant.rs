@@ -1,4 +1,4 @@
-//! The order of bits within the blocks of GGUF's quantised types. No other file knows it.
+//! The order of bits within the blocks of quantised types. No other file knows it.
 //!
 //! [`codes`] unpacks a block's integers in the order of elements, out of the nibbles and high bits
 //! that hold them. [`k_scales`] unpacks the six-bit scales of a super-block. The values of the
@@ -13,6 +13,9 @@ use crate::DType;
 pub fn codes(dtype: DType, block: &[u8], out: &mut [u8]) {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => {}
+        DType::FP8_BLOCK => out.copy_from_slice(&block[4..]),
+        DType::F8_E4M3 | DType::U8 => out.copy_from_slice(block),
+        DType::MXFP4 => nibbles(&block[1..], 16, out),
         DType::Q4_0 => nibbles(&block[2..], 16, out),
         DType::Q4_1 => nibbles(&block[4..], 16, out),
         DType::Q5_0 => {
@@ -54,6 +57,35 @@ pub fn k_scales(block: &[u8]) -> ([u8; 8], [u8; 8]) {
         minimums[4 + index] = both >> 4 | minimum >> 6 << 4;
     }
     (scales, minimums)
+}
+
+/// The value of four bits E2M1: sign, two bits of exponent, one of mantissa; minus zero is zero.
+/// OCP Microscaling Formats 1.0, 5.3.3.
+pub const E2M1: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// The power of two that a byte E8M0 stands for; 255 is NaN. OCP Microscaling Formats 1.0, 5.4.1.
+#[must_use]
+pub fn e8m0(byte: u8) -> f32 {
+    match byte {
+        // 2^-127 is subnormal.
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        exponent => f32::from_bits(u32::from(exponent) << 23),
+    }
+}
+
+/// The value of eight bits E4M3: sign, four bits of exponent, three of mantissa; no infinities, and
+/// NaN where all other bits are one. FP8 Formats for Deep Learning, arXiv 2209.05433.
+#[must_use]
+pub fn e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2.0_f32.powi(-9),
+        _ => (1.0 + mantissa / 8.0) * 2.0_f32.powi(exponent - 7),
+    };
+    if byte & 0x80 == 0 { size } else { -size }
 }
 
 /// Unpacks the low nibbles of each `width` bytes, then the high ones.

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-/// One rank's share of a model. All ranges count in the whole model's numbering, are never empty,
-/// and in the order of ranks they cover the model; only KV heads may be shared.
+/// One rank's share of a model. All ranges count in the whole model's numbering, are not empty
+/// where the model has such a thing, and in the order of ranks they cover the model; only KV heads
+/// may be shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankLayout {
     /// This rank, below `world`.
@@ -71,19 +72,12 @@ impl HeadLayout {
     }
 }
 
-/// How a rank's share of a feed-forward is described.
+/// One rank's share of a feed-forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FfnLayout {
-    /// Columns between the gemms, in elements: rows of gate and up, columns of down.
-    Columns(Range<u32>),
-}
-
-impl FfnLayout {
-    /// The columns between the gemms.
-    #[must_use]
-    pub fn columns(&self) -> &Range<u32> {
-        match self {
-            Self::Columns(columns) => columns,
-        }
-    }
+pub struct FfnLayout {
+    /// Columns between the gemms, in elements: rows of gate and up, columns of down. Those of the
+    /// shared expert where the layer is a mixture; empty where it has none.
+    pub columns: Range<u32>,
+    /// Experts, whole; empty where the layer is no mixture.
+    pub experts: Range<u32>,
 }

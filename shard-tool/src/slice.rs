@@ -19,7 +19,7 @@ pub struct LocalTensor {
     pub name: String,
     /// How the tensor is cut.
     pub cut: TensorCut,
-    /// The slices of the spec's parts, in the same order.
+    /// The slices of the spec's parts, in the same order; of experts, those that the rank holds.
     pub parts: Vec<LocalPart>,
 }
 
@@ -86,11 +86,8 @@ impl LocalPart {
 /// # Errors
 /// [`ErrorKind::Layout`] if the layout was not made for a model with this tensor.
 pub fn local_tensor(tensor: &TensorSpec, layout: &RankLayout) -> Result<LocalTensor, Error> {
-    let parts = tensor
-        .parts
-        .iter()
-        .enumerate()
-        .map(|(index, part)| Ok(local_part(part, &select(tensor, index, layout)?)))
+    let parts = held_parts(tensor, layout)?
+        .map(|index| Ok(local_part(&tensor.parts[index], &select(tensor, index, layout)?)))
         .collect::<Result<_, Error>>()?;
     Ok(LocalTensor { name: tensor.name.clone(), cut: tensor.cut, parts })
 }
@@ -101,7 +98,7 @@ pub(crate) fn whole_tensor(tensor: &TensorSpec) -> LocalTensor {
         source: part.source.clone(),
         dtype: part.dtype,
         rows: part.rows,
-        cols: part.cols,
+        cols: part.cols.next_multiple_of(part.dtype.block_elems()),
         inputs: 0..part.cols,
         ranges: Vec::new(),
     };
@@ -120,11 +117,25 @@ pub fn local_tensors(spec: &ModelSpec, layout: &RankLayout) -> Result<Vec<LocalT
 /// The bytes of a rank's slice of a tensor, worked out without its ranges.
 pub(crate) fn local_bytes(tensor: &TensorSpec, layout: &RankLayout) -> Result<u64, Error> {
     let mut bytes = 0;
-    for (index, part) in tensor.parts.iter().enumerate() {
+    for index in held_parts(tensor, layout)? {
+        let part = &tensor.parts[index];
         let kept = select(tensor, index, layout)?;
         bytes += u64::from(len(&kept.rows)) * part.dtype.row_bytes(len(&kept.cols));
     }
     Ok(bytes)
+}
+
+/// Which parts of a tensor a rank keeps something of.
+fn held_parts(tensor: &TensorSpec, layout: &RankLayout) -> Result<Range<usize>, Error> {
+    let TensorCut::Experts(each) = tensor.cut else { return Ok(0..tensor.parts.len()) };
+    let experts = &layer_of(tensor, layout)?.ffn.experts;
+    let part = |expert: u32| (expert as usize).saturating_mul(each as usize);
+    let (held, parts) = (part(experts.start)..part(experts.end), tensor.parts.len());
+    if held.end > parts {
+        let cause = format!("rank {} wants parts {held:?} of {parts}", layout.rank);
+        return Err(Error::new(ErrorKind::Layout, cause).tensor(&tensor.name));
+    }
+    Ok(held)
 }
 
 /// The rows and columns of a part that a rank keeps, in the engine's order of rows.
@@ -141,12 +152,16 @@ fn select(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> Result<Sele
     let layer = || layer_of(tensor, layout);
     let (mut rows, mut own) = (0..part.rows, 0..part.cols);
     match tensor.cut {
-        TensorCut::Replicated => {}
+        TensorCut::Replicated | TensorCut::Experts(_) => {}
         TensorCut::QkvHeads if index == 0 => rows = layer()?.heads.q_elements(),
         TensorCut::QkvHeads => rows = layer()?.heads.kv_elements(),
+        TensorCut::HeadRows(each) => {
+            let heads = &layer()?.heads.q_heads;
+            rows = heads.start.saturating_mul(each)..heads.end.saturating_mul(each);
+        }
         TensorCut::HeadColumns => own = layer()?.heads.q_elements(),
-        TensorCut::FfnRows => rows = layer()?.ffn.columns().clone(),
-        TensorCut::FfnColumns => own = layer()?.ffn.columns().clone(),
+        TensorCut::FfnRows => rows = layer()?.ffn.columns.clone(),
+        TensorCut::FfnColumns => own = layer()?.ffn.columns.clone(),
         TensorCut::VocabRows => rows = layout.vocab.clone(),
     }
     if rows.end > part.rows || own.end > part.cols {

@@ -7,6 +7,9 @@
 
 use serde::Serialize;
 
+pub use crate::ffn_spec::{
+    ActivationFn, ExpertGroups, Ffn, GroupScore, Moe, RouterScores, Routing,
+};
 pub use crate::rope::{Rope, RopeScaling};
 pub use crate::tensor_spec::{PartSpec, RowOrder, TensorCut, TensorSpec};
 
@@ -33,7 +36,8 @@ pub struct ModelSpec {
     /// `.attn.out`, `.ffn.norm`, `.ffn.gate_up`, `.ffn.down`, then `final.norm` and, unless
     /// [`Self::tied_head`], `head`. A model that has them says so by their presence, each after
     /// what it belongs to: `.attn.qkv.bias`, `.attn.q_norm` and `.attn.k_norm` (one row of
-    /// `head_dim`, for every head), `.attn.out.bias`, `.ffn.gate_up.bias`, `.ffn.down.bias`.
+    /// `head_dim`, for every head), `.attn.sinks`, `.attn.out.bias`, `.ffn.gate_up.bias`,
+    /// `.ffn.down.bias`. [`Mla`] and [`Moe`] name theirs.
     pub tensors: Vec<TensorSpec>,
 }
 
@@ -89,6 +93,8 @@ pub struct LayerSpec {
 pub enum Mixer {
     /// Grouped-query attention; plain multi-head attention has `kv_heads == heads`.
     Gqa(Gqa),
+    /// Multi-head latent attention.
+    Mla(Mla),
 }
 
 impl Mixer {
@@ -97,6 +103,7 @@ impl Mixer {
     pub fn rope(&self) -> Rope {
         match self {
             Self::Gqa(gqa) => gqa.rope,
+            Self::Mla(mla) => mla.rope,
         }
     }
 }
@@ -115,23 +122,50 @@ pub struct Gqa {
     pub rope: Rope,
 }
 
-/// Kinds of feed-forward.
+/// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): the cache keeps one vector a
+/// position, out of which every head computes its key and its value.
+///
+/// Its tensors: `attn.norm`, `attn.q` (or, of low rank, `attn.q_a`, `attn.q_a_norm`, `attn.q_b`),
+/// `attn.kv_a`, `attn.kv_a_norm`, `attn.k_b`, `attn.v_b`, `attn.out`. `q`, `q_b` and `kv_a` have
+/// rows in the order that rotates halves. `k_b` is `[heads * latent, nope]` and multiplies queries,
+/// so that they meet the latent vector itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub enum Ffn {
-    /// A gated linear unit: `down(act(gate(x)) * up(x))`.
-    Glu {
-        /// Outputs of gate and of up, inputs of down.
-        inner: u32,
-        /// The activation function of the gate.
-        act: ActivationFn,
-    },
+pub struct Mla {
+    /// Query heads, each with a key and a value of its own.
+    pub heads: u32,
+    /// Widths of the parts of a head.
+    pub dims: MlaDims,
+    /// Rank of the queries' product; `None` where it is one product, `attn.q`.
+    pub q_rank: Option<u32>,
+    /// Rotation of the rotated part of queries and of the one key that all heads share.
+    pub rope: Rope,
+    /// What scores are multiplied by.
+    pub scale: f32,
 }
 
-/// Activation functions.
+/// Widths in latent attention. That of the rotated part is [`Rope::dims`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum ActivationFn {
-    /// `x * sigmoid(x)`.
-    Silu,
+pub struct MlaDims {
+    /// The part of a head's query and key that is not rotated.
+    pub nope: u32,
+    /// A head's value.
+    pub value: u32,
+    /// The latent vector.
+    pub latent: u32,
+}
+
+impl Mla {
+    /// Elements of a head's query.
+    #[must_use]
+    pub fn query_dim(&self) -> u32 {
+        self.dims.nope + self.rope.dims
+    }
+
+    /// Elements that the cache keeps of a position: the normed latent vector and the rotated key.
+    #[must_use]
+    pub fn cached_dim(&self) -> u32 {
+        self.dims.latent + self.rope.dims
+    }
 }
 
 /// Layers that share a block table: they keep the same positions, in caches of the same shape.

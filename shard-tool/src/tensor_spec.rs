@@ -69,6 +69,14 @@ pub enum RowOrder {
         /// Rows of one head, an even number.
         head_dim: u32,
     },
+    /// The last rows of each head are rotated, and the checkpoint interleaves their halves, as
+    /// [`Self::LlamaCppInterleaved`] does with whole heads. DeepSeek's checkpoints are so.
+    InterleavedTail {
+        /// Rows of one head.
+        head_dim: u32,
+        /// Rotated rows of one head, an even number.
+        tail: u32,
+    },
 }
 
 impl RowOrder {
@@ -78,12 +86,24 @@ impl RowOrder {
         match self {
             Self::AsIs => row,
             Self::LlamaCppInterleaved { head_dim } => {
-                let (first, within) = (row - row % head_dim, row % head_dim);
-                let half_rows = head_dim / 2;
-                first + 2 * (within % half_rows) + within / half_rows
+                let within = row % head_dim;
+                row - within + interleaved(within, head_dim)
+            }
+            Self::InterleavedTail { head_dim, tail } => {
+                let (within, plain) = (row % head_dim, head_dim - tail);
+                match within.checked_sub(plain) {
+                    None => row,
+                    Some(rotated) => row - rotated + interleaved(rotated, tail),
+                }
             }
         }
     }
+}
+
+/// Where row `row` of `rows` lies when the halves are interleaved.
+fn interleaved(row: u32, rows: u32) -> u32 {
+    let half_rows = rows / 2;
+    2 * (row % half_rows) + row / half_rows
 }
 
 /// How ranks divide a tensor.
@@ -93,12 +113,17 @@ pub enum TensorCut {
     Replicated,
     /// Three parts q, k, v: rows of the rank's query heads, then of its KV heads, twice.
     QkvHeads,
+    /// Rows of the rank's query heads, so many each.
+    HeadRows(u32),
     /// Columns that the rank's query heads feed.
     HeadColumns,
-    /// Of each part (gate, up) the rows that make the rank's FFN columns.
+    /// Of each part (gate, up) the rows that make the rank's FFN columns, which are those of the
+    /// shared expert where the layer is a mixture.
     FfnRows,
     /// Columns that the rank's FFN rows feed.
     FfnColumns,
+    /// So many consecutive parts for each expert: those of the rank's experts, whole.
+    Experts(u32),
     /// Rows of the rank's share of the vocabulary.
     VocabRows,
 }

@@ -49,6 +49,7 @@ fn renamed(name: &str) -> String {
 fn config(spec: &ModelSpec) -> Value {
     let (gqa, inner) = match (spec.layers[0].mixer, spec.layers[0].ffn) {
         (Mixer::Gqa(gqa), Ffn::Glu { inner, .. }) => (gqa, inner),
+        other => panic!("no dense decoder: {other:?}"),
     };
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",

@@ -17,12 +17,14 @@ const CHANGE_MIN: f32 = 1e-2;
 fn gqa(layer: &mut Layer) -> &mut GqaLayer {
     match &mut layer.attention {
         AttentionLayer::Gqa(gqa) => gqa,
+        AttentionLayer::Mla(_) => panic!("no grouped-query attention"),
     }
 }
 
 fn glu(layer: &mut Layer) -> &mut GluLayer {
     match &mut layer.ffn {
         FfnLayer::Glu(glu) => glu,
+        FfnLayer::Moe(_) => panic!("no gated linear unit"),
     }
 }
 

@@ -32,10 +32,14 @@ pub fn forward(
         x,
         intermediate: activations.intermediate.with_rows(tokens),
         attn_out: activations.attn_out.with_rows(tokens),
+        queries: activations.queries.with_rows(tokens),
+        latent: activations.latent.with_rows(tokens),
+        expert_inner: activations.expert_inner,
+        expert_out: activations.expert_out,
     };
     let behind = model.layers.iter().skip(1).map(Some).chain([None]);
     for (layer, behind) in model.layers.iter().zip(behind) {
-        step.next = Some(layer.ffn.first_args(&step));
+        step.next = layer.ffn.first_args(&step);
         layer.attention.forward(&mut step)?;
         step.next = behind.map(|layer| layer.attention.first_args(&step));
         layer.ffn.forward(&mut step)?;

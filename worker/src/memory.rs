@@ -25,11 +25,19 @@ pub struct StepLimits {
 pub struct Activations {
     /// The residual stream, `[tokens, hidden]`.
     pub x: Tensor,
-    /// QKV of attention or the columns between the gemms of the feed-forward,
-    /// `[tokens, the wider of both]`.
+    /// QKV of attention, the columns between the gemms of the feed-forward,
+    /// or the queries' low-rank product, `[tokens, the widest of them]`.
     pub intermediate: Tensor,
     /// Output of attention, `[tokens, heads * head_dim]`.
     pub attn_out: Tensor,
+    /// Queries of latent attention, `[tokens, heads * query_dim]`.
+    pub queries: Tensor,
+    /// What latent attention caches, before norm and rotation, `[tokens, latent + rope]`.
+    pub latent: Tensor,
+    /// Between the gemms of experts, `[tokens * top_k, inner]`.
+    pub expert_inner: Tensor,
+    /// What experts make of each token, `[tokens * top_k, hidden]`.
+    pub expert_out: Tensor,
     /// `[outputs, vocabulary]`.
     pub logits: Tensor,
     /// Elements of the arena.
@@ -45,6 +53,10 @@ impl Activations {
             x: tensor(arena.residual, TensorKind::Sum),
             intermediate: tensor(arena.intermediate, TensorKind::Inner),
             attn_out: tensor(arena.attn_out, TensorKind::Inner),
+            queries: tensor(arena.queries, TensorKind::Inner),
+            latent: tensor(arena.latent, TensorKind::Inner),
+            expert_inner: tensor(arena.expert_inner, TensorKind::Inner),
+            expert_out: tensor(arena.expert_out, TensorKind::Inner),
             logits: tensor(arena.logits, TensorKind::Sum),
             elements: to_usize(arena.elements()),
         }
@@ -83,6 +95,7 @@ pub fn lay_out(
         block_tokens: spec.kv_groups[layer.kv_group].block_tokens as usize,
         shape,
     });
+    let mixtures = spec.layers.iter().filter_map(|layer| layer.ffn.moe());
     let context_max = u64::from(limits.context_max);
     let blocks_per_slot = spec.kv_groups.iter().map(|kv_group| kv_group.blocks_of(context_max));
     Ok(MemoryLayout {
@@ -96,6 +109,8 @@ pub fn lay_out(
         vocab: spec.vocab as usize,
         vocab_rows: layouts(spec, layout.world)?.iter().map(|of| of.vocab.len()).collect(),
         kv: kv.collect(),
+        experts_max: mixtures.clone().map(|moe| moe.experts as usize).max().unwrap_or(0),
+        experts_per_token_max: mixtures.map(|moe| moe.routing.top_k as usize).max().unwrap_or(0),
         stamps_max: 0,
     })
 }

@@ -11,6 +11,8 @@ use binfer_shard::{LocalTensor, ModelSpec, RankLayout};
 use crate::backend::{BackendError, Weight};
 use crate::layers::glu::GluLayer;
 use crate::layers::gqa::GqaLayer;
+use crate::layers::mla::{MlaLayer, QueryWeights};
+use crate::layers::moe::{MoeLayer, SharedExpert};
 use crate::layers::{AttentionLayer, FfnLayer, Layer};
 
 /// Everything that the decoder loop needs.
@@ -115,6 +117,34 @@ impl LayerParts<'_> {
                 out: self.required("attn.out")?,
                 out_bias: self.optional("attn.out.bias"),
             }),
+            Mixer::Mla(mla) => AttentionLayer::Mla(MlaLayer {
+                layer: self.index,
+                kv_group: self.layer.kv_group,
+                heads: self.held.heads.q_heads.len(),
+                dims: mla.dims,
+                rope: mla.rope,
+                scale: mla.scale,
+                norm: self.required("attn.norm")?,
+                queries: self.queries(mla.q_rank)?,
+                kv_a: self.required("attn.kv_a")?,
+                kv_a_bias: self.optional("attn.kv_a.bias"),
+                kv_a_norm: self.required("attn.kv_a_norm")?,
+                k_b: self.required("attn.k_b")?,
+                v_b: self.required("attn.v_b")?,
+                out: self.required("attn.out")?,
+                out_bias: self.optional("attn.out.bias"),
+            }),
+        })
+    }
+
+    fn queries(&self, rank: Option<u32>) -> Result<QueryWeights, BackendError> {
+        let Some(rank) = rank else { return Ok(QueryWeights::Whole(self.required("attn.q")?)) };
+        Ok(QueryWeights::LowRank {
+            a: self.required("attn.q_a")?,
+            a_bias: self.optional("attn.q_a.bias"),
+            norm: self.required("attn.q_a_norm")?,
+            b: self.required("attn.q_b")?,
+            rank: rank as usize,
         })
     }
 
@@ -122,7 +152,7 @@ impl LayerParts<'_> {
         Ok(match self.layer.ffn {
             Ffn::Glu { act, .. } => FfnLayer::Glu(GluLayer {
                 layer: self.index,
-                inner: self.held.ffn.columns().len(),
+                inner: self.held.ffn.columns.len(),
                 act,
                 norm: self.required("ffn.norm")?,
                 gate_up: self.required("ffn.gate_up")?,
@@ -130,6 +160,33 @@ impl LayerParts<'_> {
                 down: self.required("ffn.down")?,
                 down_bias: self.optional("ffn.down.bias"),
             }),
+            Ffn::Moe(moe) => FfnLayer::Moe(MoeLayer {
+                layer: self.index,
+                experts: moe.experts as usize,
+                routing: moe.routing,
+                first: self.held.ffn.experts.start as usize,
+                count: self.held.ffn.experts.len(),
+                inner: moe.inner as usize,
+                act: moe.act,
+                norm: self.required("ffn.norm")?,
+                router: self.required("ffn.router")?,
+                router_bias: self.optional("ffn.router.bias"),
+                correction: self.optional("ffn.router.correction"),
+                gate_up: self.required("ffn.experts.gate_up")?,
+                gate_up_bias: self.optional("ffn.experts.gate_up.bias"),
+                down: self.required("ffn.experts.down")?,
+                down_bias: self.optional("ffn.experts.down.bias"),
+                shared: moe.shared_inner.map(|_| self.shared()).transpose()?,
+            }),
+        })
+    }
+
+    fn shared(&self) -> Result<SharedExpert, BackendError> {
+        Ok(SharedExpert {
+            inner: self.held.ffn.columns.len(),
+            gate_up: self.required("ffn.shared.gate_up")?,
+            down: self.required("ffn.shared.down")?,
+            gate: self.optional("ffn.shared.gate"),
         })
     }
 }

@@ -17,6 +17,10 @@ pub enum Operation {
     Embed,
     /// Norm and QKV gemm.
     Qkv,
+    /// Norm and gemms of latent attention's queries.
+    Queries,
+    /// Norm and gemm of what latent attention caches.
+    Latent,
     /// Attention.
     Attend,
     /// Output gemm and sum over ranks.
@@ -25,6 +29,8 @@ pub enum Operation {
     GateUp,
     /// Down gemm and sum over ranks.
     Down,
+    /// Norm, router, experts and sum over ranks.
+    Moe,
     /// Final norm, logits and their gathering.
     Head,
     /// The wait for the step's token masks.
@@ -35,15 +41,18 @@ pub enum Operation {
     GraphReplay,
 }
 
-const OPERATIONS: [(Operation, &str); 12] = [
+const OPERATIONS: [(Operation, &str); 15] = [
     (Operation::Idle, "idle"),
     (Operation::Pack, "pack"),
     (Operation::Embed, "embed"),
     (Operation::Qkv, "attn.qkv"),
+    (Operation::Queries, "attn.queries"),
+    (Operation::Latent, "attn.latent"),
     (Operation::Attend, "attn.attend"),
     (Operation::AttnOut, "attn.out"),
     (Operation::GateUp, "ffn.gate_up"),
     (Operation::Down, "ffn.down"),
+    (Operation::Moe, "ffn.moe"),
     (Operation::Head, "head"),
     (Operation::Masks, "masks"),
     (Operation::Sample, "sample"),

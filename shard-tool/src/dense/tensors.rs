@@ -59,7 +59,9 @@ impl<'c> Tensors<'c> {
             let vector = wanted.contains(&1) && info.shape == [wanted[0].max(wanted[1])];
             if info.shape != wanted && !vector {
                 self.misshapen.push(format!("{source} is {:?}, not {wanted:?}", info.shape));
-            } else if !cols.is_multiple_of(dtype.block_elems()) {
+            } else if !dtype.is_weight() {
+                self.misshapen.push(format!("{source} is {}, which is no weight", dtype.name()));
+            } else if dtype != DType::FP8_BLOCK && !cols.is_multiple_of(dtype.block_elems()) {
                 let cause =
                     format!("{source} is {}, which needs rows of whole blocks", dtype.name());
                 self.misshapen.push(cause);

@@ -1,7 +1,7 @@
 //! Pure: the activation arena, laid out for the largest step.
 
 use crate::layout::LayerLayout;
-use crate::spec::{Ffn, LayerSpec, Mixer};
+use crate::spec::{LayerSpec, Mixer};
 use crate::{ModelSpec, RankLayout};
 
 /// Tensors of the arena begin at multiples of so many elements: 256 bytes of f32, which GPUs copy
@@ -13,11 +13,19 @@ const ALIGNMENT: u64 = 64;
 pub struct ActivationArena {
     /// The residual stream, `[tokens, hidden]`.
     pub residual: ArenaTensor,
-    /// QKV of attention or the columns between the gemms of the feed-forward,
-    /// `[tokens, the wider of both]`.
+    /// QKV of attention, the queries' low-rank product or the columns between the gemms of the
+    /// feed-forward, `[tokens, the widest of them]`.
     pub intermediate: ArenaTensor,
     /// Attention's output, `[tokens, heads * head_dim]`.
     pub attn_out: ArenaTensor,
+    /// Queries of latent attention, `[tokens, heads * query_dim]`.
+    pub queries: ArenaTensor,
+    /// What latent attention caches, before norm and rotation, `[tokens, latent + rope]`.
+    pub latent: ArenaTensor,
+    /// Between the gemms of experts, `[tokens * top_k, inner]`.
+    pub expert_inner: ArenaTensor,
+    /// What experts make of each token, `[tokens * top_k, hidden]`.
+    pub expert_out: ArenaTensor,
     /// `[outputs, vocabulary]`.
     pub logits: ArenaTensor,
 }
@@ -56,10 +64,21 @@ impl ActivationArena {
             end = tensor.end();
             tensor
         };
+        let experts = spec.layers.iter().filter_map(|layer| layer.ffn.moe());
+        let (mut slots, mut expert_cols) = (0, 0);
+        for moe in experts {
+            slots = slots.max(tokens_max.saturating_mul(moe.routing.top_k));
+            expert_cols = expert_cols.max(moe.inner.into());
+        }
+        let hidden_if_experts = if slots > 0 { spec.hidden.into() } else { 0 };
         Self {
             residual: place(tokens_max, spec.hidden.into()),
             intermediate: place(tokens_max, widest(intermediate_cols)),
             attn_out: place(tokens_max, widest(attn_out_cols)),
+            queries: place(tokens_max, widest(query_cols)),
+            latent: place(tokens_max, widest(latent_cols)),
+            expert_inner: place(slots, expert_cols),
+            expert_out: place(slots, hidden_if_experts),
             logits: place(outputs_max, spec.vocab.into()),
         }
     }
@@ -78,16 +97,32 @@ fn intermediate_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
             let heads = held.heads.q_heads.len() + 2 * held.heads.kv_heads.len();
             heads as u64 * u64::from(gqa.head_dim)
         }
+        Mixer::Mla(mla) => mla.q_rank.unwrap_or(0).into(),
     };
-    let ffn = match layer.ffn {
-        Ffn::Glu { .. } => held.ffn.columns().len() as u64,
-    };
-    attention.max(ffn)
+    attention.max(held.ffn.columns.len() as u64)
 }
 
 /// Columns of a layer's attention output on a rank.
 fn attn_out_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
+    let head_dim = match layer.mixer {
+        Mixer::Gqa(gqa) => gqa.head_dim,
+        Mixer::Mla(mla) => mla.dims.value,
+    };
+    held.heads.q_heads.len() as u64 * u64::from(head_dim)
+}
+
+/// Columns of a layer's queries on a rank, where they lie apart from keys and values.
+fn query_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
     match layer.mixer {
-        Mixer::Gqa(gqa) => held.heads.q_heads.len() as u64 * u64::from(gqa.head_dim),
+        Mixer::Gqa(_) => 0,
+        Mixer::Mla(mla) => held.heads.q_heads.len() as u64 * u64::from(mla.query_dim()),
+    }
+}
+
+/// Columns of what a layer caches for all heads together.
+fn latent_cols(layer: &LayerSpec, _: &LayerLayout) -> u64 {
+    match layer.mixer {
+        Mixer::Gqa(_) => 0,
+        Mixer::Mla(mla) => mla.cached_dim().into(),
     }
 }

@@ -10,7 +10,7 @@
 //! | `cards` | memory and bandwidth of known cards |
 //!
 //! Workers, the coordinator and `binfer plan` use the same functions, so a plan is what will be.
-//! Deliberately absent: devices that are asked. Everything here is arithmetic on integers.
+//! Deliberately absent: devices that are asked. Everything here is arithmetic.
 
 mod activations;
 mod cards;
@@ -27,4 +27,4 @@ pub use ledger::{
     Memory, PROCESS_BYTES, RankLedger,
 };
 pub use memory::{blocks_within, kv_bytes, kv_position_bytes, kv_shapes, sequences_within};
-pub use roofline::step_read_bytes;
+pub use roofline::{step_read_bytes, touched_bytes};

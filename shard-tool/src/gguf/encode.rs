@@ -27,7 +27,7 @@ pub(crate) fn encode(metadata: &GgufMetadata, tensors: &[(&StoredTensor, Vec<u8>
         string(&mut out, &info.name);
         out.extend(u32::try_from(info.shape.len()).unwrap_or(u32::MAX).to_le_bytes());
         info.shape.iter().for_each(|dim| out.extend(dim.to_le_bytes()));
-        out.extend(info.dtype.gguf_id().to_le_bytes());
+        out.extend(info.dtype.gguf_id().unwrap_or(u32::MAX).to_le_bytes());
         out.extend(offset.to_le_bytes());
         offset = (offset + bytes.len() as u64).next_multiple_of(ALIGNMENT_DEFAULT);
     }

@@ -37,7 +37,9 @@ impl Repeated {
                 Self::SharedBlocks
             }
             TensorCut::QkvHeads
+            | TensorCut::HeadRows(_)
             | TensorCut::HeadColumns
+            | TensorCut::Experts(_)
             | TensorCut::FfnRows
             | TensorCut::FfnColumns
             | TensorCut::VocabRows => Self::Never,

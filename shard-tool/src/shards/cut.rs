@@ -109,16 +109,18 @@ impl<F: FnMut(Slice) -> Result<(), Error>> Cutter<'_, F> {
     fn cut(&mut self, spec: &TensorSpec, parts: PartBytes) -> Result<(), Error> {
         let local = |layout| local_tensor(spec, layout);
         let locals: Vec<LocalTensor> = self.layouts.iter().map(local).collect::<Result<_, _>>()?;
+        // A rank's parts are in the order of the spec's, but may be fewer.
+        let mut locals: Vec<_> =
+            locals.into_iter().map(|local| local.parts.into_iter().peekable()).collect();
         for (number, (part, bytes)) in spec.parts.iter().zip(parts).enumerate() {
             let (digest, whole) = (xxh3_64(&bytes), Arc::new(bytes));
             let mut kept = Vec::new();
-            for (rank, local) in locals.iter().enumerate() {
-                let slice = Slice {
-                    rank,
-                    index: self.digests[rank].len(),
-                    part: local.parts[number].clone(),
-                    whole: Arc::clone(&whole),
+            for (rank, local) in locals.iter_mut().enumerate() {
+                let Some(part) = local.next_if(|local| local.source == part.source) else {
+                    continue;
                 };
+                let index = self.digests[rank].len();
+                let slice = Slice { rank, index, part, whole: Arc::clone(&whole) };
                 kept.extend_from_slice(&slice.part.ranges);
                 self.digests[rank].push(slice_digest(&slice, digest));
                 (self.take)(slice)?;

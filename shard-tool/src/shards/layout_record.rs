@@ -11,7 +11,7 @@ use crate::layout::LayerLayout;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LayoutRecord {
     pub(super) tensor_parallel: u32,
-    /// Whether each rank's experts are whole. No model that can be sharded has experts yet.
+    /// Whether each rank's experts are whole, which they are.
     experts: String,
     ranks: Vec<HeldRanges>,
 }
@@ -34,6 +34,8 @@ struct LayerRanges {
     q_heads: [u32; 2],
     kv_heads: [u32; 2],
     ffn: [u32; 2],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    experts: Option<[u32; 2]>,
 }
 
 /// A layer that is not held as the first one is.
@@ -70,7 +72,8 @@ impl LayerRanges {
         Self {
             q_heads: ends(&layer.heads.q_heads),
             kv_heads: ends(&layer.heads.kv_heads),
-            ffn: ends(layer.ffn.columns()),
+            ffn: ends(&layer.ffn.columns),
+            experts: (!layer.ffn.experts.is_empty()).then(|| ends(&layer.ffn.experts)),
         }
     }
 }

@@ -35,7 +35,7 @@ fn check(spec: &ModelSpec, llama: &Llama, layouts: &[RankLayout]) {
         layouts.iter().map(|layout| pick(layout).clone()).collect()
     };
     cover(&all(|layout| &first(layout).heads.q_heads), llama.heads);
-    cover(&all(|layout| first(layout).ffn.columns()), llama.inner);
+    cover(&all(|layout| &first(layout).ffn.columns), llama.inner);
     cover(&all(|layout| &layout.vocab), llama.vocab);
     let mut kv = all(|layout| &first(layout).heads.kv_heads);
     let shared = layouts.len() > llama.kv_heads as usize;
@@ -56,7 +56,7 @@ fn check(spec: &ModelSpec, llama: &Llama, layouts: &[RankLayout]) {
             assert_eq!(read, (head / gqa_group) as usize, "{layout:?}");
         }
         let whole = |column: u32| column.is_multiple_of(32) || column == llama.inner;
-        let columns = first(layout).ffn.columns();
+        let columns = &first(layout).ffn.columns;
         assert!(whole(columns.start) && whole(columns.end));
         assert!(weight_bytes(spec, layout).unwrap() <= spec.weight_bytes());
     }
@@ -127,7 +127,7 @@ fn layers_of_other_shapes_are_divided_each_by_its_own_numbers() {
                 layouts.iter().map(|layout| pick(layout.layer(index).unwrap()).clone()).collect()
             };
             cover(&of(|layer| &layer.heads.q_heads), model.heads);
-            cover(&of(|layer| layer.ffn.columns()), model.inner);
+            cover(&of(|layer| &layer.ffn.columns), model.inner);
             let mut kv = of(|layer| &layer.heads.kv_heads);
             kv.dedup();
             cover(&kv, model.kv_heads);

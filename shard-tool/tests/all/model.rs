@@ -125,6 +125,7 @@ pub(crate) fn stack(layers: &[Model]) -> ModelSpec {
 pub(crate) fn gqa(spec: &ModelSpec, layer: usize) -> Gqa {
     match spec.layers[layer].mixer {
         Mixer::Gqa(gqa) => gqa,
+        Mixer::Mla(_) => unreachable!("these models have none"),
     }
 }
 

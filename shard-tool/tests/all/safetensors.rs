@@ -34,8 +34,8 @@ fn what_cannot_be_is_refused_with_its_place() {
     let cases = [
         (
             "type",
-            entry("F8_E4M3", "[8]", "[0,8]"),
-            "a: F8_E4M3 is not supported yet; supported: F32, F16, BF16",
+            entry("F8_E5M2", "[8]", "[0,8]"),
+            "a: F8_E5M2 is not supported yet; supported: F32, F16, BF16",
         ),
         ("size", entry("F32", "[3]", "[0,8]"), "shape [3] of F32 is 12 bytes, not 0..8"),
         ("backwards", entry("F32", "[2]", "[8,0]"), "not 8..0"),

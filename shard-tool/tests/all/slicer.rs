@@ -16,11 +16,19 @@ fn wanted(tensor: &TensorSpec, index: usize, layout: &RankLayout) -> (Range<u32>
     let layer = layout.layer(tensor.layer.unwrap_or(0)).unwrap();
     let dim = layer.heads.head_dim;
     let heads = |heads: &Range<u32>| heads.start * dim..heads.end * dim;
-    let ffn = layer.ffn.columns();
+    let ffn = &layer.ffn.columns;
     match (tensor.cut, index) {
         (TensorCut::Replicated, _) => (0..part.rows, 0..part.cols),
         (TensorCut::QkvHeads, 0) => (heads(&layer.heads.q_heads), 0..part.cols),
         (TensorCut::QkvHeads, _) => (heads(&layer.heads.kv_heads), 0..part.cols),
+        (TensorCut::HeadRows(each), _) => {
+            let heads = &layer.heads.q_heads;
+            (heads.start * each..heads.end * each, 0..part.cols)
+        }
+        (TensorCut::Experts(each), _) => {
+            let held = layer.ffn.experts.contains(&(index as u32 / each));
+            (0..if held { part.rows } else { 0 }, 0..part.cols)
+        }
         (TensorCut::HeadColumns, _) => (0..part.rows, heads(&layer.heads.q_heads)),
         (TensorCut::FfnRows, _) => (ffn.clone(), 0..part.cols),
         (TensorCut::FfnColumns, _) => (0..part.rows, ffn.clone()),
@@ -47,6 +55,16 @@ fn order(part: &PartSpec) -> Vec<u32> {
     match part.row_order {
         RowOrder::AsIs => (0..part.rows).collect(),
         RowOrder::LlamaCppInterleaved { head_dim } => converted(part.rows, head_dim),
+        RowOrder::InterleavedTail { head_dim, tail } => {
+            let plain = head_dim - tail;
+            let heads = 0..part.rows / head_dim;
+            let of_head = |head: u32| {
+                let first = head * head_dim;
+                let rotated = converted(tail, tail).into_iter().map(move |row| first + plain + row);
+                (first..first + plain).chain(rotated)
+            };
+            heads.flat_map(of_head).collect()
+        }
     }
 }
 
@@ -122,6 +140,7 @@ fn may_repeat(tensor: &TensorSpec, index: usize, model: &Model, world: u32) -> b
             !model.head_dim.is_multiple_of(tensor.parts[0].dtype.block_elems())
         }
         TensorCut::FfnRows | TensorCut::FfnColumns | TensorCut::VocabRows => false,
+        TensorCut::HeadRows(_) | TensorCut::Experts(_) => false,
     }
 }
 

@@ -15,6 +15,23 @@ pub fn block(dtype: DType, size: f32, next: &mut dyn FnMut() -> u64) -> Vec<u8> 
         DType::F32 => return float().to_le_bytes().to_vec(),
         DType::F16 => return f16::from_f32(float()).to_le_bytes().to_vec(),
         DType::BF16 => return float().to_le_bytes()[2..].to_vec(),
+        DType::MXFP4 => {
+            // Values reach six times the scale, whose exponent is that of `size / 8` or less.
+            let exponent = (size / 8.0).abs().log2() as i32 + 127 - (next() % 3) as i32;
+            let mut block = vec![exponent.clamp(0, 254) as u8];
+            block.extend((0..16).map(|_| next() as u8));
+            return block;
+        }
+        DType::FP8_BLOCK => {
+            let mut block = (float() / 448.0).to_le_bytes().to_vec();
+            // Not NaN.
+            block.extend((0..128).map(|_| match next() as u8 {
+                nan if nan & 0x7f == 0x7f => 0,
+                code => code,
+            }));
+            return block;
+        }
+        DType::F8_E4M3 | DType::U8 => return vec![next() as u8 & 0x77],
         DType::Q4_0 => ((0, 8.0), None),
         DType::Q4_1 => ((0, 8.0), Some((2, 1.0))),
         DType::Q5_0 => ((0, 16.0), None),

@@ -37,7 +37,7 @@ pub struct Tensor {
 impl Tensor {
     /// Other data, of that type.
     pub fn set(&mut self, dtype: DType, data: Vec<u8>) {
-        (self.type_id, self.bytes) = (dtype.gguf_id(), data.len() as u64);
+        (self.type_id, self.bytes) = (dtype.gguf_id().unwrap(), data.len() as u64);
         self.data = Some(data);
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Tensor`] is a handle into the backend's activation arena. Shapes are `[rows, cols]`,
 //! row-major; `rows` is the number of tokens in the batch unless said otherwise.
 
-use binfer_shard::spec::{ActivationFn, Rope};
+use binfer_shard::spec::{ActivationFn, Rope, Routing};
 
 /// A weight that the device holds; made by [`RankDevice::load`](super::RankDevice::load).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +128,43 @@ pub struct AttendArgs {
     pub out: Tensor,
 }
 
+/// Latent attention: `out = v_b * attention(k_b * q, cache)`, head by head. The cache keeps
+/// `norm(latent)` and the rotated key.
+#[derive(Clone, Copy, Debug)]
+pub struct AttendLatentArgs {
+    /// `[tokens, heads * (nope + rope.dims)]`, not rotated: of each head first what is never.
+    pub queries: Tensor,
+    /// `[tokens, latent_dim + rope.dims]`: the latent vector before its norm, then the key that all
+    /// heads share before its rotation.
+    pub latent: Tensor,
+    /// `[latent_dim]`, RMSNorm's scale.
+    pub latent_norm: Weight,
+    /// Epsilon of that norm.
+    pub norm_eps: f32,
+    /// `[heads * latent_dim, nope]`: takes a head's query to where latent vectors are.
+    pub k_b: Weight,
+    /// `[heads * value_dim, latent_dim]`: takes a head's mean of latent vectors to its output.
+    pub v_b: Weight,
+    /// Query heads of this rank.
+    pub heads: usize,
+    /// Elements of a head's query that are not rotated.
+    pub nope: usize,
+    /// Elements of the latent vector.
+    pub latent_dim: usize,
+    /// Elements of a head's output.
+    pub value_dim: usize,
+    /// Rotary embedding of the last `rope.dims` elements, halves rotated.
+    pub rope: Rope,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Index of the layer: its cache.
+    pub layer: usize,
+    /// Index of the layer's KV group: its block tables.
+    pub kv_group: usize,
+    /// `[tokens, heads * value_dim]`.
+    pub out: Tensor,
+}
+
 /// `out = residual + (sum over ranks (x * weight^T) + bias)`.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearOutArgs {
@@ -144,6 +181,80 @@ pub struct LinearOutArgs {
     /// The operation that follows, if it norms `out`. It is a hint: a device may choose for both at
     /// once, and do a part of that norm here.
     pub next: Option<NormLinearArgs>,
+}
+
+/// `out = x + sum over ranks (experts(norm(x)) + shared(norm(x)))`, a mixture of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct MoeArgs {
+    /// `[tokens, hidden]`.
+    pub x: Tensor,
+    /// `[hidden]`, RMSNorm's scale.
+    pub norm: Weight,
+    /// RMSNorm's epsilon.
+    pub eps: f32,
+    /// What chooses experts, the same on all ranks.
+    pub router: RouterArgs,
+    /// The experts of this rank.
+    pub experts: ExpertsArgs,
+    /// This rank's columns of the expert that sees every token.
+    pub shared: Option<SharedExpertArgs>,
+    /// `[tokens, hidden]`; may be `x` itself.
+    pub out: Tensor,
+    /// The operation that follows, if it norms `out`: a hint, as in [`LinearOutArgs::next`].
+    pub next: Option<NormLinearArgs>,
+}
+
+/// What chooses a token's experts.
+#[derive(Clone, Copy, Debug)]
+pub struct RouterArgs {
+    /// `[experts of all ranks, hidden]`.
+    pub weight: Weight,
+    /// `[experts of all ranks]`, added to logits.
+    pub bias: Option<Weight>,
+    /// `[experts of all ranks]`, added to scores for the choice alone.
+    pub correction: Option<Weight>,
+    /// Experts of all ranks.
+    pub experts: usize,
+    /// How logits become experts and weights.
+    pub routing: Routing,
+}
+
+/// Experts that a rank holds, which are consecutive.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertsArgs {
+    /// Number of the first one among those of all ranks.
+    pub first: usize,
+    /// How many there are on this rank.
+    pub count: usize,
+    /// Outputs of an expert's gate and of its up.
+    pub inner: usize,
+    /// The activation function.
+    pub act: ActivationFn,
+    /// `[count * 2 inner, hidden]`: of each expert the rows of gate, then those of up.
+    pub gate_up: Weight,
+    /// `[count * 2 inner]`.
+    pub gate_up_bias: Option<Weight>,
+    /// `[count * hidden, inner]`.
+    pub down: Weight,
+    /// `[count * hidden]`.
+    pub down_bias: Option<Weight>,
+    /// `[tokens * top_k, inner]`: room between an expert's gemms, a row for each choice of a token.
+    pub inner_rows: Tensor,
+    /// `[tokens * top_k, hidden]`: room for what experts make of a token, a row for each choice.
+    pub out_rows: Tensor,
+}
+
+/// A rank's share of the shared expert, a gated linear unit with SiLU.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedExpertArgs {
+    /// `[2 columns of this rank, hidden]`: rows of gate, then rows of up.
+    pub gate_up: Weight,
+    /// `[hidden, columns of this rank]`.
+    pub down: Weight,
+    /// `[1, hidden]`: the sigmoid of its product with the token weighs the shared expert.
+    pub gate: Option<Weight>,
+    /// `[tokens, columns of this rank]`: room between the gemms.
+    pub inner_rows: Tensor,
 }
 
 /// `logits[o] = norm(x[output o]) * weight^T` for the batch's outputs, all vocabulary on all ranks.

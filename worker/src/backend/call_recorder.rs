@@ -13,7 +13,8 @@ use binfer_shard::LocalTensor;
 use binfer_shard::spec::KvShape;
 
 use super::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
+    SampleArgs, Tensor,
 };
 use super::{Backend, BackendError, MemoryLayout, Sampled, StepMode, StepOutcome, Ticket, Weight};
 use crate::batch::{Batch, TokenInput};
@@ -174,6 +175,57 @@ impl Backend for CallRecorder {
             At(args.out),
             At(args.qkv)
         ));
+        Ok(())
+    }
+
+    fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
+        let operation = "attend_latent";
+        let AttendLatentArgs { heads, nope, latent_dim, value_dim, rope, scale, .. } = *args;
+        let names = [args.latent_norm, args.k_b, args.v_b].map(|w| self.name(operation, w));
+        let [norm, k_b, v_b] = names;
+        let (norm, k_b, v_b) = (norm?, k_b?, v_b?);
+        self.line(format_args!(
+            "attend_latent {} = {v_b} * {} * {k_b} over {} norm {norm} eps {:e} heads {heads} of {nope}, latent {latent_dim}, value {value_dim} scale {scale:e} layer {} group {} {rope:?}",
+            At(args.out),
+            At(args.queries),
+            At(args.latent),
+            args.norm_eps,
+            args.layer,
+            args.kv_group,
+        ));
+        Ok(())
+    }
+
+    fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
+        let operation = "moe";
+        let MoeArgs { x, eps, router, experts, shared, out, .. } = *args;
+        let [norm, weight] = [args.norm, router.weight].map(|w| self.name(operation, w));
+        let (norm, weight, routing) = (norm?, weight?, router.routing);
+        let bias = self.option(operation, " + ", router.bias)?;
+        let correction = self.option(operation, " correction ", router.correction)?;
+        self.line(format_args!(
+            "moe {} = {} norm {norm} eps {eps:e} router {weight}{bias}{correction} {routing:?}",
+            At(out),
+            At(x),
+        ));
+        let [gate_up, down] = [experts.gate_up, experts.down].map(|w| self.name(operation, w));
+        let (gate_up, down) = (gate_up?, down?);
+        let gate_up_bias = self.option(operation, " + ", experts.gate_up_bias)?;
+        let down_bias = self.option(operation, " + ", experts.down_bias)?;
+        self.line(format_args!(
+            "  experts {}..{} {:?} {} = {gate_up}{gate_up_bias}, {} = {down}{down_bias}",
+            experts.first,
+            experts.first + experts.count,
+            experts.act,
+            At(experts.inner_rows),
+            At(experts.out_rows),
+        ));
+        let Some(shared) = shared else { return Ok(()) };
+        let [gate_up, down] = [shared.gate_up, shared.down].map(|w| self.name(operation, w));
+        let (gate_up, down) = (gate_up?, down?);
+        let gate = self.option(operation, " gate ", shared.gate)?;
+        let inner = At(shared.inner_rows);
+        self.line(format_args!("  shared {inner} = {gate_up}, {down}{gate}"));
         Ok(())
     }
 

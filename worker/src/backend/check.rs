@@ -39,18 +39,18 @@ impl WeightShape {
 }
 
 /// The contract of one operation in one step.
-struct Contract<'a> {
-    operation: &'static str,
-    step: &'a StepShape,
+pub(super) struct Contract<'a> {
+    pub(super) operation: &'static str,
+    pub(super) step: &'a StepShape,
 }
 
 impl Contract<'_> {
-    fn refuse(&self, cause: String) -> Result<(), BackendError> {
+    pub(super) fn refuse(&self, cause: String) -> Result<(), BackendError> {
         Err(BackendError::Args { operation: self.operation, cause })
     }
 
     /// Demands that `tensor` is `[rows, cols]` and lies in the arena.
-    fn tensor(
+    pub(super) fn tensor(
         &self,
         name: &str,
         tensor: &Tensor,
@@ -68,14 +68,14 @@ impl Contract<'_> {
         Ok(())
     }
 
-    fn apart(&self, one: &Tensor, other: &Tensor) -> Result<(), BackendError> {
+    pub(super) fn apart(&self, one: &Tensor, other: &Tensor) -> Result<(), BackendError> {
         if one.overlaps(other) {
             return self.refuse(format!("{one:?} and {other:?} overlap"));
         }
         Ok(())
     }
 
-    fn weight(
+    pub(super) fn weight(
         &self,
         name: &str,
         weight: WeightShape,
@@ -91,7 +91,7 @@ impl Contract<'_> {
     }
 
     /// Demands that `vector`, where there is one, has `len` elements.
-    fn vector(
+    pub(super) fn vector(
         &self,
         name: &str,
         vector: Option<WeightShape>,

@@ -27,6 +27,10 @@ pub struct MemoryLayout {
     pub vocab_rows: Vec<usize>,
     /// KV caches, by layer.
     pub kv: Vec<KvLayerLayout>,
+    /// Experts of a layer, over all ranks; 0 where no layer is a mixture.
+    pub experts_max: usize,
+    /// Experts that a token is sent to in a layer.
+    pub experts_per_token_max: usize,
     /// Times that a step may note; 0 where nobody asks for any.
     pub stamps_max: usize,
 }

@@ -16,6 +16,7 @@ pub mod args;
 pub mod call_recorder;
 pub mod check;
 pub mod check_batch;
+mod check_experts;
 pub mod cpu;
 pub mod cuda;
 mod error;
@@ -32,6 +33,7 @@ mod tests;
 pub mod timed;
 
 pub use args::Weight;
+pub use check_experts::MoeShapes;
 pub use error::BackendError;
 pub use graph_capture::GraphCapture;
 pub use memory_layout::{KvHeadsLayout, KvLayerLayout, MemoryLayout};

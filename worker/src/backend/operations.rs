@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use binfer_proto::Mask;
 
-use super::args::{AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs};
+use super::args::{
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
+    SampleArgs,
+};
 use super::error::BackendError;
 use super::step_output::{StepMode, StepOutcome, Ticket};
 use crate::batch::Batch;
@@ -24,8 +27,13 @@ pub trait Backend: Send {
     fn norm_linear(&mut self, args: &NormLinearArgs) -> Result<(), BackendError>;
     /// Computes norms of heads, rotary embedding, cache write and attention over the cache.
     fn attend(&mut self, args: &AttendArgs) -> Result<(), BackendError>;
+    /// Computes norm of the latent vector, rotary embedding, cache write and latent attention over
+    /// the cache.
+    fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError>;
     /// Computes `out = residual + sum over ranks (gemm) + bias`.
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError>;
+    /// Computes RMSNorm, routing, experts, and `out = x + sum over ranks`.
+    fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError>;
     /// Computes RMSNorm and the LM head's gemm for the batch's output rows, gathered over ranks.
     fn head(&mut self, args: &HeadArgs) -> Result<(), BackendError>;
     /// Takes the token masks of the step under way, whose batch says `masked`, by rising output. An

@@ -5,12 +5,16 @@
 
 pub mod glu;
 pub mod gqa;
+pub mod mla;
+pub mod moe;
 pub mod step;
 
 use crate::backend::BackendError;
 use crate::backend::args::NormLinearArgs;
 use glu::GluLayer;
 use gqa::GqaLayer;
+use mla::MlaLayer;
+use moe::MoeLayer;
 use step::LayerStep;
 
 /// One decoder layer as this rank holds it.
@@ -27,6 +31,8 @@ pub struct Layer {
 pub enum AttentionLayer {
     /// Grouped-query attention.
     Gqa(GqaLayer),
+    /// Multi-head latent attention.
+    Mla(MlaLayer),
 }
 
 /// Kinds of feed-forward.
@@ -34,6 +40,8 @@ pub enum AttentionLayer {
 pub enum FfnLayer {
     /// A gated linear unit.
     Glu(GluLayer),
+    /// A mixture of experts.
+    Moe(MoeLayer),
 }
 
 impl AttentionLayer {
@@ -41,6 +49,7 @@ impl AttentionLayer {
     pub fn first_args(&self, step: &LayerStep<'_>) -> NormLinearArgs {
         match self {
             Self::Gqa(gqa) => gqa.qkv_args(step),
+            Self::Mla(mla) => mla.first_args(step),
         }
     }
 
@@ -48,6 +57,7 @@ impl AttentionLayer {
     pub fn forward(&self, step: &mut LayerStep<'_>) -> Result<(), BackendError> {
         match self {
             Self::Gqa(gqa) => gqa.forward(step),
+            Self::Mla(mla) => mla.forward(step),
         }
     }
 
@@ -55,16 +65,18 @@ impl AttentionLayer {
     pub fn limit_positions(&mut self, positions_max: u32) {
         let rope = match self {
             Self::Gqa(gqa) => &mut gqa.rope,
+            Self::Mla(mla) => &mut mla.rope,
         };
         rope.scaling = rope.scaling.for_sequences_of(positions_max);
     }
 }
 
 impl FfnLayer {
-    /// The first operation of [`Self::forward`], which norms the residual stream.
-    pub fn first_args(&self, step: &LayerStep<'_>) -> NormLinearArgs {
+    /// The first operation of [`Self::forward`], if it is a gemm that norms the residual stream.
+    pub fn first_args(&self, step: &LayerStep<'_>) -> Option<NormLinearArgs> {
         match self {
-            Self::Glu(glu) => glu.gate_up_args(step),
+            Self::Glu(glu) => Some(glu.gate_up_args(step)),
+            Self::Moe(_) => None,
         }
     }
 
@@ -72,6 +84,7 @@ impl FfnLayer {
     pub fn forward(&self, step: &mut LayerStep<'_>) -> Result<(), BackendError> {
         match self {
             Self::Glu(glu) => glu.forward(step),
+            Self::Moe(moe) => moe.forward(step),
         }
     }
 }

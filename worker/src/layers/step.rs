@@ -21,6 +21,14 @@ pub struct LayerStep<'a> {
     pub intermediate: Tensor,
     /// Room for attention's output, `[tokens, heads * head_dim]`.
     pub attn_out: Tensor,
+    /// Room for latent attention's queries, `[tokens, heads * query_dim]`.
+    pub queries: Tensor,
+    /// Room for what latent attention caches, `[tokens, latent + rope]`.
+    pub latent: Tensor,
+    /// Room between the gemms of experts, `[tokens * top_k, inner]`.
+    pub expert_inner: Tensor,
+    /// Room for what experts make of each token, `[tokens * top_k, hidden]`.
+    pub expert_out: Tensor,
 }
 
 impl LayerStep<'_> {

@@ -113,5 +113,5 @@ fn repack(cols: usize, packed: &CheckpointRows<'_>) -> Result<WeightBlocks, Back
         let bytes = packed.bytes.len();
         return Err(refuse(format!("{bytes} bytes for {rows} x {cols} of {}", dtype.name())));
     }
-    Ok(WeightBlocks::pack(dtype, &BlockRows { count: rows, row_bytes, bytes: packed.bytes }))
+    WeightBlocks::pack(dtype, &BlockRows { count: rows, row_bytes, bytes: packed.bytes })
 }

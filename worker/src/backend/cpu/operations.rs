@@ -11,7 +11,8 @@ use super::panel::{PanelNorm, PanelSource};
 use super::sample::LogitsRow;
 use super::weights::{loaded, matrix, optional, vector};
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor,
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
+    SampleArgs, Tensor,
 };
 use crate::backend::check::WeightShape;
 use crate::backend::{Backend, BackendError, StepMode, StepOutcome, Ticket};
@@ -99,6 +100,16 @@ impl Backend for CpuBackend {
         let (batch, tables) = (&self.step.batch, &self.tables);
         let attend = Attend { args, q_norm, k_norm, sinks, batch, tables, cache, qkv, out };
         self.work.attend_scratch.attend(&self.team, self.settings.level, attend)
+    }
+
+    fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
+        let what = format!("latent attention of {} heads", args.heads);
+        Err(BackendError::NoKernel { operation: "attend_latent", what })
+    }
+
+    fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
+        let what = format!("{} experts", args.router.experts);
+        Err(BackendError::NoKernel { operation: "moe", what })
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {

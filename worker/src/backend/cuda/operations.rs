@@ -19,7 +19,8 @@ use super::launch::{LaunchShape, to_u32};
 use super::sampling::{Logits, tiles_per_row};
 use super::warmup::warmup;
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
+    SampleArgs, Tensor, TensorKind,
 };
 use crate::backend::check_batch::{check_batch, check_masked, check_masks};
 use crate::backend::{
@@ -106,6 +107,16 @@ impl Backend for CudaBackend {
             self.note_slow(|| format!("{whose}attention with heads of {dim} elements"));
         }
         Ok(())
+    }
+
+    fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
+        let what = format!("latent attention of {} heads", args.heads);
+        Err(BackendError::NoKernel { operation: "attend_latent", what })
+    }
+
+    fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
+        let what = format!("{} experts", args.router.experts);
+        Err(BackendError::NoKernel { operation: "moe", what })
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {

@@ -8,7 +8,8 @@ use binfer_proto::Mask;
 use super::cost::{Counts, OperationWork, TimedOperation};
 use super::step_times::StepTimes;
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs,
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
+    SampleArgs,
 };
 use crate::backend::error::BackendError;
 use crate::backend::graph_capture::GraphCapture;
@@ -156,6 +157,37 @@ impl Backend for TimedBackend {
             element_bytes: self.times.kv_element_bytes(),
         };
         self.run(name, work, |inner| inner.attend(args))
+    }
+
+    fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
+        let name = format!("layers.{}.attn.attend", args.layer);
+        let work = OperationWork::AttendLatent {
+            heads: args.heads as u64,
+            latent_dim: args.latent_dim as u64,
+            rope_dim: args.rope.dims.into(),
+            element_bytes: self.times.kv_element_bytes(),
+        };
+        self.run(name, work, |inner| inner.attend_latent(args))
+    }
+
+    fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
+        let gemm = |weight| self.times.gemm(weight);
+        let shared = args.shared.map(|shared| [gemm(shared.gate_up), gemm(shared.down)]);
+        let experts = [gemm(args.experts.gate_up), gemm(args.experts.down)];
+        let work = OperationWork::Moe {
+            every_token: [gemm(args.router.weight)]
+                .into_iter()
+                .chain(shared.into_iter().flatten())
+                .map(OperationWork::weight)
+                .sum(),
+            experts: experts.into_iter().map(OperationWork::weight).sum(),
+            held: args.experts.count as u64,
+            of: u32::try_from(args.router.experts).unwrap_or(u32::MAX),
+            top_k: args.router.routing.top_k,
+        };
+        let router = self.times.name(args.router.weight);
+        let name = router.replace("ffn.router", "ffn.moe");
+        self.run(name, work, |inner| inner.moe(args))
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {

@@ -9,6 +9,8 @@
 //! | `codes.rs` | integers of four to six bits, whatever their scales |
 //! | `single.rs` | Q4_0, Q4_1, Q5_0, Q5_1: one scale for 32 inputs |
 //! | `double.rs` | Q4_K, Q5_K, Q6_K: scales of scales for 256 inputs |
+//! | `mxfp4.rs` | MXFP4 |
+//! | `fp8.rs` | FP8 by blocks of 128 |
 //! | `sums.rs` | multiply-adds that all of them share |
 //!
 //! A lane is a row. Inputs come in groups of 32, the unit of a gemm's order: multiply-adds over
@@ -18,6 +20,8 @@ mod block;
 mod bytes;
 mod codes;
 mod double;
+mod fp8;
+mod mxfp4;
 mod plain;
 mod single;
 mod sums;

@@ -7,8 +7,11 @@ use super::super::simd::LANES;
 use super::block::WeightBlock;
 use super::bytes::BlockQ80;
 use super::double::{BlockK, BlockQ6K};
+use super::fp8::BlockFp8;
+use super::mxfp4::BlockMxfp4;
 use super::plain::{BlockBF16, BlockF16, BlockF32};
 use super::single::{BlockWithMinimum, BlockWithOffset};
+use crate::backend::BackendError;
 
 /// Blocks of all bands of a part, band by band.
 pub(in crate::backend::cpu) enum WeightBlocks {
@@ -23,6 +26,8 @@ pub(in crate::backend::cpu) enum WeightBlocks {
     Q4K(Vec<BlockK<0>>),
     Q5K(Vec<BlockK<1>>),
     Q6K(Vec<BlockQ6K>),
+    Mxfp4(Vec<BlockMxfp4>),
+    Fp8(Vec<BlockFp8>),
 }
 
 /// Evaluates `$body` with `$all` as the vector of blocks, whatever their type.
@@ -40,6 +45,8 @@ macro_rules! with_blocks {
             WeightBlocks::Q4K($all) => $body,
             WeightBlocks::Q5K($all) => $body,
             WeightBlocks::Q6K($all) => $body,
+            WeightBlocks::Mxfp4($all) => $body,
+            WeightBlocks::Fp8($all) => $body,
         }
     };
 }
@@ -47,8 +54,11 @@ pub(in crate::backend::cpu) use with_blocks;
 
 impl WeightBlocks {
     /// Repacks rows of `dtype`.
-    pub(in crate::backend::cpu) fn pack(dtype: DType, rows: &BlockRows<'_>) -> Self {
-        match dtype {
+    pub(in crate::backend::cpu) fn pack(
+        dtype: DType,
+        rows: &BlockRows<'_>,
+    ) -> Result<Self, BackendError> {
+        Ok(match dtype {
             DType::F32 => Self::F32(rows.pack(dtype)),
             DType::F16 => Self::F16(rows.pack(dtype)),
             DType::BF16 => Self::BF16(rows.pack(dtype)),
@@ -60,7 +70,13 @@ impl WeightBlocks {
             DType::Q4_K => Self::Q4K(rows.pack(dtype)),
             DType::Q5_K => Self::Q5K(rows.pack(dtype)),
             DType::Q6_K => Self::Q6K(rows.pack(dtype)),
-        }
+            DType::MXFP4 => Self::Mxfp4(rows.pack(dtype)),
+            DType::FP8_BLOCK => Self::Fp8(rows.pack(dtype)),
+            DType::F8_E4M3 | DType::U8 => {
+                let what = format!("weights of type {}", dtype.name());
+                return Err(BackendError::NoKernel { operation: "load", what });
+            }
+        })
     }
 
     /// One row's elements: of its band, which has `groups` groups, and its lane.

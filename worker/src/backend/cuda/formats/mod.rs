@@ -36,6 +36,7 @@ impl WeightFormat {
                 Self::Dense(half)
             }
             DType::Q4_K | DType::Q5_K | DType::Q6_K => Self::Dense(half),
+            DType::MXFP4 | DType::FP8_BLOCK | DType::F8_E4M3 | DType::U8 => Self::Dense(half),
         }
     }
 

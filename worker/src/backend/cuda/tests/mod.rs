@@ -319,6 +319,8 @@ fn layout(arena: usize) -> MemoryLayout {
         vocab: 0,
         vocab_rows: Vec::new(),
         kv: Vec::new(),
+        experts_max: 0,
+        experts_per_token_max: 0,
         stamps_max: 0,
     }
 }
