@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use binfer_proto::{Epoch, ReplicaId};
 use binfer_shard::Checkpoint;
-use binfer_shard::fit::{KvBudget, Ledger, Memory, RankLedger};
+use binfer_shard::fit::{self, KvBudget, Ledger, Memory, RankLedger};
 
 use crate::config::ConfigError;
 use crate::fleet::{FleetConfig, FleetInfo, LoadConfig, Spawn};
@@ -82,7 +82,7 @@ impl Blueprint {
     pub fn sched_config(&self, facts: &FleetInfo) -> SchedConfig {
         let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
         // Sequences are no longer than the pool, so that one always fits.
-        let fits = self.positions(facts).into_iter().min().unwrap_or(0);
+        let fits = self.kv_tokens(facts);
         let context_max =
             u32::try_from(fits).unwrap_or(u32::MAX).min(self.options.limits.context_max);
         SchedConfig {
@@ -121,7 +121,7 @@ impl Blueprint {
     /// Refuses a KV cache that was asked for where the workers' devices hold less.
     pub fn check_cache(&self, facts: &FleetInfo) -> Result<(), ConfigError> {
         let asked = self.options.kv_cache_tokens.unwrap_or(0);
-        let fit = self.positions(facts).into_iter().min().unwrap_or(0);
+        let fit = self.kv_tokens(facts);
         if asked.min(self.options.limits.kv_tokens_max) <= fit {
             return Ok(());
         }
@@ -143,10 +143,9 @@ impl Blueprint {
         })
     }
 
-    /// Positions that the pool of each KV group holds.
-    fn positions(&self, facts: &FleetInfo) -> Vec<u64> {
-        let groups = self.source.spec().kv_groups.iter().zip(&facts.blocks);
-        groups.map(|(kv_group, blocks)| kv_group.positions_of(*blocks)).collect()
+    /// Positions of whole sequences that the workers' pools hold.
+    fn kv_tokens(&self, facts: &FleetInfo) -> u64 {
+        fit::kv_tokens(self.source.spec(), &facts.blocks)
     }
 
     /// What the KV cache of a rank may take. Only the worker of a GPU knows what fits there.
@@ -164,11 +163,11 @@ impl Blueprint {
     /// The operator's line about what the GPUs hold, as their workers counted.
     pub fn gpu_summary(&self, facts: &FleetInfo) -> Option<String> {
         self.options.cuda.as_ref()?;
-        let positions = self.positions(facts).into_iter().min().unwrap_or(0);
+        let tokens = self.kv_tokens(facts);
         let memory = facts.memory.join("; ");
         let reason = self.options.tp_reason.iter().filter(|_| self.options.world > 1);
         let reason: String = reason.map(|why| format!("--tp auto: {why}; ")).collect();
-        Some(format!("{reason}{memory}; KV cache {positions} tokens in {}", self.options.kv_dtype))
+        Some(format!("{reason}{memory}; KV cache {tokens} tokens in {}", self.options.kv_dtype))
     }
 
     fn world(&self) -> u32 {

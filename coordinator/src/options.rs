@@ -78,11 +78,12 @@ impl ModelArgs {
         let limits = self.limits(context_max, memory.unwrap_or(Memory::Host(host.memory())))?;
         let layouts = layouts(spec, world);
         let layouts = layouts.map_err(|error| ConfigError(format!("--tp {world}: {error}")))?;
-        let element = limits.kv_element_bytes;
-        let positions = layouts.iter().map(|layout| fit::kv_position_bytes(spec, layout, element));
+        let (element, demand) = (limits.kv_element_bytes, limits.kv_demand());
         // The rank with the most heads decides how many blocks there are.
-        let position_bytes = positions.max().unwrap_or(0);
-        let asked = self.kv_cache_tokens.map(|tokens| tokens.saturating_mul(position_bytes));
+        let asked = self.kv_cache_tokens.and_then(|tokens| {
+            let of_rank = |layout| fit::kv_bytes_for(spec, layout, element, demand, tokens);
+            layouts.iter().map(of_rank).max()
+        });
         let limits = FitLimits { kv_budget: KvBudget::from(asked), ..limits };
         if cuda.is_none() {
             host.check(spec, world, &limits, self.kv_cache_tokens)?;

@@ -9,7 +9,7 @@ use binfer_proto::cluster::{
     Allocate, Comm, CommId, Load, Loaded, Progress as LoadProgress, Welcome, down, up,
 };
 use binfer_proto::{Epoch, PlanLimits, Rank, ReplicaId};
-use binfer_shard::fit::KvBudget;
+use binfer_shard::fit::{KvBudget, KvDemand};
 use binfer_shard::layout::weight_bytes;
 use binfer_shard::{Checkpoint, RankLayout, fit, layouts};
 
@@ -75,8 +75,12 @@ impl LoadedRank {
                 )
             }
         };
-        let positions_max = u64::from(load.slots_max) * u64::from(load.context_max);
-        Ok(fit::blocks_within(spec, layout, element_bytes, bytes_max, positions_max))
+        let demand = KvDemand {
+            positions_max: u64::from(load.slots_max) * u64::from(load.context_max),
+            sequences_max: load.slots_max,
+            tokens_per_step_max: load.tokens_per_step_max,
+        };
+        Ok(fit::blocks_within(spec, layout, element_bytes, demand, bytes_max))
     }
 
     /// Joins the other ranks and takes all memory. Returns the blocks per KV group on which all

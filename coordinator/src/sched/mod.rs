@@ -26,6 +26,8 @@ mod sequence;
 #[cfg(test)]
 pub(crate) mod sim;
 mod types;
+#[cfg(test)]
+mod window_rules;
 
 use std::collections::{BTreeMap, VecDeque};
 

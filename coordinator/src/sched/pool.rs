@@ -13,8 +13,9 @@ use super::prefix_tree::{PrefixId, PrefixTree};
 pub(super) struct BlockPool {
     blocks: Vec<BlockState>,
     free: Vec<BlockId>,
-    /// Cached blocks without an owner, in the order in which they lost the last one.
-    idle: BTreeMap<u64, BlockId>,
+    /// Cached blocks without an owner, in the order in which they are evicted: those that are worth
+    /// less, then those that lost their last owner earlier.
+    idle: BTreeMap<(Worth, u64), BlockId>,
     /// The cached block of each prefix that ends in one.
     cached: BTreeMap<PrefixId, BlockId>,
     /// Counts releases, for the order of `idle`.
@@ -25,7 +26,17 @@ pub(super) struct BlockPool {
 struct BlockState {
     refs: u32,
     prefix: Option<PrefixId>,
-    released: u64,
+    released: (Worth, u64),
+}
+
+/// How likely an idle block is to be used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// It fell behind the window in the middle of an answer: only a text that leaves that answer
+    /// just there would need it.
+    Low,
+    #[default]
+    High,
 }
 
 impl BlockPool {
@@ -50,7 +61,7 @@ impl BlockPool {
         self.blocks.len()
     }
 
-    /// Gives a block to a new owner. If none is free, the one that is idle for longest is evicted.
+    /// Gives a block to a new owner. If none is free, an idle one is evicted.
     pub(super) fn take(&mut self, tree: &mut PrefixTree) -> Option<BlockId> {
         if self.free.is_empty() {
             self.evict_idle(tree);
@@ -70,7 +81,7 @@ impl BlockPool {
     }
 
     /// Takes an owner from a block. Without an owner it is idle if it is cached, otherwise free.
-    pub(super) fn release(&mut self, id: BlockId) {
+    pub(super) fn release(&mut self, id: BlockId, worth: Worth) {
         let block = &mut self.blocks[id.index()];
         assert!(block.refs > 0, "block {id} is released but has no owner");
         block.refs -= 1;
@@ -79,8 +90,8 @@ impl BlockPool {
         }
         if block.prefix.is_some() {
             self.clock += 1;
-            block.released = self.clock;
-            self.idle.insert(self.clock, id);
+            block.released = (worth, self.clock);
+            self.idle.insert(block.released, id);
         } else {
             self.free.push(id);
         }
@@ -113,7 +124,8 @@ impl BlockPool {
         }
     }
 
-    /// Frees the block that is idle for longest. Returns false if none is idle.
+    /// Frees the block that is worth least and, of those, idle for longest. Returns false if none
+    /// is idle.
     pub(super) fn evict_idle(&mut self, tree: &mut PrefixTree) -> bool {
         let Some((_, id)) = self.idle.pop_first() else { return false };
         self.uncache(id, tree);

@@ -9,7 +9,7 @@
 use binfer_proto::BlockId;
 
 use super::Scheduler;
-use super::pool::BlockPool;
+use super::pool::{BlockPool, Worth};
 use super::prefix_tree::Parent;
 use super::rows::PlanBuilder;
 use super::sequence::SequenceKey;
@@ -50,7 +50,9 @@ impl Scheduler {
             }
             let first = group.first_block(sequence.num_computed);
             while table.evicted < first.min(table.ids.len()) {
-                pool.release(table.ids[table.evicted]);
+                let end = (table.evicted + 1) * group.block_tokens as usize;
+                let worth = if end > sequence.prompt_len { Worth::Low } else { Worth::High };
+                pool.release(table.ids[table.evicted], worth);
                 table.evicted += 1;
                 self.counters.window_blocks_freed += 1;
             }

@@ -14,7 +14,7 @@ use crate::sched::*;
 
 const END: Token = 0;
 
-fn config() -> SchedConfig {
+pub(super) fn config() -> SchedConfig {
     SchedConfig {
         replica: ReplicaId(0),
         epoch: Epoch(1),
@@ -28,7 +28,7 @@ fn config() -> SchedConfig {
     }
 }
 
-fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
+pub(super) fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
     Request {
         id: RequestId(id),
         prompt: (1..=prompt).collect(),
@@ -53,7 +53,7 @@ fn scheduler(requests: &[(u64, u32, u32)]) -> Scheduler {
     scheduler
 }
 
-fn result(sent: &HashedPlan, rows: &[&[Token]]) -> StepResult {
+pub(super) fn result(sent: &HashedPlan, rows: &[&[Token]]) -> StepResult {
     let HashedPlan { plan, hash } = sent;
     let row = |tokens: &&[Token]| RowResult {
         status: RowStatus::Ok,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
-use super::pool::BlockPool;
+use super::pool::{BlockPool, Worth};
 use super::prefix_tree::{PrefixId, PrefixTree};
 use super::types::{Request, RequestId, Tick, Usage};
 
@@ -91,7 +91,7 @@ impl BlockTable {
     /// Gives all blocks back, the last first, because the longest idle block is evicted first and a
     /// prefix is worth more than what follows it.
     pub(super) fn release(&mut self, pool: &mut BlockPool, tree: &mut PrefixTree) {
-        self.live().iter().rev().for_each(|id| pool.release(*id));
+        self.live().iter().rev().for_each(|id| pool.release(*id, Worth::High));
         self.prefixes.drain(..).for_each(|prefix| tree.release(prefix));
         self.ids.clear();
         self.evicted = 0;

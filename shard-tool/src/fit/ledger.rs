@@ -1,7 +1,10 @@
 //! One rank count on given memory: what each rank holds, and how much KV cache that leaves.
 
 use super::activations::ActivationArena;
-use super::memory::{blocks_within, kv_bytes, kv_position_bytes, sequences_within};
+use super::memory::{
+    KvDemand, blocks_within, kv_bytes, kv_position_bytes, kv_tokens, kv_window_bytes,
+    positions_within, sequences_within,
+};
 use crate::{Error, ModelSpec, layout, layouts};
 
 /// Activations are f32.
@@ -38,6 +41,18 @@ pub struct FitLimits {
     pub kv_tokens_max: u64,
     /// Input tokens of a step.
     pub tokens_per_step_max: u32,
+}
+
+impl FitLimits {
+    /// What the KV cache is to hold at most.
+    #[must_use]
+    pub fn kv_demand(&self) -> KvDemand {
+        KvDemand {
+            positions_max: self.kv_tokens_max,
+            sequences_max: self.sequences_max,
+            tokens_per_step_max: self.tokens_per_step_max,
+        }
+    }
 }
 
 /// What the KV cache of a rank may take.
@@ -156,8 +171,10 @@ pub struct RankLedger {
     pub weight_bytes: u64,
     /// Activations of the largest step.
     pub activation_bytes: u64,
-    /// One position of KV cache.
+    /// One more position of KV cache of a long sequence.
     pub kv_position_bytes: u64,
+    /// KV cache of one sequence of `context_max` positions in layers with a window.
+    pub kv_window_bytes: u64,
     /// The whole KV cache.
     pub kv_bytes: u64,
 }
@@ -181,7 +198,7 @@ pub struct Ledger {
     pub ranks: Vec<RankLedger>,
     /// Blocks of each KV group: as many as the rank with the least room has.
     pub kv_blocks: Vec<u32>,
-    /// Positions that every group's blocks cover.
+    /// Positions of whole sequences that the blocks hold.
     pub kv_tokens: u64,
     /// Sequences of `context_max` positions that the KV cache holds at once.
     pub contexts: u64,
@@ -201,6 +218,7 @@ impl Ledger {
     /// [`crate::ErrorKind::Layout`] when the model cannot be cut so often.
     pub fn new(spec: &ModelSpec, world: u32, limits: &FitLimits) -> Result<Self, Error> {
         let layouts = layouts(spec, world)?;
+        let (element_bytes, context_max) = (limits.kv_element_bytes, limits.context_max);
         let mut ranks = Vec::new();
         for layout in &layouts {
             let (tokens, outputs) = (limits.tokens_per_step_max, limits.sequences_max);
@@ -211,26 +229,32 @@ impl Ledger {
                 driver_bytes: limits.memory.driver_bytes(world),
                 weight_bytes,
                 activation_bytes,
-                kv_position_bytes: kv_position_bytes(spec, layout, limits.kv_element_bytes),
+                kv_position_bytes: kv_position_bytes(spec, layout, element_bytes),
+                kv_window_bytes: kv_window_bytes(spec, layout, element_bytes, context_max),
                 kv_bytes: 0,
             });
         }
         let kv_bytes_max = limits.memory.kv_bytes_max(limits.kv_budget, &ranks);
         let blocks = layouts.iter().zip(&kv_bytes_max).map(|(layout, bytes)| {
-            blocks_within(spec, layout, limits.kv_element_bytes, *bytes, limits.kv_tokens_max)
+            blocks_within(spec, layout, element_bytes, limits.kv_demand(), *bytes)
         });
         let blocks: Vec<Vec<u32>> = blocks.collect();
         let smallest = |kv_group: usize| blocks.iter().map(|blocks| blocks[kv_group]).min();
         let kv_blocks: Vec<u32> = (0..spec.kv_groups.len()).filter_map(smallest).collect();
         for (rank, layout) in ranks.iter_mut().zip(&layouts) {
-            rank.kv_bytes = kv_bytes(spec, layout, limits.kv_element_bytes, &kv_blocks);
+            rank.kv_bytes = kv_bytes(spec, layout, element_bytes, &kv_blocks);
         }
-        let groups = spec.kv_groups.iter().zip(&kv_blocks);
-        let covered = groups.map(|(kv_group, blocks)| kv_group.positions_of(*blocks));
-        let kv_tokens = covered.min().unwrap_or(0);
-        let contexts = sequences_within(spec, &kv_blocks, limits.context_max);
+        let kv_tokens = kv_tokens(spec, &kv_blocks);
+        let contexts = sequences_within(spec, &kv_blocks, context_max);
         let missing_bytes = missing(&ranks, limits, contexts, &kv_bytes_max);
-        let kv_tokens_fit = kv_tokens_fit(&ranks, limits.memory, &kv_bytes_max);
+        let fit = layouts.iter().zip(&kv_bytes_max).map(|(layout, most)| {
+            let bytes = match limits.memory {
+                Memory::Devices(_) => *most,
+                Memory::Host(host) => host.kv_bytes_left(&ranks),
+            };
+            positions_within(spec, layout, element_bytes, limits.kv_demand(), bytes)
+        });
+        let kv_tokens_fit = fit.min().unwrap_or(0);
         Ok(Self {
             ranks,
             kv_blocks,
@@ -253,7 +277,7 @@ impl Ledger {
 fn missing(ranks: &[RankLedger], limits: &FitLimits, contexts: u64, kv_bytes_max: &[u64]) -> u64 {
     let least = |rank: &RankLedger| {
         let context = rank.kv_position_bytes.saturating_mul(limits.context_max.into());
-        rank.fixed().saturating_add(context)
+        rank.fixed().saturating_add(context).saturating_add(rank.kv_window_bytes)
     };
     match limits.memory {
         Memory::Devices(_) if contexts > 0 => 0,
@@ -273,16 +297,4 @@ fn missing(ranks: &[RankLedger], limits: &FitLimits, contexts: u64, kv_bytes_max
             shared.max(alone.max().unwrap_or(0))
         }
     }
-}
-
-/// Positions that every rank has room for.
-fn kv_tokens_fit(ranks: &[RankLedger], memory: Memory, kv_bytes_max: &[u64]) -> u64 {
-    let fit = ranks.iter().zip(kv_bytes_max).map(|(rank, most)| {
-        let bytes = match memory {
-            Memory::Devices(_) => *most,
-            Memory::Host(host) => host.kv_bytes_left(ranks),
-        };
-        bytes / rank.kv_position_bytes.max(1)
-    });
-    fit.min().unwrap_or(0)
 }

@@ -26,5 +26,8 @@ pub use ledger::{
     COLLECTIVES_BYTES, CONTEXT_BYTES, DRIVER_BYTES, FitLimits, HostMemory, KvBudget, Ledger,
     Memory, PROCESS_BYTES, RankLedger,
 };
-pub use memory::{blocks_within, kv_bytes, kv_position_bytes, kv_shapes, sequences_within};
+pub use memory::{
+    KvDemand, blocks_within, kv_bytes, kv_bytes_for, kv_position_bytes, kv_shapes, kv_tokens,
+    kv_window_bytes, sequences_within,
+};
 pub use roofline::{step_read_bytes, touched_bytes};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use binfer_shard::fit::{self, Card, FitLimits, HostMemory, KvBudget, Ledger, Memory};
-use binfer_shard::spec::KvShape;
+use binfer_shard::fit::{self, Card, FitLimits, HostMemory, KvBudget, KvDemand, Ledger, Memory};
+use binfer_shard::spec::{KvKind, KvShape};
 use binfer_shard::{ErrorKind, ModelSpec, describe, layouts};
 
 /// The published settings of Qwen3-8B, without what does not matter here.
@@ -212,6 +212,38 @@ fn layers_of_other_shapes_take_each_what_its_own_numbers_say() {
             assert_eq!(rank.kv_bytes, kv_bytes, "TP {world}");
         }
     }
+}
+
+#[test]
+fn a_longer_context_costs_layers_with_a_window_nothing() {
+    let mut spec = crate::model::stack(&crate::layout::unlike_layers());
+    spec.kv_groups[0].kind = KvKind::Window(128);
+    let layout = layouts(&spec, 1).unwrap().remove(0);
+    let (full, windowed) = (2 * 2 * 2 * 16, 2 * 2 * 2 * 4 * 32);
+    assert_eq!(fit::kv_position_bytes(&spec, &layout, 2), full);
+    // A window of 128 touches three blocks.
+    assert_eq!(fit::kv_window_bytes(&spec, &layout, 2, 40_000), windowed * 3 * 64);
+    assert_eq!(fit::kv_window_bytes(&spec, &layout, 2, 20), windowed * 20);
+    let demand = KvDemand { positions_max: u64::MAX, sequences_max: 4, tokens_per_step_max: 512 };
+    for positions in [64, 640, 1216, 1280, 12_800, 1 << 20] {
+        let bytes = fit::kv_bytes_for(&spec, &layout, 2, demand, positions);
+        let kept = positions.min((4 * 3 + 8) * 64 + positions / 8);
+        assert_eq!(bytes, full * positions + windowed * kept);
+        let blocks = fit::blocks_within(&spec, &layout, 2, demand, bytes);
+        assert_eq!(
+            blocks.iter().map(|blocks| u64::from(*blocks)).collect::<Vec<_>>(),
+            [kept.div_ceil(64), positions.div_ceil(64)]
+        );
+        assert_eq!(fit::kv_tokens(&spec, &blocks), positions);
+        let fewer = fit::blocks_within(&spec, &layout, 2, demand, bytes - 1);
+        assert!(fit::kv_tokens(&spec, &fewer) <= positions);
+    }
+    let ledger = Ledger::new(&spec, 1, &limits(devices(2))).unwrap();
+    let rank = ledger.ranks[0];
+    assert_eq!((rank.kv_position_bytes, rank.kv_window_bytes), (full, windowed * 3 * 64));
+    assert!(rank.kv_bytes.abs_diff(ledger.kv_bytes_max[0]) < 64 * (full + windowed));
+    assert!(ledger.kv_tokens > 3 * rank.kv_bytes / (full + windowed), "windows take no share");
+    assert_eq!(ledger.contexts, ledger.kv_tokens / 40_960);
 }
 
 #[test]

@@ -146,6 +146,7 @@ impl FitRow {
                 "weight_bytes": rank.weight_bytes,
                 "activation_bytes": rank.activation_bytes,
                 "kv_bytes_per_token": rank.kv_position_bytes,
+                "kv_window_bytes_per_sequence": rank.kv_window_bytes,
                 "kv_bytes": rank.kv_bytes,
             })
         });

@@ -58,7 +58,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "mod.rs",
         right: "self.end(key)",
         wrong: "for (table, pool) in self.sequences[key].tables.iter().zip(&mut self.pools) {
-                table.live().iter().for_each(|id| pool.release(*id));
+                table.live().iter().for_each(|id| pool.release(*id, pool::Worth::High));
             }
             self.end(key)",
     },
