@@ -1,60 +1,19 @@
 // gemm_reference.cu: gemms for any number of tokens and features, at any alignment: the path of
-// shapes that no other kernel takes, and the reference on the device. Tiles of 64 tokens x 64
-// features, f32 accumulation in one order of k whatever the company, so that a token's result has
-// the same bits with any number of tokens.
+// shapes that no other kernel takes, and the reference on the device, for dense and packed weights
+// (a suffix names the packed format). A token's result has the same bits with any number of tokens.
 //   gemm_reference:     out = x weight^T + bias, to T
 //   gemm_reference_glu: out = silu(gate) * up, each biased, to T
 //   gemm_reference_add: out += x weight^T + bias, in f32
 //   gemm_reference_f32: out = x weight^T, in f32
 //   bias, glu, bias_residual: what is left to do behind a library's gemm
 // Grid: (out_features / 64, tokens / 64), rounded up; the last three: (tokens, out_features / 256).
-#include "common.cuh"
 #include "gemm_params.h"
+#include "reference_tile.cuh"
 
 namespace binfer {
 
-constexpr int kGemmThreads = 256;
-constexpr int kTile = 64;
-constexpr int kTileK = 16;
-constexpr int kEach = 4;  // a thread has 4 x 4 of the tile
-
-// One operand's tile, k first, so that a thread's four rows lie together.
-struct Tile {
-  float at[kTileK][kTile + 4];
-};
-
-template <typename T>
-__device__ void load_tile(Tile& tile, const T* rows, uint32_t first, uint32_t count,
-                          uint32_t stride, uint32_t from, uint32_t in_features) {
-  for (int i = threadIdx.x; i < kTile * kTileK; i += kGemmThreads) {
-    const uint32_t row = first + i / kTileK, input = from + i % kTileK;
-    const bool real = row < count && input < in_features;
-    const size_t place = static_cast<size_t>(row) * stride + input;
-    tile.at[i % kTileK][i / kTileK] = real ? to_float(rows[place]) : 0.0f;
-  }
-}
-
-__device__ inline void mma_tile(float (&sums)[kEach][kEach], const Tile& x, const Tile& weight) {
-  const int token = threadIdx.x / 16 * kEach, output = threadIdx.x % 16 * kEach;
-#pragma unroll
-  for (int input = 0; input < kTileK; ++input) {
-#pragma unroll
-    for (int t = 0; t < kEach; ++t) {
-#pragma unroll
-      for (int o = 0; o < kEach; ++o) {
-        sums[t][o] += x.at[input][token + t] * weight.at[input][output + o];
-      }
-    }
-  }
-}
-
-__device__ inline float biased(float sum, const float* bias, uint32_t row) {
-  return bias != nullptr ? sum + bias[row] : sum;
-}
-
 template <typename T, Epilogue kEpilogue>
-__device__ void store(const ReferenceGemmParams& p, const float (&sums)[kEach][kEach],
-                      const float (&ups)[kEach][kEach]) {
+__device__ void store(const ReferenceGemmParams& p, const Sums& sums, const Sums& ups) {
   const uint32_t token = blockIdx.y * kTile + threadIdx.x / 16 * kEach;
   const uint32_t output = blockIdx.x * kTile + threadIdx.x % 16 * kEach;
 #pragma unroll
@@ -78,20 +37,20 @@ __device__ void store(const ReferenceGemmParams& p, const float (&sums)[kEach][k
   }
 }
 
-template <typename T, Epilogue kEpilogue>
+template <typename T, typename Rows, Epilogue kEpilogue>
 __device__ void gemm(const ReferenceGemmParams& p) {
   __shared__ Tile x, weight, up;
   wait_for_previous();
   let_next_start();
-  const T* rows = static_cast<const T*>(p.weight);
-  const uint32_t token = blockIdx.y * kTile, output = blockIdx.x * kTile;
-  float sums[kEach][kEach] = {}, ups[kEach][kEach] = {};
-  for (uint32_t from = 0; from < p.in_features; from += kTileK) {
-    load_tile(x, static_cast<const T*>(p.x), token, p.tokens, p.in_features, from, p.in_features);
-    load_tile(weight, rows, output, p.out_features, p.stride, from, p.in_features);
+  const Rows rows(p.weight, p.stride);
+  const DenseRows<T> tokens(p.x, p.in_features);
+  const uint32_t token = blockIdx.y * kTile, output = blockIdx.x * kTile, outputs = p.out_features;
+  Sums sums = {}, ups = {};
+  for (uint32_t k = 0; k < p.in_features; k += kTileK) {
+    load_tile(x, tokens, token, p.tokens, k, p.in_features);
+    load_tile(weight, rows, output, outputs, k, p.in_features);
     if constexpr (kEpilogue == EPILOGUE_GLU) {
-      const T* upper = rows + static_cast<size_t>(p.out_features) * p.stride;
-      load_tile(up, upper, output, p.out_features, p.stride, from, p.in_features);
+      load_tile(up, rows, outputs + output, 2 * outputs, k, p.in_features);
     }
     __syncthreads();
     mma_tile(sums, x, weight);
@@ -101,14 +60,23 @@ __device__ void gemm(const ReferenceGemmParams& p) {
   store<T, kEpilogue>(p, sums, ups);
 }
 
-template <typename T>
-__device__ void gemm_reference(const ReferenceGemmParams& p) { gemm<T, EPILOGUE_STORE>(p); }
-template <typename T>
-__device__ void gemm_reference_glu(const ReferenceGemmParams& p) { gemm<T, EPILOGUE_GLU>(p); }
-template <typename T>
-__device__ void gemm_reference_add(const ReferenceGemmParams& p) { gemm<T, EPILOGUE_ADD_F32>(p); }
-template <typename T>
-__device__ void gemm_reference_f32(const ReferenceGemmParams& p) { gemm<T, EPILOGUE_STORE_F32>(p); }
+#define GEMM_REFERENCE(NAME, EPILOGUE)                                             \
+  template <typename T>                                                            \
+  __device__ void NAME(const ReferenceGemmParams& p) {                             \
+    gemm<T, DenseRows<T>, EPILOGUE>(p);                                            \
+  }                                                                                \
+  template <typename T>                                                            \
+  __device__ void NAME##_mxfp4(const ReferenceGemmParams& p) {                     \
+    gemm<T, PackedRows<packed::Mxfp4>, EPILOGUE>(p);                               \
+  }                                                                                \
+  template <typename T>                                                            \
+  __device__ void NAME##_fp8(const ReferenceGemmParams& p) {                       \
+    gemm<T, PackedRows<packed::Fp8>, EPILOGUE>(p);                                 \
+  }
+GEMM_REFERENCE(gemm_reference, EPILOGUE_STORE)
+GEMM_REFERENCE(gemm_reference_glu, EPILOGUE_GLU)
+GEMM_REFERENCE(gemm_reference_add, EPILOGUE_ADD_F32)
+GEMM_REFERENCE(gemm_reference_f32, EPILOGUE_STORE_F32)
 
 template <typename T, Epilogue kEpilogue>
 __device__ void epilogue(const EpilogueParams& p) {
@@ -137,10 +105,14 @@ __device__ void glu(const EpilogueParams& p) { epilogue<T, EPILOGUE_GLU>(p); }
 
 }  // namespace binfer
 
-BINFER_KERNEL(gemm_reference, ReferenceGemmParams, binfer::kGemmThreads)
-BINFER_KERNEL(gemm_reference_glu, ReferenceGemmParams, binfer::kGemmThreads)
-BINFER_KERNEL(gemm_reference_add, ReferenceGemmParams, binfer::kGemmThreads)
-BINFER_KERNEL(gemm_reference_f32, ReferenceGemmParams, binfer::kGemmThreads)
+#define GEMM_REFERENCE_KERNELS(NAME)                                               \
+  BINFER_KERNEL(NAME, ReferenceGemmParams, binfer::kGemmThreads)                   \
+  BINFER_KERNEL(NAME##_mxfp4, ReferenceGemmParams, binfer::kGemmThreads)           \
+  BINFER_KERNEL(NAME##_fp8, ReferenceGemmParams, binfer::kGemmThreads)
+GEMM_REFERENCE_KERNELS(gemm_reference)
+GEMM_REFERENCE_KERNELS(gemm_reference_glu)
+GEMM_REFERENCE_KERNELS(gemm_reference_add)
+GEMM_REFERENCE_KERNELS(gemm_reference_f32)
 BINFER_KERNEL(bias, EpilogueParams, binfer::kGemmThreads)
 BINFER_KERNEL(glu, EpilogueParams, binfer::kGemmThreads)
 

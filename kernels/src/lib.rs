@@ -8,6 +8,7 @@
 //! | `gemm.rs`, `chip.rs` | what a gemm is, and on what it runs |
 //! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how: on Hopper |
 //! | `stream_k_gemm.rs` | the same elsewhere |
+//! | `moe.rs` | how the tokens of a mixture of experts are cut into chunks and tiles |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
 //! Deliberately absent: the driver. Launching is the worker's.
@@ -17,6 +18,8 @@ pub mod chip;
 pub mod gemm;
 pub mod gemm_params;
 pub mod list;
+pub mod moe;
+pub mod moe_params;
 pub mod params;
 pub mod rank_params;
 pub mod sample_params;

@@ -11,6 +11,9 @@ use crate::attention_params::{
 use crate::gemm_params::{
     EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
 };
+use crate::moe_params::{
+    MoeCombineParams, MoeGemmParams, MoeRouteParams, MoeSortParams, RepackParams, SharedGateParams,
+};
 use crate::params::{
     ApplyParams, EmbedParams, FillParams, FinishParams, NormParams, RopeParams, StampParams,
 };
@@ -98,6 +101,14 @@ kernels! {
     GEMM_REFERENCE_GLU: ReferenceGemmParams = "gemm_reference", "gemm_reference_glu", Halves, 256, 0;
     GEMM_REFERENCE_ADD: ReferenceGemmParams = "gemm_reference", "gemm_reference_add", Halves, 256, 0;
     GEMM_REFERENCE_F32: ReferenceGemmParams = "gemm_reference", "gemm_reference_f32", Halves, 256, 0;
+    GEMM_REFERENCE_MXFP4: ReferenceGemmParams = "gemm_reference", "gemm_reference_mxfp4", Halves, 256, 0;
+    GEMM_REFERENCE_GLU_MXFP4: ReferenceGemmParams = "gemm_reference", "gemm_reference_glu_mxfp4", Halves, 256, 0;
+    GEMM_REFERENCE_ADD_MXFP4: ReferenceGemmParams = "gemm_reference", "gemm_reference_add_mxfp4", Halves, 256, 0;
+    GEMM_REFERENCE_F32_MXFP4: ReferenceGemmParams = "gemm_reference", "gemm_reference_f32_mxfp4", Halves, 256, 0;
+    GEMM_REFERENCE_FP8: ReferenceGemmParams = "gemm_reference", "gemm_reference_fp8", Halves, 256, 0;
+    GEMM_REFERENCE_GLU_FP8: ReferenceGemmParams = "gemm_reference", "gemm_reference_glu_fp8", Halves, 256, 0;
+    GEMM_REFERENCE_ADD_FP8: ReferenceGemmParams = "gemm_reference", "gemm_reference_add_fp8", Halves, 256, 0;
+    GEMM_REFERENCE_F32_FP8: ReferenceGemmParams = "gemm_reference", "gemm_reference_f32_fp8", Halves, 256, 0;
     BIAS: EpilogueParams = "gemm_reference", "bias", Halves, 256, 0;
     GLU: EpilogueParams = "gemm_reference", "glu", Halves, 256, 0;
     BIAS_RESIDUAL: EpilogueParams = "gemm_reference", "bias_residual", None, 256, 0;
@@ -135,6 +146,18 @@ kernels! {
     PREFILL_PREPARE_D128: AttentionParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
     PREFILL_ATTENTION_D64: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d64", Halves, 384, 147_632;
     PREFILL_ATTENTION_D128: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d128", Halves, 384, 163_936;
+    MOE_ROUTE: MoeRouteParams = "moe_route", "moe_route", None, 128, 0;
+    MOE_SORT: MoeSortParams = "moe_route", "moe_sort", None, 256, 0;
+    MOE_GEMM_REFERENCE: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference", Halves, 256, 0;
+    MOE_GEMM_REFERENCE_MXFP4: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_mxfp4", Halves, 256, 0;
+    MOE_GEMM_REFERENCE_FP8: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_fp8", Halves, 256, 0;
+    MOE_GEMM_REFERENCE_GLU: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu", Halves, 256, 0;
+    MOE_GEMM_REFERENCE_GLU_MXFP4: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu_mxfp4", Halves, 256, 0;
+    MOE_GEMM_REFERENCE_GLU_FP8: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu_fp8", Halves, 256, 0;
+    MOE_COMBINE: MoeCombineParams = "moe_combine", "moe_combine", Halves, 256, 0;
+    MOE_SHARED_GATE: SharedGateParams = "moe_combine", "moe_shared_gate", Halves, 256, 0;
+    REPACK_MXFP4: RepackParams = "repack", "repack_mxfp4", None, 64, 0;
+    REPACK_FP8: RepackParams = "repack", "repack_fp8", None, 64, 0;
     MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
 

@@ -9,8 +9,8 @@ use std::path::Path;
 type Structs = BTreeMap<String, Vec<(String, String)>>;
 
 /// Header and module of each pair.
-const PAIRS: [&str; 5] =
-    ["params", "gemm_params", "attention_params", "rank_params", "sample_params"];
+const PAIRS: [&str; 6] =
+    ["params", "gemm_params", "attention_params", "rank_params", "sample_params", "moe_params"];
 
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()

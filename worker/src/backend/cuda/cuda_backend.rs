@@ -14,6 +14,7 @@ use super::graphs::Graphs;
 use super::launch::{Launcher, StepPlaces};
 use super::ledger::{DeviceLedger, in_use};
 use super::memory::{StepMemory, Taken, step_bytes};
+use super::moe::Moe;
 use super::operands::Operands;
 use super::ranks::CudaRanks;
 use super::ring::Ring;
@@ -35,6 +36,7 @@ pub struct CudaBackend {
     pub(super) places: StepPlaces,
     pub(super) gemms: Gemms,
     pub(super) attention: Attention,
+    pub(super) moe: Moe,
     pub(super) sampling: TokenSampling,
     pub(super) memory: StepMemory,
     pub(super) weights: Weights,
@@ -59,6 +61,7 @@ pub(super) struct StepParts<'a> {
     pub(super) steps: &'a mut CudaSteps,
     pub(super) gemms: &'a mut Gemms,
     pub(super) attention: &'a mut Attention,
+    pub(super) moe: &'a Moe,
     pub(super) sampling: &'a mut TokenSampling,
     pub(super) collectives: &'a Collectives,
 }
@@ -77,6 +80,7 @@ impl CudaBackend {
             places: StepPlaces::default(),
             gemms: Gemms::new(&device, blas)?,
             attention: Attention::default(),
+            moe: Moe::default(),
             sampling: TokenSampling::new(&MemoryLayout::default(), SamplingPlaces::default())?,
             memory: StepMemory::nothing()?,
             weights: Weights::default(),
@@ -98,6 +102,7 @@ impl CudaBackend {
         self.sampling = TokenSampling::new(layout, places.sampling)?;
         self.attention = Attention::new(places.attention, layers, groups);
         self.gemms.places = places.gemm;
+        self.moe.places = places.moe;
         self.collectives.place(layout, places.gathered);
         self.graphs.choose_buckets(layout);
         (self.places, self.memory) = (places.step, memory);
@@ -124,6 +129,7 @@ impl CudaBackend {
             steps: &mut self.steps,
             gemms: &mut self.gemms,
             attention: &mut self.attention,
+            moe: &self.moe,
             sampling: &mut self.sampling,
             collectives: &self.collectives,
         }

@@ -1,16 +1,19 @@
 //! Weights from a checkpoint, or made up, to the device.
 //!
-//! Columns that this rank does not feed are left out. How rows travel is `upload.rs`'s, and how
-//! they lie is in `formats/`.
+//! Columns that this rank does not feed are left out. How rows travel is `upload.rs`'s, how they
+//! lie is in `formats/`, and how blocks that stay packed get there is `repack.rs`'s.
 
 use binfer_kernels::list;
 use binfer_kernels::params::FillParams;
-use binfer_shard::{DType, Error, LocalPart, LocalTensor};
+use binfer_shard::{Error, LocalPart, LocalTensor};
 
 use super::device::CudaDevice;
+use super::ffi::memory::DeviceBuffer;
+use super::formats::half::Half;
 use super::formats::{RowFormat, WeightFormat};
+use super::repack::{self, PackedTensor};
 use super::upload::{self, PartRows};
-use super::weights::{DeviceWeight, Weights};
+use super::weights::{DeviceMatrix, DeviceWeight, Weights};
 use crate::backend::{BackendError, Weight};
 
 /// Random weights lie within this of 0.
@@ -36,18 +39,40 @@ impl Loader<'_> {
     ) -> Result<Vec<Weight>, BackendError> {
         tensors.iter().try_for_each(check)?;
         let (layouts, places) = self.place(tensors)?;
-        let mut parts = Vec::new();
+        let (mut parts, mut bytes) = (Vec::new(), 0);
         for ((tensor, weight), (_, first)) in tensors.iter().zip(&layouts).zip(&places) {
-            let mut at = *first;
-            for part in &tensor.parts {
-                let rows = rows(part, weight, at);
-                at += rows.bytes();
-                parts.push(rows);
+            if weight.packed_format().is_none() {
+                append_rows(&mut parts, tensor, weight, *first);
+                bytes += tensor.bytes();
             }
         }
         let to = (self.weights.slab(), &self.device.stream);
-        upload::upload(parts, open, self.threads, to, done)?;
+        upload::upload(parts, &open, self.threads, to, done)?;
+        let packed = packed(tensors, &layouts, &places);
+        for turn in repack::turns(&packed) {
+            self.load_packed(turn, &open, &mut |more| done(bytes + more))?;
+            bytes += turn.iter().map(|packed| packed.tensor.bytes()).sum::<u64>();
+        }
         Ok(places.into_iter().map(|(weight, _)| weight).collect())
+    }
+
+    /// Uploads the blocks of some packed tensors, and packs them anew.
+    fn load_packed<R: FnMut(&mut [u8]) -> Result<(), Error>>(
+        &self,
+        turn: &[PackedTensor<'_>],
+        open: &(impl Fn(&LocalPart) -> Result<R, Error> + Sync),
+        done: &mut dyn FnMut(u64),
+    ) -> Result<(), BackendError> {
+        let staged = DeviceBuffer::new(turn.iter().map(PackedTensor::staged_bytes).sum())?;
+        let (mut parts, mut at) = (Vec::new(), 0);
+        for part in turn.iter().flat_map(|packed| &packed.tensor.parts) {
+            let row_bytes = usize::try_from(part.row_bytes()).unwrap_or(usize::MAX);
+            let rows = PartRows { part, at, format: RowFormat::AsTheyCome, row_bytes };
+            at += rows.bytes();
+            parts.push(rows);
+        }
+        upload::upload(parts, open, self.threads, (&staged, &self.device.stream), done)?;
+        repack::repack(self.device, turn, &staged, self.weights.slab().address())
     }
 
     /// Makes tensors up on the device: uniform numbers, or ones where one is the scale of a norm.
@@ -58,14 +83,19 @@ impl Loader<'_> {
     ) -> Result<Vec<Weight>, BackendError> {
         let (layouts, places) = self.place(tensors)?;
         let slab = self.weights.slab().address();
+        for packed in packed(tensors, &layouts, &places) {
+            repack::fill(self.device, &packed, slab, (packed.at as u64) << 20)?;
+        }
         let mut bytes = 0;
         for ((seed, tensor), (weight, (_, at))) in
             (1_u64..).zip(tensors).zip(layouts.iter().zip(&places))
         {
+            bytes += tensor.bytes();
             let (kernel, count) = match weight {
                 DeviceWeight::Vector(vector) => (list::FILL_F32, vector.len),
                 DeviceWeight::Matrix(matrix) => match matrix.format {
                     WeightFormat::Dense(_) => (list::FILL, matrix.rows * matrix.stride),
+                    WeightFormat::Packed(_) => continue,
                 },
             };
             let params = FillParams {
@@ -76,7 +106,6 @@ impl Loader<'_> {
                 reserved: 0,
             };
             self.device.launch(kernel, [FILL_BLOCKS, 1, 1], &params)?;
-            bytes += tensor.bytes();
             done(bytes);
         }
         Ok(places.into_iter().map(|(weight, _)| weight).collect())
@@ -86,9 +115,9 @@ impl Loader<'_> {
     fn place(&mut self, tensors: &[LocalTensor]) -> Result<Layouts, BackendError> {
         let half = self.device.half;
         let layout = |tensor: &LocalTensor| {
-            let part = tensor.parts.first();
-            let (fed, dtype) = part.map_or((0, DType::F32), |part| (part.inputs.len(), part.dtype));
-            DeviceWeight::nowhere(tensor.rows() as usize, fed, WeightFormat::of(dtype, half))
+            let fed = tensor.parts.first().map_or(0, |part| part.inputs.len());
+            let format = WeightFormat::of_parts(&tensor.parts, half);
+            DeviceWeight::nowhere(tensor.rows() as usize, fed, format)
         };
         let layouts: Vec<_> = tensors.iter().map(layout).collect();
         let places = self.weights.place(&layouts)?;
@@ -99,15 +128,40 @@ impl Loader<'_> {
 /// How each tensor lies; its handle, and the byte of the slab where it begins.
 type Layouts = (Vec<DeviceWeight>, Vec<(Weight, usize)>);
 
-/// The rows of a part as they will lie from byte `at` of the slab on.
-fn rows<'t>(part: &'t LocalPart, weight: &DeviceWeight, at: usize) -> PartRows<'t> {
-    let (format, row_bytes) = match weight {
-        DeviceWeight::Vector(_) => (RowFormat::Vector, part.inputs.len() * size_of::<f32>()),
-        DeviceWeight::Matrix(matrix) => {
-            (RowFormat::Matrix(matrix.format), matrix.format.row_bytes(matrix.stride))
-        }
+/// Appends the rows of a tensor's parts, as they will lie from byte `at` of the slab on.
+fn append_rows<'t>(
+    parts: &mut Vec<PartRows<'t>>,
+    tensor: &'t LocalTensor,
+    weight: &DeviceWeight,
+    mut at: usize,
+) {
+    for part in &tensor.parts {
+        let (format, row_bytes) = match weight {
+            DeviceWeight::Vector(_) => (RowFormat::Vector, part.inputs.len() * size_of::<f32>()),
+            DeviceWeight::Matrix(DeviceMatrix {
+                format: WeightFormat::Dense(half),
+                stride,
+                ..
+            }) => (RowFormat::Dense(*half), stride * Half::BYTES),
+            DeviceWeight::Matrix(_) => continue,
+        };
+        let rows = PartRows { part, at, format, row_bytes };
+        at += rows.bytes();
+        parts.push(rows);
+    }
+}
+
+/// The packed ones of all tensors.
+fn packed<'t>(
+    tensors: &'t [LocalTensor],
+    layouts: &[DeviceWeight],
+    places: &[(Weight, usize)],
+) -> Vec<PackedTensor<'t>> {
+    let packed = |((tensor, weight), (_, at)): ((&'t LocalTensor, &DeviceWeight), &(_, usize))| {
+        let (format, cols) = weight.packed_format()?;
+        Some(PackedTensor { tensor, format, cols, at: *at })
     };
-    PartRows { part, at, format, row_bytes }
+    tensors.iter().zip(layouts).zip(places).filter_map(packed).collect()
 }
 
 /// Refuses a tensor whose parts do not have the same columns, of which the same are fed.

@@ -14,6 +14,7 @@ use super::ffi::launch::CudaStream;
 use super::ffi::memory::DeviceBuffer;
 use super::gemm::GemmPlaces;
 use super::launch::StepPlaces;
+use super::moe::MoePlaces;
 use super::sampling::SamplingPlaces;
 use crate::backend::{BackendError, MemoryLayout};
 
@@ -39,6 +40,7 @@ pub(super) struct Places {
     pub(super) gemm: GemmPlaces,
     pub(super) sampling: SamplingPlaces,
     pub(super) attention: AttentionPlaces,
+    pub(super) moe: MoePlaces,
     /// Logits of all ranks, see `collectives.rs`.
     pub(super) gathered: u64,
 }
@@ -86,6 +88,7 @@ fn lay_out(layout: &MemoryLayout, take: &mut dyn FnMut(usize) -> u64) -> Places 
         gemm: GemmPlaces::lay_out(layout, take),
         sampling: SamplingPlaces::lay_out(layout, take),
         attention: AttentionPlaces::lay_out(layout, take),
+        moe: MoePlaces::lay_out(layout, take),
         gathered: take(collectives::gathered_bytes(layout)),
     }
 }

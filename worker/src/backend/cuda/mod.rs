@@ -7,11 +7,12 @@
 //! | `operands.rs`, `launch.rs` | arguments as addresses; what launches of a step share |
 //! | `gemm/` | gemms and the norms around them: which kernel, then its launch |
 //! | `attention/` | attention and the cache, likewise |
+//! | `moe/` | mixtures of experts: routing, grouped gemms, the sum of a token's experts |
 //! | `sampling/` | sampling: token counts, token masks, launches |
 //! | `steps.rs`, `ring.rs` | the step under way: its delta to the device, its outcome back |
 //! | `graphs.rs`, `warmup.rs` | decode steps as CUDA graphs; a step run before the first one |
 //! | `ranks.rs`, `collectives.rs` | the other ranks, and what they add to the operations |
-//! | `load.rs`, `upload.rs` | weights: converted once, uploaded |
+//! | `load.rs`, `upload.rs`, `repack.rs` | weights: converted once, uploaded, packed anew |
 //! | `weights.rs`, `formats/` | where they lie, and how |
 //! | `memory.rs`, `ledger.rs`, `budget.rs` | all other memory; what for; what the cache gets |
 //! | `peaks.rs`, `slow.rs` | what the device reaches at best; what runs on reference kernels |
@@ -37,11 +38,13 @@ mod launch;
 mod ledger;
 mod load;
 mod memory;
+mod moe;
 mod operands;
 mod operations;
 mod peaks;
 mod rank_device;
 mod ranks;
+mod repack;
 mod ring;
 mod sampling;
 mod settings;

@@ -2,6 +2,7 @@
 
 use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::params::EmbedParams;
+use binfer_shard::spec::ActivationFn;
 
 use super::collectives::LogitsPlace;
 use super::ffi::memory::DeviceBuffer;
@@ -27,7 +28,7 @@ pub(super) struct Operands<'a> {
 }
 
 impl Operands<'_> {
-    fn step_shape(&self) -> StepShape {
+    pub(super) fn step_shape(&self) -> StepShape {
         StepShape {
             arena: self.arena.bytes() / 4,
             tokens: self.batch.tokens.len(),
@@ -36,15 +37,14 @@ impl Operands<'_> {
         }
     }
 
-    /// Address of a tensor of that kind.
+    /// Address of a tensor of that kind, which has room for so many rows.
     fn address(
         &self,
         operation: &'static str,
         tensor: &Tensor,
         kind: TensorKind,
+        rows: usize,
     ) -> Result<u64, BackendError> {
-        // Launches of a decode step cover more rows than the tensor has: the bucket's.
-        let rows = self.on.shape.covered_rows(tensor.rows);
         let room = self.arena.bytes() / 4;
         let fits = rows.checked_mul(tensor.cols).and_then(|len| len.checked_add(tensor.offset));
         if tensor.kind != kind || fits.is_none_or(|end| end > room) {
@@ -55,17 +55,40 @@ impl Operands<'_> {
     }
 
     /// Address of a tensor in the backend's own type.
-    fn inner(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
-        self.address(operation, tensor, TensorKind::Inner)
+    pub(super) fn inner(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+    ) -> Result<u64, BackendError> {
+        // Launches of a decode step cover more rows than the tensor has: the bucket's.
+        let rows = self.on.shape.covered_rows(tensor.rows);
+        self.address(operation, tensor, TensorKind::Inner, rows)
+    }
+
+    /// Address of a tensor in the backend's own type with `each` rows for every token.
+    pub(super) fn slots(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+        each: u32,
+    ) -> Result<u64, BackendError> {
+        let each = each.max(1) as usize;
+        let rows = self.on.shape.covered_rows(tensor.rows / each) * each;
+        self.address(operation, tensor, TensorKind::Inner, rows)
     }
 
     /// Address of a tensor of sums.
-    fn sum(&self, operation: &'static str, tensor: &Tensor) -> Result<u64, BackendError> {
-        self.address(operation, tensor, TensorKind::Sum)
+    pub(super) fn sum(
+        &self,
+        operation: &'static str,
+        tensor: &Tensor,
+    ) -> Result<u64, BackendError> {
+        let rows = self.on.shape.covered_rows(tensor.rows);
+        self.address(operation, tensor, TensorKind::Sum, rows)
     }
 
     pub(super) fn embed(&self, args: &EmbedArgs) -> Result<EmbedParams, BackendError> {
-        let table = self.weights.matrix("embed", args.table)?;
+        let table = self.weights.dense("embed", args.table)?;
         args.check(&self.step_shape(), table.shape())?;
         Ok(EmbedParams {
             step: self.on.places.tables,
@@ -94,7 +117,7 @@ impl Operands<'_> {
             m_max: to_u32(self.layout.tokens_max),
             weight,
             bias,
-            epilogue: if args.glu.is_some() { Epilogue::Glu } else { Epilogue::Store },
+            epilogue: epilogue(operation, args.glu)?,
             out: self.inner(operation, &args.out)?,
             out_stride: to_u32(args.out.cols),
         };
@@ -165,5 +188,17 @@ impl Operands<'_> {
     pub(super) fn sample(&self, args: &SampleArgs) -> Result<u64, BackendError> {
         args.check(&self.step_shape())?;
         self.sum("sample", &args.logits)
+    }
+}
+
+/// The epilogue of a gemm behind a norm.
+fn epilogue(operation: &'static str, glu: Option<ActivationFn>) -> Result<Epilogue, BackendError> {
+    match glu {
+        None => Ok(Epilogue::Store),
+        Some(ActivationFn::Silu) => Ok(Epilogue::Glu),
+        Some(act @ ActivationFn::ClampedSwiglu { .. }) => {
+            let what = format!("{act:?} of a feed-forward that is no mixture");
+            Err(BackendError::NoKernel { operation, what })
+        }
     }
 }

@@ -115,8 +115,18 @@ impl Backend for CudaBackend {
     }
 
     fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
-        let what = format!("{} experts", args.router.experts);
-        Err(BackendError::NoKernel { operation: "moe", what })
+        let ranks = &self.collectives.ranks;
+        let operands = self.operands();
+        let mut call = operands.moe(args, ranks.rank() == 0, self.moe.places.logits)?;
+        // With several ranks, what is normed next is not there before the sum.
+        let next = args.next.as_ref().filter(|_| !ranks.are_several());
+        call.next = next.map(|next| operands.norm_linear(next)).transpose()?;
+        let StepParts { on, gemms, moe, collectives, .. } = self.parts();
+        moe.launch(&on, gemms, &call)?;
+        collectives.sum(&on, "moe", (call.out, &args.out))?;
+        let (experts, top_k) = (args.router.experts, args.router.routing.top_k);
+        self.note_slow(|| format!("mixtures of {experts} experts, {top_k} a token"));
+        Ok(())
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {

@@ -7,19 +7,20 @@ use super::ffi::error::failed;
 use super::ffi::launch::CudaStream;
 use super::ffi::memory::DeviceBuffer;
 use super::formats::WeightFormat;
+use super::formats::packed::PackedFormat;
 use crate::backend::check::WeightShape;
 use crate::backend::{BackendError, Weight};
 
 /// Every weight begins at a multiple of so many bytes.
 const ALIGNMENT: usize = 256;
 
-/// A matrix on the device, `[rows, stride]`.
+/// A matrix on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DeviceMatrix {
     pub(super) address: u64,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Elements from a row to the next.
+    /// Elements from a row to the next, padding included.
     pub(super) stride: usize,
     pub(super) format: WeightFormat,
 }
@@ -65,8 +66,18 @@ impl DeviceWeight {
     /// Bytes, padding included.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Matrix(matrix) => matrix.rows * matrix.format.row_bytes(matrix.stride),
+            Self::Matrix(matrix) => matrix.format.matrix_bytes(matrix.rows, matrix.stride),
             Self::Vector(vector) => vector.len * size_of::<f32>(),
+        }
+    }
+
+    /// The packed format of a matrix, and the columns that are fed; none of a dense one.
+    pub(super) fn packed_format(&self) -> Option<(PackedFormat, usize)> {
+        match self {
+            Self::Matrix(DeviceMatrix { format: WeightFormat::Packed(format), cols, .. }) => {
+                Some((*format, *cols))
+            }
+            _ => None,
         }
     }
 
@@ -144,6 +155,22 @@ impl Weights {
         }
     }
 
+    /// The matrix behind a handle, whose elements are of the backend's own type.
+    pub(super) fn dense(
+        &self,
+        operation: &'static str,
+        weight: Weight,
+    ) -> Result<DeviceMatrix, BackendError> {
+        let matrix = self.matrix(operation, weight)?;
+        match matrix.format {
+            WeightFormat::Dense(_) => Ok(matrix),
+            WeightFormat::Packed(format) => {
+                let what = format!("weights [{}, {}] in {format:?}", matrix.rows, matrix.cols);
+                Err(BackendError::NoKernel { operation, what })
+            }
+        }
+    }
+
     /// The vector behind a handle.
     pub(super) fn vector(
         &self,
@@ -172,7 +199,7 @@ impl Weights {
     #[cfg(test)]
     pub(super) fn poison_row(&self, weight: Weight, row: usize, stream: &CudaStream) {
         let matrix = self.matrix("poison", weight).unwrap();
-        let bytes = matrix.format.row_bytes(matrix.stride);
+        let bytes = matrix.format.matrix_bytes(1, matrix.stride);
         let address = matrix.address + (row * bytes) as u64;
         let holds =
             |slab: &&DeviceBuffer| (0..slab.bytes() as u64).contains(&(address - slab.address()));

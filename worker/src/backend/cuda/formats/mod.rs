@@ -4,19 +4,22 @@
 //! |---|---|
 //! | `half.rs` | bf16 and f16, in which the backend computes |
 //! | `dense.rs` | matrices of them |
+//! | `packed.rs` | matrices of MXFP4 and FP8 blocks, which stay packed |
 //!
 //! Vectors (scales of norms, biases, sinks) are f32, whatever the format of matrices. A further
 //! format is a file here, a variant of [`WeightFormat`], its row in [`WeightFormat::of`], and an
 //! arm in `gemm/config.rs` that says which kernels multiply by it. How rows travel is
-//! `upload.rs`'s.
+//! `upload.rs`'s, and how packed ones become the device's is `repack.rs`'s.
 
 mod dense;
 pub(super) mod half;
+pub(super) mod packed;
 
-use binfer_shard::DType;
 use binfer_shard::dequant::dequantize_row;
+use binfer_shard::{DType, LocalPart};
 
 use self::half::Half;
+use self::packed::PackedFormat;
 use crate::backend::BackendError;
 
 /// How the elements of a matrix lie on the device.
@@ -24,6 +27,8 @@ use crate::backend::BackendError;
 pub(super) enum WeightFormat {
     /// See `dense.rs`.
     Dense(Half),
+    /// See `packed.rs`.
+    Packed(PackedFormat),
 }
 
 impl WeightFormat {
@@ -36,21 +41,38 @@ impl WeightFormat {
                 Self::Dense(half)
             }
             DType::Q4_K | DType::Q5_K | DType::Q6_K => Self::Dense(half),
-            DType::MXFP4 | DType::FP8_BLOCK | DType::F8_E4M3 | DType::U8 => Self::Dense(half),
+            // No weights by themselves.
+            DType::F8_E4M3 | DType::U8 => Self::Dense(half),
+            DType::MXFP4 => Self::Packed(PackedFormat::Mxfp4),
+            DType::FP8_BLOCK => Self::Packed(PackedFormat::Fp8),
         }
     }
 
-    /// Elements from a row of `cols` to the next.
+    /// The format of a tensor of such parts: packed only where their blocks can stay whole.
+    pub(super) fn of_parts(parts: &[LocalPart], half: Half) -> Self {
+        let dtype = parts.first().map_or(DType::F32, |part| part.dtype);
+        let stays_whole = |part: &LocalPart| {
+            part.dtype == dtype && part.inputs.start.is_multiple_of(dtype.block_elems())
+        };
+        match Self::of(dtype, half) {
+            Self::Packed(_) if !parts.iter().all(stays_whole) => Self::Dense(half),
+            format => format,
+        }
+    }
+
+    /// Elements from a row of `cols` to the next, padding included.
     pub(super) fn stride(self, cols: usize) -> usize {
         match self {
             Self::Dense(_) => dense::stride(cols),
+            Self::Packed(packed) => packed.stride(cols),
         }
     }
 
-    /// Bytes from a row to the next.
-    pub(super) fn row_bytes(self, stride: usize) -> usize {
+    /// Bytes of so many rows, of `stride` elements each.
+    pub(super) fn matrix_bytes(self, rows: usize, stride: usize) -> usize {
         match self {
-            Self::Dense(_) => stride * Half::BYTES,
+            Self::Dense(_) => rows * stride * Half::BYTES,
+            Self::Packed(packed) => packed.matrix_bytes(rows, stride),
         }
     }
 }
@@ -60,8 +82,10 @@ impl WeightFormat {
 pub(super) enum RowFormat {
     /// Elements are f32, without padding.
     Vector,
-    /// Elements lie as the matrix's format says.
-    Matrix(WeightFormat),
+    /// Elements of bf16 or f16, padded.
+    Dense(Half),
+    /// Blocks of the checkpoint, on their way to be packed anew.
+    AsTheyCome,
 }
 
 impl RowFormat {
@@ -69,7 +93,8 @@ impl RowFormat {
     pub(super) fn is_stored_as(self, dtype: DType) -> bool {
         match self {
             Self::Vector => dtype == DType::F32,
-            Self::Matrix(WeightFormat::Dense(half)) => dense::is_stored_as(half, dtype),
+            Self::Dense(half) => dense::is_stored_as(half, dtype),
+            Self::AsTheyCome => true,
         }
     }
 
@@ -82,6 +107,10 @@ impl RowFormat {
         values: &mut [f32],
         out: &mut [u8],
     ) -> Result<(), BackendError> {
+        if self == Self::AsTheyCome {
+            out.copy_from_slice(packed);
+            return Ok(());
+        }
         dequantize_row(dtype, packed, values)?;
         let fed = &values[inputs];
         match self {
@@ -90,7 +119,8 @@ impl RowFormat {
                     *out = value.to_le_bytes();
                 }
             }
-            Self::Matrix(WeightFormat::Dense(half)) => dense::write_row(half, fed, out),
+            Self::Dense(half) => dense::write_row(half, fed, out),
+            Self::AsTheyCome => {}
         }
         Ok(())
     }
@@ -104,9 +134,9 @@ mod tests {
     fn a_row_is_converted_and_padded_with_zeros() {
         let packed: Vec<u8> = [1.5_f32, -2.0, 3.25].iter().flat_map(|x| x.to_le_bytes()).collect();
         let format = WeightFormat::of(DType::F32, Half::Bf16);
-        let mut out = vec![0xff; format.row_bytes(format.stride(2))];
+        let mut out = vec![0xff; format.matrix_bytes(1, format.stride(2))];
         assert_eq!(out.len(), 16);
-        let row = RowFormat::Matrix(format);
+        let row = RowFormat::Dense(Half::Bf16);
         row.write_row((DType::F32, &packed), 1..3, &mut [0.0; 3], &mut out).unwrap();
         let element = |index: usize| Half::Bf16.to_f32([out[2 * index], out[2 * index + 1]]);
         assert_eq!([0, 1, 2, 7].map(element), [-2.0, 3.25, 0.0, 0.0]);
@@ -119,9 +149,30 @@ mod tests {
     fn rows_that_lie_as_they_come_are_known() {
         let stored =
             |format: RowFormat| DType::ALL.into_iter().filter(move |d| format.is_stored_as(*d));
-        let dense = |half| RowFormat::Matrix(WeightFormat::of(DType::Q4_K, half));
         assert!(stored(RowFormat::Vector).eq([DType::F32]));
-        assert!(stored(dense(Half::Bf16)).eq([DType::BF16]));
-        assert!(stored(dense(Half::F16)).eq([DType::F16]));
+        assert!(stored(RowFormat::Dense(Half::Bf16)).eq([DType::BF16]));
+        assert!(stored(RowFormat::Dense(Half::F16)).eq([DType::F16]));
+        assert!(stored(RowFormat::AsTheyCome).eq(DType::ALL));
+    }
+
+    #[test]
+    fn blocks_stay_packed_only_where_none_is_cut_or_unlike_the_others() {
+        let part = |dtype: DType, first| LocalPart {
+            source: String::new(),
+            dtype,
+            rows: 8,
+            cols: 256,
+            inputs: first..256,
+            ranges: Vec::new(),
+        };
+        let format = |parts: &[LocalPart]| WeightFormat::of_parts(parts, Half::Bf16);
+        let dense = WeightFormat::Dense(Half::Bf16);
+        let (mxfp4, fp8) = (part(DType::MXFP4, 32), part(DType::FP8_BLOCK, 128));
+        assert_eq!(format(&[mxfp4.clone(), mxfp4.clone()]).stride(65), 128);
+        assert_ne!(format(std::slice::from_ref(&fp8)), dense);
+        assert_eq!(format(&[mxfp4, fp8]), dense);
+        assert_eq!(format(&[part(DType::FP8_BLOCK, 64)]), dense);
+        assert_eq!(format(&[part(DType::MXFP4, 16)]), dense);
+        assert_eq!(format(&[part(DType::Q4_0, 0)]), dense);
     }
 }

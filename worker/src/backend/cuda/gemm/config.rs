@@ -52,6 +52,7 @@ pub(in crate::backend::cuda) fn gemm_config(
 ) -> GemmConfig {
     match desc.format {
         WeightFormat::Dense(_) => dense_config(desc, chip, mode),
+        WeightFormat::Packed(_) => GemmConfig::Reference,
     }
 }
 
@@ -68,6 +69,9 @@ fn dense_config(desc: &GemmDesc, chip: &Chip, mode: StepMode) -> GemmConfig {
 }
 
 fn skinny_config(desc: &GemmDesc, chip: &Chip) -> Option<SkinnyGemmConfig> {
+    if !matches!(desc.format, WeightFormat::Dense(_)) {
+        return None;
+    }
     let is_lm_head = desc.shape.epilogue == Epilogue::LmHead;
     let aligned = desc.x_alignment.min(desc.weight_alignment) >= COPY_ALIGNMENT
         && desc.out_alignment >= 4
@@ -90,7 +94,8 @@ fn stream_k(desc: &GemmDesc, chip: &Chip) -> Option<StreamKConfig> {
 /// Whether cuBLASLt multiplies such operands, whatever their tokens.
 pub(super) fn library_takes(desc: &GemmDesc) -> bool {
     let GemmShape { n, k, .. } = desc.shape;
-    [n, k, desc.out_stride].iter().all(|size| size.is_multiple_of(LIBRARY_ELEMENTS))
+    matches!(desc.format, WeightFormat::Dense(_))
+        && [n, k, desc.out_stride].iter().all(|size| size.is_multiple_of(LIBRARY_ELEMENTS))
         && desc.x_alignment.min(desc.out_alignment) >= LIBRARY_ALIGNMENT
 }
 

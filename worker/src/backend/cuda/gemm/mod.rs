@@ -108,6 +108,12 @@ impl Gemms {
         self.second.as_ref().is_some_and(|second| second.fused_norm.is_some())
     }
 
+    /// Enqueues a norm of all tokens, into the place of rows behind a norm.
+    pub(super) fn norm(&mut self, on: &Launcher<'_>, norm: &NormCall) -> Result<(), BackendError> {
+        self.second = None;
+        norm::launch(on, norm, NormRows::Tokens, self.places.normed)
+    }
+
     /// Enqueues a norm of all tokens and the gemm behind it, whose `x` is the norm's result.
     pub(super) fn norm_then_gemm(
         &mut self,

@@ -11,12 +11,14 @@ mod attention;
 mod choices;
 mod ends;
 mod failing;
+mod formats;
 mod gemms;
 mod goldens;
 mod graphs;
 mod graphs_failing;
 mod library;
 mod lm_head;
+mod moe;
 mod rank_sampling;
 mod ranks;
 mod sampling;
@@ -26,24 +28,22 @@ mod stream_k_gemm;
 mod stress;
 mod timing;
 mod tiny;
+mod weights;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use binfer_kernels::Target;
-use binfer_proto::{BlockId, Sampling, SlotId, Token};
-use binfer_shard::dequant::dequantize_row;
-use binfer_shard::spec::TensorCut;
-use binfer_shard::{DType, LocalPart, LocalTensor};
+use weights::Known;
 
 use super::ffi::driver::Context;
-use super::load::Loader;
 use super::memory::StepMemory;
 use super::{CudaBackend, CudaSettings, Half, probe};
 use crate::backend::args::{Tensor, TensorKind};
 use crate::backend::tests::{Random, oracle};
-use crate::backend::{Backend, MemoryLayout, RankDevice, StepOutcome, Weight};
+use crate::backend::{Backend, MemoryLayout, RankDevice, StepOutcome};
 use crate::batch::{Batch, BatchBlocks, BatchOutput, BatchRow, TokenInput};
+use binfer_kernels::Target;
+use binfer_proto::{BlockId, Sampling, SlotId, Token};
 
 /// Both types that a backend computes in.
 const HALVES: [Half; 2] = [Half::Bf16, Half::F16];
@@ -131,12 +131,6 @@ fn backend(settings: CudaSettings) -> CudaBackend {
     backend
 }
 
-/// A weight and its rows as the device has them.
-struct Known {
-    weight: Weight,
-    rows: Vec<Vec<f64>>,
-}
-
 /// A backend under test.
 struct Rig {
     backend: CudaBackend,
@@ -163,47 +157,6 @@ impl Rig {
     /// As the backend's own type has it.
     fn rounded(&self, x: f32) -> f32 {
         self.half().to_f32(self.half().to_bytes(x))
-    }
-
-    /// Loads a random matrix, of which `fed` columns are fed.
-    fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Known {
-        let packed = self.random.packed(dtype, rows, cols);
-        let weight = self.load(dtype, (rows, cols), &packed);
-        let mut known = Vec::new();
-        for packed in packed.chunks(packed.len() / rows) {
-            let mut row = vec![0.0; cols];
-            dequantize_row(dtype, packed, &mut row).unwrap();
-            let is_vector = rows == 1 || cols == 1;
-            let stored = |x: &f32| f64::from(if is_vector { *x } else { self.rounded(*x) });
-            known.push(row.iter().map(stored).collect());
-        }
-        Known { weight, rows: known }
-    }
-
-    /// Loads a matrix.
-    fn load(&mut self, dtype: DType, (rows, cols): (usize, usize), packed: &[u8]) -> Weight {
-        let part = LocalPart {
-            source: String::new(),
-            dtype,
-            rows: rows as u32,
-            cols: cols as u32,
-            inputs: 0..cols as u32,
-            ranges: Vec::new(),
-        };
-        let tensor =
-            LocalTensor { name: "test".into(), cut: TensorCut::Replicated, parts: vec![part] };
-        let open = |_: &LocalPart| {
-            let mut left = packed;
-            Ok(move |out: &mut [u8]| {
-                let (now, later) = left.split_at(out.len());
-                out.copy_from_slice(now);
-                left = later;
-                Ok(())
-            })
-        };
-        let CudaBackend { weights, device, .. } = &mut self.backend;
-        let loader = Loader { weights, device, threads: 3 };
-        loader.load(&[tensor], open, &mut |_| ()).unwrap()[0]
     }
 
     /// Takes memory; activations and cache become NaN.
@@ -271,6 +224,14 @@ impl Rig {
             batch(&[piece(0, 0, &vec![0; tokens])])
         };
         self.backend.upload(Arc::new(batch)).unwrap();
+    }
+}
+
+/// Calls `test` with both types, on devices with kernels.
+fn for_halves(test: impl Fn(&mut Rig)) {
+    for half in HALVES {
+        let Some(mut rig) = Rig::new(half, 0) else { return };
+        test(&mut rig);
     }
 }
 
