@@ -27,7 +27,7 @@ use crate::serve::ServeLoop;
 use crate::shard_cache::ShardCache;
 use crate::signals::{self, StopSignal};
 use crate::text::process::{TextConfig, TextProcess};
-use crate::text::{TextFacts, TextStage};
+use crate::text::{ReasoningFormat, ReasoningParserName, TextFacts, TextStage};
 
 /// Commands that may wait for the serve loop.
 const COMMANDS_MAX: usize = 1024;
@@ -56,6 +56,8 @@ pub struct LaunchOptions<'a> {
     pub random_weights: bool,
     /// Control tokens in messages of a chat are read as text.
     pub split_special_tokens: bool,
+    /// How answers in chats tell reasoning from content.
+    pub reasoning_parser: ReasoningParserName,
 }
 
 /// Runs `front` over a cluster, and ends the cluster when it returns, when a signal comes, or when
@@ -88,13 +90,15 @@ pub fn launch<T: Send + 'static>(
         blueprint.host_lines()?.iter().for_each(|line| report.line(line));
     }
     let text = blueprint.text_config(options.split_special_tokens);
-    let launch = Launch { blueprint, text, report, drain: options.drain };
+    let reasoning_parser = options.reasoning_parser;
+    let launch = Launch { blueprint, text, reasoning_parser, report, drain: options.drain };
     runtime.block_on(launch.supervise(front))
 }
 
 struct Launch {
     blueprint: Blueprint,
     text: TextConfig,
+    reasoning_parser: ReasoningParserName,
     report: Report,
     drain: Duration,
 }
@@ -131,6 +135,7 @@ impl Launch {
         let facts = Arc::clone(text.facts());
         facts.notes().iter().for_each(|note| self.report.line(note));
         self.report.phase("tokenizer built");
+        let reasoning = self.reasoning_format(&facts)?;
 
         let outbox = Arc::new(Outbox::default());
         let core = Core::new(CoreParts {
@@ -145,7 +150,8 @@ impl Launch {
         let context = FrontContext { core: core.clone(), readiness: readiness_out, closing };
         let front = front::thread::start(context, commands_in, front)?;
         let channels = Channels { commands, readiness, outbox, core, stopped: stopped.clone() };
-        let outcome = self.serve(fleet, facts, channels).await;
+        let text = TextStage::new(facts, reasoning);
+        let outcome = self.serve(fleet, text, channels).await;
         close.send_replace(true);
         let front = tokio::time::timeout(FRONT_EXIT_GRACE, front).await;
         outcome?;
@@ -158,11 +164,21 @@ impl Launch {
         }
     }
 
+    /// How answers in chats tell reasoning from content, which people are told of if they do.
+    fn reasoning_format(&self, facts: &TextFacts) -> Result<ReasoningFormat, ConfigError> {
+        let format = facts.reasoning().format(self.reasoning_parser);
+        let format = format.map_err(|error| ConfigError(error.to_string()))?;
+        if format != ReasoningFormat::Off {
+            self.report.line(&format!("{}: {format}", self.blueprint.options.name));
+        }
+        Ok(format)
+    }
+
     /// Waits for the fleet, runs the serve loop, ends the workers.
     async fn serve(
         &self,
         fleet: tokio::task::JoinHandle<Result<(Fleet, FleetInfo), FleetError>>,
-        text: Arc<TextFacts>,
+        text: TextStage,
         mut channels: Channels,
     ) -> Result<(), LaunchError> {
         let started = tokio::select! {
@@ -196,7 +212,6 @@ impl Launch {
         note.iter().for_each(|note| self.report.line(note));
         channels.core.limit_context(config.context_max);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
-        let text = TextStage::new(text);
         let readers = Readers::new(channels.outbox, UNREAD_BYTES_MAX);
         let mut serve = ServeLoop {
             sched,

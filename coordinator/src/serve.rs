@@ -120,11 +120,12 @@ impl ServeLoop {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { request, stop, read_counter } = submit;
+        let Submit { request, stop, is_chat, read_counter } = submit;
         let id = request.id;
+        let parser = self.text.parser(is_chat, &request.prompt);
         let answer = self.sched.submit(request);
         if answer.is_ok() {
-            self.text.open(id, &stop);
+            self.text.open(id, &stop, parser);
         }
         self.readers.admit(id, read_counter, answer);
     }
@@ -142,19 +143,20 @@ impl ServeLoop {
         let pushed = self.text.push(delivery);
         self.readers.logprobs(id, &delivery.logprobs);
         self.readers.text(id, pushed.text);
+        let reasoning_tokens = pushed.reasoning_tokens;
         if pushed.stop {
             let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);
-            self.readers.done(id, Finish::StopString, usage);
+            self.readers.done(id, Finish::StopString, usage, reasoning_tokens);
         } else {
             let Some(finish) = delivery.finish else { return };
-            self.readers.done(id, finish, delivery.usage);
+            self.readers.done(id, finish, delivery.usage, reasoning_tokens);
         }
         self.text.close(id);
     }
 
     fn cancel(&mut self, id: RequestId) {
         if let Some(usage) = self.sched.finish(id, Finish::Cancelled) {
-            self.readers.done(id, Finish::Cancelled, usage);
+            self.readers.done(id, Finish::Cancelled, usage, 0);
             self.text.close(id);
         }
     }

@@ -21,7 +21,7 @@ use binfer_coordinator::http;
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use binfer_coordinator::serve::ServeLoop;
 use binfer_coordinator::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
-use binfer_coordinator::text::{TextFacts, TextStage};
+use binfer_coordinator::text::{ReasoningFormat, TextFacts, TextStage};
 use binfer_coordinator::timing::Timing;
 use binfer_proto::cluster::cluster_client::ClusterClient;
 use binfer_proto::cluster::{Beat, CommId, Down, Hello, Loaded, Ready, Up, down, up};
@@ -126,7 +126,7 @@ impl Cluster {
         let served = std::thread::spawn(move || {
             runtime().block_on(async {
                 let (fleet, _) = Fleet::start(fleet_config, rendezvous, |_| ()).await?;
-                let text = TextStage::new(facts);
+                let text = TextStage::new(facts, ReasoningFormat::Off);
                 let readers = Readers::new(outbox, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
                 let mut serve =

@@ -21,7 +21,7 @@ use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::Verbosity;
 use crate::sched::{Finish, Usage};
-use crate::text::Message;
+use crate::text::{Message, ReasoningParserName, TextKind, TextPieces};
 
 /// Arguments of `binfer run`.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +45,9 @@ pub struct RunArgs {
     /// steer the model all the same
     #[arg(long)]
     pub split_special_tokens: bool,
+    /// With --use-template, how the answer tells the model's reasoning from the answer
+    #[arg(long, value_enum, default_value = "auto", value_name = "FORMAT")]
+    pub reasoning_parser: ReasoningParserName,
 }
 
 /// The prompt where none is given and stdin is a terminal.
@@ -73,6 +76,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         drain: Duration::ZERO,
         random_weights: false,
         split_special_tokens: args.split_special_tokens,
+        reasoning_parser: args.reasoning_parser,
     };
     let own = args.clone();
     let ended = launch(options, async move |context| front(context, &own, sampling).await)?;
@@ -166,7 +170,7 @@ async fn answer(
         Err(SubmitError::Unavailable { .. }) => return Ok(RunOutcome::Interrupted),
         admitted => admitted?,
     };
-    let answered = print(&mut stream).await?;
+    let answered = print(&mut stream, args.model.verbosity()).await?;
     if let RunOutcome::Whole(finish, usage) = &answered {
         if *finish == Finish::Stop && usage.generated == 1 {
             tell(ENDED_AT_ONCE);
@@ -178,12 +182,19 @@ async fn answer(
     Ok(answered)
 }
 
-/// Writes the pieces of the answer as they come.
-async fn print(stream: &mut AnswerStream) -> Result<RunOutcome> {
+/// Writes the pieces of the answer as they come: the answer to stdout, reasoning to stderr.
+async fn print(stream: &mut AnswerStream, verbosity: Verbosity) -> Result<RunOutcome> {
+    let mut is_thinking = false;
     loop {
         match stream.next().await {
-            StreamEvent::Text(text) => console::print(&text)?,
-            StreamEvent::End(End::Done { finish, usage }) => {
+            StreamEvent::Text(text) if verbosity == Verbosity::Quiet => {
+                console::print(&text.text_of(TextKind::Content))?;
+            }
+            StreamEvent::Text(text) => print_pieces(&text, &mut is_thinking)?,
+            StreamEvent::End(End::Done { finish, usage, .. }) => {
+                if is_thinking {
+                    console::aside("\n");
+                }
                 console::print("\n")?;
                 return Ok(RunOutcome::Whole(finish, usage));
             }
@@ -193,6 +204,23 @@ async fn print(stream: &mut AnswerStream) -> Result<RunOutcome> {
             StreamEvent::End(End::Failed { message, .. }) => bail!(LaunchError::Answer(message)),
         }
     }
+}
+
+/// Writes what is thought and what is said, and an empty line where thoughts end.
+fn print_pieces(text: &TextPieces, is_thinking: &mut bool) -> Result<()> {
+    for (kind, piece) in text.iter() {
+        let was_thinking = std::mem::replace(is_thinking, kind == TextKind::Reasoning);
+        match kind {
+            TextKind::Reasoning => console::aside(piece),
+            TextKind::Content => {
+                if was_thinking {
+                    console::aside("\n\n");
+                }
+                console::print(piece)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::http::{self, Access, AllowedHost, AllowedOrigin, HttpConfig};
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
+use crate::text::ReasoningParserName;
 
 /// The longest drain, a week, which is more than any supervisor waits.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
@@ -29,6 +30,9 @@ pub struct ServeArgs {
     /// steer the model all the same
     #[arg(long)]
     pub split_special_tokens: bool,
+    /// How answers in chats tell the model's reasoning from the answer
+    #[arg(long, value_enum, default_value = "auto", value_name = "FORMAT")]
+    pub reasoning_parser: ReasoningParserName,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
@@ -59,6 +63,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         drain: Duration::from_secs(args.drain),
         random_weights: false,
         split_special_tokens: args.split_special_tokens,
+        reasoning_parser: args.reasoning_parser,
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());

@@ -7,6 +7,7 @@ use super::command::ServeCommand;
 use super::outbox::Outbox;
 use super::stream_buffer::{End, StreamBuffer};
 use crate::sched::{Request, RequestId};
+use crate::text::TextPieces;
 use binfer_proto::Logprob;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamEvent {
     /// More text.
-    Text(String),
+    Text(TextPieces),
     /// The one terminal event.
     End(End),
 }
@@ -53,7 +54,7 @@ impl AnswerStream {
 
     /// Appends all pending text to `text` and returns the end if it was reached. It is ready when
     /// there was text, or the end, or both. Without an end `cx` is woken for what comes next.
-    pub fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
+    pub fn poll_take(&self, cx: &Context<'_>, text: &mut TextPieces) -> Poll<Option<End>> {
         self.buffer.poll_take(cx, text)
     }
 
@@ -73,7 +74,7 @@ impl AnswerStream {
         if let Some(end) = self.end.take() {
             return StreamEvent::End(end);
         }
-        let mut text = String::new();
+        let mut text = TextPieces::default();
         let end = poll_fn(|cx| self.buffer.poll_take(cx, &mut text)).await;
         match end {
             Some(end) if text.is_empty() => StreamEvent::End(end),

@@ -3,6 +3,7 @@
 use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{MaxTokens, Prompt};
 use super::info::{CoreLimits, ModelInfo};
+use crate::text::Message;
 use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub(super) fn prompt(
                 let cause = format!("has {count} messages, at most {most} are taken");
                 return Err(refused(cause).into());
             }
-            messages.iter().map(|message| message.content.len()).sum()
+            messages.iter().map(Message::text_bytes).sum()
         }
     };
     let bytes_max = limits.prompt_bytes_max;

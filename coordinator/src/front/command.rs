@@ -22,6 +22,8 @@ pub struct Submit {
     pub request: Request,
     /// Texts at which the answer ends; they are not part of it.
     pub stop: Vec<String>,
+    /// The answer is one in a chat, whose reasoning is told from its content.
+    pub is_chat: bool,
     /// What the reader has read.
     pub read_counter: Arc<ReadCounter>,
 }

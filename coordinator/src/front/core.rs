@@ -11,7 +11,7 @@ use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{GenerateRequest, Prompt};
 use super::info::{CoreLimits, ModelInfo, Readiness};
 use super::outbox::Outbox;
-use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
+use super::stream_buffer::{ReadMode, StreamBuffer};
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::TextError;
 use crate::text::process::{TextJob, TextProcess};
@@ -123,6 +123,7 @@ impl Core {
         checks::stop(&asked.stop, self.limits())?;
         let named = self.shared.parts.text.facts().control_tokens(&asked.stop);
         let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, asked.ignore_eos);
+        let is_chat = matches!(asked.prompt, Prompt::Chat(_));
         let prompt = self.tokens(asked.prompt).await?;
         let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, self.context_max())?;
         let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
@@ -140,22 +141,21 @@ impl Core {
             salt: self.model().salt,
             queue_deadline: None,
         };
-        self.submit(request, asked.stop, asked.read_mode).await
+        let read_counter = Arc::default();
+        let submit = Submit { request, stop: asked.stop, is_chat, read_counter };
+        self.submit(submit, asked.read_mode).await
     }
 
     async fn submit(
         &self,
-        request: Request,
-        stop: Vec<String>,
+        submit: Submit,
         read_mode: ReadMode,
     ) -> Result<AnswerStream, SubmitError> {
         let parts = &self.shared.parts;
-        let read_counter = Arc::new(ReadCounter::default());
-        let buffer = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&read_counter)));
+        let buffer = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&submit.read_counter)));
         let outbox = Arc::clone(&parts.outbox);
-        let stream =
-            AnswerStream::open(&request, Arc::clone(&buffer), outbox, parts.commands.clone());
-        let submit = Submit { request, stop, read_counter };
+        let commands = parts.commands.clone();
+        let stream = AnswerStream::open(&submit.request, Arc::clone(&buffer), outbox, commands);
         // The serve loop takes it soon, and the queue alone says whether there is room.
         if parts.commands.send(ServeCommand::Submit(Box::new(submit))).await.is_err() {
             return Err(self.unavailable("the server has stopped"));

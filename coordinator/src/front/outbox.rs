@@ -8,6 +8,7 @@
 
 use super::stream_buffer::{End, StreamBuffer};
 use crate::sched::{Refused, RequestId};
+use crate::text::TextKind;
 use binfer_proto::Logprob;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -26,8 +27,8 @@ pub(super) struct Update {
 pub(super) enum UpdateKind {
     /// The scheduler took the request, or refused it.
     Admission(Result<(), Refused>),
-    /// So many of the next bytes of [`StepUpdates::text`].
-    Text(usize),
+    /// So many of the next bytes of [`StepUpdates::text`] are of this kind.
+    Text(TextKind, usize),
     /// Logprobs of tokens whose text comes later: some of it may be held back.
     Logprobs(Vec<Logprob>),
     /// The one end.
@@ -120,10 +121,10 @@ impl Outbox {
         for Update { id, kind } in step.updates.drain(..) {
             let buffer = buffers.get(&id);
             readers.extend(match kind {
-                UpdateKind::Text(len) => {
+                UpdateKind::Text(kind, len) => {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
-                    buffer.and_then(|buffer| buffer.text(piece))
+                    buffer.and_then(|buffer| buffer.text(kind, piece))
                 }
                 UpdateKind::Logprobs(logprobs) => {
                     buffer.inspect(|buffer| buffer.logprobs(&logprobs));

@@ -7,6 +7,7 @@
 use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
 use super::stream_buffer::{End, FailKind, ReadCounter};
 use crate::sched::{Finish, Refused, RequestId, Usage};
+use crate::text::TextPieces;
 use binfer_proto::Logprob;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,14 +64,12 @@ impl Readers {
     }
 
     /// There is more text for a request.
-    pub fn text(&mut self, id: RequestId, text: &str) {
-        if text.is_empty() {
-            return;
-        }
-        if let Some(reader) = self.open.get_mut(&id) {
-            reader.sent_bytes += text.len() as u64;
-            self.updates.text.push_str(text);
-            self.push(id, UpdateKind::Text(text.len()));
+    pub fn text(&mut self, id: RequestId, text: &TextPieces) {
+        let Some(reader) = self.open.get_mut(&id) else { return };
+        reader.sent_bytes += text.bytes() as u64;
+        for (kind, piece) in text.iter() {
+            self.updates.text.push_str(piece);
+            self.push(id, UpdateKind::Text(kind, piece.len()));
         }
     }
 
@@ -91,10 +90,12 @@ impl Readers {
         self.outbox.send(&mut self.updates);
     }
 
-    /// A request ended as the scheduler says.
-    pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage) {
+    /// A request ended as the scheduler says. Of its tokens so many were reasoning.
+    pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage, reasoning_tokens: u32) {
         let end = match finish {
-            Finish::Stop | Finish::Length | Finish::StopString => End::Done { finish, usage },
+            Finish::Stop | Finish::Length | Finish::StopString => {
+                End::Done { finish, usage, reasoning_tokens }
+            }
             Finish::Failed(cause) => End::Failed { message: cause.to_string(), kind: cause.into() },
             Finish::Cancelled => {
                 End::Failed { message: "cancelled".to_owned(), kind: FailKind::Internal }

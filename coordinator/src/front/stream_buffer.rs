@@ -6,6 +6,7 @@
 //! reader sees exactly one end.
 
 use crate::sched::{FailCause, Finish, Refused, Usage};
+use crate::text::{TextKind, TextPieces};
 use binfer_proto::Logprob;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,6 +48,8 @@ pub enum End {
         finish: Finish,
         /// What the request consumed.
         usage: Usage,
+        /// How many of its tokens were reasoning.
+        reasoning_tokens: u32,
     },
     /// The request failed.
     Failed {
@@ -103,7 +106,7 @@ pub(super) struct StreamBuffer {
 #[derive(Debug, Default)]
 struct Buffered {
     admission: Option<Result<(), Refused>>,
-    text: String,
+    text: TextPieces,
     logprobs: Vec<Logprob>,
     end: Option<End>,
     ended: bool,
@@ -129,14 +132,14 @@ impl StreamBuffer {
     }
 
     /// Dispatcher: appends text.
-    pub(super) fn text(&self, text: &str) -> Option<Waker> {
+    pub(super) fn text(&self, kind: TextKind, text: &str) -> Option<Waker> {
         let mut buffered = self.lock();
         if buffered.ended {
             self.read_counter.read(text.len());
             return None;
         }
-        buffered.text.push_str(text);
-        if buffered.text.len() >= self.wake_bytes { buffered.waker.take() } else { None }
+        buffered.text.push(kind, text);
+        if buffered.text.bytes() >= self.wake_bytes { buffered.waker.take() } else { None }
     }
 
     /// Dispatcher: appends logprobs. They wait for text, or the end: nobody is woken for them
@@ -181,11 +184,11 @@ impl StreamBuffer {
     /// Reader: appends all pending text to `text` and returns the end if it was reached. It is
     /// ready when there was text, or the end, or both. Without an end `cx` is woken for what comes
     /// next.
-    pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut String) -> Poll<Option<End>> {
+    pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut TextPieces) -> Poll<Option<End>> {
         let mut buffered = self.lock();
-        let bytes = buffered.text.len();
+        let bytes = buffered.text.bytes();
         if bytes > 0 {
-            text.push_str(&buffered.text);
+            text.append(&buffered.text);
             buffered.text.clear();
             self.read_counter.read(bytes);
         }
@@ -215,7 +218,7 @@ impl StreamBuffer {
 
     /// Drops pending text and logprobs.
     fn discard(&self, buffered: &mut Buffered) {
-        let text_bytes = std::mem::take(&mut buffered.text).len();
+        let text_bytes = std::mem::take(&mut buffered.text).bytes();
         let logprob_bytes = size_of_val(&std::mem::take(&mut buffered.logprobs)[..]);
         self.read_counter.read(text_bytes + logprob_bytes);
     }

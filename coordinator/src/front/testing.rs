@@ -5,9 +5,9 @@ use super::{
     Outbox, Prompt, ReadMode, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
 };
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
-use crate::text::TextStage;
 use crate::text::process::TextProcess;
-use crate::text::testing::{END, byte_tokens, model};
+use crate::text::testing::{END, byte_tokens, model, vocab_len};
+use crate::text::{ReasoningParserName, TextKind, TextModel, TextPieces, TextStage};
 use binfer_proto::{Logprob, Sampling, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep};
 pub(crate) enum Act {
     /// These bytes are sampled, one token each.
     Say(Vec<u8>),
+    /// These tokens are sampled.
+    Sample(Vec<Token>),
     /// The answer ends.
     Finish(Finish),
     /// The request fails.
@@ -55,6 +57,13 @@ pub(crate) fn say(text: &str) -> Act {
     Act::Say(text.as_bytes().to_vec())
 }
 
+/// Text of an answer that is its content.
+pub(crate) fn content(text: &str) -> TextPieces {
+    let mut pieces = TextPieces::default();
+    pieces.push(TextKind::Content, text);
+    pieces
+}
+
 /// A greedy request for `prompt`, with nothing else said.
 pub(crate) fn greedy(prompt: Prompt) -> GenerateRequest {
     GenerateRequest {
@@ -72,7 +81,7 @@ pub(crate) fn greedy(prompt: Prompt) -> GenerateRequest {
 
 /// What a front works with, over a serve loop that has no dispatcher yet, and what closes it.
 pub(crate) fn context(scripts: Vec<Vec<Act>>) -> (FrontContext, watch::Sender<bool>) {
-    let Scripted { core, readiness, .. } = undispatched(scripts, UNREAD_BYTES_MAX);
+    let Scripted { core, readiness, .. } = undispatched(model(), scripts, UNREAD_BYTES_MAX);
     let (close, closing) = watch::channel(false);
     (FrontContext { core, readiness: readiness.subscribe(), closing }, close)
 }
@@ -80,24 +89,34 @@ pub(crate) fn context(scripts: Vec<Vec<Act>>) -> (FrontContext, watch::Sender<bo
 /// Starts a serve loop and a dispatcher on the current runtime. Each request follows the next
 /// script.
 pub(crate) fn scripted(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
-    let server = undispatched(scripts, unread_bytes_max);
+    scripted_model(model(), scripts, unread_bytes_max)
+}
+
+/// The same with another model, whose answers are parsed as its vocabulary and template say.
+pub(crate) fn scripted_model(
+    model: TextModel,
+    scripts: Vec<Vec<Act>>,
+    unread_bytes_max: u64,
+) -> Scripted {
+    let server = undispatched(model, scripts, unread_bytes_max);
     let core = server.core.clone();
     tokio::spawn(async move { core.dispatch_updates().await });
     server
 }
 
-fn undispatched(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
+fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
     let (commands, incoming) = mpsc::channel(1024);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
     let outbox = Arc::new(Outbox::default());
-    let text = Arc::new(TextProcess::in_thread(Arc::new(model())));
+    let vocab = vocab_len(&model);
+    let text = Arc::new(TextProcess::in_thread(Arc::new(model)));
     let facts = Arc::clone(text.facts());
     let core = Core::new(CoreParts {
         commands,
         model: Arc::new(ModelInfo {
             name: "tiny".into(),
             context_max: 256,
-            vocab: 264,
+            vocab,
             end_ids: vec![END],
             sampling: facts.sampling(),
             salt: 7,
@@ -108,12 +127,13 @@ fn undispatched(scripts: Vec<Vec<Act>>, unread_bytes_max: u64) -> Scripted {
         outbox: outbox.clone(),
         limits: CoreLimits::default(),
     });
+    let format = facts.reasoning().format(ReasoningParserName::Auto).unwrap();
     let (seen_in, seen) = mpsc::unbounded_channel();
     let (cancelled_in, cancelled) = mpsc::unbounded_channel();
     let serve_loop = ScriptedLoop {
         scripts: scripts.into(),
         readers: Readers::new(outbox, unread_bytes_max),
-        text: TextStage::new(facts),
+        text: TextStage::new(facts, format),
         running: Vec::new(),
         seen: seen_in,
         cancelled: cancelled_in,
@@ -176,10 +196,11 @@ impl ScriptedLoop {
     }
 
     fn submit(&mut self, submit: super::Submit) {
-        let super::Submit { request, stop, read_counter } = submit;
+        let super::Submit { request, stop, is_chat, read_counter } = submit;
         let id = request.id;
         let prompt = u32::try_from(request.prompt.len()).unwrap();
         let logprobs = request.logprobs;
+        let parser = self.text.parser(is_chat, &request.prompt);
         let _ = self.seen.send(Seen { request, stop: stop.clone() });
         let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
         if let Some(Act::Refuse(why)) = acts.front() {
@@ -187,7 +208,7 @@ impl ScriptedLoop {
             return;
         }
         self.readers.admit(id, read_counter, Ok(()));
-        self.text.open(id, &stop);
+        self.text.open(id, &stop, parser);
         acts.push_back(Act::Hold);
         let usage = Usage { prompt, ..Usage::default() };
         self.running.push(Running { id, logprobs, acts, since: Instant::now(), usage });
@@ -203,8 +224,9 @@ impl ScriptedLoop {
     /// One act of each request.
     fn step(&mut self) {
         for one in &mut self.running {
-            let (bytes, finish) = match one.acts.front().cloned() {
-                Some(Act::Say(bytes)) => (bytes, None),
+            let (tokens, finish) = match one.acts.front().cloned() {
+                Some(Act::Say(bytes)) => (byte_tokens(&bytes), None),
+                Some(Act::Sample(tokens)) => (tokens, None),
                 Some(Act::Finish(finish)) => (Vec::new(), Some(finish)),
                 Some(Act::Fail(kind, message)) => {
                     self.readers.fail(one.id, kind, message);
@@ -216,7 +238,6 @@ impl ScriptedLoop {
             };
             one.acts.pop_front();
             one.since = Instant::now();
-            let tokens = byte_tokens(&bytes);
             let logprobs = logprobs(&tokens, one.logprobs);
             one.usage.generated += u32::try_from(tokens.len()).unwrap();
             let tokens = tokens.into();
@@ -224,9 +245,10 @@ impl ScriptedLoop {
             let pushed = self.text.push(&delivery);
             self.readers.logprobs(one.id, &delivery.logprobs);
             self.readers.text(one.id, pushed.text);
+            let reasoning_tokens = pushed.reasoning_tokens;
             let finish = if pushed.stop { Some(Finish::StopString) } else { finish };
             if let Some(finish) = finish {
-                self.readers.done(one.id, finish, one.usage);
+                self.readers.done(one.id, finish, one.usage, reasoning_tokens);
                 one.acts = [Act::Hold].into();
             }
         }

@@ -1,10 +1,10 @@
 //! The core and its streams against a scripted serve loop.
 
 use super::stream_buffer::StreamBuffer;
-use super::testing::{self, Act, Scripted, greedy, say};
+use super::testing::{self, Act, Scripted, content, greedy, say};
 use super::*;
 use crate::sched::{FailCause, Finish, Refused, RequestId};
-use crate::text::Message;
+use crate::text::{Message, TextKind, TextPieces};
 use binfer_proto::{Bias, Sampling, SamplingField};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn rest(mut stream: AnswerStream) -> (String, StreamEvent) {
     let mut text = String::new();
     loop {
         match stream.next().await {
-            StreamEvent::Text(more) => text.push_str(&more),
+            StreamEvent::Text(more) => text.push_str(&more.text_of(TextKind::Content)),
             end => return (text, end),
         }
     }
@@ -37,7 +37,7 @@ async fn a_request_goes_through_and_gives_its_text_back() {
         let stream = server.core.generate(GenerateRequest { read_mode, ..hello() }).await.unwrap();
         let (text, end) = rest(stream).await;
         assert_eq!(text, "é😀");
-        let StreamEvent::End(End::Done { finish: Finish::Length, usage }) = end else {
+        let StreamEvent::End(End::Done { finish: Finish::Length, usage, .. }) = end else {
             panic!("{end:?}")
         };
         assert_eq!((usage.prompt, usage.generated), (1, 6));
@@ -153,7 +153,7 @@ async fn dropping_a_stream_cancels_its_request() {
     let mut server = scripted(vec![vec![say("text"), Act::Hold]]);
     let mut stream = server.core.generate(hello()).await.unwrap();
     let id = stream.id();
-    assert_eq!(stream.next().await, StreamEvent::Text("text".into()));
+    assert_eq!(stream.next().await, StreamEvent::Text(content("text")));
     drop(stream);
     assert_eq!(server.cancelled.recv().await, Some((id, 0)));
 }
@@ -186,9 +186,9 @@ fn admitted(id: RequestId, outbox: &Outbox, readers: &mut Readers) -> Arc<Stream
 }
 
 async fn take(buffer: &StreamBuffer) -> (String, Option<End>) {
-    let mut text = String::new();
+    let mut text = TextPieces::default();
     let end = std::future::poll_fn(|cx| buffer.poll_take(cx, &mut text)).await;
-    (text, end)
+    (text.text_of(TextKind::Content), end)
 }
 
 /// Sends what `readers` said and dispatches it.
@@ -201,10 +201,14 @@ async fn deliver(readers: &mut Readers, outbox: &Outbox) {
 async fn the_first_end_is_the_only_one() {
     let buffer = StreamBuffer::new(ReadMode::Streamed, Arc::default());
     buffer.admission(Ok(()));
-    buffer.text("a");
+    buffer.text(TextKind::Content, "a");
     buffer.end(End::Failed { message: "rank 0".into(), kind: FailKind::WorkerLost });
-    buffer.text("b");
-    buffer.end(End::Done { finish: Finish::Stop, usage: crate::sched::Usage::default() });
+    buffer.text(TextKind::Content, "b");
+    buffer.end(End::Done {
+        finish: Finish::Stop,
+        usage: crate::sched::Usage::default(),
+        reasoning_tokens: 0,
+    });
     buffer.admitted().await.unwrap();
     let (text, end) = take(&buffer).await;
     assert_eq!(text, "a");
@@ -220,12 +224,12 @@ async fn updates_keep_their_order_however_late_they_are_dispatched() {
     let mut readers = Readers::new(Arc::clone(&outbox), 100);
     let [one, two] = [1, 2].map(|id| admitted(RequestId(id), &outbox, &mut readers));
     for piece in ["a", "é", "", "c"] {
-        readers.text(RequestId(1), piece);
-        readers.text(RequestId(2), "x");
+        readers.text(RequestId(1), &content(piece));
+        readers.text(RequestId(2), &content("x"));
         readers.send();
     }
-    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
-    readers.text(RequestId(1), "past the end");
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), 0);
+    readers.text(RequestId(1), &content("past the end"));
     deliver(&mut readers, &outbox).await;
     let (text, end) = take(&one).await;
     assert_eq!(text, "aéc");
@@ -239,14 +243,14 @@ async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
     let mut readers = Readers::new(Arc::clone(&outbox), 7);
     let [over, slow, gone] = [1, 2, 3].map(|id| admitted(RequestId(id), &outbox, &mut readers));
     for (id, text) in [(1, "one"), (2, "four"), (3, "gone away")] {
-        readers.text(RequestId(id), text);
+        readers.text(RequestId(id), &content(text));
     }
     deliver(&mut readers, &outbox).await;
     assert_eq!(readers.unread_bytes(), 16);
     gone.close();
     assert_eq!((readers.unread_bytes(), readers.slowest()), (7, None));
-    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default());
-    readers.text(RequestId(2), "!");
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), 0);
+    readers.text(RequestId(2), &content("!"));
     deliver(&mut readers, &outbox).await;
     assert_eq!(
         readers.slowest(),
@@ -274,7 +278,7 @@ async fn readers_turn_a_failed_finish_into_a_failure() {
         (FailCause::QueueTimeout, FailKind::QueueTimeout),
     ] {
         let buffer = admitted(RequestId(1), &outbox, &mut readers);
-        readers.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default());
+        readers.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default(), 0);
         assert!(readers.is_empty());
         deliver(&mut readers, &outbox).await;
         assert_eq!(take(&buffer).await.1, Some(End::Failed { message: cause.to_string(), kind }));

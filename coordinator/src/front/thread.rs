@@ -78,7 +78,7 @@ mod tests {
             context.core.generate(request).await.unwrap().next().await
         };
         let heard = start(context, send, front).unwrap().await;
-        assert_eq!(heard, Ok(StreamEvent::Text("text".into())));
+        assert_eq!(heard, Ok(StreamEvent::Text(testing::content("text"))));
     }
 
     #[tokio::test]

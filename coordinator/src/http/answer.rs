@@ -1,17 +1,19 @@
 //! The JSON of an answer, in full and in chunks.
-//!
-//! Thousands of chunks a second are written here. All of a chunk but its text is the same for a
-//! whole answer, so it is rendered once and the text is written between its halves.
 
+use super::chunk_frame::ChunkFrame;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
 use crate::front::ModelInfo;
 use crate::sched::{Finish, RequestId, Usage};
+use crate::text::{TextKind, TextPieces};
 use binfer_proto::Logprob;
 use bytes::{BufMut, BytesMut};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The names under which clients look for reasoning: that of most servers, and vLLM's newer one.
+const REASONING: [&str; 2] = ["reasoning_content", "reasoning"];
 
 /// What all chunks of one answer share.
 #[derive(Clone, Debug)]
@@ -38,37 +40,59 @@ impl AnswerHeader {
         }
     }
 
-    /// The full response.
+    /// The full response. A chat's message has its reasoning beside its content, which is null
+    /// where the answer ended before it began.
     pub(super) fn full_response(
         &self,
-        text: &str,
+        text: &TextPieces,
         logprobs: &Value,
-        (finish, usage): (Finish, Usage),
+        finish: Finish,
+        usage: &Value,
     ) -> Value {
         let finish = finish_reason(finish);
+        let content = text.text_of(TextKind::Content);
         let (object, choice) = match self.endpoint {
             Endpoint::Completion => (
                 "text_completion",
                 json!({
-                    "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish,
+                    "index": 0, "text": content, "logprobs": logprobs, "finish_reason": finish,
                 }),
             ),
-            Endpoint::Chat => (
-                "chat.completion",
-                json!({
-                    "index": 0,
-                    "message": { "role": "assistant", "content": text, "refusal": null },
-                    "logprobs": logprobs,
-                    "finish_reason": finish,
-                }),
-            ),
+            Endpoint::Chat => {
+                let mut message =
+                    json!({ "role": "assistant", "content": content, "refusal": null });
+                let reasoning = text.text_of(TextKind::Reasoning);
+                if !reasoning.is_empty() {
+                    REASONING.iter().for_each(|name| message[*name] = json!(reasoning));
+                    if content.is_empty() {
+                        message["content"] = Value::Null;
+                    }
+                }
+                let choice = json!({
+                    "index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish,
+                });
+                ("chat.completion", choice)
+            }
         };
         let Self { id, created, model, .. } = self;
-        let usage = usage_json(usage);
         json!({
             "id": id, "object": object, "created": created, "model": model, "choices": [choice],
             "usage": usage,
         })
+    }
+
+    /// What an answer consumed. Answers in chats say how many of their tokens were reasoning.
+    pub(super) fn usage(&self, usage: Usage, reasoning_tokens: u32) -> Value {
+        let mut json = json!({
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.generated,
+            "total_tokens": usage.prompt.saturating_add(usage.generated),
+            "prompt_tokens_details": { "cached_tokens": usage.cached },
+        });
+        if self.endpoint == Endpoint::Chat {
+            json["completion_tokens_details"] = json!({ "reasoning_tokens": reasoning_tokens });
+        }
+        json
     }
 
     /// A chunk with these choices.
@@ -87,20 +111,30 @@ impl AnswerHeader {
         chunk.to_string()
     }
 
-    fn choice(&self, text: Option<&str>, finish: Option<&'static str>) -> Value {
-        match (self.endpoint, text) {
-            (Endpoint::Completion, text) => json!([{
-                "index": 0, "text": text.unwrap_or(""), "logprobs": null, "finish_reason": finish,
+    fn text_choice(&self, kind: TextKind, text: &str) -> Value {
+        match (self.endpoint, kind) {
+            (Endpoint::Completion, _) => json!([{
+                "index": 0, "text": text, "logprobs": null, "finish_reason": null,
             }]),
-            (Endpoint::Chat, Some(text)) => json!([{
-                "index": 0, "delta": { "content": text }, "logprobs": null,
-                "finish_reason": finish,
-            }]),
-            (Endpoint::Chat, None) => json!([{
-                "index": 0, "delta": {}, "logprobs": null, "finish_reason": finish,
-            }]),
+            (Endpoint::Chat, TextKind::Content) => chat_choice(json!({ "content": text })),
+            (Endpoint::Chat, TextKind::Reasoning) => {
+                chat_choice(REASONING.map(|name| (name, text)).into_iter().collect())
+            }
         }
     }
+
+    fn last_choice(&self, finish: Finish) -> Value {
+        let mut choice = match self.endpoint {
+            Endpoint::Completion => self.text_choice(TextKind::Content, ""),
+            Endpoint::Chat => chat_choice(json!({})),
+        };
+        choice[0]["finish_reason"] = finish_reason(finish).into();
+        choice
+    }
+}
+
+fn chat_choice(delta: Value) -> Value {
+    json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null }])
 }
 
 /// Writes the chunks of one streamed answer, each as a server-sent event.
@@ -110,14 +144,9 @@ pub(super) struct ChunkWriter {
     include_usage: bool,
     /// Present where the request asked for logprobs.
     logprobs: Option<LogprobsWriter>,
-    /// A chunk is `before`, its text as a JSON string, `after`.
-    before: String,
-    after: String,
+    content: ChunkFrame,
+    reasoning: ChunkFrame,
 }
-
-/// Stands for the text in the chunk that is rendered once and cut in two.
-const PLACEHOLDER: &str = "\u{1}";
-const PLACEHOLDER_JSON: &str = "\"\\u0001\"";
 
 impl ChunkWriter {
     pub(super) fn new(
@@ -126,42 +155,51 @@ impl ChunkWriter {
         logprobs: Option<LogprobsWriter>,
     ) -> Self {
         let usage = include_usage.then_some(&Value::Null);
-        let chunk = header.chunk_json(&header.choice(Some(PLACEHOLDER), None), usage);
-        let (before, after) = chunk.split_once(PLACEHOLDER_JSON).unwrap_or((&chunk, ""));
-        let (before, after) = (format!("data: {before}"), format!("{after}\n\n"));
-        Self { header, include_usage, logprobs, before, after }
+        let frame = |kind| {
+            let choices = header.text_choice(kind, ChunkFrame::PLACEHOLDER);
+            ChunkFrame::new(&header.chunk_json(&choices, usage))
+        };
+        let (content, reasoning) = (frame(TextKind::Content), frame(TextKind::Reasoning));
+        Self { header, include_usage, logprobs, content, reasoning }
     }
 
     /// The first chunk, which in a chat names the role.
     pub(super) fn opening(&self, out: &mut BytesMut) {
         if self.header.endpoint == Endpoint::Chat {
-            let choices = json!([{
-                "index": 0, "delta": { "role": "assistant", "content": "" }, "logprobs": null,
-                "finish_reason": null,
-            }]);
+            let choices = chat_choice(json!({ "role": "assistant", "content": "" }));
             self.chunk(&choices, None, out);
         }
     }
 
-    /// A chunk of text, which may be empty where there are logprobs.
-    pub(super) fn text(&mut self, text: &str, logprobs: &[Logprob], out: &mut BytesMut) {
-        if let Some(writer) = &mut self.logprobs {
-            let mut choices = self.header.choice(Some(text), None);
+    /// A chunk for each piece of text. Logprobs go with the first one.
+    pub(super) fn text(&mut self, text: &TextPieces, logprobs: &[Logprob], out: &mut BytesMut) {
+        let mut pieces = text.iter();
+        if let Some(writer) = self.logprobs.as_mut().filter(|_| !logprobs.is_empty()) {
+            let (kind, first) = pieces.next().unwrap_or((TextKind::Content, ""));
+            let mut choices = self.header.text_choice(kind, first);
             choices[0]["logprobs"] = writer.json(logprobs);
-            return self.chunk(&choices, None, out);
+            self.chunk(&choices, None, out);
         }
-        out.reserve(self.before.len() + text.len() + self.after.len() + 16);
-        out.put_slice(self.before.as_bytes());
-        // Writing into memory cannot fail, and neither can a string as JSON.
-        let _ = serde_json::to_writer(out.writer(), text);
-        out.put_slice(self.after.as_bytes());
+        for (kind, piece) in pieces {
+            match kind {
+                TextKind::Content => self.content.write(piece, out),
+                TextKind::Reasoning => self.reasoning.write(piece, out),
+            }
+        }
     }
 
     /// The last chunks of an answer that ended in order.
-    pub(super) fn done(&self, finish: Finish, usage: Usage, out: &mut BytesMut) {
-        self.chunk(&self.header.choice(None, Some(finish_reason(finish))), None, out);
+    pub(super) fn done(
+        &self,
+        finish: Finish,
+        usage: Usage,
+        reasoning_tokens: u32,
+        out: &mut BytesMut,
+    ) {
+        self.chunk(&self.header.last_choice(finish), None, out);
         if self.include_usage {
-            self.chunk(&json!([]), Some(&usage_json(usage)), out);
+            let usage = self.header.usage(usage, reasoning_tokens);
+            self.chunk(&json!([]), Some(&usage), out);
         }
         out.put_slice(b"data: [DONE]\n\n");
     }
@@ -188,13 +226,4 @@ fn finish_reason(finish: Finish) -> &'static str {
         Finish::Length => "length",
         Finish::Stop | Finish::StopString | Finish::Cancelled | Finish::Failed(_) => "stop",
     }
-}
-
-fn usage_json(usage: Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.generated,
-        "total_tokens": usage.prompt.saturating_add(usage.generated),
-        "prompt_tokens_details": { "cached_tokens": usage.cached },
-    })
 }

@@ -16,6 +16,10 @@ pub(super) struct MessageFields {
     role: String,
     content: Option<MessageContent>,
     name: Option<String>,
+    /// What an assistant thought, as answers have it.
+    reasoning_content: Option<String>,
+    /// The same, by vLLM's newer name.
+    reasoning: Option<String>,
     /// What an assistant said instead of an answer.
     refusal: Option<String>,
 }
@@ -52,7 +56,11 @@ impl MessageFields {
             (None, refusal) if is_assistant => refusal.unwrap_or_default(),
             (None, _) => return refused("content", "is missing"),
         };
-        Ok(Message { role: self.role, content, name: self.name })
+        let reasoning = self.reasoning_content.or(self.reasoning).filter(|text| !text.is_empty());
+        if reasoning.is_some() && !is_assistant {
+            return refused("reasoning_content", "belongs to messages of the assistant");
+        }
+        Ok(Message { role: self.role, content, name: self.name, reasoning })
     }
 }
 

@@ -9,6 +9,7 @@ use super::client_state::ClientState;
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
 use crate::front::{AnswerStream, End, StreamEvent};
+use crate::text::TextPieces;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -24,16 +25,17 @@ pub(super) async fn answer(
     mut answer: AnswerStream,
     mut logprobs: Option<LogprobsWriter>,
 ) -> Result<String, ApiError> {
-    let (mut text, mut found) = (String::new(), Vec::new());
+    let (mut text, mut found) = (TextPieces::default(), Vec::new());
     loop {
         let reply = answer.next().await;
         found.append(&mut answer.take_logprobs());
         match reply {
-            StreamEvent::Text(more) => text.push_str(&more),
-            StreamEvent::End(End::Done { finish, usage }) => {
+            StreamEvent::Text(more) => text.append(&more),
+            StreamEvent::End(End::Done { finish, usage, reasoning_tokens }) => {
                 let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
                 let logprobs = logprobs.unwrap_or(Value::Null);
-                return Ok(header.full_response(&text, &logprobs, (finish, usage)).to_string());
+                let usage = header.usage(usage, reasoning_tokens);
+                return Ok(header.full_response(&text, &logprobs, finish, &usage).to_string());
             }
             StreamEvent::End(End::Failed { message, kind }) => {
                 return Err(ApiError::failed(kind, message));

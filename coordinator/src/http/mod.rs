@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod chat_message;
+mod chunk_frame;
 mod client_state;
 mod config;
 mod connection;

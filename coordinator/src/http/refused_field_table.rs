@@ -32,6 +32,9 @@ const STOPS: Advice = Do("end tokens of a request are not supported by this vers
                            stop takes strings");
 const TOP_LEVEL: Advice = Do("write its fields at the top level, by OpenAI's names");
 const TEMPLATE: Advice = Unsupported("settings of the chat template in a request");
+const REASONING: Advice =
+    Do("reasoning is parsed as --reasoning-parser says when the server starts, \
+                              and comes in reasoning_content");
 const TOKENISING: Advice = Unsupported("settings of the tokenizer in a request");
 const SERVER: Advice = Do("it is set when the server starts, by --max-model-len");
 
@@ -199,7 +202,10 @@ const CHAT: &[RefusedField] = &[
     row("documents", "[[]]", Unsupported("documents beside messages")),
     row("reasoning_effort", "[]", TEMPLATE),
     row("reasoning", "[{}]", TEMPLATE),
-    row("reasoning_format", r#"["none"]"#, TEMPLATE),
+    row("reasoning_format", r#"["auto", "deepseek"]"#, REASONING),
+    row("separate_reasoning", "[true]", REASONING),
+    row("stream_reasoning", "[true]", REASONING),
+    row("include_reasoning", "[true]", REASONING),
     row("verbosity", r#"["medium"]"#, TEMPLATE),
     row("think", "[]", TEMPLATE),
     row("thinking", "[]", TEMPLATE),
@@ -258,9 +264,6 @@ pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "slot_id",
     "timings_per_token",
     "return_progress",
-    "separate_reasoning",
-    "stream_reasoning",
-    "include_reasoning",
     "guided_decoding_backend",
     "mirostat_tau",
     "mirostat_eta",

@@ -53,10 +53,8 @@ const MESSAGE_REFUSED: &[RefusedField] = &[
     row("parts", "[]", UseField("content")),
     row("prefix", "[false]", Unsupported("continuing a message")),
     row("partial", "[false]", Unsupported("continuing a message")),
-    row("reasoning", r#"[""]"#, Unsupported("reasoning in messages")),
-    row("reasoning_content", r#"[""]"#, Unsupported("reasoning in messages")),
-    row("reasoning_details", "[[]]", Unsupported("reasoning in messages")),
-    row("thinking", r#"[""]"#, Unsupported("reasoning in messages")),
+    row("reasoning_details", "[[]]", UseField("reasoning_content")),
+    row("thinking", r#"[""]"#, UseField("reasoning_content")),
 ];
 
 impl RequestObject {
@@ -66,7 +64,9 @@ impl RequestObject {
             Self::Body(Endpoint::Completion) => (&BOTH, &["prompt"]),
             Self::Body(Endpoint::Chat) => (&BOTH, &["messages", "top_logprobs"]),
             Self::StreamOptions => (&[], &["include_usage"]),
-            Self::Message => (&[], &["role", "content", "name", "refusal"]),
+            Self::Message => {
+                (&[], &["role", "content", "name", "refusal", "reasoning_content", "reasoning"])
+            }
             Self::ContentPart => (&[], &["type", "text", "refusal"]),
         };
         both.iter().chain(own).copied()

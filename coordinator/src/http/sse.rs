@@ -7,6 +7,7 @@ use super::answer::{ChunkWriter, put_failure};
 use super::client_state::ClientState;
 use super::error::ApiError;
 use crate::front::{AnswerStream, End};
+use crate::text::TextPieces;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use std::convert::Infallible;
@@ -86,15 +87,15 @@ impl SseBody {
             self.progress = StreamProgress::Text;
             self.chunks.opening(&mut out);
         }
-        let mut text = String::new();
+        let mut text = TextPieces::default();
         let Poll::Ready(end) = self.stream.poll_take(cx, &mut text) else { return out };
         let logprobs = self.stream.take_logprobs();
-        if !text.is_empty() || !logprobs.is_empty() {
-            self.chunks.text(&text, &logprobs, &mut out);
-        }
+        self.chunks.text(&text, &logprobs, &mut out);
         match end {
             None => return out,
-            Some(End::Done { finish, usage }) => self.chunks.done(finish, usage, &mut out),
+            Some(End::Done { finish, usage, reasoning_tokens }) => {
+                self.chunks.done(finish, usage, reasoning_tokens, &mut out);
+            }
             Some(End::Failed { message, kind }) => {
                 put_failure(&ApiError::failed(kind, message), &mut out);
                 self.client.close_after_answer();

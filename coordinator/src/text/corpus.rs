@@ -5,7 +5,7 @@ use super::data::TextData;
 use super::pre_tokenizer::PreTokenizerKind;
 use super::pre_tokenizer_kinds::KINDS;
 use super::reference::{PiecesFixture, pieces_of, sentence_piece};
-use super::{TextModel, TextStage};
+use super::{ReasoningFormat, ReasoningParser, TextKind, TextModel, TextStage};
 use crate::sched::{Delivery, Finish, RequestId, Usage};
 use binfer_proto::Token;
 use lines::{Corpus, Digested};
@@ -80,20 +80,20 @@ fn text_in_random_pieces_is_the_text_at_once() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(random >> 33).unwrap() % end
     };
-    let mut stage = TextStage::new(Arc::clone(model.facts()));
+    let mut stage = TextStage::new(Arc::clone(model.facts()), ReasoningFormat::Off);
     // Answers from any token to any other: many begin and end within a character.
     for _ in 0..2000 {
         let start = below(all.len() - 60);
         let tokens = &all[start..start + 1 + below(60)];
         let (mut piecewise, mut rest) = (String::new(), tokens);
         let id = RequestId(1);
-        stage.open(id, &[]);
+        stage.open(id, &[], ReasoningParser::Off);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(1 + below(rest.len().min(5)));
             let finish = later.is_empty().then_some(Finish::Length);
             let usage = Usage::default();
             let delivery = Delivery { id, tokens: now.into(), logprobs: Vec::new(), finish, usage };
-            piecewise.push_str(stage.push(&delivery).text);
+            piecewise.push_str(&stage.push(&delivery).text.text_of(TextKind::Content));
             rest = later;
         }
         stage.close(id);

@@ -4,6 +4,7 @@
 //! template stay there.
 
 use super::detokenize::Detokenizer;
+use super::reasoning::ReasoningMarks;
 use super::vocab::Vocab;
 use binfer_proto::{Sampling, Token};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct TextFacts {
     /// Lines for people about the files, such as settings that were ignored.
     pub(super) notes: Vec<String>,
     pub(super) has_template: bool,
+    /// What says how answers tell reasoning from content.
+    pub(super) reasoning: ReasoningMarks,
 }
 
 impl TextFacts {
@@ -65,6 +68,11 @@ impl TextFacts {
     /// Whether the model has a chat template.
     pub fn has_template(&self) -> bool {
         self.has_template
+    }
+
+    /// What says how answers tell reasoning from content.
+    pub fn reasoning(&self) -> &ReasoningMarks {
+        &self.reasoning
     }
 }
 

@@ -1,4 +1,4 @@
-//! Text to tokens and back: tokenizer, chat template, detokeniser, stop strings.
+//! Text to tokens and back: tokenizer, chat template, detokeniser, reasoning, stop strings.
 //!
 //! The fronts use [`TextProcess`](process::TextProcess) before a request is submitted: it has
 //! another process use a [`TextModel`]. The serve loop uses [`TextStage`] after a step. A tokenizer
@@ -16,9 +16,11 @@ mod guarded;
 mod hf;
 mod model;
 mod open;
+mod pieces;
 mod pre_tokenizer;
 mod pre_tokenizer_kinds;
 pub mod process;
+mod reasoning;
 #[cfg(test)]
 mod reference;
 mod sentence_piece;
@@ -40,6 +42,10 @@ pub(crate) use facts::SAMPLING_DEFAULT;
 pub use facts::TextFacts;
 pub use guarded::TokenizerError;
 pub use model::TextModel;
+pub use pieces::{TextKind, TextPieces};
+pub use reasoning::{
+    ReasoningError, ReasoningFormat, ReasoningMarks, ReasoningParser, ReasoningParserName,
+};
 pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Message, SpecialTokens};

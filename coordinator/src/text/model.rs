@@ -5,6 +5,7 @@ use super::data::{TextData, TokenKind, TokenizerFamily};
 use super::end_tokens;
 use super::error::TextError;
 use super::facts::{SAMPLING_DEFAULT, TextFacts};
+use super::reasoning::ReasoningMarks;
 use super::template::{ChatTemplate, Message};
 use super::tokenizer::{ControlTokens, build as build_tokenizer};
 use super::vocab::{Spelling, Vocab};
@@ -61,6 +62,9 @@ impl TextModel {
 
     fn build(data: &TextData, note: Option<String>) -> Result<Self, TextError> {
         let template = data.chat_template.as_deref();
+        let template = template.map(|source| ChatTemplate::new(source, data.special_tokens()));
+        let template_thinks = template.as_ref().is_some_and(ChatTemplate::thinks);
+        let words = (0..).zip(data.tokens.iter().map(String::as_str));
         let drops_first_space = data.add_space_prefix;
         let spelling = match data.family {
             TokenizerFamily::ByteLevel => Spelling::ByteLevel,
@@ -68,7 +72,6 @@ impl TextModel {
         };
         Ok(Self {
             tokenizer: build_tokenizer(data, ControlTokens::Parsed)?,
-            template: template.map(|source| ChatTemplate::new(source, data.special_tokens())),
             bos: data.bos.filter(|id| data.add_bos && data.has_token(*id)),
             eos: data.eos.filter(|id| data.add_eos && data.has_token(*id)),
             control: None,
@@ -78,7 +81,9 @@ impl TextModel {
                 sampling: SAMPLING_DEFAULT,
                 notes: note.into_iter().collect(),
                 has_template: template.is_some(),
+                reasoning: ReasoningMarks::find(words, template_thinks),
             }),
+            template,
         })
     }
 

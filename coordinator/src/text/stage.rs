@@ -1,52 +1,76 @@
 //! The text stage of the serve loop: tokens of running requests in, pieces of text out.
 //!
 //! It runs between the scheduler and the readers and knows neither. All its state follows from the
-//! tokens so far, so it can be rebuilt from the journal.
+//! tokens so far, so it can be rebuilt from the journal. Stop strings are those of the answer: text
+//! that is reasoning does not complete one.
 
 use super::detokenize::Detokenizer;
 use super::facts::TextFacts;
+use super::pieces::{TextKind, TextPieces};
+use super::reasoning::{ReasoningFormat, ReasoningParser};
 use super::stop::StopMatcher;
+use super::vocab::Vocab;
 use crate::sched::{Delivery, Finish, RequestId};
+use binfer_proto::Token;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The detokenisers and stop matchers of the running requests.
+/// The detokenisers, parsers and stop matchers of the running requests.
 #[derive(Debug)]
 pub struct TextStage {
     facts: Arc<TextFacts>,
+    reasoning: ReasoningFormat,
     open: BTreeMap<RequestId, AnswerText>,
-    text: String,
+    text: TextPieces,
 }
 
 /// The text of one delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pushed<'a> {
     /// Text for the reader, which may be empty.
-    pub text: &'a str,
+    pub text: &'a TextPieces,
     /// A stop string is complete, so the request must be finished as [`Finish::StopString`]. Later
     /// deliveries have no text.
     pub stop: bool,
+    /// Tokens of the whole answer by now that were reasoning.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(Debug)]
 struct AnswerText {
     detokenizer: Detokenizer,
+    parser: ReasoningParser,
     stops: StopMatcher,
     stopped: bool,
+    reasoning_tokens: u32,
+    /// The text of one token, kept for its memory.
+    token_text: String,
+    /// What the parser made of it.
+    parsed: TextPieces,
 }
 
 impl TextStage {
-    /// A stage without requests.
-    pub fn new(facts: Arc<TextFacts>) -> Self {
-        Self { facts, open: BTreeMap::new(), text: String::new() }
+    /// A stage without requests. Answers in chats have the format `reasoning`.
+    pub fn new(facts: Arc<TextFacts>, reasoning: ReasoningFormat) -> Self {
+        Self { facts, reasoning, open: BTreeMap::new(), text: TextPieces::default() }
+    }
+
+    /// The parser of the answer to a prompt that asks for one in a chat; others are not parsed.
+    pub fn parser(&self, is_chat: bool, prompt: &[Token]) -> ReasoningParser {
+        let format = if is_chat { self.reasoning } else { ReasoningFormat::Off };
+        ReasoningParser::new(format, &self.facts.vocab, prompt)
     }
 
     /// A request was admitted; its answer ends before any text of `stop`.
-    pub fn open(&mut self, id: RequestId, stop: &[String]) {
+    pub fn open(&mut self, id: RequestId, stop: &[String], parser: ReasoningParser) {
         let answer = AnswerText {
             detokenizer: Detokenizer::default(),
+            parser,
             stops: StopMatcher::new(stop),
             stopped: false,
+            reasoning_tokens: 0,
+            token_text: String::new(),
+            parsed: TextPieces::default(),
         };
         self.open.insert(id, answer);
     }
@@ -55,27 +79,73 @@ impl TextStage {
     pub fn push(&mut self, delivery: &Delivery) -> Pushed<'_> {
         self.text.clear();
         let Some(answer) = self.open.get_mut(&delivery.id) else {
-            return Pushed { text: "", stop: false };
+            return Pushed { text: &self.text, stop: false, reasoning_tokens: 0 };
         };
-        if answer.stopped {
-            return Pushed { text: "", stop: false };
-        }
+        let was_stopped = answer.stopped;
         for token in &delivery.tokens {
-            answer.detokenizer.push(&self.facts.vocab, *token, &mut self.text);
+            answer.token(*token, &self.facts.vocab, &mut self.text);
         }
-        let ended = matches!(delivery.finish, Some(Finish::Stop | Finish::Length));
-        if ended {
-            answer.detokenizer.finish(&mut self.text);
+        if matches!(delivery.finish, Some(Finish::Stop | Finish::Length)) {
+            answer.finish(&mut self.text);
         }
-        answer.stopped = answer.stops.push(&mut self.text);
-        if ended && !answer.stopped {
-            answer.stops.finish(&mut self.text);
-        }
-        Pushed { text: &self.text, stop: answer.stopped }
+        let stop = answer.stopped && !was_stopped;
+        Pushed { text: &self.text, stop, reasoning_tokens: answer.reasoning_tokens }
     }
 
     /// A request is over, however it ended.
     pub fn close(&mut self, id: RequestId) {
         self.open.remove(&id);
+    }
+}
+
+impl AnswerText {
+    fn token(&mut self, token: Token, vocab: &Vocab, out: &mut TextPieces) {
+        if self.stopped {
+            return;
+        }
+        self.token_text.clear();
+        if self.parser.is_mark(token) {
+            // A character does not go on behind markup.
+            self.detokenizer.finish(&mut self.token_text);
+            self.parser.text(&self.token_text, &mut self.parsed);
+            self.parser.mark(token, &mut self.parsed);
+        } else {
+            self.reasoning_tokens += u32::from(self.parser.is_reasoning());
+            self.detokenizer.push(vocab, token, &mut self.token_text);
+            self.parser.text(&self.token_text, &mut self.parsed);
+        }
+        self.search_stops(out);
+    }
+
+    fn finish(&mut self, out: &mut TextPieces) {
+        if self.stopped {
+            return;
+        }
+        self.token_text.clear();
+        self.detokenizer.finish(&mut self.token_text);
+        self.parser.text(&self.token_text, &mut self.parsed);
+        self.parser.finish(&mut self.parsed);
+        self.search_stops(out);
+        if !self.stopped {
+            self.token_text.clear();
+            self.stops.finish(&mut self.token_text);
+            out.push(TextKind::Content, &self.token_text);
+        }
+    }
+
+    /// Moves what was parsed to `out`, up to a stop string.
+    fn search_stops(&mut self, out: &mut TextPieces) {
+        for (kind, text) in self.parsed.iter() {
+            self.token_text.clear();
+            self.token_text.push_str(text);
+            if kind == TextKind::Content {
+                self.stopped = self.stops.push(&mut self.token_text);
+            }
+            out.push(kind, &self.token_text);
+            if self.stopped {
+                break;
+            }
+        }
+        self.parsed.clear();
     }
 }

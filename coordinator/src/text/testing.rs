@@ -45,6 +45,52 @@ pub(crate) fn model() -> TextModel {
     TextModel::new(&data()).unwrap()
 }
 
+/// A model of the small vocabulary with more tokens behind it, and another template.
+fn model_with(more: &[&str], kind: TokenKind, chat_template: &str) -> TextModel {
+    let mut data = data();
+    data.tokens.extend(more.iter().map(|&name| name.to_owned()));
+    data.kinds.resize(data.tokens.len(), kind);
+    data.chat_template = Some(chat_template.into());
+    TextModel::new(&data).unwrap()
+}
+
+/// The tokens of [`harmony`] that are markup.
+pub(crate) const HARMONY_MARKS: [&str; 7] = [
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|call|>",
+    "<|return|>",
+];
+
+/// A model whose answers are in harmony.
+pub(crate) fn harmony() -> TextModel {
+    let template = "{% for message in messages %}<|start|>{{ message.role }}<|message|>\
+                    {{ message.content }}{% if message.thinking %} ({{ message.thinking }})\
+                    {% endif %}<|end|>{% endfor %}<|start|>assistant";
+    model_with(&HARMONY_MARKS, TokenKind::Control, template)
+}
+
+/// A model that thinks first; the tags are tokens, or text of which the vocabulary knows nothing.
+pub(crate) fn thinking(more: &[&str]) -> TextModel {
+    let template = "{% for message in messages %}<|im_start|>{{ message.role }}\n\
+                    {{ message.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}\
+                    <|im_start|>assistant\n";
+    model_with(more, TokenKind::Added, template)
+}
+
+/// The tokens of a text in which a model's special tokens are recognised.
+pub(crate) fn tokens(model: &TextModel, text: &str) -> Vec<Token> {
+    model.encode(text, false).unwrap().get_ids().to_vec()
+}
+
+/// How many tokens a model has.
+pub(crate) fn vocab_len(model: &TextModel) -> u32 {
+    u32::try_from(model.tokenizer.get_vocab_size(true)).unwrap()
+}
+
 /// Tokens that stand for these bytes, one each.
 pub(crate) fn byte_tokens(bytes: &[u8]) -> Vec<Token> {
     bytes.iter().map(|byte| 3 + Token::from(*byte)).collect()

@@ -152,13 +152,17 @@ fn delivery(text: &str, finish: Option<Finish>) -> Delivery {
     }
 }
 
+fn said(pushed: &Pushed<'_>) -> String {
+    pushed.text.text_of(TextKind::Content)
+}
+
 #[test]
 fn the_stage_holds_back_what_may_be_a_stop_string() {
-    let mut stage = TextStage::new(Arc::clone(model().facts()));
-    stage.open(ID, &["END".into()]);
+    let mut stage = TextStage::new(Arc::clone(model().facts()), ReasoningFormat::Off);
+    stage.open(ID, &["END".into()], ReasoningParser::Off);
     let mut push = |text, finish| {
         let pushed = stage.push(&delivery(text, finish));
-        (pushed.text.to_owned(), pushed.stop)
+        (pushed.text.text_of(TextKind::Content), pushed.stop)
     };
     assert_eq!(push("abE", None), ("ab".into(), false));
     assert_eq!(push("N", None), (String::new(), false));
@@ -166,17 +170,17 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
     assert_eq!(push("NDmore", None), (String::new(), true));
     assert_eq!(push("late", Some(Finish::Length)), (String::new(), false));
 
-    stage.open(ID, &["END".into()]);
-    assert_eq!(stage.push(&delivery("aEN", Some(Finish::Length))).text, "aEN");
+    stage.open(ID, &["END".into()], ReasoningParser::Off);
+    assert_eq!(said(&stage.push(&delivery("aEN", Some(Finish::Length)))), "aEN");
     stage.close(ID);
-    assert_eq!(stage.push(&delivery("a", None)).text, "");
+    assert_eq!(said(&stage.push(&delivery("a", None))), "");
 }
 
 #[test]
 fn the_stage_flushes_a_broken_character_at_the_end_only() {
-    let mut stage = TextStage::new(Arc::clone(model().facts()));
-    stage.open(ID, &["\u{FFFD}!".into()]);
+    let mut stage = TextStage::new(Arc::clone(model().facts()), ReasoningFormat::Off);
+    stage.open(ID, &["\u{FFFD}!".into()], ReasoningParser::Off);
     let half = Delivery { tokens: byte_tokens(&[0xF0, 0x9F]).into(), ..delivery("", None) };
-    assert_eq!(stage.push(&half).text, "");
-    assert_eq!(stage.push(&delivery("", Some(Finish::Stop))).text, "\u{FFFD}");
+    assert_eq!(said(&stage.push(&half)), "");
+    assert_eq!(said(&stage.push(&delivery("", Some(Finish::Stop)))), "\u{FFFD}");
 }

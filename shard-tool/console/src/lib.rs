@@ -19,6 +19,7 @@ pub use printable::printable;
 
 /// The progress bar below the messages of this process; hidden until it gets a draw target.
 static BAR: LazyLock<ProgressBar> = LazyLock::new(ProgressBar::hidden);
+static STDERR_IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stderr().is_terminal());
 static STDOUT_IS_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
 
 /// Why a result could not be written to stdout.
@@ -78,6 +79,17 @@ pub fn print(text: &str) -> Result<(), StdoutError> {
 pub fn message(text: impl Display) {
     let text = text.to_string();
     write_to_stderr(&printable(&text).replace('\n', "\\n"));
+}
+
+/// Writes to stderr what accompanies a result without being part of it, as it comes. On a terminal
+/// it is fainter than the result.
+pub fn aside(text: &str) {
+    let text = printable(text);
+    let text = match *STDERR_IS_TERMINAL && !text.trim().is_empty() {
+        true => format!("\u{1b}[2m{text}\u{1b}[22m").into(),
+        false => text,
+    };
+    BAR.suspend(|| drop(io::stderr().write_all(text.as_bytes())));
 }
 
 /// Writes several lines to stderr, such as a table.

@@ -36,7 +36,7 @@ use crate::report::{Report, Verbosity};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::ServeLoop;
 use crate::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
-use crate::text::{SAMPLING_DEFAULT, TextStage};
+use crate::text::{ReasoningFormat, SAMPLING_DEFAULT, TextStage};
 use crate::timing::Timing;
 
 /// The steps before the measured ones, in which streams begin and memory settles.
@@ -147,7 +147,7 @@ impl CoordinatorRun {
         let front = std::thread::spawn(move || front(listener, core, closing));
         let mut serve = ServeLoop {
             sched: Scheduler::new(self.sched_config(&facts))?,
-            text: TextStage::new(Arc::clone(text.facts())),
+            text: TextStage::new(Arc::clone(text.facts()), ReasoningFormat::Off),
             readers: Readers::new(outbox, UNREAD_BYTES_MAX),
             fleet,
             commands,

@@ -22,6 +22,7 @@ use crate::front::{
 };
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
+use crate::text::ReasoningParserName;
 
 /// The load: prompts, answers and how often they run.
 #[derive(Args, Clone, Debug)]
@@ -66,6 +67,7 @@ pub(super) fn run(model: &ModelArgs, load: &LoadArgs) -> Result<ExitCode> {
         drain: Duration::ZERO,
         random_weights,
         split_special_tokens: false,
+        reasoning_parser: ReasoningParserName::None,
     };
     let ended = launch(options, async move |context| front(context, &load).await)?;
     match (ended.value, ended.signal) {

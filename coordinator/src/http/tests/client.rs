@@ -1,7 +1,8 @@
 //! A client written by hand over a real socket, so that it can be slow, rude and gone.
 
 use super::super::{HttpConfig, serve};
-use crate::front::testing::{Act, Scripted, scripted};
+use crate::front::testing::{Act, Scripted, scripted, scripted_model};
+use crate::text::TextModel;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,8 +32,16 @@ pub(super) fn server(scripts: Vec<Vec<Act>>) -> Server {
     server_with(scripts, HttpConfig::default(), u64::MAX)
 }
 
+/// A server of another model than the small one.
+pub(super) fn server_of(model: TextModel, scripts: Vec<Vec<Act>>) -> Server {
+    serving(scripted_model(model, scripts, u64::MAX), HttpConfig::default())
+}
+
 pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: HttpConfig, unread_max: u64) -> Server {
-    let scripted = scripted(scripts, unread_max);
+    serving(scripted(scripts, unread_max), config)
+}
+
+fn serving(scripted: Scripted, config: HttpConfig) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, stopped) = oneshot::channel();

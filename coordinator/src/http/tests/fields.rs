@@ -71,7 +71,7 @@ fn fields_inside_messages_and_options_are_checked_like_those_of_the_request() {
     for (object, name, value, why) in [
         (message, "tool_calls", json!([{}]), "does not support tools"),
         (message, "prefix", json!(true), "continuing a message"),
-        (message, "reasoning_content", json!("hm"), "reasoning in messages"),
+        (message, "thinking", json!("hm"), "use reasoning_content"),
         (message, "parts", json!([{ "text": "a" }]), "use content"),
         (message, "Name", json!("me"), "did you mean name?"),
         (part, "Text", json!("a"), "did you mean text?"),

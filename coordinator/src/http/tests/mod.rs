@@ -8,4 +8,5 @@ mod docs;
 mod faults;
 mod fields;
 mod leaving;
+mod reasoning;
 mod refusals;

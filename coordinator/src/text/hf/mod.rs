@@ -15,8 +15,9 @@ mod tests;
 
 use super::end_tokens;
 use super::guarded::guarded;
+use super::reasoning::ReasoningMarks;
 use super::vocab::WrittenToken;
-use super::{TextError, TextFacts, TextModel, Vocab};
+use super::{ChatTemplate, TextError, TextFacts, TextModel, Vocab};
 use binfer_proto::Token;
 use decoder::TokenizerHeader;
 use error::TokenizerFileError;
@@ -53,23 +54,26 @@ pub(super) fn open(dir: &Path) -> Result<TextModel, TextError> {
     tokenizer.with_truncation(None).map_err(|error| wrong(error.into()))?;
     tokenizer.with_padding(None);
     special.apply(&mut tokenizer).map_err(wrong)?;
-    let words = words(&tokenizer).map_err(wrong)?;
+    let spelled = words(&tokenizer).map_err(wrong)?;
     let end_ids = end_ids(&tokenizer, &special, &generation);
     let mut notes = generation.notes;
     notes.extend(end_tokens::note_without(&end_ids));
     let template = chat::template(folder)?;
     let added = tokenizer.get_added_vocabulary();
-    let words = words.iter().map(|word| match word.as_deref() {
+    let words = spelled.iter().map(|word| match word.as_deref() {
         None => WrittenToken::Hole,
         Some(word) if added.is_special_token(word) => WrittenToken::Hidden(word),
         Some(word) => WrittenToken::Part(word),
     });
+    let template_thinks = template.as_ref().is_some_and(ChatTemplate::thinks);
+    let all = (0..).zip(&spelled).filter_map(|(id, word)| Some((id, word.as_deref()?)));
     let facts = Arc::new(TextFacts {
         vocab: Vocab::new(words, spelling),
         end_ids,
         sampling: generation.sampling,
         notes,
         has_template: template.is_some(),
+        reasoning: ReasoningMarks::find(all, template_thinks),
     });
     Ok(TextModel { tokenizer, template, bos: None, eos: None, control: None, facts })
 }

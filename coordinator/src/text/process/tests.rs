@@ -70,7 +70,7 @@ fn a_table_that_contradicts_itself_has_no_bytes() {
     let facts = r#"{"vocab":{"bytes":"abc","starts":[2,1,9,4],"drops_first_space":false,
         "names":{"3":"<x>"}},"end_ids":[],"notes":[],"has_template":false,"sampling":{"temperature":1,
         "top_k":0,"top_p":1,"min_p":0,"repetition_penalty":1,"presence_penalty":0,
-        "frequency_penalty":0}}"#;
+        "frequency_penalty":0},"reasoning":{"harmony":null,"think":null,"template_thinks":true}}"#;
     let facts: TextFacts = serde_json::from_str(facts).unwrap();
     assert_eq!(facts.decode(&[0, 1, 2, 3, 4, u32::MAX]), "");
     assert_eq!(*facts.token_bytes(3), *b"<x>");

@@ -39,12 +39,46 @@ pub struct Message {
     /// The name of the speaker among those with the same role; few templates use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What the assistant thought before it said this. Templates read it under two names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+}
+
+/// A message by the names that templates have for its fields.
+#[derive(Serialize)]
+struct TemplateMessage<'a> {
+    role: &'a str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// The name in templates of Qwen 3 and most others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    /// The name in the template of gpt-oss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a str>,
 }
 
 impl Message {
     /// A message without a name.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), name: None }
+        Self { role: role.into(), content: content.into(), name: None, reasoning: None }
+    }
+
+    /// Bytes of what was said and thought.
+    pub fn text_bytes(&self) -> usize {
+        self.content.len() + self.reasoning.as_ref().map_or(0, String::len)
+    }
+
+    fn for_template(&self) -> TemplateMessage<'_> {
+        let reasoning = self.reasoning.as_deref();
+        TemplateMessage {
+            role: &self.role,
+            content: &self.content,
+            name: self.name.as_deref(),
+            reasoning_content: reasoning,
+            thinking: reasoning,
+        }
     }
 }
 
@@ -68,6 +102,7 @@ const NAME: &str = "chat_template";
 pub struct ChatTemplate {
     parsed: Result<ParsedTemplate, TemplateError>,
     special: SpecialTokens,
+    thinks: bool,
 }
 
 /// Why a template cannot be used.
@@ -95,12 +130,19 @@ impl ChatTemplate {
 
     /// Parses `source`. [`Self::render`] tells what is wrong with it.
     pub fn new(source: &str, special: SpecialTokens) -> Self {
-        Self { parsed: ParsedTemplate::new(source), special }
+        let thinks = source.contains("<think>") || source.contains("</think>");
+        Self { parsed: ParsedTemplate::new(source), special, thinks }
     }
 
     /// A template that cannot be used, for this reason.
     pub fn broken(cause: String) -> Self {
-        Self { parsed: Err(TemplateError::Unreadable(cause)), special: SpecialTokens::new() }
+        let parsed = Err(TemplateError::Unreadable(cause));
+        Self { parsed, special: SpecialTokens::new(), thinks: false }
+    }
+
+    /// Whether the template writes `<think>` or `</think>`, or looks for it.
+    pub fn thinks(&self) -> bool {
+        self.thinks
     }
 
     /// The prompt that asks for the answer to `messages`.
@@ -112,7 +154,8 @@ impl ChatTemplate {
         let parsed =
             self.parsed.as_ref().map_err(|cause| TextError::Template(cause.to_string()))?;
         let messages = parsed.known_roles(messages);
-        self.render_values(Value::from(Serde(&messages)), fuel(&messages), now)
+        let seen: Vec<TemplateMessage<'_>> = messages.iter().map(Message::for_template).collect();
+        self.render_values(Value::from(Serde(&seen)), fuel(&messages), now)
     }
 
     fn render_values(
@@ -168,7 +211,7 @@ impl ParsedTemplate {
 
 /// The fuel for rendering `messages`.
 fn fuel(messages: &[Message]) -> u64 {
-    let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
+    let bytes: usize = messages.iter().map(Message::text_bytes).sum();
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let of_messages = count(messages.len()).saturating_mul(FUEL_PER_MESSAGE);
     FUEL_BASE.saturating_add(of_messages).saturating_add(count(bytes) / BYTES_PER_FUEL)

@@ -27,7 +27,10 @@ fn now() -> DateTime {
 
 fn conversation(messages: &Json) -> Vec<Message> {
     let text = |value: &Json| value.as_str().unwrap().to_owned();
-    let message = |message: &Json| Message::new(text(&message["role"]), text(&message["content"]));
+    let message = |message: &Json| Message {
+        reasoning: message.get("reasoning_content").map(text),
+        ..Message::new(text(&message["role"]), text(&message["content"]))
+    };
     messages.as_array().unwrap().iter().map(message).collect()
 }
 
