@@ -73,3 +73,45 @@ struct AttentionScheduleParams {
   uint32_t window;       // 0: all
 };
 BINFER_SIZE(AttentionScheduleParams, 80);
+
+// Latent attention (MLA) of a step's tokens over one layer's cache, queries against the latents
+// themselves; see latent_attention_reference.cu.
+struct LatentAttentionParams {
+  StepTables step;
+  const void* queries;       // T [tokens][heads][nope + 2 pairs], as the gemm left them
+  const void* latents;       // T [tokens][latent_dim + 2 pairs], as the gemm left them
+  const float* latent_norm;  // [latent_dim]
+  const float* rope;         // see RopeParams::table
+  void* entries;             // T [block][token of block][latent_dim + 2 pairs]: normed and rotated
+  const int32_t* table;      // [slot][table_stride] of the layer's KV group
+  void* absorbed;            // T [tokens of the launch][heads][latent_dim + 2 pairs]: queries
+  void* sums;                // T [tokens of the launch][heads][latent_dim]: of weighted latents
+  uint32_t table_stride;
+  uint32_t block_tokens;
+  uint32_t heads;
+  uint32_t nope;  // elements of a query head that do not rotate
+  uint32_t latent_dim;
+  uint32_t pairs;  // rotated pairs of a query head, and of an entry
+  float eps;
+  float scale;           // of scores
+  uint32_t first_token;  // of the launch, in the step
+  uint32_t tokens;       // of the launch
+};
+BINFER_SIZE(LatentAttentionParams, 152);
+
+// A gemm for each head: out[token][head] = weight[head] x[token][head]; see head_gemm.cu. Strides
+// are in elements.
+struct HeadGemmParams {
+  const void* x;       // T [tokens][heads][in_features]
+  const void* weight;  // T [heads * out_features][in_features]
+  void* out;           // T [tokens][heads][out_features]
+  uint32_t tokens;
+  uint32_t in_features;
+  uint32_t out_features;  // of a head
+  uint32_t x_stride;      // from a token to the next
+  uint32_t x_head_stride;
+  uint32_t weight_stride;  // from a row to the next
+  uint32_t out_stride;     // from a token to the next
+  uint32_t out_head_stride;
+};
+BINFER_SIZE(HeadGemmParams, 56);

@@ -91,3 +91,47 @@ pub struct AttentionScheduleParams {
     pub window: u32,
 }
 sized!(AttentionScheduleParams, 80);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct LatentAttentionParams {
+    pub step: StepTables,
+    pub queries: Address,
+    pub latents: Address,
+    pub latent_norm: Address,
+    pub rope: Address,
+    pub entries: Address,
+    pub table: Address,
+    pub absorbed: Address,
+    pub sums: Address,
+    pub table_stride: u32,
+    pub block_tokens: u32,
+    pub heads: u32,
+    pub nope: u32,
+    pub latent_dim: u32,
+    pub pairs: u32,
+    pub eps: f32,
+    pub scale: f32,
+    pub first_token: u32,
+    pub tokens: u32,
+}
+sized!(LatentAttentionParams, 152);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct HeadGemmParams {
+    pub x: Address,
+    pub weight: Address,
+    pub out: Address,
+    pub tokens: u32,
+    pub in_features: u32,
+    pub out_features: u32,
+    pub x_stride: u32,
+    pub x_head_stride: u32,
+    pub weight_stride: u32,
+    pub out_stride: u32,
+    pub out_head_stride: u32,
+}
+sized!(HeadGemmParams, 56);

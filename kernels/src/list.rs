@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use crate::attention_params::{
-    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, PrefillAttentionParams,
+    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, HeadGemmParams,
+    LatentAttentionParams, PrefillAttentionParams,
 };
 use crate::gemm_params::{
     EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
@@ -158,6 +159,9 @@ kernels! {
     MOE_SHARED_GATE: SharedGateParams = "moe_combine", "moe_shared_gate", Halves, 256, 0;
     REPACK_MXFP4: RepackParams = "repack", "repack_mxfp4", None, 64, 0;
     REPACK_FP8: RepackParams = "repack", "repack_fp8", None, 64, 0;
+    LATENT_PREPARE: LatentAttentionParams = "latent_attention_reference", "latent_prepare", Halves, 256, 0;
+    LATENT_ATTENTION_REFERENCE: LatentAttentionParams = "latent_attention_reference", "latent_attention_reference", Halves, 128, 0;
+    HEAD_GEMM: HeadGemmParams = "head_gemm", "head_gemm", Halves, 128, 0;
     MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
 
@@ -217,5 +221,9 @@ pub const MERGE_LOGITS_EACH: u32 = 1024;
 pub const SAMPLE_TILE_LOGITS: u32 = 4096;
 /// Elements of a head that `attention_reference` and `qkv_prepare` take at most.
 pub const REFERENCE_HEAD_DIM_MAX: usize = 256;
+/// Elements of a latent vector that `latent_attention_reference` takes at most.
+pub const REFERENCE_LATENT_DIM_MAX: usize = 512;
+/// Tokens of a tile of `head_gemm`, and features of a head.
+pub const HEAD_GEMM_TILE: [u32; 2] = [64, 32];
 /// Tokens and features of a tile of the reference gemms.
 pub const GEMM_REFERENCE_TILE: u32 = 64;

@@ -167,7 +167,7 @@ impl CudaBackend {
             needed: steps + DRIVER_BYTES + collectives,
             utilization: self.settings.memory_utilization,
         };
-        room.for_blocks(kv_block_bytes(layout)?)
+        room.for_blocks(kv_block_bytes(layout))
     }
 
     /// All that lies on the device; the first line is not only this process's.

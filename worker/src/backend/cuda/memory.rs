@@ -133,7 +133,7 @@ impl StepMemory {
         workspace.fill(0, stream)?;
         let mut dealer = Dealer { base: workspace.address(), used: 0 };
         let places = lay_out(layout, &mut |bytes| dealer.take(bytes));
-        let cache = DeviceBuffer::new(cache_bytes(layout)?)?;
+        let cache = DeviceBuffer::new(cache_bytes(layout))?;
         let mut dealer = Dealer { base: cache.address(), used: 0 };
         let layers = lay_out_caches(layout, &mut |bytes| dealer.take(bytes))?;
         let groups = places.attention.groups(layout, places.step.block_tables);

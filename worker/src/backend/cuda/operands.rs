@@ -4,13 +4,15 @@ use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::params::EmbedParams;
 use binfer_shard::spec::ActivationFn;
 
+use super::attention::latent::LatentCall;
 use super::collectives::LogitsPlace;
 use super::ffi::memory::DeviceBuffer;
 use super::gemm::desc::{GemmCall, NormCall};
 use super::launch::{Launcher, to_u32};
 use super::weights::{DeviceVector, Weights};
 use crate::backend::args::{
-    AttendArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs, Tensor, TensorKind,
+    AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, NormLinearArgs, SampleArgs,
+    Tensor, TensorKind,
 };
 use crate::backend::check::StepShape;
 use crate::backend::{BackendError, MemoryLayout};
@@ -133,6 +135,26 @@ impl Operands<'_> {
         let vectors = [optional(args.q_norm)?, optional(args.k_norm)?, optional(args.sinks)?];
         args.check(&self.step_shape(), vectors.map(|vector| vector.map(|vector| vector.shape())))?;
         Ok((self.inner("attend", &args.qkv)?, self.inner("attend", &args.out)?, vectors))
+    }
+
+    pub(super) fn attend_latent<'b>(
+        &self,
+        args: &'b AttendLatentArgs,
+    ) -> Result<LatentCall<'b>, BackendError> {
+        let operation = "attend_latent";
+        let latent_norm = self.weights.vector(operation, args.latent_norm)?;
+        let k_b = self.weights.matrix(operation, args.k_b)?;
+        let v_b = self.weights.matrix(operation, args.v_b)?;
+        args.check(&self.step_shape(), [latent_norm.shape(), k_b.shape(), v_b.shape()])?;
+        Ok(LatentCall {
+            args,
+            latent_norm,
+            k_b,
+            v_b,
+            queries: self.inner(operation, &args.queries)?,
+            latent: self.inner(operation, &args.latent)?,
+            out: self.inner(operation, &args.out)?,
+        })
     }
 
     /// The residual is in the first rank's part of the sum, and so is the bias: both count once.

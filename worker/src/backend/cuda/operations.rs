@@ -110,8 +110,12 @@ impl Backend for CudaBackend {
     }
 
     fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
-        let what = format!("latent attention of {} heads", args.heads);
-        Err(BackendError::NoKernel { operation: "attend_latent", what })
+        let call = self.operands().attend_latent(args)?;
+        let StepParts { on, attention, .. } = self.parts();
+        attention.launch_latent(&on, &call)?;
+        let dim = args.latent_dim;
+        self.note_slow(|| format!("attention over latent vectors of {dim} elements"));
+        Ok(())
     }
 
     fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {

@@ -3,8 +3,10 @@
 use binfer_kernels::attention_params::PrefillTile;
 use binfer_kernels::list::DECODE_GQA_GROUP_MAX;
 use binfer_kernels::params::ROPE_PAIRS_MAX;
+use binfer_shard::spec::KvShape;
 
 use super::config::DECODE_BLOCKS_MAX;
+use super::latent::LATENT_WORKSPACE_BYTES;
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
@@ -25,14 +27,31 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
     pub(super) partials: u64,
     /// u32 `[slots, kv_heads]`, zero between kernels.
     pub(super) arrivals: u64,
+    /// What lies between the kernels of latent attention; nothing where no layer has it.
+    pub(super) latent: u64,
 }
 
 /// Where a layer's cache lies.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend::cuda) struct CudaLayerCache {
+pub(in crate::backend::cuda) enum CudaLayerCache {
+    Heads(CudaHeadsCache),
+    Latent(CudaLatentCache),
+}
+
+/// Keys and values by head.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct CudaHeadsCache {
     pub(super) keys: u64,
     pub(super) values: u64,
     pub(super) shape: KvHeadsLayout,
+}
+
+/// One entry a position, `[block][token][width]`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend::cuda) struct CudaLatentCache {
+    pub(super) entries: u64,
+    pub(super) width: usize,
+    pub(super) block_tokens: usize,
 }
 
 /// Where a KV group's tables lie.
@@ -68,18 +87,20 @@ impl AttentionPlaces {
         layout: &MemoryLayout,
         take: &mut dyn FnMut(usize) -> u64,
     ) -> Self {
-        // Another shape is refused where the caches are laid out.
         let caches: Vec<KvHeadsLayout> =
             layout.kv.iter().filter_map(|kv| kv.heads().ok()).collect();
         let head_dim = caches.iter().map(|kv| kv.head_dim).max().unwrap_or(0);
         let kv_heads = caches.iter().map(|kv| kv.kv_heads).max().unwrap_or(0);
         let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
         let work_tables: usize = work_table_bytes(layout).iter().sum();
+        let is_latent = |kv: &KvLayerLayout| matches!(kv.shape, KvShape::Latent { .. });
+        let latent = if layout.kv.iter().any(is_latent) { LATENT_WORKSPACE_BYTES } else { 0 };
         Self {
             rope: take(4 * layout.tokens_max * 2 * ROPE_PAIRS_MAX),
             work_tables: take(layout.blocks_per_slot.len() * work_tables),
             partials: take(4 * partials * (head_dim + 2)),
             arrivals: take(4 * layout.slots_max * kv_heads),
+            latent: take(latent),
         }
     }
 
@@ -105,22 +126,27 @@ impl AttentionPlaces {
 }
 
 /// Bytes of one block in all layers.
-pub(in crate::backend::cuda) fn kv_block_bytes(layout: &MemoryLayout) -> Result<u64, BackendError> {
-    let of_layer = |kv: &KvLayerLayout| {
-        let kv = KvHeadsLayout { blocks: 1, ..kv.heads()? };
-        Ok(2 * half_cache_bytes(&kv) as u64)
-    };
+pub(in crate::backend::cuda) fn kv_block_bytes(layout: &MemoryLayout) -> u64 {
+    let of_layer = |kv: &KvLayerLayout| layer_bytes(&KvLayerLayout { blocks: 1, ..*kv }) as u64;
     layout.kv.iter().map(of_layer).sum()
 }
 
 /// Bytes of the caches of all layers.
-pub(in crate::backend::cuda) fn cache_bytes(layout: &MemoryLayout) -> Result<usize, BackendError> {
-    layout.kv.iter().map(|kv| Ok(2 * half_cache_bytes(&kv.heads()?))).sum()
+pub(in crate::backend::cuda) fn cache_bytes(layout: &MemoryLayout) -> usize {
+    layout.kv.iter().map(layer_bytes).sum()
 }
 
-/// Bytes of K or of V of a layer.
-fn half_cache_bytes(kv: &KvHeadsLayout) -> usize {
-    let bytes = kv.blocks * kv.kv_heads * kv.block_tokens * kv.head_dim * Half::BYTES;
+/// Bytes of a layer's cache.
+fn layer_bytes(kv: &KvLayerLayout) -> usize {
+    match kv.shape {
+        KvShape::Heads { kv_heads, head_dim } => 2 * part_bytes(kv, kv_heads * head_dim),
+        KvShape::Latent { width } => part_bytes(kv, width),
+    }
+}
+
+/// Bytes of a part of a layer's cache that keeps so many elements of a position: K, V, or entries.
+fn part_bytes(kv: &KvLayerLayout, elements: u32) -> usize {
+    let bytes = kv.blocks * kv.block_tokens * elements as usize * Half::BYTES;
     bytes.next_multiple_of(ALIGNMENT)
 }
 
@@ -130,12 +156,24 @@ pub(in crate::backend::cuda) fn lay_out_caches(
     take: &mut dyn FnMut(usize) -> u64,
 ) -> Result<Vec<CudaLayerCache>, BackendError> {
     let mut layer = |kv: &KvLayerLayout| {
-        let shape = kv.heads()?;
         if kv.block_tokens == 0 {
             return Err(failed("allocate", format!("{kv:?}: blocks of no tokens")));
         }
-        let bytes = half_cache_bytes(&shape);
-        Ok(CudaLayerCache { keys: take(bytes), values: take(bytes), shape })
+        Ok(match kv.shape {
+            KvShape::Heads { kv_heads, head_dim } => {
+                let (bytes, shape) = (part_bytes(kv, kv_heads * head_dim), kv.heads()?);
+                CudaLayerCache::Heads(CudaHeadsCache {
+                    keys: take(bytes),
+                    values: take(bytes),
+                    shape,
+                })
+            }
+            KvShape::Latent { width } => CudaLayerCache::Latent(CudaLatentCache {
+                entries: take(part_bytes(kv, width)),
+                width: width as usize,
+                block_tokens: kv.block_tokens,
+            }),
+        })
     };
     layout.kv.iter().map(&mut layer).collect()
 }

@@ -6,9 +6,11 @@
 //! | `cache.rs` | where caches, tables and workspaces lie |
 //! | `paged.rs` | published shapes |
 //! | `reference.rs` | any shape |
+//! | `latent.rs` | latent attention, any shape |
 
 pub(super) mod cache;
 pub(super) mod config;
+pub(super) mod latent;
 mod paged;
 mod reference;
 
@@ -17,7 +19,7 @@ use binfer_kernels::list::{self, REFERENCE_HEAD_DIM_MAX};
 use binfer_kernels::params::{ROPE_PAIRS_MAX, RopeParams};
 use binfer_shard::spec::Rope;
 
-use cache::{AttentionPlaces, CudaLayerCache, GroupTables};
+use cache::{AttentionPlaces, CudaHeadsCache, CudaLayerCache, GroupTables};
 use config::{AttentionConfig, AttentionDesc, RowCounts, attention_config};
 use paged::{PagedLayer, WorkTables, tile_tokens};
 
@@ -83,7 +85,8 @@ impl Attention {
             return Err(refuse(format!("heads of {} elements, 256 at most", args.head_dim)));
         }
         self.make_rope(on, args.rope)?;
-        let params = self.params(on, call)?;
+        let cache = self.heads_cache(args)?;
+        let params = self.params(on, call, &cache)?;
         let decode = call.rows.iter().take_while(|row| row.count == 1).count();
         let (decode, chunks) = match on.shape.mode {
             StepMode::Graph => (on.shape.rows, &[][..]),
@@ -96,7 +99,7 @@ impl Attention {
                 let makes_tables = self.needs_tables(args.kv_group, &params);
                 let layer = PagedLayer {
                     places: &self.places,
-                    cache: &self.layers[args.layer],
+                    cache: &cache,
                     tables: &self.groups[args.kv_group],
                     chunks,
                 };
@@ -119,21 +122,26 @@ impl Attention {
         true
     }
 
+    /// The layer's cache, if it has the shape of the arguments.
+    fn heads_cache(&self, args: &AttendArgs) -> Result<CudaHeadsCache, BackendError> {
+        match self.layers.get(args.layer) {
+            Some(CudaLayerCache::Heads(cache))
+                if (cache.shape.kv_heads, cache.shape.head_dim)
+                    == (args.kv_heads, args.head_dim) =>
+            {
+                Ok(*cache)
+            }
+            other => Err(refuse(format!("layer {} was planned with {other:?}", args.layer))),
+        }
+    }
+
     fn params(
         &self,
         on: &Launcher<'_>,
         call: &AttentionCall<'_>,
+        layer: &CudaHeadsCache,
     ) -> Result<AttentionParams, BackendError> {
         let args = call.args;
-        let layer = self.layers.get(args.layer);
-        let layer = layer.ok_or_else(|| refuse(format!("layer {} has no cache", args.layer)))?;
-        let (heads, head_dim) = (layer.shape.kv_heads, layer.shape.head_dim);
-        if (heads, head_dim) != (args.kv_heads, args.head_dim) {
-            return Err(refuse(format!(
-                "{:?} where layer {} was planned",
-                layer.shape, args.layer
-            )));
-        }
         let tables = self.groups.get(args.kv_group);
         let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
         let [q_norm, k_norm, sinks] =

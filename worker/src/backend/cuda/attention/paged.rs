@@ -8,7 +8,7 @@ use binfer_kernels::attention_params::{
 use binfer_kernels::gemm_params::TensorMap;
 use binfer_kernels::list::{self, Kernel};
 
-use super::cache::{AttentionPlaces, CudaLayerCache, GroupTables, TILE_ROWS};
+use super::cache::{AttentionPlaces, CudaHeadsCache, GroupTables, TILE_ROWS};
 use super::config::{DecodeConfig, PAGE_TOKENS, PagedConfig, PagedHead};
 use crate::backend::BackendError;
 use crate::backend::cuda::device::LaunchBlocks;
@@ -47,7 +47,7 @@ pub(super) type WorkTables = (usize, u32, u32);
 /// Where a layer's attention works.
 pub(super) struct PagedLayer<'a> {
     pub(super) places: &'a AttentionPlaces,
-    pub(super) cache: &'a CudaLayerCache,
+    pub(super) cache: &'a CudaHeadsCache,
     pub(super) tables: &'a GroupTables,
     /// Rows of the step that feed more than one token.
     pub(super) chunks: &'a [BatchRow],

@@ -122,7 +122,7 @@ impl Shape {
 }
 
 /// Block tables of `each` blocks, ids dealt in random order.
-fn tables(random: &mut Random, sequences: usize, each: usize) -> Vec<Vec<BlockId>> {
+pub(super) fn tables(random: &mut Random, sequences: usize, each: usize) -> Vec<Vec<BlockId>> {
     let mut ids: Vec<u32> = (0..(sequences * each) as u32).collect();
     for index in (1..ids.len()).rev() {
         ids.swap(index, random.below(index + 1));

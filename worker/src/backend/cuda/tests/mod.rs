@@ -16,6 +16,8 @@ mod gemms;
 mod goldens;
 mod graphs;
 mod graphs_failing;
+mod latent;
+mod latent_oracle;
 mod library;
 mod lm_head;
 mod moe;
