@@ -116,7 +116,7 @@ impl Loader<'_> {
         let half = self.device.half;
         let layout = |tensor: &LocalTensor| {
             let fed = tensor.parts.first().map_or(0, |part| part.inputs.len());
-            let format = WeightFormat::of_parts(&tensor.parts, half);
+            let format = WeightFormat::of_tensor(tensor, half);
             DeviceWeight::nowhere(tensor.rows() as usize, fed, format)
         };
         let layouts: Vec<_> = tensors.iter().map(layout).collect();

@@ -7,6 +7,7 @@ use binfer_shard::spec::ActivationFn;
 use super::attention::latent::LatentCall;
 use super::collectives::LogitsPlace;
 use super::ffi::memory::DeviceBuffer;
+use super::formats::WeightFormat;
 use super::gemm::desc::{GemmCall, NormCall};
 use super::launch::{Launcher, to_u32};
 use super::weights::{DeviceVector, Weights};
@@ -146,6 +147,12 @@ impl Operands<'_> {
         let k_b = self.weights.matrix(operation, args.k_b)?;
         let v_b = self.weights.matrix(operation, args.v_b)?;
         args.check(&self.step_shape(), [latent_norm.shape(), k_b.shape(), v_b.shape()])?;
+        for (name, weight) in [("k_b", k_b), ("v_b", v_b)] {
+            if !matches!(weight.format, WeightFormat::Dense(_)) {
+                let what = format!("{name} in {:?}", weight.format);
+                return Err(BackendError::NoKernel { operation, what });
+            }
+        }
         Ok(LatentCall {
             args,
             latent_norm,

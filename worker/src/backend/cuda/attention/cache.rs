@@ -6,7 +6,6 @@ use binfer_kernels::params::ROPE_PAIRS_MAX;
 use binfer_shard::spec::KvShape;
 
 use super::config::DECODE_BLOCKS_MAX;
-use super::latent::LATENT_WORKSPACE_BYTES;
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
@@ -15,6 +14,10 @@ use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
 const ALIGNMENT: usize = 256;
 /// Rows of a tile of queries: tokens times the query heads of a KV head.
 pub(super) const TILE_ROWS: u32 = 128;
+
+/// Bytes of what latent attention has between its kernels, absorbed queries and sums: of 1,900
+/// tokens with 16 heads of 576 and 512 elements.
+pub(super) const LATENT_WORKSPACE_BYTES: usize = 64 << 20;
 
 /// Where attention keeps what lies between its kernels.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,15 +9,13 @@ use binfer_kernels::list::{self, HEAD_GEMM_TILE, REFERENCE_LATENT_DIM_MAX};
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 
 use super::Attention;
-use super::cache::{CudaLatentCache, CudaLayerCache};
+use super::cache::{CudaLatentCache, CudaLayerCache, LATENT_WORKSPACE_BYTES};
 use crate::backend::BackendError;
 use crate::backend::args::AttendLatentArgs;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
 
-/// Bytes of absorbed queries and of sums: of 1,900 tokens with 16 heads of 576 and 512 elements.
-pub(super) const LATENT_WORKSPACE_BYTES: usize = 64 << 20;
 /// Bytes of which sums, behind the queries, begin at a multiple.
 const ALIGNMENT: usize = 256;
 

@@ -16,11 +16,14 @@ pub(super) mod half;
 pub(super) mod packed;
 
 use binfer_shard::dequant::dequantize_row;
-use binfer_shard::{DType, LocalPart};
+use binfer_shard::{DType, LocalPart, LocalTensor};
 
 use self::half::Half;
 use self::packed::PackedFormat;
 use crate::backend::BackendError;
+
+/// Ends of the names of tensors that multiply head by head; `head_gemm` takes them dense.
+const BY_HEAD: [&str; 2] = [".attn.k_b", ".attn.v_b"];
 
 /// How the elements of a matrix lie on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,8 +51,16 @@ impl WeightFormat {
         }
     }
 
-    /// The format of a tensor of such parts: packed only where their blocks can stay whole.
-    pub(super) fn of_parts(parts: &[LocalPart], half: Half) -> Self {
+    /// The format of a tensor: packed only where its kernels take that.
+    pub(super) fn of_tensor(tensor: &LocalTensor, half: Half) -> Self {
+        match BY_HEAD.iter().any(|end| tensor.name.ends_with(end)) {
+            true => Self::Dense(half),
+            false => Self::of_parts(&tensor.parts, half),
+        }
+    }
+
+    /// The format of such parts: packed only where their blocks can stay whole.
+    fn of_parts(parts: &[LocalPart], half: Half) -> Self {
         let dtype = parts.first().map_or(DType::F32, |part| part.dtype);
         let stays_whole = |part: &LocalPart| {
             part.dtype == dtype && part.inputs.start.is_multiple_of(dtype.block_elems())
@@ -128,6 +139,8 @@ impl RowFormat {
 
 #[cfg(test)]
 mod tests {
+    use binfer_shard::spec::TensorCut;
+
     use super::*;
 
     #[test]
@@ -174,5 +187,10 @@ mod tests {
         assert_eq!(format(&[part(DType::FP8_BLOCK, 64)]), dense);
         assert_eq!(format(&[part(DType::MXFP4, 16)]), dense);
         assert_eq!(format(&[part(DType::Q4_0, 0)]), dense);
+        for (name, is_dense) in [("layers.3.attn.v_b", true), ("layers.3.attn.q_b", false)] {
+            let parts = vec![part(DType::FP8_BLOCK, 0)];
+            let tensor = LocalTensor { name: name.into(), cut: TensorCut::Replicated, parts };
+            assert_eq!(WeightFormat::of_tensor(&tensor, Half::Bf16) == dense, is_dense, "{name}");
+        }
     }
 }
