@@ -4,6 +4,7 @@
 #[path = "../../../../shard-tool/tests/support/blocks.rs"]
 mod blocks;
 pub(super) mod oracle;
+mod oracle_examples;
 mod rope;
 
 use binfer_shard::DType;

@@ -119,7 +119,7 @@ fn gated_norm_linear_equals_its_oracle() {
         rig.backend.norm_linear(&args).unwrap();
         let gated = |x: &[f32]| {
             let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
-            oracle::silu_gate(&bias.add_to(oracle::gemm(&normed, &weight.rows)))
+            oracle::glu(ActivationFn::Silu, &bias.add_to(oracle::gemm(&normed, &weight.rows)))
         };
         let want: Vec<_> = x.chunks(cols).flat_map(gated).collect();
         assert_near(&rig.read(at[1]), &want, TOLERANCE, &format!("{tokens} x {parts:?}"));

@@ -179,7 +179,7 @@ fn check_norm_linear(rig: &mut Rig, case: Case, dtype: DType, glu: Option<Activa
     let sums = |x: &[f32]| {
         let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
         let sums = add(oracle::gemm(&normed, &weight.rows), bias.as_ref());
-        if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
+        glu.map_or(sums.clone(), |act| oracle::glu(act, &sums))
     };
     let want: Vec<_> = x.chunks(cols).flat_map(sums).collect();
     near(&got, &want, half, &format!("{half:?} {case:?}"));
@@ -289,7 +289,7 @@ fn check_norm_between(rig: &mut Rig, case: Case, glu: Option<ActivationFn>) {
     let row = |x: &[f32]| {
         let normed = oracle::rms_norm(x, &norm.rows[0], EPS);
         let sums = add(oracle::gemm(&normed, &next.rows), bias.as_ref());
-        if glu.is_some() { oracle::silu_gate(&sums) } else { sums }
+        glu.map_or(sums.clone(), |act| oracle::glu(act, &sums))
     };
     let want: Vec<_> = sums.chunks(hidden).flat_map(row).collect();
     near(&got[1], &want, half, &what);
