@@ -3,7 +3,7 @@
 # make test-full  the same over the whole matrix, for hours
 # make gpu-test what needs a GPU, in every way that finds something else; one table
 # make cuda-toolchain   fetches nvcc (104 MB, from PyPI) for builds with CUDA where none is installed
-# make kernel-bench     builds target/skinny-gemm-bench and stream-k-gemm-bench: sweeps over launches
+# make kernel-bench     builds target/*-bench: sweeps over launches of gemms, times of latent attention
 # make nccl-bindings    generates worker/src/backend/cuda/ffi/nccl_bindings.rs anew (fetches 230 MB)
 # make fuzz     libFuzzer on every reader, FUZZ_SECONDS=600 each (TARGETS="gguf config" for some)
 # make sim      the scheduler's simulator: SEEDS=100000, or SEED=4711 to replay one with a log
@@ -75,6 +75,10 @@ kernel-bench: $(if $(CUDA_HOME),,$(CUDA_TOOLCHAIN))
 	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \
 		-gencode arch=compute_80,code=compute_80 -cudart static \
 		-L$(or $(CUDA_HOME),target/cuda)/lib -o target/stream-k-gemm-bench kernels/bench/stream_k_gemm.cu
+	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \
+		-gencode arch=compute_90a,code=sm_90a -gencode arch=compute_80,code=compute_80 \
+		-cudart static -L$(or $(CUDA_HOME),target/cuda)/lib \
+		-o target/latent-attention-bench kernels/bench/latent_attention.cu
 # The generated file is committed, so that a build needs none of this. Only what is named above is
 # asked of a library, so that one of another version is refused for what it really lacks.
 nccl-bindings: $(CUDA_TOOLCHAIN) need-cargo need-python
