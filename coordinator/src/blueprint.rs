@@ -14,8 +14,8 @@ use crate::fleet::{FleetConfig, FleetInfo, LoadConfig, Spawn};
 use crate::front::ModelInfo;
 use crate::options::ModelOptions;
 use crate::sched::{KvGroupConfig, SchedConfig};
-use crate::text::TextFacts;
 use crate::text::process::{Deadlines, TextConfig, TextSource};
+use crate::text::{ReasoningFormat, TextFacts};
 
 /// How long workers may take to dial in.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ impl Blueprint {
     }
 
     /// What fronts know about the model.
-    pub fn model_info(&self, text: &TextFacts) -> ModelInfo {
+    pub fn model_info(&self, text: &TextFacts, reasoning: ReasoningFormat) -> ModelInfo {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ModelInfo {
             name: self.options.name.clone(),
@@ -113,6 +113,7 @@ impl Blueprint {
             vocab: self.source.spec().vocab,
             end_ids: text.end_ids().to_vec(),
             sampling: text.sampling(),
+            reasoning,
             salt: self.source.digest(),
             created: now.as_secs(),
         }

@@ -140,7 +140,7 @@ impl Launch {
         let outbox = Arc::new(Outbox::default());
         let core = Core::new(CoreParts {
             commands: commands_in.clone(),
-            model: Arc::new(self.blueprint.model_info(&facts)),
+            model: Arc::new(self.blueprint.model_info(&facts, reasoning)),
             text,
             readiness: readiness_out.clone(),
             outbox: Arc::clone(&outbox),

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use binfer_coordinator::front::{GenerateRequest, ModelInfo, Prompt};
 use binfer_coordinator::http::read_body;
+use binfer_coordinator::text::ReasoningFormat;
 use binfer_proto::Sampling;
 
 static SERVED: LazyLock<ModelInfo> = LazyLock::new(|| ModelInfo {
@@ -12,6 +13,7 @@ static SERVED: LazyLock<ModelInfo> = LazyLock::new(|| ModelInfo {
     vocab: 300,
     end_ids: vec![2],
     sampling: Sampling { temperature: 1.0, ..Sampling::GREEDY },
+    reasoning: ReasoningFormat::Off,
     salt: 0,
     created: 0,
 });

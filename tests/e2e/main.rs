@@ -27,6 +27,7 @@
 //! | `kill` | ranks killed at any moment |
 //! | `hang` | ranks that stop, and the coordinator's own end |
 //! | `signals` | orderly ends |
+//! | `reasoning` | reasoning told from content, with a model that says anything |
 //! | `refusals` | settings and files that cannot be served |
 //! | `shards` | shards: the same answers, the checkpoint gone; what is refused; the cache |
 //! | `output` | streams that take nothing, and terminals |
@@ -58,6 +59,7 @@ mod output;
 mod packed;
 mod parity;
 mod plan;
+mod reasoning;
 mod refusals;
 mod rig;
 mod run;

@@ -176,6 +176,7 @@ fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
         vocab,
         end_ids: text.end_ids().to_vec(),
         sampling: text.sampling(),
+        reasoning: ReasoningFormat::Off,
         salt: 0,
         created: 0,
     }

@@ -121,9 +121,11 @@ impl Core {
         let sampling = checks::sampling(asked.sampling)?;
         let biases = checks::biases(asked.biases, self.model())?;
         checks::stop(&asked.stop, self.limits())?;
-        let named = self.shared.parts.text.facts().control_tokens(&asked.stop);
-        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, asked.ignore_eos);
         let is_chat = matches!(asked.prompt, Prompt::Chat(_));
+        let mut named = self.shared.parts.text.facts().control_tokens(&asked.stop);
+        // Markup of a chat's answer is no part of its content, which stop strings are about.
+        named.retain(|token| !(is_chat && self.model().reasoning.is_mark(*token)));
+        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, asked.ignore_eos);
         let prompt = self.tokens(asked.prompt).await?;
         let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, self.context_max())?;
         let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));

@@ -1,5 +1,6 @@
 //! What fronts know: facts about the model, the server's state, and the core's bounds.
 
+use crate::text::ReasoningFormat;
 use crate::text::process::JOBS_AT_ONCE;
 use binfer_proto::{Sampling, Token};
 use std::fmt;
@@ -19,6 +20,8 @@ pub struct ModelInfo {
     pub end_ids: Vec<Token>,
     /// How tokens are sampled where a request does not say it.
     pub sampling: Sampling,
+    /// How answers in chats tell reasoning from content.
+    pub reasoning: ReasoningFormat,
     /// Keeps cached blocks of different weights apart.
     pub salt: u64,
     /// When the server started, in Unix seconds.

@@ -111,6 +111,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
     let vocab = vocab_len(&model);
     let text = Arc::new(TextProcess::in_thread(Arc::new(model)));
     let facts = Arc::clone(text.facts());
+    let reasoning = facts.reasoning().format(ReasoningParserName::Auto).unwrap();
     let core = Core::new(CoreParts {
         commands,
         model: Arc::new(ModelInfo {
@@ -119,6 +120,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
             vocab,
             end_ids: vec![END],
             sampling: facts.sampling(),
+            reasoning,
             salt: 7,
             created: 0x1234,
         }),
@@ -127,13 +129,12 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
         outbox: outbox.clone(),
         limits: CoreLimits::default(),
     });
-    let format = facts.reasoning().format(ReasoningParserName::Auto).unwrap();
     let (seen_in, seen) = mpsc::unbounded_channel();
     let (cancelled_in, cancelled) = mpsc::unbounded_channel();
     let serve_loop = ScriptedLoop {
         scripts: scripts.into(),
         readers: Readers::new(outbox, unread_bytes_max),
-        text: TextStage::new(facts, format),
+        text: TextStage::new(facts, reasoning),
         running: Vec::new(),
         seen: seen_in,
         cancelled: cancelled_in,

@@ -269,6 +269,7 @@ impl CoordinatorRun {
             vocab: self.vocab,
             end_ids: Vec::new(),
             sampling: SAMPLING_DEFAULT,
+            reasoning: ReasoningFormat::Off,
             salt: 0,
             created: 0,
         }

@@ -137,3 +137,16 @@ async fn tags_of_thinking_models_are_parsed_too() {
         (&json!("Hm."), &json!("Yes."))
     );
 }
+
+#[tokio::test]
+async fn markup_among_stop_strings_does_not_end_a_chat_before_its_answer() {
+    let mut server = server(&[ANSWER, ANSWER]);
+    let end = tokens(&harmony(), "<|end|>")[0];
+    let mut body = hello();
+    body["stop"] = json!(["<|end|>"]);
+    assert_eq!(server.post(CHAT, &body).await.status, 200);
+    assert!(!server.scripted.seen.recv().await.unwrap().request.end_ids.contains(&end));
+    body = json!({ "prompt": "hello", "stop": ["<|end|>"] });
+    assert_eq!(server.post("/v1/completions", &body).await.status, 200);
+    assert!(server.scripted.seen.recv().await.unwrap().request.end_ids.contains(&end));
+}

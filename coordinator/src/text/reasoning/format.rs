@@ -37,6 +37,17 @@ pub enum ReasoningFormat {
     Think(ThinkFormat),
 }
 
+impl ReasoningFormat {
+    /// Whether a token is markup, which is no part of the text of an answer in a chat.
+    pub fn is_mark(&self, token: Token) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Harmony(tokens) => tokens.is_mark(token),
+            Self::Think(format) => format.tokens.is_some_and(|tokens| tokens.is_mark(token)),
+        }
+    }
+}
+
 /// What a model's vocabulary and chat template say of its reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasoningMarks {

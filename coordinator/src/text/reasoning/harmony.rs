@@ -55,6 +55,10 @@ impl HarmonyTokens {
         })
     }
 
+    pub(super) fn is_mark(&self, token: Token) -> bool {
+        self.mark(token).is_some()
+    }
+
     fn mark(&self, token: Token) -> Option<HarmonyMark> {
         let is = |other: Option<Token>| other == Some(token);
         match token {
@@ -107,7 +111,7 @@ impl HarmonyParser {
     }
 
     pub(super) fn is_mark(&self, token: Token) -> bool {
-        self.tokens.mark(token).is_some()
+        self.tokens.is_mark(token)
     }
 
     pub(super) fn mark(&mut self, token: Token, out: &mut TextPieces) {

@@ -30,6 +30,10 @@ impl ThinkTokens {
     pub(super) fn find(named: impl Fn(&str) -> Option<Token>) -> Option<Self> {
         Some(Self { open: named(OPEN)?, close: named(CLOSE)? })
     }
+
+    pub(super) fn is_mark(&self, token: Token) -> bool {
+        token == self.open || token == self.close
+    }
 }
 
 /// How answers are written.
@@ -77,7 +81,7 @@ impl ThinkParser {
     }
 
     pub(super) fn is_mark(&self, token: Token) -> bool {
-        self.tokens.is_some_and(|tokens| token == tokens.open || token == tokens.close)
+        self.tokens.is_some_and(|tokens| tokens.is_mark(token))
     }
 
     pub(super) fn mark(&mut self, token: Token, out: &mut TextPieces) {
@@ -189,21 +193,21 @@ impl ThinkParser {
     }
 }
 
-/// The tag in which a prompt ends, white space left aside.
+/// The tag in which a prompt ends, white space left aside. A prompt may spell it with ordinary
+/// tokens where answers have a token for it.
 fn last_tag(tail: &[Token], tokens: Option<ThinkTokens>, vocab: &Vocab) -> Option<&'static str> {
-    if let Some(ThinkTokens { open, close }) = tokens {
-        let is_space = |bytes: &[u8]| !bytes.is_empty() && bytes.trim_ascii().is_empty();
-        let last = tail
-            .iter()
-            .rfind(|token| [open, close].contains(token) || !is_space(vocab.bytes(**token)))?;
-        return [(open, OPEN), (close, CLOSE)]
-            .into_iter()
-            .find_map(|(token, tag)| (token == *last).then_some(tag));
-    }
     // A tag before a control token belongs to somebody's message.
-    let said = tail.rsplit(|token| vocab.bytes(*token).is_empty()).next().unwrap_or_default();
+    let is_mark = |token: &Token| tokens.is_some_and(|tokens| tokens.is_mark(*token));
+    let is_control = |token: &Token| vocab.bytes(*token).is_empty() && !is_mark(token);
+    let said = tail.rsplit(is_control).next().unwrap_or_default();
     let (mut text, mut detokenizer) = (String::new(), Detokenizer::default());
-    said.iter().for_each(|token| detokenizer.push(vocab, *token, &mut text));
+    for token in said {
+        match tokens {
+            Some(ThinkTokens { open, .. }) if *token == open => text.push_str(OPEN),
+            Some(ThinkTokens { close, .. }) if *token == close => text.push_str(CLOSE),
+            _ => detokenizer.push(vocab, *token, &mut text),
+        }
+    }
     [OPEN, CLOSE].into_iter().find(|tag| text.trim_end().ends_with(tag))
 }
 

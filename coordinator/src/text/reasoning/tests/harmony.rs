@@ -135,3 +135,11 @@ fn stop_strings_are_those_of_the_content() {
     let heard = raw.hear(PROMPT, &["STOP"], &[&answer]);
     assert_eq!((heard.content.as_str(), heard.stopped), ("analysisNot to ", true));
 }
+
+#[test]
+fn an_answer_ends_with_its_last_message_and_not_with_each() {
+    let model = harmony();
+    let ends = [tokens(&model, "<|call|>"), tokens(&model, "<|return|>")].concat();
+    assert!(ends.iter().all(|end| model.facts().end_ids().contains(end)));
+    assert!(!model.facts().end_ids().contains(&tokens(&model, "<|end|>")[0]));
+}

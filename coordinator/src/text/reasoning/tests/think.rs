@@ -74,3 +74,12 @@ fn deepseek_r1_thinks_from_the_beginning_unless_the_prompt_says_otherwise() {
         assert_eq!(chat.split("<think></think>", "Yes."), pair("", "Yes."));
     }
 }
+
+#[test]
+fn a_prompt_may_spell_the_tag_with_ordinary_tokens() {
+    let chat = Chat::new(thinking(&TAGS), ReasoningParserName::Auto);
+    let stage = TextStage::new(Arc::clone(chat.model.facts()), chat.format);
+    assert!(stage.parser(true, &byte_tokens(b"assistant\n<think>\n")).is_reasoning());
+    assert!(!stage.parser(true, &byte_tokens(b"assistant\n<think></think>\n")).is_reasoning());
+    assert!(!stage.parser(false, &byte_tokens(b"assistant\n<think>\n")).is_reasoning());
+}
