@@ -1,4 +1,5 @@
-// moe_combine.cu: what experts made of tokens comes back to the tokens.
+// moe_combine.cu: tokens go to experts, and what experts made of them comes back.
+//   moe_gather:      rows of tokens in the order of positions, a block a slot (kGatherThreads)
 //   moe_combine:     out = residual + sum of a token's slots, in their order, in f32
 //   moe_shared_gate: weighs the columns between the gemms of the shared expert
 // Grid: a block a token, kCombineThreads threads.
@@ -35,6 +36,21 @@ __device__ void moe_combine(const MoeCombineParams& p) {
   }
 }
 
+constexpr int kGatherThreads = 128;
+
+template <typename T>
+__device__ void moe_gather(const MoeGatherParams& p) {
+  wait_for_previous();
+  let_next_start();
+  const uint32_t position = p.positions[blockIdx.x];
+  if (position == kNone) return;
+  const size_t from = static_cast<size_t>(blockIdx.x / p.top_k) * p.hidden;
+  const uint4* x = reinterpret_cast<const uint4*>(static_cast<const T*>(p.x) + from);
+  uint4* out = reinterpret_cast<uint4*>(static_cast<T*>(p.out) +
+                                        static_cast<size_t>(position) * p.hidden);
+  for (uint32_t i = threadIdx.x; i < p.hidden / 8; i += kGatherThreads) out[i] = x[i];
+}
+
 template <typename T>
 __device__ void moe_shared_gate(const SharedGateParams& p) {
   wait_for_previous();
@@ -53,5 +69,6 @@ __device__ void moe_shared_gate(const SharedGateParams& p) {
 
 }  // namespace binfer
 
+BINFER_KERNEL(moe_gather, MoeGatherParams, binfer::kGatherThreads)
 BINFER_KERNEL(moe_combine, MoeCombineParams, binfer::kCombineThreads)
 BINFER_KERNEL(moe_shared_gate, SharedGateParams, binfer::kCombineThreads)

@@ -5,7 +5,7 @@
 // Slots of other ranks' experts, and those of padding, have none.
 #pragma once
 
-#include "params.h"
+#include "gemm_params.h"
 
 // No expert, no position.
 constexpr uint32_t kNone = 0xffffffff;
@@ -89,6 +89,34 @@ struct MoeGemmParams {
   float up_offset;
 };
 BINFER_SIZE(MoeGemmParams, 80);
+
+// The same for Hopper, with the copy engine and wgmma; see moe_gemm_sm90.cu. Rows of x lie in the
+// order of positions. N is the kernel's, and that of the tiles.
+struct MoeGemmSm90Params {
+  TensorMap x;             // T [positions][in_features]; box: 64 k by N positions
+  TensorMap weight;        // see moe_gemm_sm90.cu
+  const float* bias;       // [rows of weight], or null
+  void* out;               // T [positions][out_features]
+  const MoeTile* tiles;    // [tiles_max]
+  uint32_t tiles_max;
+  uint32_t in_features;
+  uint32_t out_features;   // half of an expert's rows where gated; a multiple of 8
+  uint32_t stages;         // of the ring
+  float alpha;
+  float limit;
+  float up_offset;
+};
+BINFER_SIZE(MoeGemmSm90Params, 320);
+
+// Tokens go to the positions of their slots: out[position] = x[token].
+struct MoeGatherParams {
+  const void* x;              // T [tokens][hidden]
+  void* out;                  // T [positions][hidden]
+  const uint32_t* positions;  // [slots]
+  uint32_t hidden;            // a multiple of 8
+  uint32_t top_k;
+};
+BINFER_SIZE(MoeGatherParams, 32);
 
 // out[token] = residual[token] + sum over slots of weight * expert_out[position], in their order.
 struct MoeCombineParams {

@@ -293,10 +293,6 @@ __device__ __forceinline__ uint64_t policy_evict_last() {
   return policy;
 }
 
-__device__ __forceinline__ void tma_prefetch_map(const void* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // A box of a tensor to shared memory. Coordinates run from the fastest dimension to the slowest.
 __device__ __forceinline__ void tma_load(void* to, const void* map, uint64_t* barrier,
                                          uint64_t policy, int x, int y) {
@@ -320,6 +316,15 @@ __device__ __forceinline__ void tma_load(void* to, const void* map, uint64_t* ba
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
+      : "memory");
+}
+
+__device__ __forceinline__ void tma_load(void* to, const void* map, uint64_t* barrier,
+                                         uint64_t policy, int x, int y, int z, int w, int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(policy)
       : "memory");
 }
 

@@ -2,8 +2,9 @@
 //
 // a is 64 x 16, b is 16 x N. Operands in shared memory lie in tiles of 128-byte rows, 64 elements
 // each, swizzled as the copy engine writes them (128-byte mode), at addresses that are multiples of
-// 1,024. `Wgmma<T, N>::ss` takes both from there, K running along the row in both; `rs_transposed`
-// takes a from registers and a b whose rows run along N (as values lie in a cache).
+// 1,024. `Wgmma<T, N>::ss` takes both from there, K running along the row in both; `wgmma_rs` takes
+// a from registers, `wgmma_rs_transposed` too, and a b whose rows run along N (as values lie in a
+// cache).
 //
 // Thread i of the warpgroup holds, in d[4 j .. 4 j + 3], rows 16 (i / 32) + i % 32 / 4 (twice) and
 // 8 more (twice), columns 8 j + 2 (i % 4) and the next. Registers of `a` are those of mma.sync.
@@ -112,6 +113,16 @@ struct Wgmma;
                  : WGMMA_LIST_##N                                                                 \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                           \
   }
+#define WGMMA_RS_STRAIGHT(T, TYPE, N, A0, A1, A2, A3, B)                                          \
+  __device__ __forceinline__ void wgmma_rs(T*, float (&d)[N / 2], const uint32_t (&a)[4],         \
+                                           uint64_t b) {                                          \
+    asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0; "                                          \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE                  \
+                 " {" WGMMA_REGS_##N "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B          \
+                 ", p, 1, 1, 0; }"                                                                \
+                 : WGMMA_LIST_##N                                                                 \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                           \
+  }
 #define WGMMA_TYPES(M, ...)                   \
   M(__nv_bfloat16, "bf16", __VA_ARGS__)       \
   M(__half, "f16", __VA_ARGS__)
@@ -124,6 +135,12 @@ WGMMA_TYPES(WGMMA_SS, 96, 48, 49, 50)
 WGMMA_TYPES(WGMMA_SS, 128, 64, 65, 66)
 WGMMA_TYPES(WGMMA_SS, 192, 96, 97, 98)
 WGMMA_TYPES(WGMMA_SS, 256, 128, 129, 130)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 8, 4, 5, 6, 7, 8)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 16, 8, 9, 10, 11, 12)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 32, 16, 17, 18, 19, 20)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 64, 32, 33, 34, 35, 36)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 128, 64, 65, 66, 67, 68)
+WGMMA_TYPES(WGMMA_RS_STRAIGHT, 256, 128, 129, 130, 131, 132)
 WGMMA_TYPES(WGMMA_RS, 64, 32, 33, 34, 35, 36)
 WGMMA_TYPES(WGMMA_RS, 128, 64, 65, 66, 67, 68)
 

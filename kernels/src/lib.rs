@@ -19,6 +19,7 @@ pub mod gemm;
 pub mod gemm_params;
 pub mod list;
 pub mod moe;
+pub mod moe_gemm;
 pub mod moe_params;
 pub mod params;
 pub mod rank_params;

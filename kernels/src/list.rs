@@ -13,7 +13,8 @@ use crate::gemm_params::{
     EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
 };
 use crate::moe_params::{
-    MoeCombineParams, MoeGemmParams, MoeRouteParams, MoeSortParams, RepackParams, SharedGateParams,
+    MoeCombineParams, MoeGatherParams, MoeGemmParams, MoeGemmSm90Params, MoeRouteParams,
+    MoeSortParams, RepackParams, SharedGateParams,
 };
 use crate::params::{
     ApplyParams, EmbedParams, FillParams, FinishParams, NormParams, RopeParams, StampParams,
@@ -155,6 +156,31 @@ kernels! {
     MOE_GEMM_REFERENCE_GLU: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu", Halves, 256, 0;
     MOE_GEMM_REFERENCE_GLU_MXFP4: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu_mxfp4", Halves, 256, 0;
     MOE_GEMM_REFERENCE_GLU_FP8: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference_glu_fp8", Halves, 256, 0;
+    MOE_GEMM_SM90_N8_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n8_mxfp4", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n8_mxfp4_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n16_mxfp4", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n16_mxfp4_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n32_mxfp4", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n32_mxfp4_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n64_mxfp4", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n64_mxfp4_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n128_mxfp4", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n128_mxfp4_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N256_MXFP4: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_mxfp4", None, 384, BLOCK_BYTES;
+    MOE_GEMM_SM90_N256_MXFP4_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_mxfp4_glu", None, 384, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n8_dense", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n8_dense_glu", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n16_dense", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n16_dense_glu", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n32_dense", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n32_dense_glu", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n64_dense", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n64_dense_glu", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n128_dense", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n128_dense_glu", Halves, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N256_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_dense", Halves, 384, BLOCK_BYTES;
+    MOE_GEMM_SM90_N256_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_dense_glu", Halves, 384, BLOCK_BYTES;
+    MOE_GATHER: MoeGatherParams = "moe_combine", "moe_gather", Halves, 128, 0;
     MOE_COMBINE: MoeCombineParams = "moe_combine", "moe_combine", Halves, 256, 0;
     MOE_SHARED_GATE: SharedGateParams = "moe_combine", "moe_shared_gate", Halves, 256, 0;
     REPACK_MXFP4: RepackParams = "repack", "repack_mxfp4", None, 64, 0;
@@ -199,6 +225,27 @@ pub const LM_HEAD_GEMM: [Option<Kernel<LmHeadGemmParams>>; 10] = [
 /// The stream-K gemms, as [`STREAM_K_KERNELS`] has them.
 pub const STREAM_K_GEMM: [Kernel<StreamKGemmParams>; 5] =
     [STREAM_K_GEMM_N8, STREAM_K_GEMM_N16, STREAM_K_GEMM_N32, STREAM_K_GEMM_N64, STREAM_K_GEMM_N128];
+
+/// The grouped gemms of experts with dense weights, by the places of
+/// [`crate::moe_gemm::MOE_TILE_TOKENS`]: plain, and of gate and up.
+pub const MOE_GEMM_SM90_DENSE: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
+    [MOE_GEMM_SM90_N8_DENSE, MOE_GEMM_SM90_N8_DENSE_GLU],
+    [MOE_GEMM_SM90_N16_DENSE, MOE_GEMM_SM90_N16_DENSE_GLU],
+    [MOE_GEMM_SM90_N32_DENSE, MOE_GEMM_SM90_N32_DENSE_GLU],
+    [MOE_GEMM_SM90_N64_DENSE, MOE_GEMM_SM90_N64_DENSE_GLU],
+    [MOE_GEMM_SM90_N128_DENSE, MOE_GEMM_SM90_N128_DENSE_GLU],
+    [MOE_GEMM_SM90_N256_DENSE, MOE_GEMM_SM90_N256_DENSE_GLU],
+];
+
+/// The same with weights in MXFP4.
+pub const MOE_GEMM_SM90_MXFP4: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
+    [MOE_GEMM_SM90_N8_MXFP4, MOE_GEMM_SM90_N8_MXFP4_GLU],
+    [MOE_GEMM_SM90_N16_MXFP4, MOE_GEMM_SM90_N16_MXFP4_GLU],
+    [MOE_GEMM_SM90_N32_MXFP4, MOE_GEMM_SM90_N32_MXFP4_GLU],
+    [MOE_GEMM_SM90_N64_MXFP4, MOE_GEMM_SM90_N64_MXFP4_GLU],
+    [MOE_GEMM_SM90_N128_MXFP4, MOE_GEMM_SM90_N128_MXFP4_GLU],
+    [MOE_GEMM_SM90_N256_MXFP4, MOE_GEMM_SM90_N256_MXFP4_GLU],
+];
 
 /// Query heads of a KV head that `decode_attention` takes at most.
 pub const DECODE_GQA_GROUP_MAX: u32 = 16;

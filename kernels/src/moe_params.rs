@@ -3,6 +3,7 @@
 //! Both sides assert the sizes, as in `params.rs`.
 #![allow(missing_docs, reason = "cuda/moe_params.h says what the fields mean")]
 
+use crate::gemm_params::TensorMap;
 use crate::params::Address;
 
 /// Asserts the size that the C++ side asserts, too.
@@ -94,6 +95,37 @@ pub struct MoeGemmParams {
     pub up_offset: f32,
 }
 sized!(MoeGemmParams, 80);
+
+/// See `cuda/moe_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct MoeGemmSm90Params {
+    pub x: TensorMap,
+    pub weight: TensorMap,
+    pub bias: Address,
+    pub out: Address,
+    pub tiles: Address,
+    pub tiles_max: u32,
+    pub in_features: u32,
+    pub out_features: u32,
+    pub stages: u32,
+    pub alpha: f32,
+    pub limit: f32,
+    pub up_offset: f32,
+}
+sized!(MoeGemmSm90Params, 320);
+
+/// See `cuda/moe_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct MoeGatherParams {
+    pub x: Address,
+    pub out: Address,
+    pub positions: Address,
+    pub hidden: u32,
+    pub top_k: u32,
+}
+sized!(MoeGatherParams, 32);
 
 /// See `cuda/moe_params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,6 +16,7 @@ use super::gemm::desc::GemmCall;
 use super::gemm::lm_head::LogitStatistics;
 use super::graphs::placeholder_batch;
 use super::launch::{LaunchShape, to_u32};
+use super::moe::ExpertsConfig;
 use super::sampling::{Logits, tiles_per_row};
 use super::warmup::warmup;
 use crate::backend::args::{
@@ -126,10 +127,12 @@ impl Backend for CudaBackend {
         let next = args.next.as_ref().filter(|_| !ranks.are_several());
         call.next = next.map(|next| operands.norm_linear(next)).transpose()?;
         let StepParts { on, gemms, moe, collectives, .. } = self.parts();
-        moe.launch(&on, gemms, &call)?;
+        let config = moe.launch(&on, gemms, &call)?;
         collectives.sum(&on, "moe", (call.out, &args.out))?;
-        let (experts, top_k) = (args.router.experts, args.router.routing.top_k);
-        self.note_slow(|| format!("mixtures of {experts} experts, {top_k} a token"));
+        if config == ExpertsConfig::Reference {
+            let (experts, top_k) = (args.router.experts, args.router.routing.top_k);
+            self.note_slow(|| format!("mixtures of {experts} experts, {top_k} a token"));
+        }
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Tensors as the copy engine wants them described.
 //!
-//! One kind: halves in boxes whose rows are 64 elements, swizzled by 128 bytes in shared memory,
-//! zero outside of the tensor. Sizes are checked by the driver.
+//! Two kinds: halves in boxes whose rows are 64 elements, swizzled by 128 bytes in shared memory,
+//! and words of eight bytes as they lie. Both are zero outside of the tensor. Sizes are checked by
+//! the driver.
 #![allow(unsafe_code, reason = "part of the door, see mod.rs")]
 
 use std::ffi::c_void;
@@ -20,15 +21,46 @@ const RANK_MAX: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct Dimension {
     pub(in crate::backend::cuda) size: usize,
-    /// Elements from one to the next: 1 in the first dimension, multiples of 8 in the others.
+    /// Elements from one to the next: 1 in the first dimension, multiples of 16 bytes in the
+    /// others.
     pub(in crate::backend::cuda) stride: usize,
     /// Elements of this dimension in a box.
     pub(in crate::backend::cuda) in_box: u32,
 }
 
-/// Describes the tensor at `address`, a multiple of 16, fastest dimension first.
+/// What the elements of a tensor are.
+struct Elements {
+    kind: sys::CUtensorMapDataType,
+    bytes: usize,
+    swizzle: sys::CUtensorMapSwizzle,
+}
+
+/// Describes the halves at `address`, a multiple of 16, fastest dimension first.
 pub(in crate::backend::cuda) fn describe(
     half: Half,
+    address: u64,
+    dimensions: &[Dimension],
+) -> Result<TensorMap, BackendError> {
+    let kind = match half {
+        Half::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        Half::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+    };
+    let swizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
+    describe_elements(&Elements { kind, bytes: Half::BYTES, swizzle }, address, dimensions)
+}
+
+/// Describes words of eight bytes at `address`, a multiple of 16, fastest dimension first.
+pub(in crate::backend::cuda) fn describe_words(
+    address: u64,
+    dimensions: &[Dimension],
+) -> Result<TensorMap, BackendError> {
+    let kind = sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT64;
+    let swizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE;
+    describe_elements(&Elements { kind, bytes: size_of::<u64>(), swizzle }, address, dimensions)
+}
+
+fn describe_elements(
+    elements: &Elements,
     address: u64,
     dimensions: &[Dimension],
 ) -> Result<TensorMap, BackendError> {
@@ -40,20 +72,16 @@ pub(in crate::backend::cuda) fn describe(
     let (mut in_box, each) = ([1_u32; RANK_MAX], [1_u32; RANK_MAX]);
     for (index, dimension) in dimensions.iter().enumerate() {
         sizes[index] = dimension.size as u64;
-        strides[index] = (dimension.stride * Half::BYTES) as u64;
+        strides[index] = (dimension.stride * elements.bytes) as u64;
         in_box[index] = dimension.in_box;
     }
-    let kind = match half {
-        Half::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-        Half::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-    };
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     // SAFETY: a place for a map, and arrays of at least `rank` numbers each, which the driver
     // reads.
     let status = unsafe {
         sys::cuTensorMapEncodeTiled(
             &raw mut map,
-            kind,
+            elements.kind,
             rank,
             address as *mut c_void,
             sizes.as_ptr(),
@@ -61,7 +89,7 @@ pub(in crate::backend::cuda) fn describe(
             in_box.as_ptr(),
             each.as_ptr(),
             sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            elements.swizzle,
             sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

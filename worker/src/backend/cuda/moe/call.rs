@@ -7,6 +7,7 @@ use binfer_shard::spec::{ActivationFn, Routing};
 use crate::backend::BackendError;
 use crate::backend::args::{MoeArgs, SharedExpertArgs};
 use crate::backend::check_experts::MoeShapes;
+use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::gemm::desc::{GemmCall, NormCall};
 use crate::backend::cuda::launch::to_u32;
 use crate::backend::cuda::operands::Operands;
@@ -19,6 +20,8 @@ const EXPERT_GROUPS_MAX: u32 = 32;
 /// A mixture of experts and where its operands lie.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cuda) struct MoeCall {
+    /// The type of what is multiplied.
+    pub(super) half: Half,
     pub(super) norm: NormCall,
     /// Its result is the logits.
     pub(super) router: GemmCall,
@@ -54,6 +57,16 @@ pub(super) struct ExpertsCall {
     pub(super) out_rows: u64,
 }
 
+impl ExpertsCall {
+    /// Alpha, limit and what is added to up; see `MoeGemmParams` in `cuda/moe_params.h`.
+    pub(super) fn activation(&self) -> (f32, f32, f32) {
+        match self.act {
+            ActivationFn::Silu => (1.0, f32::INFINITY, 0.0),
+            ActivationFn::ClampedSwiglu { limit } => (ActivationFn::SWIGLU_ALPHA, limit, 1.0),
+        }
+    }
+}
+
 /// The shared expert.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SharedCall {
@@ -78,6 +91,7 @@ impl Operands<'_> {
         let scale = self.weights.vector(OPERATION, args.norm)?;
         let out = self.sum(OPERATION, &args.out)?;
         let call = MoeCall {
+            half: self.on.device.half,
             norm: NormCall { x: self.sum(OPERATION, &args.x)?, scale, eps: args.eps },
             router: GemmCall {
                 x: self.normed,

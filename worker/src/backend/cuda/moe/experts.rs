@@ -1,34 +1,91 @@
-//! The grouped gemms of the experts: gate and up of all experts, then down of all experts.
+//! The grouped gemms of the experts, gate and up of all experts, then down of all experts: which
+//! kernels, and launches of the reference ones.
 
+use binfer_kernels::chip::Chip;
 use binfer_kernels::list::{self, GEMM_REFERENCE_TILE, Kernel};
-use binfer_kernels::moe::MoeSchedule;
+use binfer_kernels::moe_gemm::{MoeGemmConfig, MoeGemmShape, MoeWeights, moe_gemm_config};
 use binfer_kernels::moe_params::MoeGemmParams;
-use binfer_shard::spec::ActivationFn;
 
 use super::call::ExpertsCall;
-use super::{MoeCall, MoePlaces, address};
+use super::{MoeCall, MoePlaces, address, experts_sm90};
 use crate::backend::BackendError;
 use crate::backend::cuda::formats::WeightFormat;
+use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::formats::packed::PackedFormat;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 
-/// Positions of a tile of the reference kernels.
-pub(super) const TILE_TOKENS: u32 = GEMM_REFERENCE_TILE;
+/// Bytes of which addresses must be multiples for the copy engine.
+const COPY_ALIGNMENT: u64 = 16;
 
-/// Enqueues both gemms.
+/// The kernels of both gemms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::backend::cuda) enum ExpertsConfig {
+    /// `moe_gemm_sm90`: weights streamed once, through the copy engine and wgmma.
+    Sm90(MoeGemmConfig),
+    /// `moe_gemm_reference`: any shape and format, slowly.
+    Reference,
+}
+
+impl ExpertsConfig {
+    /// Positions of a tile, at most.
+    pub(super) fn tile_tokens(&self) -> u32 {
+        match self {
+            Self::Sm90(config) => config.tile_tokens,
+            Self::Reference => GEMM_REFERENCE_TILE,
+        }
+    }
+}
+
+/// Chooses the kernels for a step of so many tokens.
+pub(super) fn experts_config(call: &MoeCall, tokens: u32, chip: &Chip) -> ExpertsConfig {
+    let ExpertsCall { gate_up, down, .. } = &call.experts;
+    let weights = match (gate_up.format, down.format) {
+        (WeightFormat::Dense(_), WeightFormat::Dense(_)) => Some(MoeWeights::Dense),
+        (WeightFormat::Packed(PackedFormat::Mxfp4), WeightFormat::Packed(PackedFormat::Mxfp4)) => {
+            (call.half == Half::Bf16).then_some(MoeWeights::Mxfp4)
+        }
+        _ => None,
+    };
+    let shape = MoeGemmShape {
+        tokens,
+        top_k: call.routing.top_k,
+        experts: call.experts.of,
+        hidden: to_u32(gate_up.cols),
+        inner: to_u32(down.cols),
+    };
+    let rooms = [call.router.x, call.experts.inner_rows, call.experts.out_rows];
+    let aligned = rooms.iter().all(|address| address.is_multiple_of(COPY_ALIGNMENT));
+    let weights = weights.filter(|_| aligned);
+    let config = weights.and_then(|weights| moe_gemm_config(&shape, weights, chip));
+    config.map_or(ExpertsConfig::Reference, ExpertsConfig::Sm90)
+}
+
+/// Enqueues both gemms with the chosen kernels, for at most `tiles_max` tiles.
 pub(super) fn launch(
     on: &Launcher<'_>,
     call: &MoeCall,
     places: &MoePlaces,
-    schedule: &MoeSchedule,
+    (config, tiles_max): (&ExpertsConfig, u32),
+) -> Result<(), BackendError> {
+    match config {
+        ExpertsConfig::Sm90(config) => experts_sm90::launch(on, call, places, (config, tiles_max)),
+        ExpertsConfig::Reference => launch_reference(on, call, places, tiles_max),
+    }
+}
+
+fn launch_reference(
+    on: &Launcher<'_>,
+    call: &MoeCall,
+    places: &MoePlaces,
+    tiles_max: u32,
 ) -> Result<(), BackendError> {
     let ExpertsCall { gate_up, gate_up_bias, down, down_bias, .. } = call.experts;
     let (inner, hidden) = (to_u32(down.cols), to_u32(gate_up.cols));
-    let (alpha, limit, up_offset) = activation(call.experts.act);
+    let (alpha, limit, up_offset) = call.experts.activation();
     let both = MoeGemmParams {
         tiles: places.tiles,
         top_k: call.routing.top_k,
-        tiles_max: schedule.tiles_max,
+        tiles_max,
         alpha,
         limit,
         up_offset,
@@ -62,14 +119,6 @@ pub(super) fn launch(
     on.device.launch(glu, grid(&gate_up_params), &gate_up_params)?;
     let [store, _] = kernels(down.format);
     on.device.launch(store, grid(&down_params), &down_params)
-}
-
-/// Alpha, limit and what is added to up; see `MoeGemmParams` in `cuda/moe_params.h`.
-fn activation(act: ActivationFn) -> (f32, f32, f32) {
-    match act {
-        ActivationFn::Silu => (1.0, f32::INFINITY, 0.0),
-        ActivationFn::ClampedSwiglu { limit } => (ActivationFn::SWIGLU_ALPHA, limit, 1.0),
-    }
 }
 
 /// The plain kernel of a format, and the gated one.

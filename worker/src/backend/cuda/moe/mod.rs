@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `call.rs` | an operation as it is asked for: operands |
 //! | `places.rs` | where routing keeps what it finds |
-//! | `experts.rs` | the grouped gemms of the experts |
+//! | `experts.rs` | the grouped gemms of the experts: which kernels |
+//! | `experts_sm90.rs` | those of Hopper |
 //!
 //! One operation is: norm, the router's gemm, `moe_route`, `moe_sort`, the experts' two grouped
-//! gemms, `moe_combine`, and two gemms of a shared expert. Grids follow from upper bounds
-//! (`binfer_kernels::moe`), so CUDA graphs fit every routing.
+//! gemms (on Hopper behind `moe_gather`), `moe_combine`, and two gemms of a shared expert. Grids
+//! follow from upper bounds (`binfer_kernels::moe`), so CUDA graphs fit every routing.
 
 mod call;
 mod experts;
+mod experts_sm90;
 mod places;
 
 use binfer_kernels::list;
@@ -23,7 +25,8 @@ use binfer_shard::spec::{GroupScore, RouterScores};
 
 pub(super) use call::MoeCall;
 use call::SharedCall;
-use experts::TILE_TOKENS;
+pub(super) use experts::ExpertsConfig;
+use experts::experts_config;
 pub(super) use places::MoePlaces;
 
 use super::gemm::Gemms;
@@ -43,29 +46,30 @@ fn address(vector: Option<DeviceVector>) -> u64 {
 }
 
 impl Moe {
-    /// Enqueues a mixture of experts, all but the sum over ranks.
+    /// Enqueues a mixture of experts, all but the sum over ranks; says which kernels multiplied.
     pub(super) fn launch(
         &self,
         on: &Launcher<'_>,
         gemms: &mut Gemms,
         call: &MoeCall,
-    ) -> Result<(), BackendError> {
+    ) -> Result<ExpertsConfig, BackendError> {
         let shape = MoeShape {
             tokens: on.shape.tokens,
             top_k: call.routing.top_k,
             local_experts: call.experts.count,
         };
-        let schedule = shape.schedule(TILE_TOKENS);
+        let config = experts_config(call, shape.tokens, &on.device.chip());
+        let schedule = shape.schedule(config.tile_tokens());
         gemms.norm(on, &call.norm)?;
         gemms.gemm(on, &call.router, None)?;
         self.route(on, call, &schedule)?;
         self.sort(on, call, &shape, &schedule)?;
-        experts::launch(on, call, &self.places, &schedule)?;
+        experts::launch(on, call, &self.places, (&config, schedule.tiles_max))?;
         self.combine(on, call)?;
-        match &call.shared {
-            Some(shared) => launch_shared(on, gemms, call, shared),
-            None => Ok(()),
+        if let Some(shared) = &call.shared {
+            launch_shared(on, gemms, call, shared)?;
         }
+        Ok(config)
     }
 
     fn route(
