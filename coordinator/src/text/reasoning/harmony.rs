@@ -122,8 +122,11 @@ impl HarmonyParser {
                 self.end_header(is_start, out);
                 self.place = HarmonyPlace::Header(HarmonyHeader::new(!is_start));
             }
-            (HarmonyMark::Channel, HarmonyPlace::Header(header)) => header.begin_channel(),
-            (HarmonyMark::Channel, HarmonyPlace::Body(_)) => {
+            (HarmonyMark::Channel, HarmonyPlace::Header(header)) if !header.has_stray_text() => {
+                header.begin_channel();
+            }
+            (HarmonyMark::Channel, _) => {
+                self.end_header(true, out);
                 let mut header = HarmonyHeader::default();
                 header.begin_channel();
                 self.place = HarmonyPlace::Header(header);
@@ -164,9 +167,9 @@ impl HarmonyParser {
 
     /// A header ends without `<|message|>`, and the message begins all the same. What the header
     /// holds beside a header's words was meant as its text.
-    fn end_header(&mut self, is_before_start: bool, out: &mut TextPieces) {
+    fn end_header(&mut self, is_before_header: bool, out: &mut TextPieces) {
         if let HarmonyPlace::Header(header) = &self.place {
-            let (kind, text) = (header.leftover_kind(is_before_start), header.leftover());
+            let (kind, text) = (header.leftover_kind(is_before_header), header.leftover());
             self.begin_body(kind);
             self.said.say(kind, &text, out);
         }

@@ -47,6 +47,11 @@ impl HarmonyHeader {
         self.content_type = Some(String::new());
     }
 
+    /// Whether there is text behind the end of a message, and no role.
+    pub(super) fn has_stray_text(&self) -> bool {
+        self.is_stray && self.channel.is_none() && !self.leftover().is_empty()
+    }
+
     pub(super) fn text(&mut self, text: &str) {
         let part = self.content_type.as_mut().or(self.channel.as_mut()).unwrap_or(&mut self.role);
         part.push_str(text);
@@ -66,10 +71,11 @@ impl HarmonyHeader {
         content_if(is_shown && self.is_of_assistant() && self.is_to_user())
     }
 
-    /// What [`Self::leftover`] is. Text between the end of a message and `<|start|>` is no answer.
-    pub(super) fn leftover_kind(&self, is_before_start: bool) -> TextKind {
+    /// What [`Self::leftover`] is. Text between the end of a message and the header of the next one
+    /// is no answer.
+    pub(super) fn leftover_kind(&self, is_before_header: bool) -> TextKind {
         match &self.channel {
-            None => content_if(self.is_to_user() && !(self.is_stray && is_before_start)),
+            None => content_if(self.is_to_user() && !(self.is_stray && is_before_header)),
             Some(channel) if is_named(channel, FINAL) => self.kind(),
             Some(_) => TextKind::Reasoning,
         }

@@ -82,6 +82,8 @@ fn malformed_harmony_loses_no_text_and_shows_no_markup() {
             "A\n\n364",
             "B",
         ),
+        ("<|channel|>analysis<|message|>A<|end|>364<|channel|>final<|message|>B", "A\n\n364", "B"),
+        ("<|channel|>analysis<|message|>A<|end|>assistant<|channel|>final<|message|>B", "A", "B"),
         ("<|channel|>analysis<|message|>A<|end|>Then B<|return|>", "A", "Then B"),
         ("<|channel|>analysis<|message|>A<|channel|>final<|message|>B", "A", "B"),
         ("<|channel|>final<|message|>A<|constrain|>B", "", "AB"),
