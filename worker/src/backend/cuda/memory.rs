@@ -178,6 +178,25 @@ impl StepMemory {
         if self.apart.is_empty() { self.cache.fill(0xff, stream) } else { Ok(()) }
     }
 
+    /// Reads a place of the workspace, after all that the stream was given before.
+    #[cfg(test)]
+    pub(super) fn read_place(
+        &self,
+        address: u64,
+        bytes: usize,
+        stream: &CudaStream,
+    ) -> Result<Vec<u8>, BackendError> {
+        let has = |buffer: &&DeviceBuffer| {
+            (buffer.address()..buffer.address() + buffer.bytes() as u64).contains(&address)
+        };
+        let buffer = std::iter::once(&self.workspace).chain(&self.apart).find(has);
+        let buffer = buffer.ok_or_else(|| failed("read", format!("nothing at {address:#x}")))?;
+        let mut to = vec![0; bytes];
+        let at = usize::try_from(address - buffer.address());
+        buffer.read(at.map_err(|error| failed("read", error.to_string()))?, &mut to, stream)?;
+        Ok(to)
+    }
+
     /// What was taken for what, in bytes.
     pub(super) fn lines(&self) -> [(&'static str, usize); 3] {
         [

@@ -13,7 +13,7 @@ pub(in crate::backend::cuda) struct MoePlaces {
     /// f32 `[tokens, experts]`.
     pub(in crate::backend::cuda) logits: u64,
     /// u32 `[slots]`.
-    pub(super) experts_of: u64,
+    pub(in crate::backend::cuda) experts_of: u64,
     /// f32 `[slots]`.
     pub(super) weights: u64,
     /// u32 `[chunks, experts]`.

@@ -20,6 +20,7 @@ mod latent;
 mod latent_oracle;
 mod library;
 mod lm_head;
+mod mixtures;
 mod moe;
 mod rank_sampling;
 mod ranks;

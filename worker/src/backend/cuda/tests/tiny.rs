@@ -6,10 +6,10 @@ use std::sync::Arc;
 use binfer_proto::{BlockId, SlotId, Token};
 use binfer_shard::{Checkpoint, layouts};
 
-use super::{Piece, batch, output};
+use super::{Piece, batch, mixtures, output};
 use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
 use crate::backend::{Backend, GraphCapture, RankDevice, StepMode, StepOutcome};
-use crate::batch::{Batch, BatchRow, TokenInput};
+use crate::batch::{Batch, BatchBlocks, BatchRow, TokenInput};
 use crate::forward;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model::{self, Model};
@@ -30,18 +30,25 @@ pub(super) enum What {
 }
 
 /// Both paths, both types, with a window and without.
-const ALL: [(Half, What); 5] = [
+const ALL: [(Half, What); 8] = [
     (Half::Bf16, What::Fixture("qwen3")),
     (Half::F16, What::Fixture("llama31")),
     (Half::Bf16, What::Fixture("mistral")),
     (Half::Bf16, What::Published(64)),
     (Half::F16, What::Published(128)),
+    (Half::F16, What::Fixture("qwen2-moe")),
+    (Half::Bf16, What::Fixture("gpt-oss-mxfp4")),
+    (Half::Bf16, What::Fixture("deepseek-v3-fp8")),
 ];
 
 /// Of these, what a sanitizer has time for.
 pub(super) fn models() -> impl Iterator<Item = (Half, What)> {
     let has_time = |what| !super::is_sanitized() || matches!(what, What::Published(64));
-    ALL.into_iter().filter(move |(_, what)| has_time(*what))
+    let loads = |what| match what {
+        What::Fixture(name) => !mixtures::is_mixture(name) || mixtures::loads(name),
+        What::Published(_) => true,
+    };
+    ALL.into_iter().filter(move |(_, what)| has_time(*what) && loads(*what))
 }
 /// Of the buckets likewise. Few enough tokens for kernels of our own: see docs/gpu-tests.md.
 const SOME_BUCKETS: [usize; 2] = [1, 24];
@@ -52,12 +59,17 @@ pub(super) struct Tiny {
     pub(super) model: Model,
     pub(super) what: What,
     activations: Activations,
+    kv_groups: usize,
 }
 
+/// A checkpoint out of the fixtures: its folder, or the GGUF file in it.
 pub(super) fn fixture(name: &str) -> PathBuf {
-    let places = ["../tests/fixtures/tiny", "tests/fixtures/tiny"].map(Path::new);
-    let found = places.into_iter().map(|place| place.join(name)).find(|place| place.is_dir());
-    found.expect("run in the repository or in worker/")
+    let folders = ["tiny", "mixtures"].map(|of| Path::new("tests/fixtures").join(of).join(name));
+    let places = folders.iter().flat_map(|folder| [folder.clone(), Path::new("..").join(folder)]);
+    let found = places.into_iter().find(|place| place.is_dir());
+    let folder = found.expect("run in the repository or in worker/");
+    let gguf = folder.join("model.gguf");
+    if gguf.exists() { gguf } else { folder }
 }
 
 /// A model of published proportions, described and nothing more.
@@ -116,7 +128,7 @@ impl Tiny {
         if super::is_sanitized() {
             backend.graphs.buckets.retain(|bucket| SOME_BUCKETS.contains(bucket));
         }
-        let mut tiny = Self { backend, model, what, activations };
+        let mut tiny = Self { backend, model, what, activations, kv_groups: blocks.len() };
         for rows in tiny.backend.graph_buckets() {
             let batch = tiny.backend.begin_capture(rows).unwrap();
             tiny.forward(&batch);
@@ -160,9 +172,14 @@ impl Tiny {
     /// The same without its logits, which are not there where no output wants them.
     pub(super) fn run(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
         before_sampling: impl FnOnce(&mut CudaBackend, StepMode),
     ) -> (StepMode, StepOutcome) {
+        // Blocks of the same ids in the pools of all kinds of layers.
+        let new_blocks = std::mem::take(&mut batch.new_blocks).into_iter().flat_map(|blocks| {
+            (0..self.kv_groups).map(move |kv_group| BatchBlocks { kv_group, ..blocks.clone() })
+        });
+        batch.new_blocks = new_blocks.collect();
         let batch = Arc::new(batch);
         let mode = self.backend.upload(Arc::clone(&batch)).unwrap();
         if mode == StepMode::Eager {
