@@ -20,11 +20,11 @@ use crate::batch::{Batch, BatchRow};
 /// Memory between the steps of `attend`.
 #[derive(Default)]
 pub(super) struct AttendScratch {
-    rope: RopeTable,
+    pub(super) rope: RopeTable,
     queries: Vec<f32>,
     head: Vec<f32>,
     /// Index of each token's row in the batch.
-    row_of_token: Vec<usize>,
+    pub(super) row_of_token: Vec<usize>,
 }
 
 /// What `attend` works on.
@@ -129,7 +129,7 @@ impl AttendScratch {
                 queries: &self.queries[piece * group..][..group],
                 cache: pair,
                 place: HeadPlace { shape: cache.shape, table, kv_head },
-                seen: first_seen(args, end)..end,
+                seen: first_seen(args.window, end)..end,
                 sinks: sinks.map(|sinks| &sinks[kv_head * heads..][..heads]),
                 out,
             });
@@ -151,9 +151,10 @@ fn norm_and_rotate(
     rope.rotate_in_place(token, out);
 }
 
-struct NormHead<'a> {
-    norm: PanelNorm<'a>,
-    head: &'a mut [f32],
+/// RMSNorm of a head.
+pub(super) struct NormHead<'a> {
+    pub(super) norm: PanelNorm<'a>,
+    pub(super) head: &'a mut [f32],
 }
 
 impl IsaKernel for NormHead<'_> {
@@ -177,8 +178,8 @@ struct Read<'a> {
 }
 
 /// First position that the token before `end` sees.
-fn first_seen(args: &AttendArgs, end: usize) -> usize {
-    args.window.map_or(0, |window| end.saturating_sub(window as usize))
+fn first_seen(window: Option<u32>, end: usize) -> usize {
+    window.map_or(0, |window| end.saturating_sub(window as usize))
 }
 
 /// Whether tables and cache have what the step will touch.
@@ -186,32 +187,53 @@ fn check(attend: &Attend<'_>) -> Result<(), BackendError> {
     let Attend { args, batch, tables, cache, .. } = attend;
     let refuse = |cause: String| Err(BackendError::Args { operation: "attend", cause });
     let shape = cache.shape;
-    if (shape.kv_heads, shape.head_dim) != (args.kv_heads, args.head_dim) {
+    if (shape.kv_heads, shape.head_dim) != (args.kv_heads, args.head_dim) || !cache.has_keys {
         let (heads, dim) = (args.kv_heads, args.head_dim);
         return refuse(format!("{heads} KV heads of {dim} elements in a cache of {shape:?}"));
     }
     if args.heads / args.kv_heads > GROUP_MAX {
         return refuse(format!("{} query heads share {} KV heads", args.heads, args.kv_heads));
     }
-    let check = |row: &BatchRow| check_row(args, row, tables.of(args.kv_group, row.slot), cache);
-    batch.rows.iter().try_for_each(check)
+    let reads = CacheReads { operation: "attend", kv_group: args.kv_group, window: args.window };
+    reads.check(batch, tables, cache)
 }
 
-fn check_row(
-    args: &AttendArgs,
-    row: &BatchRow,
-    table: &[BlockId],
-    cache: &CpuLayerCache,
-) -> Result<(), BackendError> {
-    let tokens = cache.shape.block_tokens;
-    let blocks = first_seen(args, row.start + 1) / tokens..(row.start + row.count).div_ceil(tokens);
-    let ids = table.get(blocks.clone());
-    if ids.is_none_or(|ids| ids.iter().any(|id| id.index() >= cache.shape.blocks)) {
-        let (slot, group, limit) = (row.slot, args.kv_group, cache.shape.blocks);
-        let cause = format!(
-            "slot {slot}: table of KV group {group} does not lead to blocks {blocks:?} below {limit}"
-        );
-        return Err(BackendError::Args { operation: "attend", cause });
+/// Which positions of a cache an operation reads.
+pub(super) struct CacheReads {
+    pub(super) operation: &'static str,
+    pub(super) kv_group: usize,
+    pub(super) window: Option<u32>,
+}
+
+impl CacheReads {
+    /// Refuses a batch whose tables do not lead to blocks of the cache.
+    pub(super) fn check(
+        &self,
+        batch: &Batch,
+        tables: &BlockTables,
+        cache: &CpuLayerCache,
+    ) -> Result<(), BackendError> {
+        let check = |row: &BatchRow| self.check_row(row, tables.of(self.kv_group, row.slot), cache);
+        batch.rows.iter().try_for_each(check)
     }
-    Ok(())
+
+    fn check_row(
+        &self,
+        row: &BatchRow,
+        table: &[BlockId],
+        cache: &CpuLayerCache,
+    ) -> Result<(), BackendError> {
+        let tokens = cache.shape.block_tokens;
+        let first = first_seen(self.window, row.start + 1) / tokens;
+        let blocks = first..(row.start + row.count).div_ceil(tokens);
+        let ids = table.get(blocks.clone());
+        if ids.is_none_or(|ids| ids.iter().any(|id| id.index() >= cache.shape.blocks)) {
+            let (slot, group, limit) = (row.slot, self.kv_group, cache.shape.blocks);
+            let cause = format!(
+                "slot {slot}: table of KV group {group} does not lead to blocks {blocks:?} below {limit}"
+            );
+            return Err(BackendError::Args { operation: self.operation, cause });
+        }
+        Ok(())
+    }
 }

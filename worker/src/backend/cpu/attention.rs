@@ -11,11 +11,10 @@ use binfer_proto::BlockId;
 
 use super::cache::{KvElement, KvPair};
 use super::math;
+use super::online_softmax::{OnlineSoftmax, TILE, online_softmax};
 use super::simd::{Isa, IsaKernel, LANES, Lanes};
 use crate::backend::KvHeadsLayout;
 
-/// Positions of a tile.
-pub(super) const TILE: usize = 64;
 /// Query heads that may share a KV head.
 pub(super) const GROUP_MAX: usize = 64;
 
@@ -42,23 +41,16 @@ pub(super) struct HeadPlace<'a> {
     pub(super) kv_head: usize,
 }
 
-/// Running softmax of a head: largest score so far, and sum of exponentials relative to it.
-#[derive(Clone, Copy)]
-struct OnlineSoftmax {
-    largest: f32,
-    sum: f32,
-}
-
 /// Part of a tile that lies in one block.
-struct Span {
+pub(super) struct Span {
     /// First element of the head in its block.
-    at: usize,
+    pub(super) at: usize,
     /// Elements of the head in its block.
     len: usize,
     /// First token of the span in its block.
-    first: usize,
+    pub(super) first: usize,
     /// The span's places in the tile.
-    places: Range<usize>,
+    pub(super) places: Range<usize>,
 }
 
 impl<E: KvElement> IsaKernel for TokenAttention<'_, E> {
@@ -68,7 +60,8 @@ impl<E: KvElement> IsaKernel for TokenAttention<'_, E> {
     fn run<I: Isa>(self) {
         let (place, cache) = (self.place, self.cache);
         let head_dim = place.shape.head_dim;
-        let mut states = [OnlineSoftmax { largest: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut states = [OnlineSoftmax::EMPTY; GROUP_MAX];
         self.out.fill(0.0);
         let tiles = self.seen.start / TILE..self.seen.end.div_ceil(TILE);
         for tile in tiles.clone() {
@@ -83,7 +76,7 @@ impl<E: KvElement> IsaKernel for TokenAttention<'_, E> {
                     let ahead = if head == 0 { &cache.values[span.at..] } else { &[] };
                     score_span::<I, E>(query, &cache.keys, &span, ahead, &mut scores);
                 }
-                let factor = online_softmax::<I>(&mut scores, &seen, head_dim, state);
+                let factor = online_softmax::<I>(&mut scores, &seen, scale, state);
                 out.iter_mut().for_each(|out| *out *= factor);
                 let ahead = if head == 0 && tile + 1 < tiles.end {
                     place.spans(tile + 1, &(0..1)).next().map(|next| &cache.keys[next.at..])
@@ -111,7 +104,11 @@ impl<E: KvElement> IsaKernel for TokenAttention<'_, E> {
 impl<'a> HeadPlace<'a> {
     /// The spans of a tile that hold a position in `seen`.
     #[inline(always)]
-    fn spans(self, tile: usize, seen: &Range<usize>) -> impl Iterator<Item = Span> + use<'a> {
+    pub(super) fn spans(
+        self,
+        tile: usize,
+        seen: &Range<usize>,
+    ) -> impl Iterator<Item = Span> + use<'a> {
         let KvHeadsLayout { kv_heads, block_tokens, head_dim, .. } = self.shape;
         let length = block_tokens.min(TILE);
         (seen.start / length..seen.end.div_ceil(length)).map(move |index| {
@@ -180,45 +177,6 @@ fn fetch<I: Isa, E, const N: usize>(ahead: &[E], at: usize) {
             I::prefetch(at, n * LANES * size_of::<E>());
         }
     }
-}
-
-/// Turns scores into weights relative to the largest so far; returns by how much what was summed
-/// before must shrink.
-#[inline(always)]
-fn online_softmax<I: Isa>(
-    scores: &mut [f32; TILE],
-    seen: &Range<usize>,
-    head_dim: usize,
-    state: &mut OnlineSoftmax,
-) -> f32 {
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    // One pass for each step, and lanes innermost: so the compiler vectorises.
-    for (place, score) in scores.iter_mut().enumerate() {
-        let is_seen = place >= seen.start && place < seen.end;
-        *score = if is_seen { *score * scale } else { f32::NEG_INFINITY };
-    }
-    let mut maxima = [state.largest; LANES];
-    for scores in scores.as_chunks::<LANES>().0 {
-        for lane in 0..LANES {
-            maxima[lane] = math::max(maxima[lane], scores[lane]);
-        }
-    }
-    let largest = maxima.into_iter().fold(state.largest, math::max);
-    for (place, score) in scores.iter_mut().enumerate() {
-        let is_seen = place >= seen.start && place < seen.end;
-        let weight = math::exp::<I>(*score - largest);
-        *score = if is_seen { weight } else { 0.0 };
-    }
-    let mut sums = [0.0; LANES];
-    for weights in scores.as_chunks::<LANES>().0 {
-        for lane in 0..LANES {
-            sums[lane] += weights[lane];
-        }
-    }
-    let factor = math::exp::<I>(state.largest - largest);
-    state.sum = I::mul_add(state.sum, factor, math::sum(sums));
-    state.largest = largest;
-    factor
 }
 
 /// `out += weights * values`, position by position.

@@ -2,17 +2,22 @@
 //!
 //! Keys lie `[block][kv_head][element][token]`, so that sixteen tokens are the lanes of a register
 //! and a score needs no sum across lanes; values lie `[block][kv_head][token][element]`. Blocks are
-//! never assumed clean.
+//! never assumed clean. A latent cache has values alone, `[block][token][element]`: its vectors are
+//! the keys too.
 
 use binfer_proto::KvDtype;
+use binfer_shard::spec::KvShape;
 use half::{bf16, f16};
 
 use super::simd::{Isa, LANES};
-use crate::backend::KvHeadsLayout;
+use crate::backend::{KvHeadsLayout, KvLayerLayout};
 
 /// One layer's cache.
 pub(super) struct CpuLayerCache {
+    /// A latent cache is one of a single head as wide as its vectors.
     pub(super) shape: KvHeadsLayout,
+    /// Whether keys lie apart from values.
+    pub(super) has_keys: bool,
     pub(super) data: CacheData,
 }
 
@@ -77,14 +82,31 @@ impl KvElement for F16Bits {
 
 impl CpuLayerCache {
     /// Takes memory for a layer.
-    pub(super) fn new(shape: KvHeadsLayout, dtype: KvDtype) -> Self {
-        let elements = shape.blocks * shape.kv_heads * shape.block_tokens * shape.head_dim;
-        let data = match dtype {
-            KvDtype::F32 => CacheData::F32(KvPair::new(elements)),
-            KvDtype::BF16 => CacheData::BF16(KvPair::new(elements)),
-            KvDtype::F16 => CacheData::F16(KvPair::new(elements)),
+    pub(super) fn new(layout: &KvLayerLayout, dtype: KvDtype) -> Self {
+        let KvLayerLayout { blocks, block_tokens, .. } = *layout;
+        let (kv_heads, head_dim, has_keys) = match layout.shape {
+            KvShape::Heads { kv_heads, head_dim } => (kv_heads as usize, head_dim as usize, true),
+            KvShape::Latent { width } => (1, width as usize, false),
         };
-        Self { shape, data }
+        let shape = KvHeadsLayout { blocks, kv_heads, block_tokens, head_dim };
+        let values = blocks * kv_heads * block_tokens * head_dim;
+        let keys = if has_keys { values } else { 0 };
+        let data = match dtype {
+            KvDtype::F32 => CacheData::F32(KvPair::new(keys, values)),
+            KvDtype::BF16 => CacheData::BF16(KvPair::new(keys, values)),
+            KvDtype::F16 => CacheData::F16(KvPair::new(keys, values)),
+        };
+        Self { shape, has_keys, data }
+    }
+
+    /// Writes one token's vector of a latent cache.
+    pub(super) fn write_latent(&mut self, block: usize, token: usize, vector: &[f32]) {
+        let at = (block * self.shape.block_tokens + token) * self.shape.head_dim;
+        match &mut self.data {
+            CacheData::F32(pair) => pair.write_value(at, vector),
+            CacheData::BF16(pair) => pair.write_value(at, vector),
+            CacheData::F16(pair) => pair.write_value(at, vector),
+        }
     }
 
     /// Writes one token's key and value of one head.
@@ -110,15 +132,19 @@ struct TokenPlace {
 }
 
 impl<E: KvElement> KvPair<E> {
-    fn new(elements: usize) -> Self {
-        let zeros = || vec![E::encode(0.0); elements];
-        Self { keys: zeros(), values: zeros() }
+    fn new(keys: usize, values: usize) -> Self {
+        let zeros = |elements| vec![E::encode(0.0); elements];
+        Self { keys: zeros(keys), values: zeros(values) }
     }
 
     fn write(&mut self, place: TokenPlace, (key, value): (&[f32], &[f32])) {
         let keys = self.keys[place.at + place.token..].iter_mut().step_by(place.block_tokens);
         keys.zip(key).for_each(|(to, from)| *to = E::encode(*from));
-        let values = &mut self.values[place.at + place.token * value.len()..][..value.len()];
+        self.write_value(place.at + place.token * value.len(), value);
+    }
+
+    fn write_value(&mut self, at: usize, value: &[f32]) {
+        let values = &mut self.values[at..][..value.len()];
         values.iter_mut().zip(value).for_each(|(to, from)| *to = E::encode(*from));
     }
 }

@@ -1,19 +1,19 @@
 //! A CPU as a device: its parts, and how weights get into it.
 
 use binfer_proto::{KvDtype, Token};
+use binfer_shard::spec::TensorCut;
 use binfer_shard::{LocalPart, LocalTensor};
 
-use super::attend::AttendScratch;
 use super::block_tables::BlockTables;
 use super::cache::CpuLayerCache;
 use super::matrix::{CheckpointRows, PackedMatrix};
-use super::panel::Panel;
 use super::ranks::CpuRanks;
 use super::sample::Sampler;
-use super::simd::{Lanes, Level};
+use super::simd::Level;
 use super::step::CpuStep;
 use super::threads::Team;
 use super::weights::Loaded;
+use super::workspace::Workspace;
 use crate::backend::check::StepShape;
 use crate::backend::{BackendError, MemoryLayout, Weight};
 
@@ -51,16 +51,6 @@ pub struct CpuBackend {
     pub(super) sampler: Sampler,
     pub(super) work: Workspace,
     pub(super) step: CpuStep,
-}
-
-/// Memory that operations use and leave.
-#[derive(Default)]
-pub(super) struct Workspace {
-    pub(super) panel: Panel,
-    pub(super) scratch: Vec<Lanes>,
-    /// Partial sums on their way to the other ranks.
-    pub(super) exchanged: Vec<f32>,
-    pub(super) attend_scratch: AttendScratch,
 }
 
 impl CpuBackend {
@@ -116,18 +106,30 @@ impl CpuBackend {
         if !tensor.parts.iter().all(same) {
             return Err(refuse("parts differ in columns"));
         }
-        let packed: Vec<CheckpointRows<'_>> = tensor
-            .parts
-            .iter()
-            .zip(bytes)
-            .map(|(part, bytes)| CheckpointRows {
-                dtype: part.dtype,
-                rows: part.rows as usize,
-                bytes,
-            })
-            .collect();
+        let mut packed = Vec::with_capacity(tensor.parts.len());
+        for (part, bytes) in tensor.parts.iter().zip(bytes) {
+            // A head is a part by itself, so that heads can be multiplied one by one.
+            let rows = match tensor.cut {
+                TensorCut::HeadRows(each) if each > 1 => each.min(part.rows),
+                _ => part.rows,
+            };
+            let row_bytes = bytes.len() / part.rows.max(1) as usize;
+            for bytes in bytes.chunks((rows as usize * row_bytes).max(1)) {
+                let rows = bytes.len() / row_bytes.max(1);
+                packed.push(CheckpointRows { dtype: part.dtype, rows, bytes });
+            }
+        }
         let inputs = first.inputs.start as usize..first.inputs.end as usize;
         let matrix = PackedMatrix::from_packed(first.cols as usize, inputs, &packed)?;
-        self.keep(Loaded::new(matrix))
+        let matrix = match tensor.cut {
+            TensorCut::Experts(each) => {
+                matrix.stacked(tensor.parts.len() / (each as usize).max(1))?
+            }
+            TensorCut::HeadRows(each) if each > 1 => {
+                matrix.stacked((tensor.rows() / each) as usize)?
+            }
+            _ => matrix,
+        };
+        self.keep(Loaded::new(matrix, tensor.cut))
     }
 }

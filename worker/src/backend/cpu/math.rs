@@ -2,6 +2,8 @@
 //!
 //! Every one is a function of single numbers; kernels call them in loops over lanes.
 
+use binfer_shard::spec::ActivationFn;
+
 use super::simd::{Isa, LANES, Lanes};
 
 /// Below this, `e^x` is given as that of this.
@@ -39,6 +41,26 @@ pub(super) fn silu<I: Isa>(x: f32) -> f32 {
     x / (1.0 + exp::<I>(-x))
 }
 
+/// The gate's side of [`ActivationFn::ClampedSwiglu`].
+#[inline(always)]
+pub(super) fn gate_clamped<I: Isa>(gate: f32, limit: f32) -> f32 {
+    // Not `min`: a NaN must pass.
+    let gate = if gate > limit { limit } else { gate };
+    gate * sigmoid::<I>(ActivationFn::SWIGLU_ALPHA * gate)
+}
+
+/// `x` within `limit` of 0; NaN stays NaN.
+#[inline(always)]
+pub(super) fn clamp(x: f32, limit: f32) -> f32 {
+    let x = if x > limit { limit } else { x };
+    if x < -limit { -limit } else { x }
+}
+
+#[inline(always)]
+pub(super) fn sigmoid<I: Isa>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<I>(-x))
+}
+
 /// Sum of lanes, pairwise, always in this order.
 #[inline(always)]
 pub(super) fn sum(mut lanes: Lanes) -> f32 {
@@ -54,6 +76,23 @@ pub(super) fn sum(mut lanes: Lanes) -> f32 {
 #[inline(always)]
 pub(super) fn max(a: f32, b: f32) -> f32 {
     if a > b || b.is_nan() { a } else { b }
+}
+
+/// Sum of products, in the order of [`sum_of_squares`].
+#[inline(always)]
+pub(super) fn dot<I: Isa>(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (whole_a, rest_a) = a.as_chunks::<LANES>();
+    let (whole_b, rest_b) = b.as_chunks::<LANES>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            lanes[lane] = I::mul_add(a[lane], b[lane], lanes[lane]);
+        }
+    }
+    for (lane, (a, b)) in lanes.iter_mut().zip(rest_a.iter().zip(rest_b)) {
+        *lane = I::mul_add(*a, *b, *lane);
+    }
+    sum(lanes)
 }
 
 /// Sum of squares, lane by lane and then across; the order does not depend on anything but length.

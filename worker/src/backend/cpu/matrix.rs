@@ -28,6 +28,9 @@ pub(super) struct PackedMatrix {
     cols: usize,
     inputs: Range<usize>,
     parts: Vec<MatrixPart>,
+    /// Of a stack: how many matrices it is, whose parts follow each other. They are multiplied by
+    /// rows of their own: experts, heads.
+    stacked: Option<usize>,
 }
 
 /// BlockRows as a checkpoint has them: row-major, whole blocks.
@@ -48,11 +51,12 @@ impl PackedMatrix {
         inputs: Range<usize>,
         parts: &[CheckpointRows<'_>],
     ) -> Result<Self, BackendError> {
-        let mut matrix = Self { cols, inputs, parts: Vec::with_capacity(parts.len()) };
+        let (packed, parts) = (parts, Vec::with_capacity(parts.len()));
+        let mut matrix = Self { cols, inputs, parts, stacked: None };
         if matrix.inputs.start > matrix.inputs.end || matrix.inputs.end > cols {
             return Err(refuse(format!("inputs {:?} of {cols} columns", matrix.inputs)));
         }
-        for packed in parts {
+        for packed in packed {
             let (first_row, first_band) = (matrix.rows(), matrix.bands());
             matrix.parts.push(MatrixPart {
                 rows: first_row..first_row + packed.rows,
@@ -61,6 +65,48 @@ impl PackedMatrix {
             });
         }
         Ok(matrix)
+    }
+
+    /// Makes it a stack of so many matrices.
+    pub(super) fn stacked(self, problems: usize) -> Result<Self, BackendError> {
+        let Self { parts, .. } = &self;
+        if problems == 0 || !parts.len().is_multiple_of(problems) {
+            return Err(refuse(format!("{} parts of {problems} matrices", parts.len())));
+        }
+        let bands = |parts: &[MatrixPart]| parts.iter().map(|part| part.bands.len()).sum::<usize>();
+        let mut each = parts.chunks(parts.len() / problems).map(bands);
+        let first = each.next();
+        if each.any(|bands| Some(bands) != first) {
+            return Err(refuse("matrices of a stack differ in rows".to_owned()));
+        }
+        Ok(Self { stacked: Some(problems), ..self })
+    }
+
+    /// Matrices of the stack that it is; 1 where it is none.
+    pub(super) fn problems(&self) -> usize {
+        self.stacked.unwrap_or(1)
+    }
+
+    pub(super) fn is_stack(&self) -> bool {
+        self.stacked.is_some()
+    }
+
+    /// Parts of one matrix of the stack.
+    pub(super) fn problem(&self, index: usize) -> Range<usize> {
+        let each = self.parts.len() / self.problems();
+        index * each..(index + 1) * each
+    }
+
+    /// Bands of one matrix of the stack.
+    pub(super) fn problem_bands(&self) -> usize {
+        self.bands() / self.problems()
+    }
+
+    /// Bands of those parts.
+    pub(super) fn bands_of(&self, parts: &Range<usize>) -> Range<usize> {
+        let parts = &self.parts[parts.clone()];
+        let start = parts.first().map_or(0, |part| part.bands.start);
+        start..parts.last().map_or(0, |part| part.bands.end)
     }
 
     /// Outputs.

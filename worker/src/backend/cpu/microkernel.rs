@@ -1,4 +1,4 @@
-//! The gemm's microkernel: a band of sixteen rows times up to eight tokens.
+//! The gemm's microkernel: a band of sixteen weight rows times up to eight rows of the panel.
 //!
 //! Per output: multiply-adds over the 32 inputs of a group in order, then the group's scale, then
 //! the next group. That order is the same for any number of tokens and threads, so a token's
@@ -17,13 +17,17 @@ const PREFETCH_BYTES: usize = 4096;
 /// Up to so many tokens, weights arrive more slowly than they are used.
 const FEW_TOKENS: usize = 2;
 
-/// A tile of the gemm's output: some bands times some tokens.
+/// A tile of the gemm's output: some bands times some rows of the panel.
 pub(super) struct GemmTile<'a> {
     pub(super) matrix: &'a PackedMatrix,
     pub(super) panel: &'a Panel,
+    /// Parts of the matrix that are multiplied.
+    pub(super) parts: Range<usize>,
+    /// Bands of those parts, counted from their first.
     pub(super) bands: Range<usize>,
-    pub(super) tokens: Range<usize>,
-    /// `[bands][tokens]`.
+    /// Rows of the panel.
+    pub(super) rows: &'a [usize],
+    /// `[bands][rows]`.
     pub(super) out: &'a mut [Lanes],
 }
 
@@ -33,14 +37,16 @@ impl IsaKernel for GemmTile<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let groups = self.matrix.groups();
-        let mut out = self.out.chunks_exact_mut(self.tokens.len());
-        for part in self.matrix.parts() {
-            let bands = part.bands.start.max(self.bands.start)..part.bands.end.min(self.bands.end);
+        let first = self.matrix.bands_of(&self.parts).start;
+        let bands = first + self.bands.start..first + self.bands.end;
+        let mut out = self.out.chunks_exact_mut(self.rows.len());
+        for part in &self.matrix.parts()[self.parts] {
+            let bands = part.bands.start.max(bands.start)..part.bands.end.min(bands.end);
             for (band, out) in bands.zip(&mut out) {
-                let (panel, tokens) = (self.panel, self.tokens.clone());
+                let (panel, rows) = (self.panel, self.rows);
                 with_blocks!(&part.blocks, all => {
                     let band = band_of(all, band - part.bands.start, groups);
-                    band_times_tokens::<I, _>(band, panel, tokens, out);
+                    band_times_rows::<I, _>(band, panel, rows, out);
                 });
             }
         }
@@ -55,33 +61,33 @@ fn band_of<B: WeightBlock>(all: &[B], band: usize, groups: usize) -> &[B] {
 }
 
 #[inline(always)]
-fn band_times_tokens<I: Isa, B: WeightBlock>(
+fn band_times_rows<I: Isa, B: WeightBlock>(
     band: &[B],
     panel: &Panel,
-    mut tokens: Range<usize>,
-    out: &mut [Lanes],
+    mut rows: &[usize],
+    mut out: &mut [Lanes],
 ) {
-    let (first, last) = (tokens.start, tokens.end);
-    while !tokens.is_empty() {
-        let out = &mut out[tokens.start - first..];
-        tokens.start += match last - tokens.start {
-            1 => tile::<I, B, 1>(band, panel, tokens.start, out),
-            2 | 3 => tile::<I, B, 2>(band, panel, tokens.start, out),
-            4..=7 => tile::<I, B, 4>(band, panel, tokens.start, out),
-            _ => tile::<I, B, 8>(band, panel, tokens.start, out),
+    while !rows.is_empty() {
+        let done = match rows.len() {
+            1 => tile::<I, B, 1>(band, panel, rows, out),
+            2 | 3 => tile::<I, B, 2>(band, panel, rows, out),
+            4..=7 => tile::<I, B, 4>(band, panel, rows, out),
+            _ => tile::<I, B, 8>(band, panel, rows, out),
         };
+        rows = &rows[done..];
+        out = &mut out[done..];
     }
 }
 
-/// The band times `T` tokens from `token` on; returns `T`.
+/// The band times the first `T` of `rows`; returns `T`.
 #[inline(always)]
 fn tile<I: Isa, B: WeightBlock, const T: usize>(
     band: &[B],
     panel: &Panel,
-    token: usize,
+    rows: &[usize],
     out: &mut [Lanes],
 ) -> usize {
-    let inputs: [Inputs<'_>; T] = std::array::from_fn(|index| panel.inputs(token + index));
+    let inputs: [Inputs<'_>; T] = std::array::from_fn(|index| panel.inputs(rows[index]));
     let mut sums = [I::splat(0.0); T];
     // What a group takes of a block, more or less: the whole block is asked for, piece by piece.
     let piece = size_of::<B>() / B::GROUPS;

@@ -1,15 +1,20 @@
 //! The backend's operations, each a few calls of this folder's functions.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use binfer_proto::Mask;
 
 use super::attend::Attend;
+use super::attend_latent::{AttendLatent, LatentWork};
 use super::cpu_backend::CpuBackend;
-use super::gemm::{CpuEpilogue, CpuGemm, pass_tokens};
+use super::gemm::{CpuEpilogue, pass_tokens};
+use super::moe::{Moe, MoeWork};
+use super::moe_weights::MoeWeights;
 use super::panel::{PanelNorm, PanelSource};
 use super::sample::LogitsRow;
-use super::weights::{loaded, matrix, optional, vector};
+use super::weights::{matrix, optional, shape_of, vector};
+use super::workspace::Workspace;
 use crate::backend::args::{
     AttendArgs, AttendLatentArgs, EmbedArgs, HeadArgs, LinearOutArgs, MoeArgs, NormLinearArgs,
     SampleArgs, Tensor,
@@ -43,7 +48,7 @@ impl Backend for CpuBackend {
 
     fn embed(&mut self, args: &EmbedArgs) -> Result<(), BackendError> {
         let table = matrix(&self.weights, "embed", args.table)?;
-        let shape = loaded(&self.weights, "embed", args.table)?.shape();
+        let shape = shape_of(&self.weights, "embed", args.table)?;
         args.check(&self.step_shape(), shape)?;
         let out = &mut self.arena[range(&args.out)];
         for (input, out) in self.step.batch.tokens.iter().zip(out.chunks_exact_mut(args.out.cols)) {
@@ -64,21 +69,21 @@ impl Backend for CpuBackend {
         let weight = matrix(&self.weights, operation, args.weight)?;
         let scale = vector(&self.weights, operation, args.norm)?;
         let bias = optional(&self.weights, operation, args.bias)?;
-        let shape = loaded(&self.weights, operation, args.weight)?.shape();
+        let shape = shape_of(&self.weights, operation, args.weight)?;
         let (norm, added) = (WeightShape::of_vector(scale), bias.map(WeightShape::of_vector));
         args.check(&self.step_shape(), norm, shape, added)?;
-        let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
+        let (team, level, work) = (&self.team, self.settings.level, &mut self.work.gemm);
         let (x, out) = apart(&mut self.arena, &args.x, &args.out);
         let (hidden, cols) = (args.x.cols, args.out.cols);
-        let epilogue = if args.glu.is_some() { CpuEpilogue::SiluGate } else { CpuEpilogue::Store };
+        let epilogue = CpuEpilogue::of(args.glu);
         let pass = pass_tokens(weight);
         for (x, out) in x.chunks(pass * hidden).zip(out.chunks_mut(pass * cols)) {
             let row = |token| &x[token * hidden..][..hidden];
             let norm = Some(PanelNorm { scale, eps: args.eps });
             let source = PanelSource { tokens: x.len() / hidden, row, norm };
+            work.rows.whole(weight, 0..source.tokens);
             work.panel.fill(team, level, weight, source);
-            let (panel, scratch) = (&work.panel, &mut work.scratch);
-            CpuGemm { matrix: weight, bias, panel, scratch, epilogue }.run(team, level, out, cols);
+            work.gemm(weight, bias, epilogue).run(team, level, out, cols);
         }
         Ok(())
     }
@@ -103,19 +108,55 @@ impl Backend for CpuBackend {
     }
 
     fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
-        let what = format!("latent attention of {} heads", args.heads);
-        Err(BackendError::NoKernel { operation: "attend_latent", what })
+        let operation = "attend_latent";
+        let scale = vector(&self.weights, operation, args.latent_norm)?;
+        let [k_b, v_b] =
+            [args.k_b, args.v_b].map(|weight| matrix(&self.weights, operation, weight));
+        let shape = |weight| shape_of(&self.weights, operation, weight);
+        let shapes = [shape(args.latent_norm)?, shape(args.k_b)?, shape(args.v_b)?];
+        args.check(&self.step_shape(), shapes)?;
+        let refuse = || BackendError::Args {
+            operation,
+            cause: format!("layer {} has no cache", args.layer),
+        };
+        let cache = self.caches.get_mut(args.layer).ok_or_else(refuse)?;
+        let tensors = [&args.queries, &args.latent, &args.out].map(range);
+        let [queries, latent, out] = disjoint(operation, &mut self.arena, tensors)?;
+        let attend = AttendLatent {
+            args,
+            norm: PanelNorm { scale, eps: args.norm_eps },
+            k_b: k_b?,
+            v_b: v_b?,
+            batch: &self.step.batch,
+            tables: &self.tables,
+            team: &self.team,
+            level: self.settings.level,
+        };
+        let Workspace { gemm, attend_scratch, latent: scratch, .. } = &mut self.work;
+        let work = LatentWork { cache, gemm, attend: attend_scratch, scratch };
+        attend.run(work, (queries, latent), out)
     }
 
     fn moe(&mut self, args: &MoeArgs) -> Result<(), BackendError> {
-        let what = format!("{} experts", args.router.experts);
-        Err(BackendError::NoKernel { operation: "moe", what })
+        let checked = (&self.step_shape(), &self.layout);
+        let weights = MoeWeights::find(&self.weights, args, checked)?;
+        if args.x != args.out {
+            self.arena.copy_within(range(&args.x), args.out.offset);
+        }
+        let shared = args.shared.as_ref().map_or(0..0, |shared| range(&shared.inner_rows));
+        let (inner_rows, out_rows) = (&args.experts.inner_rows, &args.experts.out_rows);
+        let tensors = [range(&args.out), range(inner_rows), range(out_rows), shared];
+        let [out, inner_rows, out_rows, shared_rows] = disjoint("moe", &mut self.arena, tensors)?;
+        let Workspace { gemm, moe: scratch, exchanged: sums, .. } = &mut self.work;
+        let work = MoeWork { gemm, scratch, sums, out, inner_rows, out_rows, shared_rows };
+        let moe = Moe { args, weights, team: &self.team, level: self.settings.level };
+        moe.run(work, &mut self.ranks)
     }
 
     fn linear_out(&mut self, args: &LinearOutArgs) -> Result<(), BackendError> {
         let operation = "linear_out";
         let weight = matrix(&self.weights, operation, args.weight)?;
-        let shape = loaded(&self.weights, operation, args.weight)?.shape();
+        let shape = shape_of(&self.weights, operation, args.weight)?;
         let bias = optional(&self.weights, operation, args.bias)?;
         args.check(&self.step_shape(), shape, bias.map(WeightShape::of_vector))?;
         if args.residual != args.out {
@@ -127,18 +168,15 @@ impl Backend for CpuBackend {
         for (x, out) in x.chunks(pass * inputs).zip(out.chunks_mut(pass * cols)) {
             let row = |token| &x[token * inputs..][..inputs];
             let source = PanelSource { tokens: x.len() / inputs, row, norm: None };
-            work.panel.fill(team, level, weight, source);
-            let (panel, scratch) = (&work.panel, &mut work.scratch);
+            let Workspace { gemm, exchanged, .. } = &mut *work;
+            gemm.rows.whole(weight, 0..source.tokens);
+            gemm.panel.fill(team, level, weight, source);
             if !self.ranks.are_several() {
-                let gemm =
-                    CpuGemm { matrix: weight, bias, panel, scratch, epilogue: CpuEpilogue::Add };
-                gemm.run(team, level, out, cols);
+                gemm.gemm(weight, bias, CpuEpilogue::Add).run(team, level, out, cols);
                 continue;
             }
-            let sums = &mut work.exchanged[..out.len()];
-            let epilogue = CpuEpilogue::Store;
-            let gemm = CpuGemm { matrix: weight, bias: None, panel, scratch, epilogue };
-            gemm.run(team, level, sums, cols);
+            let sums = &mut exchanged[..out.len()];
+            gemm.gemm(weight, None, CpuEpilogue::Store).run(team, level, sums, cols);
             self.ranks.sum(operation, sums)?;
             if let Some(bias) = bias {
                 sums.chunks_exact_mut(cols).for_each(|sums| add(sums, bias));
@@ -152,8 +190,8 @@ impl Backend for CpuBackend {
         let operation = "head";
         let weight = matrix(&self.weights, operation, args.weight)?;
         let scale = vector(&self.weights, operation, args.norm)?;
-        let [norm, shape] = [args.norm, args.weight].map(|w| loaded(&self.weights, operation, w));
-        args.check(&self.step_shape(), norm?.shape(), shape?.shape())?;
+        let [norm, shape] = [args.norm, args.weight].map(|w| shape_of(&self.weights, operation, w));
+        args.check(&self.step_shape(), norm?, shape?)?;
         let (team, level, work) = (&self.team, self.settings.level, &mut self.work);
         let (x, logits) = apart(&mut self.arena, &args.x, &args.logits);
         let (hidden, vocab) = (args.x.cols, args.logits.cols);
@@ -162,16 +200,17 @@ impl Backend for CpuBackend {
         for (outputs, logits) in outputs.zip(logits.chunks_mut(HEAD_TOKENS * vocab)) {
             let row = |output: usize| &x[outputs[output].token * hidden..][..hidden];
             let norm = Some(PanelNorm { scale, eps: args.eps });
-            work.panel.fill(team, level, weight, PanelSource { tokens: outputs.len(), row, norm });
-            let (panel, scratch) = (&work.panel, &mut work.scratch);
-            (0..outputs.len()).for_each(|output| self.step.hash_hidden(panel.plain(output)));
-            let (bias, epilogue) = (None, CpuEpilogue::Store);
-            let gemm = CpuGemm { matrix: weight, bias, panel, scratch, epilogue };
+            let Workspace { gemm, exchanged, .. } = &mut *work;
+            let source = PanelSource { tokens: outputs.len(), row, norm };
+            gemm.rows.whole(weight, 0..source.tokens);
+            gemm.panel.fill(team, level, weight, source);
+            (0..outputs.len()).for_each(|output| self.step.hash_hidden(gemm.panel.plain(output)));
+            let gemm = gemm.gemm(weight, None, CpuEpilogue::Store);
             if !self.ranks.are_several() {
                 gemm.run(team, level, logits, vocab);
                 continue;
             }
-            let mine = &mut work.exchanged[..outputs.len() * weight.rows()];
+            let mine = &mut exchanged[..outputs.len() * weight.rows()];
             gemm.run(team, level, mine, weight.rows());
             self.ranks.gather_logits(mine, outputs.len(), logits)?;
         }
@@ -216,8 +255,18 @@ fn add(to: &mut [f32], from: &[f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
-fn range(tensor: &Tensor) -> std::ops::Range<usize> {
+fn range(tensor: &Tensor) -> Range<usize> {
     tensor.offset..tensor.offset + tensor.len()
+}
+
+/// Tensors that do not overlap.
+fn disjoint<'a, const N: usize>(
+    operation: &'static str,
+    arena: &'a mut [f32],
+    ranges: [Range<usize>; N],
+) -> Result<[&'a mut [f32]; N], BackendError> {
+    let refuse = |error| BackendError::Args { operation, cause: format!("tensors: {error}") };
+    arena.get_disjoint_mut(ranges).map_err(refuse)
 }
 
 /// Two tensors that do not overlap: one to read, one to write.

@@ -13,11 +13,13 @@ use super::matrix::PackedMatrix;
 use super::simd::{Isa, IsaKernel, LANES, Level};
 use super::threads::Team;
 
+/// Numbers of a panel at most, where rows are many: 16 MiB.
+const FLOATS_MAX: usize = 1 << 22;
+
 /// Prepared inputs of several tokens.
 #[derive(Default)]
 pub(super) struct Panel {
     data: Vec<f32>,
-    tokens: usize,
     groups: usize,
 }
 
@@ -49,19 +51,20 @@ pub(super) struct PanelSource<'a, R> {
 }
 
 impl Panel {
-    /// Room for so many tokens of `matrix`.
-    pub(super) fn floats(tokens: usize, matrix: &PackedMatrix) -> usize {
-        tokens * stride(matrix.groups())
+    /// Room for so many tokens of matrices with so many groups of inputs.
+    pub(super) fn floats(tokens: usize, groups: usize) -> usize {
+        tokens * stride(groups)
+    }
+
+    /// Rows with so many groups of inputs that a panel of a good size has room for; 0 if one is too
+    /// large already.
+    pub(super) fn rows_max(groups: usize) -> usize {
+        FLOATS_MAX / stride(groups).max(1)
     }
 
     /// Takes memory for so many numbers.
     pub(super) fn reserve(&mut self, floats: usize) {
         self.data.resize(floats.max(self.data.len()), 0.0);
-    }
-
-    /// Tokens in it.
-    pub(super) fn tokens(&self) -> usize {
-        self.tokens
     }
 
     /// Makes it the inputs of `matrix` for the tokens of `source`.
@@ -74,7 +77,6 @@ impl Panel {
     ) where
         R: Fn(usize) -> &'a [f32] + Sync + Send,
     {
-        self.tokens = source.tokens;
         self.groups = matrix.groups();
         let (stride, inputs) = (stride(self.groups), matrix.inputs());
         let data = &mut self.data[..source.tokens * stride];

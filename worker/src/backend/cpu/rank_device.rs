@@ -2,18 +2,14 @@
 
 use binfer_shard::{Checkpoint, LocalTensor, read_ahead};
 
-use super::attention::TILE;
 use super::block_tables::BlockTables;
 use super::cache::CpuLayerCache;
 use super::cpu_backend::CpuBackend;
-use super::gemm::{pass_tokens, scratch_lanes};
-use super::panel::Panel;
+use super::online_softmax::TILE;
 use super::sample::Sampler;
 use super::simd::LANES;
-use super::weights::Loaded;
 use crate::backend::{
-    Abort, BackendError, DeviceClock, GraphCapture, KvHeadsLayout, KvLayerLayout, MemoryLayout,
-    Peaks, RankDevice, Weight,
+    Abort, BackendError, DeviceClock, GraphCapture, MemoryLayout, Peaks, RankDevice, Weight,
 };
 
 impl RankDevice for CpuBackend {
@@ -65,15 +61,13 @@ impl RankDevice for CpuBackend {
     }
 
     fn kv_layout(&self) -> &'static str {
-        "k [block][kv_head][element][token], v [block][kv_head][token][element]"
+        "k [block][kv_head][element][token], v [block][kv_head][token][element]; latent [block][token][element]"
     }
 
     fn allocate(&mut self, layout: &MemoryLayout) -> Result<(), BackendError> {
-        let caches: Vec<KvHeadsLayout> =
-            layout.kv.iter().map(KvLayerLayout::heads).collect::<Result<_, _>>()?;
-        for kv in &caches {
+        for kv in &layout.kv {
             let tiles = TILE.is_multiple_of(kv.block_tokens.max(1)) || kv.block_tokens % TILE == 0;
-            if !tiles || kv.block_tokens % LANES != 0 || kv.head_dim == 0 {
+            if !tiles || kv.block_tokens % LANES != 0 || kv.shape.elements() == 0 {
                 let cause =
                     format!("{kv:?}: blocks of 16, 32 or n x 64 tokens, heads of any width");
                 return Err(BackendError::Args { operation: "allocate", cause });
@@ -82,23 +76,11 @@ impl RankDevice for CpuBackend {
         self.arena = vec![0.0; layout.arena];
         let dtype = self.settings.kv_dtype;
         self.tables = BlockTables::new(layout);
-        self.caches = caches.iter().map(|shape| CpuLayerCache::new(*shape, dtype)).collect();
+        self.caches = layout.kv.iter().map(|kv| CpuLayerCache::new(kv, dtype)).collect();
         self.last_tokens = vec![0; layout.slots_max];
         self.sampler = Sampler::new(layout.slots_max, layout.vocab);
         self.step.sampled = Vec::with_capacity(layout.outputs_max);
-        let (mut lanes, mut floats, mut exchanged) = (0, 0, 0);
-        for weight in &self.weights {
-            let Loaded::Matrix(matrix) = weight else { continue };
-            let tokens = pass_tokens(matrix);
-            lanes = lanes.max(scratch_lanes(matrix, self.team.count()));
-            floats = floats.max(Panel::floats(tokens, matrix));
-            exchanged = exchanged.max(tokens * matrix.rows());
-        }
-        self.work.scratch.resize(lanes, [0.0; LANES]);
-        self.work.panel.reserve(floats);
-        if self.ranks.are_several() {
-            self.work.exchanged.resize(exchanged, 0.0);
-        }
+        self.work.reserve(&self.weights, layout, self.ranks.are_several());
         self.step.note_times(layout.stamps_max > 0);
         self.layout = layout.clone();
         Ok(())

@@ -4,6 +4,8 @@
 //! alone. Callers say how much work there is, since no piece should be smaller than what waking a
 //! thread costs.
 
+use std::ops::Range;
+
 use rayon::ThreadPool;
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
@@ -14,6 +16,36 @@ use crate::backend::BackendError;
 pub(super) struct Team {
     pool: Option<ThreadPool>,
     count: usize,
+}
+
+/// A slice of which piece `index` begins at element `start(index)` and ends where the next begins.
+pub(super) struct UnevenPieces<'a, T, S> {
+    pub(super) data: &'a mut [T],
+    pub(super) count: usize,
+    pub(super) start: S,
+}
+
+/// Work on pieces, to be split among threads.
+struct Split<S, W> {
+    start: S,
+    work: W,
+}
+
+impl<S: Fn(usize) -> usize + Sync, W: Sync> Split<S, W> {
+    /// Works on the pieces of that range, which `data` holds.
+    fn at_once<T: Send>(&self, range: Range<usize>, data: &mut [T])
+    where
+        W: Fn(usize, &mut [T]),
+    {
+        if range.len() == 1 {
+            return (self.work)(range.start, data);
+        }
+        let middle = range.start.midpoint(range.end);
+        let size = (self.start)(middle) - (self.start)(range.start);
+        let (left, right) = data.split_at_mut(size);
+        let (first, second) = (range.start..middle, middle..range.end);
+        rayon::join(|| self.at_once(first, left), || self.at_once(second, right));
+    }
 }
 
 /// Multiply-adds below which other threads are not worth waking.
@@ -45,6 +77,32 @@ impl Team {
     /// Number of threads.
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Calls `work(index, piece)` for each piece. `multiply_adds` says how much work all of it is.
+    pub(super) fn uneven_pieces<T: Send, S: Fn(usize) -> usize + Sync>(
+        &self,
+        multiply_adds: usize,
+        pieces: UnevenPieces<'_, T, S>,
+        work: impl Fn(usize, &mut [T]) + Sync + Send,
+    ) {
+        let UnevenPieces { data, count, start } = pieces;
+        let split = Split { start, work };
+        match &self.pool {
+            Some(pool) if multiply_adds >= WORK_MIN && count > 1 => {
+                pool.install(|| split.at_once(0..count, data));
+            }
+            _ => {
+                let mut rest = data;
+                for index in 0..count {
+                    let end = if index + 1 < count { (split.start)(index + 1) } else { usize::MAX };
+                    let size = rest.len().min(end - (split.start)(index));
+                    let (piece, behind) = rest.split_at_mut(size);
+                    (split.work)(index, piece);
+                    rest = behind;
+                }
+            }
+        }
     }
 
     /// Calls `work(index, piece)` for each piece of `size` elements of `data`; the last may be

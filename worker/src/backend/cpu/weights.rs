@@ -1,5 +1,7 @@
 //! Weights as the operations want them, and what is behind a handle.
 
+use binfer_shard::spec::TensorCut;
+
 use super::matrix::PackedMatrix;
 use crate::backend::check::WeightShape;
 use crate::backend::{BackendError, Weight};
@@ -9,12 +11,15 @@ pub(super) enum Loaded {
     /// One row, or one column: the scale of a norm, a bias.
     Vector(Vec<f32>),
     Matrix(PackedMatrix),
+    /// One matrix for each expert.
+    Experts(PackedMatrix),
 }
 
 impl Loaded {
-    pub(super) fn new(matrix: PackedMatrix) -> Self {
+    pub(super) fn new(matrix: PackedMatrix, cut: TensorCut) -> Self {
         if matrix.rows() != 1 && matrix.cols() != 1 {
-            return Self::Matrix(matrix);
+            let is_experts = matches!(cut, TensorCut::Experts(_));
+            return if is_experts { Self::Experts(matrix) } else { Self::Matrix(matrix) };
         }
         let mut vector = vec![0.0; matrix.rows() * matrix.cols()];
         for (row, out) in vector.chunks_mut(matrix.cols().max(1)).enumerate() {
@@ -26,7 +31,7 @@ impl Loaded {
     pub(super) fn shape(&self) -> WeightShape {
         match self {
             Self::Vector(vector) => WeightShape::of_vector(vector),
-            Self::Matrix(matrix) => {
+            Self::Matrix(matrix) | Self::Experts(matrix) => {
                 WeightShape { rows: matrix.rows(), cols: matrix.inputs().len() }
             }
         }
@@ -43,6 +48,15 @@ pub(super) fn loaded<'a>(
     weights.get(weight.0 as usize).ok_or_else(refuse)
 }
 
+/// The shape of the weight behind a handle.
+pub(super) fn shape_of(
+    weights: &[Loaded],
+    operation: &'static str,
+    weight: Weight,
+) -> Result<WeightShape, BackendError> {
+    loaded(weights, operation, weight).map(Loaded::shape)
+}
+
 /// The matrix behind a handle.
 pub(super) fn matrix<'a>(
     weights: &'a [Loaded],
@@ -53,6 +67,26 @@ pub(super) fn matrix<'a>(
         Loaded::Matrix(matrix) => Ok(matrix),
         Loaded::Vector(_) => {
             let cause = format!("{weight:?} is a vector, not a matrix");
+            Err(BackendError::Args { operation, cause })
+        }
+        Loaded::Experts(_) => {
+            let cause = format!("{weight:?} is a stack of experts, not a matrix");
+            Err(BackendError::Args { operation, cause })
+        }
+    }
+}
+
+/// The stack of so many experts behind a handle.
+pub(super) fn experts<'a>(
+    weights: &'a [Loaded],
+    operation: &'static str,
+    weight: Weight,
+    count: usize,
+) -> Result<&'a PackedMatrix, BackendError> {
+    match loaded(weights, operation, weight)? {
+        Loaded::Experts(matrix) if matrix.problems() == count => Ok(matrix),
+        _ => {
+            let cause = format!("{weight:?} is no stack of {count} experts");
             Err(BackendError::Args { operation, cause })
         }
     }
@@ -66,7 +100,7 @@ pub(super) fn vector<'a>(
 ) -> Result<&'a [f32], BackendError> {
     match loaded(weights, operation, weight)? {
         Loaded::Vector(vector) => Ok(vector),
-        Loaded::Matrix(_) => {
+        Loaded::Matrix(_) | Loaded::Experts(_) => {
             let cause = format!("{weight:?} is a matrix, not a vector");
             Err(BackendError::Args { operation, cause })
         }

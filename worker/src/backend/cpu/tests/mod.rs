@@ -6,6 +6,10 @@ mod attend;
 mod company;
 mod contracts;
 mod gemm;
+mod latent;
+mod mixture;
+mod moe;
+mod moe_ranks;
 mod ranks;
 mod unlike_layers;
 
@@ -31,6 +35,14 @@ struct Known {
     weight: Weight,
     /// `[rows][fed columns]`.
     rows: Vec<Vec<f64>>,
+}
+
+/// Parts of a weight, and how they are cut.
+struct Parts<'a> {
+    parts: &'a [(DType, usize)],
+    cols: usize,
+    inputs: Range<usize>,
+    cut: TensorCut,
 }
 
 /// A backend under test.
@@ -59,24 +71,37 @@ impl Rig {
         inputs: Range<usize>,
         packed: &[Vec<u8>],
     ) -> Known {
+        let parts = Parts { parts, cols, inputs, cut: TensorCut::Replicated };
+        self.weight_of_parts(&parts, packed)
+    }
+
+    /// Loads random parts that are cut so.
+    fn stack(&mut self, parts: &[(DType, usize)], cols: usize, cut: TensorCut) -> Known {
+        let packed: Vec<_> =
+            parts.iter().map(|(dtype, rows)| self.random.packed(*dtype, *rows, cols)).collect();
+        self.weight_of_parts(&Parts { parts, cols, inputs: 0..cols, cut }, &packed)
+    }
+
+    fn weight_of_parts(&mut self, of: &Parts<'_>, packed: &[Vec<u8>]) -> Known {
+        let Parts { parts, cols, inputs, cut } = of;
         let local = |(dtype, rows): &(DType, usize)| LocalPart {
             source: String::new(),
             dtype: *dtype,
             rows: *rows as u32,
-            cols: cols as u32,
+            cols: *cols as u32,
             inputs: inputs.start as u32..inputs.end as u32,
             ranges: Vec::new(),
         };
         let parts: Vec<_> = parts.iter().map(local).collect();
         let mut known = Vec::new();
         for (part, packed) in parts.iter().zip(packed) {
-            let mut row = vec![0.0; cols];
+            let mut row = vec![0.0; *cols];
             for packed in packed.chunks(part.row_bytes() as usize) {
                 dequantize_row(part.dtype, packed, &mut row).unwrap();
                 known.push(row[inputs.clone()].iter().map(|x| f64::from(*x)).collect());
             }
         }
-        let tensor = LocalTensor { name: "test".to_owned(), cut: TensorCut::Replicated, parts };
+        let tensor = LocalTensor { name: "test".to_owned(), cut: *cut, parts };
         Known { weight: self.backend.pack(&tensor, packed).unwrap(), rows: known }
     }
 
@@ -87,18 +112,16 @@ impl Rig {
 
     /// Takes memory and fills it with NaN.
     fn allocate(&mut self, arena: usize, vocab: usize, kv: Vec<KvLayerLayout>) {
-        let layout = MemoryLayout {
-            arena,
-            blocks_per_slot: vec![64],
-            slots_max: 16,
-            outputs_max: 64,
-            vocab,
-            kv,
-            ..MemoryLayout::default()
-        };
+        self.allocate_for(MemoryLayout { arena, vocab, kv, ..MemoryLayout::default() });
+    }
+
+    /// Takes the memory of `layout`, which says nothing of slots, and fills it with NaN.
+    fn allocate_for(&mut self, layout: MemoryLayout) {
+        let layout =
+            MemoryLayout { blocks_per_slot: vec![64], slots_max: 16, outputs_max: 64, ..layout };
         self.backend.allocate(&layout).unwrap();
         self.backend.arena.fill(f32::NAN);
-        self.backend.work.scratch.as_flattened_mut().fill(f32::NAN);
+        self.backend.work.gemm.scratch.as_flattened_mut().fill(f32::NAN);
         self.backend.work.exchanged.fill(f32::NAN);
         self.poison_panel();
         for cache in &mut self.backend.caches {
@@ -116,9 +139,9 @@ impl Rig {
         let CpuBackend { team, settings, work, .. } = &mut self.backend;
         let wide = PackedMatrix::from_packed(COLS, 0..COLS, &[]).unwrap();
         let x = vec![f32::NAN; COLS];
-        work.panel.reserve(Panel::floats(1, &wide));
+        work.gemm.panel.reserve(Panel::floats(1, wide.groups()));
         let source = PanelSource { tokens: 1, row: |_| x.as_slice(), norm: None };
-        work.panel.fill(team, settings.level, &wide, source);
+        work.gemm.panel.fill(team, settings.level, &wide, source);
     }
 
     fn write(&mut self, tensor: Tensor, values: &[f32]) {

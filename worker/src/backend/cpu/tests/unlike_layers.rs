@@ -15,7 +15,7 @@ use binfer_shard::{DType, ModelSpec, RankLayout, layouts, local_tensors};
 
 use super::{KvDtype, Level, Piece, Random, Rig, batch, output};
 use crate::backend::cpu::cache::{CacheData, CpuLayerCache};
-use crate::backend::{Backend, BackendError, RankDevice};
+use crate::backend::{Backend, RankDevice};
 use crate::forward::forward;
 use crate::memory::{self, Activations, StepLimits};
 use crate::model;
@@ -197,18 +197,4 @@ fn what_is_planned_is_what_is_allocated() {
             assert_eq!(4 * elements as u64, planned.kv_bytes, "TP {world}");
         }
     }
-}
-
-#[test]
-fn a_latent_cache_is_refused_by_name() {
-    let mut spec = spec();
-    spec.kv_groups[1].shape = KvShape::Latent { width: 576 };
-    let memory_layout =
-        memory::lay_out(&spec, &layouts(&spec, 1).unwrap()[0], LIMITS, &[1, 1]).unwrap();
-    let error = rig().backend.allocate(&memory_layout).unwrap_err();
-    assert!(matches!(error, BackendError::NoKernel { .. }));
-    assert_eq!(
-        error.to_string(),
-        "allocate: this device has no kernel for a latent KV cache of width 576"
-    );
 }
