@@ -20,8 +20,8 @@ use crate::{Error, ErrorKind, ModelSpec};
 const VOCAB_UNIT_ROWS: u32 = 32;
 /// FFN columns are dealt in units of so many, or of a quantisation block where that is longer.
 const FFN_UNIT_COLS_MIN: u32 = 32;
-/// The unit of a shared expert's columns where there are too few units of the common size.
-const SHARED_UNIT_COLS_MIN: u32 = 8;
+/// The least unit of FFN columns in models with experts.
+const SMALL_UNIT_COLS: u32 = 8;
 
 /// The layouts of all ranks, rank 0 first.
 ///
@@ -93,7 +93,7 @@ struct LayerShape {
 }
 
 impl LayerShape {
-    fn of(layer: &LayerSpec, world: u32) -> Result<Self, Error> {
+    fn of(layer: &LayerSpec) -> Result<Self, Error> {
         let (heads, kv_heads, head_dim) = match layer.mixer {
             Mixer::Gqa(gqa) => (gqa.heads, gqa.kv_heads, gqa.head_dim),
             Mixer::Mla(mla) => (mla.heads, mla.heads, mla.dims.value),
@@ -105,12 +105,16 @@ impl LayerShape {
             Ffn::Glu { inner, .. } => (inner, 0),
             Ffn::Moe(moe) => (moe.shared_inner.unwrap_or(0), moe.experts),
         };
-        let mut ffn_unit_cols = FFN_UNIT_COLS_MIN;
-        // A shared expert is small, and no reason to refuse ranks that have experts to hold.
-        while experts > 0 && ffn_unit_cols > SHARED_UNIT_COLS_MIN && inner / ffn_unit_cols < world {
-            ffn_unit_cols /= 2;
-        }
+        let ffn_unit_cols = FFN_UNIT_COLS_MIN;
         Ok(Self { heads, kv_heads, head_dim, inner, ffn_unit_cols, experts })
+    }
+
+    /// Makes units smaller where there are fewer than ranks. Then ranks may share a quantisation
+    /// block, as they do where the border of a head falls inside one.
+    fn shrink_units(&mut self, world: u32) {
+        while self.ffn_unit_cols > SMALL_UNIT_COLS && self.inner / self.ffn_unit_cols < world {
+            self.ffn_unit_cols /= 2;
+        }
     }
 
     fn ffn_units(&self) -> u32 {
@@ -147,7 +151,7 @@ impl LayerShapes {
     fn of(spec: &ModelSpec, world: u32) -> Result<Self, Error> {
         let (mut distinct, mut of_layer) = (Vec::<LayerShape>::new(), Vec::new());
         for layer in &spec.layers {
-            let shape = LayerShape::of(layer, world)?;
+            let shape = LayerShape::of(layer)?;
             let found = distinct.iter().position(|other| *other == shape);
             of_layer.push(found.unwrap_or(distinct.len()));
             if found.is_none() {
@@ -164,6 +168,10 @@ impl LayerShapes {
                 let unit = &mut shapes.distinct[shape].ffn_unit_cols;
                 *unit = blocks.fold(*unit, u32::max);
             }
+        }
+        // Beside experts, dense layers and shared experts are small: no reason to refuse ranks.
+        if shapes.distinct.iter().any(|shape| shape.experts > 0) {
+            shapes.distinct.iter_mut().for_each(|shape| shape.shrink_units(world));
         }
         Ok(shapes)
     }

@@ -18,7 +18,7 @@
 //! | [`shards`] | a checkpoint cut for a number of ranks: written, opened, verified |
 //! | `families` | the registry of architectures: from settings to a description |
 //! | `keys` | decisions about settings that nobody reads |
-//! | `dense` | what the families of dense decoders share |
+//! | `decoder` | what the families of decoders share |
 //! | [`dtype`], [`quant`], [`dequant`] | element types, the bits of their blocks, their values |
 //! | [`Error`] | file, tensor, offset, cause, way out |
 //!
@@ -28,7 +28,7 @@
 mod checkpoint;
 pub mod command;
 mod deal;
-mod dense;
+mod decoder;
 pub mod dequant;
 mod describe;
 pub mod dtype;

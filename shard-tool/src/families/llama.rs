@@ -1,12 +1,15 @@
 //! Llama 2, 3, 3.1, 3.2, `SmolLM2` and whatever else calls itself llama; biases where said.
 
-use crate::dense::{Defaults, Family, Features, GgufForm};
+use crate::decoder::{
+    AttentionKind, Defaults, Family, Features, GgufForm, HUGGING_FACE, THETA_DEFAULT,
+};
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",
     class: "LlamaForCausalLM",
     keys: &["attention_bias", "mlp_bias"],
-    defaults: Defaults { kv_heads: None, head_dim: None, positions: 2048 },
+    defaults: Defaults { kv_heads: None, head_dim: None, positions: 2048, theta: THETA_DEFAULT },
+    attention: AttentionKind::Grouped,
     features: |config| {
         let attention_bias = config.bool("attention_bias")?.unwrap_or(false);
         Ok(Features {
@@ -16,6 +19,8 @@ pub(super) const FAMILY: Family = Family {
             ..Features::default()
         })
     },
+    mixture: None,
+    names: HUGGING_FACE,
     gguf: Some(GgufForm {
         interleaved: true,
         features: |weight_map| {

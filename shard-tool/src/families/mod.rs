@@ -6,19 +6,31 @@
 
 mod llama;
 mod mistral;
+mod mixtral;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
+mod qwen_moe;
 
 use std::path::Path;
 
-use crate::dense;
-pub(crate) use crate::dense::{Described, Family};
+use crate::decoder::{self, WindowLayers};
+pub(crate) use crate::decoder::{Described, Family};
 use crate::gguf::GgufMetadata;
 use crate::hf::ConfigJson;
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
 
-const REGISTRY: &[&Family] = &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+const REGISTRY: &[&Family] = &[
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &mixtral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen2_moe::FAMILY,
+    &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
+];
 
 /// The spec of the model in an opened GGUF file.
 pub(crate) fn of_gguf(
@@ -37,7 +49,7 @@ pub(crate) fn of_gguf(
         return Err(error.way_out(format!("supported: {}", known.join(", "))));
     };
     check_container(metadata, path)?;
-    let described = dense::from_gguf(family, form, gguf, (weight_map, path))?;
+    let described = decoder::from_gguf(family, form, gguf, (weight_map, path))?;
     check_vocabulary(metadata, path, &described.spec)?;
     Ok(described)
 }
@@ -70,7 +82,7 @@ pub(crate) fn of_config(
     config: &ConfigJson,
     weight_map: &WeightMap,
 ) -> Result<Described, Error> {
-    dense::from_config(family, config, weight_map)
+    decoder::from_config(family, config, weight_map)
 }
 
 /// Positions of a window; where nothing is said, as transformers' classes have it. Null is none.
@@ -79,25 +91,29 @@ fn sliding_window(config: &ConfigJson) -> Result<Option<u32>, Error> {
     Ok(config.u32("sliding_window")?.or(absent))
 }
 
-/// Qwen's way to say a window: it counts only where it is switched on.
-fn switched_window(config: &ConfigJson) -> Result<Option<dense::Window>, Error> {
-    let (positions, first) = (sliding_window(config)?, config.u32("max_window_layers")?);
+/// Qwen's way to say a window: it counts only where it is switched on. `layers` says on which
+/// layers it is, out of `max_window_layers`.
+fn switched_window(
+    config: &ConfigJson,
+    layers: impl FnOnce(u32) -> WindowLayers,
+) -> Result<Option<decoder::Window>, Error> {
+    let (positions, limit) = (sliding_window(config)?, config.u32("max_window_layers")?);
     if !config.bool("use_sliding_window")?.unwrap_or(false) {
         return Ok(None);
     }
-    let first_layer = first.unwrap_or(28);
-    positions.map(|positions| window_from(config, positions, first_layer)).transpose()
+    let layers = layers(limit.unwrap_or(28));
+    positions.map(|positions| window_on(config, positions, layers)).transpose()
 }
 
-fn window_from(
+fn window_on(
     config: &ConfigJson,
     positions: u32,
-    first_layer: u32,
-) -> Result<dense::Window, Error> {
+    layers: WindowLayers,
+) -> Result<decoder::Window, Error> {
     if positions == 0 {
         return Err(config.error(ErrorKind::Mismatch, "sliding_window is 0"));
     }
-    Ok(dense::Window { positions, first_layer })
+    Ok(decoder::Window { positions, layers })
 }
 
 /// Keys outside a family's namespace that change what the file is.

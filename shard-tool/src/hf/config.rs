@@ -1,7 +1,6 @@
 //! Typed access to `config.json`, with errors that name file and key.
 //!
-//! A null counts as an absent key. The families and the table of dense models know which keys
-//! matter. [`crate::keys`] decides about keys that nobody reads.
+//! A null counts as an absent key. The families and what decoders share know which keys matter. [`crate::keys`] decides about keys that nobody reads.
 
 use std::path::{Path, PathBuf};
 
@@ -95,6 +94,13 @@ impl ConfigJson {
     pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<&str>>, Error> {
         self.typed(key, "a list of strings", |value| {
             value.as_array()?.iter().map(Value::as_str).collect()
+        })
+    }
+
+    pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
+        self.typed(key, "a list of integers", |value| {
+            let integer = |value: &Value| u32::try_from(value.as_u64()?).ok();
+            value.as_array()?.iter().map(integer).collect()
         })
     }
 

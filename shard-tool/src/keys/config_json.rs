@@ -49,7 +49,8 @@ pub(crate) const TABLE: &[Reason] = &[
             attn_pdrop classifier_dropout dropout embd_dropout embd_pdrop embedding_dropout
             ffn_dropout ffn_pdrop gradient_checkpointing hidden_dropout hidden_dropout_prob
             init_std initializer_range layerdrop mlp_dropout neftune_noise_alpha resid_dropout
-            resid_pdrop residual_dropout router_aux_loss_coef use_fused_cross_entropy
+            resid_pdrop residual_dropout router_aux_loss_coef router_jitter_noise
+            use_fused_cross_entropy
             use_fused_rms_norm use_fused_mlp
         ",
     },

@@ -146,9 +146,11 @@ fn a_published_configuration() {
     let error = open("published", &folder).unwrap_err().to_string();
     let wanted = "([cols, rows]): model.embed_tokens.weight is [32, 64], not [4096, 151936]";
     assert!(error.contains(wanted), "{error}");
-    folder.set("architectures", json!(["GptOssForCausalLM"])).set("model_type", json!("gpt_oss"));
+    folder
+        .set("architectures", json!(["Gemma3ForCausalLM"]))
+        .set("model_type", json!("gemma3_text"));
     let error = open("published", &folder).unwrap_err().to_string();
-    let wanted = "GptOssForCausalLM (model_type gpt_oss) is not supported yet";
+    let wanted = "Gemma3ForCausalLM (model_type gemma3_text) is not supported yet";
     assert!(error.contains(wanted), "{error}");
 }
 
@@ -282,7 +284,7 @@ fn refused_settings() {
             LLAMA,
             "architectures",
             json!(["MixtralForCausalLM"]),
-            "MixtralForCausalLM (model_type llama) is not supported yet; supported: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3",
+            "MixtralForCausalLM (model_type llama) is not supported yet; supported: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, ",
         ),
         (LLAMA, "model_type", json!("qwen3_moe"), "(model_type qwen3_moe) is not supported"),
         (LLAMA, "hidden_act", json!("gelu"), "activation \"gelu\" is not supported yet"),

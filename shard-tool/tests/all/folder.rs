@@ -100,10 +100,10 @@ fn a_folder_without_weights_is_described_by_its_settings() {
         assert!(error.contains(says), "{error}");
     }
     // As published: quantised in a way of its own, it names no type. That is not why it is refused.
-    let config = r#"{"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss"}"#;
+    let config = r#"{"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}"#;
     std::fs::write(path.join("config.json"), config).unwrap();
     let error = describe(&path).unwrap_err().to_string();
-    assert!(error.contains("architecture GptOssForCausalLM"), "{error}");
+    assert!(error.contains("architecture Gemma3ForCausalLM"), "{error}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod gguf_families;
 mod gguf_keys;
 mod hub;
 mod layout;
+mod mixtures;
 mod model;
 mod read_ahead;
 mod reader;

@@ -29,7 +29,7 @@ pub(crate) fn cut(source: &Checkpoint, world: u32, name: &str) -> PathBuf {
 }
 
 /// What each rank loads, in order: names and bytes.
-fn loaded(source: &Checkpoint, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
+pub(crate) fn loaded(source: &Checkpoint, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
     let load = |layout| {
         let mut all = Vec::new();
         read_ahead(source, &source.local_tensors(layout).unwrap(), |tensor, parts| {
@@ -43,7 +43,7 @@ fn loaded(source: &Checkpoint, world: u32) -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
 }
 
 /// Checks shards at every rank count against the checkpoint, and that verifying agrees.
-fn check(checkpoint: &Path, name: &str) {
+pub(crate) fn check(checkpoint: &Path, name: &str) {
     let source = Checkpoint::open(checkpoint).unwrap();
     for world in 1..=4 {
         let folder = cut(&source, world, &format!("shards-{name}-{world}"));

@@ -1,15 +1,17 @@
-//! GGUF metadata of a dense decoder, read and checked.
+//! GGUF metadata of a decoder, read and checked.
 
 use std::path::Path;
 
+use super::checks::{check_heads, kv_kinds, mismatch, norm_eps};
 use super::family::{Described, Family, GgufForm};
+use super::mixture::ffns;
 use super::names::{LLAMA_CPP, Names};
-use super::{Dense, check_heads, kv_kinds, mismatch, norm_eps, rope, rope_freqs};
+use super::{Decoder, rope, rope_freqs};
 use crate::error::listed;
 use crate::gguf::GgufMetadata;
 use crate::keys::{GGUF, Unread, is_foreign, note};
 use crate::rope::stretched;
-use crate::spec::{Gqa, Rope, RopeScaling};
+use crate::spec::{Gqa, Mixer, Rope, RopeScaling};
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf};
 
@@ -59,20 +61,21 @@ pub(crate) fn from_gguf(
     let kv_heads = keys.u32("attention.head_count_kv")?.unwrap_or(heads);
     let gqa = check_heads(Gqa { heads, kv_heads, head_dim, rope }, &refuse)?;
     let (eps_key, eps) = keys.required_float("attention.layer_norm_rms_epsilon")?;
-    let dense = Dense {
+    let decoder = Decoder {
         architecture: family.name,
         hidden,
-        inner: keys.positive("feed_forward_length")?,
         vocab: keys.vocab(weight_map)?,
         context_max,
         norm_eps: norm_eps(&eps_key, eps, &refuse)?,
         tied_head: weight_map.tensor("output.weight").is_none(),
-        gqa,
+        mixer: Mixer::Gqa(gqa),
+        ffns: ffns(layers, None, || keys.positive("feed_forward_length"))?,
         kv_kinds,
         features,
     };
     let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };
-    Ok(Described { spec: dense.spec(&names, weight_map, path)?, notes })
+    let (spec, of_tensors) = decoder.spec(&names, weight_map, path)?;
+    Ok(Described { spec, notes: notes.into_iter().chain(of_tensors).collect() })
 }
 
 /// The metadata in one architecture's namespace.

@@ -1,11 +1,13 @@
-//! What sets the families of dense decoders apart, as a table.
+//! What sets the families of decoders apart, as a table.
 
+use super::mixture::Mixture;
+use super::names::Names;
 use crate::Error;
 use crate::ModelSpec;
 use crate::hf::ConfigJson;
 use crate::weight_map::WeightMap;
 
-/// A family of dense decoders.
+/// A family of decoders.
 pub(crate) struct Family {
     /// `model_type` of config.json, and `general.architecture` of GGUF.
     pub(crate) name: &'static str,
@@ -15,11 +17,32 @@ pub(crate) struct Family {
     pub(crate) keys: &'static [&'static str],
     /// Values of keys that config.json lacks.
     pub(crate) defaults: Defaults,
+    pub(crate) attention: AttentionKind,
     /// What config.json says the model has.
     pub(crate) features: fn(&ConfigJson) -> Result<Features, Error>,
+    /// How config.json describes mixtures of experts; `None` where the family has none.
+    pub(crate) mixture: Option<MixtureForm>,
+    /// What Hugging Face folders call its tensors.
+    pub(crate) names: Names,
     /// How llama.cpp writes the family; `None` where it has no such architecture, or counts it
     /// among llama.
     pub(crate) gguf: Option<GgufForm>,
+}
+
+/// Kinds of attention, as `config.json` describes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttentionKind {
+    /// Grouped-query attention.
+    Grouped,
+    /// DeepSeek's latent attention.
+    Latent,
+}
+
+/// How config.json describes a family's mixtures of experts.
+pub(crate) struct MixtureForm {
+    /// Keys that `read` reads.
+    pub(crate) keys: &'static [&'static str],
+    pub(crate) read: fn(&ConfigJson) -> Result<Mixture, Error>,
 }
 
 /// The values that transformers' configuration class has for keys that are not there.
@@ -31,6 +54,8 @@ pub(crate) struct Defaults {
     pub(crate) head_dim: Option<u32>,
     /// `max_position_embeddings`.
     pub(crate) positions: u32,
+    /// `rope_theta`.
+    pub(crate) theta: f64,
 }
 
 /// How llama.cpp's converter writes a family.
@@ -51,7 +76,7 @@ pub(crate) struct Described {
 /// Parts that some families have and others lack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Features {
-    /// Biases of q, k and v.
+    /// Biases of q, k and v, or of the products before them in latent attention.
     pub(crate) qkv_bias: bool,
     /// Bias of attention's output.
     pub(crate) out_bias: bool,
@@ -59,13 +84,42 @@ pub(crate) struct Features {
     pub(crate) mlp_bias: bool,
     /// RMS norm of each q and k head.
     pub(crate) qk_norm: bool,
+    /// A logit for each head that takes part in attention's softmax and in nothing else.
+    pub(crate) sinks: bool,
+    /// Whether latent attention rotates pairs of neighbours in the order of the checkpoint.
+    pub(crate) interleaved_rope: bool,
+    pub(crate) mixture: MixtureFeatures,
+    /// Layers behind the last one that predict further tokens, which are not used.
+    pub(crate) prediction_layers: u32,
     /// Layers that see only the last positions.
     pub(crate) window: Option<Window>,
 }
 
-/// A sliding window, on all layers from `first_layer` on.
+/// Parts of mixtures of experts that some families have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MixtureFeatures {
+    /// Bias of the router.
+    pub(crate) router_bias: bool,
+    /// Numbers that are added to the router's scores for the choice alone.
+    pub(crate) correction: bool,
+    /// Biases of the experts' gate, up and down.
+    pub(crate) expert_bias: bool,
+    /// A product that weighs the shared expert.
+    pub(crate) shared_weight: bool,
+}
+
+/// A sliding window, on some layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) positions: u32,
-    pub(crate) first_layer: u32,
+    pub(crate) layers: WindowLayers,
+}
+
+/// Which layers have a sliding window where `layer_types` does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WindowLayers {
+    /// From this one on.
+    From(u32),
+    /// The first, the third and so on, below this one.
+    EvenBelow(u32),
 }

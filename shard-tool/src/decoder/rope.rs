@@ -11,8 +11,8 @@ use crate::rope::stretched;
 use crate::spec::{KvKind, Rope, RopeScaling};
 use crate::{Error, ErrorKind};
 
-/// The base where the configuration does not say one.
-pub(super) const THETA_DEFAULT: f64 = 10_000.0;
+/// The base where neither the configuration nor the family says one.
+pub(crate) const THETA_DEFAULT: f64 = 10_000.0;
 
 /// The key of the context that the model was trained for, before scaling.
 const ORIGINAL: &str = "original_max_position_embeddings";
@@ -26,13 +26,16 @@ pub(super) struct RopeSettings {
     pub(super) rope: Rope,
     /// The positions that the rope is stretched to.
     pub(super) context_max: u32,
+    /// What latent attention multiplies its scores by besides.
+    pub(super) score_factor: f64,
     /// Settings without effect that a person should hear of.
     pub(super) ignored: Vec<String>,
 }
 
 impl RopeSettings {
     fn means(&self, other: &Self) -> bool {
-        (self.rope, self.context_max) == (other.rope, other.context_max)
+        (self.rope, self.context_max, self.score_factor)
+            == (other.rope, other.context_max, other.score_factor)
     }
 }
 
@@ -43,6 +46,8 @@ pub(super) struct RopeContext<'a> {
     pub(super) head_dim: u32,
     /// `max_position_embeddings`, or its default.
     pub(super) positions: u32,
+    /// The base where the configuration does not say one.
+    pub(super) theta: f64,
     /// Which positions each layer's cache keeps, which is what transformers calls its type.
     pub(super) kv_kinds: &'a [KvKind],
 }
@@ -71,7 +76,7 @@ pub(super) fn read(context: RopeContext<'_>) -> Result<RopeSettings, Error> {
     }
     let (context_max, ignored) = (context.positions, Vec::new());
     let rope = context.rope(config.float("rope_theta")?, RopeScaling::None)?;
-    Ok(RopeSettings { rope, context_max, ignored })
+    Ok(RopeSettings { rope, context_max, score_factor: 1.0, ignored })
 }
 
 impl RopeContext<'_> {
@@ -116,12 +121,14 @@ impl RopeContext<'_> {
         let ignored = within.judge(&[common, kind.keys], CONFIG_JSON_ROPE)?;
         let scope = Scope { context: self, within };
         let (scaling, context_max) = (kind.read)(&scope)?;
+        let score_factor = scope.score_factor(scaling)?;
         let theta = within.float("rope_theta")?.or(self.config.float("rope_theta")?);
-        Ok(RopeSettings { rope: self.rope(theta, scaling)?, context_max, ignored })
+        let rope = self.rope(theta, scaling)?;
+        Ok(RopeSettings { rope, context_max, score_factor, ignored })
     }
 
     fn rope(self, theta: Option<f64>, scaling: RopeScaling) -> Result<Rope, Error> {
-        let (theta, dims) = (theta.unwrap_or(THETA_DEFAULT), self.head_dim);
+        let (theta, dims) = (theta.unwrap_or(self.theta), self.head_dim);
         let refuse = |cause| Err(self.config.error(ErrorKind::Mismatch, cause));
         if theta <= 1.0 {
             return refuse(format!("rope_theta is {theta}"));
@@ -210,6 +217,13 @@ impl Scope<'_> {
     /// A number; Python code takes a 0 for absent.
     fn unless_zero(&self, key: &str) -> Result<Option<f64>, Error> {
         Ok(self.within.float(key)?.filter(|number| *number != 0.0))
+    }
+
+    /// The square of what DeepSeek multiplies queries and keys by, where scaling is `YaRN`'s.
+    fn score_factor(&self, scaling: RopeScaling) -> Result<f64, Error> {
+        let RopeScaling::Yarn { factor, .. } = scaling else { return Ok(1.0) };
+        let size = self.unless_zero("mscale_all_dim")?.map_or(1.0, |all| yarn_size(factor, all));
+        self.positive("mscale_all_dim", size * size)
     }
 
     /// The original context, if there is one; the key outside of the object goes first, as in

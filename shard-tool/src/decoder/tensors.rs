@@ -3,6 +3,7 @@
 //! Complaints are gathered and given at once: a reader of the message wants the whole list.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::listed;
@@ -17,6 +18,13 @@ pub(super) struct Line {
     pub(super) rows: u32,
     pub(super) cols: u32,
     pub(super) row_order: RowOrder,
+}
+
+impl Line {
+    /// A tensor whose rows are in the engine's order.
+    pub(super) fn plain(source: String, rows: u32, cols: u32) -> Self {
+        Self { source, rows, cols, row_order: RowOrder::AsIs }
+    }
 }
 
 /// The tensors of a spec, as they are added.
@@ -73,6 +81,26 @@ impl<'c> Tensors<'c> {
         }
         self.used.insert(source.clone());
         PartSpec { source, dtype, rows, cols, row_order }
+    }
+
+    /// Counts the tensors of layers that are not used as used. Returns a note about them, if there
+    /// are any.
+    pub(super) fn ignore_layers(&mut self, prefix: &str, layers: Range<usize>) -> Vec<String> {
+        let of_layer = |name: &&str| {
+            let rest = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.'));
+            let number = rest.and_then(|rest| rest.split('.').next()?.parse().ok());
+            number.is_some_and(|number: usize| layers.contains(&number))
+        };
+        let names: Vec<String> =
+            self.weight_map.names().filter(of_layer).map(str::to_owned).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let (count, first) = (names.len(), layers.start);
+        self.used.extend(names);
+        vec![format!(
+            "{count} tensors of layers from {prefix}.{first} on predict further tokens at once, and are not used"
+        )]
     }
 
     /// The specs, if the checkpoint has these tensors, of these shapes, and no others.

@@ -1,12 +1,14 @@
-//! `config.json` of a dense decoder, read and checked.
+//! `config.json` of a decoder, read and checked.
 
+use super::attention::{self, Attention};
+use super::checks::{check_mixture, kv_kinds, norm_eps};
 use super::family::{Described, Family, Window};
-use super::names::{HUGGING_FACE, Names};
-use super::rope::{self, RopeContext, RopeSettings};
-use super::{Dense, check_heads, kv_kinds, norm_eps};
+use super::mixture::ffns;
+use super::names::Names;
+use super::{Decoder, rope};
 use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON;
-use crate::spec::{Gqa, KvKind};
+use crate::spec::KvKind;
 use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind};
 
@@ -40,7 +42,9 @@ pub(crate) fn from_config(
     config: &ConfigJson,
     weight_map: &WeightMap,
 ) -> Result<Described, Error> {
-    let understood = [UNDERSTOOD, rope::UNDERSTOOD, family.keys];
+    let of_attention = attention::understood(family.attention);
+    let of_mixture = family.mixture.as_ref().map_or(&[][..], |form| form.keys);
+    let understood = [UNDERSTOOD, rope::UNDERSTOOD, of_attention, of_mixture, family.keys];
     let mut ignored = config.judge(&understood, CONFIG_JSON)?;
     let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
     check_activation(config)?;
@@ -50,41 +54,40 @@ pub(crate) fn from_config(
     if family.keys.contains(&LAYER_TYPES) {
         kv_kinds = by_layer_types(config, kv_kinds, features.window)?;
     }
-    let (defaults, hidden) = (&family.defaults, config.positive("hidden_size")?);
-    let heads = config.positive("num_attention_heads")?;
-    let head_dim = or_default(config, "head_dim", defaults.head_dim, hidden / heads)?;
-    let kv_heads = or_default(config, "num_key_value_heads", defaults.kv_heads, heads)?;
-    let positions = match config.get("max_position_embeddings") {
-        Some(_) => config.positive("max_position_embeddings")?,
-        None => defaults.positions,
-    };
-    let context = RopeContext { config, head_dim, positions, kv_kinds: &kv_kinds };
-    let RopeSettings { rope, context_max, ignored: of_rope } = rope::read(context)?;
-    ignored.extend(of_rope);
+    let hidden = config.positive("hidden_size")?;
+    let Attention { mixer, rope } = attention::read(family, config, hidden, &kv_kinds)?;
+    ignored.extend(rope.ignored);
+    let mixture = family.mixture.as_ref().map(|form| (form.read)(config)).transpose()?;
+    if let Some(mixture) = &mixture {
+        check_mixture(&mixture.moe, (hidden, layers as usize), refuse)?;
+    }
+    let inner = || config.positive("intermediate_size");
     let eps = config.float("rms_norm_eps")?.unwrap_or(RMS_NORM_EPS_DEFAULT);
     let tied = config.bool("tie_word_embeddings")?.unwrap_or(false);
-    let stored = StoredEmbeddings::of(weight_map);
+    let stored = StoredEmbeddings::of(&family.names, weight_map);
     let names = match stored {
         StoredEmbeddings { embed: false, head: true } if tied => {
-            Names { embed: HUGGING_FACE.head, ..HUGGING_FACE }
+            Names { embed: family.names.head, ..family.names }
         }
-        _ => HUGGING_FACE,
+        _ => family.names,
     };
-    let dense = Dense {
+    let decoder = Decoder {
         architecture: family.name,
         hidden,
-        inner: config.positive("intermediate_size")?,
         vocab: config.positive("vocab_size")?,
-        context_max,
+        context_max: rope.context_max,
         norm_eps: norm_eps("rms_norm_eps", eps, refuse)?,
         // A head that is stored although tied is used: transformers does so when the two differ.
         tied_head: tied && !(stored.embed && stored.head),
-        gqa: check_heads(Gqa { heads, kv_heads, head_dim, rope }, refuse)?,
+        mixer,
+        ffns: ffns(layers, mixture.as_ref(), inner)?,
         kv_kinds,
         features,
     };
-    let spec = dense.spec(&names, weight_map, config.folder())?;
-    Ok(Described { spec, notes: config.note(&ignored) })
+    let (spec, of_tensors) = decoder.spec(&names, weight_map, config.folder())?;
+    let mut notes = config.note(&ignored);
+    notes.extend(of_tensors);
+    Ok(Described { spec, notes })
 }
 
 fn check_activation(config: &ConfigJson) -> Result<(), Error> {
@@ -104,21 +107,10 @@ struct StoredEmbeddings {
 }
 
 impl StoredEmbeddings {
-    fn of(weight_map: &WeightMap) -> Self {
+    fn of(names: &Names, weight_map: &WeightMap) -> Self {
         let has = |name| weight_map.tensor(&format!("{name}.weight")).is_some();
-        Self { embed: has(HUGGING_FACE.embed), head: has(HUGGING_FACE.head) }
+        Self { embed: has(names.embed), head: has(names.head) }
     }
-}
-
-/// An integer; `default` where the key is not there, `null` where it is null.
-fn or_default(
-    config: &ConfigJson,
-    key: &str,
-    default: Option<u32>,
-    null: u32,
-) -> Result<u32, Error> {
-    let default = if config.has(key) { None } else { default };
-    Ok(config.u32(key)?.or(default).unwrap_or(null))
 }
 
 /// What each layer keeps by `layer_types`, where that is given, else `kv_kinds`.
