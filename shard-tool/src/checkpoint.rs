@@ -13,10 +13,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::families::Described;
 use crate::shards::format::{is_shards, part_name};
 use crate::shards::open::{self, OpenedShards, Shards};
-use crate::weight_map::{DataFile, WeightMap};
+use crate::weight_map::{TensorData, WeightMap};
 use crate::{
-    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout,
-    StoredTensor, families, gguf, hf, slice,
+    Error, ErrorKind, Gguf, LocalPart, LocalTensor, ModelSpec, PartReader, RankLayout, families,
+    gguf, hf, slice,
 };
 
 /// A checkpoint, open for reading.
@@ -66,8 +66,8 @@ impl Checkpoint {
         let (config, text) = hf::config(&path)?;
         // An unknown family is refused before an unknown type of its weights.
         let family = families::of_class(&config)?;
-        let weight_map = WeightMap::assumed(hf::weights_dtype(&config)?);
-        let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
+        let mut weight_map = WeightMap::assumed(hf::weights_dtype(&config)?);
+        let Described { spec, notes } = families::of_config(family, &config, &mut weight_map)?;
         Ok(Self {
             path,
             weight_map,
@@ -79,8 +79,8 @@ impl Checkpoint {
     }
 
     fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let (gguf, weight_map) = gguf::split::open(path)?;
-        let Described { spec, notes } = families::of_gguf(&gguf, &weight_map, path)?;
+        let (gguf, mut weight_map) = gguf::split::open(path)?;
+        let Described { spec, notes } = families::of_gguf(&gguf, &mut weight_map, path)?;
         Ok(Self {
             path: path.to_path_buf(),
             digest: weight_map.digest(&[])?,
@@ -94,8 +94,8 @@ impl Checkpoint {
     fn open_folder(path: &Path) -> Result<Self, Error> {
         let (config, text) = hf::config(path)?;
         let family = families::of_class(&config)?;
-        let weight_map = hf::weights(path)?;
-        let Described { spec, notes } = families::of_config(family, &config, &weight_map)?;
+        let mut weight_map = hf::weights(path)?;
+        let Described { spec, notes } = families::of_config(family, &config, &mut weight_map)?;
         Ok(Self {
             path: path.to_path_buf(),
             digest: weight_map.digest(&text)?,
@@ -225,22 +225,19 @@ impl Checkpoint {
     }
 
     fn part_reader(&self, part: &LocalPart, bytes: u64) -> Result<PartReader<'_>, Error> {
-        let located = self.check_part(part, bytes)?;
-        let digest = self.shards().and_then(|shards| shards.digests.get(&located.1.name));
-        Ok(PartReader::new(located, &part.ranges, digest.copied()))
+        let data = self.check_part(part, bytes)?;
+        let digest = self.shards().and_then(|shards| shards.digests.get(&data.info().name));
+        Ok(PartReader::new(data, &part.ranges, digest.copied()))
     }
 
-    /// The file and tensor that `part` is cut from, after checking that part and buffer fit them.
-    fn check_part(
-        &self,
-        part: &LocalPart,
-        out_bytes: u64,
-    ) -> Result<(&DataFile, &StoredTensor), Error> {
+    /// The tensor that `part` is cut from, after checking that part and buffer fit them.
+    fn check_part(&self, part: &LocalPart, out_bytes: u64) -> Result<TensorData<'_>, Error> {
         let refuse = |cause: String| {
             Error::new(ErrorKind::Mismatch, cause).file(&self.path).tensor(&part.source)
         };
-        let located = self.weight_map.locate(&part.source);
-        let (file, tensor) = located.ok_or_else(|| refuse("no such tensor".to_owned()))?;
+        let data = self.weight_map.data(&part.source);
+        let data = data.ok_or_else(|| refuse("no such tensor".to_owned()))?;
+        let tensor = data.info();
         let ranges = &part.ranges;
         let within =
             |range: &std::ops::Range<u64>| range.start <= range.end && range.end <= tensor.bytes;
@@ -251,6 +248,6 @@ impl Checkpoint {
         if bytes != out_bytes {
             return Err(refuse(format!("a slice of {bytes} bytes into {out_bytes}")));
         }
-        Ok((file, tensor))
+        Ok(data)
     }
 }

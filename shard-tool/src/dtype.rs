@@ -64,6 +64,11 @@ impl DType {
     /// Types that say by themselves nothing of a number: halves of others.
     const RAW: [Self; 2] = [Self::F8_E4M3, Self::U8];
 
+    /// The type of that [`Self::name`].
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain(Self::RAW).find(|dtype| dtype.name() == name)
+    }
+
     /// The number of consecutive elements of a row that form a block. Plain types have 1.
     #[must_use]
     pub const fn block_elems(self) -> u32 {

@@ -51,6 +51,11 @@ impl Error {
         self
     }
 
+    /// The file or folder, unless the error names one.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        if self.file.is_some() { self } else { self.file(file) }
+    }
+
     pub(crate) fn tensor(mut self, name: &str) -> Self {
         self.tensor = Some(name.to_owned());
         self

@@ -21,7 +21,7 @@ const VOCAB_UNIT_ROWS: u32 = 32;
 /// FFN columns are dealt in units of so many, or of a quantisation block where that is longer.
 const FFN_UNIT_COLS_MIN: u32 = 32;
 /// The least unit of FFN columns in models with experts.
-const SMALL_UNIT_COLS: u32 = 8;
+const SMALL_UNIT_COLS: u32 = 4;
 
 /// The layouts of all ranks, rank 0 first.
 ///

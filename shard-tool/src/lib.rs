@@ -11,7 +11,9 @@
 //! | `hf` | bounded readers of Hugging Face folders: `config.json`, index, safetensors |
 //! | [`fit`] | what ranks hold, whether it fits, how fast it can be (pure) |
 //! | [`hub`] | models by id from the Hugging Face hub, through its cache |
-//! | `weight_map`, `ranged_read` | the places of tensors in files, and positional reads |
+//! | `weight_map`, `data_file`, `ranged_read` | the places of tensors in files, positional reads |
+//! | `forms` | the forms in which checkpoints store experts, scales and latent attention |
+//! | `views` | matrices that are stored in another form, offered as if they were stored plainly |
 //! | [`read_ahead`] | tensors that are read in parallel and handed over in order |
 //! | [`files`] | writing and removing in folders that others may write to as well |
 //! | [`command`] | the command of `binfer shard` and `shard-tool` |
@@ -27,6 +29,7 @@
 
 mod checkpoint;
 pub mod command;
+mod data_file;
 mod deal;
 mod decoder;
 pub mod dequant;
@@ -37,6 +40,7 @@ mod families;
 mod ffn_spec;
 pub mod files;
 pub mod fit;
+mod forms;
 pub mod gguf;
 mod hf;
 pub mod hub;
@@ -53,6 +57,7 @@ pub mod slice;
 pub mod spec;
 mod stored_tensor;
 mod tensor_spec;
+mod views;
 mod weight_map;
 
 pub use checkpoint::Checkpoint;
@@ -62,6 +67,7 @@ pub use error::{Error, ErrorKind};
 pub use gguf::Gguf;
 pub use layout::{RankLayout, layouts};
 pub use part_reader::PartReader;
+pub(crate) use read_ahead::read_parts_ahead;
 pub use read_ahead::{PartBytes, read_ahead};
 pub use slice::{LocalPart, LocalTensor, local_tensor, local_tensors};
 pub use spec::ModelSpec;

@@ -4,20 +4,17 @@
 //! shard is computed on the way, and compared when the last bytes were read.
 
 use std::collections::VecDeque;
-use std::io;
 use std::ops::Range;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::ranged_read::read_ranges;
-use crate::weight_map::DataFile;
-use crate::{Error, ErrorKind, StoredTensor};
+use crate::weight_map::TensorData;
+use crate::{Error, ErrorKind};
 
 /// Reads a [`crate::LocalPart`] from its beginning to its end. [`crate::Checkpoint::reader`] makes
 /// it.
 pub struct PartReader<'s> {
-    file: &'s DataFile,
-    tensor: &'s StoredTensor,
+    data: TensorData<'s>,
     /// The ranges of the tensor that were not read yet.
     left: VecDeque<Range<u64>>,
     /// The XXH3-64 of what was read so far, and the one that all bytes must have.
@@ -25,31 +22,29 @@ pub struct PartReader<'s> {
 }
 
 impl<'s> PartReader<'s> {
-    pub(crate) fn new(
-        (file, tensor): (&'s DataFile, &'s StoredTensor),
-        ranges: &[Range<u64>],
-        digest: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(data: TensorData<'s>, ranges: &[Range<u64>], digest: Option<u64>) -> Self {
         let digest = digest.map(|expected| (Xxh3::new(), expected));
         let left = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
-        Self { file, tensor, left, digest }
+        Self { data, left, digest }
     }
 
     /// Fills `out` with the next bytes.
     ///
     /// # Errors
     /// `Io` or `Truncated` if the file changed since it was opened. `Mismatch` if fewer bytes are
-    /// left than `out` has, or if the last bytes were read and the digest is not that of the shard.
+    /// left than `out` has, if a scale is no number, or if the last bytes were read and the digest
+    /// is not that of the shard.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<(), Error> {
         let ranges = self.take(out.len() as u64)?;
-        read_ranges(&self.file.file, self.tensor.offset, &ranges, out)
-            .map_err(|(at, error)| self.read_error(&error).tensor(&self.tensor.name).at(at))?;
+        match self.data {
+            TensorData::Stored(stored) => stored.read(&ranges, out)?,
+            TensorData::Computed(view) => view.fill(&ranges, out)?,
+        }
         let Some((digest, expected)) = &mut self.digest else { return Ok(()) };
         digest.update(out);
         if self.left.is_empty() && digest.digest() != *expected {
             let cause = "its bytes are not those that were written: the file is damaged";
-            let error = Error::new(ErrorKind::Mismatch, cause).file(&self.file.path);
-            let error = error.tensor(&self.tensor.name).at(self.tensor.offset);
+            let error = self.refuse(cause).at(self.data.info().offset);
             return Err(error.way_out("copy it again, or shard the model again"));
         }
         Ok(())
@@ -61,8 +56,7 @@ impl<'s> PartReader<'s> {
         while bytes > 0 {
             let Some(first) = self.left.front_mut() else {
                 let cause = format!("{bytes} bytes more than the part has were asked for");
-                let error = Error::new(ErrorKind::Mismatch, cause).file(&self.file.path);
-                return Err(error.tensor(&self.tensor.name));
+                return Err(self.refuse(&cause));
             };
             let end = first.start.saturating_add(bytes).min(first.end);
             taken.push(first.start..end);
@@ -75,11 +69,14 @@ impl<'s> PartReader<'s> {
         Ok(taken)
     }
 
-    fn read_error(&self, error: &io::Error) -> Error {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            let cause = "the file became shorter while it was read";
-            return Error::new(ErrorKind::Truncated, cause).file(&self.file.path);
+    fn refuse(&self, cause: &str) -> Error {
+        let error = Error::new(ErrorKind::Mismatch, cause).tensor(&self.data.info().name);
+        match self.data {
+            TensorData::Stored(stored) => match &stored.file {
+                Some(file) => error.file(&file.path),
+                None => error,
+            },
+            TensorData::Computed(_) => error,
         }
-        Error::io(&self.file.path, "read weights", error)
     }
 }

@@ -28,6 +28,6 @@ impl StoredTensor {
     /// The number of rows, over all other dimensions. Rows follow each other without gaps.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.shape.iter().skip(1).product()
+        self.shape.iter().skip(1).fold(1, |rows, dim| rows.saturating_mul(*dim))
     }
 }

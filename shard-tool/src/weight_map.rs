@@ -3,15 +3,14 @@
 //! The reader of each container fills it in. Describing the model, reading weights and the digest
 //! work on the map, whatever the container is.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::files::open_within;
+use crate::data_file::{DataFile, MappedTensor};
+use crate::views::{Pick, RowSource, View};
 use crate::{DType, Error, ErrorKind, StoredTensor};
 
 /// The most tensors that the digest samples. Only giant models have more, so two trainings of one
@@ -22,57 +21,48 @@ const SAMPLE_BYTES_MAX: usize = 4096;
 /// The most layers of a model whose tensors are assumed to exist. Every model has fewer.
 const ASSUMED_MAX: usize = 1 << 16;
 
-/// A file of weights, open for reading.
-#[derive(Debug)]
-pub(crate) struct DataFile {
-    pub(crate) path: PathBuf,
-    pub(crate) file: File,
-    pub(crate) bytes: u64,
+/// Where the bytes of a tensor come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TensorData<'m> {
+    /// A place in a file.
+    Stored(&'m MappedTensor),
+    /// They are computed out of other tensors.
+    Computed(&'m View),
 }
 
-impl DataFile {
-    /// Opens a file of a model's folder, as [`open_within`] does.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        Self::opened(path, open_within(path))
-    }
-
-    /// Opens a file that the user named. It may be a link to any file.
-    pub(crate) fn open_named(path: &Path) -> Result<Self, Error> {
-        let target = std::fs::canonicalize(path);
-        Self::opened(path, target.and_then(|target| open_within(&target)))
-    }
-
-    fn opened(path: &Path, file: io::Result<File>) -> Result<Self, Error> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::InvalidInput => {
-                Error::new(ErrorKind::Unsupported, error.to_string()).file(path)
-            }
-            _ => Error::io(path, "open", &error),
-        };
-        let file = file.map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        Ok(Self { path: path.to_path_buf(), file, bytes })
+impl<'m> TensorData<'m> {
+    pub(crate) fn info(self) -> &'m StoredTensor {
+        match self {
+            Self::Stored(stored) => &stored.info,
+            Self::Computed(view) => &view.info,
+        }
     }
 }
 
-/// A tensor of the map.
+/// A matrix that is offered in the place of stored tensors.
 #[derive(Debug)]
-struct MappedTensor {
-    /// The index of its file. `None` if the tensor is described, but its data are not here.
-    file: Option<usize>,
-    info: StoredTensor,
+enum Offered {
+    /// Rows of a stored tensor, one after the other.
+    Rows(MappedTensor),
+    Computed(View),
 }
 
 /// All tensors of a checkpoint, by name, with the files that hold them.
 #[derive(Debug, Default)]
 pub(crate) struct WeightMap {
-    files: Vec<DataFile>,
+    files: Vec<Arc<DataFile>>,
+    /// As they are stored.
     tensors: BTreeMap<String, MappedTensor>,
+    /// What is offered instead of some of them.
+    views: BTreeMap<String, Offered>,
+    /// The stored tensors that views are made of.
+    hidden: BTreeSet<String>,
     /// The digest of each file's header.
     header_digests: Vec<u64>,
     /// The tensors that an index puts into a file that lacks them, and that file.
     promised: BTreeMap<String, String>,
-    /// The type of every tensor, where there are no headers and all tensors are assumed to exist.
+    /// The type of tensors that are not quantised, where there are no headers and all tensors are
+    /// assumed to exist.
     assumed: Option<DType>,
 }
 
@@ -99,15 +89,13 @@ impl WeightMap {
         header_digest: u64,
         tensors: impl IntoIterator<Item = StoredTensor>,
     ) -> Result<(), Error> {
-        let index = self.files.len();
+        let file = Arc::new(file);
         for info in tensors {
             let (name, place) = (info.name.clone(), info.offset);
-            if let Some(other) =
-                self.tensors.insert(name.clone(), MappedTensor { file: Some(index), info })
-            {
-                let other = other.file.and_then(|other| self.files.get(other));
-                let other = other.unwrap_or(&file).path.display();
-                let cause = format!("{other} has a tensor of this name too");
+            let mapped = MappedTensor { file: Some(Arc::clone(&file)), info };
+            if let Some(other) = self.tensors.insert(name.clone(), mapped) {
+                let other = other.file.unwrap_or_else(|| Arc::clone(&file));
+                let cause = format!("{} has a tensor of this name too", other.path.display());
                 let error = Error::new(ErrorKind::Format, cause).file(&file.path);
                 return Err(error.tensor(&name).at(place));
             }
@@ -141,21 +129,90 @@ impl WeightMap {
 
     /// All files, each with the digest of its header.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&DataFile, u64)> {
-        self.files.iter().zip(self.header_digests.iter().copied())
+        self.files.iter().map(Arc::as_ref).zip(self.header_digests.iter().copied())
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Option<&StoredTensor> {
+        self.data(name).map(TensorData::info)
+    }
+
+    /// A tensor that is offered.
+    pub(crate) fn data(&self, name: &str) -> Option<TensorData<'_>> {
+        match self.views.get(name) {
+            Some(Offered::Rows(stored)) => Some(TensorData::Stored(stored)),
+            Some(Offered::Computed(view)) => Some(TensorData::Computed(view)),
+            None if self.hidden.contains(name) => None,
+            None => self.tensors.get(name).map(TensorData::Stored),
+        }
+    }
+
+    /// A tensor as it is stored, also where views are offered instead.
+    pub(crate) fn stored(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name).map(|stored| &stored.info)
     }
 
-    /// A tensor and the file that holds it.
-    pub(crate) fn locate(&self, name: &str) -> Option<(&DataFile, &StoredTensor)> {
-        let stored = self.tensors.get(name)?;
-        Some((self.files.get(stored.file?)?, &stored.info))
+    /// A tensor that is stored and offered, for a view of it.
+    pub(crate) fn mapped(&self, name: &str) -> Option<MappedTensor> {
+        if self.hidden.contains(name) { None } else { self.tensors.get(name).cloned() }
     }
 
+    /// The rows of a tensor that is offered, for views of them.
+    pub(crate) fn row_source(&self, name: &str) -> Option<RowSource> {
+        match self.data(name)? {
+            TensorData::Stored(stored) => Some(RowSource::Stored(stored.clone())),
+            TensorData::Computed(view) => view.whole_source().cloned(),
+        }
+    }
+
+    /// Offers `source`, joined out of several tensors, as the tensor `name`.
+    pub(crate) fn join(&mut self, name: &str, source: RowSource) -> Result<(), Error> {
+        let (rows, cols) = (source.rows(), source.cols());
+        let view = View::new(name.to_owned(), source.clone(), Pick::WHOLE, [rows, cols])?;
+        self.split(name, &source, vec![view])
+    }
+
+    /// Offers `views` of `source` in the place of the tensor `name`. Together they must have each
+    /// of its elements once; refuses as many more or fewer.
+    pub(crate) fn split(
+        &mut self,
+        name: &str,
+        source: &RowSource,
+        views: Vec<View>,
+    ) -> Result<(), Error> {
+        let used = views.iter().map(View::elements).fold(0, u64::saturating_add);
+        let elements = source.rows().saturating_mul(source.cols());
+        if used != elements {
+            let cause = format!("{used} of its {elements} elements have a use");
+            return Err(Error::new(ErrorKind::Mismatch, cause).tensor(name));
+        }
+        self.views.remove(name);
+        self.hidden.extend(source.names().map(str::to_owned));
+        for view in views {
+            let name = view.info.name.clone();
+            let stored = view.as_stored().map(Offered::Rows);
+            let offered = stored.unwrap_or(Offered::Computed(view));
+            if self.views.insert(name.clone(), offered).is_some()
+                || (self.tensors.contains_key(&name) && !self.hidden.contains(&name))
+            {
+                let cause = "it is stored by itself, and as a part of another tensor";
+                return Err(Error::new(ErrorKind::Format, cause).tensor(&name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all tensors that are offered.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let stored = self.tensors.keys().filter(|name| !self.hidden.contains(*name));
+        stored
+            .filter(|name| !self.views.contains_key(*name))
+            .chain(self.views.keys())
+            .map(String::as_str)
+    }
+
+    /// The names of stored tensors that views are offered instead of.
+    pub(crate) fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.hidden.iter().map(String::as_str)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -172,13 +229,14 @@ impl WeightMap {
         }
         hash.update(settings);
         let mut sample = [0; SAMPLE_BYTES_MAX];
-        for name in self.names().step_by(self.len().div_ceil(SAMPLES_MAX).max(1)) {
-            let Some((file, tensor)) = self.locate(name) else { continue };
+        let sampled = self.tensors.values().step_by(self.len().div_ceil(SAMPLES_MAX).max(1));
+        for MappedTensor { file, info: tensor } in sampled {
+            let Some(file) = file else { continue };
             let bytes = usize::try_from(tensor.bytes).unwrap_or(usize::MAX).min(SAMPLE_BYTES_MAX);
             let middle = tensor.offset + (tensor.bytes - bytes as u64) / 2;
-            file.file
-                .read_exact_at(&mut sample[..bytes], middle)
-                .map_err(|error| Error::io(&file.path, "read weights", &error).tensor(name))?;
+            file.file.read_exact_at(&mut sample[..bytes], middle).map_err(|error| {
+                Error::io(&file.path, "read weights", &error).tensor(&tensor.name)
+            })?;
             hash.update(&sample[..bytes]);
         }
         Ok(hash.digest())

@@ -18,14 +18,19 @@ use crate::gguf_writer::{Llama, TINY};
 use crate::harness::repository;
 
 /// A decode row and a chunk of a prompt, which is not its last.
-fn batch() -> Batch {
+fn batch(kv_groups: usize) -> Batch {
     let row = |slot, first, count, start| BatchRow { slot: SlotId(slot), first, count, start };
-    let blocks =
-        |slot| BatchBlocks { slot: SlotId(slot), kv_group: 0, first: 0, ids: vec![BlockId(slot)] };
+    let blocks = |slot, kv_group| BatchBlocks {
+        slot: SlotId(slot),
+        kv_group,
+        first: 0,
+        ids: vec![BlockId(slot)],
+    };
+    let new_blocks = (0..kv_groups).flat_map(|of| [blocks(1, of), blocks(0, of)]).collect();
     let known = [5, 6, 7].map(TokenInput::Known);
     Batch {
         opened: Vec::new(),
-        new_blocks: vec![blocks(1), blocks(0)],
+        new_blocks,
         tokens: [&[TokenInput::LastSample(SlotId(1))], &known[..]].concat(),
         positions: vec![9, 0, 1, 2],
         rows: vec![row(1, 0, 1, 9), row(0, 1, 3, 0)],
@@ -50,8 +55,10 @@ fn trace_of(source: &Checkpoint, layout: &RankLayout) -> String {
     let model = model::assemble(source.spec(), layout, &tensors, &weights).unwrap();
     let limits = StepLimits { slots_max: 2, tokens_per_step_max: 8, context_max: 256 };
     let activations = Activations::new(source.spec(), layout, limits);
-    recorder.allocate(&memory::lay_out(source.spec(), layout, limits, &[4]).unwrap());
-    let batch = Arc::new(batch());
+    let kv_groups = source.spec().kv_groups.len();
+    let blocks = vec![4; kv_groups];
+    recorder.allocate(&memory::lay_out(source.spec(), layout, limits, &blocks).unwrap());
+    let batch = Arc::new(batch(kv_groups));
     let progress = StepProgress::default();
     recorder.upload(Arc::clone(&batch)).unwrap();
     forward::forward(&model, &batch, &activations, &mut recorder, &progress).unwrap();
@@ -95,6 +102,18 @@ fn trace_of_llama_equals_its_golden() {
 fn traces_of_the_families_equal_their_goldens() {
     for family in ["mistral", "qwen2", "qwen3"] {
         let folder = repository(&format!("tests/fixtures/tiny/{family}"));
+        check(family, &Checkpoint::open(folder).unwrap());
+    }
+    let mixtures = [
+        ("deepseek_v2", "deepseek-v2"),
+        ("deepseek_v3", "deepseek-v3"),
+        ("gpt_oss", "gpt-oss-mxfp4"),
+        ("mixtral", "mixtral"),
+        ("qwen2_moe", "qwen2-moe"),
+        ("qwen3_moe", "qwen3-moe"),
+    ];
+    for (family, folder) in mixtures {
+        let folder = repository(&format!("tests/fixtures/mixtures/{folder}"));
         check(family, &Checkpoint::open(folder).unwrap());
     }
 }

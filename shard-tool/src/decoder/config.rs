@@ -5,6 +5,7 @@ use super::checks::{check_mixture, kv_kinds, norm_eps};
 use super::family::{Described, Family, Window};
 use super::mixture::ffns;
 use super::names::Names;
+use super::quantisation::{QUANTISATION, Quantisation};
 use super::{Decoder, rope};
 use crate::hf::ConfigJson;
 use crate::keys::CONFIG_JSON;
@@ -27,6 +28,7 @@ const UNDERSTOOD: &[&str] = &[
     "rms_norm_eps",
     "tie_word_embeddings",
     "vocab_size",
+    QUANTISATION,
 ];
 
 /// The type of each layer, read for the families that list this key.
@@ -40,7 +42,7 @@ const RMS_NORM_EPS_DEFAULT: f64 = 1e-6;
 pub(crate) fn from_config(
     family: &Family,
     config: &ConfigJson,
-    weight_map: &WeightMap,
+    weight_map: &mut WeightMap,
 ) -> Result<Described, Error> {
     let of_attention = attention::understood(family.attention);
     let of_mixture = family.mixture.as_ref().map_or(&[][..], |form| form.keys);
@@ -83,6 +85,7 @@ pub(crate) fn from_config(
         ffns: ffns(layers, mixture.as_ref(), inner)?,
         kv_kinds,
         features,
+        quantisation: Quantisation::read(config)?.check(config, mixture.is_some())?,
     };
     let (spec, of_tensors) = decoder.spec(&names, weight_map, config.folder())?;
     let mut notes = config.note(&ignored);

@@ -6,6 +6,7 @@ use super::checks::{check_heads, kv_kinds, mismatch, norm_eps};
 use super::family::{Described, Family, GgufForm};
 use super::mixture::ffns;
 use super::names::{LLAMA_CPP, Names};
+use super::quantisation::Quantisation;
 use super::{Decoder, rope, rope_freqs};
 use crate::error::listed;
 use crate::gguf::GgufMetadata;
@@ -41,7 +42,7 @@ pub(crate) fn from_gguf(
     family: &Family,
     form: &GgufForm,
     gguf: &Gguf,
-    (weight_map, path): (&WeightMap, &Path),
+    (weight_map, path): (&mut WeightMap, &Path),
 ) -> Result<Described, Error> {
     let keys = Keys { metadata: &gguf.metadata, architecture: family.name, path };
     let notes = keys.judge()?;
@@ -72,6 +73,7 @@ pub(crate) fn from_gguf(
         ffns: ffns(layers, None, || keys.positive("feed_forward_length"))?,
         kv_kinds,
         features,
+        quantisation: Quantisation::None,
     };
     let names = Names { interleaved: form.interleaved, ..LLAMA_CPP };
     let (spec, of_tensors) = decoder.spec(&names, weight_map, path)?;

@@ -11,6 +11,8 @@ mod family;
 mod metadata;
 mod mixture;
 mod names;
+mod normalise;
+mod quantisation;
 mod rope;
 mod rope_freqs;
 mod table;
@@ -31,6 +33,8 @@ pub(crate) use rope::THETA_DEFAULT;
 use crate::spec::{BLOCK_TOKENS, Ffn, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer};
 use crate::weight_map::WeightMap;
 use crate::{Error, ModelSpec};
+use normalise::normalise;
+use quantisation::Quantisation;
 use table::TensorTable;
 use tensors::Tensors;
 
@@ -49,6 +53,7 @@ struct Decoder {
     /// Which positions each layer's cache keeps.
     kv_kinds: Vec<KvKind>,
     features: Features,
+    quantisation: Quantisation,
 }
 
 impl Decoder {
@@ -56,9 +61,10 @@ impl Decoder {
     fn spec(
         self,
         names: &Names,
-        weight_map: &WeightMap,
+        weight_map: &mut WeightMap,
         path: &Path,
     ) -> Result<(ModelSpec, Vec<String>), Error> {
+        normalise(&self, names, weight_map).map_err(|error| error.in_file(path))?;
         let tensors = Tensors::new(weight_map, names.settings_tensors);
         let mut table = TensorTable { decoder: &self, names, tensors };
         table.vocab_rows("embed", names.embed);

@@ -1,6 +1,7 @@
 //! What containers call the tensors of a decoder.
 
 use super::rope_freqs;
+use crate::forms::FusedExperts;
 use crate::spec::{Mla, RowOrder};
 
 /// What a tensor of a layer is for.
@@ -20,6 +21,8 @@ pub(crate) enum TensorRole {
     /// What makes the latent vector and the rotated key.
     KvA,
     KvANorm,
+    /// Keys and values of latent attention in one matrix.
+    KvB,
     KB,
     VB,
     Out,
@@ -54,12 +57,19 @@ pub(crate) struct Names {
     pub(super) settings_tensors: &'static [&'static str],
     /// Whether rows of q and k are in llama.cpp's order.
     pub(super) interleaved: bool,
+    /// How experts are stored where they are not stored one by one.
+    pub(super) fused: FusedExperts,
 }
 
 impl Names {
     /// The same, with other names of a layer's tensors.
     pub(crate) const fn with(self, of: fn(TensorRole) -> &'static str) -> Self {
         Self { of, ..self }
+    }
+
+    /// The same, with experts fused in another form.
+    pub(crate) const fn fused(self, fused: FusedExperts) -> Self {
+        Self { fused, ..self }
     }
 
     /// Name in the checkpoint; `kind` is `weight` or `bias`. Some tensors have neither ending.
@@ -116,6 +126,7 @@ pub(crate) const HUGGING_FACE: Names = Names {
         TensorRole::QB => "self_attn.q_b_proj",
         TensorRole::KvA => "self_attn.kv_a_proj_with_mqa",
         TensorRole::KvANorm => "self_attn.kv_a_layernorm",
+        TensorRole::KvB => "self_attn.kv_b_proj",
         TensorRole::KB => "self_attn.kv_b_proj.k",
         TensorRole::VB => "self_attn.kv_b_proj.v",
         TensorRole::Out => "self_attn.o_proj",
@@ -135,6 +146,7 @@ pub(crate) const HUGGING_FACE: Names = Names {
     },
     settings_tensors: &[],
     interleaved: false,
+    fused: FusedExperts::GateThenUp,
 };
 
 /// The names that llama.cpp gives.
@@ -156,6 +168,7 @@ pub(super) const LLAMA_CPP: Names = Names {
         TensorRole::QB => "attn_q_b",
         TensorRole::KvA => "attn_kv_a_mqa",
         TensorRole::KvANorm => "attn_kv_a_norm",
+        TensorRole::KvB => "attn_kv_b",
         TensorRole::KB => "attn_k_b",
         TensorRole::VB => "attn_v_b",
         TensorRole::Out => "attn_output",
@@ -175,4 +188,5 @@ pub(super) const LLAMA_CPP: Names = Names {
     },
     settings_tensors: &[rope_freqs::NAME],
     interleaved: false,
+    fused: FusedExperts::Stacked,
 };

@@ -7,7 +7,6 @@
 use std::f64::consts::TAU;
 use std::path::Path;
 
-use crate::ranged_read::read_ranges;
 use crate::spec::RopeScaling;
 use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind};
@@ -31,7 +30,9 @@ pub(super) fn read(
     path: &Path,
     (theta, dims): (f64, u32),
 ) -> Result<Option<RopeScaling>, Error> {
-    let Some((file, tensor)) = weight_map.locate(NAME) else { return Ok(None) };
+    let here = weight_map.mapped(NAME).filter(|mapped| mapped.file.is_some());
+    let Some(mapped) = here else { return Ok(None) };
+    let tensor = &mapped.info;
     let refuse = |cause: &str| {
         let error = Error::new(ErrorKind::Unsupported, cause).file(path).tensor(NAME);
         error.at(tensor.offset)
@@ -42,8 +43,7 @@ pub(super) fn read(
     }
     let mut bytes = vec![0; dims as usize / 2 * 4];
     let whole = 0..tensor.bytes;
-    read_ranges(&file.file, tensor.offset, std::slice::from_ref(&whole), &mut bytes)
-        .map_err(|(_, error)| Error::io(path, "read weights", &error).tensor(NAME))?;
+    mapped.read(std::slice::from_ref(&whole), &mut bytes)?;
     let found: Vec<f64> =
         bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes).into()).collect();
     let factor = found.last().copied().unwrap_or(0.0);

@@ -17,32 +17,43 @@ pub(super) struct TensorTable<'a> {
 impl TensorTable<'_> {
     pub(super) fn vocab_rows(&mut self, name: &str, source: &str) {
         let (rows, cols) = (self.decoder.vocab, self.decoder.hidden);
-        let line = Line::plain(format!("{source}.weight"), rows, cols);
+        let line = self.unquantised(format!("{source}.weight"), rows, cols);
         self.tensors.add(name.into(), None, TensorCut::VocabRows, vec![line]);
     }
 
     pub(super) fn final_norm(&mut self) {
         let source = format!("{}.weight", self.names.final_norm);
-        let norm = Line::plain(source, 1, self.decoder.hidden);
+        let norm = self.unquantised(source, 1, self.decoder.hidden);
         self.tensors.add("final.norm".into(), None, TensorCut::Replicated, vec![norm]);
+    }
+
+    /// A tensor that belongs to no layer.
+    fn unquantised(&self, source: String, rows: u32, cols: u32) -> Line {
+        let assumed = self.tensors.assumed_dtype();
+        Line { source, rows, cols, row_order: RowOrder::AsIs, assumed }
+    }
+
+    /// A tensor of a layer.
+    fn line(&self, source: String, (role, rows, cols): Part, kind: &str) -> Line {
+        let (row_order, plain) = (self.row_order(role), self.tensors.assumed_dtype());
+        let quantisation = self.decoder.quantisation;
+        let assumed = if kind == "bias" { plain } else { role.assumed(plain, quantisation) };
+        Line { source, rows, cols, row_order, assumed }
     }
 
     /// Adds a run-time tensor of a layer.
     fn add(&mut self, layer: usize, name: &str, cut: TensorCut, parts: &[Part]) {
         let kind = kind_of(name);
-        let lines = parts.iter().map(|(role, rows, cols)| Line {
-            row_order: self.row_order(*role),
-            ..Line::plain(self.names.of(layer, *role, kind), *rows, *cols)
-        });
-        let lines = lines.collect();
+        let line = |part: &Part| self.line(self.names.of(layer, part.0, kind), *part, kind);
+        let lines = parts.iter().map(line).collect();
         self.tensors.add(format!("layers.{layer}.{name}"), Some(layer), cut, lines);
     }
 
     /// Adds a run-time tensor of all experts of a layer, which each have these parts.
     fn add_experts(&mut self, layer: usize, name: &str, experts: u32, parts: &[Part]) {
         let kind = kind_of(name);
-        let line = |expert, (role, rows, cols): &Part| {
-            Line::plain(self.names.expert(layer, expert, *role, kind), *rows, *cols)
+        let line = |expert, part: &Part| {
+            self.line(self.names.expert(layer, expert, part.0, kind), *part, kind)
         };
         let lines = (0..experts).flat_map(|expert| parts.iter().map(move |part| (expert, part)));
         let lines = lines.map(|(expert, part)| line(expert, part)).collect();

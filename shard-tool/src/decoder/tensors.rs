@@ -18,13 +18,8 @@ pub(super) struct Line {
     pub(super) rows: u32,
     pub(super) cols: u32,
     pub(super) row_order: RowOrder,
-}
-
-impl Line {
-    /// A tensor whose rows are in the engine's order.
-    pub(super) fn plain(source: String, rows: u32, cols: u32) -> Self {
-        Self { source, rows, cols, row_order: RowOrder::AsIs }
-    }
+    /// Its type where there is no checkpoint that says it.
+    pub(super) assumed: DType,
 }
 
 /// The tensors of a spec, as they are added.
@@ -43,6 +38,11 @@ impl<'c> Tensors<'c> {
         Self { weight_map, specs, used, missing, misshapen }
     }
 
+    /// The type of tensors that are not quantised, where there is no checkpoint that says it.
+    pub(super) fn assumed_dtype(&self) -> DType {
+        self.weight_map.assumed_dtype().unwrap_or(DType::F32)
+    }
+
     /// Adds the run-time tensor `name` of a layer, or of none, made of `lines`.
     pub(super) fn add(
         &mut self,
@@ -58,7 +58,7 @@ impl<'c> Tensors<'c> {
     /// Gives a line the type that the checkpoint says. A line that does not fit is noted and gets
     /// any type, since [`Self::finish`] will not return its spec.
     fn bind(&mut self, line: Line) -> PartSpec {
-        let Line { source, rows, cols, row_order } = line;
+        let Line { source, rows, cols, row_order, assumed } = line;
         let mut dtype = DType::F32;
         if let Some(info) = self.weight_map.tensor(&source) {
             dtype = info.dtype;
@@ -74,7 +74,7 @@ impl<'c> Tensors<'c> {
                     format!("{source} is {}, which needs rows of whole blocks", dtype.name());
                 self.misshapen.push(cause);
             }
-        } else if let Some(assumed) = self.weight_map.assumed_dtype() {
+        } else if self.weight_map.assumed_dtype().is_some() {
             dtype = assumed;
         } else {
             self.missing.push(source.clone());

@@ -4,6 +4,9 @@
 //! `REGISTRY`. What a family does not understand is refused by name, never ignored: a setting, a
 //! tensor without a use, a tensor of another shape.
 
+mod deepseek_v2;
+mod deepseek_v3;
+mod gpt_oss;
 mod llama;
 mod mistral;
 mod mixtral;
@@ -11,7 +14,6 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
-mod qwen_moe;
 
 use std::path::Path;
 
@@ -23,6 +25,9 @@ use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind, Gguf, ModelSpec};
 
 const REGISTRY: &[&Family] = &[
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
+    &gpt_oss::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,
     &mixtral::FAMILY,
@@ -35,7 +40,7 @@ const REGISTRY: &[&Family] = &[
 /// The spec of the model in an opened GGUF file.
 pub(crate) fn of_gguf(
     gguf: &Gguf,
-    weight_map: &WeightMap,
+    weight_map: &mut WeightMap,
     path: &Path,
 ) -> Result<Described, Error> {
     let metadata = &gguf.metadata;
@@ -80,7 +85,7 @@ pub(crate) fn of_class(config: &ConfigJson) -> Result<&'static Family, Error> {
 pub(crate) fn of_config(
     family: &Family,
     config: &ConfigJson,
-    weight_map: &WeightMap,
+    weight_map: &mut WeightMap,
 ) -> Result<Described, Error> {
     decoder::from_config(family, config, weight_map)
 }

@@ -1,6 +1,6 @@
 //! Qwen 1.5 and 2, mixtures of experts: biases of q, k and v; a shared expert that is weighed.
 
-use super::{qwen_moe, switched_window};
+use super::{qwen3_moe, switched_window};
 use crate::Error;
 use crate::decoder::{
     AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureFeatures, MixtureForm,
@@ -36,13 +36,13 @@ pub(super) const FAMILY: Family = Family {
             ..Features::default()
         })
     },
-    mixture: Some(MixtureForm { keys: qwen_moe::KEYS, read: mixture }),
+    mixture: Some(MixtureForm { keys: qwen3_moe::KEYS, read: mixture }),
     names: HUGGING_FACE,
     gguf: None,
 };
 
 fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {
-    let mixture = qwen_moe::mixture(config)?;
+    let mixture = qwen3_moe::mixture(config)?;
     let shared_inner = Some(config.positive("shared_expert_intermediate_size")?);
     Ok(Mixture { moe: Moe { shared_inner, ..mixture.moe }, ..mixture })
 }

@@ -1,10 +1,13 @@
 //! Qwen 3, mixtures of experts: norms of q and k heads; biases of attention where said.
 
-use super::{qwen_moe, switched_window};
+use super::switched_window;
+use crate::Error;
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, HUGGING_FACE, MixtureForm, THETA_DEFAULT,
-    WindowLayers,
+    AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureForm, MixtureLayers,
+    THETA_DEFAULT, WindowLayers,
 };
+use crate::hf::ConfigJson;
+use crate::spec::{ActivationFn, Moe, RouterScores, Routing};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3_moe",
@@ -28,7 +31,42 @@ pub(super) const FAMILY: Family = Family {
             ..Features::default()
         })
     },
-    mixture: Some(MixtureForm { keys: qwen_moe::KEYS, read: qwen_moe::mixture }),
+    mixture: Some(MixtureForm { keys: KEYS, read: mixture }),
     names: HUGGING_FACE,
     gguf: None,
 };
+
+/// Keys of the mixtures, which Qwen 2 says alike.
+pub(super) const KEYS: &[&str] = &[
+    "num_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+];
+
+/// A mixture without a shared expert. Softmax over all experts; the chosen ones are weighed by
+/// it.
+pub(super) fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {
+    let routing = Routing {
+        top_k: config.positive("num_experts_per_tok")?,
+        scores: RouterScores::Softmax,
+        normalize: config.bool("norm_topk_prob")?.unwrap_or(false),
+        scale: 1.0,
+        expert_groups: None,
+    };
+    let moe = Moe {
+        experts: config.positive("num_experts")?,
+        inner: config.positive("moe_intermediate_size")?,
+        act: ActivationFn::Silu,
+        routing,
+        shared_inner: None,
+    };
+    let step = match config.get("decoder_sparse_step") {
+        Some(_) => config.positive("decoder_sparse_step")?,
+        None => 1,
+    };
+    let dense = config.integers("mlp_only_layers")?.unwrap_or_default();
+    Ok(Mixture { moe, layers: MixtureLayers { first: 0, step, dense } })
+}

@@ -11,7 +11,7 @@ use crate::StoredTensor;
 const VERSION: u32 = 3;
 
 /// The bytes of a whole file. Each tensor comes with its data.
-pub(crate) fn encode(metadata: &GgufMetadata, tensors: &[(&StoredTensor, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn encode(metadata: &GgufMetadata, tensors: &[(StoredTensor, Vec<u8>)]) -> Vec<u8> {
     let of_the_file = |key: &str| key == "general.alignment" || key.starts_with("split.");
     let pairs: Vec<_> = metadata.iter().filter(|(key, _)| !of_the_file(key)).collect();
     let mut out = b"GGUF".to_vec();

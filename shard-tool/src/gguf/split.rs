@@ -8,8 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use super::Gguf;
+use crate::data_file::DataFile;
 use crate::error::listed;
-use crate::weight_map::{DataFile, WeightMap};
+use crate::weight_map::WeightMap;
 use crate::{Error, ErrorKind};
 
 /// The key of a part's number, from 0.

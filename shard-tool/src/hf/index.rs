@@ -68,7 +68,8 @@ impl WeightIndex {
     pub(super) fn check_tensors(&self, weight_map: &mut WeightMap) -> Result<(), Error> {
         let mut wrong: Vec<String> = Vec::new();
         for (tensor, file) in &self.weight_map {
-            let holder = weight_map.locate(tensor).map(|(holder, _)| holder.path.file_name());
+            let mapped = weight_map.mapped(tensor).and_then(|mapped| mapped.file);
+            let holder = mapped.as_ref().map(|holder| holder.path.file_name());
             match holder {
                 Some(holder) if holder == Some(file.as_ref()) => {}
                 Some(_) => wrong.push(format!("{tensor} in {file}")),

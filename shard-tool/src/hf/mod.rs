@@ -15,7 +15,8 @@ pub(crate) use config::ConfigJson;
 pub(crate) use index::ANOTHER_MODEL;
 pub(crate) use text_file::{not_json, read_bounded};
 
-use crate::weight_map::{DataFile, WeightMap};
+use crate::data_file::DataFile;
+use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind};
 use safetensors::HeaderFile;
 
@@ -81,6 +82,8 @@ pub(crate) fn weights_dtype(config: &ConfigJson) -> Result<DType, Error> {
             let supported = "supported: bfloat16, float16, float32";
             Err(config.error(ErrorKind::Unsupported, cause).way_out(supported))
         }
+        // Quantised in a way of its own, a model may leave out what the rest is: BF16.
+        None if config.get("quantization_config").is_some() => Ok(DType::BF16),
         None => {
             let cause = "neither dtype nor torch_dtype says how weights are stored";
             Err(config.error(ErrorKind::Format, cause))

@@ -59,7 +59,7 @@ impl Remote<'_> {
         let headers = self.headers(&files, |input| Ok(safetensors::header(&input)?.tensors))?;
         let mut weight_map = WeightMap::default();
         headers.into_iter().flatten().try_for_each(|info| weight_map.describe(info))?;
-        Ok(families::of_config(family, &config, &weight_map)?)
+        Ok(families::of_config(family, &config, &mut weight_map)?)
     }
 
     fn gguf(&self, parts: &[String]) -> Result<Described, HubError> {
@@ -68,7 +68,7 @@ impl Remote<'_> {
         let mut weight_map = WeightMap::default();
         let tensors = headers.iter().flat_map(Gguf::tensors);
         tensors.cloned().try_for_each(|info| weight_map.describe(info))?;
-        Ok(families::of_gguf(&headers[0], &weight_map, &self.path(&parts[0]))?)
+        Ok(families::of_gguf(&headers[0], &mut weight_map, &self.path(&parts[0]))?)
     }
 
     /// Calls `read` for each file. What it returns comes in the order of `names`.

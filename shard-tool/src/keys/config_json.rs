@@ -46,6 +46,7 @@ pub(crate) const TABLE: &[Reason] = &[
         at: NoEffectAt::Any,
         keys: "
             activation_dropout attention_dropout attention_probs_dropout_prob attn_dropout
+            aux_loss_alpha ep_size seq_aux
             attn_pdrop classifier_dropout dropout embd_dropout embd_pdrop embedding_dropout
             ffn_dropout ffn_pdrop gradient_checkpointing hidden_dropout hidden_dropout_prob
             init_std initializer_range layerdrop mlp_dropout neftune_noise_alpha resid_dropout
@@ -101,6 +102,11 @@ pub(crate) const TABLE: &[Reason] = &[
         keys: "layer_norm_eps layer_norm_epsilon",
     },
     Reason {
+        why: "the context before scaling, which the rope settings say",
+        at: NoEffectAt::Any,
+        keys: "initial_context_length",
+    },
+    Reason {
         why: "where windows begin, of families that have them",
         at: NoEffectAt::Any,
         keys: "max_window_layers",
@@ -132,7 +138,7 @@ pub(crate) const TABLE: &[Reason] = &[
         at: NoEffectAt::One,
         keys: "
             embedding_multiplier is_llama_config lm_head_multiplier logit_scale logits_scaling
-            no_bias partial_rotary_factor residual_multiplier rope_ratio rotary_pct
+            moe_layer_freq no_bias partial_rotary_factor residual_multiplier rope_ratio rotary_pct
             scale_attn_weights use_rms_norm use_rmsnorm use_rope
         ",
     },

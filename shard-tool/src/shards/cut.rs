@@ -1,9 +1,10 @@
-//! Cuts tensors as they are read. Each tensor of the checkpoint is read once, for all ranks.
+//! Cuts parts of tensors as they are read. Each part is read once, for all ranks.
 //!
 //! Writing and verifying both cut, and differ in what they do with a slice. Cutting copies nothing:
 //! a slice is ranges of a tensor that lives as long as a slice of it. Digests and the proof of
 //! coverage are made on the way, from the bytes and ranges that were really used.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use super::table::RankTable;
 use crate::slice::{local_tensor, whole_tensor};
 use crate::spec::TensorSpec;
 use crate::{
-    Checkpoint, Error, ErrorKind, LocalPart, LocalTensor, PartBytes, RankLayout, layouts,
-    read_ahead,
+    Checkpoint, Error, ErrorKind, LocalPart, LocalTensor, RankLayout, StoredTensor, layouts,
+    read_parts_ahead,
 };
 
 /// A checkpoint, and how it is cut.
@@ -77,13 +78,17 @@ impl<'a> CutJob<'a> {
             take,
             digests: vec![Vec::new(); self.layouts.len()],
             covered: Vec::new(),
+            left: Vec::new(),
         };
-        let (mut specs, mut done) = (specs.iter(), 0);
-        read_ahead(self.source, &whole, |tensor, parts| {
+        let mut done = 0;
+        read_parts_ahead(self.source, &whole, |at, bytes| {
             // There is a spec for each tensor, in the same order.
-            let Some(spec) = specs.next() else { return Ok(()) };
-            cutter.cut(spec, parts)?;
-            done += tensor.bytes();
+            let spec = &specs[at.tensor];
+            if at.part == 0 {
+                cutter.begin(spec)?;
+            }
+            done += bytes.len() as u64;
+            cutter.cut(spec, at.part, bytes)?;
             if progress(done) { Ok(()) } else { Err(Error::new(ErrorKind::Io, "interrupted")) }
         })?;
         let records = self.tables.iter().zip(&cutter.digests);
@@ -94,10 +99,13 @@ impl<'a> CutJob<'a> {
     }
 }
 
-/// Cuts one tensor after the other, and keeps what the manifest will say of them.
+/// Cuts one part after the other, and keeps what the manifest will say of them.
 struct Cutter<'a, F> {
     layouts: &'a [RankLayout],
     take: F,
+    /// The parts of the tensor under way that each rank keeps and has not got yet. They are in the
+    /// order of the spec's, but may be fewer.
+    left: Vec<VecDeque<LocalPart>>,
     /// The digests of each rank's parts so far.
     digests: Vec<Vec<u64>>,
     /// What became of each tensor of the checkpoint so far.
@@ -105,31 +113,32 @@ struct Cutter<'a, F> {
 }
 
 impl<F: FnMut(Slice) -> Result<(), Error>> Cutter<'_, F> {
-    /// Cuts a tensor for all ranks.
-    fn cut(&mut self, spec: &TensorSpec, parts: PartBytes) -> Result<(), Error> {
-        let local = |layout| local_tensor(spec, layout);
-        let locals: Vec<LocalTensor> = self.layouts.iter().map(local).collect::<Result<_, _>>()?;
-        // A rank's parts are in the order of the spec's, but may be fewer.
-        let mut locals: Vec<_> =
-            locals.into_iter().map(|local| local.parts.into_iter().peekable()).collect();
-        for (number, (part, bytes)) in spec.parts.iter().zip(parts).enumerate() {
-            let (digest, whole) = (xxh3_64(&bytes), Arc::new(bytes));
-            let mut kept = Vec::new();
-            for (rank, local) in locals.iter_mut().enumerate() {
-                let Some(part) = local.next_if(|local| local.source == part.source) else {
-                    continue;
-                };
-                let index = self.digests[rank].len();
-                let slice = Slice { rank, index, part, whole: Arc::clone(&whole) };
-                kept.extend_from_slice(&slice.part.ranges);
-                self.digests[rank].push(slice_digest(&slice, digest));
-                (self.take)(slice)?;
-            }
-            let repeated = Repeated::of(spec, number);
-            let repeated_bytes = prove(&part.source, part.bytes(), kept, repeated)?;
-            let covered = Covered::ByRanks { xxh3: Digest(digest), repeated, repeated_bytes };
-            self.covered.push((part.source.clone(), covered));
+    /// Begins a tensor.
+    fn begin(&mut self, spec: &TensorSpec) -> Result<(), Error> {
+        let local = |layout| Ok(local_tensor(spec, layout)?.parts.into());
+        self.left = self.layouts.iter().map(local).collect::<Result<_, Error>>()?;
+        Ok(())
+    }
+
+    /// Cuts a part for all ranks.
+    fn cut(&mut self, spec: &TensorSpec, number: usize, bytes: Vec<u8>) -> Result<(), Error> {
+        let part = &spec.parts[number];
+        let (digest, whole) = (xxh3_64(&bytes), Arc::new(bytes));
+        let mut kept = Vec::new();
+        for (rank, left) in self.left.iter_mut().enumerate() {
+            let Some(part) = left.pop_front_if(|local| local.source == part.source) else {
+                continue;
+            };
+            let index = self.digests[rank].len();
+            let slice = Slice { rank, index, part, whole: Arc::clone(&whole) };
+            kept.extend_from_slice(&slice.part.ranges);
+            self.digests[rank].push(slice_digest(&slice, digest));
+            (self.take)(slice)?;
         }
+        let repeated = Repeated::of(spec, number);
+        let repeated_bytes = prove(&part.source, part.bytes(), kept, repeated)?;
+        let covered = Covered::ByRanks { xxh3: Digest(digest), repeated, repeated_bytes };
+        self.covered.push((part.source.clone(), covered));
         Ok(())
     }
 }
@@ -161,20 +170,27 @@ fn source_record(source: &Checkpoint, covered: Vec<(String, Covered)>) -> Source
     });
     let kept = || if source.gguf().is_some() { Covered::BySettings } else { Covered::Unused };
     let unused = settings::unused(source).into_iter().map(|name| (name.to_owned(), kept()));
-    let tensors = covered.into_iter().chain(unused).filter_map(|(name, covered)| {
-        let info = weight_map.tensor(&name)?;
-        Some(SourceTensor {
-            dtype: info.dtype.name().to_owned(),
-            shape: info.shape.clone(),
-            bytes: info.bytes,
-            name,
-            covered,
-        })
-    });
-    SourceRecord {
-        name,
-        digest: Digest(source.digest()),
-        files: files.collect(),
-        tensors: tensors.collect(),
+    let hidden = weight_map.hidden().map(|name| (name.to_owned(), Covered::ByViews));
+    let (mut tensors, mut views) = (Vec::new(), Vec::new());
+    for (name, covered) in covered.into_iter().chain(unused) {
+        if weight_map.mapped(&name).is_some() {
+            tensors.extend(weight_map.stored(&name).map(|info| source_tensor(info, covered)));
+        } else {
+            views.extend(weight_map.tensor(&name).map(|info| source_tensor(info, covered)));
+        }
+    }
+    for (name, covered) in hidden {
+        tensors.extend(weight_map.stored(&name).map(|info| source_tensor(info, covered)));
+    }
+    SourceRecord { name, digest: Digest(source.digest()), files: files.collect(), tensors, views }
+}
+
+fn source_tensor(info: &StoredTensor, covered: Covered) -> SourceTensor {
+    SourceTensor {
+        name: info.name.clone(),
+        dtype: info.dtype.name().to_owned(),
+        shape: info.shape.clone(),
+        bytes: info.bytes,
+        covered,
     }
 }

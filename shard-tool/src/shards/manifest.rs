@@ -42,6 +42,9 @@ pub(super) struct SourceRecord {
     pub(super) files: Vec<SourceFile>,
     /// Its tensors, in the order of their names.
     pub(super) tensors: Vec<SourceTensor>,
+    /// Matrices that are computed out of tensors which are [`Covered::ByViews`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) views: Vec<SourceTensor>,
 }
 
 /// A file of the checkpoint's weights.
@@ -69,6 +72,8 @@ pub(super) struct SourceTensor {
 pub(super) enum Covered {
     /// Ranks keep every byte, and some bytes more than once for a declared reason.
     ByRanks { xxh3: Digest, repeated: Repeated, repeated_bytes: u64 },
+    /// Each element is one of a view's, and what became of the views stands with them.
+    ByViews,
     /// The tensor is a setting, and is kept with the other settings.
     BySettings,
     /// The tensor follows from the settings, and the model does not use it.
@@ -202,7 +207,8 @@ impl Manifest {
     /// them.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         let (one, two) = (&self.source, &other.source);
-        (one.digest, &one.files, &one.tensors) == (two.digest, &two.files, &two.tensors)
+        (one.digest, &one.files) == (two.digest, &two.files)
+            && (&one.tensors, &one.views) == (&two.tensors, &two.views)
             && (&self.spec, &self.layout, &self.ranks) == (&other.spec, &other.layout, &other.ranks)
     }
 

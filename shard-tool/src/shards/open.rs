@@ -15,8 +15,9 @@ use super::format::{MANIFEST, METADATA, SHARD_AGAIN, part_name, spec_value};
 use super::layout_record::LayoutRecord;
 use super::manifest::{Covered, Manifest, RankRecord};
 use super::table::RankTable;
+use crate::data_file::DataFile;
 use crate::families::{self, Described};
-use crate::weight_map::{DataFile, WeightMap};
+use crate::weight_map::WeightMap;
 use crate::{DType, Error, ErrorKind, Gguf, RankLayout, StoredTensor, hf, layouts};
 
 /// An opened folder of shards.
@@ -83,8 +84,7 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
     let mut weight_map = WeightMap::default();
     let gguf = metadata(folder, &mut weight_map)?;
     for tensor in &manifest.source.tensors {
-        let named = DType::ALL.into_iter().find(|dtype| dtype.name() == tensor.dtype);
-        let dtype = named.ok_or_else(|| {
+        let dtype = DType::named(&tensor.dtype).ok_or_else(|| {
             let cause = format!("its type {:?} is not known", tensor.dtype);
             Error::new(ErrorKind::Unsupported, cause)
                 .file(&folder.join(MANIFEST))
@@ -102,7 +102,7 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
     }
     match gguf {
         Some(gguf) => {
-            let described = families::of_gguf(&gguf, &weight_map, &folder.join(METADATA))?;
+            let described = families::of_gguf(&gguf, &mut weight_map, &folder.join(METADATA))?;
             let digest = gguf.header_digest();
             Ok((Some(gguf), described, digest))
         }
@@ -113,7 +113,7 @@ fn describe(folder: &Path, manifest: &Manifest) -> Result<(Option<Gguf>, Describ
         None => {
             let (config, text) = hf::config(folder)?;
             let described =
-                families::of_config(families::of_class(&config)?, &config, &weight_map)?;
+                families::of_config(families::of_class(&config)?, &config, &mut weight_map)?;
             Ok((None, described, xxhash_rust::xxh3::xxh3_64(&text)))
         }
     }

@@ -9,7 +9,6 @@ use std::path::Path;
 use super::format::METADATA;
 use crate::gguf::encode;
 use crate::hf::{TEXT_FILES, read_bounded};
-use crate::ranged_read::read_ranges;
 use crate::{Checkpoint, Error};
 
 /// The longest text file, which is longer than any that the readers accept.
@@ -23,12 +22,11 @@ pub(super) fn contents(source: &Checkpoint) -> Result<Vec<(&'static str, Vec<u8>
     let weight_map = source.weight_map();
     let names = unused(source);
     let read = |name: &&str| {
-        let (file, info) = weight_map.locate(name)?;
-        let mut bytes = vec![0; usize::try_from(info.bytes).ok()?];
-        let whole = 0..info.bytes;
-        let read = read_ranges(&file.file, info.offset, std::slice::from_ref(&whole), &mut bytes);
-        let failed = |(_, error)| Error::io(&file.path, "read weights", &error).tensor(name);
-        Some(read.map_err(failed).map(|()| (info, bytes)))
+        let stored = weight_map.mapped(name)?;
+        let mut bytes = vec![0; usize::try_from(stored.info.bytes).ok()?];
+        let whole = 0..stored.info.bytes;
+        let read = stored.read(std::slice::from_ref(&whole), &mut bytes);
+        Some(read.map(|()| (stored.info, bytes)))
     };
     let tensors: Vec<_> = names.iter().filter_map(read).collect::<Result<_, Error>>()?;
     Ok(vec![(METADATA, encode(&gguf.metadata, &tensors))])

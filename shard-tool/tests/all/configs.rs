@@ -284,7 +284,7 @@ fn refused_settings() {
             LLAMA,
             "architectures",
             json!(["MixtralForCausalLM"]),
-            "MixtralForCausalLM (model_type llama) is not supported yet; supported: LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, ",
+            "MixtralForCausalLM (model_type llama) is not supported yet; supported: DeepseekV2ForCausalLM, ",
         ),
         (LLAMA, "model_type", json!("qwen3_moe"), "(model_type qwen3_moe) is not supported"),
         (LLAMA, "hidden_act", json!("gelu"), "activation \"gelu\" is not supported yet"),

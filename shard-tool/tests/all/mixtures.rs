@@ -2,10 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use binfer_shard::spec::{ActivationFn, Ffn, ModelSpec, Moe, RouterScores, Routing, TensorCut};
-use binfer_shard::{Checkpoint, layouts};
+use binfer_shard::spec::{
+    ActivationFn, ExpertGroups, Ffn, GroupScore, KvKind, KvShape, Mixer, Mla, ModelSpec, Moe,
+    RouterScores, Routing, RowOrder, TensorCut,
+};
+use binfer_shard::{Checkpoint, DType, layouts};
 
 use crate::shards::check;
+
+const FIXTURES: [&str; 10] = [
+    "qwen3-moe",
+    "qwen3-moe-fused",
+    "qwen2-moe",
+    "mixtral",
+    "gpt-oss-bf16",
+    "gpt-oss-mxfp4",
+    "deepseek-v2",
+    "deepseek-v2-lite",
+    "deepseek-v3",
+    "deepseek-v3-fp8",
+];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixtures").join(name)
@@ -88,7 +104,84 @@ fn ranks_hold_whole_experts_also_where_they_do_not_divide() {
 
 #[test]
 fn shards_of_mixtures_hold_what_ranks_load_from_the_checkpoint() {
-    for name in ["qwen3-moe", "qwen2-moe", "mixtral"] {
+    for name in FIXTURES {
         check(&fixture(name), name);
     }
+}
+
+#[test]
+fn gpt_oss_has_sinks_windows_and_biases_and_its_experts_by_themselves() {
+    for (name, dtype) in [("gpt-oss-bf16", DType::BF16), ("gpt-oss-mxfp4", DType::MXFP4)] {
+        let spec = spec(name);
+        let (layers, moe) = mixtures(&spec);
+        assert_eq!(layers, [0, 1]);
+        let (routing, shared_inner) = (softmax(2, true), None);
+        let act = ActivationFn::ClampedSwiglu { limit: 7.0 };
+        assert_eq!(moe, Moe { experts: 5, inner: 64, act, routing, shared_inner });
+        let kinds: Vec<KvKind> = spec.kv_groups.iter().map(|group| group.kind).collect();
+        assert_eq!(kinds, [KvKind::Window(128), KvKind::Full], "{name}");
+        let gate_up = spec.tensor("layers.1.ffn.experts.gate_up").unwrap();
+        assert!(gate_up.parts.iter().all(|part| part.dtype == dtype), "{name}");
+        assert_eq!((gate_up.parts.len(), gate_up.parts[9].rows), (10, 64), "{name}");
+        let bias = spec.tensor("layers.1.ffn.experts.gate_up.bias").unwrap();
+        assert_eq!((bias.cut, bias.parts[9].cols), (TensorCut::Experts(2), 1));
+        let sinks = spec.tensor("layers.1.attn.sinks").unwrap();
+        assert_eq!((sinks.cut, sinks.parts[0].rows), (TensorCut::HeadRows(1), 6));
+        for tensor in ["ffn.router.bias", "ffn.experts.down.bias", "attn.out.bias"] {
+            assert!(spec.tensor(&format!("layers.0.{tensor}")).is_some(), "{tensor}");
+        }
+    }
+}
+
+fn latent(spec: &ModelSpec) -> Mla {
+    match spec.layers[0].mixer {
+        Mixer::Mla(mla) => mla,
+        Mixer::Gqa(_) => panic!("grouped-query attention"),
+    }
+}
+
+#[test]
+fn deepseek_has_latent_attention_groups_of_experts_and_a_shared_one() {
+    let v2 = spec("deepseek-v2");
+    let mla = latent(&v2);
+    assert_eq!((mla.heads, mla.q_rank, mla.query_dim(), mla.cached_dim()), (6, Some(24), 24, 40));
+    // Halved by mscale_all_dim of 0.5 at a factor of 8.
+    let size = 0.1 * 0.5 * 8.0_f64.ln() + 1.0;
+    assert!((f64::from(mla.scale) - size * size / 24.0_f64.sqrt()).abs() < 1e-7);
+    assert_eq!(v2.kv_groups[0].shape, KvShape::Latent { width: 40 });
+    let (layers, moe) = mixtures(&v2);
+    assert_eq!((layers, moe.shared_inner), (vec![1, 2], Some(48)));
+    let groups = Some(ExpertGroups { count: 4, kept: 2, score: GroupScore::Max });
+    let scores = RouterScores::Softmax;
+    let wanted = Routing { top_k: 3, scores, normalize: false, scale: 2.5, expert_groups: groups };
+    assert_eq!(moe.routing, wanted);
+    let q_b = v2.tensor("layers.0.attn.q_b").unwrap();
+    assert_eq!(q_b.cut, TensorCut::HeadRows(24));
+    assert_eq!(q_b.parts[0].row_order, RowOrder::InterleavedTail { head_dim: 24, tail: 8 });
+    let k_b = &v2.tensor("layers.0.attn.k_b").unwrap().parts[0];
+    assert_eq!((k_b.rows, k_b.cols, k_b.dtype), (6 * 32, 16, DType::BF16));
+
+    let v3 = Checkpoint::open(fixture("deepseek-v3")).unwrap();
+    let (_, moe) = mixtures(v3.spec());
+    let groups = Some(ExpertGroups { count: 3, kept: 2, score: GroupScore::TopTwoSum });
+    let scores = RouterScores::Sigmoid;
+    let wanted = Routing { top_k: 4, scores, normalize: true, scale: 2.5, expert_groups: groups };
+    assert_eq!(moe.routing, wanted);
+    assert!(v3.spec().tensor("layers.1.ffn.router.correction").is_some());
+    let notes = v3.notes().join("\n");
+    assert!(notes.contains("layers from model.layers.3 on predict further tokens"), "{notes}");
+
+    let lite = spec("deepseek-v2-lite");
+    assert_eq!(latent(&lite).q_rank, None);
+    assert!(lite.tensor("layers.0.attn.q").is_some());
+}
+
+#[test]
+fn fp8_is_joined_with_its_scales_and_what_is_transposed_is_unpacked() {
+    let spec = spec("deepseek-v3-fp8");
+    let dtype = |name: &str| spec.tensor(&format!("layers.1.{name}")).unwrap().parts[0].dtype;
+    for name in ["attn.q_a", "attn.out", "ffn.experts.gate_up", "ffn.shared.down", "attn.v_b"] {
+        assert_eq!(dtype(name), DType::FP8_BLOCK, "{name}");
+    }
+    assert_eq!((dtype("attn.k_b"), dtype("ffn.router")), (DType::F32, DType::BF16));
 }
