@@ -1,15 +1,16 @@
 //! What sets the families of decoders apart, as a table.
 
 use super::mixture::Mixture;
-use super::names::Names;
+use super::names::{LLAMA_CPP, Names};
 use crate::Error;
 use crate::ModelSpec;
 use crate::hf::ConfigJson;
+use crate::spec::ActivationFn;
 use crate::weight_map::WeightMap;
 
 /// A family of decoders.
 pub(crate) struct Family {
-    /// `model_type` of config.json, and `general.architecture` of GGUF.
+    /// `model_type` of config.json.
     pub(crate) name: &'static str,
     /// `architectures[0]` of config.json.
     pub(crate) class: &'static str,
@@ -60,10 +61,44 @@ pub(crate) struct Defaults {
 
 /// How llama.cpp's converter writes a family.
 pub(crate) struct GgufForm {
+    /// `general.architecture`.
+    pub(crate) name: &'static str,
+    /// Keys after the architecture's name that this architecture has besides.
+    pub(crate) keys: &'static [&'static str],
     /// Whether rows of q and k are interleaved, see [`crate::spec::RowOrder`].
     pub(crate) interleaved: bool,
     /// What the model has; the metadata do not say which optional tensors there are.
     pub(crate) features: fn(&WeightMap) -> Features,
+    /// The layers that the sliding window of the metadata is on; `None` where there is none.
+    pub(crate) window: Option<WindowLayers>,
+    /// Whether the bounds of `YaRN`'s ramp are rounded, which the metadata do not say.
+    pub(crate) truncated_yarn: bool,
+    /// Mixtures of experts; `None` where the architecture has none.
+    pub(crate) mixture: Option<GgufMixture>,
+    pub(crate) names: Names,
+}
+
+impl GgufForm {
+    /// An architecture of that name without peculiarities.
+    pub(crate) const fn plain(name: &'static str) -> Self {
+        Self {
+            name,
+            keys: &[],
+            interleaved: false,
+            features: |_| Features::NONE,
+            window: None,
+            truncated_yarn: true,
+            mixture: None,
+            names: LLAMA_CPP,
+        }
+    }
+}
+
+/// What the metadata do not say of an architecture's mixtures.
+pub(crate) struct GgufMixture {
+    pub(crate) act: ActivationFn,
+    /// Whether weights are divided by their sum where no key says it.
+    pub(crate) normalize: bool,
 }
 
 /// A model as its settings describe it.
@@ -93,6 +128,26 @@ pub(crate) struct Features {
     pub(crate) prediction_layers: u32,
     /// Layers that see only the last positions.
     pub(crate) window: Option<Window>,
+}
+
+impl Features {
+    /// None of them.
+    pub(crate) const NONE: Self = Self {
+        qkv_bias: false,
+        out_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
+        sinks: false,
+        interleaved_rope: false,
+        mixture: MixtureFeatures {
+            router_bias: false,
+            correction: false,
+            expert_bias: false,
+            shared_weight: false,
+        },
+        prediction_layers: 0,
+        window: None,
+    };
 }
 
 /// Parts of mixtures of experts that some families have.

@@ -9,6 +9,8 @@ mod checks;
 mod config;
 mod family;
 mod metadata;
+mod metadata_keys;
+mod metadata_mixture;
 mod mixture;
 mod names;
 mod normalise;
@@ -22,12 +24,12 @@ use std::path::Path;
 
 pub(crate) use config::from_config;
 pub(crate) use family::{
-    AttentionKind, Defaults, Described, Family, Features, GgufForm, MixtureFeatures, MixtureForm,
-    Window, WindowLayers,
+    AttentionKind, Defaults, Described, Family, Features, GgufForm, GgufMixture, MixtureFeatures,
+    MixtureForm, Window, WindowLayers,
 };
 pub(crate) use metadata::from_gguf;
 pub(crate) use mixture::{Mixture, MixtureLayers};
-pub(crate) use names::{HUGGING_FACE, Names, TensorRole};
+pub(crate) use names::{HUGGING_FACE, LLAMA_CPP, Names, TensorRole};
 pub(crate) use rope::THETA_DEFAULT;
 
 use crate::spec::{BLOCK_TOKENS, Ffn, KvGroupSpec, KvKind, KvShape, LayerSpec, Mixer};

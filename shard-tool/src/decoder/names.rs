@@ -150,7 +150,7 @@ pub(crate) const HUGGING_FACE: Names = Names {
 };
 
 /// The names that llama.cpp gives.
-pub(super) const LLAMA_CPP: Names = Names {
+pub(crate) const LLAMA_CPP: Names = Names {
     embed: "token_embd",
     final_norm: "output_norm",
     head: "output",

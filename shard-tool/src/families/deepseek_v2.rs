@@ -1,8 +1,8 @@
 //! DeepSeek V2: latent attention, softmax routing, shared experts, first layers dense.
 
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureForm, MixtureLayers,
-    Names, THETA_DEFAULT, TensorRole,
+    AttentionKind, Defaults, Family, Features, GgufForm, GgufMixture, HUGGING_FACE, Mixture,
+    MixtureForm, MixtureLayers, Names, THETA_DEFAULT, TensorRole,
 };
 use crate::hf::ConfigJson;
 use crate::spec::{ActivationFn, ExpertGroups, GroupScore, Moe, RouterScores, Routing};
@@ -43,7 +43,19 @@ pub(super) const FAMILY: Family = Family {
     },
     mixture: Some(MixtureForm { keys: KEYS, read: mixture }),
     names: NAMES,
-    gguf: None,
+    // Version 3 is the same architecture there.
+    gguf: Some(GgufForm {
+        keys: &[
+            "attention.key_length_mla",
+            "attention.kv_lora_rank",
+            "attention.q_lora_rank",
+            "attention.value_length_mla",
+            "rope.scaling.yarn_log_multiplier",
+        ],
+        features: |_| Features { interleaved_rope: true, ..Features::default() },
+        mixture: Some(GgufMixture { act: ActivationFn::Silu, normalize: false }),
+        ..GgufForm::plain("deepseek2")
+    }),
 };
 
 fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {

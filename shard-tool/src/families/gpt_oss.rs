@@ -2,8 +2,8 @@
 
 use super::window_on;
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureFeatures, MixtureForm,
-    MixtureLayers, Names, TensorRole, WindowLayers,
+    AttentionKind, Defaults, Family, Features, GgufForm, GgufMixture, HUGGING_FACE, LLAMA_CPP,
+    Mixture, MixtureFeatures, MixtureForm, MixtureLayers, Names, TensorRole, WindowLayers,
 };
 use crate::forms::FusedExperts;
 use crate::hf::ConfigJson;
@@ -16,6 +16,9 @@ const NAMES: Names = HUGGING_FACE
         other => (HUGGING_FACE.of)(other),
     })
     .fused(FusedExperts::Alternating);
+
+/// Where gate and up are clamped in every published model.
+const CLAMP: f32 = 7.0;
 
 pub(super) const FAMILY: Family = Family {
     name: "gpt_oss",
@@ -60,7 +63,26 @@ pub(super) const FAMILY: Family = Family {
         read: mixture,
     }),
     names: NAMES,
-    gguf: None,
+    gguf: Some(GgufForm {
+        keys: &["attention.sliding_window"],
+        features: |_| Features {
+            qkv_bias: true,
+            out_bias: true,
+            sinks: true,
+            ..Features::default()
+        },
+        window: Some(WindowLayers::EvenBelow(u32::MAX)),
+        truncated_yarn: false,
+        mixture: Some(GgufMixture {
+            act: ActivationFn::ClampedSwiglu { limit: CLAMP },
+            normalize: true,
+        }),
+        names: LLAMA_CPP.with(|role| match role {
+            TensorRole::FfnNorm => "post_attention_norm",
+            other => (LLAMA_CPP.of)(other),
+        }),
+        ..GgufForm::plain("gpt-oss")
+    }),
 };
 
 /// The chosen experts are weighed by softmax over them.
@@ -97,7 +119,7 @@ fn clamp(config: &ConfigJson) -> Result<f32, Error> {
         let error = config.not_supported(&[format!("swiglu_alpha = {}", alpha.unwrap_or(0.0))]);
         return Err(error.way_out(format!("supported: {}", ActivationFn::SWIGLU_ALPHA)));
     }
-    match config.float("swiglu_limit")?.unwrap_or(7.0) {
+    match config.float("swiglu_limit")?.unwrap_or(CLAMP.into()) {
         limit if limit > 0.0 => Ok(limit as f32),
         limit => Err(config.error(ErrorKind::Mismatch, format!("swiglu_limit is {limit}"))),
     }

@@ -1,8 +1,9 @@
 //! Llama 2, 3, 3.1, 3.2, `SmolLM2` and whatever else calls itself llama; biases where said.
 
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, GgufForm, HUGGING_FACE, THETA_DEFAULT,
+    AttentionKind, Defaults, Family, Features, GgufForm, GgufMixture, HUGGING_FACE, THETA_DEFAULT,
 };
+use crate::spec::ActivationFn;
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",
@@ -32,5 +33,8 @@ pub(super) const FAMILY: Family = Family {
                 ..Features::default()
             }
         },
+        // Mixtral is among llama there.
+        mixture: Some(GgufMixture { act: ActivationFn::Silu, normalize: true }),
+        ..GgufForm::plain("llama")
     }),
 };

@@ -47,8 +47,8 @@ pub(crate) fn of_gguf(
     let key = "general.architecture";
     let architecture = metadata.required(key, metadata.string(key))?;
     let known = || REGISTRY.iter().filter_map(|family| Some((*family, family.gguf.as_ref()?)));
-    let Some((family, form)) = known().find(|(family, _)| family.name == architecture) else {
-        let known: Vec<&str> = known().map(|(family, _)| family.name).collect();
+    let Some((family, form)) = known().find(|(_, form)| form.name == architecture) else {
+        let known: Vec<&str> = known().map(|(_, form)| form.name).collect();
         let cause = format!("architecture {architecture} is not supported yet");
         let error = Error::new(ErrorKind::Unsupported, cause).file(path);
         return Err(error.way_out(format!("supported: {}", known.join(", "))));

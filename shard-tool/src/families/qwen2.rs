@@ -23,7 +23,7 @@ pub(super) const FAMILY: Family = Family {
     mixture: None,
     names: HUGGING_FACE,
     gguf: Some(GgufForm {
-        interleaved: false,
         features: |_| Features { qkv_bias: true, ..Features::default() },
+        ..GgufForm::plain("qwen2")
     }),
 };

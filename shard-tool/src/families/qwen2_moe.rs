@@ -3,11 +3,11 @@
 use super::{qwen3_moe, switched_window};
 use crate::Error;
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureFeatures, MixtureForm,
-    THETA_DEFAULT, WindowLayers,
+    AttentionKind, Defaults, Family, Features, GgufForm, GgufMixture, HUGGING_FACE, Mixture,
+    MixtureFeatures, MixtureForm, THETA_DEFAULT, WindowLayers,
 };
 use crate::hf::ConfigJson;
-use crate::spec::Moe;
+use crate::spec::{ActivationFn, Moe};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen2_moe",
@@ -38,7 +38,11 @@ pub(super) const FAMILY: Family = Family {
     },
     mixture: Some(MixtureForm { keys: qwen3_moe::KEYS, read: mixture }),
     names: HUGGING_FACE,
-    gguf: None,
+    gguf: Some(GgufForm {
+        features: |_| Features { qkv_bias: true, ..Features::default() },
+        mixture: Some(GgufMixture { act: ActivationFn::Silu, normalize: false }),
+        ..GgufForm::plain("qwen2moe")
+    }),
 };
 
 fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {

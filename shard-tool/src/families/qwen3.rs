@@ -35,7 +35,7 @@ pub(super) const FAMILY: Family = Family {
     mixture: None,
     names: HUGGING_FACE,
     gguf: Some(GgufForm {
-        interleaved: false,
         features: |_| Features { qk_norm: true, ..Features::default() },
+        ..GgufForm::plain("qwen3")
     }),
 };

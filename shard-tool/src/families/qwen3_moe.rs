@@ -3,8 +3,8 @@
 use super::switched_window;
 use crate::Error;
 use crate::decoder::{
-    AttentionKind, Defaults, Family, Features, HUGGING_FACE, Mixture, MixtureForm, MixtureLayers,
-    THETA_DEFAULT, WindowLayers,
+    AttentionKind, Defaults, Family, Features, GgufForm, GgufMixture, HUGGING_FACE, Mixture,
+    MixtureForm, MixtureLayers, THETA_DEFAULT, WindowLayers,
 };
 use crate::hf::ConfigJson;
 use crate::spec::{ActivationFn, Moe, RouterScores, Routing};
@@ -33,7 +33,11 @@ pub(super) const FAMILY: Family = Family {
     },
     mixture: Some(MixtureForm { keys: KEYS, read: mixture }),
     names: HUGGING_FACE,
-    gguf: None,
+    gguf: Some(GgufForm {
+        features: |_| Features { qk_norm: true, ..Features::default() },
+        mixture: Some(GgufMixture { act: ActivationFn::Silu, normalize: true }),
+        ..GgufForm::plain("qwen3moe")
+    }),
 };
 
 /// Keys of the mixtures, which Qwen 2 says alike.

@@ -67,8 +67,8 @@ fn refusals() {
     let cases: &[Case] = &[
         (
             "other",
-            |w| _ = w.string("general.architecture", "qwen3moe"),
-            "architecture qwen3moe is not supported yet; supported: llama, qwen2, qwen3",
+            |w| _ = w.string("general.architecture", "gemma3"),
+            "architecture gemma3 is not supported yet; supported: deepseek2, gpt-oss, llama, qwen2",
         ),
         (
             "architecture",
@@ -80,7 +80,7 @@ fn refusals() {
             |w| _ = w.string("llama.rope.scaling.type", "yarn"),
             "metadata key llama.rope.scaling.factor is missing",
         ),
-        ("experts", |w| _ = w.u32("llama.expert_count", 8), "llama.expert_count = 8"),
+        ("experts", |w| _ = w.u32("llama.expert_count", 8), "llama.expert_used_count is missing"),
         ("window", |w| _ = w.u32("llama.attention.sliding_window", 9), "sliding_window = 9"),
         ("unheard", |w| _ = w.f32("llama.logit_scale", 0.5), "llama.logit_scale = 0.5"),
         (

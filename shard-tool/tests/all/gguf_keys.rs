@@ -49,7 +49,6 @@ fn keys_that_look_as_if_they_mattered_are_refused_by_name() {
         "rope.scaling.attn_factor",
         "rope.scaling.unheard_of",
         "rope.dimension_sections",
-        "expert_count",
         "expert_weights_scale",
         "expert_gating_func",
         "logit_scale",

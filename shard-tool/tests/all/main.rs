@@ -36,6 +36,7 @@ mod source;
 mod split;
 mod tied;
 mod unread;
+mod views;
 
 use std::path::PathBuf;
 

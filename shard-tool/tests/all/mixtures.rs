@@ -23,12 +23,26 @@ const FIXTURES: [&str; 10] = [
     "deepseek-v3-fp8",
 ];
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mixtures").join(name)
 }
 
+const GGUF_FIXTURES: [&str; 6] = [
+    "mixtral-gguf",
+    "qwen2-moe-gguf",
+    "qwen3-moe-gguf",
+    "gpt-oss-gguf",
+    "deepseek-v2-lite-gguf",
+    "deepseek-v3-gguf",
+];
+
+fn gguf(name: &str) -> PathBuf {
+    fixture(name).join("model.gguf")
+}
+
 fn spec(name: &str) -> ModelSpec {
-    Checkpoint::open(fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}")).spec().clone()
+    let path = if name.ends_with("-gguf") { gguf(name) } else { fixture(name) };
+    Checkpoint::open(path).unwrap_or_else(|error| panic!("{name}: {error}")).spec().clone()
 }
 
 /// The layers that are mixtures, and the last one.
@@ -107,6 +121,51 @@ fn shards_of_mixtures_hold_what_ranks_load_from_the_checkpoint() {
     for name in FIXTURES {
         check(&fixture(name), name);
     }
+    for name in GGUF_FIXTURES {
+        check(&gguf(name), name);
+    }
+}
+
+#[test]
+fn gguf_describes_mixtures_as_hugging_face_folders_do() {
+    for (name, folder) in [
+        ("mixtral-gguf", "mixtral"),
+        ("gpt-oss-gguf", "gpt-oss-mxfp4"),
+        ("deepseek-v2-lite-gguf", "deepseek-v2-lite"),
+        ("deepseek-v3-gguf", "deepseek-v3"),
+    ] {
+        let (one, other) = (spec(name), spec(folder));
+        // GGUF has floats of single precision.
+        let near = |one: f32, other: f32| (one - other).abs() <= 1e-6 * other.abs();
+        assert_eq!(one.kv_groups, other.kv_groups, "{name}");
+        assert_eq!(one.layers.len(), other.layers.len(), "{name}");
+        for (one, other) in one.layers.iter().zip(&other.layers) {
+            assert_eq!(one.ffn, other.ffn, "{name}");
+            match (one.mixer, other.mixer) {
+                (Mixer::Mla(one), Mixer::Mla(other)) => {
+                    assert_eq!(
+                        (one.heads, one.dims, one.q_rank),
+                        (other.heads, other.dims, other.q_rank)
+                    );
+                    assert!(near(one.scale, other.scale), "{one:?} {other:?}");
+                    assert_eq!(one.rope, other.rope, "{name}");
+                }
+                (one, other) => assert_eq!(one, other, "{name}"),
+            }
+        }
+        let shapes = |spec: &ModelSpec| {
+            let of = |tensor: &binfer_shard::spec::TensorSpec| {
+                let parts = tensor.parts.iter().map(|part| (part.rows, part.cols));
+                (tensor.name.clone(), tensor.cut, parts.collect::<Vec<_>>())
+            };
+            spec.tensors.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(shapes(&one), shapes(&other), "{name}");
+    }
+    let (_, moe) = mixtures(&spec("qwen2-moe-gguf"));
+    assert_eq!((moe.routing, moe.shared_inner), (softmax(3, false), Some(48)));
+    let (_, moe) = mixtures(&spec("qwen3-moe-gguf"));
+    assert_eq!((moe.routing, moe.shared_inner), (softmax(2, true), None));
 }
 
 #[test]
