@@ -1,8 +1,8 @@
 //! What decoders share: RMS norm, attention with rope, and a gated feed-forward or a mixture of
 //! them.
 //!
-//! Settings of either container become a [`Decoder`], and that becomes a [`ModelSpec`]. A [`Family`]
-//! says what sets an architecture apart; nothing here asks which family it is.
+//! Settings of either container become a [`Decoder`], and that becomes a [`ModelSpec`]. A
+//! [`Family`] says what sets an architecture apart; nothing here asks which family it is.
 
 mod attention;
 mod checks;

@@ -1,6 +1,7 @@
 //! Typed access to `config.json`, with errors that name file and key.
 //!
-//! A null counts as an absent key. The families and what decoders share know which keys matter. [`crate::keys`] decides about keys that nobody reads.
+//! A null counts as an absent key. The families and what decoders share know which keys matter.
+//! [`crate::keys`] decides about keys that nobody reads.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! Views: matrices that a checkpoint stores in another form, offered as if they were stored plainly.
+//! Views: matrices that a checkpoint stores in another form, offered as if they were stored as they
+//! are.
 //!
 //! Experts come fused, transposed and interleaved; scales of MXFP4 and FP8 lie in tensors of their
 //! own; keys and values of latent attention share a matrix. A view offers each matrix by itself, as
