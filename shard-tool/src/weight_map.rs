@@ -44,7 +44,7 @@ impl<'m> TensorData<'m> {
 enum Offered {
     /// Rows of a stored tensor, one after the other.
     Rows(MappedTensor),
-    Computed(View),
+    Computed(Box<View>),
 }
 
 /// All tensors of a checkpoint, by name, with the files that hold them.
@@ -190,7 +190,7 @@ impl WeightMap {
         for view in views {
             let name = view.info.name.clone();
             let stored = view.as_stored().map(Offered::Rows);
-            let offered = stored.unwrap_or(Offered::Computed(view));
+            let offered = stored.unwrap_or_else(|| Offered::Computed(Box::new(view)));
             if self.views.insert(name.clone(), offered).is_some()
                 || (self.tensors.contains_key(&name) && !self.hidden.contains(&name))
             {

@@ -115,7 +115,7 @@ fn bands(ranges: &[Range<u64>], row_bytes: u64, band_rows: u64) -> Vec<Vec<Range
                     *held = held.start.min(rows.start)..held.end.max(rows.end);
                     pieces.push(start..end);
                 }
-                _ => bands.push((rows, vec![start..end])),
+                _ => bands.push((rows, std::iter::once(start..end).collect())),
             }
             start = end;
         }
