@@ -99,6 +99,25 @@ struct LatentAttentionParams {
 };
 BINFER_SIZE(LatentAttentionParams, 152);
 
+// Latent attention of decode rows; see latent_decode.cu.
+struct LatentDecodeParams {
+  LatentAttentionParams latent;  // rows of the step from the launch's first on
+  const uint32_t* pages;         // [rows + 1]: pages that the rows before see
+  float* partials;               // [2 * grid][16][latent_dim + 2]
+  uint32_t* arrivals;            // [rows * tiles of heads], zero before and after each launch
+  uint32_t rows;                 // of the launch, decode rows or padding
+  uint32_t stages;               // pages that shared memory holds: 1 or 2
+};
+BINFER_SIZE(LatentDecodeParams, 184);
+
+// Latent attention of a launch's tokens from one on; see latent_prefill.cu.
+struct LatentPrefillParams {
+  LatentAttentionParams latent;
+  uint32_t first_token;  // that is attended, in the step; those before are decode rows
+  uint32_t stages;       // pages that shared memory holds: 1 or 2
+};
+BINFER_SIZE(LatentPrefillParams, 160);
+
 // A gemm for each head: out[token][head] = weight[head] x[token][head]; see head_gemm.cu. Strides
 // are in elements.
 struct HeadGemmParams {

@@ -121,6 +121,29 @@ sized!(LatentAttentionParams, 152);
 /// See `cuda/attention_params.h`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
+pub struct LatentDecodeParams {
+    pub latent: LatentAttentionParams,
+    pub pages: Address,
+    pub partials: Address,
+    pub arrivals: Address,
+    pub rows: u32,
+    pub stages: u32,
+}
+sized!(LatentDecodeParams, 184);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct LatentPrefillParams {
+    pub latent: LatentAttentionParams,
+    pub first_token: u32,
+    pub stages: u32,
+}
+sized!(LatentPrefillParams, 160);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct HeadGemmParams {
     pub x: Address,
     pub weight: Address,

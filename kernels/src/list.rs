@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use crate::attention_params::{
     AttentionParams, AttentionScheduleParams, DecodeAttentionParams, HeadGemmParams,
-    LatentAttentionParams, PrefillAttentionParams,
+    LatentAttentionParams, LatentDecodeParams, LatentPrefillParams, PrefillAttentionParams,
 };
 use crate::gemm_params::{
     EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
@@ -187,6 +187,9 @@ kernels! {
     REPACK_FP8: RepackParams = "repack", "repack_fp8", None, 64, 0;
     LATENT_PREPARE: LatentAttentionParams = "latent_attention_reference", "latent_prepare", Halves, 256, 0;
     LATENT_ATTENTION_REFERENCE: LatentAttentionParams = "latent_attention_reference", "latent_attention_reference", Halves, 128, 0;
+    LATENT_DECODE: LatentDecodeParams = "latent_decode", "latent_decode", Halves, 256, latent_tile_bytes(1, 2) + latent_pages_bytes(1024);
+    LATENT_PREFILL_T1: LatentPrefillParams = "latent_prefill", "latent_prefill_t1", Halves, 256, latent_tile_bytes(1, 2);
+    LATENT_PREFILL_T4: LatentPrefillParams = "latent_prefill", "latent_prefill_t4", Halves, 256, latent_tile_bytes(4, 2);
     HEAD_GEMM: HeadGemmParams = "head_gemm", "head_gemm", Halves, 128, 0;
     MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
@@ -270,6 +273,27 @@ pub const SAMPLE_TILE_LOGITS: u32 = 4096;
 pub const REFERENCE_HEAD_DIM_MAX: usize = 256;
 /// Elements of a latent vector that `latent_attention_reference` takes at most.
 pub const REFERENCE_LATENT_DIM_MAX: usize = 512;
+/// Query heads of a tile of `latent_decode` and `latent_prefill`.
+pub const LATENT_TILE_HEADS: u32 = 16;
+/// Elements of a latent vector, and of its key's rotated part, that these kernels take.
+pub const LATENT_TILE_DIMS: [u32; 2] = [512, 64];
+
+/// Shared memory of a tile of so many tokens: queries, weights, maxima, and pages; `Tile` in
+/// `cuda/latent_tile.cuh`.
+#[must_use]
+pub const fn latent_tile_bytes(tokens: u32, stages: u32) -> u32 {
+    let [latent_dim, rope_dim] = LATENT_TILE_DIMS;
+    let (entry, rows, page) = (2 * (latent_dim + rope_dim), tokens * LATENT_TILE_HEADS, 64);
+    let column_warps = if tokens > 1 { 4 } else { 8 };
+    rows * entry + rows * page * 2 + column_warps * rows * 4 + stages * page * entry
+}
+
+/// What `latent_decode` needs beside that: the pages before each row.
+#[must_use]
+pub const fn latent_pages_bytes(rows: u32) -> u32 {
+    4 * (rows + 1)
+}
+
 /// Tokens of a tile of `head_gemm`, and features of a head.
 pub const HEAD_GEMM_TILE: [u32; 2] = [64, 32];
 /// Tokens and features of a tile of the reference gemms.

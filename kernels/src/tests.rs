@@ -72,8 +72,13 @@ fn kernels_of_the_portable_image_ask_for_what_every_device_has() {
     let large = list::ALL.iter().filter(|kernel| kernel.shared_bytes > most);
     for kernel in large.filter(|kernel| modules(Target::Compute80).any(|m| m.file == kernel.file)) {
         // Whoever launches these looks at what a launch needs; usual shapes fit.
-        assert!(kernel.name.starts_with("decode_attention"), "{} asks for too much", kernel.name);
+        let is_looked_at = ["decode_attention", "latent_decode", "latent_prefill"]
+            .iter()
+            .any(|known| kernel.name.starts_with(known));
+        assert!(is_looked_at, "{} asks for too much", kernel.name);
     }
+    let latent = list::latent_tile_bytes(1, 1) + list::latent_pages_bytes(1024);
+    assert!(latent <= most, "latent attention: {latent}");
     for (head_dim, group, rows, fits) in
         [(64, 16, 1024, true), (128, 8, 1024, true), (128, 16, 1, false)]
     {

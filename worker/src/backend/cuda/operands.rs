@@ -17,7 +17,7 @@ use crate::backend::args::{
 };
 use crate::backend::check::StepShape;
 use crate::backend::{BackendError, MemoryLayout};
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchRow};
 
 /// What arguments are looked up in.
 pub(super) struct Operands<'a> {
@@ -141,6 +141,7 @@ impl Operands<'_> {
     pub(super) fn attend_latent<'b>(
         &self,
         args: &'b AttendLatentArgs,
+        rows: &'b [BatchRow],
     ) -> Result<LatentCall<'b>, BackendError> {
         let operation = "attend_latent";
         let latent_norm = self.weights.vector(operation, args.latent_norm)?;
@@ -161,6 +162,7 @@ impl Operands<'_> {
             queries: self.inner(operation, &args.queries)?,
             latent: self.inner(operation, &args.latent)?,
             out: self.inner(operation, &args.out)?,
+            rows,
         })
     }
 

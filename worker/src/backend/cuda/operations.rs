@@ -8,7 +8,7 @@ use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 use binfer_proto::Mask;
 
 use super::attention::AttentionCall;
-use super::attention::config::AttentionConfig;
+use super::attention::config::{AttentionConfig, LatentConfig};
 use super::cuda_backend::{CudaBackend, StepParts};
 use super::formats::half::Half;
 use super::gemm::config::{GemmConfig, LmHeadConfig};
@@ -111,11 +111,13 @@ impl Backend for CudaBackend {
     }
 
     fn attend_latent(&mut self, args: &AttendLatentArgs) -> Result<(), BackendError> {
-        let call = self.operands().attend_latent(args)?;
+        let batch = Arc::clone(&self.steps.batch);
+        let call = self.operands().attend_latent(args, &batch.rows)?;
         let StepParts { on, attention, .. } = self.parts();
-        attention.launch_latent(&on, &call)?;
-        let dim = args.latent_dim;
-        self.note_slow(|| format!("attention over latent vectors of {dim} elements"));
+        if attention.launch_latent(&on, &call)? == LatentConfig::Reference {
+            let dim = args.latent_dim;
+            self.note_slow(|| format!("attention over latent vectors of {dim} elements"));
+        }
         Ok(())
     }
 

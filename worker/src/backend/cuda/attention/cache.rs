@@ -5,7 +5,7 @@ use binfer_kernels::list::DECODE_GQA_GROUP_MAX;
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 use binfer_shard::spec::KvShape;
 
-use super::config::DECODE_BLOCKS_MAX;
+use super::config::{DECODE_BLOCKS_MAX, LATENT_HEAD_TILES_MAX};
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
@@ -26,9 +26,9 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
     pub(super) rope: u64,
     /// Pages and tiles of all KV groups, one group after the other.
     work_tables: u64,
-    /// f32: sums of pairs of row and KV head that blocks share.
+    /// f32: sums of pairs of row and KV head, or of row and tile of heads, that blocks share.
     pub(super) partials: u64,
-    /// u32 `[slots, kv_heads]`, zero between kernels.
+    /// u32 `[slots, kv_heads]` or `[slots, tiles of heads]`, zero between kernels.
     pub(super) arrivals: u64,
     /// What lies between the kernels of latent attention; nothing where no layer has it.
     pub(super) latent: u64,
@@ -92,18 +92,23 @@ impl AttentionPlaces {
     ) -> Self {
         let caches: Vec<KvHeadsLayout> =
             layout.kv.iter().filter_map(|kv| kv.heads().ok()).collect();
-        let head_dim = caches.iter().map(|kv| kv.head_dim).max().unwrap_or(0);
-        let kv_heads = caches.iter().map(|kv| kv.kv_heads).max().unwrap_or(0);
+        let latent_width = |kv: &KvLayerLayout| match kv.shape {
+            KvShape::Latent { width } => Some(width as usize),
+            KvShape::Heads { .. } => None,
+        };
+        let latent_width = layout.kv.iter().filter_map(latent_width).max();
+        let latent_tiles = latent_width.map(|_| LATENT_HEAD_TILES_MAX as usize);
+        // An entry of the cache is longer than what is summed of it.
+        let head_dim = caches.iter().map(|kv| kv.head_dim).chain(latent_width).max();
+        let kv_heads = caches.iter().map(|kv| kv.kv_heads).chain(latent_tiles).max();
         let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
         let work_tables: usize = work_table_bytes(layout).iter().sum();
-        let is_latent = |kv: &KvLayerLayout| matches!(kv.shape, KvShape::Latent { .. });
-        let latent = if layout.kv.iter().any(is_latent) { LATENT_WORKSPACE_BYTES } else { 0 };
         Self {
             rope: take(4 * layout.tokens_max * 2 * ROPE_PAIRS_MAX),
             work_tables: take(layout.blocks_per_slot.len() * work_tables),
-            partials: take(4 * partials * (head_dim + 2)),
-            arrivals: take(4 * layout.slots_max * kv_heads),
-            latent: take(latent),
+            partials: take(4 * partials * (head_dim.unwrap_or(0) + 2)),
+            arrivals: take(4 * layout.slots_max * kv_heads.unwrap_or(0)),
+            latent: take(latent_width.map_or(0, |_| LATENT_WORKSPACE_BYTES)),
         }
     }
 

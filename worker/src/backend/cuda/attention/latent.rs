@@ -1,4 +1,4 @@
-//! Latent attention (MLA) of any shape. Queries meet the cached latent vectors where these are, so
+//! Latent attention (MLA). Queries meet the cached latent vectors where these are, so
 //! nothing is expanded: `k_b` takes queries there, `v_b` takes the sums back.
 //!
 //! Absorbed queries and sums lie in a workspace. A step of more tokens than it holds is done in
@@ -8,13 +8,16 @@ use binfer_kernels::attention_params::{HeadGemmParams, LatentAttentionParams};
 use binfer_kernels::list::{self, HEAD_GEMM_TILE, REFERENCE_LATENT_DIM_MAX};
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 
-use super::Attention;
 use super::cache::{CudaLatentCache, CudaLayerCache, LATENT_WORKSPACE_BYTES};
+use super::config::{LatentConfig, LatentDesc, LatentTiledConfig, latent_config};
+use super::latent_tiles::{LatentTiles, TILE_TOKENS};
+use super::{Attention, row_counts};
 use crate::backend::BackendError;
 use crate::backend::args::AttendLatentArgs;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
+use crate::batch::BatchRow;
 
 /// Bytes of which sums, behind the queries, begin at a multiple.
 const ALIGNMENT: usize = 256;
@@ -33,6 +36,8 @@ pub(in crate::backend::cuda) struct LatentCall<'a> {
     pub(in crate::backend::cuda) queries: u64,
     pub(in crate::backend::cuda) latent: u64,
     pub(in crate::backend::cuda) out: u64,
+    /// The step's rows, those of one token first.
+    pub(in crate::backend::cuda) rows: &'a [BatchRow],
 }
 
 /// Elements of one token, all heads together.
@@ -72,7 +77,7 @@ impl Attention {
         &mut self,
         on: &Launcher<'_>,
         call: &LatentCall<'_>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<LatentConfig, BackendError> {
         let args = call.args;
         let (latent_dim, pairs) = (args.latent_dim, args.rope.dims as usize / 2);
         if latent_dim > REFERENCE_LATENT_DIM_MAX || pairs > ROPE_PAIRS_MAX {
@@ -87,6 +92,11 @@ impl Attention {
         }
         self.make_rope(on, args.rope)?;
         let params = self.latent_params(on, call)?;
+        let config = latent_config(&desc(&params), &on.device.chip(), row_counts(on, call.rows));
+        let tiles = match config {
+            LatentConfig::Tiled(config) => Some(self.latent_tiles(on, args, config)?),
+            LatentConfig::Reference => None,
+        };
         let tokens = on.shape.tokens as usize;
         for first in (0..tokens).step_by(tokens_max) {
             let count = tokens_max.min(tokens - first);
@@ -97,9 +107,27 @@ impl Attention {
                 tokens: to_u32(count),
                 ..params
             };
-            launch_part(on, call, &part)?;
+            launch_part(on, call, &part, tiles.as_ref())?;
         }
-        Ok(())
+        Ok(config)
+    }
+
+    /// The tiled kernels with the tables that they need, which are made unless a layer before this
+    /// one did.
+    fn latent_tiles(
+        &mut self,
+        on: &Launcher<'_>,
+        args: &AttendLatentArgs,
+        config: LatentTiledConfig,
+    ) -> Result<LatentTiles, BackendError> {
+        let pages = self.groups[args.kv_group].pages;
+        let places = &self.places;
+        let tiles =
+            LatentTiles { config, pages, partials: places.partials, arrivals: places.arrivals };
+        if config.decode.is_some() && self.needs_tables((args.kv_group, 0, TILE_TOKENS)) {
+            tiles.make_pages(on)?;
+        }
+        Ok(tiles)
     }
 
     fn latent_params(
@@ -144,11 +172,22 @@ impl Attention {
     }
 }
 
+/// What the choice of kernels depends on.
+fn desc(params: &LatentAttentionParams) -> LatentDesc {
+    LatentDesc {
+        heads: params.heads,
+        latent_dim: params.latent_dim,
+        rope_dim: 2 * params.pairs,
+        block_tokens: params.block_tokens,
+    }
+}
+
 /// Enqueues the kernels for the tokens of `part`.
 fn launch_part(
     on: &Launcher<'_>,
     call: &LatentCall<'_>,
     part: &LatentAttentionParams,
+    tiles: Option<&LatentTiles>,
 ) -> Result<(), BackendError> {
     let (args, elements) = (call.args, TokenElements::of(call.args));
     let first = part.first_token as usize;
@@ -170,7 +209,12 @@ fn launch_part(
         ..gemm
     };
     launch_head_gemm(on, heads, &into_latents)?;
-    on.device.launch(list::LATENT_ATTENTION_REFERENCE, [part.tokens, heads, 1], part)?;
+    match tiles {
+        Some(tiles) => tiles.launch(on, part)?,
+        None => {
+            on.device.launch(list::LATENT_ATTENTION_REFERENCE, [part.tokens, heads, 1], part)?;
+        }
+    }
     let out_of_latents = HeadGemmParams {
         x: part.sums,
         weight: call.v_b.address,

@@ -7,10 +7,12 @@
 //! | `paged.rs` | published shapes |
 //! | `reference.rs` | any shape |
 //! | `latent.rs` | latent attention, any shape |
+//! | `latent_tiles.rs` | latent attention of published shapes |
 
 pub(super) mod cache;
 pub(super) mod config;
 pub(super) mod latent;
+mod latent_tiles;
 mod paged;
 mod reference;
 
@@ -87,16 +89,16 @@ impl Attention {
         self.make_rope(on, args.rope)?;
         let cache = self.heads_cache(args)?;
         let params = self.params(on, call, &cache)?;
-        let decode = call.rows.iter().take_while(|row| row.count == 1).count();
-        let (decode, chunks) = match on.shape.mode {
-            StepMode::Graph => (on.shape.rows, &[][..]),
-            StepMode::Eager => (to_u32(decode), &call.rows[decode..]),
+        let rows = row_counts(on, call.rows);
+        let chunks = match on.shape.mode {
+            StepMode::Graph => &[][..],
+            StepMode::Eager => &call.rows[rows.decode as usize..],
         };
-        let rows = RowCounts { decode, all: on.shape.rows };
         let config = attention_config(&desc(&params), &on.device.chip(), rows);
         match &config {
             AttentionConfig::Paged(paged) => {
-                let makes_tables = self.needs_tables(args.kv_group, &params);
+                let wanted = (args.kv_group, params.window, tile_tokens(&params));
+                let makes_tables = self.needs_tables(wanted);
                 let layer = PagedLayer {
                     places: &self.places,
                     cache: &cache,
@@ -110,14 +112,13 @@ impl Attention {
         Ok(config)
     }
 
-    /// Says whether a KV group's tables of work are still to be made for such a layer. From here on
-    /// they count as made.
-    fn needs_tables(&mut self, kv_group: usize, params: &AttentionParams) -> bool {
-        let wanted = (kv_group, params.window, tile_tokens(params));
+    /// Says whether a KV group's tables of work are still to be made. From here on they count as
+    /// made.
+    fn needs_tables(&mut self, wanted: WorkTables) -> bool {
         if self.work_tables.contains(&wanted) {
             return false;
         }
-        self.work_tables.retain(|(group, ..)| *group != kv_group);
+        self.work_tables.retain(|(kv_group, ..)| *kv_group != wanted.0);
         self.work_tables.push(wanted);
         true
     }
@@ -189,6 +190,15 @@ impl Attention {
         self.rope = Some(rope);
         Ok(())
     }
+}
+
+/// Rows of the step under way; a graph has room for so many decode rows.
+fn row_counts(on: &Launcher<'_>, rows: &[BatchRow]) -> RowCounts {
+    let decode = match on.shape.mode {
+        StepMode::Graph => on.shape.rows,
+        StepMode::Eager => to_u32(rows.iter().take_while(|row| row.count == 1).count()),
+    };
+    RowCounts { decode, all: on.shape.rows }
 }
 
 /// What the choice of kernels depends on.

@@ -15,7 +15,8 @@ use binfer_kernels::stream_k_gemm::STREAM_K_KERNELS;
 use crate::backend::StepMode;
 use crate::backend::cuda::Half;
 use crate::backend::cuda::attention::config::{
-    AttentionConfig, AttentionDesc, DecodeConfig, RowCounts, attention_config,
+    AttentionConfig, AttentionDesc, DecodeConfig, LatentConfig, LatentDesc, RowCounts,
+    attention_config, latent_config,
 };
 use crate::backend::cuda::formats::WeightFormat;
 use crate::backend::cuda::gemm::config::{
@@ -63,6 +64,16 @@ const MODELS: [Model; 7] = [
     model(("smollm2-135m", 1), [576, 1536, 49_152], [9, 3, 64]),
     model(("qwen2.5-0.5b", 1), [896, 4864, 151_936], [14, 2, 64]),
     model(("odd", 1), [60, 100, 301], [3, 1, 20]),
+];
+
+/// Ranks' parts of models with latent attention: query heads, elements of a latent and of a rotated
+/// part.
+const LATENT_MODELS: [(&str, [u32; 3]); 5] = [
+    ("deepseek-v2-lite", [16, 512, 64]),
+    ("deepseek-v2-lite tp 3", [6, 512, 64]),
+    ("deepseek-v3 tp 2", [64, 512, 64]),
+    ("deepseek-v3 tp 8", [16, 512, 64]),
+    ("odd", [3, 70, 10]),
 ];
 
 const HALVES: [(&str, Half); 2] = [("bf16", Half::Bf16), ("f16", Half::F16)];
@@ -160,6 +171,18 @@ fn attention(config: &AttentionConfig) -> String {
     format!("paged{}{}", paged.decode.map_or(String::new(), decode), prefill.unwrap_or_default())
 }
 
+fn latent_attention(config: &LatentConfig) -> String {
+    let LatentConfig::Tiled(tiled) = config else { return "reference".to_owned() };
+    let decode = tiled.decode.map_or(String::new(), |decode| {
+        let shared = decode.shared_bytes - 4 * decode.rows;
+        let (blocks, stages) = (decode.blocks, decode.stages);
+        format!(", decode blocks {blocks} stages {stages} shared {shared} + 4 a row")
+    });
+    let prefill = tiled.prefill;
+    let (tokens, stages, shared) = (prefill.tile_tokens, prefill.stages, prefill.shared_bytes);
+    format!("tiled{decode}, prefill tokens {tokens} stages {stages} shared {shared}")
+}
+
 /// Writes runs of numbers for which `of` says the same.
 fn runs(text: &mut String, title: &str, numbers: &[u32], of: impl Fn(u32) -> String) {
     writeln!(text, "{title}").unwrap();
@@ -205,11 +228,17 @@ fn write(text: &mut String, title: &str, chip: &Chip, model: &Model) {
             });
         }
     }
+    by_rows(text, &format!("{title}, attention"), |rows| {
+        attention(&attention_config(&model.attention(), chip, rows))
+    });
+}
+
+/// By decode rows alone and with a chunk.
+fn by_rows(text: &mut String, title: &str, of: impl Fn(RowCounts) -> String) {
     for (what, chunks) in [("decode rows", 0), ("decode rows and a chunk", 1)] {
         let rows: Vec<u32> = (1 - chunks..=256).chain([512, 1023, 1024, 1025]).collect();
-        runs(text, &format!("{title}, attention, {what}"), &rows, |decode| {
-            let counts = RowCounts { decode, all: decode + chunks };
-            attention(&attention_config(&model.attention(), chip, counts))
+        runs(text, &format!("{title}, {what}"), &rows, |decode| {
+            of(RowCounts { decode, all: decode + chunks })
         });
     }
 }
@@ -220,6 +249,12 @@ fn choices_are_those_of_the_table() {
     for (card, chip) in &CARDS {
         for model in &MODELS {
             write(&mut text, &format!("{card}, {}", model.name), chip, model);
+        }
+        for (name, [heads, latent_dim, rope_dim]) in LATENT_MODELS {
+            let desc = LatentDesc { heads, latent_dim, rope_dim, block_tokens: 64 };
+            by_rows(&mut text, &format!("{card}, {name}, latent attention"), |rows| {
+                latent_attention(&latent_config(&desc, chip, rows))
+            });
         }
     }
     let places = ["../tests", "tests"].map(std::path::Path::new);

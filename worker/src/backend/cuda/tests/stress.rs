@@ -9,6 +9,7 @@ use binfer_shard::DType;
 use binfer_shard::spec::ActivationFn;
 
 use super::attention::{Feeding, Shape};
+use super::latent;
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, layout, same_bits, settings};
 use crate::backend::Backend;
@@ -132,4 +133,16 @@ fn attention_bears_short_rings_and_pauses() {
             counts.iter().flat_map(|counts| feeding.step(rig, counts, "stressed")).collect()
         });
     }
+}
+
+#[test]
+fn latent_attention_bears_short_rings_and_pauses() {
+    both(Half::Bf16, "latent attention", |rig| {
+        let mut feeding = latent::Feeding::new(rig, latent::PUBLISHED, 3, 640);
+        feeding.compared = 97;
+        feeding.step(rig, &[300, 150, 0], "first chunks");
+        feeding.repeats = REPEATS;
+        let counts = [[1, 1, 0], [70, 1, 130]];
+        counts.iter().flat_map(|counts| feeding.step(rig, counts, "stressed")).collect()
+    });
 }
