@@ -21,6 +21,9 @@ pub struct ModelArgs {
     /// Ranks that share the model: `auto` is the fewest GPUs that hold it, and 1 on the CPU
     #[arg(long, default_value = "auto", value_name = "N|auto|all")]
     pub tp: TensorParallel,
+    /// Nothing that is not so without it: ranks divide experts among them, each whole on one
+    #[arg(long)]
+    pub enable_expert_parallel: bool,
     /// On a GPU the type of weights, cache and arithmetic, bf16 unless weights are f16; on the CPU
     /// how the KV cache is stored, f32 unless said. Arithmetic is f32 there
     #[arg(long, value_enum, default_value = "auto")]

@@ -81,3 +81,11 @@ pub struct FfnLayout {
     /// Experts, whole; empty where the layer is no mixture.
     pub experts: Range<u32>,
 }
+
+impl FfnLayout {
+    /// How many experts the rank holds.
+    #[must_use]
+    pub fn experts_held(&self) -> u32 {
+        self.experts.end - self.experts.start
+    }
+}

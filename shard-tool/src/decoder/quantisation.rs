@@ -38,7 +38,7 @@ impl Quantisation {
         };
         match within.string("quant_method")? {
             Some("mxfp4") => {
-                within.judge(&[&["quant_method", "modules_to_not_convert"]], &[])?;
+                only(config, &within, &["quant_method", "modules_to_not_convert", "dequantize"])?;
                 Ok(Self::Mxfp4)
             }
             Some("fp8") => {
@@ -49,8 +49,9 @@ impl Quantisation {
                     "activation_scheme",
                     "weight_block_size",
                     "scale_fmt",
+                    "dequantize",
                 ];
-                within.judge(&[&read], &[])?;
+                only(config, &within, &read)?;
                 if within.string("fmt")?.is_some_and(|name| name != "e4m3") {
                     return refuse("fmt", "e4m3");
                 }
@@ -76,6 +77,14 @@ impl Quantisation {
             return Err(config.error(ErrorKind::Unsupported, cause));
         }
         Ok(self)
+    }
+}
+
+/// Refuses other keys than these, also such as have harmless names.
+fn only(config: &ConfigJson, within: &ConfigJson, keys: &[&str]) -> Result<(), Error> {
+    match within.judge(&[keys], &[])? {
+        ignored if ignored.is_empty() => Ok(()),
+        ignored => Err(config.not_supported(&ignored)),
     }
 }
 

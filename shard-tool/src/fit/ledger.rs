@@ -169,6 +169,8 @@ pub struct RankLedger {
     pub driver_bytes: u64,
     /// The rank's slices of all tensors.
     pub weight_bytes: u64,
+    /// Experts of a layer; 0 where no layer is a mixture.
+    pub experts: u32,
     /// Activations of the largest step.
     pub activation_bytes: u64,
     /// One more position of KV cache of a long sequence.
@@ -228,6 +230,7 @@ impl Ledger {
             ranks.push(RankLedger {
                 driver_bytes: limits.memory.driver_bytes(world),
                 weight_bytes,
+                experts: layout.layers().map(|layer| layer.ffn.experts_held()).max().unwrap_or(0),
                 activation_bytes,
                 kv_position_bytes: kv_position_bytes(spec, layout, element_bytes),
                 kv_window_bytes: kv_window_bytes(spec, layout, element_bytes, context_max),

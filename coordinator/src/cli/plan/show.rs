@@ -25,7 +25,15 @@ impl FitReport<'_> {
             "ms/token",
             "tok/s",
         ];
-        let cells = rows.iter().flat_map(|(_, row)| row).map(FitRow::cells).collect::<Vec<_>>();
+        let mut head = head.to_vec();
+        let has_experts = self.spec.layers.iter().any(|layer| layer.ffn.moe().is_some());
+        if has_experts {
+            head.push("experts/rank");
+        }
+        let mut cells = rows.iter().flat_map(|(_, row)| row).map(FitRow::cells).collect::<Vec<_>>();
+        for (cells, row) in cells.iter_mut().zip(rows.iter().flat_map(|(_, row)| row)) {
+            cells.extend(has_experts.then(|| row.experts()));
+        }
         let mut text = self.heading(args, described) + &table(&head, &cells);
         let mut line = |line: String| text.extend([&line, "\n"]);
         for (world, cause) in
@@ -138,12 +146,20 @@ impl FitRow {
         ]
     }
 
+    /// Experts of a layer on a rank, from the fewest to the most.
+    fn experts(&self) -> String {
+        let held = self.ledger.ranks.iter().map(|rank| rank.experts);
+        let (least, most) = (held.clone().min().unwrap_or(0), held.max().unwrap_or(0));
+        if least == most { most.to_string() } else { format!("{least} to {most}") }
+    }
+
     fn json(&self) -> Value {
         let ledger = &self.ledger;
         let ranks = ledger.ranks.iter().map(|rank| {
             json!({
                 "driver_bytes": rank.driver_bytes,
                 "weight_bytes": rank.weight_bytes,
+                "experts": rank.experts,
                 "activation_bytes": rank.activation_bytes,
                 "kv_bytes_per_token": rank.kv_position_bytes,
                 "kv_window_bytes_per_sequence": rank.kv_window_bytes,
