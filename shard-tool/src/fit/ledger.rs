@@ -5,6 +5,7 @@ use super::memory::{
     KvDemand, blocks_within, kv_bytes, kv_position_bytes, kv_tokens, kv_window_bytes,
     positions_within, sequences_within,
 };
+use super::rank_ledger::RankLedger;
 use crate::{Error, ModelSpec, layout, layouts};
 
 /// Activations are f32.
@@ -159,37 +160,6 @@ impl Memory {
                 vec![host.kv_bytes_that_fit(ranks); ranks.len()]
             }
         }
-    }
-}
-
-/// What one rank holds, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RankLedger {
-    /// What the device's driver and NCCL take by themselves.
-    pub driver_bytes: u64,
-    /// The rank's slices of all tensors.
-    pub weight_bytes: u64,
-    /// Experts of a layer; 0 where no layer is a mixture.
-    pub experts: u32,
-    /// Activations of the largest step.
-    pub activation_bytes: u64,
-    /// One more position of KV cache of a long sequence.
-    pub kv_position_bytes: u64,
-    /// KV cache of one sequence of `context_max` positions in layers with a window.
-    pub kv_window_bytes: u64,
-    /// The whole KV cache.
-    pub kv_bytes: u64,
-}
-
-impl RankLedger {
-    /// All but the KV cache.
-    fn fixed(&self) -> u64 {
-        let driver_and_weights = self.driver_bytes.saturating_add(self.weight_bytes);
-        driver_and_weights.saturating_add(self.activation_bytes)
-    }
-
-    fn total(&self) -> u64 {
-        self.fixed().saturating_add(self.kv_bytes)
     }
 }
 

@@ -75,7 +75,7 @@ fn fitting(spec: &ModelSpec, card: &str) -> Option<u32> {
         kv_tokens_max: u64::MAX,
         tokens_per_step_max: 8192,
     };
-    choose(spec, &vec![bytes; 16], &limits).ok().map(|choice| choice.world)
+    choose(spec, &[bytes; 16], &limits).ok().map(|choice| choice.world)
 }
 
 /// Cards of 80 and of 141 GB. Weights alone are, in GiB: gpt-oss 12.8 and 60.8, DeepSeek V3 629,
