@@ -32,6 +32,7 @@ pub fn forward(
         x,
         intermediate: activations.intermediate.with_rows(tokens),
         attn_out: activations.attn_out.with_rows(tokens),
+        query_a: activations.query_a.with_rows(tokens),
         queries: activations.queries.with_rows(tokens),
         latent: activations.latent.with_rows(tokens),
         expert_inner: activations.expert_inner,

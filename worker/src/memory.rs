@@ -25,11 +25,14 @@ pub struct StepLimits {
 pub struct Activations {
     /// The residual stream, `[tokens, hidden]`.
     pub x: Tensor,
-    /// QKV of attention, the columns between the gemms of the feed-forward,
-    /// or the queries' low-rank product, `[tokens, the widest of them]`.
+    /// QKV of attention or the columns between the gemms of the feed-forward,
+    /// `[tokens, the wider of both]`.
     pub intermediate: Tensor,
     /// Output of attention, `[tokens, heads * head_dim]`.
     pub attn_out: Tensor,
+    /// What the second product of latent attention's queries norms and multiplies,
+    /// `[tokens, q_rank]`.
+    pub query_a: Tensor,
     /// Queries of latent attention, `[tokens, heads * query_dim]`.
     pub queries: Tensor,
     /// What latent attention caches, before norm and rotation, `[tokens, latent + rope]`.
@@ -53,6 +56,7 @@ impl Activations {
             x: tensor(arena.residual, TensorKind::Sum),
             intermediate: tensor(arena.intermediate, TensorKind::Inner),
             attn_out: tensor(arena.attn_out, TensorKind::Inner),
+            query_a: tensor(arena.query_a, TensorKind::Sum),
             queries: tensor(arena.queries, TensorKind::Inner),
             latent: tensor(arena.latent, TensorKind::Inner),
             expert_inner: tensor(arena.expert_inner, TensorKind::Inner),
@@ -102,6 +106,7 @@ pub fn lay_out(
         arena: activations.elements,
         tokens_max: limits.tokens_per_step_max as usize,
         hidden: activations.x.cols,
+        normed_max: activations.x.cols.max(activations.query_a.cols),
         intermediate: activations.intermediate.cols,
         blocks_per_slot: blocks_per_slot.map(to_usize).collect(),
         slots_max: limits.slots_max as usize,

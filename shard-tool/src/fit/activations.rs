@@ -13,11 +13,14 @@ const ALIGNMENT: u64 = 64;
 pub struct ActivationArena {
     /// The residual stream, `[tokens, hidden]`.
     pub residual: ArenaTensor,
-    /// QKV of attention, the queries' low-rank product or the columns between the gemms of the
-    /// feed-forward, `[tokens, the widest of them]`.
+    /// QKV of attention or the columns between the gemms of the feed-forward,
+    /// `[tokens, the wider of both]`.
     pub intermediate: ArenaTensor,
     /// Attention's output, `[tokens, heads * head_dim]`.
     pub attn_out: ArenaTensor,
+    /// What the second product of latent attention's queries norms and multiplies,
+    /// `[tokens, q_rank]`.
+    pub query_a: ArenaTensor,
     /// Queries of latent attention, `[tokens, heads * query_dim]`.
     pub queries: ArenaTensor,
     /// What latent attention caches, before norm and rotation, `[tokens, latent + rope]`.
@@ -75,6 +78,7 @@ impl ActivationArena {
             residual: place(tokens_max, spec.hidden.into()),
             intermediate: place(tokens_max, widest(intermediate_cols)),
             attn_out: place(tokens_max, widest(attn_out_cols)),
+            query_a: place(tokens_max, widest(query_a_cols)),
             queries: place(tokens_max, widest(query_cols)),
             latent: place(tokens_max, widest(latent_cols)),
             expert_inner: place(slots, expert_cols),
@@ -97,7 +101,7 @@ fn intermediate_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
             let heads = held.heads.q_heads.len() + 2 * held.heads.kv_heads.len();
             heads as u64 * u64::from(gqa.head_dim)
         }
-        Mixer::Mla(mla) => mla.q_rank.unwrap_or(0).into(),
+        Mixer::Mla(_) => 0,
     };
     attention.max(held.ffn.columns.len() as u64)
 }
@@ -109,6 +113,14 @@ fn attn_out_cols(layer: &LayerSpec, held: &LayerLayout) -> u64 {
         Mixer::Mla(mla) => mla.dims.value,
     };
     held.heads.q_heads.len() as u64 * u64::from(head_dim)
+}
+
+/// Columns of a layer's low-rank queries.
+fn query_a_cols(layer: &LayerSpec, _: &LayerLayout) -> u64 {
+    match layer.mixer {
+        Mixer::Gqa(_) => 0,
+        Mixer::Mla(mla) => mla.q_rank.unwrap_or(0).into(),
+    }
 }
 
 /// Columns of a layer's queries on a rank, where they lie apart from keys and values.

@@ -13,6 +13,8 @@ pub struct MemoryLayout {
     pub tokens_max: usize,
     /// Columns of the residual stream.
     pub hidden: usize,
+    /// Columns of the widest tensor that is normed before a gemm.
+    pub normed_max: usize,
     /// Columns of the widest tensor between a layer's gemms.
     pub intermediate: usize,
     /// Blocks of a sequence, by KV group.

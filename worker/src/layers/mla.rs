@@ -69,7 +69,7 @@ impl MlaLayer {
         match self.queries {
             QueryWeights::Whole(weight) => self.normed(step, weight, None, self.query_rows(step)),
             QueryWeights::LowRank { a, a_bias, rank, .. } => {
-                self.normed(step, a, a_bias, step.intermediate.with_cols(rank))
+                self.normed(step, a, a_bias, step.query_a.with_cols(rank))
             }
         }
     }

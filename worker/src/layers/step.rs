@@ -21,6 +21,8 @@ pub struct LayerStep<'a> {
     pub intermediate: Tensor,
     /// Room for attention's output, `[tokens, heads * head_dim]`.
     pub attn_out: Tensor,
+    /// Room for what latent attention's second product of queries norms, `[tokens, q_rank]`.
+    pub query_a: Tensor,
     /// Room for latent attention's queries, `[tokens, heads * query_dim]`.
     pub queries: Tensor,
     /// Room for what latent attention caches, `[tokens, latent + rope]`.

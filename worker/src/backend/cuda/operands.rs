@@ -120,8 +120,11 @@ impl Operands<'_> {
             m_max: to_u32(self.layout.tokens_max),
             weight,
             bias,
-            epilogue: epilogue(operation, args.glu)?,
-            out: self.inner(operation, &args.out)?,
+            epilogue: epilogue(operation, args)?,
+            out: match args.out.kind {
+                TensorKind::Inner => self.inner(operation, &args.out)?,
+                TensorKind::Sum => self.sum(operation, &args.out)?,
+            },
             out_stride: to_u32(args.out.cols),
         };
         Ok((NormCall { x: self.sum(operation, &args.x)?, scale, eps: args.eps }, gemm))
@@ -223,12 +226,13 @@ impl Operands<'_> {
 }
 
 /// The epilogue of a gemm behind a norm.
-fn epilogue(operation: &'static str, glu: Option<ActivationFn>) -> Result<Epilogue, BackendError> {
-    match glu {
-        None => Ok(Epilogue::Store),
-        Some(ActivationFn::Silu) => Ok(Epilogue::Glu),
-        Some(act @ ActivationFn::ClampedSwiglu { .. }) => {
-            let what = format!("{act:?} of a feed-forward that is no mixture");
+fn epilogue(operation: &'static str, args: &NormLinearArgs) -> Result<Epilogue, BackendError> {
+    match (args.glu, args.out.kind) {
+        (None, TensorKind::Inner) => Ok(Epilogue::Store),
+        (None, TensorKind::Sum) => Ok(Epilogue::StoreF32),
+        (Some(ActivationFn::Silu), TensorKind::Inner) => Ok(Epilogue::Glu),
+        (Some(act), kind) => {
+            let what = format!("{act:?} to {kind:?} of a feed-forward that is no mixture");
             Err(BackendError::NoKernel { operation, what })
         }
     }

@@ -53,7 +53,7 @@ impl GemmPlaces {
     pub(super) fn lay_out(layout: &MemoryLayout, take: &mut dyn FnMut(usize) -> u64) -> Self {
         let (tokens, outputs) = (layout.tokens_max, layout.outputs_max);
         Self {
-            normed: take(Half::BYTES * tokens.max(outputs) * layout.hidden),
+            normed: take(Half::BYTES * tokens.max(outputs) * layout.normed_max),
             squares: take(SQUARES_BYTES),
             gate_up: take(Half::BYTES * tokens * 2 * layout.intermediate),
         }

@@ -276,6 +276,7 @@ fn layout(arena: usize) -> MemoryLayout {
         arena,
         tokens_max: tokens_max(),
         hidden: 512,
+        normed_max: 512,
         intermediate: 512,
         blocks_per_slot: vec![128],
         slots_max: 512,
