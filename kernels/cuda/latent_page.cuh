@@ -59,7 +59,8 @@ __device__ void multiply(float (&scores)[L::kRowTiles][L::kKeyTiles][4], uint32_
 // `visible`: entries of the page that each token of the warp sees.
 template <typename T, typename L>
 __device__ void online_softmax(State<L>& state, float (&scores)[L::kRowTiles][L::kKeyTiles][4],
-                      const int (&visible)[L::kRowTiles], float scale, uint8_t* shared) {
+                               const int (&visible)[L::kRowTiles], float scale,
+                               uint8_t* shared) {
   const Place<L> at;
   auto* maxima = reinterpret_cast<float*>(shared + L::kMaxima);
 #pragma unroll
