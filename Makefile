@@ -76,6 +76,9 @@ kernel-bench: $(if $(CUDA_HOME),,$(CUDA_TOOLCHAIN))
 		-gencode arch=compute_90a,code=sm_90a -cudart static -L$(or $(CUDA_HOME),target/cuda)/lib \
 		-o target/moe-gemm-bench kernels/bench/moe_gemm.cu
 	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \
+		-gencode arch=compute_90a,code=sm_90a -cudart static -L$(or $(CUDA_HOME),target/cuda)/lib \
+		-o target/fp8-gemm-bench kernels/bench/fp8_gemm.cu
+	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \
 		-gencode arch=compute_80,code=compute_80 -cudart static \
 		-L$(or $(CUDA_HOME),target/cuda)/lib -o target/stream-k-gemm-bench kernels/bench/stream_k_gemm.cu
 	$(or $(CUDA_HOME),target/cuda)/bin/nvcc -std=c++17 -O3 --diag-suppress=177 \

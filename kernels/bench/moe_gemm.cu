@@ -2,15 +2,13 @@
 // them, beside their floors, and compares samples of their results with a plain product.
 //
 //   moe-gemm-bench [tokens ..]
-#include <cudaTypedefs.h>
-
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <random>
 
 #include "../cuda/moe_gemm_sm90.cu"
 #include "bench.cuh"
+#include "tensor_map.cuh"
 
 namespace bench {
 
@@ -42,31 +40,6 @@ const Kernel kPacked[] = {KERNEL(Mxfp4, 8, , mxfp4, 4),   KERNEL(Mxfp4, 16, , mx
 const Kernel kDense[] = {KERNEL(Dense, 8, _bf16, dense, 2),   KERNEL(Dense, 16, _bf16, dense, 2),
                          KERNEL(Dense, 32, _bf16, dense, 2),  KERNEL(Dense, 64, _bf16, dense, 2),
                          KERNEL(Dense, 128, _bf16, dense, 2), KERNEL(Dense, 256, _bf16, dense, 1)};
-
-// Elements are halves, swizzled, or words of eight bytes as they lie.
-TensorMap tensor_map(void* at, std::vector<cuuint64_t> sizes, std::vector<cuuint64_t> strides,
-                     std::vector<cuuint32_t> box, bool is_packed = false) {
-  static auto encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
-                                           cudaEnableDefault, &result));
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
-  }();
-  for (auto& stride : strides) stride *= is_packed ? 8 : 2;
-  const std::vector<cuuint32_t> ones(sizes.size(), 1);
-  CUtensorMap map;
-  const CUresult status =
-      encode(&map, is_packed ? CU_TENSOR_MAP_DATA_TYPE_FLOAT64 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-             cuuint32_t(sizes.size()), at, sizes.data(), strides.data(), box.data(), ones.data(),
-             CU_TENSOR_MAP_INTERLEAVE_NONE,
-             is_packed ? CU_TENSOR_MAP_SWIZZLE_NONE : CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (status != CUDA_SUCCESS) check(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
-  TensorMap copy;
-  memcpy(&copy, &map, sizeof copy);
-  return copy;
-}
 
 __global__ void fill_packed(uint8_t* out, size_t blocks) {
   for (size_t b = blockIdx.x; b < blocks; b += gridDim.x) {
@@ -200,7 +173,7 @@ void measure(const Memory& memory, const Model& model, const Kernel& kernel, int
     params.weight = tensor_map(memory.weights, {k, n, experts}, {k, n * k}, {64, 128, 1});
   }
   params.out = memory.out, params.tiles_max = tiles_max;
-  params.in_features = in, params.out_features = out;
+  params.in_features = in, params.out_features = params.out_stride = out;
   params.alpha = model.is_swiglu ? 1.702f : 1.0f;
   params.limit = model.is_swiglu ? 7.0f : INFINITY, params.up_offset = model.is_swiglu;
   params.stages = std::min(moe_gemm::kStagesMax,

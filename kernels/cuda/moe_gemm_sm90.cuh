@@ -7,48 +7,39 @@
 // up are wanted, strips of 8 rows alternate between them, so that a thread's sums of rows r and r +
 // 8 are gate and up of one output.
 //
-// Packed weights (packed_weights.cuh) become the left operand in registers: one warp of a warpgroup
-// needs two strips. MXFP4's bits become subnormal numbers of bf16 by shift and mask; one product
-// with a power of two, exact, is both the exponent's bias and the scale, but for the factor
-// kMxfp4Rest, which the sums get.
+// Packed weights become the left operand in registers (moe_gemm_formats.cuh). Where a scale belongs
+// to a row's 128 columns and is no power of two, as FP8's, the sums of each such slab get it.
+//
+// Without a list of tiles all positions are one expert's, tile after tile: a gemm.
 #pragma once
 
 #include "fragments.cuh"
+#include "moe_gemm_formats.cuh"
 #include "moe_params.h"
-#include "packed_weights.cuh"
 #include "ptx.cuh"
 #include "wgmma.cuh"
-
-#include <type_traits>
 
 namespace moe_gemm {
 
 constexpr int kStagesMax = 16;
 constexpr int kHeaderBytes = 1024;
-constexpr int kStripsOfWarpgroup = 8;
-constexpr int kSlice = 64;  // k of a slice, a row of an operand in shared memory
-
-struct Dense {
-  // Bytes of a slice of 64 rows.
-  static constexpr int kRowBytes = 128, kWarpgroupBytes = 64 * kRowBytes;
-};
-struct Mxfp4 {
-  static constexpr int kWarpgroupBytes = kStripsOfWarpgroup * packed::Mxfp4::kBytes;
-};
-
+// Tiles of a gemm that are multiplied by the same rows one after the other, while those are in the
+// cache.
+constexpr uint32_t kBand = 8;
 template <typename F_, int kN_, int kWarpgroups_, int kSlices_>
 struct Shape {
   using Format = F_;
   static constexpr int kN = kN_, kWarpgroups = kWarpgroups_, kSlices = kSlices_;
   // Many sums and a left operand need more registers than a block gets evenly: a warpgroup of its
   // own gives the producer's away, as setmaxnreg counts by warpgroups.
-  static constexpr bool kReallocatesRegisters = kN > 128;
+  static constexpr bool kReallocatesRegisters = kN > (Format::kHasSlabs ? 64 : 128);
   static constexpr int kConsumers = 128 * kWarpgroups;
   static constexpr int kThreads = kConsumers + (kReallocatesRegisters ? 128 : 32);
   static constexpr int kStrips = kStripsOfWarpgroup * kWarpgroups;
   static constexpr int kRows = 64 * kWarpgroups;  // of a piece of work
   static constexpr int kXBytes = kSlices * kN * 128;
   static constexpr int kWeightBytes = kSlices * kWarpgroups * Format::kWarpgroupBytes;
+  static constexpr int kStripBytes = kWeightBytes / kStrips;
   static constexpr int kStageBytes = (kXBytes + kWeightBytes + 1023) / 1024 * 1024;
   static_assert(kN % 8 == 0 && kXBytes % 1024 == 0, "operands lie at multiples of 1,024");
 };
@@ -58,9 +49,6 @@ __host__ __device__ constexpr int shared_bytes(int stage_bytes, int stages) {
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
-
-// What MXFP4's products lack of a true one: factors of bf16 reach to scales of 144 so.
-constexpr float kMxfp4Rest = 0x1p16f;
 
 template <typename S>
 struct Ring {
@@ -74,6 +62,10 @@ struct Ring {
         count(stress::stages(stages_wanted, 2)) {}
   __device__ uint8_t* x(int stage) const { return stages + stage * S::kStageBytes; }
   __device__ uint8_t* weight(int stage) const { return x(stage) + S::kXBytes; }
+  // The first of the two strips that a warp multiplies.
+  __device__ uint8_t* strip(int stage) const {
+    return weight(stage) + threadIdx.x / 32 * 2 * S::kStripBytes;
+  }
 };
 
 struct PipelineState {
@@ -101,10 +93,20 @@ struct Work {
     look();
   }
   __device__ void look() {
+    if (p.tiles == nullptr) return look_at_tokens();
     const uint32_t at = item / row_tiles;
     row_tile = item % row_tiles;
     tile.count = 0;
     if (at < p.tiles_max) tile = p.tiles[at];
+  }
+  __device__ void look_at_tokens() {
+    const uint32_t band = item / (row_tiles * kBand) * kBand;
+    tile.count = 0;
+    if (band >= p.tiles_max) return;
+    const uint32_t tiles = min(kBand, p.tiles_max - band), within = item - band * row_tiles;
+    row_tile = within / tiles;
+    const uint32_t first = (band + within % tiles) * S::kN;
+    if (row_tile < row_tiles) tile = {0, first, min(uint32_t(S::kN), p.tokens - first), 0};
   }
 };
 
@@ -126,7 +128,7 @@ __device__ void load_dense(const MoeGemmSm90Params& p, const Work<S, kIsGlu>& wo
 template <typename S, bool kIsGlu>
 __device__ void load_packed(const MoeGemmSm90Params& p, const Work<S, kIsGlu>& work, uint8_t* to,
                             uint64_t* barrier, uint64_t policy, int slice) {
-  const int word = slice * (packed::Mxfp4::kBytes / 8), expert = work.tile.expert;
+  const int word = slice * (S::Format::kSliceBytes / 8), expert = work.tile.expert;
   if constexpr (kIsGlu) {
     ptx::tma_load(to, &p.weight, barrier, policy, word, 0, work.row_tile * (S::kStrips / 2),
                   expert);
@@ -137,7 +139,6 @@ __device__ void load_packed(const MoeGemmSm90Params& p, const Work<S, kIsGlu>& w
 
 template <typename S, bool kIsGlu>
 __device__ void run_producer(const MoeGemmSm90Params& p, const Ring<S>& ring) {
-  constexpr bool kIsPacked = !std::is_same<typename S::Format, Dense>::value;
   const uint64_t once = ptx::policy_evict_first(), often = ptx::policy_evict_last();
   const int lane = threadIdx.x % 32;
   const uint32_t slices = (p.in_features + kSlice - 1) / kSlice;
@@ -151,7 +152,7 @@ __device__ void run_producer(const MoeGemmSm90Params& p, const Ring<S>& ring) {
       if (lane == 0) {
         ptx::mbarrier_wait(&ring.empty[state.stage], state.parity);
         ptx::mbarrier_arrive_expect(barrier, S::kXBytes + S::kWeightBytes);
-        if constexpr (kIsPacked) {
+        if constexpr (S::Format::kIsPacked) {
           load_packed<S, kIsGlu>(p, work, ring.weight(state.stage), barrier, once, slice);
         }
       }
@@ -160,7 +161,7 @@ __device__ void run_producer(const MoeGemmSm90Params& p, const Ring<S>& ring) {
         const int k = (slice + lane) * kSlice;
         ptx::tma_load(ring.x(state.stage) + lane * S::kN * 128, &p.x, barrier, often, k,
                       work.tile.first);
-        if constexpr (!kIsPacked) {
+        if constexpr (!S::Format::kIsPacked) {
           load_dense<S, kIsGlu>(
               p, work, ring.weight(state.stage) + lane * S::kWarpgroups * Dense::kWarpgroupBytes,
               barrier, once, k);
@@ -172,53 +173,12 @@ __device__ void run_producer(const MoeGemmSm90Params& p, const Ring<S>& ring) {
 
 // ---- consumers ----
 
-__device__ __forceinline__ uint32_t multiply(uint32_t a, uint32_t b) {
-  uint32_t product;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
-  return product;
-}
-
-// Eight weights of a row as two left operands' registers each: of steps 2 i and 2 i + 1, k 2t and
-// 2t + 8. `scale` is twice the power of two in both halves.
-__device__ __forceinline__ void unpack(uint32_t word, uint32_t scale, uint32_t (&out)[4]) {
-  constexpr uint32_t kMask = 0x81c081c0;
-  out[0] = multiply(word & kMask, scale);
-  out[1] = multiply(word << 3 & kMask, scale);
-  out[2] = multiply(word << 6 & kMask, scale);
-  const uint32_t last = (word << 1 & 0x80008000) | (word >> 5 & 0x01000100) |
-                        (word >> 4 & 0x00c000c0);
-  out[3] = multiply(last, scale);
-}
-// 2^(scale - 127 + 126 - 16) in both halves, as bf16.
-__device__ __forceinline__ uint32_t factor(uint32_t scale) { return (scale + 110) * 0x00800080; }
-
-// Left operands of a slice: four steps of 16 k, out of two strips.
-__device__ __forceinline__ void left_operands(const uint8_t* low, const uint8_t* high,
-                                              uint32_t (&a)[4][4]) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const uint8_t* strip = half == 0 ? low : high;
-    const uint2 words = reinterpret_cast<const uint2*>(strip)[lane];
-    const uint32_t scales =
-        *reinterpret_cast<const uint16_t*>(strip + packed::Mxfp4::kWords * 4 + lane / 4 * 2);
-    uint32_t first[4], second[4];
-    unpack(words.x, factor(scales & 0xff), first);
-    unpack(words.y, factor(scales >> 8), second);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      a[i][half] = first[2 * i], a[i][half + 2] = first[2 * i + 1];
-      a[2 + i][half] = second[2 * i], a[2 + i][half + 2] = second[2 * i + 1];
-    }
-  }
-}
-
 template <typename T, typename S>
 __device__ __forceinline__ void multiply_slice(const Ring<S>& ring, int stage, int slice,
                                                float (&sums)[S::kN / 2]) {
   const int warpgroup = threadIdx.x / 128;
   const uint32_t x = ptx::shared_address(ring.x(stage)) + slice * S::kN * 128;
-  if constexpr (std::is_same<typename S::Format, Dense>::value) {
+  if constexpr (!S::Format::kIsPacked) {
     const uint32_t weight = ptx::shared_address(ring.weight(stage)) +
                             (slice * S::kWarpgroups + warpgroup) * Dense::kWarpgroupBytes;
     ptx::wgmma_fence();
@@ -228,11 +188,9 @@ __device__ __forceinline__ void multiply_slice(const Ring<S>& ring, int stage, i
                                ptx::wgmma_operand(x + 32 * i), 1);
     }
   } else {
-    constexpr int kBytes = packed::Mxfp4::kBytes;
-    const int strip = threadIdx.x / 32 * 2;
-    const uint8_t* low = ring.weight(stage) + (strip * S::kSlices + slice) * kBytes;
+    const uint8_t* strip = ring.strip(stage);
     uint32_t a[4][4];
-    left_operands(low, low + S::kSlices * kBytes, a);
+    left_operands(typename S::Format{}, strip, strip + S::kStripBytes, slice, a);
     ptx::wgmma_fence();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -265,6 +223,32 @@ __device__ __forceinline__ void mainloop(const Ring<S>& ring, uint32_t slices,
   ptx::wgmma_wait<0>();
   ptx::wgmma_pin(sums);
   if (signals) ptx::mbarrier_arrive(&ring.empty[done]);
+}
+
+// The same where sums of a slab, which a stage is, are scaled row by row.
+template <typename T, typename S>
+__device__ __forceinline__ void mainloop_of_slabs(const Ring<S>& ring, uint32_t slices,
+                                                  PipelineState& state, float (&sums)[S::kN / 2]) {
+  static_assert(S::kSlices * kSlice == packed::Fp8::kScaleCols, "a stage is a slab");
+#pragma unroll
+  for (int i = 0; i < S::kN / 2; ++i) sums[i] = 0.0f;
+  for (uint32_t slice = 0; slice < slices; slice += S::kSlices, state.next(ring.count)) {
+    ptx::mbarrier_wait(&ring.full[state.stage], state.parity);
+    const uint8_t* strip = ring.strip(state.stage);
+    const float scales[2] = {row_scale(strip), row_scale(strip + S::kStripBytes)};
+    float slab[S::kN / 2];
+#pragma unroll
+    for (int i = 0; i < S::kN / 2; ++i) slab[i] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < S::kSlices; ++i) {
+      if (slice + i < slices) multiply_slice<T, S>(ring, state.stage, i, slab);
+    }
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_pin(slab);
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&ring.empty[state.stage]);
+#pragma unroll
+    for (int i = 0; i < S::kN / 2; ++i) sums[i] += slab[i] * scales[i % 4 / 2];
+  }
 }
 
 #endif

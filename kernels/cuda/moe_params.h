@@ -96,8 +96,8 @@ struct MoeGemmSm90Params {
   TensorMap x;             // T [positions][in_features]; box: 64 k by N positions
   TensorMap weight;        // see moe_gemm_sm90.cu
   const float* bias;       // [rows of weight], or null
-  void* out;               // T [positions][out_features]
-  const MoeTile* tiles;    // [tiles_max]
+  void* out;               // T [positions][out_stride]; f32 where the epilogue says so
+  const MoeTile* tiles;    // [tiles_max]; null: one expert, N tokens a tile
   uint32_t tiles_max;
   uint32_t in_features;
   uint32_t out_features;   // half of an expert's rows where gated; a multiple of 8
@@ -105,6 +105,9 @@ struct MoeGemmSm90Params {
   float alpha;
   float limit;
   float up_offset;
+  uint32_t tokens;         // where tiles is null
+  uint32_t out_stride;
+  int32_t epilogue;        // enum Epilogue, of kernels that have one
 };
 BINFER_SIZE(MoeGemmSm90Params, 320);
 

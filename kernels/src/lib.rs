@@ -8,6 +8,7 @@
 //! | `gemm.rs`, `chip.rs` | what a gemm is, and on what it runs |
 //! | `skinny_gemm.rs` | which kernel serves a gemm of few tokens, and how: on Hopper |
 //! | `stream_k_gemm.rs` | the same elsewhere |
+//! | `moe_gemm.rs`, `fp8_gemm.rs` | the same of experts, and of weights in FP8, on Hopper |
 //! | `moe.rs` | how the tokens of a mixture of experts are cut into chunks and tiles |
 //! | `build.rs` | nvcc's work: [`MODULES`], empty where there was no nvcc; [`STRESSED`] |
 //!
@@ -15,6 +16,7 @@
 
 pub mod attention_params;
 pub mod chip;
+pub mod fp8_gemm;
 pub mod gemm;
 pub mod gemm_params;
 pub mod list;

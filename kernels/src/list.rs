@@ -180,6 +180,24 @@ kernels! {
     MOE_GEMM_SM90_N128_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n128_dense_glu", Halves, 288, BLOCK_BYTES;
     MOE_GEMM_SM90_N256_DENSE: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_dense", Halves, 384, BLOCK_BYTES;
     MOE_GEMM_SM90_N256_DENSE_GLU: MoeGemmSm90Params = "moe_gemm_sm90", "moe_gemm_sm90_n256_dense_glu", Halves, 384, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8W1_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n8w1_fp8", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8W1_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n8w1_fp8_glu", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8W2_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n8w2_fp8", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N8W2_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n8w2_fp8_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16W1_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n16w1_fp8", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16W1_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n16w1_fp8_glu", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16W2_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n16w2_fp8", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N16W2_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n16w2_fp8_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32W1_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n32w1_fp8", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32W1_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n32w1_fp8_glu", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32W2_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n32w2_fp8", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N32W2_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n32w2_fp8_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64W1_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n64w1_fp8", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64W1_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n64w1_fp8_glu", None, 160, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64W2_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n64w2_fp8", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N64W2_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n64w2_fp8_glu", None, 288, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128W2_FP8: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n128w2_fp8", None, 384, BLOCK_BYTES;
+    MOE_GEMM_SM90_N128W2_FP8_GLU: MoeGemmSm90Params = "moe_gemm_fp8_sm90", "moe_gemm_sm90_n128w2_fp8_glu", None, 384, BLOCK_BYTES;
     MOE_GATHER: MoeGatherParams = "moe_combine", "moe_gather", Halves, 128, 0;
     MOE_COMBINE: MoeCombineParams = "moe_combine", "moe_combine", Halves, 256, 0;
     MOE_SHARED_GATE: SharedGateParams = "moe_combine", "moe_shared_gate", Halves, 256, 0;
@@ -228,27 +246,6 @@ pub const LM_HEAD_GEMM: [Option<Kernel<LmHeadGemmParams>>; 10] = [
 /// The stream-K gemms, as [`STREAM_K_KERNELS`] has them.
 pub const STREAM_K_GEMM: [Kernel<StreamKGemmParams>; 5] =
     [STREAM_K_GEMM_N8, STREAM_K_GEMM_N16, STREAM_K_GEMM_N32, STREAM_K_GEMM_N64, STREAM_K_GEMM_N128];
-
-/// The grouped gemms of experts with dense weights, by the places of
-/// [`crate::moe_gemm::MOE_TILE_TOKENS`]: plain, and of gate and up.
-pub const MOE_GEMM_SM90_DENSE: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
-    [MOE_GEMM_SM90_N8_DENSE, MOE_GEMM_SM90_N8_DENSE_GLU],
-    [MOE_GEMM_SM90_N16_DENSE, MOE_GEMM_SM90_N16_DENSE_GLU],
-    [MOE_GEMM_SM90_N32_DENSE, MOE_GEMM_SM90_N32_DENSE_GLU],
-    [MOE_GEMM_SM90_N64_DENSE, MOE_GEMM_SM90_N64_DENSE_GLU],
-    [MOE_GEMM_SM90_N128_DENSE, MOE_GEMM_SM90_N128_DENSE_GLU],
-    [MOE_GEMM_SM90_N256_DENSE, MOE_GEMM_SM90_N256_DENSE_GLU],
-];
-
-/// The same with weights in MXFP4.
-pub const MOE_GEMM_SM90_MXFP4: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
-    [MOE_GEMM_SM90_N8_MXFP4, MOE_GEMM_SM90_N8_MXFP4_GLU],
-    [MOE_GEMM_SM90_N16_MXFP4, MOE_GEMM_SM90_N16_MXFP4_GLU],
-    [MOE_GEMM_SM90_N32_MXFP4, MOE_GEMM_SM90_N32_MXFP4_GLU],
-    [MOE_GEMM_SM90_N64_MXFP4, MOE_GEMM_SM90_N64_MXFP4_GLU],
-    [MOE_GEMM_SM90_N128_MXFP4, MOE_GEMM_SM90_N128_MXFP4_GLU],
-    [MOE_GEMM_SM90_N256_MXFP4, MOE_GEMM_SM90_N256_MXFP4_GLU],
-];
 
 /// Query heads of a KV head that `decode_attention` takes at most.
 pub const DECODE_GQA_GROUP_MAX: u32 = 16;

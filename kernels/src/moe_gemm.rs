@@ -7,6 +7,8 @@
 
 use crate::Target;
 use crate::chip::Chip;
+use crate::list::{self, Kernel};
+use crate::moe_params::MoeGemmSm90Params;
 
 /// Positions of a tile, kernel by kernel.
 pub const MOE_TILE_TOKENS: [u32; 6] = [8, 16, 32, 64, 128, 256];
@@ -23,6 +25,27 @@ const SHARED_BYTES_MAX: u32 = 227 * 1024;
 const HEADER_BYTES: u32 = 1024;
 const STAGES_MAX: u32 = 16;
 
+/// The grouped gemms of experts with dense weights, by the places of
+/// [`MOE_TILE_TOKENS`]: plain, and of gate and up.
+pub const MOE_GEMM_SM90_DENSE: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
+    [list::MOE_GEMM_SM90_N8_DENSE, list::MOE_GEMM_SM90_N8_DENSE_GLU],
+    [list::MOE_GEMM_SM90_N16_DENSE, list::MOE_GEMM_SM90_N16_DENSE_GLU],
+    [list::MOE_GEMM_SM90_N32_DENSE, list::MOE_GEMM_SM90_N32_DENSE_GLU],
+    [list::MOE_GEMM_SM90_N64_DENSE, list::MOE_GEMM_SM90_N64_DENSE_GLU],
+    [list::MOE_GEMM_SM90_N128_DENSE, list::MOE_GEMM_SM90_N128_DENSE_GLU],
+    [list::MOE_GEMM_SM90_N256_DENSE, list::MOE_GEMM_SM90_N256_DENSE_GLU],
+];
+
+/// The same with weights in MXFP4.
+pub const MOE_GEMM_SM90_MXFP4: [[Kernel<MoeGemmSm90Params>; 2]; 6] = [
+    [list::MOE_GEMM_SM90_N8_MXFP4, list::MOE_GEMM_SM90_N8_MXFP4_GLU],
+    [list::MOE_GEMM_SM90_N16_MXFP4, list::MOE_GEMM_SM90_N16_MXFP4_GLU],
+    [list::MOE_GEMM_SM90_N32_MXFP4, list::MOE_GEMM_SM90_N32_MXFP4_GLU],
+    [list::MOE_GEMM_SM90_N64_MXFP4, list::MOE_GEMM_SM90_N64_MXFP4_GLU],
+    [list::MOE_GEMM_SM90_N128_MXFP4, list::MOE_GEMM_SM90_N128_MXFP4_GLU],
+    [list::MOE_GEMM_SM90_N256_MXFP4, list::MOE_GEMM_SM90_N256_MXFP4_GLU],
+];
+
 /// How experts' weights lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoeWeights {
@@ -30,22 +53,27 @@ pub enum MoeWeights {
     Dense,
     /// Strips of `cuda/packed_weights.cuh`, for products in bf16.
     Mxfp4,
+    /// Likewise.
+    Fp8,
 }
 
 impl MoeWeights {
     /// Slices of a stage of each kernel, as `cuda/moe_gemm_sm90.cu` has them.
-    const fn slices(self) -> [u32; 6] {
+    const fn slices(self) -> &'static [u32] {
         match self {
-            Self::Dense => [2, 2, 2, 2, 2, 1],
-            Self::Mxfp4 => [4, 4, 4, 4, 2, 2],
+            Self::Dense => &[2, 2, 2, 2, 2, 1],
+            Self::Mxfp4 => &[4, 4, 4, 4, 2, 2],
+            // No tile of 256: a slab's sums take registers besides.
+            Self::Fp8 => &[2; 5],
         }
     }
 
     /// Bytes of a slice of one warpgroup's rows.
-    const fn slice_bytes(self) -> u32 {
+    pub(crate) const fn slice_bytes(self) -> u32 {
         match self {
             Self::Dense => 64 * 128,
             Self::Mxfp4 => 8 * (64 * 4 + 16),
+            Self::Fp8 => 8 * (128 * 4 + 16),
         }
     }
 }
@@ -80,6 +108,13 @@ pub struct MoeGemmConfig {
     pub shared_bytes: u32,
 }
 
+/// Stages of a ring whose stages have so many bytes, and a block's dynamic shared memory.
+pub(crate) fn ring(stage_bytes: u32) -> (u32, u32) {
+    let stage_bytes = stage_bytes.next_multiple_of(1024);
+    let stages = ((SHARED_BYTES_MAX - HEADER_BYTES) / stage_bytes).min(STAGES_MAX);
+    (stages, HEADER_BYTES + stages * stage_bytes)
+}
+
 /// The config for a step; `None` where no kernel of this kind takes it.
 #[must_use]
 pub fn moe_gemm_config(
@@ -95,12 +130,11 @@ pub fn moe_gemm_config(
     }
     let twice_the_mean = (2 * u64::from(tokens) * u64::from(top_k)).div_ceil(experts.into());
     let enough = |tile: &u32| u64::from(*tile) >= twice_the_mean;
-    let kernel = MOE_TILE_TOKENS.iter().position(enough).unwrap_or(MOE_TILE_TOKENS.len() - 1);
-    let (tile_tokens, slices) = (MOE_TILE_TOKENS[kernel], weights.slices()[kernel]);
-    let stage = slices * (tile_tokens * 128 + WARPGROUPS * weights.slice_bytes());
-    let stage_bytes = stage.next_multiple_of(1024);
-    let stages = ((SHARED_BYTES_MAX - HEADER_BYTES) / stage_bytes).min(STAGES_MAX);
-    let shared_bytes = HEADER_BYTES + stages * stage_bytes;
+    let tiles = &MOE_TILE_TOKENS[..weights.slices().len()];
+    let kernel = tiles.iter().position(enough).unwrap_or(tiles.len() - 1);
+    let (tile_tokens, slices) = (tiles[kernel], weights.slices()[kernel]);
+    let (stages, shared_bytes) =
+        ring(slices * (tile_tokens * 128 + WARPGROUPS * weights.slice_bytes()));
     Some(MoeGemmConfig { kernel, tile_tokens, slices, stages, shared_bytes })
 }
 
@@ -126,7 +160,7 @@ mod tests {
 
     #[test]
     fn rings_fit_and_have_two_stages_at_least() {
-        for weights in [MoeWeights::Dense, MoeWeights::Mxfp4] {
+        for weights in [MoeWeights::Dense, MoeWeights::Mxfp4, MoeWeights::Fp8] {
             for tokens in [1, 64, 100, 200, 400, 1000, 16_384] {
                 let shape = MoeGemmShape { tokens, ..GPT_OSS };
                 let config = moe_gemm_config(&shape, weights, &H200).unwrap();

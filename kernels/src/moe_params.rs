@@ -112,6 +112,9 @@ pub struct MoeGemmSm90Params {
     pub alpha: f32,
     pub limit: f32,
     pub up_offset: f32,
+    pub tokens: u32,
+    pub out_stride: u32,
+    pub epilogue: i32,
 }
 sized!(MoeGemmSm90Params, 320);
 

@@ -102,6 +102,16 @@ fn skinny_gemms_are_listed_as_configs_count_them() {
 }
 
 #[test]
+fn fp8_gemms_are_listed_as_configs_count_them() {
+    for (kernels, known) in fp8_gemm::FP8_GEMM_SM90.iter().zip(fp8_gemm::FP8_GEMM_KERNELS) {
+        let [plain, glu] = kernels.map(|kernel| list::ALL[kernel.index].name);
+        let (n, w) = (known.tile_tokens, known.warpgroups);
+        assert_eq!(plain, format!("moe_gemm_sm90_n{n}w{w}_fp8"));
+        assert_eq!(glu, format!("{plain}_glu"));
+    }
+}
+
+#[test]
 fn stream_k_gemms_are_listed_as_configs_count_them() {
     for (kernel, known) in list::STREAM_K_GEMM.iter().zip(stream_k_gemm::STREAM_K_KERNELS) {
         let info = &list::ALL[kernel.index];

@@ -1,11 +1,12 @@
 //! Which kernel multiplies: chosen from sizes, card and mode alone, before anything is launched.
 //!
 //! Few tokens go to kernels of our own (`skinny_gemm_sm90` on Hopper, `stream_k_gemm` elsewhere),
-//! many to cuBLASLt, odd shapes to the reference kernel. Pure: `tests/choices.rs` compares what is
-//! chosen for published models with a table.
+//! many to cuBLASLt, odd shapes to the reference kernel; weights in FP8 have kernels of their own
+//! on Hopper. Pure: `tests/choices.rs` compares what is chosen for published models with a table.
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;
+use binfer_kernels::fp8_gemm::{Fp8GemmConfig, fp8_gemm_config};
 use binfer_kernels::gemm::{Epilogue, GemmShape};
 use binfer_kernels::skinny_gemm::{
     ROW_PARTIALS_MAX, SKINNY_GEMM_KERNELS, SKINNY_GEMM_M_MAX, SkinnyGemmConfig, skinny_gemm_config,
@@ -16,6 +17,7 @@ use super::desc::GemmDesc;
 use crate::backend::StepMode;
 use crate::backend::cuda::formats::WeightFormat;
 use crate::backend::cuda::formats::half::Half;
+use crate::backend::cuda::formats::packed::PackedFormat;
 
 /// Fewest tokens that cuBLASLt multiplies.
 const LIBRARY_M_MIN: u32 = 32;
@@ -36,6 +38,8 @@ const STREAM_K_ELEMENTS: u32 = 8;
 pub(in crate::backend::cuda) enum GemmConfig {
     /// `skinny_gemm_sm90`: weights streamed once, through the copy engine and wgmma.
     Skinny(SkinnyGemmConfig),
+    /// `moe_gemm_fp8_sm90`: weights in FP8, through the copy engine and wgmma.
+    Fp8(Fp8GemmConfig),
     /// `stream_k_gemm`: weights streamed once, through mma.sync.
     StreamK(StreamKConfig),
     /// cuBLASLt.
@@ -52,8 +56,18 @@ pub(in crate::backend::cuda) fn gemm_config(
 ) -> GemmConfig {
     match desc.format {
         WeightFormat::Dense(_) => dense_config(desc, chip, mode),
-        WeightFormat::Packed(_) => GemmConfig::Reference,
+        WeightFormat::Packed(format) => {
+            packed_config(desc, format, chip).map_or(GemmConfig::Reference, GemmConfig::Fp8)
+        }
     }
+}
+
+fn packed_config(desc: &GemmDesc, format: PackedFormat, chip: &Chip) -> Option<Fp8GemmConfig> {
+    let aligned = desc.x_alignment.min(desc.weight_alignment) >= COPY_ALIGNMENT;
+    if (format, desc.half) != (PackedFormat::Fp8, Half::Bf16) || !aligned {
+        return None;
+    }
+    fp8_gemm_config(&desc.shape, chip)
 }
 
 fn dense_config(desc: &GemmDesc, chip: &Chip, mode: StepMode) -> GemmConfig {

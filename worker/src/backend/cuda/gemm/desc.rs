@@ -3,6 +3,7 @@
 use binfer_kernels::gemm::{Epilogue, GemmShape};
 
 use crate::backend::cuda::formats::WeightFormat;
+use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::launch::to_u32;
 use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
 
@@ -40,6 +41,8 @@ pub(in crate::backend::cuda) struct NormCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::cuda) struct GemmDesc {
     pub(in crate::backend::cuda) shape: GemmShape,
+    /// What it is computed in.
+    pub(in crate::backend::cuda) half: Half,
     pub(in crate::backend::cuda) format: WeightFormat,
     /// Elements from a row of the weight to the next.
     pub(in crate::backend::cuda) weight_stride: u32,
@@ -57,10 +60,11 @@ fn alignment(address: u64) -> u32 {
 
 impl GemmCall {
     /// What the choice of its kernel depends on.
-    pub(in crate::backend::cuda) fn desc(&self) -> GemmDesc {
+    pub(in crate::backend::cuda) fn desc(&self, half: Half) -> GemmDesc {
         let (n, k) = (to_u32(self.weight.rows), to_u32(self.weight.cols));
         GemmDesc {
             shape: GemmShape { m: self.m, n, k, epilogue: self.epilogue },
+            half,
             format: self.weight.format,
             weight_stride: to_u32(self.weight.stride),
             out_stride: self.out_stride,

@@ -18,6 +18,7 @@ use crate::backend::cuda::device::CudaDevice;
 use crate::backend::cuda::ffi::blas::Blas;
 use crate::backend::cuda::ffi::capture::{Capture, CaptureMode};
 use crate::backend::cuda::ffi::matmul::{MatmulOperands, MatmulShape};
+use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::backend::cuda::ledger::DeviceLedger;
 
@@ -67,8 +68,8 @@ impl GemmLibrary {
     }
 
     /// Remembers a gemm of a captured step: steps of many tokens will have it, too.
-    pub(super) fn expect(&mut self, gemm: &GemmCall) {
-        if library_takes(&gemm.desc()) {
+    pub(super) fn expect(&mut self, gemm: &GemmCall, half: Half) {
+        if library_takes(&gemm.desc(half)) {
             let seen = (MatmulShape { m: 0, ..matmul_shape(gemm) }, gemm.m_max);
             if !self.seen.iter().any(|(shape, m_max, _)| (*shape, *m_max) == seen) {
                 self.seen.insert((seen.0, seen.1, gemm.weight.address));

@@ -5,6 +5,7 @@
 //! | `desc.rs` | what is asked for: operands, and what a choice depends on |
 //! | `config.rs` | the choice, pure: of one gemm, of two with a norm between them, of the head |
 //! | `skinny.rs`, `lm_head.rs` | few tokens on Hopper; the head with statistics of logits |
+//! | `fp8.rs` | weights in FP8 on Hopper |
 //! | `stream_k.rs` | few tokens elsewhere |
 //! | `library.rs`, `algorithms.rs` | many tokens: cuBLASLt, and what it was found to do best |
 //! | `reference.rs` | any shape |
@@ -15,6 +16,7 @@
 pub(super) mod algorithms;
 pub(super) mod config;
 pub(super) mod desc;
+pub(super) mod fp8;
 mod library;
 pub(super) mod lm_head;
 mod norm;
@@ -125,7 +127,9 @@ impl Gemms {
             self.second.take().filter(|second| (second.norm, second.gemm) == (*norm, *gemm));
         let (config, fused_norm) = match chosen {
             Some(second) => (second.config, second.fused_norm),
-            None => (gemm_config(&gemm.desc(), &on.device.chip(), on.shape.mode), None),
+            None => {
+                (gemm_config(&gemm.desc(on.device.half), &on.device.chip(), on.shape.mode), None)
+            }
         };
         if fused_norm.is_none() {
             norm::launch(on, norm, NormRows::Tokens, self.places.normed)?;
@@ -145,12 +149,13 @@ impl Gemms {
     ) -> Result<GemmConfig, BackendError> {
         let (chip, mode) = (on.device.chip(), on.shape.mode);
         let Some((norm, next)) = next.filter(|(norm, _)| norm.x == gemm.out) else {
-            let config = gemm_config(&gemm.desc(), &chip, mode);
+            let config = gemm_config(&gemm.desc(on.device.half), &chip, mode);
             self.second = None;
             self.launch(on, gemm, &config, self.norm_shares(None, None))?;
             return Ok(config);
         };
-        let pair = gemm_pair_config(&gemm.desc(), &next.desc(), &chip, mode);
+        let pair =
+            gemm_pair_config(&gemm.desc(on.device.half), &next.desc(on.device.half), &chip, mode);
         let behind = pair.fused_norm.map(|_| norm.scale);
         self.launch(on, gemm, &pair.first, self.norm_shares(None, behind))?;
         let (config, fused_norm) = (pair.second, pair.fused_norm);
@@ -168,7 +173,12 @@ impl Gemms {
     ) -> Result<LmHeadConfig, BackendError> {
         self.second = None;
         norm::launch(on, norm, NormRows::Outputs, self.places.normed)?;
-        let config = lm_head_config(&gemm.desc(), &on.device.chip(), on.shape.mode, is_sharded);
+        let config = lm_head_config(
+            &gemm.desc(on.device.half),
+            &on.device.chip(),
+            on.shape.mode,
+            is_sharded,
+        );
         match &config {
             LmHeadConfig::Statistics(skinny) => {
                 self.expect(on, gemm);
@@ -203,7 +213,7 @@ impl Gemms {
     /// Remembers a gemm that is captured: steps of many tokens will have it, too.
     fn expect(&mut self, on: &Launcher<'_>, gemm: &GemmCall) {
         if on.is_capturing {
-            self.library.expect(gemm);
+            self.library.expect(gemm, on.device.half);
         }
     }
 
@@ -217,6 +227,7 @@ impl Gemms {
         self.expect(on, gemm);
         match config {
             GemmConfig::Skinny(config) => skinny::launch(on, gemm, config, &norms),
+            GemmConfig::Fp8(config) => fp8::launch(on, gemm, config),
             GemmConfig::StreamK(config) => self.partials.launch(on, gemm, config),
             GemmConfig::Library => self.library.launch(on, gemm, self.places.gate_up),
             GemmConfig::Reference => reference::launch(on, gemm),

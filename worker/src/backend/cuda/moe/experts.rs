@@ -39,13 +39,14 @@ impl ExpertsConfig {
 /// Chooses the kernels for a step of so many tokens.
 pub(super) fn experts_config(call: &MoeCall, tokens: u32, chip: &Chip) -> ExpertsConfig {
     let ExpertsCall { gate_up, down, .. } = &call.experts;
-    let weights = match (gate_up.format, down.format) {
-        (WeightFormat::Dense(_), WeightFormat::Dense(_)) => Some(MoeWeights::Dense),
-        (WeightFormat::Packed(PackedFormat::Mxfp4), WeightFormat::Packed(PackedFormat::Mxfp4)) => {
-            (call.half == Half::Bf16).then_some(MoeWeights::Mxfp4)
-        }
-        _ => None,
+    let weights = match gate_up.format {
+        WeightFormat::Dense(_) => Some(MoeWeights::Dense),
+        // Products of packed weights are in bf16.
+        WeightFormat::Packed(_) if call.half != Half::Bf16 => None,
+        WeightFormat::Packed(PackedFormat::Mxfp4) => Some(MoeWeights::Mxfp4),
+        WeightFormat::Packed(PackedFormat::Fp8) => Some(MoeWeights::Fp8),
     };
+    let weights = weights.filter(|_| gate_up.format == down.format);
     let shape = MoeGemmShape {
         tokens,
         top_k: call.routing.top_k,

@@ -3,24 +3,28 @@
 //! Rows of tokens are first put in the order of positions, into the room of what the experts make
 //! of them, which is free until the second gemm. Tensor maps are made for each launch.
 
+use binfer_kernels::fp8_gemm::MOE_GEMM_SM90_FP8;
+use binfer_kernels::gemm::Epilogue;
 use binfer_kernels::gemm_params::TensorMap;
 use binfer_kernels::list::{self, Kernel};
-use binfer_kernels::moe_gemm::{MOE_GEMM_ROWS, MOE_GEMM_SLICE, MoeGemmConfig};
+use binfer_kernels::moe_gemm::{
+    MOE_GEMM_ROWS, MOE_GEMM_SLICE, MOE_GEMM_SM90_DENSE, MOE_GEMM_SM90_MXFP4, MoeGemmConfig,
+};
 use binfer_kernels::moe_params::{MoeGatherParams, MoeGemmSm90Params};
 
 use super::call::ExpertsCall;
 use super::{MoeCall, MoePlaces, address};
 use crate::backend::BackendError;
 use crate::backend::cuda::device::LaunchBlocks;
-use crate::backend::cuda::ffi::tensor_map::{Dimension, describe, describe_words};
+use crate::backend::cuda::ffi::tensor_map::{Dimension, describe};
 use crate::backend::cuda::formats::WeightFormat;
+use crate::backend::cuda::formats::packed::PackedFormat;
+use crate::backend::cuda::gemm::fp8::{PackedBox, packed_map};
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
 
 /// Rows that gate and up take turns by, and that make a strip.
 const TURN: usize = 8;
-/// Words of eight bytes of a strip's slice of MXFP4: codes and scales.
-const MXFP4_SLICE_WORDS: usize = 34;
 
 /// One of the two grouped gemms.
 struct GroupedGemm {
@@ -72,6 +76,9 @@ pub(super) fn launch(
             alpha,
             limit,
             up_offset,
+            out_stride: to_u32(gemm.outputs(experts)),
+            epilogue: Epilogue::Store as i32,
+            ..MoeGemmSm90Params::default()
         };
         let pieces = gemm.weight_rows(experts).div_ceil(MOE_GEMM_ROWS as usize);
         let blocks = to_u32(pieces).saturating_mul(tiles_max);
@@ -99,8 +106,9 @@ impl GroupedGemm {
 
 fn kernel(gemm: &GroupedGemm, config: &MoeGemmConfig) -> Kernel<MoeGemmSm90Params> {
     let kernels = match gemm.weight.format {
-        WeightFormat::Dense(_) => &list::MOE_GEMM_SM90_DENSE,
-        WeightFormat::Packed(_) => &list::MOE_GEMM_SM90_MXFP4,
+        WeightFormat::Dense(_) => MOE_GEMM_SM90_DENSE.as_slice(),
+        WeightFormat::Packed(PackedFormat::Mxfp4) => MOE_GEMM_SM90_MXFP4.as_slice(),
+        WeightFormat::Packed(PackedFormat::Fp8) => MOE_GEMM_SM90_FP8.as_slice(),
     };
     kernels[config.kernel][usize::from(gemm.is_glu)]
 }
@@ -159,23 +167,9 @@ fn weight_map(
             ];
             describe(on.device.half, weight.address, &dimensions)
         }
-        WeightFormat::Packed(_) => {
-            let (slices, strips) = (weight.stride / MOE_GEMM_SLICE as usize, outputs / TURN);
-            let words = slices * MXFP4_SLICE_WORDS;
-            let in_box = config.slices * to_u32(MXFP4_SLICE_WORDS);
-            let columns = Dimension { size: words, stride: 1, in_box };
-            let of_experts = |strips| Dimension { size: count, stride: strips * words, in_box: 1 };
-            if !gemm.is_glu {
-                let rows = Dimension { size: strips, stride: words, in_box: turns };
-                return describe_words(weight.address, &[columns, rows, of_experts(strips)]);
-            }
-            let dimensions = [
-                columns,
-                Dimension { size: 2, stride: strips * words, in_box: 2 },
-                Dimension { size: strips, stride: words, in_box: turns / 2 },
-                of_experts(2 * strips),
-            ];
-            describe_words(weight.address, &dimensions)
+        WeightFormat::Packed(format) => {
+            let of_block = PackedBox { rows: MOE_GEMM_ROWS, slices: config.slices };
+            packed_map(weight, format, (count, gemm.is_glu), &of_block)
         }
     }
 }

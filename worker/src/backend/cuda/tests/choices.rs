@@ -93,6 +93,7 @@ impl AnyGemm {
         let format = WeightFormat::Dense(half);
         GemmDesc {
             shape: GemmShape { m, n, k, epilogue },
+            half,
             format,
             weight_stride: format.stride(k as usize) as u32,
             out_stride,
@@ -145,6 +146,7 @@ fn skinny(config: &SkinnyGemmConfig) -> String {
 fn gemm(config: &GemmConfig) -> String {
     match config {
         GemmConfig::Skinny(config) => skinny(config),
+        GemmConfig::Fp8(config) => format!("{config:?}"),
         GemmConfig::StreamK(config) => {
             format!("stream-k {} blocks {}", STREAM_K_KERNELS[config.kernel].variant, config.blocks)
         }

@@ -84,13 +84,13 @@ fn cases() -> Vec<Case> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    tokens: usize,
-    cols: usize,
-    outs: usize,
-    is_decode: bool,
+pub(super) struct Case {
+    pub(super) tokens: usize,
+    pub(super) cols: usize,
+    pub(super) outs: usize,
+    pub(super) is_decode: bool,
     /// Tensors begin at multiples of 256 bytes.
-    aligned: bool,
+    pub(super) aligned: bool,
 }
 
 impl Case {
@@ -147,7 +147,12 @@ pub(super) fn check_packed(rig: &mut Rig, dtype: DType, tokens: usize, is_glu: b
     check_norm_linear(rig, case, dtype, is_glu.then_some(ActivationFn::Silu));
 }
 
-fn check_norm_linear(rig: &mut Rig, case: Case, dtype: DType, glu: Option<ActivationFn>) {
+pub(super) fn check_norm_linear(
+    rig: &mut Rig,
+    case: Case,
+    dtype: DType,
+    glu: Option<ActivationFn>,
+) {
     let Case { tokens, cols, outs, is_decode, aligned } = case;
     let half = rig.half();
     let rows = if glu.is_some() { 2 * outs } else { outs };
@@ -205,38 +210,43 @@ fn gated_norm_linear_equals_its_oracle() {
 #[test]
 fn linear_out_adds_to_the_residual() {
     for_all(|rig, case| {
-        let Case { tokens, cols, outs, is_decode, aligned } = case;
-        let (half, dtype) = (rig.half(), dtype(rig));
-        let (weight, bias) = (rig.weight(dtype, outs, cols), bias(rig, outs));
-        let shapes = [
-            (tokens, cols, TensorKind::Inner),
-            (tokens, outs, TensorKind::Sum),
-            (tokens, outs, TensorKind::Sum),
-        ];
-        let (at, arena) = rig.place(&shapes, aligned);
-        rig.allocate(&case.layout(arena, cols));
-        let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
-        let x = rig.write(at[0], &x);
-        rig.write(at[1], &residual);
-        rig.upload(tokens, is_decode);
-        let sums = |x| add(oracle::gemm(&oracle::wide(x), &weight.rows), bias.as_ref());
-        let add = |(sum, residual): (oracle::Sum, &f32)| {
-            let residual = f64::from(*residual);
-            oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
-        };
-        let want: Vec<_> = x.chunks(cols).flat_map(sums).zip(&residual).map(add).collect();
-        // Into another tensor first, then in place.
-        let got = [at[2], at[1]].map(|out| {
-            let (weight, bias) = (weight.weight, bias.as_ref().map(|bias| bias.weight));
-            let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next: None };
-            rig.backend.linear_out(&args).unwrap();
-            rig.read(out)
-        });
-        rig.outcome();
-        // Sums are in single precision: nothing is rounded but inside of the gemms.
-        crate::backend::tests::assert_near(&got[0], &want, 1e-5, &format!("{half:?} {case:?}"));
-        same_bits(&got[0], &got[1], &format!("{half:?} {case:?}"));
+        let dtype = dtype(rig);
+        check_linear_out(rig, case, dtype);
     });
+}
+
+pub(super) fn check_linear_out(rig: &mut Rig, case: Case, dtype: DType) {
+    let Case { tokens, cols, outs, is_decode, aligned } = case;
+    let half = rig.half();
+    let (weight, bias) = (rig.weight(dtype, outs, cols), bias(rig, outs));
+    let shapes = [
+        (tokens, cols, TensorKind::Inner),
+        (tokens, outs, TensorKind::Sum),
+        (tokens, outs, TensorKind::Sum),
+    ];
+    let (at, arena) = rig.place(&shapes, aligned);
+    rig.allocate(&case.layout(arena, cols));
+    let (x, residual) = (rig.random.floats(tokens * cols), rig.random.floats(tokens * outs));
+    let x = rig.write(at[0], &x);
+    rig.write(at[1], &residual);
+    rig.upload(tokens, is_decode);
+    let sums = |x| add(oracle::gemm(&oracle::wide(x), &weight.rows), bias.as_ref());
+    let add = |(sum, residual): (oracle::Sum, &f32)| {
+        let residual = f64::from(*residual);
+        oracle::Sum { value: sum.value + residual, size: sum.size + residual.abs() }
+    };
+    let want: Vec<_> = x.chunks(cols).flat_map(sums).zip(&residual).map(add).collect();
+    // Into another tensor first, then in place.
+    let got = [at[2], at[1]].map(|out| {
+        let (weight, bias) = (weight.weight, bias.as_ref().map(|bias| bias.weight));
+        let args = LinearOutArgs { x: at[0], weight, bias, residual: at[1], out, next: None };
+        rig.backend.linear_out(&args).unwrap();
+        rig.read(out)
+    });
+    rig.outcome();
+    // Sums are in single precision: nothing is rounded but inside of the gemms.
+    crate::backend::tests::assert_near(&got[0], &want, 1e-5, &format!("{half:?} {case:?}"));
+    same_bits(&got[0], &got[1], &format!("{half:?} {case:?}"));
 }
 
 /// A gemm, the norm behind it, and the gemm behind that, which may share the norm out.

@@ -12,6 +12,7 @@ mod choices;
 mod ends;
 mod failing;
 mod formats;
+mod fp8_gemm;
 mod gemms;
 mod goldens;
 mod graphs;

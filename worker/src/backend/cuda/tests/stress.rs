@@ -65,11 +65,16 @@ fn both(half: Half, name: &str, case: impl Fn(&mut Rig) -> Vec<f32>) {
 }
 
 /// A gemm of so many tokens into so many outputs, again and again.
-fn gemm(rig: &mut Rig, (tokens, outs): (usize, usize), epilogue: Epilogue) -> Vec<f32> {
+fn gemm(
+    rig: &mut Rig,
+    dtype: DType,
+    (tokens, outs): (usize, usize),
+    epilogue: Epilogue,
+) -> Vec<f32> {
     let cols = 4096;
     let rows = if epilogue == Epilogue::Glu { 2 * outs } else { outs };
     let norm = rig.weight(DType::F32, 1, cols).weight;
-    let weight = rig.weight(DType::BF16, rows, cols).weight;
+    let weight = rig.weight(dtype, rows, cols).weight;
     let (in_kind, out_kind) = if epilogue == Epilogue::AddF32 {
         (TensorKind::Inner, TensorKind::Sum)
     } else {
@@ -107,10 +112,23 @@ fn gemms_bear_short_rings_and_pauses() {
     let epilogues = [Epilogue::Store, Epilogue::Glu, Epilogue::AddF32].into_iter().cycle();
     for (tokens, epilogue) in [1, 8, 16, 32, 64, 96, 128, 192, 256].into_iter().zip(epilogues) {
         let name = format!("{tokens} tokens, {epilogue:?}");
-        both(Half::Bf16, &name, |rig| gemm(rig, (tokens, 1024), epilogue));
+        both(Half::Bf16, &name, |rig| gemm(rig, DType::BF16, (tokens, 1024), epilogue));
     }
     // Enough outputs for a tile of all tokens.
-    both(Half::Bf16, "129 tokens", |rig| gemm(rig, (129, 8456), Epilogue::Store));
+    both(Half::Bf16, "129 tokens", |rig| gemm(rig, DType::BF16, (129, 8456), Epilogue::Store));
+}
+
+#[test]
+fn fp8_gemms_bear_short_rings_and_pauses() {
+    let epilogues = [Epilogue::Store, Epilogue::Glu, Epilogue::AddF32].into_iter().cycle();
+    for (tokens, epilogue) in [1, 16, 32, 64, 128, 300].into_iter().zip(epilogues) {
+        let name = format!("FP8, {tokens} tokens, {epilogue:?}");
+        both(Half::Bf16, &name, |rig| gemm(rig, DType::FP8_BLOCK, (tokens, 1024), epilogue));
+    }
+    // More pieces of work than blocks.
+    both(Half::Bf16, "FP8, 9 tokens", |rig| {
+        gemm(rig, DType::FP8_BLOCK, (9, 17_032), Epilogue::Store)
+    });
 }
 
 #[test]
