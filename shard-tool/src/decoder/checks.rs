@@ -11,7 +11,7 @@ use super::family::{Window, WindowLayers};
 /// The most experts of a layer. Published models have up to 512.
 const EXPERTS_MAX: u32 = 1 << 12;
 /// The most experts of all layers. Published models have up to 30,000.
-const ALL_EXPERTS_MAX: usize = 1 << 18;
+const ALL_EXPERTS_MAX: usize = 1 << 16;
 
 pub(super) fn mismatch(path: &Path) -> impl Fn(String) -> Error {
     move |cause| Error::new(ErrorKind::Mismatch, cause).file(path)

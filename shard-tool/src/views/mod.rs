@@ -54,7 +54,9 @@ impl View {
         let bytes = bytes.and_then(|elements| dtype.bytes_of(elements));
         let bytes = bytes.ok_or_else(|| refuse("its size is absurdly large"))?;
         if rows == 0 || cols == 0 || !pick.fits(&source, rows, cols) {
-            return Err(refuse("it reaches beyond the tensor that it is a part of"));
+            return Err(refuse(
+                "it reaches beyond the tensor that it is a part of, or is too large",
+            ));
         }
         let info = StoredTensor { name, dtype, shape: vec![cols, rows], offset: 0, bytes };
         Ok(Self { info, source, pick })

@@ -7,6 +7,9 @@ use super::{to_usize, unpacked};
 use crate::dequant::dequantize_row;
 use crate::{DType, Error};
 
+/// The most elements that are unpacked at once, so as to transpose them: those of one head.
+const UNPACKED_MAX: u64 = 1 << 26;
+
 /// What a view takes of its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pick {
@@ -42,7 +45,8 @@ impl Pick {
         }
     }
 
-    /// Whether the source has what is picked for a view of `rows` times `cols`, both above 0.
+    /// Whether the source has what is picked for a view of `rows` times `cols`, both above 0, and
+    /// memory is bounded.
     pub(super) fn fits(self, source: &RowSource, rows: u64, cols: u64) -> bool {
         let end = |first: u64, count: u64, stride: u64, length: u64| {
             let last = count.checked_sub(1)?.checked_mul(stride)?.checked_add(first)?;
@@ -56,7 +60,9 @@ impl Pick {
                     && within(end(first, rows.div_ceil(run), stride, run.min(rows)), source.rows())
             }
             Self::Columns { first, block, stride, col, col_step } => {
+                let unpacked = cols.saturating_mul(source.cols());
                 block > 0
+                    && (source.plain().is_some() || unpacked <= UNPACKED_MAX)
                     && within(end(first, rows.div_ceil(block), stride, cols), source.rows())
                     && within(end(col, block.min(rows), col_step, 1), source.cols())
             }
