@@ -77,6 +77,8 @@ fn experts(
         for matrix in &matrices {
             let name = matrix.pattern.replacen(".{}", "", 1);
             forms::stacked(weight_map, &name, count, matrix)?;
+            let old = matrix.pattern.replacen("_exps", "", 1);
+            forms::one_by_one(weight_map, &old, count, matrix)?;
         }
         return Ok(());
     }

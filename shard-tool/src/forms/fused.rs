@@ -116,6 +116,22 @@ pub(crate) fn stacked(
     weight_map.split(name, &source, views)
 }
 
+/// Offers a matrix of each expert under its name, if files of before March 2024 store it under
+/// `pattern`.
+pub(crate) fn one_by_one(
+    weight_map: &mut WeightMap,
+    pattern: &str,
+    experts: u64,
+    matrix: &ExpertMatrix,
+) -> Result<(), Error> {
+    for expert in 0..experts {
+        let name = pattern.replacen("{}", &expert.to_string(), 1);
+        let Some(source) = weight_map.row_source(&name) else { return Ok(()) };
+        weight_map.join(&matrix.of(expert), source)?;
+    }
+    Ok(())
+}
+
 /// Columns of the source, each from row `first` on.
 fn columns(first: u64, col: u64, col_step: u64) -> Pick {
     Pick::Columns { first, block: u64::MAX, stride: 0, col, col_step }

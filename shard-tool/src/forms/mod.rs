@@ -10,7 +10,7 @@ mod fused;
 mod latent;
 mod scaled;
 
-pub(crate) use fused::{ExpertMatrix, FusedExperts, gate_up_and_down, stacked};
+pub(crate) use fused::{ExpertMatrix, FusedExperts, gate_up_and_down, one_by_one, stacked};
 pub(crate) use latent::{LatentHeads, split_kv_b};
 pub(crate) use scaled::join_fp8;
 

@@ -116,3 +116,23 @@ fn rope_scaling_worked_out_by_the_converter() {
     let error = open("rope-freqs-other", &bytes).unwrap_err().to_string();
     assert!(error.contains("rope_freqs.weight: not the divisors of Llama 3"), "{error}");
 }
+
+#[test]
+fn experts_of_old_files_have_tensors_of_their_own() {
+    let mut old = writer("llama");
+    old.tensors.retain(|tensor| !["gate", "up", "down"].iter().any(|of| tensor.name.contains(of)));
+    old.u32("llama.expert_count", 4).u32("llama.expert_used_count", 1);
+    old.tensor("blk.0.ffn_gate_inp.weight", &[64, 4], F32);
+    for expert in 0..4 {
+        old.tensor(&format!("blk.0.ffn_gate.{expert}.weight"), &[64, 128], Q8_0);
+        old.tensor(&format!("blk.0.ffn_up.{expert}.weight"), &[64, 128], Q8_0);
+        old.tensor(&format!("blk.0.ffn_down.{expert}.weight"), &[128, 64], Q8_0);
+    }
+    let source = open("old-experts", &old.bytes()).unwrap();
+    let gate_up = source.spec().tensor("layers.0.ffn.experts.gate_up").unwrap();
+    let names: Vec<&str> = gate_up.parts[..4].iter().map(|part| &*part.source).collect();
+    let name = |of: &str| format!("blk.0.{of}.weight");
+    let wanted = ["ffn_gate_exps.0", "ffn_up_exps.0", "ffn_gate_exps.1", "ffn_up_exps.1"];
+    assert_eq!(names, wanted.map(name));
+    crate::shards::check(&scratch("gguf-families-old-experts.gguf"), "old-experts");
+}

@@ -78,7 +78,7 @@ fn fitting(spec: &ModelSpec, card: &str) -> Option<u32> {
     choose(spec, &[bytes; 16], &limits).ok().map(|choice| choice.world)
 }
 
-/// Cards of 80 and of 141 GB. Weights alone are, in GiB: gpt-oss 12.8 and 60.8, DeepSeek V3 629,
+/// Cards of 80 and of 141 GB. Weights alone are, in GiB: gpt-oss 12.8 and 60.8, DeepSeek V3 648,
 /// V2-Lite 29, Qwen3 57 and 438, Qwen2 107, Mixtral 87, Llama 131.
 #[test]
 fn the_fewest_cards_that_hold_each_model() {
