@@ -24,6 +24,7 @@ mod graph_capture;
 mod memory_layout;
 mod operations;
 pub mod penalties;
+mod random_weights;
 mod rank_device;
 mod ready_device;
 pub mod rope;

@@ -9,7 +9,7 @@
 mod isa;
 mod portable;
 
-pub(super) use isa::{Isa, IsaKernel, LANES, Lanes};
+pub(super) use isa::{E4M3_SCALE, Isa, IsaKernel, LANES, Lanes};
 use portable::Portable;
 
 /// The instruction set in use. Made only by [`Level::best`] and [`Level::available`], so having a
@@ -94,6 +94,17 @@ mod x86 {
     #[derive(Clone, Copy)]
     struct Avx512;
 
+    /// E4M3 as halves whose exponents have the wrong bias: sign and exponent lie apart by a bit
+    /// that is always zero.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn halves_of_e4m3(codes: &[u8; LANES]) -> __m256i {
+        // SAFETY: reads sixteen bytes of an array that has sixteen.
+        let packed = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+        let high = _mm256_slli_epi16::<8>(_mm256_cvtepu8_epi16(packed));
+        _mm256_and_si256(_mm256_srai_epi16::<1>(high), _mm256_set1_epi16(!(1 << 14)))
+    }
+
     /// Defines functions of [`Isa`] by expressions that need the type's features.
     macro_rules! with_features {
         ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty = $body:expr;)*) => {$(
@@ -146,6 +157,15 @@ mod x86 {
             shift_right(words: __m512i, count: u32) -> __m512i =
                 _mm512_srl_epi32(words, _mm_cvtsi32_si128(count.cast_signed()));
             integers(words: __m512i) -> __m512 = _mm512_cvtepi32_ps(words);
+            look_up(table: &Lanes, words: __m512i) -> __m512 =
+                _mm512_permutexvar_ps(words, _mm512_loadu_ps(table.as_ptr()));
+            powers(bytes: &[u8; LANES]) -> __m512 = {
+                let wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+                let powers = _mm512_slli_epi32::<23>(wide);
+                // 2^-127 is subnormal.
+                _mm512_castsi512_ps(_mm512_max_epu32(powers, _mm512_set1_epi32(1 << 22)))
+            };
+            e4m3(codes: &[u8; LANES]) -> __m512 = _mm512_cvtph_ps(halves_of_e4m3(codes));
         }
     }
 
@@ -207,6 +227,32 @@ mod x86 {
             };
             integers(words: [__m256i; 2]) -> [__m256; 2] =
                 words.map(|words| _mm256_cvtepi32_ps(words));
+            look_up(table: &Lanes, words: [__m256i; 2]) -> [__m256; 2] = {
+                let low = _mm256_loadu_ps(table.as_ptr());
+                let high = _mm256_loadu_ps(table[8..].as_ptr());
+                words.map(|words| {
+                    let low = _mm256_permutevar8x32_ps(low, words);
+                    let high = _mm256_permutevar8x32_ps(high, words);
+                    // The fourth bit chooses, once it is where a sign is.
+                    let fourth = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(words));
+                    _mm256_blendv_ps(low, high, fourth)
+                })
+            };
+            powers(bytes: &[u8; LANES]) -> [__m256; 2] = {
+                let packed = _mm_loadu_si128(bytes.as_ptr().cast());
+                let halves = [packed, _mm_unpackhi_epi64(packed, packed)];
+                halves.map(|bytes| {
+                    let powers = _mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(bytes));
+                    // 2^-127 is subnormal.
+                    _mm256_castsi256_ps(_mm256_max_epu32(powers, _mm256_set1_epi32(1 << 22)))
+                })
+            };
+            e4m3(codes: &[u8; LANES]) -> [__m256; 2] = {
+                let halves = halves_of_e4m3(codes);
+                let (low, high) =
+                    (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+                [low, high].map(|half| _mm256_cvtph_ps(half))
+            };
         }
     }
 }

@@ -14,10 +14,9 @@ use super::formats::{RowFormat, WeightFormat};
 use super::repack::{self, PackedTensor};
 use super::upload::{self, PartRows};
 use super::weights::{DeviceMatrix, DeviceWeight, Weights};
+use crate::backend::random_weights::RandomElements;
 use crate::backend::{BackendError, Weight};
 
-/// Random weights lie within this of 0.
-const RANDOM_RANGE: f32 = 0.03;
 /// Blocks that fill a tensor.
 const FILL_BLOCKS: u32 = 1024;
 
@@ -102,7 +101,10 @@ impl Loader<'_> {
                 out: slab + *at as u64,
                 count: count as u64,
                 seed: seed << 40,
-                range: if tensor.rows() == 1 { 0.0 } else { RANDOM_RANGE },
+                range: match RandomElements::of(tensor) {
+                    RandomElements::Ones => 0.0,
+                    RandomElements::Within(range) => range,
+                },
                 reserved: 0,
             };
             self.device.launch(kernel, [FILL_BLOCKS, 1, 1], &params)?;

@@ -3,14 +3,14 @@
 use binfer_shard::quant;
 
 use super::super::inputs::{GROUP, Inputs};
-use super::super::simd::{Isa, LANES};
+use super::super::simd::{E4M3_SCALE, Isa, LANES};
 use super::block::WeightBlock;
-use super::sums::{add_scaled, multiply};
+use super::sums::{add_scaled, multiply, times};
 
 /// Groups of inputs under one scale.
 const GROUPS: usize = 4;
 
-/// 128 inputs by 16 rows of `scale * E4M3`.
+/// 128 inputs by 16 rows of `scale * E4M3`. A NaN among a row's inputs makes its scale one.
 #[repr(C, align(64))]
 #[derive(Clone)]
 pub(in super::super) struct BlockFp8 {
@@ -26,6 +26,9 @@ impl WeightBlock for BlockFp8 {
         self.scale[lane] = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
         for (to, from) in self.codes.iter_mut().zip(&from[4..]) {
             to[lane] = *from;
+            if quant::e4m3(*from).is_nan() {
+                self.scale[lane] = f32::NAN;
+            }
         }
     }
 
@@ -46,19 +49,9 @@ impl WeightBlock for BlockFp8 {
         let inputs = inputs.map(|inputs| &inputs.plain[index]);
         let none = [I::splat(0.0); T];
         let codes = &self.codes[group * GROUP..];
-        let products = multiply::<I, T, 4>(none, inputs, 0, |eight, place| {
-            I::load(&codes[8 * eight + place].map(value))
-        });
-        add_scaled::<I, T>(sums, I::load(&self.scale), products)
+        let products =
+            multiply::<I, T, 4>(none, inputs, 0, |eight, place| I::e4m3(&codes[8 * eight + place]));
+        let scale = times::<I>(I::load(&self.scale), I::splat(E4M3_SCALE));
+        add_scaled::<I, T>(sums, scale, products)
     }
-}
-
-/// The value of an E4M3, whose bits are moved to where an f32 has them; the product makes the
-/// exponent's bias good and is exact, also for subnormals.
-#[inline(always)]
-fn value(code: u8) -> f32 {
-    const BIAS: f32 = f32::from_bits((127 + 120) << 23);
-    let bits = u32::from(code & 0x80) << 24 | u32::from(code & 0x7f) << 20;
-    let nan = if code & 0x7f == 0x7f { f32::NAN } else { 0.0 };
-    f32::from_bits(bits) * BIAS + nan
 }

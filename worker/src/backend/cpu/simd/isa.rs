@@ -5,6 +5,9 @@ pub(in crate::backend::cpu) const LANES: usize = 16;
 /// One register's worth of numbers, in memory.
 pub(in crate::backend::cpu) type Lanes = [f32; LANES];
 
+/// What [`Isa::e4m3`] is to be multiplied by: its exponents have the bias of a half.
+pub(in crate::backend::cpu) const E4M3_SCALE: f32 = 256.0;
+
 /// An instruction set. Its functions are inlined into kernels, so they compile for that set.
 pub(in crate::backend::cpu) trait Isa: Copy + Send + Sync {
     /// Sixteen numbers in registers.
@@ -34,6 +37,13 @@ pub(in crate::backend::cpu) trait Isa: Copy + Send + Sync {
     fn shift_right(words: Self::Words, count: u32) -> Self::Words;
     /// Numbers out of signed integers.
     fn integers(words: Self::Words) -> Self::Vector;
+    /// The number of `table` that the low four bits of each word say.
+    fn look_up(table: &Lanes, words: Self::Words) -> Self::Vector;
+    /// The powers of two that bytes E8M0 stand for, as [`binfer_shard::quant::e8m0`] has them;
+    /// infinity where it has NaN.
+    fn powers(bytes: &[u8; LANES]) -> Self::Vector;
+    /// The values of E4M3, divided by [`E4M3_SCALE`]. NaN comes as a number.
+    fn e4m3(codes: &[u8; LANES]) -> Self::Vector;
 
     /// Hints that the bytes at this distance behind `at` will be read soon.
     fn prefetch<T>(at: &T, distance: usize);

@@ -65,4 +65,18 @@ impl Isa for Portable {
     fn integers(words: [u32; LANES]) -> Lanes {
         words.map(|word| word.cast_signed() as f32)
     }
+    #[inline(always)]
+    fn look_up(table: &Lanes, words: [u32; LANES]) -> Lanes {
+        words.map(|word| table[word as usize % LANES])
+    }
+    #[inline(always)]
+    fn powers(bytes: &[u8; LANES]) -> Lanes {
+        // 2^-127 is subnormal.
+        bytes.map(|byte| f32::from_bits((u32::from(byte) << 23).max(1 << 22)))
+    }
+    #[inline(always)]
+    fn e4m3(codes: &[u8; LANES]) -> Lanes {
+        let half = |code: u8| u16::from(code & 0x80) << 8 | u16::from(code & 0x7f) << 7;
+        Self::halves(&codes.map(half))
+    }
 }

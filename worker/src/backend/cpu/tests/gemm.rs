@@ -1,7 +1,7 @@
 //! Embedding, gemms with norm and gate, gemms with residual, logits.
 
-use binfer_shard::DType;
 use binfer_shard::spec::ActivationFn;
+use binfer_shard::{DType, quant};
 
 use super::{Known, KvDtype, Level, Random, Rig, assert_near, oracle, place};
 use crate::backend::args::{
@@ -190,6 +190,66 @@ fn every_type_equals_its_oracle_and_no_token_notices_its_company() {
             assert_eq!(gemm(x, at[2], at[3]), together, "{level:?} {dtype:?}");
         }
     }
+}
+
+/// Weights of 32 inputs, one by one: tokens of which one input is 1.
+fn weights_of(level: Level, dtype: DType, packed: Vec<u8>, cols: usize) -> Vec<Vec<f32>> {
+    let rows = packed.len() / (cols / dtype.block_elems() as usize * dtype.block_bytes() as usize);
+    let mut rig = Rig::new(level, 1, KvDtype::F32);
+    let weight = rig.weight_of(&[(dtype, rows)], cols, 0..cols, &[packed]).weight;
+    let (at, arena) = place(&[(cols, cols), (cols, rows)]);
+    rig.allocate(arena, 0, Vec::new());
+    let mut x = vec![0.0; cols * cols];
+    x.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
+    rig.write(at[0], &x);
+    rig.write(at[1], &vec![0.0; cols * rows]);
+    rig.upload_tokens(&vec![0; cols], &[]);
+    let (residual, out) = (at[1], at[1]);
+    let args = LinearOutArgs { x: at[0], weight, bias: None, residual, out, next: None };
+    rig.backend.linear_out(&args).unwrap();
+    rig.read(at[1]).chunks(rows).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn every_code_and_scale_of_small_floats_is_exact() {
+    for level in Level::available() {
+        // All scales but NaN; 32 columns hold every code twice.
+        let block = |scale: u8| {
+            let pairs = (0..16).map(|low| low | (15 - low) << 4);
+            std::iter::once(scale).chain(pairs).collect::<Vec<_>>()
+        };
+        let packed = (0..255).flat_map(block).collect();
+        let got = weights_of(level, DType::MXFP4, packed, 32);
+        for (k, got) in got.iter().enumerate() {
+            let code = if k < 16 { k } else { 31 - k };
+            for (scale, got) in (0_u8..).zip(got) {
+                let want = quant::e8m0(scale) * quant::E2M1[code];
+                assert_eq!(got, &want, "{level:?} code {code} of scale {scale}");
+            }
+        }
+        // Two rows hold every code; NaN is left out.
+        let scales = [0.37_f32, 3e-5];
+        let code = |row: usize, k: usize| if k == 127 { 0 } else { (128 * row + k) as u8 };
+        let row = |row: usize| {
+            let codes = (0..128).map(move |k| code(row, k));
+            scales[row].to_le_bytes().into_iter().chain(codes)
+        };
+        let packed = [0, 1].into_iter().flat_map(row).collect();
+        for (k, got) in weights_of(level, DType::FP8_BLOCK, packed, 128).iter().enumerate() {
+            let want = [0, 1].map(|row| scales[row] * quant::e4m3(code(row, k)));
+            assert_eq!(got[..], want, "{level:?} code {k}");
+        }
+    }
+}
+
+#[test]
+fn a_small_float_that_is_none_makes_its_row_none() {
+    let mut block = 1_f32.to_le_bytes().to_vec();
+    block.extend([0x38; 128]);
+    let mut dead = block.clone();
+    dead[50] = 0xff;
+    let got = weights_of(Level::best(), DType::FP8_BLOCK, [block, dead].concat(), 128);
+    assert!(got.iter().all(|got| got[0] == 1.0 && got[1].is_nan()), "{got:?}");
 }
 
 #[test]
