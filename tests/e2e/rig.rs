@@ -35,9 +35,7 @@ pub(crate) struct Rig {
     activations: Activations,
     slots: SlotTable,
     step: StepId,
-    block_tokens: usize,
-    /// Blocks of no sequence; taken from the end.
-    free: Vec<BlockId>,
+    kv_groups: Vec<Pool>,
     sequences: Vec<Option<Sequence>>,
     closing: Vec<SlotId>,
     abort: Option<Abort>,
@@ -52,11 +50,18 @@ impl Drop for Rig {
     }
 }
 
+/// The blocks of a KV group.
+struct Pool {
+    block_tokens: usize,
+    /// Blocks of no sequence; taken from the end.
+    free: Vec<BlockId>,
+}
+
 /// What a slot holds.
-#[derive(Default)]
 struct Sequence {
     len: usize,
-    blocks: Vec<BlockId>,
+    /// By KV group. Those behind a window are kept.
+    blocks: Vec<Vec<BlockId>>,
 }
 
 /// A row of a step: a slot, and its tokens or none for its last sample.
@@ -137,24 +142,29 @@ impl Rig {
             context_max: CONTEXT,
         };
         let activations = Activations::new(spec, &layout, limits);
-        let memory = memory::lay_out(spec, &layout, limits, &[BLOCKS]).unwrap();
+        let blocks = vec![BLOCKS; spec.kv_groups.len()];
+        let memory = memory::lay_out(spec, &layout, limits, &blocks).unwrap();
         backend.allocate(&memory).unwrap();
         let plan_limits = PlanLimits {
             slots_max: SLOTS,
             tokens_per_step_max: limits.tokens_per_step_max,
             vocab: spec.vocab,
-            blocks: vec![BLOCKS],
+            blocks,
         };
-        let block_tokens = spec.kv_groups[0].block_tokens;
+        let block_tokens: Vec<u32> = spec.kv_groups.iter().map(|of| of.block_tokens).collect();
+        let pool = |block_tokens: &u32| Pool {
+            block_tokens: *block_tokens as usize,
+            free: (0..BLOCKS).map(BlockId).collect(),
+        };
+        let kv_groups = block_tokens.iter().map(pool).collect();
         let identity = (ReplicaId(0), Epoch(1));
         Self {
-            slots: SlotTable::new(identity, plan_limits, CONTEXT, vec![block_tokens]),
+            slots: SlotTable::new(identity, plan_limits, CONTEXT, block_tokens),
             backend,
             model,
             activations,
             step: StepId(1),
-            block_tokens: block_tokens as usize,
-            free: (0..BLOCKS).map(BlockId).collect(),
+            kv_groups,
             sequences: (0..SLOTS).map(|_| None).collect(),
             closing: Vec::new(),
             abort,
@@ -187,15 +197,19 @@ impl Rig {
     /// Ends a sequence. Its blocks go to the next ones as they are.
     pub(crate) fn close(&mut self, slot: u32) {
         let sequence = self.sequences[slot as usize].take().unwrap();
-        self.free.extend(sequence.blocks);
+        for (pool, blocks) in self.kv_groups.iter_mut().zip(sequence.blocks) {
+            pool.free.extend(blocks);
+        }
         self.closing.push(SlotId(slot));
     }
 
     /// Blocks are given out in another order from now on.
     pub(crate) fn shuffle(&mut self) {
-        self.free.reverse();
-        let middle = self.free.len() / 3;
-        self.free.rotate_left(middle);
+        for Pool { free, .. } in &mut self.kv_groups {
+            free.reverse();
+            let middle = free.len() / 3;
+            free.rotate_left(middle);
+        }
     }
 
     fn plan(&mut self, rows: &[Feed<'_>]) -> Plan {
@@ -228,16 +242,19 @@ impl Rig {
                 history: Vec::new(),
                 biases: Vec::new(),
             });
-            Sequence::default()
+            Sequence { len: 0, blocks: vec![Vec::new(); self.kv_groups.len()] }
         });
         let start = u32::try_from(sequence.len).unwrap();
         sequence.len += tokens.map_or(1, <[Token]>::len);
-        let missing = sequence.len.div_ceil(self.block_tokens) - sequence.blocks.len();
-        if missing > 0 {
-            let kept = self.free.len() - missing;
-            let ids: Vec<BlockId> = self.free.drain(kept..).rev().collect();
-            sequence.blocks.extend(&ids);
-            new_blocks.push(NewBlocks { slot, kv_group: KvGroup(0), ids });
+        let pools = self.kv_groups.iter_mut().zip(&mut sequence.blocks);
+        for (kv_group, (pool, blocks)) in (0..).zip(pools) {
+            let missing = sequence.len.div_ceil(pool.block_tokens) - blocks.len();
+            if missing > 0 {
+                let kept = pool.free.len() - missing;
+                let ids: Vec<BlockId> = pool.free.drain(kept..).rev().collect();
+                blocks.extend(&ids);
+                new_blocks.push(NewBlocks { slot, kv_group: KvGroup(kv_group), ids });
+            }
         }
         Row {
             slot,

@@ -1,7 +1,8 @@
-//! The tiny checkpoints in `tests/fixtures/tiny` against transformers, at every rank count.
+//! The tiny checkpoints in `tests/fixtures/tiny` and `tests/fixtures/mixtures` against
+//! transformers, at every rank count.
 //!
-//! Each stands for a family or a feature; `make_tiny.py` there made sure that its golden notices
-//! when the feature is missing. Prompts are longer than windows and than original rope lengths.
+//! Each stands for a family or a feature; the scripts there made sure that its golden notices when
+//! the feature is missing. Prompts are longer than windows and than original rope lengths.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use crate::harness::{Permit, Scratch, repository};
 use crate::rig::{TOKENS_PER_STEP, on_ranks_of};
 
-/// Largest difference of a logit, relative to the largest logit. Measured: 1.5e-6.
+/// Largest difference of a logit, relative to the largest logit. Measured: 4e-6.
 const BOUND: f32 = 1e-5;
 /// Divides no long prompt, no window and no block.
 const CHUNK: usize = 7;
@@ -26,13 +27,21 @@ pub(crate) struct Case {
     pub(crate) longest: Option<u32>,
 }
 
+/// Folders with a checkpoint and its golden, by name.
 pub(crate) fn folders() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(repository("tests/fixtures/tiny")).unwrap();
+    let sets = ["tests/fixtures/tiny", "tests/fixtures/mixtures"].map(repository);
+    let entries = sets.iter().flat_map(|set| std::fs::read_dir(set).unwrap());
     let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|path| path.is_dir());
+    folders.retain(|path| path.join("golden.json").is_file());
     folders.sort();
-    assert!(folders.len() >= 9, "{folders:?}");
+    assert!(folders.len() >= 25, "{folders:?}");
     folders
+}
+
+/// The checkpoint in a folder: a GGUF file, or the folder.
+pub(crate) fn checkpoint(folder: &Path) -> PathBuf {
+    let gguf = folder.join("model.gguf");
+    if gguf.is_file() { gguf } else { folder.to_owned() }
 }
 
 pub(crate) fn cases(folder: &Path) -> Vec<Case> {
@@ -60,7 +69,7 @@ struct Outcome {
 }
 
 fn outcomes(folder: &Path, world: usize, cases: &[Case]) -> Vec<Outcome> {
-    on_ranks_of(folder, world, |rig| {
+    on_ranks_of(&checkpoint(folder), world, |rig| {
         let outcome = |case: &Case| {
             rig.limit_positions(case.longest);
             let (chunked, _) = rig.feed(0, &case.prompt_ids, CHUNK);
@@ -84,7 +93,7 @@ fn check_shards(
     (cases, plain): (&[Case], &[Outcome]),
 ) {
     let shards = scratch.file("shards");
-    let source = Checkpoint::open(folder).unwrap();
+    let source = Checkpoint::open(checkpoint(folder)).unwrap();
     binfer_shard::shards::write(&source, u32::try_from(world).unwrap(), &shards, |_| true).unwrap();
     for (sharded, plain) in outcomes(&shards, world, cases).iter().zip(plain) {
         let what = format!("shards of {}, TP {world}", folder.display());
@@ -97,11 +106,10 @@ pub(crate) fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
     numbers.map(f32::abs).fold(0.0, f32::max)
 }
 
-#[test]
-fn every_family_equals_transformers_at_every_rank_count() {
+fn check_all(is_mine: fn(&Path) -> bool, test: &str) {
     let _permit = Permit::one();
-    let scratch = Scratch::new("tiny");
-    for folder in folders() {
+    let scratch = Scratch::new(test);
+    for folder in folders().into_iter().filter(|folder| is_mine(folder)) {
         let cases = cases(&folder);
         let name = folder.file_name().unwrap().display();
         for world in 1..=4 {
@@ -121,4 +129,18 @@ fn every_family_equals_transformers_at_every_rank_count() {
             }
         }
     }
+}
+
+fn is_mixture(folder: &Path) -> bool {
+    folder.starts_with(repository("tests/fixtures/mixtures"))
+}
+
+#[test]
+fn every_dense_family_equals_transformers_at_every_rank_count() {
+    check_all(|folder| !is_mixture(folder), "tiny");
+}
+
+#[test]
+fn every_mixture_equals_transformers_at_every_rank_count() {
+    check_all(is_mixture, "mixtures");
 }

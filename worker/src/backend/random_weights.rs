@@ -10,7 +10,7 @@ use binfer_shard::spec::TensorCut;
 
 /// What the elements of a random tensor are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RandomElements {
+pub(super) enum RandomElements {
     /// Ones: the scale of a norm.
     Ones,
     /// Numbers within so much of 0.
@@ -19,8 +19,7 @@ pub enum RandomElements {
 
 impl RandomElements {
     /// Those of `tensor`.
-    #[must_use]
-    pub fn of(tensor: &LocalTensor) -> Self {
+    pub(super) fn of(tensor: &LocalTensor) -> Self {
         if tensor.rows() == 1 {
             return Self::Ones;
         }

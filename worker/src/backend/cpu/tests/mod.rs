@@ -10,6 +10,7 @@ mod latent;
 mod mixture;
 mod moe;
 mod moe_ranks;
+mod random_weights;
 mod ranks;
 mod unlike_layers;
 
