@@ -6,7 +6,7 @@ use std::sync::Arc;
 use binfer_proto::{BlockId, SlotId, Token};
 use binfer_shard::{Checkpoint, layouts};
 
-use super::{Piece, batch, mixtures, output};
+use super::{Piece, batch, output};
 use crate::backend::cuda::{CudaBackend, CudaSettings, Half};
 use crate::backend::{Backend, GraphCapture, RankDevice, StepMode, StepOutcome};
 use crate::batch::{Batch, BatchBlocks, BatchRow, TokenInput};
@@ -44,11 +44,7 @@ const ALL: [(Half, What); 8] = [
 /// Of these, what a sanitizer has time for.
 pub(super) fn models() -> impl Iterator<Item = (Half, What)> {
     let has_time = |what| !super::is_sanitized() || matches!(what, What::Published(64));
-    let loads = |what| match what {
-        What::Fixture(name) => !mixtures::is_mixture(name) || mixtures::loads(name),
-        What::Published(_) => true,
-    };
-    ALL.into_iter().filter(move |(_, what)| has_time(*what) && loads(*what))
+    ALL.into_iter().filter(move |(_, what)| has_time(*what))
 }
 /// Of the buckets likewise. Few enough tokens for kernels of our own: see docs/gpu-tests.md.
 const SOME_BUCKETS: [usize; 2] = [1, 24];
