@@ -62,9 +62,13 @@ fn fp8_gemms_add_to_the_residual() {
     });
 }
 
-/// On Hopper, which CI does not need: plans are arithmetic.
+/// On Hopper, which CI does not need: plans are arithmetic. Under a sanitizer there are fewer
+/// cases.
 #[test]
 fn cases_meet_every_fp8_gemm() {
+    if is_sanitized() {
+        return;
+    }
     for epilogue in [Epilogue::Store, Epilogue::Glu, Epilogue::AddF32] {
         let configs: Vec<_> = cases()
             .into_iter()

@@ -95,7 +95,7 @@ fn cases(name: &str, longest: usize) -> Vec<Case> {
     pairs.map(case).filter(|case| case.tokens.len() <= longest).collect()
 }
 
-/// Largest difference of a logit, relative to the largest: 1.5 times that of transformers.
+/// Largest difference of a logit, relative to the largest: 1.5 times the mean of transformers.
 fn bound(name: &str) -> f32 {
     1.5 * reference(name)["logits"].as_f64().unwrap() as f32
 }
