@@ -148,8 +148,15 @@ const GPT_OSS: &[&str] = &[
     "experts' down bias",
 ];
 const DEEPSEEK_V2_LITE: &[&str] = &["rope scaling", "mscale", "shared expert", "routing scale"];
-const DEEPSEEK_V2: &[&str] =
-    &["rope scaling", "YaRN's factor", "mscale", "shared expert", "routing scale", "expert groups"];
+const DEEPSEEK_V2: &[&str] = &[
+    "rope scaling",
+    "YaRN's factor",
+    "mscale",
+    "shared expert",
+    "routing scale",
+    "expert groups",
+    "group scores",
+];
 const DEEPSEEK_V3: &[&str] = &[
     "rope scaling",
     "mscale",
