@@ -28,3 +28,4 @@ pub mod shard_cache;
 pub mod signals;
 pub mod text;
 pub mod timing;
+pub mod transport;

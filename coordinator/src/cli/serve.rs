@@ -16,6 +16,7 @@ use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 use crate::text::ReasoningParserName;
+use crate::transport::TransportConfig;
 
 /// The longest drain, a week, which is more than any supervisor waits.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
@@ -67,8 +68,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
-    let config = HttpConfig { access, report, ..HttpConfig::default() };
-    let config = config.within(config::raise_descriptors());
+    let transport = TransportConfig::default().within(config::raise_descriptors());
+    let config = HttpConfig { access, report, transport, ..HttpConfig::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let fronts = vec![http::front(listener, config)];
     let serve = async move |context| {

@@ -96,6 +96,15 @@ impl Core {
         self.shared.parts.readiness.borrow().clone()
     }
 
+    /// Waits until no more requests are taken, because the server is shutting down.
+    pub async fn until_draining(&self) {
+        let mut readiness = self.shared.parts.readiness.clone();
+        if readiness.wait_for(|state| *state == Readiness::Draining).await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The core's bounds.
     pub fn limits(&self) -> &CoreLimits {
         &self.shared.parts.limits

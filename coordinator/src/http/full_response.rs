@@ -5,11 +5,11 @@
 //! with which JSON may begin. If nobody is there, its host says so, and the request is cancelled.
 
 use super::answer::AnswerHeader;
-use super::client_state::ClientState;
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
 use crate::front::{AnswerStream, End, StreamEvent};
 use crate::text::TextPieces;
+use crate::transport::ClientState;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;

@@ -1,7 +1,6 @@
 //! The routes: each is a function from a request to a response or an [`ApiError`].
 
 use super::answer::{AnswerHeader, ChunkWriter};
-use super::client_state::ClientState;
 use super::config::HttpConfig;
 use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
@@ -12,6 +11,7 @@ use super::request_body;
 use super::sse::SseBody;
 use super::unknown_fields::UnknownFields;
 use crate::front::{Core, Readiness};
+use crate::transport::ClientState;
 use axum::Extension;
 use axum::Json;
 use axum::Router;

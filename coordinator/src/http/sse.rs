@@ -4,10 +4,10 @@
 //! reader gets fewer and longer events. Dropping the body cancels the request.
 
 use super::answer::{ChunkWriter, put_failure};
-use super::client_state::ClientState;
 use super::error::ApiError;
 use crate::front::{AnswerStream, End};
 use crate::text::TextPieces;
+use crate::transport::ClientState;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use std::convert::Infallible;

@@ -3,6 +3,7 @@
 use super::super::{HttpConfig, serve};
 use crate::front::testing::{Act, Scripted, scripted, scripted_model};
 use crate::text::TextModel;
+use crate::transport::TransportConfig;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,6 +40,11 @@ pub(super) fn server_of(model: TextModel, scripts: Vec<Vec<Act>>) -> Server {
 
 pub(super) fn server_with(scripts: Vec<Vec<Act>>, config: HttpConfig, unread_max: u64) -> Server {
     serving(scripted(scripts, unread_max), config)
+}
+
+/// The usual settings with these bounds of connections.
+pub(super) fn bounded(transport: TransportConfig) -> HttpConfig {
+    HttpConfig { transport, ..HttpConfig::default() }
 }
 
 fn serving(scripted: Scripted, config: HttpConfig) -> Server {

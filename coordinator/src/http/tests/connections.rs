@@ -1,9 +1,10 @@
 //! Many connections: how many there are, for how long, and what their bodies take.
 
 use super::super::HttpConfig;
-use super::client::{SOON, read_answer, read_until, send, send_head, server, server_with};
+use super::client::{SOON, bounded, read_answer, read_until, send, send_head, server, server_with};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
+use crate::transport::TransportConfig;
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +27,7 @@ async fn is_closed(socket: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn at_the_limit_the_connection_that_was_without_a_request_longest_makes_room() {
-    let config = HttpConfig { connections_max: 3, ..HttpConfig::default() };
+    let config = bounded(TransportConfig { connections_max: 3, ..TransportConfig::default() });
     let quick = vec![say("quick"), Act::Finish(Finish::Stop)];
     let server = server_with(vec![vec![say("held"), Act::Hold], quick], config, u64::MAX);
     let mut busy = server.connect().await;
@@ -50,7 +51,7 @@ async fn at_the_limit_the_connection_that_was_without_a_request_longest_makes_ro
 
 #[tokio::test]
 async fn while_all_connections_have_a_request_another_one_waits() {
-    let config = HttpConfig { connections_max: 2, ..HttpConfig::default() };
+    let config = bounded(TransportConfig { connections_max: 2, ..TransportConfig::default() });
     let held = || vec![say("held"), Act::Hold];
     let server = server_with(vec![held(), held()], config, u64::MAX);
     let mut busy = [server.connect().await, server.connect().await];
@@ -69,7 +70,7 @@ async fn while_all_connections_have_a_request_another_one_waits() {
 #[tokio::test]
 async fn a_connection_without_a_request_has_its_time() {
     let idle_timeout = Duration::from_millis(300);
-    let config = HttpConfig { idle_timeout, ..HttpConfig::default() };
+    let config = bounded(TransportConfig { idle_timeout, ..TransportConfig::default() });
     let answer = vec![say("text"), Act::Wait(2 * idle_timeout), Act::Finish(Finish::Stop)];
     let server = server_with(vec![answer], config, u64::MAX);
     let mut new = server.connect().await;
@@ -136,7 +137,11 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_told_without_it() {
 
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused_and_ends_its_connection_alone() {
-    let config = HttpConfig { head_bytes_max: 8 << 10, headers_max: 20, ..HttpConfig::default() };
+    let config = bounded(TransportConfig {
+        head_bytes_max: 8 << 10,
+        headers_max: 20,
+        ..TransportConfig::default()
+    });
     let server = server_with(Vec::new(), config, u64::MAX);
     let long = format!("X: {}", "x".repeat(10_000));
     let path = format!("GET /{} HTTP/1.1", "x".repeat(10_000));

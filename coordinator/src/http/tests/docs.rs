@@ -5,6 +5,7 @@ use super::super::endpoint::Endpoint;
 use super::super::request_objects::RequestObject;
 use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
 use crate::front::{CoreLimits, UNREAD_BYTES_MAX};
+use crate::transport::TransportConfig;
 
 const API: &str = include_str!("../../../../docs/api.md");
 
@@ -33,23 +34,35 @@ fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
 #[test]
 fn the_table_of_bounds_has_the_bounds() {
     let config = HttpConfig::default();
+    let transport = TransportConfig::default();
     let limits = CoreLimits::default();
     let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
     let seconds = |time: std::time::Duration| format!("{} s", time.as_secs());
     let unread = usize::try_from(UNREAD_BYTES_MAX).unwrap();
-    let head = format!("{} KiB, {} lines", config.head_bytes_max >> 10, config.headers_max);
+    let head = format!("{} KiB, {} lines", transport.head_bytes_max >> 10, transport.headers_max);
     let stops = format!("{}, of {} bytes", limits.stop_strings_max, limits.stop_string_bytes_max);
+    let windows = format!(
+        "{} KiB a stream, {} MiB a connection",
+        transport.stream_window_bytes >> 10,
+        transport.connection_window_bytes >> 20
+    );
     let bounds = [
         ("body of a request", mib(config.body_bytes_max)),
         ("bodies above 64 KiB", mib(config.body_memory_bytes)),
         ("head of a request", head),
-        ("time for the head", seconds(config.head_timeout)),
+        ("time for the head", seconds(transport.head_timeout)),
         ("time for the body", seconds(config.body_timeout)),
-        ("connection without a request", seconds(config.idle_timeout)),
-        ("connections", config.connections_max.to_string()),
-        ("write without progress", seconds(config.write_timeout)),
+        ("connection without a request", seconds(transport.idle_timeout)),
+        ("connections", transport.connections_max.to_string()),
+        ("requests at once on a connection", transport.streams_max.to_string()),
+        (
+            "requests on a connection of HTTP/2 that are taken back",
+            transport.resets_max.to_string(),
+        ),
+        ("bytes that a client of HTTP/2 sends ahead", windows),
+        ("write without progress", seconds(transport.write_timeout)),
         ("silence in a stream", seconds(config.comment_interval)),
-        ("answers that are being written", seconds(config.linger)),
+        ("answers that are being written", seconds(transport.linger)),
         ("messages", limits.messages_max.to_string()),
         ("stop strings", stops),
         ("prompt before it is tokenised", mib(limits.prompt_bytes_max)),

@@ -1,10 +1,11 @@
 //! Clients that leave, stall or never begin, and a server that fails under them.
 
 use super::super::HttpConfig;
-use super::client::{SOON, read_answer, read_until, send, server, server_with};
+use super::client::{SOON, bounded, read_answer, read_until, send, server, server_with};
 use crate::front::FailKind;
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
+use crate::transport::TransportConfig;
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,7 +82,10 @@ fn flood() -> Vec<Act> {
 
 #[tokio::test]
 async fn a_write_that_stalls_ends_the_connection() {
-    let config = HttpConfig { write_timeout: Duration::from_millis(200), ..HttpConfig::default() };
+    let config = bounded(TransportConfig {
+        write_timeout: Duration::from_millis(200),
+        ..TransportConfig::default()
+    });
     let good = vec![say("good"), Act::Finish(Finish::Stop)];
     let mut server = server_with(vec![flood(), good], config, u64::MAX);
     let mut socket = server.connect_small().await;
@@ -120,12 +124,12 @@ async fn a_slow_reader_gets_everything_in_fewer_pieces() {
 #[tokio::test]
 async fn heads_and_bodies_have_their_time() {
     let short = Duration::from_millis(150);
-    let config = HttpConfig {
+    let config = bounded(TransportConfig {
         head_timeout: short,
-        body_timeout: short,
         idle_timeout: short,
-        ..HttpConfig::default()
-    };
+        ..TransportConfig::default()
+    });
+    let config = HttpConfig { body_timeout: short, ..config };
     let server = server_with(Vec::new(), config, u64::MAX);
     let begin = Instant::now();
     let mut silent = server.connect().await;
@@ -156,7 +160,10 @@ async fn a_silent_stream_shows_signs_of_life() {
 #[tokio::test]
 async fn shutdown_lets_answers_end_and_cuts_what_does_not() {
     let ending = vec![say("text"), Act::Finish(Finish::Stop)];
-    let config = HttpConfig { linger: Duration::from_millis(200), ..HttpConfig::default() };
+    let config = bounded(TransportConfig {
+        linger: Duration::from_millis(200),
+        ..TransportConfig::default()
+    });
     let server = server_with(vec![vec![say("text"), Act::Hold], ending], config, u64::MAX);
     let mut held = server.connect().await;
     send(&mut held, "POST", PLAIN, &streamed()).await;

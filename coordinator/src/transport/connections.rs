@@ -1,9 +1,10 @@
 //! All connections. They are accepted up to a limit, and ended when they are without a request for
 //! too long or when another one needs the place.
 
-use super::client_state::ClientState;
-use super::config::HttpConfig;
-use super::connection;
+use super::client_state::{ClientState, Lateness};
+use super::config::TransportConfig;
+use super::connection::Connection;
+use super::held_body::HeldAnswers;
 use axum::Router;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -23,28 +24,32 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 /// The connections that are open.
 pub(super) struct Connections {
     router: Router,
-    config: Arc<HttpConfig>,
-    stopped: watch::Receiver<bool>,
+    config: Arc<TransportConfig>,
+    /// Of those that are open. Once it is true, their current answers are the last.
+    stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    open: BTreeMap<Id, (Arc<ClientState>, AbortHandle)>,
+    open: BTreeMap<Id, OpenConnection>,
     /// The connection that was accepted and waits for room.
     next: Option<TcpStream>,
     sweep: Interval,
 }
 
+/// What is known of a connection that is open.
+struct OpenConnection {
+    client: Arc<ClientState>,
+    answers: Arc<HeldAnswers>,
+    task: AbortHandle,
+}
+
 impl Connections {
-    /// No connections yet. Once `stopped` is true, the answers that are being written are the last.
-    pub(super) fn new(
-        router: Router,
-        config: Arc<HttpConfig>,
-        stopped: watch::Receiver<bool>,
-    ) -> Self {
-        let shortest = config.head_timeout.min(config.idle_timeout);
+    /// No connections yet.
+    pub(super) fn new(router: Router, config: Arc<TransportConfig>) -> Self {
+        let shortest = config.head_timeout.min(config.idle_timeout).min(config.write_timeout);
         let sweep = (shortest / 4).clamp(Duration::from_millis(10), Duration::from_millis(500));
         Self {
             router,
             config,
-            stopped,
+            stop: watch::Sender::new(false),
             tasks: JoinSet::new(),
             open: BTreeMap::new(),
             next: None,
@@ -87,22 +92,35 @@ impl Connections {
             self.make_room();
         }
         let client = Arc::new(ClientState::new(&self.config));
-        let serving = connection::serve(
-            socket,
-            Arc::clone(&client),
-            self.router.clone(),
-            Arc::clone(&self.config),
-            self.stopped.clone(),
-        );
-        let task = self.tasks.spawn(serving);
-        self.open.insert(task.id(), (client, task));
+        let answers = Arc::<HeldAnswers>::default();
+        let connection = Connection {
+            client: Arc::clone(&client),
+            answers: Arc::clone(&answers),
+            router: self.router.clone(),
+            config: Arc::clone(&self.config),
+            stop: self.stop.subscribe(),
+        };
+        let task = self.tasks.spawn(connection.serve(socket));
+        self.open.insert(task.id(), OpenConnection { client, answers, task });
     }
 
-    /// Ends the connections that have let the time for their next request pass.
+    /// Ends the connections that have let the time for their next request pass, and the answers
+    /// that their clients do not take.
     fn end_late(&self) {
         let now = Instant::now();
-        let late = self.open.values().filter(|(client, _)| client.is_late(now));
-        late.for_each(|(_, task)| task.abort());
+        for OpenConnection { client, answers, task } in self.open.values() {
+            match client.lateness(now) {
+                Lateness::InTime => answers.drop_stalled(now, self.config.write_timeout),
+                Lateness::Told => client.close(),
+                Lateness::Over => task.abort(),
+            }
+        }
+    }
+
+    /// Lets the connections that are open end after their current answers.
+    pub(super) fn end_open(&mut self) {
+        let of_open = std::mem::replace(&mut self.stop, watch::Sender::new(false));
+        of_open.send_replace(true);
     }
 
     /// Lets answers be written for `linger`, and cuts off what is left.
@@ -128,8 +146,8 @@ impl Connections {
     }
 
     fn longest_waiting(&self) -> Option<&AbortHandle> {
-        let alive = self.open.values().filter(|(_, task)| !task.is_finished());
-        let waiting = alive.filter_map(|(client, task)| Some((client.waiting_since()?, task)));
+        let alive = self.open.values().filter(|open| !open.task.is_finished());
+        let waiting = alive.filter_map(|open| Some((open.client.waiting_since()?, &open.task)));
         waiting.min_by_key(|(since, _)| *since).map(|(_, task)| task)
     }
 }
