@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 /// How long a client may be silent until TCP asks whether it is there, and how often TCP asks.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -35,8 +34,6 @@ pub(super) struct Connection {
     pub(super) answers: Arc<HeldAnswers>,
     pub(super) router: Router,
     pub(super) config: Arc<TransportConfig>,
-    /// Once it is true, the current answers are the last.
-    pub(super) stop: watch::Receiver<bool>,
 }
 
 impl Connection {
@@ -116,24 +113,18 @@ impl Connection {
     /// Drives `connection` until it ends or its client has `closed` it. Once its answers are to be
     /// the last, it hears so through `end`.
     async fn until_end<C: Future>(
-        mut self,
+        self,
         connection: C,
         end: fn(Pin<&mut C>),
         closed: impl Future<Output = ()>,
     ) {
         let (mut connection, mut closed) = (pin!(connection), pin!(closed));
-        let stopping = async {
-            tokio::select! {
-                () = self.client.last_answer() => {}
-                _ = self.stop.wait_for(|stop| *stop) => {}
-            }
-        };
         // An error of a connection is the client's affair.
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
             () = closed.as_mut() => return,
-            () = stopping => {}
+            () = self.client.last_answer() => {}
         }
         end(connection.as_mut());
         tokio::select! {

@@ -12,7 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, Interval, interval, sleep};
 
@@ -25,8 +24,6 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 pub(super) struct Connections {
     router: Router,
     config: Arc<TransportConfig>,
-    /// Of those that are open. Once it is true, their current answers are the last.
-    stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     open: BTreeMap<Id, OpenConnection>,
     /// The connection that was accepted and waits for room.
@@ -49,7 +46,6 @@ impl Connections {
         Self {
             router,
             config,
-            stop: watch::Sender::new(false),
             tasks: JoinSet::new(),
             open: BTreeMap::new(),
             next: None,
@@ -98,7 +94,6 @@ impl Connections {
             answers: Arc::clone(&answers),
             router: self.router.clone(),
             config: Arc::clone(&self.config),
-            stop: self.stop.subscribe(),
         };
         let task = self.tasks.spawn(connection.serve(socket));
         self.open.insert(task.id(), OpenConnection { client, answers, task });
@@ -118,9 +113,8 @@ impl Connections {
     }
 
     /// Lets the connections that are open end after their current answers.
-    pub(super) fn end_open(&mut self) {
-        let of_open = std::mem::replace(&mut self.stop, watch::Sender::new(false));
-        of_open.send_replace(true);
+    pub(super) fn end_open(&self) {
+        self.open.values().for_each(|open| open.client.close());
     }
 
     /// Lets answers be written for `linger`, and cuts off what is left.
