@@ -37,6 +37,15 @@ pub fn cache_dir() -> Option<PathBuf> {
         .or_else(|| home(".cache/binfer"))
 }
 
+/// The variable with a key that clients of the server show. Processes that run what a model brings
+/// along do not inherit it.
+pub const API_KEY_VARIABLE: &str = "BINFER_API_KEY";
+
+/// A key that clients of the server show.
+pub fn api_key() -> Option<String> {
+    text_var(API_KEY_VARIABLE)
+}
+
 /// The path of the demo model.
 pub fn demo_path() -> Result<PathBuf, ConfigError> {
     let path = cache_dir().map(|dir| dir.join(DEMO_FILE));

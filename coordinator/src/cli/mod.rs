@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod doctor;
 pub mod exit;
+mod guard;
 pub mod plan;
 pub mod pull;
 pub mod run;

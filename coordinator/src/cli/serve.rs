@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use binfer_console as console;
 use clap::Args;
 
+use super::guard::{self, GuardArgs};
 use crate::config::{self, ConfigError};
 use crate::error::LaunchError;
 use crate::front;
@@ -49,6 +50,9 @@ pub struct ServeArgs {
     /// be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub allowed_origin: Vec<AllowedOrigin>,
+    /// Who may ask
+    #[command(flatten)]
+    pub guard: GuardArgs,
     /// After SIGTERM, how long running requests may go on
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=DRAIN_SECONDS_MAX))]
@@ -57,6 +61,7 @@ pub struct ServeArgs {
 
 /// Serves until a signal comes or a worker is lost.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    let keys = args.guard.keys().map_err(LaunchError::from)?;
     let listener = listen(args)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
     let options = LaunchOptions {
@@ -69,7 +74,10 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
     let transport = TransportConfig::default().within(config::raise_descriptors());
-    let config = HttpConfig { access, report, transport, ..HttpConfig::default() };
+    let config = HttpConfig { access, keys, report, transport, ..HttpConfig::default() };
+    if let Some(warning) = guard::warning(address, &config.keys) {
+        console::message(warning);
+    }
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let fronts = vec![http::front(listener, config)];
     let serve = async move |context| {

@@ -22,7 +22,6 @@ const QUANT: &str = "what weights are packed as is read from the checkpoint; lea
 const HUB: &str = "models lie where HF_HUB_CACHE says, and HF_TOKEN holds the token";
 const NAME: &str = "clients call a model by the name of its file or folder, or by its id";
 const TOKENIZER: &str = "the tokenizer is the model's own";
-const NO_KEYS: &str = "there are no keys: put a proxy in front";
 const LOGS: &str = "requests are not logged; leave the flag away";
 
 /// The flags of vLLM, SGLang, llama.cpp, TGI and Ollama by meaning.
@@ -53,7 +52,7 @@ const FOREIGN: &[(&[&str], Tip)] = &[
     (&["--trust-remote-code"], Words(NO_CODE)),
     (&["--quantization", "-q4", "--quantize", "--load-in-8bit"], Words(QUANT)),
     (&["--download-dir", "--hf-token", "-hft", "--huggingface-hub-cache"], Words(HUB)),
-    (&["--api-key", "--api-keys"], Words(NO_KEYS)),
+    (&["--api-keys"], Flag("--api-key")),
     (&["--disable-log-requests", "--disable-log-stats", "--log-disable"], Words(LOGS)),
     (&["--enable-prefix-caching", "--enable-chunked-prefill", "--cont-batching"], Words(ALWAYS)),
     (&["-cb", "--flash-attn", "-fa", "--mlock", "--no-mmap"], Words(ALWAYS)),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::error::FleetError;
 use super::server::FleetEvent;
+use crate::config::API_KEY_VARIABLE;
 
 /// A started worker. Dropping it kills the process.
 #[derive(Debug)]
@@ -57,6 +58,7 @@ impl Worker {
             // Every token reads all weights. Huge pages save misses of the TLB, which makes
             // decoding a fifth faster.
             .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+            .env_remove(API_KEY_VARIABLE)
             .stdin(token)
             .stdout(Stdio::null())
             .process_group(0)

@@ -7,6 +7,7 @@
 //! Nothing here schedules, and nothing here knows a protocol.
 
 mod answer_stream;
+mod api_keys;
 mod checks;
 mod command;
 mod core;
@@ -25,6 +26,7 @@ pub mod thread;
 
 pub use self::core::{Core, CoreParts};
 pub use answer_stream::{AnswerStream, StreamEvent};
+pub use api_keys::{ApiKeyError, ApiKeys, KeyRefusal};
 pub use command::{ServeCommand, Submit};
 pub use error::{Field, FieldError, SubmitError};
 pub use generate_request::{GenerateRequest, MaxTokens, Prompt};

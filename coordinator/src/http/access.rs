@@ -5,6 +5,7 @@
 //! check of the origin keeps out all other pages that were not allowed.
 
 use super::error::ApiError;
+use super::request_id::X_REQUEST_ID;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -115,7 +116,7 @@ pub(super) fn guarded(router: Router, access: Access, is_local: bool) -> Router 
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers(AllowHeaders::mirror_request())
                 .allow_private_network(AllowPrivateNetwork::yes())
-                .expose_headers([header::RETRY_AFTER])
+                .expose_headers([header::RETRY_AFTER, X_REQUEST_ID])
                 .max_age(PREFLIGHT_AGE),
         ),
     };

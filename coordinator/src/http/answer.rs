@@ -211,8 +211,8 @@ impl ChunkWriter {
 }
 
 /// The last event of an answer that failed. No `[DONE]` follows.
-pub(super) fn put_failure(error: &ApiError, out: &mut BytesMut) {
-    put_event(&error.json().to_string(), out);
+pub(super) fn put_failure(error: &ApiError, request_id: &str, out: &mut BytesMut) {
+    put_event(&error.json(request_id).to_string(), out);
 }
 
 fn put_event(data: &str, out: &mut BytesMut) {

@@ -1,8 +1,10 @@
 //! Settings of the HTTP front: who may ask, and a bound for everything that a client can take.
 
 use super::access::Access;
+use crate::front::ApiKeys;
 use crate::report::{Report, Verbosity};
 use crate::transport::TransportConfig;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of the HTTP front.
@@ -10,6 +12,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Hosts and origins that may ask besides those that always may.
     pub access: Access,
+    /// Keys of which a request shows one, if there are any.
+    pub keys: Arc<ApiKeys>,
     /// Tells the operator of unknown fields.
     pub report: Report,
     /// Bytes of a request's body.
@@ -29,6 +33,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             access: Access::default(),
+            keys: Arc::default(),
             report: Report::new(Verbosity::Quiet),
             body_bytes_max: 4 << 20,
             body_memory_bytes: 256 << 20,

@@ -50,8 +50,8 @@ impl ApiError {
         Self { code, ..Self::new(status, message) }
     }
 
-    /// `{"error": {...}}`.
-    pub(super) fn json(&self) -> Value {
+    /// `{"error": {...}}`, as OpenAI's clients know it, with the id of the request.
+    pub(super) fn json(&self, request_id: &str) -> Value {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             StatusCode::SERVICE_UNAVAILABLE => "service_unavailable_error",
@@ -59,7 +59,10 @@ impl ApiError {
             _ => "invalid_request_error",
         };
         let Self { message, param, code, .. } = self;
-        json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+        json!({ "error": {
+            "message": message, "type": kind, "param": param, "code": code,
+            "request_id": request_id,
+        } })
     }
 
     /// An error of the core, about a request that calls its fields by `names`.
@@ -95,15 +98,17 @@ impl ApiError {
     }
 }
 
+/// A response without a body: [`super::request_id::carry`] writes it, with the request's id.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.json().to_string()));
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

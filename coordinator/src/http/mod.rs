@@ -1,8 +1,8 @@
 //! The HTTP front: OpenAI's API over the request core.
 //!
 //! It only translates: ranges and queues are the core's, tokens the serve loop's, connections those
-//! of [`crate::transport`]. Each wait for a client is bounded ([`HttpConfig`]). There is no TLS and
-//! there are no keys, which are a proxy's work, and no log of what is asked and answered.
+//! of [`crate::transport`]. Each wait for a client is bounded ([`HttpConfig`]). There is no TLS,
+//! which is a proxy's work, and no log of what is asked and answered.
 
 mod access;
 mod answer;
@@ -17,11 +17,13 @@ mod json;
 mod json_lists;
 mod json_numbers;
 mod json_shallow;
+mod keys;
 mod logprobs;
 mod refused_field_table;
 mod refused_fields;
 mod request;
 mod request_body;
+mod request_id;
 mod request_objects;
 mod routes;
 mod sse;
@@ -34,6 +36,7 @@ pub use config::HttpConfig;
 
 use crate::front::{Core, Front, GenerateRequest, ModelInfo};
 use crate::transport;
+use axum::middleware::from_fn;
 use endpoint::Endpoint;
 use std::future::Future;
 use std::io;
@@ -80,8 +83,9 @@ pub async fn serve(
         body_memory,
         unknown_fields,
     };
-    let router = routes::router(Arc::new(app));
+    let router = routes::router(Arc::new(app), Arc::clone(&config.keys));
     let router = access::guarded(router, config.access.clone(), is_local);
+    let router = router.layer(from_fn(request_id::carry));
     let draining = async move { core.until_draining().await };
     transport::serve(listener, router, config.transport.clone(), draining, shutdown).await
 }

@@ -5,12 +5,14 @@ use super::config::HttpConfig;
 use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
 use super::full_response;
+use super::keys;
 use super::logprobs::LogprobsWriter;
 use super::request::{self, ParsedRequest};
 use super::request_body;
+use super::request_id::HttpRequestId;
 use super::sse::SseBody;
 use super::unknown_fields::UnknownFields;
-use crate::front::{Core, Readiness};
+use crate::front::{ApiKeys, Core, Readiness};
 use crate::transport::ClientState;
 use axum::Extension;
 use axum::Json;
@@ -18,8 +20,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -35,40 +38,76 @@ pub(super) struct AppState {
     pub(super) unknown_fields: UnknownFields,
 }
 
-pub(super) fn router(app: Arc<AppState>) -> Router {
-    Router::new()
-        .route("/v1/completions", post(completions))
-        .route("/v1/chat/completions", post(chat_completions))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*name}", get(model))
-        .route("/health", get(health))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .with_state(app)
+/// A path, and who answers on it.
+pub(super) struct Route {
+    pub(super) path: &'static str,
+    methods: MethodRouter<Arc<AppState>>,
+    /// Answers without a key too.
+    pub(super) is_open: bool,
+}
+
+impl Route {
+    fn new(path: &'static str, methods: MethodRouter<Arc<AppState>>) -> Self {
+        Self { path, methods, is_open: false }
+    }
+
+    /// A route for those who look after the server, and know no key.
+    fn open(path: &'static str, methods: MethodRouter<Arc<AppState>>) -> Self {
+        Self { is_open: true, ..Self::new(path, methods) }
+    }
+}
+
+/// All routes.
+pub(super) fn table() -> Vec<Route> {
+    vec![
+        Route::new("/v1/completions", post(completions)),
+        Route::new("/v1/chat/completions", post(chat_completions)),
+        Route::new("/v1/models", get(models)),
+        Route::new("/v1/models/{*name}", get(model)),
+        Route::open("/health", get(health)),
+    ]
+}
+
+/// The routes. Whatever is not open, the answer to a path that is none included, wants one of
+/// `keys` if there are any.
+pub(super) fn router(app: Arc<AppState>, keys: Arc<ApiKeys>) -> Router {
+    let (open, closed): (Vec<Route>, Vec<Route>) =
+        table().into_iter().partition(|route| route.is_open);
+    let routed = |routes: Vec<Route>| {
+        let router = routes
+            .into_iter()
+            .fold(Router::new(), |router, route| router.route(route.path, route.methods));
+        router.method_not_allowed_fallback(no_method)
+    };
+    let closed = routed(closed).fallback(no_route).layer(from_fn_with_state(keys, keys::admit));
+    closed.merge(routed(open)).with_state(app)
 }
 
 async fn completions(
     State(app): State<Arc<AppState>>,
     Extension(client): Extension<Arc<ClientState>>,
+    Extension(id): Extension<HttpRequestId>,
     request: Request,
 ) -> Response {
-    answer(Endpoint::Completion, &app, client, request)
-        .await
-        .unwrap_or_else(IntoResponse::into_response)
+    let answer = answer(Endpoint::Completion, &app, client, id, request).await;
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn chat_completions(
     State(app): State<Arc<AppState>>,
     Extension(client): Extension<Arc<ClientState>>,
+    Extension(id): Extension<HttpRequestId>,
     request: Request,
 ) -> Response {
-    answer(Endpoint::Chat, &app, client, request).await.unwrap_or_else(IntoResponse::into_response)
+    let answer = answer(Endpoint::Chat, &app, client, id, request).await;
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn answer(
     endpoint: Endpoint,
     app: &AppState,
     client: Arc<ClientState>,
+    id: HttpRequestId,
     request: Request,
 ) -> Result<Response, ApiError> {
     let received = request_body::read(request, &app.config, &app.body_memory).await?;
@@ -86,7 +125,7 @@ async fn answer(
             .await;
     }
     let chunks = ChunkWriter::new(header, include_usage, logprobs);
-    let body = SseBody::new(answer, chunks, client, app.config.comment_interval);
+    let body = SseBody::new(answer, chunks, id, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -5,6 +5,7 @@
 
 use super::answer::{ChunkWriter, put_failure};
 use super::error::ApiError;
+use super::request_id::HttpRequestId;
 use crate::front::{AnswerStream, End};
 use crate::text::TextPieces;
 use crate::transport::ClientState;
@@ -25,6 +26,7 @@ const COMMENT: &[u8] = b": still here\n\n";
 pub(super) struct SseBody {
     stream: AnswerStream,
     chunks: ChunkWriter,
+    request_id: HttpRequestId,
     client: Arc<ClientState>,
     progress: StreamProgress,
     comment_interval: Duration,
@@ -46,12 +48,14 @@ impl SseBody {
     pub(super) fn new(
         stream: AnswerStream,
         chunks: ChunkWriter,
+        request_id: HttpRequestId,
         client: Arc<ClientState>,
         comment_interval: Duration,
     ) -> Self {
         Self {
             stream,
             chunks,
+            request_id,
             client,
             progress: StreamProgress::Opening,
             comment_interval,
@@ -97,7 +101,7 @@ impl SseBody {
                 self.chunks.done(finish, usage, reasoning_tokens, &mut out);
             }
             Some(End::Failed { message, kind }) => {
-                put_failure(&ApiError::failed(kind, message), &mut out);
+                put_failure(&ApiError::failed(kind, message), self.request_id.text(), &mut out);
                 self.client.close_after_answer();
             }
         }

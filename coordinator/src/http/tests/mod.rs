@@ -10,6 +10,8 @@ mod fields;
 mod http2;
 mod http2_bounds;
 mod http2_client;
+mod keys;
 mod leaving;
 mod reasoning;
 mod refusals;
+mod request_ids;

@@ -4,6 +4,7 @@ use super::config::{Deadlines, TextConfig, TextSource};
 use super::limits::JOBS_AT_ONCE;
 use super::shared::{FilesChanged, SharedState};
 use super::wire::{self, TextReply};
+use crate::config::API_KEY_VARIABLE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::OwnedFd;
@@ -131,6 +132,7 @@ fn command(config: &TextConfig) -> Command {
     command
         .args(["--parent", &std::process::id().to_string()])
         // Each arena of the allocator reserves address space, which is limited.
+        .env_remove(API_KEY_VARIABLE)
         .env("GLIBC_TUNABLES", format!("glibc.malloc.arena_max={}", JOBS_AT_ONCE + 1))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
