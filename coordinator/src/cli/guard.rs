@@ -1,17 +1,20 @@
-//! The flags of `serve` that say who may ask: keys of clients.
+//! The flags of `serve` that say who may ask, and unseen by others: keys of clients, TLS.
 
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use binfer_console as console;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, API_KEY_VARIABLE, ConfigError};
 use crate::front::ApiKeys;
+use crate::transport::{Tls, TlsFiles};
 
 /// Bytes of a file of keys.
 const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -26,6 +29,16 @@ pub struct GuardArgs {
     /// A file of such keys, one a line
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Encrypt connections, with this certificate and those between it and its authority, in PEM.
+    /// Files are read again at SIGHUP
+    #[arg(long, alias = "ssl-certfile", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, in PEM
+    #[arg(long, alias = "ssl-keyfile", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Take only clients that show a certificate of one of these authorities
+    #[arg(long, alias = "ssl-ca-certs", value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 /// An argument that is not shown.
@@ -55,6 +68,18 @@ impl GuardArgs {
         self.keys_with(config::api_key())
     }
 
+    /// What connections are encrypted with, if they are.
+    ///
+    /// # Errors
+    /// When a file cannot be used.
+    pub(super) fn tls(&self) -> Result<Option<Tls>, ConfigError> {
+        let (Some(cert), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) else {
+            return Ok(None);
+        };
+        let files = TlsFiles { cert, key, client_ca: self.tls_client_ca.clone() };
+        Tls::open(files).map(Some).map_err(|error| ConfigError(format!("TLS: {error}")))
+    }
+
     fn keys_with(&self, variable: Option<String>) -> Result<Arc<ApiKeys>, ConfigError> {
         let text = self.api_key_file.as_deref().map(read_keys).transpose()?;
         let of_file = text.iter().flat_map(|text| lines(text));
@@ -70,10 +95,29 @@ impl GuardArgs {
     }
 }
 
+/// Reads the files of `tls` again at each SIGHUP, and says what came of it.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub(super) fn reload_at_hangup(tls: Tls) -> io::Result<impl Future<Output = ()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangups.recv().await.is_some() {
+            match tls.reload() {
+                Ok(()) => console::message("TLS: certificates and keys were read again"),
+                Err(error) => console::message(format_args!(
+                    "TLS: {error}; what was read before stays in use"
+                )),
+            }
+        }
+    })
+}
+
 /// What people should know who bind to `address`.
-pub(super) fn warning(address: SocketAddr, keys: &ApiKeys) -> Option<String> {
+pub(super) fn warning(address: SocketAddr, keys: &ApiKeys, tls: Option<&Tls>) -> Option<String> {
     let is_local = address.ip().to_canonical().is_loopback();
-    (!is_local && keys.is_empty()).then(|| {
+    let is_guarded = !keys.is_empty() || tls.is_some_and(Tls::asks_clients);
+    (!is_local && !is_guarded).then(|| {
         format!(
             "warning: whoever reaches {address} may use this server: set {API_KEY_VARIABLE} or \
              --api-key-file, or bind to 127.0.0.1"
@@ -103,53 +147,4 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn args(keys: &[&str], file: Option<&Path>) -> GuardArgs {
-        let api_key = keys.iter().map(|key| key.parse().unwrap()).collect();
-        GuardArgs { api_key, api_key_file: file.map(Path::to_path_buf) }
-    }
-
-    #[test]
-    fn keys_of_flags_file_and_environment_are_accepted_alike() {
-        let folder = std::env::temp_dir().join(format!("binfer-keys-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("keys");
-        fs::write(&file, "\n in-file \r\nalso-in-file").unwrap();
-        let keys = args(&["flag"], Some(&file)).keys_with(Some("variable".into())).unwrap();
-        for key in ["flag", "variable", "in-file", "also-in-file"] {
-            assert_eq!(keys.check([format!("Bearer {key}").as_bytes()]), Ok(()), "{key}");
-        }
-        assert!(keys.check([&b"Bearer else"[..]]).is_err());
-        fs::write(&file, " \n\n").unwrap();
-        let empty = args(&[], Some(&file)).keys_with(None).unwrap_err();
-        assert!(empty.0.contains("there is none"), "an empty file must not open the server");
-        fs::remove_dir_all(&folder).unwrap();
-        assert!(args(&[], Some(&file)).keys_with(None).unwrap_err().0.contains("--api-key-file"));
-        assert!(args(&[], None).keys_with(None).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_key_that_cannot_be_one_is_named_by_its_place_and_never_shown() {
-        let error = args(&["good", "sec ret"], None).keys_with(None).unwrap_err().0;
-        assert!(error.starts_with("--api-key: expected") && !error.contains("ret"), "{error}");
-        assert!(args(&[""], None).keys_with(None).is_err(), "an empty key opens nothing");
-        let error = args(&[], None).keys_with(Some("sec ret".into())).unwrap_err().0;
-        assert!(error.starts_with("BINFER_API_KEY: "), "{error}");
-        assert!(!format!("{:?}", args(&["secret"], None)).contains("secret"));
-    }
-
-    #[test]
-    fn whoever_is_reached_from_elsewhere_without_keys_is_warned() {
-        let (none, some) = (ApiKeys::default(), ApiKeys::new(["key"]).unwrap());
-        for address in ["0.0.0.0:80", "192.168.0.1:80", "[::]:80"] {
-            let address = address.parse().unwrap();
-            assert!(warning(address, &none).is_some_and(|text| text.starts_with("warning: ")));
-            assert_eq!(warning(address, &some), None);
-        }
-        for address in ["127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
-            assert_eq!(warning(address.parse().unwrap(), &none), None);
-        }
-    }
-}
+mod tests;

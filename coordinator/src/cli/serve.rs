@@ -62,6 +62,7 @@ pub struct ServeArgs {
 /// Serves until a signal comes or a worker is lost.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let keys = args.guard.keys().map_err(LaunchError::from)?;
+    let tls = args.guard.tls().map_err(LaunchError::from)?;
     let listener = listen(args)?;
     let address = listener.local_addr().context("the listening socket has no address")?;
     let options = LaunchOptions {
@@ -73,9 +74,10 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
-    let transport = TransportConfig::default().within(config::raise_descriptors());
+    let transport = TransportConfig { tls: tls.clone(), ..TransportConfig::default() };
+    let transport = transport.within(config::raise_descriptors());
     let config = HttpConfig { access, keys, report, transport, ..HttpConfig::default() };
-    if let Some(warning) = guard::warning(address, &config.keys) {
+    if let Some(warning) = guard::warning(address, &config.keys, tls.as_ref()) {
         console::message(warning);
     }
     let quiet = args.model.verbosity() == Verbosity::Quiet;
@@ -83,7 +85,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let serve = async move |context| {
         // Only now model and flags are checked and connections accepted.
         if !quiet {
-            console::message(format_args!("listening on http://{address}"));
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            console::message(format_args!("listening on {scheme}://{address}"));
+        }
+        if let Some(tls) = tls {
+            tokio::spawn(guard::reload_at_hangup(tls)?);
         }
         front::serve_all(fronts, context).await
     };

@@ -1,8 +1,8 @@
 //! The HTTP front: OpenAI's API over the request core.
 //!
 //! It only translates: ranges and queues are the core's, tokens the serve loop's, connections those
-//! of [`crate::transport`]. Each wait for a client is bounded ([`HttpConfig`]). There is no TLS,
-//! which is a proxy's work, and no log of what is asked and answered.
+//! of [`crate::transport`]. Each wait for a client is bounded ([`HttpConfig`]). There is no
+//! log of what is asked and answered.
 
 mod access;
 mod answer;

@@ -1,10 +1,13 @@
 //! Bounds of connections: for everything that a client can take before a front sees a request.
 
+use super::tls::Tls;
 use std::time::Duration;
 
 /// Bounds of the connections of a front.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
+    /// What connections are encrypted with, if they are.
+    pub tls: Option<Tls>,
     /// Bytes of a request's head.
     pub head_bytes_max: usize,
     /// Header lines of a request.
@@ -21,7 +24,7 @@ pub struct TransportConfig {
     pub stream_window_bytes: u32,
     /// The same for all requests of a connection together.
     pub connection_window_bytes: u32,
-    /// How long the head of a request may take, from its first byte.
+    /// How long the head of a request may take, from its first byte, and the handshake of TLS.
     pub head_timeout: Duration,
     /// How long a connection may be without a request.
     pub idle_timeout: Duration,
@@ -39,6 +42,7 @@ pub struct TransportConfig {
 impl Default for TransportConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             head_bytes_max: 32 << 10,
             headers_max: 100,
             connections_max: 4096,

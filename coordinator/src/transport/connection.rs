@@ -7,6 +7,7 @@ use super::held_body::HeldAnswers;
 use super::protocol::{self, Protocol};
 use super::request_body;
 use super::socket::ClientSocket;
+use super::tls;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// How long a client may be silent until TCP asks whether it is there, and how often TCP asks.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -43,10 +45,20 @@ impl Connection {
         set_options(&socket, config.write_timeout);
         let socket = Arc::new(socket);
         let io = ClientSocket::new(Arc::clone(&socket), Arc::clone(client), config.write_timeout);
-        match protocol::spoken(&socket, client).await {
-            Ok(Protocol::Http1) => self.serve_http1(io, &socket).await,
-            Ok(Protocol::Http2) => self.serve_http2(io).await,
-            Err(_) => {}
+        let Some(tls) = &config.tls else {
+            return match protocol::spoken(&socket, client).await {
+                Ok(Protocol::Http1) => self.serve_http1(io, &socket).await,
+                Ok(Protocol::Http2) => self.serve_http2(io).await,
+                Err(_) => {}
+            };
+        };
+        // A failed handshake is the client's affair.
+        let handshake = timeout(config.head_timeout, tls.acceptor().accept(io));
+        let Ok(Ok(io)) = handshake.await else { return };
+        client.handshaken();
+        match io.get_ref().1.alpn_protocol() {
+            Some(tls::HTTP2) => self.serve_http2(io).await,
+            _ => self.serve_http1(io, &socket).await,
         }
     }
 

@@ -1,8 +1,8 @@
-//! Connections of clients, whatever front they ask: accepted within bounds, told apart by protocol,
-//! and served by a router.
+//! Connections of clients, whatever front they ask: accepted within bounds, decrypted, told apart
+//! by protocol, and served by a router.
 //!
-//! Every event of an answer is a frame of its body, which hyper writes, over HTTP/1.1 and HTTP/2
-//! alike. A front brings an [`axum::Router`]; what a request means is the front's. A
+//! Every event of an answer is a frame of its body, which hyper writes, over HTTP/1.1, HTTP/2 and
+//! TLS alike. A front brings an [`axum::Router`]; what a request means is the front's. A
 //! handler finds its [`ClientState`] among the extensions of the request.
 
 mod answer_body;
@@ -14,9 +14,11 @@ mod held_body;
 mod protocol;
 mod request_body;
 mod socket;
+mod tls;
 
 pub use client_state::ClientState;
 pub use config::TransportConfig;
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use axum::Router;
 use connections::Connections;

@@ -7,7 +7,7 @@ use crate::transport::TransportConfig;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -80,13 +80,23 @@ impl Server {
     }
 }
 
-pub(super) async fn send(socket: &mut TcpStream, method: &str, path: &str, body: &str) {
+pub(super) async fn send(
+    socket: &mut (impl AsyncWrite + Unpin),
+    method: &str,
+    path: &str,
+    body: &str,
+) {
     let lines = ["Host: localhost", "Content-Type: application/json"];
     send_head(socket, &format!("{method} {path} HTTP/1.1"), &lines, body).await;
 }
 
 /// A request with a first line and others of the caller's.
-pub(super) async fn send_head(socket: &mut TcpStream, first: &str, lines: &[&str], body: &str) {
+pub(super) async fn send_head(
+    socket: &mut (impl AsyncWrite + Unpin),
+    first: &str,
+    lines: &[&str],
+    body: &str,
+) {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     let length = body.len();
     let request = format!("{first}\r\n{lines}Content-Length: {length}\r\n\r\n{body}");
@@ -97,7 +107,7 @@ pub(super) async fn send_head(socket: &mut TcpStream, first: &str, lines: &[&str
 pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Reads until `end` or the end of the connection, within [`SOON`].
-pub(super) async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+pub(super) async fn read_until(socket: &mut (impl AsyncRead + Unpin), end: &str) -> String {
     let mut bytes = Vec::new();
     let reading = async {
         while !String::from_utf8_lossy(&bytes).contains(end) {
@@ -113,7 +123,7 @@ pub(super) async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     text
 }
 
-pub(super) async fn read_answer(socket: &mut TcpStream) -> Answer {
+pub(super) async fn read_answer(socket: &mut (impl AsyncRead + Unpin)) -> Answer {
     let mut text = read_until(socket, "\r\n\r\n").await;
     let at = text.find("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text}")) + 4;
     let mut body = text.split_off(at);
@@ -135,7 +145,7 @@ pub(super) async fn read_answer(socket: &mut TcpStream) -> Answer {
     Answer { status, head, body }
 }
 
-async fn read_some(socket: &mut TcpStream) -> String {
+async fn read_some(socket: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let reading = timeout(SOON, socket.read_buf(&mut bytes)).await;
     assert!(reading.unwrap().unwrap() > 0, "the connection ended within the body");

@@ -50,6 +50,7 @@ fn the_table_of_bounds_has_the_bounds() {
         ("body of a request", mib(config.body_bytes_max)),
         ("bodies above 64 KiB", mib(config.body_memory_bytes)),
         ("head of a request", head),
+        ("handshake of TLS", seconds(transport.head_timeout)),
         ("time for the head", seconds(transport.head_timeout)),
         ("time for the body", seconds(config.body_timeout)),
         ("connection without a request", seconds(transport.idle_timeout)),

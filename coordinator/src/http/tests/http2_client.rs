@@ -7,7 +7,7 @@ use axum::http::{Request, StatusCode};
 use h2::RecvStream;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -34,6 +34,12 @@ impl Http2Answer {
 impl Http2Client {
     pub(super) async fn new(server: &Server) -> Self {
         Self::with(server, &Builder::new()).await
+    }
+
+    /// A client over a connection that has begun, as one of TLS.
+    pub(super) async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let (requests, connection) = Builder::new().handshake(io).await.unwrap();
+        Self { requests, connection: tokio::spawn(connection) }
     }
 
     pub(super) async fn with(server: &Server, builder: &Builder) -> Self {

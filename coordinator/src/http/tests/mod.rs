@@ -15,3 +15,4 @@ mod leaving;
 mod reasoning;
 mod refusals;
 mod request_ids;
+mod tls;
