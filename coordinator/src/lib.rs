@@ -1,7 +1,7 @@
-//! The process in front: command line and HTTP, text, scheduler, fleet.
+//! The process in front: command line, HTTP and gRPC, text, scheduler, fleet.
 //!
-//! In the order of a token's way: [`http`] and [`cli`] (fronts) -> [`front`] (request core) ->
-//! [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back.
+//! In the order of a token's way: [`http`], [`grpc`] and [`cli`] (fronts) -> [`front`] (request
+//! core) -> [`text`] -> [`serve`] (the one loop) -> [`sched`] -> [`fleet`] -> workers, and back.
 //! Deliberately absent: devices. What a worker can do, the coordinator learns from the worker.
 
 pub mod blueprint;
@@ -13,6 +13,7 @@ mod expand;
 pub mod fleet;
 pub mod front;
 pub mod gpu_probe;
+pub mod grpc;
 pub mod http;
 pub mod launch;
 pub mod locate;

@@ -2,6 +2,7 @@
 //!
 //! Plain Rust types for the step contract ([`Plan`], [`Masks`], [`StepResult`]) with their checks
 //! and hashes, and [`wire`], which converts them to the prost types generated from `cluster.proto`.
+//! [`client`] holds what was generated from the protos that clients speak.
 //! Deliberately absent: transport, scheduling, and anything that knows a model.
 
 mod check;
@@ -32,6 +33,15 @@ pub mod cluster {
     tonic::include_proto!("binfer.cluster.v1");
 }
 
+/// Generated from the protos that clients speak, in modules named like their packages.
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, unreachable_pub)]
+pub mod client {
+    include!(concat!(env!("OUT_DIR"), "/client_protos.rs"));
+}
+
+/// The encoded descriptors of the protos that clients speak.
+pub const CLIENT_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/client_protos.bin"));
 /// Version of this build, printed and compared in the handshake.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Digest of `cluster.proto`, compared in the handshake: builds that differ in it do not talk.

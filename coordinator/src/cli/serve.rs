@@ -1,7 +1,8 @@
-//! `binfer serve`: the OpenAI-compatible server.
+//! `binfer serve`: the server, over HTTP and gRPC.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,12 +13,13 @@ use super::guard::{self, GuardArgs};
 use crate::config::{self, ConfigError};
 use crate::error::LaunchError;
 use crate::front;
-use crate::http::{self, Access, AllowedHost, AllowedOrigin, HttpConfig};
+use crate::grpc::{self, GrpcConfig};
+use crate::http::{self, HttpConfig};
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
 use crate::report::{Report, Verbosity};
 use crate::text::ReasoningParserName;
-use crate::transport::TransportConfig;
+use crate::transport::{Access, AllowedHost, AllowedOrigin, TransportConfig};
 
 /// The longest drain, a week, which is more than any supervisor waits.
 const DRAIN_SECONDS_MAX: u64 = 7 * 24 * 3600;
@@ -41,6 +43,9 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    /// Port for gRPC, on the same address; 0 takes a free one. Without it gRPC is off
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
     /// A host name that requests may be addressed to, besides those of this machine's own loopback,
     /// or * for any; may be given several times. Bound to another address than a loopback one, the
     /// server answers to any name unless this is given
@@ -63,8 +68,8 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let keys = args.guard.keys().map_err(LaunchError::from)?;
     let tls = args.guard.tls().map_err(LaunchError::from)?;
-    let listener = listen(args)?;
-    let address = listener.local_addr().context("the listening socket has no address")?;
+    let (listener, address) = listen(&args.host, "--port", args.port)?;
+    let grpc = args.grpc_port.map(|port| listen(&args.host, "--grpc-port", port)).transpose()?;
     let options = LaunchOptions {
         args: &args.model,
         drain: Duration::from_secs(args.drain),
@@ -74,19 +79,31 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     };
     let access = Access { hosts: args.allowed_host.clone(), origins: args.allowed_origin.clone() };
     let report = Report::new(args.model.verbosity());
-    let transport = TransportConfig { tls: tls.clone(), ..TransportConfig::default() };
-    let transport = transport.within(config::raise_descriptors());
-    let config = HttpConfig { access, keys, report, transport, ..HttpConfig::default() };
-    if let Some(warning) = guard::warning(address, &config.keys, tls.as_ref()) {
+    if let Some(warning) = guard::warning(address, &keys, tls.as_ref()) {
         console::message(warning);
     }
+    let fronts_max = if grpc.is_some() { 2 } else { 1 };
+    let transport = TransportConfig { tls: tls.clone(), ..TransportConfig::default() };
+    let transport = transport.within(config::raise_descriptors() / fronts_max);
+    let grpc_config = GrpcConfig {
+        access: access.clone(),
+        keys: Arc::clone(&keys),
+        transport: transport.clone(),
+        ..GrpcConfig::default()
+    };
+    let config = HttpConfig { access, keys, report, transport, ..HttpConfig::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
-    let fronts = vec![http::front(listener, config)];
+    let grpc_address = grpc.as_ref().map(|(_, address)| *address);
+    let mut fronts = vec![http::front(listener, config)];
+    fronts.extend(grpc.map(|(listener, _)| grpc::front(listener, grpc_config)));
     let serve = async move |context| {
         // Only now model and flags are checked and connections accepted.
         if !quiet {
             let scheme = if tls.is_some() { "https" } else { "http" };
             console::message(format_args!("listening on {scheme}://{address}"));
+            if let Some(address) = grpc_address {
+                console::message(format_args!("listening for gRPC on {address}"));
+            }
         }
         if let Some(tls) = tls {
             tokio::spawn(guard::reload_at_hangup(tls)?);
@@ -97,14 +114,16 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Binds the socket before anything is read, so that a port in use is refused at once.
-fn listen(args: &ServeArgs) -> Result<TcpListener, LaunchError> {
-    TcpListener::bind((args.host.as_str(), args.port)).map_err(|error| {
-        let (host, port) = (&args.host, args.port);
+/// Binds a socket before anything is read, so that a port in use is refused at once. `flag` gave
+/// the port.
+fn listen(host: &str, flag: &str, port: u16) -> Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind((host, port)).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; choose another with --port",
-            _ => "",
+            std::io::ErrorKind::AddrInUse => format!("; choose another with {flag}"),
+            _ => String::new(),
         };
-        ConfigError(format!("--host {host} --port {port}: {error}{hint}")).into()
-    })
+        LaunchError::from(ConfigError(format!("--host {host} {flag} {port}: {error}{hint}")))
+    })?;
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    Ok((listener, address))
 }

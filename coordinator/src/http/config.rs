@@ -1,9 +1,8 @@
 //! Settings of the HTTP front: who may ask, and a bound for everything that a client can take.
 
-use super::access::Access;
 use crate::front::ApiKeys;
 use crate::report::{Report, Verbosity};
-use crate::transport::TransportConfig;
+use crate::transport::{Access, TransportConfig};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,7 +4,6 @@
 //! of [`crate::transport`]. Each wait for a client is bounded ([`HttpConfig`]). There is no
 //! log of what is asked and answered.
 
-mod access;
 mod answer;
 mod chat_message;
 mod chunk_frame;
@@ -13,6 +12,7 @@ mod endpoint;
 mod error;
 mod field_names;
 mod full_response;
+mod guarded;
 mod json;
 mod json_lists;
 mod json_numbers;
@@ -31,7 +31,6 @@ mod sse;
 mod tests;
 mod unknown_fields;
 
-pub use access::{Access, AccessError, AllowedHost, AllowedOrigin};
 pub use config::HttpConfig;
 
 use crate::front::{Core, Front, GenerateRequest, ModelInfo};
@@ -75,7 +74,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let is_local = listener.local_addr()?.ip().to_canonical().is_loopback();
     let config = Arc::new(config);
-    let body_memory = request_body::BodyMemory::new(config.body_memory_bytes);
+    let body_memory = transport::BodyMemory::new(config.body_memory_bytes);
     let unknown_fields = UnknownFields::new(config.report.clone());
     let app = routes::AppState {
         core: core.clone(),
@@ -84,7 +83,7 @@ pub async fn serve(
         unknown_fields,
     };
     let router = routes::router(Arc::new(app), Arc::clone(&config.keys));
-    let router = access::guarded(router, config.access.clone(), is_local);
+    let router = guarded::guarded(router, config.access.clone(), is_local);
     let router = router.layer(from_fn(request_id::carry));
     let draining = async move { core.until_draining().await };
     transport::serve(listener, router, config.transport.clone(), draining, shutdown).await

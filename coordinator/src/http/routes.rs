@@ -13,7 +13,7 @@ use super::request_id::HttpRequestId;
 use super::sse::SseBody;
 use super::unknown_fields::UnknownFields;
 use crate::front::{ApiKeys, Core, Readiness};
-use crate::transport::ClientState;
+use crate::transport::{BodyMemory, ClientState};
 use axum::Extension;
 use axum::Json;
 use axum::Router;
@@ -34,7 +34,7 @@ const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
 pub(super) struct AppState {
     pub(super) core: Core,
     pub(super) config: Arc<HttpConfig>,
-    pub(super) body_memory: request_body::BodyMemory,
+    pub(super) body_memory: BodyMemory,
     pub(super) unknown_fields: UnknownFields,
 }
 

@@ -5,6 +5,7 @@
 //! TLS alike. A front brings an [`axum::Router`]; what a request means is the front's. A
 //! handler finds its [`ClientState`] among the extensions of the request.
 
+mod access;
 mod answer_body;
 mod client_state;
 mod config;
@@ -12,12 +13,15 @@ mod connection;
 mod connections;
 mod held_body;
 mod protocol;
+mod received_body;
 mod request_body;
 mod socket;
 mod tls;
 
+pub use access::{Access, AccessDenied, AccessError, AccessGuard, AllowedHost, AllowedOrigin};
 pub use client_state::ClientState;
 pub use config::TransportConfig;
+pub use received_body::{BodyLimits, BodyMemory, BodyRefusal, ReceivedBody};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 use axum::Router;

@@ -1,9 +1,10 @@
 //! Who is answered: hosts, origins and types of content.
 
-use super::super::{Access, AllowedHost, AllowedOrigin, HttpConfig};
+use super::super::HttpConfig;
 use super::client::{Answer, Server, read_answer, send_head, server, server_with};
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
+use crate::transport::{Access, AllowedHost, AllowedOrigin};
 
 const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = "{\"messages\": [{\"role\": \"user\", \"content\": \"hello\"}]}";

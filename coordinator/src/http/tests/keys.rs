@@ -1,12 +1,13 @@
 //! Whoever has no key gets nothing but health, however a path is written.
 
+use super::super::HttpConfig;
 use super::super::routes::table;
-use super::super::{Access, HttpConfig};
 use super::client::{Server, read_answer, read_until, send_head, server_with};
 use super::http2_client::Http2Client;
 use crate::front::ApiKeys;
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
+use crate::transport::Access;
 use std::sync::Arc;
 
 const PLAIN: &str = "/v1/completions";

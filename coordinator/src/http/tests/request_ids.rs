@@ -1,11 +1,12 @@
 //! Every response carries the id of its request, and every error says it.
 
-use super::super::{AllowedHost, HttpConfig};
+use super::super::HttpConfig;
 use super::client::{Answer, Server, read_answer, read_until, send_head, server, server_with};
 use super::http2_client::Http2Client;
 use crate::front::FailKind;
 use crate::front::testing::{Act, say};
 use crate::sched::Finish;
+use crate::transport::{Access, AllowedHost};
 use std::collections::BTreeSet;
 
 const PLAIN: &str = "/v1/completions";
@@ -79,7 +80,7 @@ async fn whoever_gives_no_id_or_one_that_is_none_gets_a_new_one() {
 #[tokio::test]
 async fn an_error_within_a_stream_says_the_id() {
     let failing = vec![say("text"), Act::Fail(FailKind::NonFinite, "cause")];
-    let access = super::super::Access { hosts: vec![AllowedHost::Any], ..Default::default() };
+    let access = Access { hosts: vec![AllowedHost::Any], ..Default::default() };
     let config = HttpConfig { access, ..HttpConfig::default() };
     let server = server_with(vec![failing], config, u64::MAX);
     let mut socket = server.connect().await;

@@ -2,24 +2,13 @@
 //! machine can reach.
 //!
 //! The check of the host keeps out pages whose own name was made to lead here (DNS rebinding). The
-//! check of the origin keeps out all other pages that were not allowed.
+//! check of the origin keeps out all other pages that were not allowed. Each front gives a refusal
+//! its protocol's status.
 
-use super::error::ApiError;
-use super::request_id::X_REQUEST_ID;
-use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, Request, Uri, Version, header};
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
-use tower_http::cors::{AllowHeaders, AllowOrigin, AllowPrivateNetwork, CorsLayer};
-
-/// How long a browser may remember what a preflight allowed.
-const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// Hosts and origins that are allowed besides those that always are.
 #[derive(Clone, Debug, Default)]
@@ -94,56 +83,40 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Lets `router` answer only those who may ask; `is_local` if only this machine reaches it.
-pub(super) fn guarded(router: Router, access: Access, is_local: bool) -> Router {
-    let origins = access.origins.iter();
-    let pages: Vec<HeaderValue> = origins
-        .filter_map(|origin| match origin {
-            AllowedOrigin::Any => None,
-            AllowedOrigin::Page(page) => Some(page.clone()),
-        })
-        .collect();
-    let allowed = match (access.any_origin(), pages.is_empty()) {
-        (true, _) => Some(AllowOrigin::any()),
-        (false, true) => None,
-        (false, false) => Some(AllowOrigin::list(pages)),
-    };
-    let router = match allowed {
-        None => router,
-        Some(allowed) => router.layer(
-            CorsLayer::new()
-                .allow_origin(allowed)
-                .allow_methods([Method::GET, Method::POST])
-                .allow_headers(AllowHeaders::mirror_request())
-                .allow_private_network(AllowPrivateNetwork::yes())
-                .expose_headers([header::RETRY_AFTER, X_REQUEST_ID])
-                .max_age(PREFLIGHT_AGE),
-        ),
-    };
-    let guard = AccessGuard { access, is_local };
-    router.layer(from_fn_with_state(Arc::new(guard), admit))
+/// Why somebody may not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessDenied {
+    /// The request does not say in order which host it is addressed to.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The host or the origin is not one that is allowed.
+    #[error("{0}")]
+    Forbidden(&'static str),
 }
 
-async fn admit(State(guard): State<Arc<AccessGuard>>, request: Request, next: Next) -> Response {
-    match guard.check(&request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-#[derive(Debug)]
-struct AccessGuard {
+/// Tells those who may ask from those who may not.
+#[derive(Clone, Debug)]
+pub struct AccessGuard {
     access: Access,
     is_local: bool,
 }
 
 impl AccessGuard {
-    fn check(&self, request: &Request) -> Result<(), ApiError> {
+    /// A guard by `access`; `is_local` if only this machine reaches the server.
+    pub fn new(access: Access, is_local: bool) -> Self {
+        Self { access, is_local }
+    }
+
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), AccessDenied> {
         let host = host(request)?;
         if let Some(host) = &host
             && !self.is_allowed_host(host.host())
         {
-            return Err(forbidden(
+            return Err(AccessDenied::Forbidden(
                 "the Host of this request is not one that this server answers to; name it with \
                  --allowed-host if it is",
             ));
@@ -154,7 +127,7 @@ impl AccessGuard {
         if is_allowed {
             return Ok(());
         }
-        Err(forbidden(
+        Err(AccessDenied::Forbidden(
             "pages of the Origin of this request may not use this server; name it with \
              --allowed-origin if they may",
         ))
@@ -172,10 +145,6 @@ impl AccessGuard {
 }
 
 impl Access {
-    fn any_origin(&self) -> bool {
-        self.origins.contains(&AllowedOrigin::Any)
-    }
-
     fn allows_origin(&self, origin: &HeaderValue) -> bool {
         self.origins.iter().any(|allowed| match allowed {
             AllowedOrigin::Any => true,
@@ -184,14 +153,10 @@ impl Access {
     }
 }
 
-fn forbidden(message: &str) -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, message)
-}
-
 /// The host that the request is addressed to. HTTP/1.0 may leave it out, and is answered all the
 /// same: every browser speaks HTTP/1.1 or later, where a request without a host is refused.
-fn host(request: &Request) -> Result<Option<Authority>, ApiError> {
-    let wrong = |message| ApiError::new(StatusCode::BAD_REQUEST, message);
+fn host<B>(request: &Request<B>) -> Result<Option<Authority>, AccessDenied> {
+    let wrong = AccessDenied::Malformed;
     if let Some(authority) = request.uri().authority() {
         return Ok(Some(authority.clone()));
     }
