@@ -27,14 +27,19 @@ pub(super) fn run(server: SocketAddr, streams: u32, tokens: u32) -> Result<u64> 
     Ok(clients.iter().map(|client| client.line_ends / 2).sum())
 }
 
-fn request(index: u32, tokens: u32) -> String {
+/// The body of a client's request.
+pub(super) fn body(index: u32, tokens: u32) -> String {
     let mut prng = BenchPrng::new(u64::from(index) + 100);
     let len = PROMPT_TOKENS + index % 64;
     let prompt: Vec<String> = (0..len).map(|_| prng.below(1000).to_string()).collect();
-    let body = format!(
+    format!(
         r#"{{"prompt":[{}],"max_tokens":{tokens},"stream":true,"ignore_eos":true,"temperature":0}}"#,
         prompt.join(",")
-    );
+    )
+}
+
+fn request(index: u32, tokens: u32) -> String {
+    let body = body(index, tokens);
     format!(
         "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

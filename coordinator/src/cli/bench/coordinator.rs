@@ -17,17 +17,16 @@ use binfer_proto::{Epoch, KvDtype, ReplicaId};
 use binfer_shard::Checkpoint;
 use binfer_shard::fit::KvBudget;
 use clap::Args;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command as Process};
+use tokio::process::{Child, Command as Process};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::peer;
 use super::samples::Samples;
 use crate::cli::table::table;
 use crate::config;
 use crate::fleet::{Fleet, FleetConfig, FleetInfo, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
-    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
-    UNREAD_BYTES_MAX,
+    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, UNREAD_BYTES_MAX,
 };
 use crate::http;
 use crate::locate::locate;
@@ -63,6 +62,9 @@ pub(super) struct CoordinatorBench {
     #[arg(long, default_value = "2000,0", value_delimiter = ',', value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     step_us: Vec<u64>,
+    /// Clients share a connection of HTTP/2 instead of having one of HTTP/1.1 each
+    #[arg(long)]
+    http2: bool,
     /// Keep cores without work from sleeping, by threads of the lowest priority in the other
     /// process
     #[arg(long)]
@@ -93,6 +95,7 @@ pub(super) fn run(bench: &CoordinatorBench) -> Result<ExitCode> {
             streams,
             step_us,
             steps: bench.steps.max(1),
+            http2: bench.http2,
             keep_awake: bench.keep_awake,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -121,6 +124,7 @@ struct CoordinatorRun {
     streams: u32,
     step_us: u64,
     steps: u32,
+    http2: bool,
     keep_awake: bool,
 }
 
@@ -131,7 +135,7 @@ impl CoordinatorRun {
         let listener = TcpListener::bind(("127.0.0.1", 0)).context("listening")?;
         let mut peer = self.start_peer(&rendezvous, &listener)?;
         let (commands_in, commands) = mpsc::channel(1024);
-        let counts = tokio::spawn(read_event_count(peer.stdout.take(), commands_in.clone()));
+        let counts = tokio::spawn(peer::read_event_count(peer.stdout.take(), commands_in.clone()));
         let (fleet, facts) = Fleet::start(self.fleet_config(), rendezvous, |_| {}).await?;
         let outbox = Arc::new(Outbox::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
@@ -179,9 +183,8 @@ impl CoordinatorRun {
         numbers.iter().for_each(|(flag, value)| {
             process.arg(flag).arg(value);
         });
-        if self.keep_awake {
-            process.arg("--keep-awake");
-        }
+        let switches = [("--http2", self.http2), ("--keep-awake", self.keep_awake)];
+        process.args(switches.into_iter().filter(|(_, on)| *on).map(|(switch, _)| switch));
         process
             .stdin(through_pipe(rendezvous.instance())?)
             .stdout(Stdio::piped())
@@ -281,19 +284,4 @@ fn front(listener: TcpListener, core: Core, closing: oneshot::Receiver<()>) -> R
     let closing = async { drop(closing.await) };
     let serving = http::serve(listener, core.clone(), http::HttpConfig::default(), closing);
     Ok(front::thread::run(&core, serving)??)
-}
-
-/// Waits until the peer tells how many events its clients saw, which ends the measurement.
-async fn read_event_count(
-    peer: Option<ChildStdout>,
-    commands: mpsc::Sender<ServeCommand>,
-) -> Result<u64> {
-    let mut said = String::new();
-    let heard = match peer {
-        Some(peer) => BufReader::new(peer).read_line(&mut said).await,
-        None => Ok(0),
-    };
-    let _ = commands.send(ServeCommand::Stop).await;
-    heard?;
-    said.trim().parse().with_context(|| format!("the bench's peer said {said:?}"))
 }

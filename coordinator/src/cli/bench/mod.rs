@@ -5,6 +5,7 @@
 //! runs with its extremes. Single kernels are measured by `kernels/bench`.
 
 mod clients;
+mod clients_http2;
 mod coordinator;
 mod model;
 mod peer;

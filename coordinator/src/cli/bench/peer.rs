@@ -17,13 +17,17 @@ use binfer_proto::cluster::{Beat, Down, Hello, Loaded, Ready, Up, down, up};
 use binfer_proto::{MESSAGE_BYTES_MAX, PROTOCOL_DIGEST, Plan, Token, VERSION};
 use binfer_shard::Checkpoint;
 use clap::Args;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::ChildStdout;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
 
 use super::clients;
+use super::clients_http2;
 use super::script::ScriptedWorker;
 use crate::config;
+use crate::front::ServeCommand;
 use crate::text::TextModel;
 
 const BEAT: Duration = Duration::from_millis(250);
@@ -49,6 +53,9 @@ pub(super) struct PeerArgs {
     /// How long a step takes
     #[arg(long)]
     pub(super) step_us: u64,
+    /// Clients share a connection of HTTP/2
+    #[arg(long)]
+    pub(super) http2: bool,
     /// Keep cores without work from sleeping
     #[arg(long)]
     pub(super) keep_awake: bool,
@@ -68,7 +75,8 @@ pub(super) fn run(args: &PeerArgs) -> Result<ExitCode> {
         let args = args.clone();
         std::thread::spawn(move || work(&args, script))
     };
-    let events = clients::run(args.http, args.streams, args.tokens)?;
+    let run = if args.http2 { clients_http2::run } else { clients::run };
+    let events = run(args.http, args.streams, args.tokens)?;
     console::print(&format!("{events}\n"))?;
     worker.join().map_err(|_| anyhow!("the scripted worker panicked"))??;
     Ok(ExitCode::SUCCESS)
@@ -175,4 +183,19 @@ fn execute(
 /// Sends a message. A failure is ignored, since a lost link ends the stream of incoming messages.
 fn send(up: &UnboundedSender<Up>, message: up::Message) {
     let _ = up.send(Up { message: Some(message) });
+}
+
+/// Waits until the peer tells how many events its clients saw, which ends the measurement.
+pub(super) async fn read_event_count(
+    peer: Option<ChildStdout>,
+    commands: tokio::sync::mpsc::Sender<ServeCommand>,
+) -> Result<u64> {
+    let mut said = String::new();
+    let heard = match peer {
+        Some(peer) => BufReader::new(peer).read_line(&mut said).await,
+        None => Ok(0),
+    };
+    let _ = commands.send(ServeCommand::Stop).await;
+    heard?;
+    said.trim().parse().with_context(|| format!("the bench's peer said {said:?}"))
 }
