@@ -3,7 +3,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 /// What clients speak. Reflection gives their descriptors away.
-const CLIENT_PROTOS: [&str; 1] = ["health.proto"];
+const CLIENT_PROTOS: [&str; 3] = ["health.proto", "smg_common.proto", "vllm_engine.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=cluster.proto");

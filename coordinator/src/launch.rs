@@ -16,9 +16,10 @@ use crate::config::{self, ConfigError};
 use crate::error::LaunchError;
 use crate::fleet::{Fleet, FleetError, FleetInfo, Rendezvous};
 use crate::front::{
-    self, Core, CoreLimits, CoreParts, FrontContext, Outbox, Readers, Readiness, ServeCommand,
-    UNREAD_BYTES_MAX,
+    self, Core, CoreLimits, CoreParts, FrontContext, Load, Outbox, Readers, Readiness,
+    ServeCommand, UNREAD_BYTES_MAX,
 };
+use crate::load_meter::LoadMeter;
 use crate::locate::locate;
 use crate::model_args::ModelArgs;
 use crate::report::Report;
@@ -107,6 +108,7 @@ struct Launch {
 struct Channels {
     commands: mpsc::Receiver<ServeCommand>,
     readiness: watch::Sender<Readiness>,
+    load: watch::Sender<Load>,
     outbox: Arc<Outbox>,
     core: Core,
     stopped: watch::Receiver<Option<StopSignal>>,
@@ -138,18 +140,21 @@ impl Launch {
         let reasoning = self.reasoning_format(&facts)?;
 
         let outbox = Arc::new(Outbox::default());
+        let (load, load_out) = watch::channel(Load::default());
         let core = Core::new(CoreParts {
             commands: commands_in.clone(),
             model: Arc::new(self.blueprint.model_info(&facts, reasoning)),
             text,
             readiness: readiness_out.clone(),
+            load: load_out,
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
         let (close, closing) = watch::channel(false);
         let context = FrontContext { core: core.clone(), readiness: readiness_out, closing };
         let front = front::thread::start(context, commands_in, front)?;
-        let channels = Channels { commands, readiness, outbox, core, stopped: stopped.clone() };
+        let channels =
+            Channels { commands, readiness, load, outbox, core, stopped: stopped.clone() };
         let text = TextStage::new(facts, reasoning);
         let outcome = self.serve(fleet, text, channels).await;
         close.send_replace(true);
@@ -211,6 +216,7 @@ impl Launch {
         let note = self.blueprint.context_note(config.context_max);
         note.iter().for_each(|note| self.report.line(note));
         channels.core.limit_context(config.context_max);
+        let load = LoadMeter::new(&config, channels.load);
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let readers = Readers::new(channels.outbox, UNREAD_BYTES_MAX);
         let mut serve = ServeLoop {
@@ -220,6 +226,7 @@ impl Launch {
             fleet,
             commands: channels.commands,
             drain: self.drain,
+            load,
             meter: None,
         };
         channels.readiness.send_if_modified(|state| {

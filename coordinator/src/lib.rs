@@ -16,6 +16,7 @@ pub mod gpu_probe;
 pub mod grpc;
 pub mod http;
 pub mod launch;
+pub mod load_meter;
 pub mod locate;
 pub mod memory;
 pub mod meter;

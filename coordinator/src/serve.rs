@@ -12,6 +12,7 @@ use tokio::time::Interval;
 
 use crate::fleet::{Fleet, FleetError};
 use crate::front::{FailKind, Readers, ServeCommand, Submit};
+use crate::load_meter::LoadMeter;
 use crate::meter::StepMeter;
 use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::TextStage;
@@ -45,6 +46,8 @@ pub struct ServeLoop {
     pub commands: mpsc::Receiver<ServeCommand>,
     /// How long running requests may go on after [`ServeCommand::Stop`].
     pub drain: Duration,
+    /// Tells the fronts what the load is.
+    pub load: LoadMeter,
     /// Measures the cost of each step, for `binfer bench coordinator`.
     pub meter: Option<StepMeter>,
 }
@@ -71,9 +74,13 @@ impl ServeLoop {
                     if let Some(meter) = &mut self.meter {
                         meter.stepped(result.rows.len());
                     }
+                    self.load.stepped(result.rows.len());
                     self.stepped(&result)?;
                 }
-                ServeEvent::Tick => self.cut_off_readers(),
+                ServeEvent::Tick => {
+                    self.cut_off_readers();
+                    self.load.tell(&self.sched.stats());
+                }
                 ServeEvent::WorkerLost(error) => return self.lost(error),
                 ServeEvent::Stop => {
                     self.sched.drain();
@@ -123,8 +130,10 @@ impl ServeLoop {
         let Submit { request, stop, is_chat, read_counter } = submit;
         let id = request.id;
         let parser = self.text.parser(is_chat, &request.prompt);
+        let prompt_tokens = request.prompt.len();
         let answer = self.sched.submit(request);
         if answer.is_ok() {
+            self.load.submitted(prompt_tokens);
             self.text.open(id, &stop, parser);
         }
         self.readers.admit(id, read_counter, answer);
@@ -141,12 +150,14 @@ impl ServeLoop {
     fn deliver(&mut self, delivery: &Delivery) {
         let id = delivery.id;
         let pushed = self.text.push(delivery);
+        self.readers.tokens(id, &delivery.tokens, delivery.usage);
         self.readers.logprobs(id, &delivery.logprobs);
         self.readers.text(id, pushed.text);
         let reasoning_tokens = pushed.reasoning_tokens;
-        if pushed.stop {
-            let usage = self.sched.finish(id, Finish::StopString).unwrap_or(delivery.usage);
-            self.readers.done(id, Finish::StopString, usage, reasoning_tokens);
+        if let Some(stop) = pushed.stop {
+            let finish = Finish::StopString(stop);
+            let usage = self.sched.finish(id, finish).unwrap_or(delivery.usage);
+            self.readers.done(id, finish, usage, reasoning_tokens);
         } else {
             let Some(finish) = delivery.finish else { return };
             self.readers.done(id, finish, delivery.usage, reasoning_tokens);

@@ -108,6 +108,7 @@ fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest 
         seed: args.sampling.seed,
         stop: Vec::new(),
         ignore_eos: false,
+        token_ids: false,
         read_mode: ReadMode::Streamed,
     }
 }

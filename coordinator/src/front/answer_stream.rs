@@ -6,9 +6,9 @@
 use super::command::ServeCommand;
 use super::outbox::Outbox;
 use super::stream_buffer::{End, StreamBuffer};
-use crate::sched::{Request, RequestId};
+use crate::sched::{Request, RequestId, Usage};
 use crate::text::TextPieces;
-use binfer_proto::Logprob;
+use binfer_proto::{Logprob, Token};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -61,6 +61,13 @@ impl AnswerStream {
     /// How many logprobs come with each token.
     pub fn logprobs(&self) -> u8 {
         self.logprobs
+    }
+
+    /// Appends the tokens that came by now to `tokens`, where the request asked for them: at least
+    /// those whose text was taken before. An end token is not among them. Returns what the request
+    /// had consumed with the last of them, once there was one.
+    pub fn take_tokens(&self, tokens: &mut Vec<Token>) -> Usage {
+        self.buffer.take_tokens(tokens)
     }
 
     /// Logprobs that came by now, where the request asked for them: at least those of the tokens

@@ -7,13 +7,14 @@
 use super::answer_stream::AnswerStream;
 use super::checks;
 use super::command::{ServeCommand, Submit};
-use super::error::{Field, FieldError, SubmitError};
+use super::error::SubmitError;
 use super::generate_request::{GenerateRequest, Prompt};
 use super::info::{CoreLimits, ModelInfo, Readiness};
+use super::load::Load;
 use super::outbox::Outbox;
-use super::stream_buffer::{ReadMode, StreamBuffer};
+use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
 use crate::sched::{Refused, Request, RequestId};
-use crate::text::TextError;
+use crate::text::TokenizerFiles;
 use crate::text::process::{TextJob, TextProcess};
 use binfer_proto::Token;
 use std::borrow::Cow;
@@ -34,6 +35,8 @@ pub struct CoreParts {
     pub text: Arc<TextProcess>,
     /// Set by whoever supervises the workers.
     pub readiness: watch::Receiver<Readiness>,
+    /// Told by the serve loop.
+    pub load: watch::Receiver<Load>,
     /// The one that the serve loop's [`super::Readers`] send through.
     pub outbox: Arc<Outbox>,
     /// Bounds.
@@ -96,6 +99,21 @@ impl Core {
         self.shared.parts.readiness.borrow().clone()
     }
 
+    /// The engine's load, a moment ago at most.
+    pub fn load(&self) -> Load {
+        *self.shared.parts.load.borrow()
+    }
+
+    /// The files with which another program reads texts as this server does.
+    ///
+    /// # Errors
+    /// Why they cannot be had now.
+    pub async fn tokenizer_files(&self) -> Result<TokenizerFiles, SubmitError> {
+        let text = self.shared.parts.text.clone();
+        let files = self.on_pool(move || text.files()).await?;
+        files.map_err(|error| self.not_encoded(error))
+    }
+
     /// Waits until no more requests are taken, because the server is shutting down.
     pub async fn until_draining(&self) {
         let mut readiness = self.shared.parts.readiness.clone();
@@ -152,7 +170,7 @@ impl Core {
             salt: self.model().salt,
             queue_deadline: None,
         };
-        let read_counter = Arc::default();
+        let read_counter = Arc::new(ReadCounter::new(asked.token_ids));
         let submit = Submit { request, stop: asked.stop, is_chat, read_counter };
         self.submit(submit, asked.read_mode).await
     }
@@ -184,26 +202,6 @@ impl Core {
             answer = buffer.admitted() => answered(answer),
             // Nobody is left who could answer.
             () = std::future::ready(()) => Err(self.unavailable("the server has stopped")),
-        }
-    }
-
-    fn refusal(&self, why: &Refused) -> SubmitError {
-        let prompt = |cause: String| FieldError::new(Field::Prompt, cause);
-        match why {
-            Refused::QueueFull { .. } => self.busy(&why.to_string()),
-            Refused::Draining => self.unavailable(&why.to_string()),
-            Refused::Duplicate(_) => SubmitError::Failed { message: why.to_string() },
-            Refused::Sampling(error) => FieldError::from(error.clone()).into(),
-            Refused::NothingToGenerate => {
-                FieldError::new(Field::MaxTokens, "must be at least 1").into()
-            }
-            Refused::TooLong { prompt: tokens, .. } => self.too_long(prompt(format!(
-                "has {tokens} tokens, which leaves no room for an answer"
-            ))),
-            Refused::NeverFits { kv_group, needed, blocks } => self.too_long(prompt(format!(
-                "needs {needed} blocks of KV group {kv_group} with its answer, which has {blocks}"
-            ))),
-            Refused::EmptyPrompt => prompt("holds no token".into()).into(),
         }
     }
 
@@ -254,31 +252,6 @@ impl Core {
                 Err(self.unavailable("the server has stopped"))
             }
         }
-    }
-
-    fn not_encoded(&self, error: TextError) -> SubmitError {
-        match error {
-            TextError::TooLong(cause) => {
-                self.too_long(FieldError::new(Field::Prompt, format!("has {cause}")))
-            }
-            TextError::Template(cause) => SubmitError::Template(cause),
-            TextError::Resting(_) => self.unavailable(&error.to_string()),
-            error => SubmitError::Failed { message: error.to_string() },
-        }
-    }
-
-    fn too_long(&self, error: FieldError) -> SubmitError {
-        SubmitError::TooLong { context_max: self.context_max(), error }
-    }
-
-    fn busy(&self, message: &str) -> SubmitError {
-        let retry_after = self.limits().retry_after;
-        SubmitError::Busy { message: message.to_owned(), retry_after }
-    }
-
-    fn unavailable(&self, message: &str) -> SubmitError {
-        let retry_after = self.limits().retry_after;
-        SubmitError::Unavailable { message: message.to_owned(), retry_after }
     }
 }
 

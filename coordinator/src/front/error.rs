@@ -53,6 +53,22 @@ impl From<SamplingError> for FieldError {
     }
 }
 
+impl SubmitError {
+    /// The message for a client whose protocol calls fields by `name`.
+    pub fn message<'a>(&self, name: impl Fn(Field) -> &'a str) -> String {
+        match self {
+            Self::Invalid(error) => format!("{} {}", name(error.field), error.cause),
+            // Words that OpenAI's clients know come first.
+            Self::TooLong { context_max, error } => format!(
+                "this model's maximum context length is {context_max} tokens, but {} {}",
+                name(error.field),
+                error.cause
+            ),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {

@@ -45,6 +45,8 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// End tokens do not end the answer.
     pub ignore_eos: bool,
+    /// The answer's tokens come beside its text.
+    pub token_ids: bool,
     /// How the answer will be read.
     pub read_mode: ReadMode,
 }

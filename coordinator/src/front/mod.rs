@@ -14,8 +14,10 @@ mod core;
 mod error;
 mod generate_request;
 mod info;
+mod load;
 mod outbox;
 mod readers;
+mod refusals;
 mod servers;
 mod stream_buffer;
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use generate_request::{GenerateRequest, MaxTokens, Prompt};
 pub use info::{
     CoreLimits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, UNREAD_BYTES_MAX,
 };
+pub use load::Load;
 pub use outbox::Outbox;
 pub use readers::Readers;
 pub use servers::{Front, FrontContext, serve_all};

@@ -7,9 +7,9 @@
 //! ([`super::Readers`]).
 
 use super::stream_buffer::{End, StreamBuffer};
-use crate::sched::{Refused, RequestId};
+use crate::sched::{Refused, RequestId, Usage};
 use crate::text::TextKind;
-use binfer_proto::Logprob;
+use binfer_proto::{Logprob, Tokens};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -29,6 +29,9 @@ pub(super) enum UpdateKind {
     Admission(Result<(), Refused>),
     /// So many of the next bytes of [`StepUpdates::text`] are of this kind.
     Text(TextKind, usize),
+    /// Tokens whose text comes later, for a reader that asked for them, and what the request has
+    /// consumed by now.
+    Tokens(Tokens, Usage),
     /// Logprobs of tokens whose text comes later: some of it may be held back.
     Logprobs(Vec<Logprob>),
     /// The one end.
@@ -125,6 +128,9 @@ impl Outbox {
                     let (piece, rest) = text.split_at(len);
                     text = rest;
                     buffer.and_then(|buffer| buffer.text(kind, piece))
+                }
+                UpdateKind::Tokens(tokens, usage) => {
+                    buffer.and_then(|buffer| buffer.tokens(&tokens, usage))
                 }
                 UpdateKind::Logprobs(logprobs) => {
                     buffer.inspect(|buffer| buffer.logprobs(&logprobs));

@@ -8,7 +8,7 @@ use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
 use super::stream_buffer::{End, FailKind, ReadCounter};
 use crate::sched::{Finish, Refused, RequestId, Usage};
 use crate::text::TextPieces;
-use binfer_proto::Logprob;
+use binfer_proto::{Logprob, Tokens};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -73,6 +73,16 @@ impl Readers {
         }
     }
 
+    /// There are tokens of a request, which has consumed so much by now. They come before their
+    /// text.
+    pub fn tokens(&mut self, id: RequestId, tokens: &Tokens, usage: Usage) {
+        let reader = self.open.get_mut(&id).filter(|reader| reader.read_counter.token_ids());
+        if let Some(reader) = reader.filter(|_| !tokens.is_empty()) {
+            reader.sent_bytes += size_of_val(&tokens[..]) as u64;
+            self.push(id, UpdateKind::Tokens(tokens.clone(), usage));
+        }
+    }
+
     /// There are logprobs of tokens of a request. They come before the tokens' text.
     pub fn logprobs(&mut self, id: RequestId, logprobs: &[Logprob]) {
         if logprobs.is_empty() {
@@ -93,7 +103,7 @@ impl Readers {
     /// A request ended as the scheduler says. Of its tokens so many were reasoning.
     pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage, reasoning_tokens: u32) {
         let end = match finish {
-            Finish::Stop | Finish::Length | Finish::StopString => {
+            Finish::Stop | Finish::Length | Finish::StopString(_) => {
                 End::Done { finish, usage, reasoning_tokens }
             }
             Finish::Failed(cause) => End::Failed { message: cause.to_string(), kind: cause.into() },

@@ -7,7 +7,7 @@
 
 use crate::sched::{FailCause, Finish, Refused, Usage};
 use crate::text::{TextKind, TextPieces};
-use binfer_proto::Logprob;
+use binfer_proto::{Logprob, Token};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,12 +75,24 @@ const WHOLE_WAKE_BYTES: usize = 4096;
 /// What the serve loop may know of a reader.
 #[derive(Debug, Default)]
 pub struct ReadCounter {
+    /// The reader wants tokens beside text.
+    token_ids: bool,
     read_bytes: AtomicU64,
     closed: AtomicBool,
 }
 
 impl ReadCounter {
-    /// Bytes of text and logprobs that the reader took, or will never take.
+    /// The counter of a reader that wants tokens beside text, or text alone.
+    pub fn new(token_ids: bool) -> Self {
+        Self { token_ids, ..Self::default() }
+    }
+
+    /// Whether the reader wants tokens beside text.
+    pub(super) fn token_ids(&self) -> bool {
+        self.token_ids
+    }
+
+    /// Bytes of text, tokens and logprobs that the reader took, or will never take.
     pub(super) fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
     }
@@ -107,6 +119,9 @@ pub(super) struct StreamBuffer {
 struct Buffered {
     admission: Option<Result<(), Refused>>,
     text: TextPieces,
+    tokens: Vec<Token>,
+    /// What the request had consumed with the last of them.
+    usage: Usage,
     logprobs: Vec<Logprob>,
     end: Option<End>,
     ended: bool,
@@ -140,6 +155,19 @@ impl StreamBuffer {
         }
         buffered.text.push(kind, text);
         if buffered.text.bytes() >= self.wake_bytes { buffered.waker.take() } else { None }
+    }
+
+    /// Dispatcher: appends tokens, which may have no text yet.
+    pub(super) fn tokens(&self, tokens: &[Token], usage: Usage) -> Option<Waker> {
+        let mut buffered = self.lock();
+        if buffered.ended {
+            self.read_counter.read(size_of_val(tokens));
+            return None;
+        }
+        buffered.tokens.extend_from_slice(tokens);
+        buffered.usage = usage;
+        let bytes = size_of_val(&buffered.tokens[..]);
+        if bytes >= self.wake_bytes { buffered.waker.take() } else { None }
     }
 
     /// Dispatcher: appends logprobs. They wait for text, or the end: nobody is woken for them
@@ -182,8 +210,8 @@ impl StreamBuffer {
     }
 
     /// Reader: appends all pending text to `text` and returns the end if it was reached. It is
-    /// ready when there was text, or the end, or both. Without an end `cx` is woken for what comes
-    /// next.
+    /// ready when there was text, or the end, or both, or when there are tokens to take. Without an
+    /// end `cx` is woken for what comes next.
     pub(super) fn poll_take(&self, cx: &Context<'_>, text: &mut TextPieces) -> Poll<Option<End>> {
         let mut buffered = self.lock();
         let bytes = buffered.text.bytes();
@@ -196,7 +224,17 @@ impl StreamBuffer {
         if end.is_none() {
             store_waker(&mut buffered.waker, cx);
         }
-        if bytes > 0 || end.is_some() { Poll::Ready(end) } else { Poll::Pending }
+        let is_ready = bytes > 0 || !buffered.tokens.is_empty() || end.is_some();
+        if is_ready { Poll::Ready(end) } else { Poll::Pending }
+    }
+
+    /// Reader: takes all pending tokens: at least those whose text was taken before. Returns what
+    /// the request had consumed with the last of them.
+    pub(super) fn take_tokens(&self, tokens: &mut Vec<Token>) -> Usage {
+        let mut buffered = self.lock();
+        self.read_counter.read(size_of_val(&buffered.tokens[..]));
+        tokens.append(&mut buffered.tokens);
+        buffered.usage
     }
 
     /// Reader: takes all pending logprobs: at least those of the tokens whose text was taken
@@ -220,7 +258,8 @@ impl StreamBuffer {
     fn discard(&self, buffered: &mut Buffered) {
         let text_bytes = std::mem::take(&mut buffered.text).bytes();
         let logprob_bytes = size_of_val(&std::mem::take(&mut buffered.logprobs)[..]);
-        self.read_counter.read(text_bytes + logprob_bytes);
+        let token_bytes = size_of_val(&std::mem::take(&mut buffered.tokens)[..]);
+        self.read_counter.read(text_bytes + token_bytes + logprob_bytes);
     }
 
     /// Applies `change` unless the request has ended.

@@ -1,8 +1,8 @@
 //! A scripted serve loop: what the real one does with commands, without scheduler and workers.
 
 use super::{
-    Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, MaxTokens, ModelInfo,
-    Outbox, Prompt, ReadMode, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
+    Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, Load, MaxTokens,
+    ModelInfo, Outbox, Prompt, ReadMode, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
 };
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::process::TextProcess;
@@ -75,6 +75,7 @@ pub(crate) fn greedy(prompt: Prompt) -> GenerateRequest {
         seed: None,
         stop: Vec::new(),
         ignore_eos: false,
+        token_ids: false,
         read_mode: ReadMode::Streamed,
     }
 }
@@ -108,6 +109,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
     let (commands, incoming) = mpsc::channel(1024);
     let (readiness, readiness_out) = watch::channel(Readiness::Ready);
     let outbox = Arc::new(Outbox::default());
+    let (_, load) = watch::channel(Load { running_max: 8, ..Load::default() });
     let vocab = vocab_len(&model);
     let text = Arc::new(TextProcess::in_thread(Arc::new(model)));
     let facts = Arc::clone(text.facts());
@@ -126,6 +128,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
         }),
         text,
         readiness: readiness_out,
+        load,
         outbox: outbox.clone(),
         limits: CoreLimits::default(),
     });
@@ -244,10 +247,11 @@ impl ScriptedLoop {
             let tokens = tokens.into();
             let delivery = Delivery { id: one.id, tokens, logprobs, finish, usage: one.usage };
             let pushed = self.text.push(&delivery);
+            self.readers.tokens(one.id, &delivery.tokens, one.usage);
             self.readers.logprobs(one.id, &delivery.logprobs);
             self.readers.text(one.id, pushed.text);
             let reasoning_tokens = pushed.reasoning_tokens;
-            let finish = if pushed.stop { Some(Finish::StopString) } else { finish };
+            let finish = pushed.stop.map(Finish::StopString).or(finish);
             if let Some(finish) = finish {
                 self.readers.done(one.id, finish, one.usage, reasoning_tokens);
                 one.acts = [Act::Hold].into();

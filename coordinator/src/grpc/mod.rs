@@ -6,12 +6,16 @@
 //! bounds ([`receive`]).
 
 mod config;
+mod date;
 mod deadline;
 mod guard;
 mod health;
 mod receive;
+mod request_ids;
+mod status;
 #[cfg(test)]
 mod tests;
+mod vllm;
 
 pub use config::GrpcConfig;
 
@@ -21,6 +25,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use binfer_proto::CLIENT_DESCRIPTORS;
 use binfer_proto::client::grpc::health::v1::health_server::HealthServer;
+use binfer_proto::client::vllm::grpc::engine::vllm_engine_server::VllmEngineServer;
 use guard::Guard;
 use health::HealthService;
 use receive::Receiving;
@@ -28,6 +33,7 @@ use std::io;
 use std::sync::Arc;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use vllm::VllmService;
 
 /// Bytes of a message to the reflection service, which names a file or a symbol.
 const REFLECTION_BYTES_MAX: usize = 16 << 10;
@@ -50,7 +56,7 @@ pub async fn serve(
     let receiving =
         Receiving { limits: config.message, memory: BodyMemory::new(config.message_memory_bytes) };
     let guard = Guard { access: AccessGuard::new(config.access, is_local), keys: config.keys };
-    let router = services(&context)?
+    let router = services(&context, config.message.bytes_max)?
         .layer(from_fn_with_state(Arc::new(receiving), receive::whole))
         .layer(from_fn(deadline::limited))
         .layer(from_fn_with_state(Arc::new(guard), guard::admitted));
@@ -60,14 +66,18 @@ pub async fn serve(
 }
 
 /// The services that clients find.
-fn services(context: &FrontContext) -> io::Result<Router> {
+fn services(context: &FrontContext, message_bytes_max: usize) -> io::Result<Router> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
         .build_v1()
         .map_err(io::Error::other)?
         .max_decoding_message_size(REFLECTION_BYTES_MAX);
-    let health = HealthServer::new(HealthService::new(context, &[]));
-    Ok(Routes::new(health).add_service(reflection).prepare().into_axum_router())
+    let names = [VllmEngineServer::<VllmService>::NAME];
+    let health = HealthServer::new(HealthService::new(context, &names));
+    let vllm = VllmEngineServer::new(VllmService::new(context.clone()))
+        .max_decoding_message_size(message_bytes_max);
+    let routes = Routes::new(health).add_service(reflection).add_service(vllm);
+    Ok(routes.prepare().into_axum_router())
 }
 
 /// Whether a call is for the health of the server, which needs no key.

@@ -224,6 +224,6 @@ fn put_event(data: &str, out: &mut BytesMut) {
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Length => "length",
-        Finish::Stop | Finish::StopString | Finish::Cancelled | Finish::Failed(_) => "stop",
+        Finish::Stop | Finish::StopString(_) | Finish::Cancelled | Finish::Failed(_) => "stop",
     }
 }

@@ -67,33 +67,24 @@ impl ApiError {
 
     /// An error of the core, about a request that calls its fields by `names`.
     pub(super) fn of_submit(error: SubmitError, names: FieldNames) -> Self {
+        let message = error.message(|field| names.name(field));
         match error {
-            SubmitError::Invalid(error) => {
-                let name = names.name(error.field);
-                Self::invalid(name, format!("{name} {}", error.cause))
-            }
-            SubmitError::Template(message) => Self::invalid(names.name(Field::Prompt), message),
-            SubmitError::TooLong { context_max, error } => {
-                let name = names.name(error.field);
-                // Words that OpenAI's clients know come first.
-                let message = format!(
-                    "this model's maximum context length is {context_max} tokens, but {name} {}",
-                    error.cause
-                );
-                Self { code: Some("context_length_exceeded"), ..Self::invalid(name, message) }
-            }
-            SubmitError::Busy { message, retry_after } => Self {
+            SubmitError::Invalid(error) => Self::invalid(names.name(error.field), message),
+            SubmitError::Template(_) => Self::invalid(names.name(Field::Prompt), message),
+            SubmitError::TooLong { error, .. } => Self {
+                code: Some("context_length_exceeded"),
+                ..Self::invalid(names.name(error.field), message)
+            },
+            SubmitError::Busy { retry_after, .. } => Self {
                 retry_after: Some(retry_after),
                 code: Some("queue_full"),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)
             },
-            SubmitError::Unavailable { message, retry_after } => Self {
+            SubmitError::Unavailable { retry_after, .. } => Self {
                 retry_after: Some(retry_after),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
             },
-            SubmitError::Failed { message } => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-            }
+            SubmitError::Failed { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, message),
         }
     }
 }

@@ -167,6 +167,7 @@ impl CommonFields {
             seed: self.seed.and_then(|Seed(seed)| seed),
             stop: self.stop.map_or_else(Vec::new, |StopStrings(stops)| stops),
             ignore_eos: self.ignore_eos.unwrap_or(false),
+            token_ids: false,
             read_mode: if stream { ReadMode::Streamed } else { ReadMode::Whole },
         };
         let names = FieldNames { endpoint, max_tokens: name };

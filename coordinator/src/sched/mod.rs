@@ -139,7 +139,7 @@ impl Scheduler {
             self.counters.cancels_in_flight += 1;
         }
         let sequence = self.end(key);
-        if why == Finish::StopString {
+        if matches!(why, Finish::StopString(_)) {
             self.counters.overruns_dropped += sequence.num_in_flight as u64;
         }
         Some(sequence.usage())

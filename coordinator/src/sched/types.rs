@@ -52,8 +52,8 @@ pub enum Finish {
     Stop,
     /// It reached `max_tokens` or `context_max`.
     Length,
-    /// The text stage found a stop string.
-    StopString,
+    /// The text stage found a stop string: the one with this index in the request's list.
+    StopString(usize),
     /// The caller gave it up.
     Cancelled,
     /// It failed, and others go on.

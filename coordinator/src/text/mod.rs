@@ -33,6 +33,7 @@ pub(crate) mod testing;
 mod tests;
 mod token_bytes_max;
 mod tokenizer;
+mod tokenizer_files;
 mod vocab;
 
 pub use data::{TextData, TokenKind, TokenizerFamily};
@@ -50,4 +51,5 @@ pub use stage::{Pushed, TextStage};
 pub use stop::StopMatcher;
 pub use template::{ChatTemplate, Message, SpecialTokens};
 pub use tokenizer::{ControlTokens, build as build_tokenizer};
+pub use tokenizer_files::TokenizerFiles;
 pub use vocab::{Spelling, Vocab};

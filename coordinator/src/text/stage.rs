@@ -29,9 +29,9 @@ pub struct TextStage {
 pub struct Pushed<'a> {
     /// Text for the reader, which may be empty.
     pub text: &'a TextPieces,
-    /// A stop string is complete, so the request must be finished as [`Finish::StopString`]. Later
-    /// deliveries have no text.
-    pub stop: bool,
+    /// The index of the stop string that is complete. Then the request must be finished as
+    /// [`Finish::StopString`], and later deliveries have no text.
+    pub stop: Option<usize>,
     /// Tokens of the whole answer by now that were reasoning.
     pub reasoning_tokens: u32,
 }
@@ -41,7 +41,7 @@ struct AnswerText {
     detokenizer: Detokenizer,
     parser: ReasoningParser,
     stops: StopMatcher,
-    stopped: bool,
+    stopped: Option<usize>,
     reasoning_tokens: u32,
     /// The text of one token, kept for its memory.
     token_text: String,
@@ -67,7 +67,7 @@ impl TextStage {
             detokenizer: Detokenizer::default(),
             parser,
             stops: StopMatcher::new(stop),
-            stopped: false,
+            stopped: None,
             reasoning_tokens: 0,
             token_text: String::new(),
             parsed: TextPieces::default(),
@@ -79,16 +79,16 @@ impl TextStage {
     pub fn push(&mut self, delivery: &Delivery) -> Pushed<'_> {
         self.text.clear();
         let Some(answer) = self.open.get_mut(&delivery.id) else {
-            return Pushed { text: &self.text, stop: false, reasoning_tokens: 0 };
+            return Pushed { text: &self.text, stop: None, reasoning_tokens: 0 };
         };
-        let was_stopped = answer.stopped;
+        let was_stopped = answer.stopped.is_some();
         for token in &delivery.tokens {
             answer.token(*token, &self.facts.vocab, &mut self.text);
         }
         if matches!(delivery.finish, Some(Finish::Stop | Finish::Length)) {
             answer.finish(&mut self.text);
         }
-        let stop = answer.stopped && !was_stopped;
+        let stop = answer.stopped.filter(|_| !was_stopped);
         Pushed { text: &self.text, stop, reasoning_tokens: answer.reasoning_tokens }
     }
 
@@ -100,7 +100,7 @@ impl TextStage {
 
 impl AnswerText {
     fn token(&mut self, token: Token, vocab: &Vocab, out: &mut TextPieces) {
-        if self.stopped {
+        if self.stopped.is_some() {
             return;
         }
         self.token_text.clear();
@@ -118,7 +118,7 @@ impl AnswerText {
     }
 
     fn finish(&mut self, out: &mut TextPieces) {
-        if self.stopped {
+        if self.stopped.is_some() {
             return;
         }
         self.token_text.clear();
@@ -126,7 +126,7 @@ impl AnswerText {
         self.parser.text(&self.token_text, &mut self.parsed);
         self.parser.finish(&mut self.parsed);
         self.search_stops(out);
-        if !self.stopped {
+        if self.stopped.is_none() {
             self.token_text.clear();
             self.stops.finish(&mut self.token_text);
             out.push(TextKind::Content, &self.token_text);
@@ -142,7 +142,7 @@ impl AnswerText {
                 self.stopped = self.stops.push(&mut self.token_text);
             }
             out.push(kind, &self.token_text);
-            if self.stopped {
+            if self.stopped.is_some() {
                 break;
             }
         }

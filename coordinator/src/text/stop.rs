@@ -14,6 +14,8 @@ pub struct StopMatcher {
 
 #[derive(Clone, Debug)]
 struct Automaton {
+    /// Its place among the stop strings.
+    index: usize,
     pattern: Vec<u8>,
     /// For each matched length, the longest shorter beginning in which the match ends.
     shorter: Vec<usize>,
@@ -23,15 +25,16 @@ struct Automaton {
 impl StopMatcher {
     /// A matcher of `stops`, of which empty ones are ignored.
     pub fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty());
-        Self { stops: stops.map(|stop| Automaton::new(stop)).collect(), held: String::new() }
+        let stops = stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
+        let stops = stops.map(|(index, stop)| Automaton::new(index, stop));
+        Self { stops: stops.collect(), held: String::new() }
     }
 
-    /// Takes more text, and leaves in `text` what may be released. Returns true when a stop string
-    /// is complete; nothing may be pushed after that.
-    pub fn push(&mut self, text: &mut String) -> bool {
+    /// Takes more text, and leaves in `text` what may be released. Returns which stop string
+    /// is complete, if one is; nothing may be pushed after that.
+    pub fn push(&mut self, text: &mut String) -> Option<usize> {
         if self.stops.is_empty() || text.is_empty() {
-            return false;
+            return None;
         }
         let held_len = self.held.len();
         text.insert_str(0, &self.held);
@@ -39,16 +42,16 @@ impl StopMatcher {
         for (index, byte) in text.bytes().enumerate().skip(held_len) {
             // Of the stop strings that end at the same place the longest one begins first.
             let complete = self.stops.iter_mut().filter_map(|stop| stop.advance(byte)).max();
-            if let Some(len) = complete {
+            if let Some((len, stop)) = complete {
                 text.truncate(index + 1 - len);
-                return true;
+                return Some(stop);
             }
         }
         let keep = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
         let release = text.len() - keep;
         self.held.push_str(&text[release..]);
         text.truncate(release);
-        false
+        None
     }
 
     /// Appends what was held back, after an answer that ended without a stop string.
@@ -58,7 +61,7 @@ impl StopMatcher {
 }
 
 impl Automaton {
-    fn new(stop: &str) -> Self {
+    fn new(index: usize, stop: &str) -> Self {
         let pattern = stop.as_bytes().to_vec();
         let mut shorter = vec![0; pattern.len() + 1];
         let mut len = 0;
@@ -69,15 +72,15 @@ impl Automaton {
             len += usize::from(pattern[index] == pattern[len]);
             shorter[index + 1] = len;
         }
-        Self { pattern, shorter, matched: 0 }
+        Self { index, pattern, shorter, matched: 0 }
     }
 
-    /// Takes one byte. Returns the pattern's length when the byte completes the pattern.
-    fn advance(&mut self, byte: u8) -> Option<usize> {
+    /// Takes one byte. Returns the pattern's length and index when the byte completes the pattern.
+    fn advance(&mut self, byte: u8) -> Option<(usize, usize)> {
         while self.matched > 0 && self.pattern[self.matched] != byte {
             self.matched = self.shorter[self.matched];
         }
         self.matched += usize::from(self.pattern[self.matched] == byte);
-        (self.matched == self.pattern.len()).then_some(self.matched)
+        (self.matched == self.pattern.len()).then_some((self.matched, self.index))
     }
 }

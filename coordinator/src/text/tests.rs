@@ -69,20 +69,23 @@ proptest! {
     ) {
         let text = pieces.concat();
         let mut matcher = StopMatcher::new(&stops);
-        let (mut released, mut stopped) = (String::new(), false);
+        let (mut released, mut stopped) = (String::new(), None);
         for piece in &pieces {
             let mut piece = piece.clone();
             stopped = matcher.push(&mut piece);
             released.push_str(&piece);
-            if stopped {
+            if stopped.is_some() {
                 break;
             }
         }
-        if !stopped {
+        if stopped.is_none() {
             matcher.finish(&mut released);
         }
         let expected = stopped_at(&text, &stops);
-        prop_assert_eq!(stopped, expected.is_some());
+        prop_assert_eq!(stopped.is_some(), expected.is_some());
+        if let (Some(stop), Some(before)) = (stopped, expected) {
+            prop_assert!(text[before.len()..].starts_with(&stops[stop]));
+        }
         prop_assert_eq!(released.as_str(), expected.unwrap_or(&text));
     }
 }
@@ -164,11 +167,11 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
         let pushed = stage.push(&delivery(text, finish));
         (pushed.text.text_of(TextKind::Content), pushed.stop)
     };
-    assert_eq!(push("abE", None), ("ab".into(), false));
-    assert_eq!(push("N", None), (String::new(), false));
-    assert_eq!(push("E", None), ("EN".into(), false));
-    assert_eq!(push("NDmore", None), (String::new(), true));
-    assert_eq!(push("late", Some(Finish::Length)), (String::new(), false));
+    assert_eq!(push("abE", None), ("ab".into(), None));
+    assert_eq!(push("N", None), (String::new(), None));
+    assert_eq!(push("E", None), ("EN".into(), None));
+    assert_eq!(push("NDmore", None), (String::new(), Some(0)));
+    assert_eq!(push("late", Some(Finish::Length)), (String::new(), None));
 
     stage.open(ID, &["END".into()], ReasoningParser::Off);
     assert_eq!(said(&stage.push(&delivery("aEN", Some(Finish::Length)))), "aEN");

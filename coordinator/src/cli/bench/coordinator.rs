@@ -26,9 +26,11 @@ use crate::cli::table::table;
 use crate::config;
 use crate::fleet::{Fleet, FleetConfig, FleetInfo, LoadConfig, Rendezvous, Spawn, through_pipe};
 use crate::front::{
-    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, UNREAD_BYTES_MAX,
+    self, Core, CoreLimits, CoreParts, Load, ModelInfo, Outbox, Readers, Readiness,
+    UNREAD_BYTES_MAX,
 };
 use crate::http;
+use crate::load_meter::LoadMeter;
 use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
 use crate::report::{Report, Verbosity};
@@ -139,18 +141,22 @@ impl CoordinatorRun {
         let (fleet, facts) = Fleet::start(self.fleet_config(), rendezvous, |_| {}).await?;
         let outbox = Arc::new(Outbox::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
+        let (load, load_out) = watch::channel(Load::default());
         let core = Core::new(CoreParts {
             commands: commands_in,
             model: Arc::new(self.model_info()),
             text: Arc::clone(&text),
             readiness,
+            load: load_out,
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
         let (close, closing) = oneshot::channel();
         let front = std::thread::spawn(move || front(listener, core, closing));
+        let config = self.sched_config(&facts);
         let mut serve = ServeLoop {
-            sched: Scheduler::new(self.sched_config(&facts))?,
+            load: LoadMeter::new(&config, load),
+            sched: Scheduler::new(config)?,
             text: TextStage::new(Arc::clone(text.facts()), ReasoningFormat::Off),
             readers: Readers::new(outbox, UNREAD_BYTES_MAX),
             fleet,

@@ -185,6 +185,7 @@ impl RequestBatch {
             seed: Some(0),
             stop: Vec::new(),
             ignore_eos: true,
+            token_ids: false,
             read_mode: ReadMode::Whole,
         }
     }

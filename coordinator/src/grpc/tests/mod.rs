@@ -4,3 +4,5 @@ mod bounds;
 mod guard;
 mod health;
 mod server;
+mod vllm;
+mod vllm_refusals;

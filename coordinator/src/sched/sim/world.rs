@@ -184,7 +184,7 @@ impl World {
                     return Err(format!("request {}: the journal is wrong", id.0));
                 }
                 if self.prng.chance(self.scenario.stop_string_percent) {
-                    self.finish(id, Finish::StopString)?;
+                    self.finish(id, Finish::StopString(0))?;
                 }
             }
         }

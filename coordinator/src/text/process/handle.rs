@@ -2,11 +2,12 @@
 
 use super::config::{Deadlines, TextConfig};
 use super::running::TextProgram;
-use super::shared::{JobOutcome, SharedState};
+use super::shared::{JobDone, JobOutcome, SharedState};
 use super::supervisor::{OnRestart, Supervisor};
-use super::wire::{self, TextJob};
-use crate::text::{TextError, TextFacts};
+use super::wire::{self, Job, TextJob};
+use crate::text::{TextError, TextFacts, TokenizerFiles};
 use binfer_proto::Token;
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A handle of the text process. Dropping it ends the process.
@@ -65,6 +66,25 @@ impl TextProcess {
     /// # Errors
     /// Why the model refuses the job, or how the process ended over it.
     pub fn encode(&self, job: &TextJob) -> Result<Vec<Token>, TextError> {
+        match self.run(&Job::Text(Cow::Borrowed(job)))? {
+            JobDone::Tokens(tokens) => Ok(tokens),
+            JobDone::Files(_) => Err(unasked()),
+        }
+    }
+
+    /// The files that make another program read texts as this model does. It blocks like
+    /// [`Self::encode`].
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be written down, or how the process ended over it.
+    pub fn files(&self) -> Result<TokenizerFiles, TextError> {
+        match self.run(&Job::Files)? {
+            JobDone::Files(json) => serde_json::from_slice(&json).map_err(|_| unasked()),
+            JobDone::Tokens(_) => Err(unasked()),
+        }
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<JobDone, TextError> {
         let payload = wire::job_payload(job)?;
         let deadline = self.deadlines.of_job(payload.len());
         let asked = {
@@ -79,6 +99,10 @@ impl TextProcess {
         let _alone = self.turns.write().unwrap_or_else(PoisonError::into_inner);
         self.shared.run_job(&payload, deadline).into_result(deadline)
     }
+}
+
+fn unasked() -> TextError {
+    TextError::Lost("the text process answered another question".into())
 }
 
 impl Drop for TextProcess {

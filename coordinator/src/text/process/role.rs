@@ -1,9 +1,9 @@
 //! The text process itself: it reads the model's files, and then does jobs until its input ends.
 
 use super::limits::{self, JOBS_AT_ONCE};
-use super::wire::{self, TextJob, TextReply};
+use super::wire::{self, Job, TextJob, TextReply};
 use crate::text::token_bytes_max::TokenBytesMax;
-use crate::text::{ChatTemplate, TextError, TextModel};
+use crate::text::{ChatTemplate, TextError, TextModel, TokenizerFiles};
 use anyhow::{Context, Result, anyhow, bail};
 use binfer_proto::Token;
 use binfer_shard::Checkpoint;
@@ -133,12 +133,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn answer(model: &TextModel, bytes_max: TokenBytesMax, payload: &[u8]) -> TextReply {
     let done = catch_unwind(AssertUnwindSafe(|| match serde_json::from_slice(payload) {
-        Ok(TextJob::Prompt { text, tokens_max }) => {
-            bytes_max.check(text.len(), tokens_max)?;
-            model.encode_prompt(&text)
-        }
-        Ok(TextJob::Chat { messages, tokens_max }) => {
-            model.encode_chat_within(&messages, |bytes| bytes_max.check(bytes, tokens_max))
+        Ok(Job::Text(job)) => encoded(model, bytes_max, &job).map(TextReply::Tokens),
+        Ok(Job::Files) => {
+            let files = serde_json::to_vec(&TokenizerFiles::of(model)?);
+            files.map(TextReply::Files).map_err(|error| TextError::Data(error.to_string()))
         }
         Err(error) => Err(TextError::Data(format!("no job: {error}"))),
     }));
@@ -148,7 +146,23 @@ fn answer(model: &TextModel, bytes_max: TokenBytesMax, payload: &[u8]) -> TextRe
         TextError::Data(cause.into())
     };
     match done.unwrap_or_else(|_| Err(panicked())) {
-        Ok(tokens) => TextReply::Tokens(tokens),
+        Ok(reply) => reply,
         Err(error) => TextReply::Refused(error.into()),
+    }
+}
+
+fn encoded(
+    model: &TextModel,
+    bytes_max: TokenBytesMax,
+    job: &TextJob,
+) -> Result<Vec<Token>, TextError> {
+    match job {
+        TextJob::Prompt { text, tokens_max } => {
+            bytes_max.check(text.len(), *tokens_max)?;
+            model.encode_prompt(text)
+        }
+        TextJob::Chat { messages, tokens_max } => {
+            model.encode_chat_within(messages, |bytes| bytes_max.check(bytes, *tokens_max))
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) enum JobOutcome {
     Tokens(Vec<Token>),
+    Files(Vec<u8>),
     Refused(TextError),
     /// The process ended while it had the job, perhaps because of another job.
     Ended(String),
@@ -21,14 +22,15 @@ pub(super) enum JobOutcome {
 }
 
 impl JobOutcome {
-    /// The result of a job that the process had alone.
-    pub(super) fn into_result(self, deadline: Duration) -> Result<Vec<Token>, TextError> {
+    /// What the process did in a job that it had alone.
+    pub(super) fn into_result(self, deadline: Duration) -> Result<JobDone, TextError> {
         let lost = |cause: String| {
             let cause = format!("this text cannot be made into tokens: {cause}");
             Err(TextError::Lost(cause))
         };
         match self {
-            Self::Tokens(tokens) => Ok(tokens),
+            Self::Tokens(tokens) => Ok(JobDone::Tokens(tokens)),
+            Self::Files(json) => Ok(JobDone::Files(json)),
             Self::Refused(error) => Err(error),
             Self::Ended(cause) => lost(format!("the model's tokenizer was ended over it: {cause}")),
             Self::Late => lost(format!(
@@ -37,6 +39,13 @@ impl JobOutcome {
             )),
         }
     }
+}
+
+/// What came of a job that was done.
+#[derive(Debug)]
+pub(super) enum JobDone {
+    Tokens(Vec<Token>),
+    Files(Vec<u8>),
 }
 
 /// The model's files are not those of the first start.
@@ -150,6 +159,7 @@ impl SharedState {
         let Some(waiting) = self.lock().waiting.remove(&id) else { return };
         let asked = match answer {
             TextReply::Tokens(tokens) => JobOutcome::Tokens(tokens),
+            TextReply::Files(json) => JobOutcome::Files(json),
             TextReply::Refused(refusal) => JobOutcome::Refused(refusal.into()),
             TextReply::Facts(_) => return,
         };

@@ -1,11 +1,12 @@
 //! Frames between the coordinator and its text process: length, id, payload.
 //!
-//! The payload of a job is a [`TextJob`] in JSON. The first byte of a reply says what follows:
+//! The payload of a job is a [`Job`] in JSON. The first byte of a reply says what follows:
 //! tokens of four bytes each, or JSON. Frame 0 of a process tells how its start went.
 
 use crate::text::{Message, TextError};
 use binfer_proto::Token;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::io::{Error, ErrorKind, Read, Write};
 
 /// The longest payload; the largest that occurs is a vocabulary.
@@ -31,11 +32,22 @@ pub enum TextJob {
     },
 }
 
+/// What the text process is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job<'a> {
+    /// A text that is to become tokens.
+    Text(Cow<'a, TextJob>),
+    /// The files that make another program read texts alike.
+    Files,
+}
+
 /// What the text process answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TextReply {
     /// The tokens of a job.
     Tokens(Vec<Token>),
+    /// The files of a job; [`crate::text::TokenizerFiles`] in JSON.
+    Files(Vec<u8>),
     /// The start succeeded; [`crate::text::TextFacts`] in JSON.
     Facts(Vec<u8>),
     /// The job or the start failed.
@@ -82,6 +94,7 @@ impl TextReply {
                 tokens.iter().for_each(|token| payload.extend_from_slice(&token.to_le_bytes()));
                 payload
             }
+            Self::Files(json) => [b"d", json.as_slice()].concat(),
             Self::Facts(json) => [b"f", json.as_slice()].concat(),
             Self::Refused(refusal) => {
                 let json = serde_json::to_vec(refusal).unwrap_or_default();
@@ -98,6 +111,7 @@ impl TextReply {
                 let tokens = tokens.iter().map(|bytes| Token::from_le_bytes(*bytes)).collect();
                 rest.is_empty().then_some(Self::Tokens(tokens))
             }
+            (b'd', json) => Some(Self::Files(json.to_vec())),
             (b'f', json) => Some(Self::Facts(json.to_vec())),
             (b'r', json) => serde_json::from_slice(json).ok().map(Self::Refused),
             _ => None,
@@ -106,7 +120,7 @@ impl TextReply {
 }
 
 /// The payload of a job.
-pub(super) fn job_payload(job: &TextJob) -> Result<Vec<u8>, TextError> {
+pub(super) fn job_payload(job: &Job<'_>) -> Result<Vec<u8>, TextError> {
     serde_json::to_vec(job).map_err(|error| TextError::Data(error.to_string()))
 }
 

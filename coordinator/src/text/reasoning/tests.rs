@@ -59,7 +59,7 @@ impl Chat {
             heard.reasoning += &pushed.text.text_of(TextKind::Reasoning);
             heard.content += &pushed.text.text_of(TextKind::Content);
             heard.reasoning_tokens = pushed.reasoning_tokens;
-            heard.stopped |= pushed.stop;
+            heard.stopped |= pushed.stop.is_some();
         }
         heard
     }

@@ -100,6 +100,8 @@ const NAME: &str = "chat_template";
 /// A chat template, or why it cannot be used.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    /// As the model's files have it; empty if it could not be read.
+    written: String,
     parsed: Result<ParsedTemplate, TemplateError>,
     special: SpecialTokens,
     thinks: bool,
@@ -131,13 +133,25 @@ impl ChatTemplate {
     /// Parses `source`. [`Self::render`] tells what is wrong with it.
     pub fn new(source: &str, special: SpecialTokens) -> Self {
         let thinks = source.contains("<think>") || source.contains("</think>");
-        Self { parsed: ParsedTemplate::new(source), special, thinks }
+        let parsed = ParsedTemplate::new(source);
+        Self { written: source.to_owned(), parsed, special, thinks }
     }
 
     /// A template that cannot be used, for this reason.
     pub fn broken(cause: String) -> Self {
         let parsed = Err(TemplateError::Unreadable(cause));
-        Self { parsed, special: SpecialTokens::new(), thinks: false }
+        let (written, special) = (String::new(), SpecialTokens::new());
+        Self { written, parsed, special, thinks: false }
+    }
+
+    /// The source as the model's files have it; empty if it could not be read.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// The special tokens that it uses, by name.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
     }
 
     /// Whether the template writes `<think>` or `</think>`, or looks for it.
