@@ -87,15 +87,9 @@ pub(super) const FAMILY: Family = Family {
 
 /// The chosen experts are weighed by softmax over them.
 fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {
-    let refuse = |cause: String| config.error(ErrorKind::Mismatch, cause);
-    let top_k = match (config.u32("num_experts_per_tok")?, config.u32("experts_per_token")?) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(refuse(format!("num_experts_per_tok {one}, experts_per_token {other}")));
-        }
-        (said, also) => said.or(also).unwrap_or(4),
-    };
+    let top_k = config.u32_of_either(["num_experts_per_tok", "experts_per_token"])?;
     let routing = Routing {
-        top_k,
+        top_k: top_k.unwrap_or(4),
         scores: RouterScores::Softmax,
         normalize: true,
         scale: 1.0,

@@ -40,9 +40,11 @@ pub(super) const FAMILY: Family = Family {
     }),
 };
 
-/// Keys of the mixtures, which Qwen 2 says alike.
+/// Keys of the mixtures, which Qwen 2 says alike. `num_local_experts` is what transformers 5 writes
+/// for Qwen 3's `num_experts`.
 pub(super) const KEYS: &[&str] = &[
     "num_experts",
+    "num_local_experts",
     "num_experts_per_tok",
     "moe_intermediate_size",
     "norm_topk_prob",
@@ -60,8 +62,9 @@ pub(super) fn mixture(config: &ConfigJson) -> Result<Mixture, Error> {
         scale: 1.0,
         expert_groups: None,
     };
+    let experts = config.u32_of_either(["num_experts", "num_local_experts"]);
     let moe = Moe {
-        experts: config.positive("num_experts")?,
+        experts: config.above_zero("num_experts", experts)?,
         inner: config.positive("moe_intermediate_size")?,
         act: ActivationFn::Silu,
         routing,

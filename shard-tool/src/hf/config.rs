@@ -72,9 +72,31 @@ impl ConfigJson {
         })
     }
 
+    /// An integer that goes by two names. Both may be there where they say the same.
+    pub(crate) fn u32_of_either(&self, keys: [&str; 2]) -> Result<Option<u32>, Error> {
+        let [key, other] = keys;
+        match (self.u32(key)?, self.u32(other)?) {
+            (Some(one), Some(two)) if one != two => {
+                let within = &self.within;
+                let cause = format!("{within}{key} {one}, {within}{other} {two}");
+                Err(self.error(ErrorKind::Mismatch, cause))
+            }
+            (said, also) => Ok(said.or(also)),
+        }
+    }
+
     /// An integer above 0. An absent key is an error.
     pub(crate) fn positive(&self, key: &str) -> Result<u32, Error> {
-        match self.required(key, self.u32(key))? {
+        self.above_zero(key, self.u32(key))
+    }
+
+    /// An integer above 0 that a getter found. `key` is its name in errors.
+    pub(crate) fn above_zero(
+        &self,
+        key: &str,
+        found: Result<Option<u32>, Error>,
+    ) -> Result<u32, Error> {
+        match self.required(key, found)? {
             0 => Err(self.error(ErrorKind::Mismatch, format!("{}{key} is 0", self.within))),
             value => Ok(value),
         }

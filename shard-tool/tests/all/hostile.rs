@@ -63,6 +63,7 @@ fn numbers_of_experts_that_cannot_be_are_refused_by_name() {
     for (name, key, value, says) in [
         ("qwen3-moe", "num_experts", json!(0), "num_experts is 0"),
         ("qwen3-moe", "num_experts", json!(1 << 30), "experts in each of 3 layers are too many"),
+        ("qwen3-moe", "num_local_experts", json!(9), "num_experts 8, num_local_experts 9"),
         ("qwen3-moe", "num_experts_per_tok", json!(9), "9 of 8 experts for each token"),
         ("qwen3-moe", "num_experts_per_tok", json!(0), "num_experts_per_tok is 0"),
         ("qwen3-moe", "moe_intermediate_size", json!(4_000_000_000_u32), "are too large"),
@@ -103,6 +104,15 @@ fn numbers_of_experts_that_cannot_be_are_refused_by_name() {
         }
     }
     assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
+#[test]
+fn the_number_of_experts_may_have_the_name_that_transformers_5_writes() {
+    let mut spoilt = Spoilt::of("qwen3-moe", "other-name");
+    let settings = spoilt.config.as_object_mut().unwrap();
+    let experts = settings.remove("num_experts").unwrap();
+    settings.insert("num_local_experts".to_owned(), experts);
+    spoilt.open().unwrap();
 }
 
 #[test]
