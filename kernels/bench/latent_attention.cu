@@ -1,6 +1,7 @@
 // latent_attention.cu: times of the kernels of latent attention (MLA) of one layer of
-// DeepSeek-V2-Lite (a rank of eight of DeepSeek-V3 has the same shape), decode rows and whole
-// prompts, each timed in a graph as in skinny_gemm.cu, with caches and weights that take turns.
+// DeepSeek-V2-Lite (a rank of eight of DeepSeek-V3 has the same shape), decode rows, whole prompts
+// and chunks of long ones, each timed in a graph as in skinny_gemm.cu, with caches and weights that
+// take turns.
 //
 // `make kernel-bench`, then on any GPU from compute capability 8.0 up that has 163 KiB of shared
 // memory: target/latent-attention-bench [context [rows ..]] > times.jsonl. `floor_us` is the time
@@ -13,8 +14,10 @@
 #include "../cuda/head_gemm.cu"
 #include "../cuda/latent_attention_reference.cu"
 #include "../cuda/latent_decode.cu"
+#include "../cuda/latent_expand.cu"
 #include "../cuda/latent_prefill.cu"
-#include "bench.cuh"
+#include "../cuda/prefill_attention_sm90.cu"
+#include "tensor_map.cuh"
 
 namespace bench {
 
@@ -49,18 +52,17 @@ struct Activations {
         out(filled(kHeads * kValue)) {}
 };
 
-// A step of sequences of `context` tokens, whose pages lie in random order: the last token of each,
-// or all of them.
+// A step of sequences of `context` tokens, whose pages lie in random order: the last `count` tokens
+// of each.
 struct Step {
   LatentAttentionParams params = {};
   uint32_t* pages;  // [rows + 1]: before each row
   int rows, tokens, context;
   bool is_decode;
 
-  Step(const Activations& at, int rows, int context, bool is_decode)
-      : rows(rows), tokens(is_decode ? rows : rows * context), context(context),
-        is_decode(is_decode) {
-    const uint32_t own = (context + kPage - 1) / kPage, count = tokens / rows;
+  Step(const Activations& at, int rows, int context, uint32_t count)
+      : rows(rows), tokens(rows * count), context(context), is_decode(count == 1) {
+    const uint32_t own = (context + kPage - 1) / kPage;
     std::vector<int32_t> row_of(tokens), table(size_t(rows) * own);
     std::vector<uint32_t> positions(tokens), before(rows + 1);
     std::vector<StepRow> step_rows;
@@ -173,6 +175,18 @@ void decode(Bench& bench, const Step& step) {
         });
 }
 
+bool has_wgmma() {
+  int major;
+  CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  return major == 9;
+}
+
+// Pairs of a query head and a position that it sees.
+double pairs_of(const Step& step) {
+  const double count = double(step.tokens) / step.rows;
+  return step.tokens * (step.context - (count - 1) / 2) * kHeads;
+}
+
 void prefill(Bench& bench, const Step& step) {
   constexpr int kTokens = 4;
   using L = latent::Tile<kTokens>;
@@ -180,13 +194,66 @@ void prefill(Bench& bench, const Step& step) {
   params.stages = stages<L>(0);
   const int bytes = L::bytes(params.stages);
   allow_shared(latent_prefill_t4_bf16, bytes);
-  const double pairs = 0.5 * step.rows * step.context * (step.context + 1.0) * kHeads;
-  timed(bench, "latent_prefill", step, 0, 2 * pairs * (kEntry + kLatent),
+  timed(bench, "latent_prefill", step, 0, 2 * pairs_of(step) * (kEntry + kLatent),
         [&](const LatentAttentionParams& p) {
           params.latent = p;
           latent_prefill_t4_bf16<<<(step.tokens + kTokens - 1) / kTokens, latent::kThreads, bytes,
                                    bench.stream>>>(params);
         });
+}
+
+// The same over expanded keys and values, of one sequence: what expands them, and attention.
+void expanded(Bench& bench, const Activations& at, const Step& step) {
+  constexpr int kDim = latent_expand::kDim, kTile = prefill::kRows;
+  using S = prefill::Shape<kQuery, kDim, 2>;
+  const cuuint64_t pages = (step.context + kPage - 1) / kPage, page = kPage * kDim;
+  allow_shared(latent_expand_bf16, latent_expand::kSharedBytes);
+  allow_shared(prefill_attention_expanded_bf16, S::kSharedBytes);
+  __nv_bfloat16* workspace;
+  CHECK(cudaMalloc(&workspace, 2 * pages * kHeads * page * 2));
+  LatentExpandParams expand = {};
+  expand.v_b = at.sums;  // as good as any
+  expand.keys = workspace, expand.values = workspace + pages * kHeads * page;
+  expand.first_pages = to_device(std::vector<uint32_t>(1));
+  expand.k_b_stride = kNope, expand.v_b_stride = kLatent, expand.rows = 1;
+  const double expanded = double(step.context) * kHeads * (kNope + kValue);
+  timed(bench, "latent_expand", step, 2 * expanded, 2 * expanded * kLatent,
+        [&](const LatentAttentionParams& p) {
+          expand.latent = p, expand.k_b = at.absorbed;
+          latent_expand_bf16<<<dim3(pages, kHeads, 2), latent_expand::kThreads,
+                               latent_expand::kSharedBytes, bench.stream>>>(expand);
+        });
+  std::vector<PrefillTile> tiles;
+  for (int first = 0; first < step.tokens; first += kTile) {
+    const uint32_t count = std::min(kTile, step.tokens - first);
+    tiles.insert(tiles.begin(), {uint32_t(first), count,
+                                 uint32_t(step.context - step.tokens + first), 0});
+  }
+  ExpandedAttentionParams params = {};
+  PrefillAttentionParams& p = params.prefill;
+  p.queries = tensor_map(at.queries, {kQuery, kHeads, cuuint64_t(step.tokens)},
+                         {kQuery, kHeads * kQuery}, {64, 1, kTile});
+  p.keys = tensor_map(expand.keys, {kDim, kPage, kHeads, pages}, {kDim, page, kHeads * page},
+                      {64, kPage, 1, 1});
+  p.values = tensor_map(expand.values, {kDim, kPage, kHeads, pages}, {kDim, page, kHeads * page},
+                        {64, kPage, 1, 1});
+  p.attention.out = at.out, p.attention.table = step.params.table;
+  p.attention.table_stride = step.params.table_stride;
+  p.attention.heads = p.attention.kv_heads = p.head_count = kHeads;
+  p.attention.scale = step.params.scale;
+  p.tiles = to_device(tiles), p.tile_count = tiles.size();
+  params.first_pages = expand.first_pages;
+  int blocks;
+  CHECK(cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, 0));
+  timed(bench, "prefill_attention_expanded", step, 0, 2 * pairs_of(step) * (kQuery + kValue),
+        [&](const LatentAttentionParams& latent) {
+          params.rotated = tensor_map(static_cast<__nv_bfloat16*>(latent.entries) + kLatent,
+                                      {2 * kPairs, kPage, pages}, {kEntry, kPage * kEntry},
+                                      {64, kPage, 1});
+          prefill_attention_expanded_bf16<<<blocks, prefill::kThreads, S::kSharedBytes,
+                                            bench.stream>>>(params);
+        });
+  CHECK(cudaFree(workspace));
 }
 
 void sweep(Bench& bench, const Activations& at, const Step& step) {
@@ -195,7 +262,11 @@ void sweep(Bench& bench, const Activations& at, const Step& step) {
           latent_prepare_bf16<<<step.tokens, binfer::kPrepareThreads, 0, bench.stream>>>(p);
         });
   head_gemms(bench, at, step);
-  if (!step.is_decode) return prefill(bench, step);
+  if (!step.is_decode) {
+    prefill(bench, step);
+    if (has_wgmma()) expanded(bench, at, step);
+    return;
+  }
   decode(bench, step);
   timed(bench, "latent_attention_reference", step, 2.0 * step.rows * step.context * kEntry, 0,
         [&](const LatentAttentionParams& p) {
@@ -213,9 +284,12 @@ int main(int count, char** words) {
   for (int i = 2; i < count; ++i) rows.push_back(atoi(words[i]));
   bench::Bench bench;
   const bench::Activations at;
-  for (const int few : rows) bench::sweep(bench, at, bench::Step(at, few, context, true));
-  for (const int tokens : {1024, bench::kTokensOfPrompt}) {
-    bench::sweep(bench, at, bench::Step(at, 1, tokens, false));
+  for (const int few : rows) bench::sweep(bench, at, bench::Step(at, few, context, 1));
+  for (const int tokens : {64, 128, 256, 512, 1024, bench::kTokensOfPrompt}) {
+    bench::sweep(bench, at, bench::Step(at, 1, tokens, tokens));
+  }
+  for (const int tokens : {64, 128, 256, 1024}) {
+    bench::sweep(bench, at, bench::Step(at, 1, bench::kTokensOfPrompt, tokens));
   }
   return 0;
 }

@@ -57,6 +57,8 @@ struct PrefillAttentionParams {
   AttentionParams attention;  // out, table, table_stride, heads, kv_heads, window, scale
   const PrefillTile* tiles;   // [tile_count], those without tokens last; attention_schedule.cu
   uint32_t tile_count;
+  uint32_t first_head;  // KV heads of the launch
+  uint32_t head_count;
   uint32_t reserved;
 };
 BINFER_SIZE(PrefillAttentionParams, 576);
@@ -78,7 +80,7 @@ BINFER_SIZE(AttentionScheduleParams, 80);
 // themselves; see latent_attention_reference.cu.
 struct LatentAttentionParams {
   StepTables step;
-  const void* queries;       // T [tokens][heads][nope + 2 pairs], as the gemm left them
+  void* queries;             // T [tokens][heads][nope + 2 pairs], as the gemm left them
   const void* latents;       // T [tokens][latent_dim + 2 pairs], as the gemm left them
   const float* latent_norm;  // [latent_dim]
   const float* rope;         // see RopeParams::table
@@ -117,6 +119,31 @@ struct LatentPrefillParams {
   uint32_t stages;       // pages that shared memory holds: 1 or 2
 };
 BINFER_SIZE(LatentPrefillParams, 160);
+
+// Keys and values of some heads out of the latents of the sequences that the step's chunks belong
+// to, page by page; see latent_expand.cu.
+struct LatentExpandParams {
+  LatentAttentionParams latent;  // step, entries, table
+  const void* k_b;               // T [heads * 512][128]
+  const void* v_b;               // T [heads * 128][512]
+  void* keys;                    // T [pages][heads of the launch][64][128], the part that does not
+                                 // rotate
+  void* values;                  // T [pages][heads of the launch][64][128]
+  uint32_t* first_pages;         // [slot]: the first page of the slot's sequence
+  uint32_t k_b_stride;           // elements from a row to the next
+  uint32_t v_b_stride;
+  uint32_t first_head;
+  uint32_t rows;  // of the step
+};
+BINFER_SIZE(LatentExpandParams, 208);
+
+// Attention of chunk tokens over expanded keys and values; see prefill_attention_sm90.cu.
+struct ExpandedAttentionParams {
+  PrefillAttentionParams prefill;  // keys and values as in LatentExpandParams
+  TensorMap rotated;               // [blocks][64][64] of the cache: the rotated part of keys
+  const uint32_t* first_pages;     // [slot]
+};
+BINFER_SIZE(ExpandedAttentionParams, 768);
 
 // A gemm for each head: out[token][head] = weight[head] x[token][head]; see head_gemm.cu. Strides
 // are in elements.

@@ -35,7 +35,7 @@ __device__ inline size_t entry_place(const LatentAttentionParams& p, uint32_t sl
   return (block * p.block_tokens + position % p.block_tokens) * entry_width(p);
 }
 
-// Rotates pair `pair` of `from`, halves as pairs.
+// Rotates pair `pair` of `from`, halves as pairs. `to` may be `from`.
 template <typename T>
 __device__ void rotate_pair(const LatentAttentionParams& p, const float* cosines, uint32_t pair,
                             const T* from, T* to) {
@@ -45,8 +45,16 @@ __device__ void rotate_pair(const LatentAttentionParams& p, const float* cosines
   to[p.pairs + pair] = from_float<T>(high * cosine + low * sine);
 }
 
-template <typename T>
-__device__ void latent_prepare(const LatentAttentionParams& p) {
+// What a query's rotated part is written to: its head's place for the launch's token.
+template <typename T, bool kInPlace>
+__device__ T* rotated_query(const LatentAttentionParams& p, T* query, uint32_t head) {
+  if (kInPlace) return query + p.nope;
+  const size_t place = static_cast<size_t>(blockIdx.x) * p.heads + head;
+  return static_cast<T*>(p.absorbed) + place * entry_width(p) + p.latent_dim;
+}
+
+template <typename T, bool kInPlace>
+__device__ void prepare(const LatentAttentionParams& p) {
   wait_for_previous();
   let_next_start();
   const uint32_t token = p.first_token + blockIdx.x, width = entry_width(p);
@@ -70,15 +78,21 @@ __device__ void latent_prepare(const LatentAttentionParams& p) {
     rotate_pair(p, cosines, pair, latent + p.latent_dim, entry + p.latent_dim);
   }
   const uint32_t query_dim = p.nope + 2 * p.pairs;
-  const T* queries =
-      static_cast<const T*>(p.queries) + static_cast<size_t>(token) * p.heads * query_dim;
-  T* absorbed =
-      static_cast<T*>(p.absorbed) + static_cast<size_t>(blockIdx.x) * p.heads * width;
+  T* queries = static_cast<T*>(p.queries) + static_cast<size_t>(token) * p.heads * query_dim;
   for (uint32_t i = threadIdx.x; i < p.heads * p.pairs; i += kPrepareThreads) {
     const uint32_t head = i / p.pairs;
-    rotate_pair(p, cosines, i % p.pairs, queries + head * query_dim + p.nope,
-                absorbed + head * width + p.latent_dim);
+    T* query = queries + head * query_dim;
+    rotate_pair(p, cosines, i % p.pairs, query + p.nope, rotated_query<T, kInPlace>(p, query, head));
   }
+}
+
+template <typename T>
+__device__ void latent_prepare(const LatentAttentionParams& p) {
+  prepare<T, false>(p);
+}
+template <typename T>
+__device__ void latent_prepare_in_place(const LatentAttentionParams& p) {
+  prepare<T, true>(p);
 }
 
 template <typename T>
@@ -137,4 +151,5 @@ __device__ void latent_attention_reference(const LatentAttentionParams& p) {
 }  // namespace binfer
 
 BINFER_KERNEL(latent_prepare, LatentAttentionParams, binfer::kPrepareThreads)
+BINFER_KERNEL(latent_prepare_in_place, LatentAttentionParams, binfer::kPrepareThreads)
 BINFER_KERNEL(latent_attention_reference, LatentAttentionParams, binfer::kLatentThreads)

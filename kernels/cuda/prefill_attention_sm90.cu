@@ -2,9 +2,9 @@
 // prefill_attention_sm90.cu: causal attention of chunks of tokens over a paged cache that holds
 // their keys and values already.
 //
-//   queries  T [tokens][heads][head_dim], normed and rotated, part of qkv
-//   cache    T [blocks][kv_heads][64][head_dim], keys and values apart; a block is a page
-//   out      T [tokens][heads][head_dim]
+//   queries  T [tokens][heads][key dim], normed and rotated
+//   cache    T [blocks][kv_heads][64][dim], keys and values apart; a block is a page
+//   out      T [tokens][heads][value dim]
 //
 // A block takes tile after tile: for one KV head up to 128 rows, which are the query heads of that
 // KV head for consecutive tokens of one sequence (row = token * group + head): so keys and values
@@ -18,8 +18,11 @@
 // where its sequence has not written. So a second warp zeroes, in shared memory, the value rows
 // that no row of the tile sees; consumers learn of such a tile only then.
 //
+// Latent attention (MLA) of chunks is the same with keys and values that latent_expand.cu expanded:
+// a KV head for each query head, keys of 128 + 64 elements and values of 128.
+//
 // Launch: a block a multiprocessor, kThreads threads, Shape::kSharedBytes of dynamic shared memory.
-// Blocks of 64 tokens; head_dim 64 or 128; heads / kv_heads <= 128.
+// Blocks of 64 tokens; heads of 64 or 128 elements; heads / kv_heads <= 128.
 #include "fragments.cuh"
 #include "prefill_tiles.cuh"
 #include "wgmma.cuh"
@@ -41,10 +44,10 @@ using Weights = uint32_t[kKeys / 16][4];
 template <typename T, typename S>
 __device__ void mma_scores(const Shared<S>& shared, int stage, int warpgroup, Scores& scores) {
   const uint32_t q = ptx::shared_address(shared.queries) + warpgroup * 64 * 128;
-  const uint32_t k = ptx::shared_address(shared.keys + stage * S::kTileBytes);
+  const uint32_t k = ptx::shared_address(shared.keys + stage * S::kKeyBytes);
   ptx::wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < S::kDim / 16; ++i) {
+  for (int i = 0; i < S::kKeyDim / 16; ++i) {
     const int at = i / 4 * S::kSideBytes + i % 4 * 32;
     ptx::Wgmma<T, kKeys>::ss(scores, ptx::wgmma_operand(q + at), ptx::wgmma_operand(k + at), i > 0);
   }
@@ -52,8 +55,8 @@ __device__ void mma_scores(const Shared<S>& shared, int stage, int warpgroup, Sc
 }
 template <typename T, typename S>
 __device__ void mma_values(const Shared<S>& shared, int stage, const Weights& weights,
-                                float (&out)[S::kDim / 2]) {
-  const uint32_t v = ptx::shared_address(shared.values + stage * S::kTileBytes);
+                                float (&out)[S::kValueDim / 2]) {
+  const uint32_t v = ptx::shared_address(shared.values + stage * S::kValueBytes);
   ptx::wgmma_fence();
 #pragma unroll
   for (int i = 0; i < kKeys / 16; ++i) {
@@ -119,7 +122,7 @@ struct WarpgroupOrder {
 
 template <typename T, typename S>
 __device__ void store(const PrefillAttentionParams& p, const Work& work, int first_row,
-                      const SoftmaxState& rows, const float (&out)[S::kDim / 2]) {
+                      const SoftmaxState& rows, const float (&out)[S::kValueDim / 2]) {
   const int gqa_group = int(p.attention.heads / p.attention.kv_heads);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -134,10 +137,10 @@ __device__ void store(const PrefillAttentionParams& p, const Work& work, int fir
       sum += ptx::exp2_approximate((p.attention.sinks[query] - row_max) * kLog2E);
     }
     const size_t at = size_t(work.token + token) * p.attention.heads + query;
-    auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attention.out) + at * S::kDim);
+    auto* to = reinterpret_cast<uint32_t*>(static_cast<T*>(p.attention.out) + at * S::kValueDim);
     const float factor = 1.0f / sum;
 #pragma unroll
-    for (int j = 0; j < S::kDim / 8; ++j) {
+    for (int j = 0; j < S::kValueDim / 8; ++j) {
       to[4 * j + threadIdx.x % 4] =
           ptx::pack<T>(out[4 * j + 2 * half] * factor, out[4 * j + 2 * half + 1] * factor);
     }
@@ -158,9 +161,9 @@ __device__ void run_consumer(const PrefillAttentionParams& p, const Work& work,
       {0, 0}};
   Scores scores;
   Weights weights;
-  float out[S::kDim / 2], factors[2];
+  float out[S::kValueDim / 2], factors[2];
 #pragma unroll
-  for (int i = 0; i < S::kDim / 2; ++i) out[i] = 0.0f;
+  for (int i = 0; i < S::kValueDim / 2; ++i) out[i] = 0.0f;
 #pragma unroll
   for (int i = 0; i < kKeys / 2; ++i) scores[i] = 0.0f;
   const auto softmax_step = [&](int step) {
@@ -206,7 +209,7 @@ __device__ void run_consumer(const PrefillAttentionParams& p, const Work& work,
     ptx::wgmma_pin(out);
     release_values();
 #pragma unroll
-    for (int i = 0; i < S::kDim / 2; ++i) out[i] *= factors[i / 2 % 2];
+    for (int i = 0; i < S::kValueDim / 2; ++i) out[i] *= factors[i / 2 % 2];
     convert_weights<T>(scores, weights);
   }
   ptx::mbarrier_wait(&shared.values_full[values.stage], values.parity);
@@ -219,10 +222,11 @@ __device__ void run_consumer(const PrefillAttentionParams& p, const Work& work,
 
 #endif
 
-template <typename T, typename S>
-__device__ void run(const PrefillAttentionParams& p) {
+template <typename T, typename S, typename Source, typename Params>
+__device__ void run(const Params& params) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) uint8_t memory[];
+  const PrefillAttentionParams& p = Source::prefill(params);
   const Shared<S> shared(memory);
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(shared.queries_full, 1);
@@ -250,7 +254,7 @@ __device__ void run(const PrefillAttentionParams& p) {
     order.end();
   } else {
     ptx::registers_give<56>();
-    if (threadIdx.x == 0) run_producer<S>(p, shared);
+    if (threadIdx.x == 0) run_producer<S, Source>(params, shared);
     if (threadIdx.x / 32 == 1) zero_unseen_values<S>(p, shared);
   }
 #else
@@ -260,13 +264,19 @@ __device__ void run(const PrefillAttentionParams& p) {
 
 }  // namespace prefill
 
-#define PREFILL_ATTENTION(NAME, T, ...)                                                    \
-  extern "C" __global__ void __launch_bounds__(prefill::kThreads, 1)                    \
-      NAME(const __grid_constant__ PrefillAttentionParams p) {                             \
-    prefill::run<T, prefill::Shape<__VA_ARGS__>>(p);                                    \
+#define PREFILL_ATTENTION(NAME, T, PARAMS, SOURCE, ...)              \
+  extern "C" __global__ void __launch_bounds__(prefill::kThreads, 1) \
+      NAME(const __grid_constant__ PARAMS p) {                       \
+    prefill::run<T, prefill::Shape<__VA_ARGS__>, prefill::SOURCE>(p); \
   }
+#define PREFILL_ATTENTION_PAGED(NAME, T, DIM, STAGES) \
+  PREFILL_ATTENTION(NAME, T, PrefillAttentionParams, PagedSource, DIM, DIM, STAGES)
+#define PREFILL_ATTENTION_EXPANDED(NAME, T) \
+  PREFILL_ATTENTION(NAME, T, ExpandedAttentionParams, ExpandedSource, 192, 128, stress::stages(2, 1))
 
-PREFILL_ATTENTION(prefill_attention_d64_bf16, __nv_bfloat16, 64, stress::stages(4, 1))
-PREFILL_ATTENTION(prefill_attention_d64_f16, __half, 64, stress::stages(4, 1))
-PREFILL_ATTENTION(prefill_attention_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
-PREFILL_ATTENTION(prefill_attention_d128_f16, __half, 128, stress::stages(2, 1))
+PREFILL_ATTENTION_PAGED(prefill_attention_d64_bf16, __nv_bfloat16, 64, stress::stages(4, 1))
+PREFILL_ATTENTION_PAGED(prefill_attention_d64_f16, __half, 64, stress::stages(4, 1))
+PREFILL_ATTENTION_PAGED(prefill_attention_d128_bf16, __nv_bfloat16, 128, stress::stages(2, 1))
+PREFILL_ATTENTION_PAGED(prefill_attention_d128_f16, __half, 128, stress::stages(2, 1))
+PREFILL_ATTENTION_EXPANDED(prefill_attention_expanded_bf16, __nv_bfloat16)
+PREFILL_ATTENTION_EXPANDED(prefill_attention_expanded_f16, __half)

@@ -74,6 +74,8 @@ pub struct PrefillAttentionParams {
     pub attention: AttentionParams,
     pub tiles: Address,
     pub tile_count: u32,
+    pub first_head: u32,
+    pub head_count: u32,
     pub reserved: u32,
 }
 sized!(PrefillAttentionParams, 576);
@@ -140,6 +142,33 @@ pub struct LatentPrefillParams {
     pub stages: u32,
 }
 sized!(LatentPrefillParams, 160);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct LatentExpandParams {
+    pub latent: LatentAttentionParams,
+    pub k_b: Address,
+    pub v_b: Address,
+    pub keys: Address,
+    pub values: Address,
+    pub first_pages: Address,
+    pub k_b_stride: u32,
+    pub v_b_stride: u32,
+    pub first_head: u32,
+    pub rows: u32,
+}
+sized!(LatentExpandParams, 208);
+
+/// See `cuda/attention_params.h`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ExpandedAttentionParams {
+    pub prefill: PrefillAttentionParams,
+    pub rotated: TensorMap,
+    pub first_pages: Address,
+}
+sized!(ExpandedAttentionParams, 768);
 
 /// See `cuda/attention_params.h`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -19,6 +19,7 @@ pub mod chip;
 pub mod fp8_gemm;
 pub mod gemm;
 pub mod gemm_params;
+pub mod latent_attention;
 pub mod list;
 pub mod moe;
 pub mod moe_gemm;

@@ -6,12 +6,14 @@
 use std::marker::PhantomData;
 
 use crate::attention_params::{
-    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, HeadGemmParams,
-    LatentAttentionParams, LatentDecodeParams, LatentPrefillParams, PrefillAttentionParams,
+    AttentionParams, AttentionScheduleParams, DecodeAttentionParams, ExpandedAttentionParams,
+    HeadGemmParams, LatentAttentionParams, LatentDecodeParams, LatentExpandParams,
+    LatentPrefillParams, PrefillAttentionParams,
 };
 use crate::gemm_params::{
     EpilogueParams, LmHeadGemmParams, ReferenceGemmParams, SkinnyGemmParams, StreamKGemmParams,
 };
+use crate::latent_attention::{latent_pages_bytes, latent_tile_bytes};
 use crate::moe_params::{
     MoeCombineParams, MoeGatherParams, MoeGemmParams, MoeGemmSm90Params, MoeRouteParams,
     MoeSortParams, RepackParams, SharedGateParams,
@@ -148,6 +150,7 @@ kernels! {
     PREFILL_PREPARE_D128: AttentionParams = "prefill_prepare", "prefill_prepare_d128", Halves, 256, 0;
     PREFILL_ATTENTION_D64: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d64", Halves, 384, 147_632;
     PREFILL_ATTENTION_D128: PrefillAttentionParams = "prefill_attention_sm90", "prefill_attention_d128", Halves, 384, 163_936;
+    PREFILL_ATTENTION_EXPANDED: ExpandedAttentionParams = "prefill_attention_sm90", "prefill_attention_expanded", Halves, 384, 213_088;
     MOE_ROUTE: MoeRouteParams = "moe_route", "moe_route", None, 128, 0;
     MOE_SORT: MoeSortParams = "moe_route", "moe_sort", None, 256, 0;
     MOE_GEMM_REFERENCE: MoeGemmParams = "moe_gemm_reference", "moe_gemm_reference", Halves, 256, 0;
@@ -204,10 +207,12 @@ kernels! {
     REPACK_MXFP4: RepackParams = "repack", "repack_mxfp4", None, 64, 0;
     REPACK_FP8: RepackParams = "repack", "repack_fp8", None, 64, 0;
     LATENT_PREPARE: LatentAttentionParams = "latent_attention_reference", "latent_prepare", Halves, 256, 0;
+    LATENT_PREPARE_IN_PLACE: LatentAttentionParams = "latent_attention_reference", "latent_prepare_in_place", Halves, 256, 0;
     LATENT_ATTENTION_REFERENCE: LatentAttentionParams = "latent_attention_reference", "latent_attention_reference", Halves, 128, 0;
     LATENT_DECODE: LatentDecodeParams = "latent_decode", "latent_decode", Halves, 256, latent_tile_bytes(1, 2) + latent_pages_bytes(1024);
     LATENT_PREFILL_T1: LatentPrefillParams = "latent_prefill", "latent_prefill_t1", Halves, 256, latent_tile_bytes(1, 2);
     LATENT_PREFILL_T4: LatentPrefillParams = "latent_prefill", "latent_prefill_t4", Halves, 256, latent_tile_bytes(4, 2);
+    LATENT_EXPAND: LatentExpandParams = "latent_expand", "latent_expand", Halves, 128, 73_728;
     HEAD_GEMM: HeadGemmParams = "head_gemm", "head_gemm", Halves, 128, 0;
     MERGE_LOGITS: MergeLogitsParams = "ranks", "merge_logits", None, 256, 0;
 }
@@ -268,29 +273,6 @@ pub const MERGE_LOGITS_EACH: u32 = 1024;
 pub const SAMPLE_TILE_LOGITS: u32 = 4096;
 /// Elements of a head that `attention_reference` and `qkv_prepare` take at most.
 pub const REFERENCE_HEAD_DIM_MAX: usize = 256;
-/// Elements of a latent vector that `latent_attention_reference` takes at most.
-pub const REFERENCE_LATENT_DIM_MAX: usize = 512;
-/// Query heads of a tile of `latent_decode` and `latent_prefill`.
-pub const LATENT_TILE_HEADS: u32 = 16;
-/// Elements of a latent vector, and of its key's rotated part, that these kernels take.
-pub const LATENT_TILE_DIMS: [u32; 2] = [512, 64];
-
-/// Shared memory of a tile of so many tokens: queries, weights, maxima, and pages; `Tile` in
-/// `cuda/latent_tile.cuh`.
-#[must_use]
-pub const fn latent_tile_bytes(tokens: u32, stages: u32) -> u32 {
-    let [latent_dim, rope_dim] = LATENT_TILE_DIMS;
-    let (entry, rows, page) = (2 * (latent_dim + rope_dim), tokens * LATENT_TILE_HEADS, 64);
-    let column_warps = if tokens > 1 { 4 } else { 8 };
-    rows * entry + rows * page * 2 + column_warps * rows * 4 + stages * page * entry
-}
-
-/// What `latent_decode` needs beside that: the pages before each row.
-#[must_use]
-pub const fn latent_pages_bytes(rows: u32) -> u32 {
-    4 * (rows + 1)
-}
-
 /// Tokens of a tile of `head_gemm`, and features of a head.
 pub const HEAD_GEMM_TILE: [u32; 2] = [64, 32];
 /// Tokens and features of a tile of the reference gemms.

@@ -2,6 +2,7 @@
 
 mod twins;
 
+use super::latent_attention::{latent_pages_bytes, latent_tile_bytes};
 use super::list::{self, Types};
 use super::*;
 
@@ -77,7 +78,7 @@ fn kernels_of_the_portable_image_ask_for_what_every_device_has() {
             .any(|known| kernel.name.starts_with(known));
         assert!(is_looked_at, "{} asks for too much", kernel.name);
     }
-    let latent = list::latent_tile_bytes(1, 1) + list::latent_pages_bytes(1024);
+    let latent = latent_tile_bytes(1, 1) + latent_pages_bytes(1024);
     assert!(latent <= most, "latent attention: {latent}");
     for (head_dim, group, rows, fits) in
         [(64, 16, 1024, true), (128, 8, 1024, true), (128, 16, 1, false)]

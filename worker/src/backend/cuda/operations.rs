@@ -8,7 +8,8 @@ use binfer_kernels::skinny_gemm::SkinnyGemmConfig;
 use binfer_proto::Mask;
 
 use super::attention::AttentionCall;
-use super::attention::config::{AttentionConfig, LatentConfig};
+use super::attention::config::AttentionConfig;
+use super::attention::latent_config::LatentConfig;
 use super::cuda_backend::{CudaBackend, StepParts};
 use super::formats::half::Half;
 use super::gemm::config::{GemmConfig, LmHeadConfig};

@@ -5,19 +5,21 @@ use binfer_kernels::list::DECODE_GQA_GROUP_MAX;
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 use binfer_shard::spec::KvShape;
 
-use super::config::{DECODE_BLOCKS_MAX, LATENT_HEAD_TILES_MAX};
+use super::config::{DECODE_BLOCKS_MAX, TILE_ROWS};
+use super::latent_config::{EXPANDED_HEAD_BYTES, LATENT_HEAD_TILES_MAX};
 use crate::backend::cuda::ffi::error::failed;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::{BackendError, KvHeadsLayout, KvLayerLayout, MemoryLayout};
 
 /// Bytes of which everything begins at a multiple.
 const ALIGNMENT: usize = 256;
-/// Rows of a tile of queries: tokens times the query heads of a KV head.
-pub(super) const TILE_ROWS: u32 = 128;
 
-/// Bytes of what latent attention has between its kernels, absorbed queries and sums: of 1,900
-/// tokens with 16 heads of 576 and 512 elements.
-pub(super) const LATENT_WORKSPACE_BYTES: usize = 64 << 20;
+/// Bytes of what latent attention has between its kernels: at least absorbed queries and sums of
+/// 1,900 tokens with 16 heads of 576 and 512 elements, at most keys and values of 16 heads at
+/// 32,768 positions.
+const LATENT_WORKSPACE_BYTES: [usize; 2] = [64 << 20, 256 << 20];
+/// Heads of all that read latents in published models, at most.
+const LATENT_HEADS_MAX: usize = 128;
 
 /// Where attention keeps what lies between its kernels.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +34,9 @@ pub(in crate::backend::cuda) struct AttentionPlaces {
     pub(super) arrivals: u64,
     /// What lies between the kernels of latent attention; nothing where no layer has it.
     pub(super) latent: u64,
+    pub(super) latent_bytes: usize,
+    /// u32 `[slots]`: the first page of a slot among those that are expanded.
+    pub(super) first_pages: u64,
 }
 
 /// Where a layer's cache lies.
@@ -54,6 +59,7 @@ pub(in crate::backend::cuda) struct CudaHeadsCache {
 pub(in crate::backend::cuda) struct CudaLatentCache {
     pub(super) entries: u64,
     pub(super) width: usize,
+    pub(super) blocks: usize,
     pub(super) block_tokens: usize,
 }
 
@@ -84,6 +90,17 @@ fn work_table_bytes(layout: &MemoryLayout) -> [usize; 2] {
     bytes.map(|bytes| bytes.next_multiple_of(ALIGNMENT))
 }
 
+/// Bytes of what latent attention has between its kernels: enough that no model needs more for one
+/// sequence, within bounds.
+fn latent_workspace_bytes(layout: &MemoryLayout) -> usize {
+    let of_group = |kv: &KvLayerLayout| {
+        layout.blocks_per_slot.get(kv.kv_group).map_or(0, |blocks| blocks * kv.block_tokens)
+    };
+    let positions = layout.kv.iter().map(of_group).max().unwrap_or(0);
+    let [least, most] = LATENT_WORKSPACE_BYTES;
+    (positions * LATENT_HEADS_MAX * EXPANDED_HEAD_BYTES).clamp(least, most)
+}
+
 impl AttentionPlaces {
     /// Lays them out in places that `take` gives for so many bytes.
     pub(in crate::backend::cuda) fn lay_out(
@@ -101,6 +118,7 @@ impl AttentionPlaces {
         // An entry of the cache is longer than what is summed of it.
         let head_dim = caches.iter().map(|kv| kv.head_dim).chain(latent_width).max();
         let kv_heads = caches.iter().map(|kv| kv.kv_heads).chain(latent_tiles).max();
+        let latent_bytes = latent_width.map_or(0, |_| latent_workspace_bytes(layout));
         let partials = 2 * DECODE_BLOCKS_MAX as usize * DECODE_GQA_GROUP_MAX as usize;
         let work_tables: usize = work_table_bytes(layout).iter().sum();
         Self {
@@ -108,7 +126,9 @@ impl AttentionPlaces {
             work_tables: take(layout.blocks_per_slot.len() * work_tables),
             partials: take(4 * partials * (head_dim.unwrap_or(0) + 2)),
             arrivals: take(4 * layout.slots_max * kv_heads.unwrap_or(0)),
-            latent: take(latent_width.map_or(0, |_| LATENT_WORKSPACE_BYTES)),
+            latent: take(latent_bytes),
+            latent_bytes,
+            first_pages: take(latent_width.map_or(0, |_| 4 * layout.slots_max)),
         }
     }
 
@@ -179,6 +199,7 @@ pub(in crate::backend::cuda) fn lay_out_caches(
             KvShape::Latent { width } => CudaLayerCache::Latent(CudaLatentCache {
                 entries: take(part_bytes(kv, width)),
                 width: width as usize,
+                blocks: kv.blocks,
                 block_tokens: kv.block_tokens,
             }),
         })

@@ -6,10 +6,7 @@
 
 use binfer_kernels::Target;
 use binfer_kernels::chip::Chip;
-use binfer_kernels::list::{
-    DECODE_GQA_GROUP_MAX, DECODE_ROWS_MAX, LATENT_TILE_DIMS, LATENT_TILE_HEADS,
-    decode_attention_bytes, latent_pages_bytes, latent_tile_bytes,
-};
+use binfer_kernels::list::{DECODE_GQA_GROUP_MAX, DECODE_ROWS_MAX, decode_attention_bytes};
 
 /// Tokens of a block of the cache that the paged kernels take.
 pub(super) const PAGE_TOKENS: u32 = 64;
@@ -18,10 +15,10 @@ pub(super) const DECODE_BLOCKS_MAX: u32 = 256;
 /// Blocks of a cluster that has one pair of row and KV head to itself, where pairs are few.
 const DECODE_CLUSTER: u32 = 8;
 const DECODE_CLUSTERED_BLOCKS_MAX: u32 = 128;
-/// Most tiles of heads of latent attention whose decode rows blocks share.
-pub(super) const LATENT_HEAD_TILES_MAX: u32 = 8;
+/// Rows of a tile of queries: tokens times the query heads of a KV head.
+pub(super) const TILE_ROWS: u32 = 128;
 /// Bytes of which activations must be multiples for the paged kernels.
-const ALIGNMENT: u32 = 16;
+pub(super) const ALIGNMENT: u32 = 16;
 
 /// What the choice depends on of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,92 +123,4 @@ fn decode_blocks(chip: &Chip, pairs: u32) -> (u32, u32) {
         return (pairs * DECODE_CLUSTER, DECODE_CLUSTER);
     }
     (most, 1)
-}
-
-/// What the choice depends on of a layer of latent attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) struct LatentDesc {
-    pub(in crate::backend::cuda) heads: u32,
-    pub(in crate::backend::cuda) latent_dim: u32,
-    pub(in crate::backend::cuda) rope_dim: u32,
-    /// Tokens of a block of the cache.
-    pub(in crate::backend::cuda) block_tokens: u32,
-}
-
-/// The kernels of a layer's latent attention in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) enum LatentConfig {
-    /// `latent_decode` and `latent_prefill`.
-    Tiled(LatentTiledConfig),
-    /// `latent_attention_reference`: any shape, slowly.
-    Reference,
-}
-
-/// How the tiled kernels are launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) struct LatentTiledConfig {
-    /// The launch for decode rows, if the step has some; without it they go the chunks' way.
-    pub(in crate::backend::cuda) decode: Option<LatentDecodeConfig>,
-    /// The launch for all other tokens.
-    pub(in crate::backend::cuda) prefill: LatentPrefillConfig,
-}
-
-/// How `latent_decode` is launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) struct LatentDecodeConfig {
-    pub(in crate::backend::cuda) rows: u32,
-    pub(in crate::backend::cuda) blocks: u32,
-    /// Pages that shared memory holds.
-    pub(in crate::backend::cuda) stages: u32,
-    pub(in crate::backend::cuda) shared_bytes: u32,
-}
-
-/// How `latent_prefill` is launched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend::cuda) struct LatentPrefillConfig {
-    pub(in crate::backend::cuda) tile_tokens: u32,
-    /// Pages that shared memory holds.
-    pub(in crate::backend::cuda) stages: u32,
-    pub(in crate::backend::cuda) shared_bytes: u32,
-}
-
-/// Chooses the kernels of a layer's latent attention.
-pub(in crate::backend::cuda) fn latent_config(
-    desc: &LatentDesc,
-    chip: &Chip,
-    rows: RowCounts,
-) -> LatentConfig {
-    let fits = |bytes: u32| bytes <= chip.image_shared_bytes_max();
-    let prefill = [(4, 2), (4, 1), (1, 2), (1, 1)].map(|(tile_tokens, stages)| {
-        let shared_bytes = latent_tile_bytes(tile_tokens, stages);
-        LatentPrefillConfig { tile_tokens, stages, shared_bytes }
-    });
-    let prefill = prefill.into_iter().find(|config| fits(config.shared_bytes));
-    let takes =
-        desc.block_tokens == PAGE_TOKENS && [desc.latent_dim, desc.rope_dim] == LATENT_TILE_DIMS;
-    match prefill {
-        Some(prefill) if takes => {
-            let decode = latent_decode_config(desc, chip, rows);
-            LatentConfig::Tiled(LatentTiledConfig { decode, prefill })
-        }
-        _ => LatentConfig::Reference,
-    }
-}
-
-fn latent_decode_config(
-    desc: &LatentDesc,
-    chip: &Chip,
-    rows: RowCounts,
-) -> Option<LatentDecodeConfig> {
-    let takes = (1..=DECODE_ROWS_MAX).contains(&rows.all)
-        && rows.decode > 0
-        && desc.heads.div_ceil(LATENT_TILE_HEADS) <= LATENT_HEAD_TILES_MAX;
-    let configs = [2, 1].map(|stages| LatentDecodeConfig {
-        rows: rows.decode,
-        blocks: chip.multiprocessors.min(DECODE_BLOCKS_MAX),
-        stages,
-        shared_bytes: latent_tile_bytes(1, stages) + latent_pages_bytes(rows.decode),
-    });
-    let mut fit = configs.into_iter();
-    fit.find(|config| takes && config.shared_bytes <= chip.image_shared_bytes_max())
 }

@@ -1,22 +1,28 @@
-//! Latent attention (MLA). Queries meet the cached latent vectors where these are, so
-//! nothing is expanded: `k_b` takes queries there, `v_b` takes the sums back.
+//! Latent attention (MLA). Queries of decode rows, and of all tokens where there is no better way,
+//! meet the cached latent vectors where these are: `k_b` takes queries there, `v_b` takes the sums
+//! back. For chunks keys and values are expanded (`latent_expanded.rs`).
 //!
 //! Absorbed queries and sums lie in a workspace. A step of more tokens than it holds is done in
 //! parts, by rising tokens: a token sees none of a later part.
 
 use binfer_kernels::attention_params::{HeadGemmParams, LatentAttentionParams};
-use binfer_kernels::list::{self, HEAD_GEMM_TILE, REFERENCE_LATENT_DIM_MAX};
+use binfer_kernels::latent_attention::REFERENCE_LATENT_DIM_MAX;
+use binfer_kernels::list::{self, HEAD_GEMM_TILE};
 use binfer_kernels::params::ROPE_PAIRS_MAX;
 
-use super::cache::{CudaLatentCache, CudaLayerCache, LATENT_WORKSPACE_BYTES};
-use super::config::{LatentConfig, LatentDesc, LatentTiledConfig, latent_config};
-use super::latent_tiles::{LatentTiles, TILE_TOKENS};
+use super::cache::{AttentionPlaces, CudaLatentCache, CudaLayerCache, GroupTables};
+use super::config::TILE_ROWS;
+use super::latent_config::{
+    ChunkCounts, LatentConfig, LatentDesc, LatentTiledConfig, latent_config,
+};
+use super::latent_expanded::ExpandedLayer;
+use super::latent_tiles::LatentTiles;
 use super::{Attention, row_counts};
-use crate::backend::BackendError;
 use crate::backend::args::AttendLatentArgs;
 use crate::backend::cuda::formats::half::Half;
 use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::backend::cuda::weights::{DeviceMatrix, DeviceVector};
+use crate::backend::{BackendError, StepMode};
 use crate::batch::BatchRow;
 
 /// Bytes of which sums, behind the queries, begin at a multiple.
@@ -59,9 +65,9 @@ impl TokenElements {
         }
     }
 
-    /// Tokens that the workspace holds.
-    fn tokens_max(&self) -> usize {
-        let bytes = LATENT_WORKSPACE_BYTES - ALIGNMENT;
+    /// Tokens that a workspace holds.
+    fn tokens_max(&self, workspace_bytes: usize) -> usize {
+        let bytes = workspace_bytes.saturating_sub(ALIGNMENT);
         bytes / ((self.absorbed + self.sums) * Half::BYTES)
     }
 }
@@ -85,19 +91,54 @@ impl Attention {
             let dims = (latent_dim, args.rope.dims);
             return Err(refuse(format!("latent and rotated elements {dims:?}, {most:?} at most")));
         }
-        let elements = TokenElements::of(args);
-        let tokens_max = elements.tokens_max();
-        if tokens_max == 0 {
-            return Err(refuse(format!("{} heads are too many for the workspace", args.heads)));
-        }
         self.make_rope(on, args.rope)?;
-        let params = self.latent_params(on, call)?;
-        let config = latent_config(&desc(&params), &on.device.chip(), row_counts(on, call.rows));
+        let cache = self.latent_cache(args)?;
+        let tables = self.groups.get(args.kv_group).copied();
+        let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
+        let params = self.latent_params(on, call, &cache, &tables);
+        let rows = row_counts(on, call.rows);
+        let chunks = match on.shape.mode {
+            StepMode::Graph => ChunkCounts::default(),
+            StepMode::Eager => ChunkCounts::of(&call.rows[rows.decode as usize..]),
+        };
+        let desc = desc(&params, args.value_dim, call.out, self.places.latent_bytes);
+        let config = latent_config(&desc, &on.device.chip(), rows, chunks);
         let tiles = match config {
-            LatentConfig::Tiled(config) => Some(self.latent_tiles(on, args, config)?),
+            LatentConfig::Tiled(config) => Some(self.latent_tiles(on, args, &tables, config)?),
             LatentConfig::Reference => None,
         };
-        let tokens = on.shape.tokens as usize;
+        let expanded = tiles.as_ref().and_then(|tiles| tiles.config.expanded);
+        let absorbed_tokens = expanded.map_or(on.shape.tokens, |_| rows.decode);
+        self.launch_absorbed(on, call, &params, (absorbed_tokens as usize, tiles.as_ref()))?;
+        if let Some(config) = expanded {
+            let layer = ExpandedLayer {
+                config,
+                weights: [call.k_b, call.v_b],
+                out: call.out,
+                places: &self.places,
+                cache: &cache,
+                tables: &tables,
+            };
+            layer.launch(on, &params, absorbed_tokens)?;
+        }
+        Ok(config)
+    }
+
+    /// Enqueues attention of the first `tokens` with absorbed weights, in parts that the workspace
+    /// holds.
+    fn launch_absorbed(
+        &self,
+        on: &Launcher<'_>,
+        call: &LatentCall<'_>,
+        params: &LatentAttentionParams,
+        (tokens, tiles): (usize, Option<&LatentTiles>),
+    ) -> Result<(), BackendError> {
+        let elements = TokenElements::of(call.args);
+        let tokens_max = elements.tokens_max(self.places.latent_bytes);
+        if tokens_max == 0 {
+            let heads = call.args.heads;
+            return Err(refuse(format!("{heads} heads are too many for the workspace")));
+        }
         for first in (0..tokens).step_by(tokens_max) {
             let count = tokens_max.min(tokens - first);
             let end = at_token(params.absorbed, count, elements.absorbed);
@@ -105,11 +146,11 @@ impl Attention {
                 sums: end.next_multiple_of(ALIGNMENT as u64),
                 first_token: to_u32(first),
                 tokens: to_u32(count),
-                ..params
+                ..*params
             };
-            launch_part(on, call, &part, tiles.as_ref())?;
+            launch_part(on, call, &part, tiles)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// The tiled kernels with the tables that they need, which are made unless a layer before this
@@ -118,14 +159,14 @@ impl Attention {
         &mut self,
         on: &Launcher<'_>,
         args: &AttendLatentArgs,
+        tables: &GroupTables,
         config: LatentTiledConfig,
     ) -> Result<LatentTiles, BackendError> {
-        let pages = self.groups[args.kv_group].pages;
-        let places = &self.places;
-        let tiles =
-            LatentTiles { config, pages, partials: places.partials, arrivals: places.arrivals };
-        if config.decode.is_some() && self.needs_tables((args.kv_group, 0, TILE_TOKENS)) {
-            tiles.make_pages(on)?;
+        let AttentionPlaces { partials, arrivals, .. } = self.places;
+        let tiles = LatentTiles { config, tables: *tables, partials, arrivals };
+        let reads_tables = config.decode.is_some() || config.expanded.is_some();
+        if reads_tables && self.needs_tables((args.kv_group, 0, TILE_ROWS)) {
+            tiles.make_tables(on)?;
         }
         Ok(tiles)
     }
@@ -134,12 +175,11 @@ impl Attention {
         &self,
         on: &Launcher<'_>,
         call: &LatentCall<'_>,
-    ) -> Result<LatentAttentionParams, BackendError> {
+        cache: &CudaLatentCache,
+        tables: &GroupTables,
+    ) -> LatentAttentionParams {
         let args = call.args;
-        let cache = self.latent_cache(args)?;
-        let tables = self.groups.get(args.kv_group);
-        let tables = tables.ok_or_else(|| refuse(format!("no KV group {}", args.kv_group)))?;
-        Ok(LatentAttentionParams {
+        LatentAttentionParams {
             step: on.places.tables,
             queries: call.queries,
             latents: call.latent,
@@ -159,7 +199,7 @@ impl Attention {
             scale: args.scale,
             first_token: 0,
             tokens: 0,
-        })
+        }
     }
 
     /// The layer's cache, if it has the shape of the arguments.
@@ -173,12 +213,22 @@ impl Attention {
 }
 
 /// What the choice of kernels depends on.
-fn desc(params: &LatentAttentionParams) -> LatentDesc {
+fn desc(
+    params: &LatentAttentionParams,
+    value_dim: usize,
+    out: u64,
+    workspace_bytes: usize,
+) -> LatentDesc {
+    let alignment = (params.queries | out).trailing_zeros().min(8);
     LatentDesc {
         heads: params.heads,
+        nope: params.nope,
+        value_dim: to_u32(value_dim),
         latent_dim: params.latent_dim,
         rope_dim: 2 * params.pairs,
         block_tokens: params.block_tokens,
+        alignment: 1 << alignment,
+        workspace_bytes,
     }
 }
 

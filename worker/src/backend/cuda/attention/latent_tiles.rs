@@ -1,40 +1,40 @@
-//! Launches of the tiled kernels of latent attention: decode rows by the pages that they see, as
-//! `paged.rs` does, all other tokens in tiles as they lie in the step.
+//! Launches of the tiled kernels of latent attention with absorbed weights: decode rows by the
+//! pages that they see, as `paged.rs` does, other tokens in tiles as they lie in the step.
 
 use binfer_kernels::attention_params::{
     AttentionScheduleParams, LatentAttentionParams, LatentDecodeParams, LatentPrefillParams,
 };
-use binfer_kernels::list::{self, LATENT_TILE_HEADS};
+use binfer_kernels::latent_attention::LATENT_TILE_HEADS;
+use binfer_kernels::list;
 use binfer_kernels::params::StepRow;
 
-use super::config::{LatentDecodeConfig, LatentTiledConfig};
+use super::cache::GroupTables;
+use super::config::TILE_ROWS;
+use super::latent_config::{LatentDecodeConfig, LatentTiledConfig};
 use crate::backend::BackendError;
 use crate::backend::cuda::device::LaunchBlocks;
 use crate::backend::cuda::launch::Launcher;
 
-/// Tokens of a tile in the schedule, none of whose tiles is used.
-pub(super) const TILE_TOKENS: u32 = 1;
-
 /// A layer's tiled kernels and what lies between their blocks.
 pub(super) struct LatentTiles {
     pub(super) config: LatentTiledConfig,
-    /// u32 `[rows + 1]`: pages before each decode row.
-    pub(super) pages: u64,
+    /// Where pages of decode rows are counted, and tiles of expanded chunks listed.
+    pub(super) tables: GroupTables,
     pub(super) partials: u64,
     pub(super) arrivals: u64,
 }
 
 impl LatentTiles {
-    /// Enqueues what counts the pages of decode rows. `latent_decode` reads them before it waits,
-    /// so other kernels must come between.
-    pub(super) fn make_pages(&self, on: &Launcher<'_>) -> Result<(), BackendError> {
+    /// Enqueues what counts the pages of decode rows, which `latent_decode` reads before it waits,
+    /// so that other kernels must come between, and what lists the tiles of expanded chunks.
+    pub(super) fn make_tables(&self, on: &Launcher<'_>) -> Result<(), BackendError> {
         let schedule = AttentionScheduleParams {
             step: on.places.tables,
-            pages: self.pages,
-            tiles: 0,
+            pages: self.tables.pages,
+            tiles: self.tables.tiles,
             rows: on.shape.rows,
-            tiles_max: 0,
-            tile_tokens: TILE_TOKENS,
+            tiles_max: self.config.expanded.map_or(0, |expanded| expanded.tiles),
+            tile_tokens: TILE_ROWS,
             window: 0,
         };
         on.device.launch(list::ATTENTION_SCHEDULE, [1, 1, 1], &schedule)
@@ -69,7 +69,7 @@ impl LatentTiles {
         latent.step.rows += first * size_of::<StepRow>() as u64;
         let decode = LatentDecodeParams {
             latent,
-            pages: self.pages + first * size_of::<u32>() as u64,
+            pages: self.tables.pages + first * size_of::<u32>() as u64,
             partials: self.partials,
             arrivals: self.arrivals,
             rows,

@@ -6,12 +6,16 @@
 //! | `cache.rs` | where caches, tables and workspaces lie |
 //! | `paged.rs` | published shapes |
 //! | `reference.rs` | any shape |
+//! | `latent_config.rs` | which kernels do latent attention, pure |
 //! | `latent.rs` | latent attention, any shape |
-//! | `latent_tiles.rs` | latent attention of published shapes |
+//! | `latent_tiles.rs` | latent attention of published shapes, weights absorbed |
+//! | `latent_expanded.rs` | the same for chunks, keys and values expanded |
 
 pub(super) mod cache;
 pub(super) mod config;
 pub(super) mod latent;
+pub(super) mod latent_config;
+mod latent_expanded;
 mod latent_tiles;
 mod paged;
 mod reference;

@@ -8,8 +8,8 @@ use binfer_kernels::attention_params::{
 use binfer_kernels::gemm_params::TensorMap;
 use binfer_kernels::list::{self, Kernel};
 
-use super::cache::{AttentionPlaces, CudaHeadsCache, GroupTables, TILE_ROWS};
-use super::config::{DecodeConfig, PAGE_TOKENS, PagedConfig, PagedHead};
+use super::cache::{AttentionPlaces, CudaHeadsCache, GroupTables};
+use super::config::{DecodeConfig, PAGE_TOKENS, PagedConfig, PagedHead, TILE_ROWS};
 use crate::backend::BackendError;
 use crate::backend::cuda::device::LaunchBlocks;
 use crate::backend::cuda::ffi::tensor_map::{Dimension, describe};
@@ -17,7 +17,7 @@ use crate::backend::cuda::launch::{Launcher, to_u32};
 use crate::batch::BatchRow;
 
 /// Elements of a row of a box: 128 bytes.
-const BOX_ELEMENTS: u32 = 64;
+pub(super) const BOX_ELEMENTS: u32 = 64;
 
 /// The kernels for a width of heads.
 struct PagedKernels {
@@ -163,6 +163,8 @@ impl PagedLayer<'_> {
             attention: *params,
             tiles: self.tables.tiles,
             tile_count: self.tiles(tile_tokens),
+            first_head: 0,
+            head_count: params.kv_heads,
             reserved: 0,
         })
     }

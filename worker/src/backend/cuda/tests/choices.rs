@@ -11,18 +11,22 @@ use binfer_kernels::chip::Chip;
 use binfer_kernels::gemm::{Epilogue, GemmShape};
 use binfer_kernels::skinny_gemm::{SKINNY_GEMM_KERNELS, SkinnyGemmConfig};
 use binfer_kernels::stream_k_gemm::STREAM_K_KERNELS;
+use binfer_proto::SlotId;
 
 use crate::backend::StepMode;
 use crate::backend::cuda::Half;
 use crate::backend::cuda::attention::config::{
-    AttentionConfig, AttentionDesc, DecodeConfig, LatentConfig, LatentDesc, RowCounts,
-    attention_config, latent_config,
+    AttentionConfig, AttentionDesc, DecodeConfig, RowCounts, attention_config,
+};
+use crate::backend::cuda::attention::latent_config::{
+    ChunkCounts, LatentConfig, LatentDesc, latent_config,
 };
 use crate::backend::cuda::formats::WeightFormat;
 use crate::backend::cuda::gemm::config::{
     GemmConfig, LmHeadConfig, gemm_config, gemm_pair_config, lm_head_config,
 };
 use crate::backend::cuda::gemm::desc::GemmDesc;
+use crate::batch::BatchRow;
 
 const GOLDEN: &str = "goldens/kernel_choices.txt";
 
@@ -66,15 +70,17 @@ const MODELS: [Model; 7] = [
     model(("odd", 1), [60, 100, 301], [3, 1, 20]),
 ];
 
-/// Ranks' parts of models with latent attention: query heads, elements of a latent and of a rotated
-/// part.
-const LATENT_MODELS: [(&str, [u32; 3]); 5] = [
-    ("deepseek-v2-lite", [16, 512, 64]),
-    ("deepseek-v2-lite tp 3", [6, 512, 64]),
-    ("deepseek-v3 tp 2", [64, 512, 64]),
-    ("deepseek-v3 tp 8", [16, 512, 64]),
-    ("odd", [3, 70, 10]),
+/// Ranks' parts of models with latent attention: query heads, elements of a query head that do not
+/// rotate, of a latent and of a rotated part.
+const LATENT_MODELS: [(&str, [u32; 4]); 5] = [
+    ("deepseek-v2-lite", [16, 128, 512, 64]),
+    ("deepseek-v2-lite tp 3", [6, 128, 512, 64]),
+    ("deepseek-v3 tp 2", [64, 128, 512, 64]),
+    ("deepseek-v3 tp 8", [16, 128, 512, 64]),
+    ("odd", [3, 21, 70, 10]),
 ];
+/// Of rows before a chunk: none, and those of a long conversation.
+const CHUNK_STARTS: [usize; 2] = [0, 32_768];
 
 const HALVES: [(&str, Half); 2] = [("bf16", Half::Bf16), ("f16", Half::F16)];
 
@@ -182,7 +188,33 @@ fn latent_attention(config: &LatentConfig) -> String {
     });
     let prefill = tiled.prefill;
     let (tokens, stages, shared) = (prefill.tile_tokens, prefill.stages, prefill.shared_bytes);
-    format!("tiled{decode}, prefill tokens {tokens} stages {stages} shared {shared}")
+    let expanded = tiled.expanded.map_or(String::new(), |expanded| {
+        format!(", expanded heads {} blocks {}", expanded.heads, expanded.blocks)
+    });
+    format!("tiled{decode}, prefill tokens {tokens} stages {stages} shared {shared}{expanded}")
+}
+
+fn write_latent(text: &mut String, title: &str, chip: &Chip, sizes: [u32; 4]) {
+    let [heads, nope, latent_dim, rope_dim] = sizes;
+    let desc = LatentDesc {
+        heads,
+        nope,
+        value_dim: nope,
+        latent_dim,
+        rope_dim,
+        block_tokens: 64,
+        alignment: 256,
+        workspace_bytes: 256 << 20,
+    };
+    let config = |rows, chunks| latent_attention(&latent_config(&desc, chip, rows, chunks));
+    by_rows(text, title, |rows| config(rows, ChunkCounts::default()));
+    let counts: Vec<u32> = (2..=320).chain([512, 1024, 2048, 8192]).collect();
+    for start in CHUNK_STARTS {
+        runs(text, &format!("{title}, a chunk after {start}"), &counts, |count| {
+            let row = BatchRow { slot: SlotId(0), first: 0, count: count as usize, start };
+            config(RowCounts { decode: 0, all: 1 }, ChunkCounts::of(&[row]))
+        });
+    }
 }
 
 /// Writes runs of numbers for which `of` says the same.
@@ -252,11 +284,8 @@ fn choices_are_those_of_the_table() {
         for model in &MODELS {
             write(&mut text, &format!("{card}, {}", model.name), chip, model);
         }
-        for (name, [heads, latent_dim, rope_dim]) in LATENT_MODELS {
-            let desc = LatentDesc { heads, latent_dim, rope_dim, block_tokens: 64 };
-            by_rows(&mut text, &format!("{card}, {name}, latent attention"), |rows| {
-                latent_attention(&latent_config(&desc, chip, rows))
-            });
+        for (name, sizes) in LATENT_MODELS {
+            write_latent(&mut text, &format!("{card}, {name}, latent attention"), chip, sizes);
         }
     }
     let places = ["../tests", "tests"].map(std::path::Path::new);

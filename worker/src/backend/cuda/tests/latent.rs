@@ -225,15 +225,36 @@ fn a_chunk_and_decode_rows_that_are_done_in_parts() {
         let Some(mut rig) = Rig::new(half, 31) else { return };
         let mut feeding = Feeding::new(&mut rig, shape, 2, 640);
         feeding.compared = 83;
-        feeding.step(&mut rig, &[600, 64], "parts");
+        let (tokens, sequences) = if is_sanitized() { (250, 245) } else { (600, 300) };
+        feeding.step(&mut rig, &[tokens, 64], "parts");
         feeding.step(&mut rig, &[1, 1], "parts");
-        let mut feeding = Feeding::new(&mut rig, shape, 300, 10);
+        let mut feeding = Feeding::new(&mut rig, shape, sequences, 10);
         feeding.sequences_compared = 23;
-        let mut counts = [1; 300];
+        let mut counts = vec![1; sequences];
         feeding.step(&mut rig, &counts, "decode rows in parts");
-        counts[299] = 9;
+        counts[sequences - 1] = 9;
         feeding.step(&mut rig, &counts, "decode rows and a chunk in parts");
     }
+}
+
+/// Chunks of several sequences, which begin and end anywhere in a page, beside decode rows; and
+/// more heads than there is room for at once.
+#[test]
+fn expanded_chunks_equal_their_oracle() {
+    let steps: [&[usize]; 4] = [&[257, 1, 130, 0], &[131, 193, 1, 1], &[1, 300, 1, 511], &[1; 4]];
+    let steps = if is_sanitized() { &steps[..2] } else { &steps[..] };
+    for half in HALVES {
+        let Some(mut rig) = Rig::new(half, 35) else { return };
+        let mut feeding = Feeding::new(&mut rig, PUBLISHED, 4, 640);
+        feeding.compared = 37;
+        steps.iter().for_each(|counts| drop(feeding.step(&mut rig, counts, "expanded")));
+    }
+    let Some(mut rig) = Rig::new(Half::Bf16, 36) else { return };
+    let mut feeding = Feeding::new(&mut rig, Shape { heads: 128, ..PUBLISHED }, 2, 1280);
+    (feeding.compared, feeding.repeats) = (211, 1);
+    let counts = if is_sanitized() { [160, 1] } else { [1100, 130] };
+    feeding.step(&mut rig, &counts, "heads in parts");
+    feeding.step(&mut rig, &[140, 1], "heads in parts");
 }
 
 /// Enough pages that many blocks share a row, beside one that is short.

@@ -9,9 +9,9 @@ use binfer_shard::DType;
 use binfer_shard::spec::ActivationFn;
 
 use super::attention::{Feeding, Shape};
-use super::latent;
 use super::tiny::{Tiny, decode, models, prompts};
 use super::{Half, Rig, layout, same_bits, settings};
+use super::{latent, moe};
 use crate::backend::Backend;
 use crate::backend::args::{LinearOutArgs, NormLinearArgs, TensorKind};
 use crate::backend::cuda::CudaBackend;
@@ -132,6 +132,14 @@ fn fp8_gemms_bear_short_rings_and_pauses() {
 }
 
 #[test]
+fn mixtures_bear_short_rings_and_pauses() {
+    for tokens in [1, 9, 65, 300] {
+        let name = format!("mixtures, {tokens} tokens");
+        both(Half::Bf16, &name, |rig| moe::repeated(rig, tokens, REPEATS));
+    }
+}
+
+#[test]
 fn attention_bears_short_rings_and_pauses() {
     let shape = |heads, kv_heads, head_dim, window| Shape {
         heads,
@@ -160,7 +168,8 @@ fn latent_attention_bears_short_rings_and_pauses() {
         feeding.compared = 97;
         feeding.step(rig, &[300, 150, 0], "first chunks");
         feeding.repeats = REPEATS;
-        let counts = [[1, 1, 0], [70, 1, 130]];
+        // The last one's chunks have keys and values expanded.
+        let counts = [[1, 1, 0], [70, 1, 50], [200, 1, 250]];
         counts.iter().flat_map(|counts| feeding.step(rig, counts, "stressed")).collect()
     });
 }

@@ -7,7 +7,7 @@ mod shapes;
 use binfer_shard::DType;
 use binfer_shard::spec::ActivationFn;
 
-use kinds::Kind;
+use kinds::{KINDS, Kind, PLAIN};
 
 use super::oracle::Sum;
 use super::weights::Known;
@@ -233,4 +233,24 @@ impl Mixture {
         let compared = self.compare(rig, &x, &got, &what);
         assert!(4 * compared >= tokens || tokens < 8, "{what}: {compared} are clear");
     }
+}
+
+/// What mixtures make of so many tokens, again and again to the same bits: a mixture with experts
+/// in each format, long enough that rings go round.
+pub(super) fn repeated(rig: &mut Rig, tokens: usize, repeats: usize) -> Vec<f32> {
+    let of_format = |dtype: DType| {
+        let kind = KINDS.iter().rev().find(|kind| kind.dtype == dtype).unwrap_or(&PLAIN);
+        Kind { hidden: 1024, inner: 640, experts: 16, held: (0, 16), shared: None, ..*kind }
+    };
+    let kinds = [DType::BF16, DType::MXFP4, DType::FP8_BLOCK].map(of_format);
+    let of_kind = |kind: Kind| {
+        let mixture = Mixture::new(rig, kind);
+        let rooms = mixture.rooms(rig, tokens, true);
+        let x = rig.random.floats(tokens * kind.hidden);
+        let mut run = || mixture.run(rig, &rooms, &x, tokens <= 256);
+        let first = run();
+        (1..repeats).for_each(|_| same_bits(&first, &run(), &format!("{tokens} tokens, {kind:?}")));
+        first
+    };
+    kinds.into_iter().flat_map(of_kind).collect()
 }

@@ -2,12 +2,16 @@
 
 use super::super::{for_halves, is_sanitized, numbers_of_tokens, tokens_max};
 use super::kinds::{KINDS, Kind, PLAIN};
-use super::{Mixture, same_bits, vector};
+use super::{Half, Mixture, same_bits, vector};
 
 #[test]
 fn experts_equal_their_oracle() {
     for_halves(|rig| {
         for (place, kind) in KINDS.into_iter().enumerate() {
+            // Under a sanitizer every kind in one of the types.
+            if is_sanitized() && place.is_multiple_of(2) != (rig.half() == Half::Bf16) {
+                continue;
+            }
             rig.begin(place as u64 + 1);
             let mixture = Mixture::new(rig, kind);
             for (index, tokens) in numbers_of_tokens().enumerate() {
