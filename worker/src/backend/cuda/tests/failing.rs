@@ -8,8 +8,8 @@ use crate::backend::Sampled;
 use crate::backend::cuda::CudaSettings;
 use crate::batch::{Batch, TokenInput};
 
-/// The token whose embedding is not a number where it is poisoned.
-const BAD: Token = 77;
+/// Tokens of prompts lie below, and one of those from here on has an embedding that is poisoned.
+const PROMPT_TOKENS: usize = 70;
 /// The sequence that meets it, and who gets its blocks afterwards.
 const VICTIM: usize = 1;
 const HEIR: u32 = 3;
@@ -43,13 +43,22 @@ fn next(rows: &[(u32, usize, usize)]) -> Batch {
 /// What each step drew, with the row's logits.
 type Drawn = Vec<Vec<(Sampled, Vec<f32>)>>;
 
-/// Three sequences, one of which meets [`BAD`]; then another one in its blocks.
-fn serve(tiny: &mut Tiny) -> Drawn {
+/// Whether `bad` was sampled by somebody who would then feed it.
+fn is_fed(drawn: &Drawn, bad: Token) -> bool {
+    let of_step = |(step, rows): (usize, &Vec<(Sampled, Vec<f32>)>)| {
+        let mut rows = rows.iter().enumerate();
+        rows.any(|(row, (sampled, _))| sampled.token == bad && (step > 2 || row != VICTIM))
+    };
+    drawn.iter().enumerate().any(of_step)
+}
+
+/// Three sequences, one of which meets `bad`; then another one in its blocks.
+fn serve(tiny: &mut Tiny, bad: Token) -> Drawn {
     let prompt = |seed: usize, len: usize| -> Vec<Token> {
-        (0..len).map(|at| ((seed + 3 * at) % 70) as Token).collect()
+        (0..len).map(|at| ((seed + 3 * at) % PROMPT_TOKENS) as Token).collect()
     };
     let mut prompts: Vec<Vec<Token>> = (0..3).map(|slot| prompt(5 * slot, PROMPT)).collect();
-    prompts[VICTIM][3] = BAD;
+    prompts[VICTIM][3] = bad;
     let all = |start| [(0, 0, start), (VICTIM as u32, VICTIM, start), (2, 2, start)];
     let mut steps = vec![step(&all(0), &prompts)];
     steps.extend([next(&all(PROMPT)), next(&all(PROMPT + 1))]);
@@ -80,11 +89,13 @@ fn what_is_not_a_number_stays_with_its_request() {
         for graphs in [false, true].into_iter().skip(usize::from(is_sanitized())) {
             let Some(settings) = settings(half) else { return };
             let settings = CudaSettings { graphs, ..settings };
-            let mut clean = Tiny::new(settings.clone(), what);
-            let mut dirty = Tiny::new(settings, what);
+            let clean = |bad| (bad, serve(&mut Tiny::new(settings.clone(), what), bad));
+            let mut candidates = (PROMPT_TOKENS as Token..).map(clean);
+            let (bad, want) = candidates.find(|(bad, drawn)| !is_fed(drawn, *bad)).unwrap();
+            let mut dirty = Tiny::new(settings.clone(), what);
             let (weights, device) = (&dirty.backend.weights, &dirty.backend.device);
-            weights.poison_row(dirty.model.embed, BAD as usize, &device.stream);
-            let (want, got) = (serve(&mut clean), serve(&mut dirty));
+            weights.poison_row(dirty.model.embed, bad as usize, &device.stream);
+            let got = serve(&mut dirty, bad);
             for (step, (want, got)) in want.iter().zip(&got).enumerate() {
                 for (row, (want, got)) in want.iter().zip(got).enumerate() {
                     let name = format!("{half:?} {what:?} {graphs}: step {step}, row {row}");
