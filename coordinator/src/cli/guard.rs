@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, API_KEY_VARIABLE, ConfigError};
 use crate::front::ApiKeys;
+use crate::report::Report;
 use crate::transport::{Tls, TlsFiles};
 
 /// Bytes of a file of keys.
@@ -95,16 +96,16 @@ impl GuardArgs {
     }
 }
 
-/// Reads the files of `tls` again at each SIGHUP, and says what came of it.
+/// Reads the files of `tls` again at each SIGHUP, and reports it. What is wrong is always said.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub(super) fn reload_at_hangup(tls: Tls) -> io::Result<impl Future<Output = ()>> {
+pub(super) fn reload_at_hangup(tls: Tls, report: Report) -> io::Result<impl Future<Output = ()>> {
     let mut hangups = signal(SignalKind::hangup())?;
     Ok(async move {
         while hangups.recv().await.is_some() {
             match tls.reload() {
-                Ok(()) => console::message("TLS: certificates and keys were read again"),
+                Ok(()) => report.line("TLS: certificates and keys were read again"),
                 Err(error) => console::message(format_args!(
                     "TLS: {error}; what was read before stays in use"
                 )),

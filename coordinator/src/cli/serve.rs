@@ -91,6 +91,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         transport: transport.clone(),
         ..GrpcConfig::default()
     };
+    let told = report.clone();
     let config = HttpConfig { access, keys, report, transport, ..HttpConfig::default() };
     let quiet = args.model.verbosity() == Verbosity::Quiet;
     let grpc_address = grpc.as_ref().map(|(_, address)| *address);
@@ -106,7 +107,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
             }
         }
         if let Some(tls) = tls {
-            tokio::spawn(guard::reload_at_hangup(tls)?);
+            tokio::spawn(guard::reload_at_hangup(tls, told)?);
         }
         front::serve_all(fronts, context).await
     };

@@ -87,7 +87,6 @@ impl Connection {
         let connection = http2::Builder::new(TokioExecutor::new())
             .max_concurrent_streams(config.streams_max)
             .max_pending_accept_reset_streams(config.resets_max)
-            .max_local_error_reset_streams(config.resets_max)
             .max_header_list_size(head_bytes_max)
             .initial_stream_window_size(config.stream_window_bytes)
             .initial_connection_window_size(config.connection_window_bytes)

@@ -1,6 +1,7 @@
 //! Keys and certificates out of flags, files, environment and signals.
 
 use super::*;
+use crate::report::Verbosity;
 use rustix::process::{Signal, getpid, kill_process};
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ async fn files_are_read_again_at_sighup_and_bad_ones_change_nothing() {
     };
     put("server");
     let tls = args.tls().unwrap().unwrap();
-    tokio::spawn(reload_at_hangup(tls.clone()).unwrap());
+    tokio::spawn(reload_at_hangup(tls.clone(), Report::new(Verbosity::Quiet)).unwrap());
     let read_at_first = tls.generation();
     let hangup = || kill_process(getpid(), Signal::HUP).unwrap();
     let wait = || tokio::time::sleep(Duration::from_millis(10));
