@@ -15,7 +15,7 @@ use crate::front::{FailKind, Readers, ServeCommand, Submit};
 use crate::load_meter::LoadMeter;
 use crate::meter::StepMeter;
 use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
-use crate::text::TextStage;
+use crate::text::{Pushed, TextEnd, TextStage};
 
 /// How often deadlines, readers that left and unread text are checked.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
@@ -120,6 +120,9 @@ impl ServeLoop {
             && let Some(plan) = self.sched.plan(now)
         {
             self.fleet.send(&plan);
+            if let Some(masks) = self.sched.take_masks() {
+                self.fleet.send_masks(&masks);
+            }
         }
         for delivery in self.sched.take_expired() {
             self.deliver(&delivery);
@@ -127,14 +130,14 @@ impl ServeLoop {
     }
 
     fn submit(&mut self, submit: Submit) {
-        let Submit { request, stop, is_chat, read_counter } = submit;
+        let Submit { request, text, is_chat, read_counter } = submit;
         let id = request.id;
         let parser = self.text.parser(is_chat, &request.prompt);
         let prompt_tokens = request.prompt.len();
         let answer = self.sched.submit(request);
         if answer.is_ok() {
             self.load.submitted(prompt_tokens);
-            self.text.open(id, &stop, parser);
+            self.text.open(id, text, parser);
         }
         self.readers.admit(id, read_counter, answer);
     }
@@ -153,21 +156,21 @@ impl ServeLoop {
         self.readers.tokens(id, &delivery.tokens, delivery.usage);
         self.readers.logprobs(id, &delivery.logprobs);
         self.readers.text(id, pushed.text);
-        let reasoning_tokens = pushed.reasoning_tokens;
-        if let Some(stop) = pushed.stop {
+        let Pushed { stop, end, .. } = pushed;
+        if let Some(stop) = stop {
             let finish = Finish::StopString(stop);
             let usage = self.sched.finish(id, finish).unwrap_or(delivery.usage);
-            self.readers.done(id, finish, usage, reasoning_tokens);
+            self.readers.done(id, finish, usage, end);
         } else {
             let Some(finish) = delivery.finish else { return };
-            self.readers.done(id, finish, delivery.usage, reasoning_tokens);
+            self.readers.done(id, finish, delivery.usage, end);
         }
         self.text.close(id);
     }
 
     fn cancel(&mut self, id: RequestId) {
         if let Some(usage) = self.sched.finish(id, Finish::Cancelled) {
-            self.readers.done(id, Finish::Cancelled, usage, 0);
+            self.readers.done(id, Finish::Cancelled, usage, TextEnd::default());
             self.text.close(id);
         }
     }

@@ -55,7 +55,7 @@ fn start(folder: &Path, deadlines: Deadlines) -> Result<TextProcess, TextError> 
 }
 
 fn prompt(text: &str) -> TextJob {
-    TextJob::Prompt { text: text.into(), tokens_max: u32::MAX }
+    TextJob::Prompt { text: text.into(), tokens_max: u32::MAX, add_special: true }
 }
 
 /// The one text process of this test process whose command line holds `folder`.

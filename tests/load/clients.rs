@@ -94,6 +94,7 @@ impl Clients {
             choice: u32::try_from(dice.below(2)).unwrap(),
             salt: dice.below(2) as u64,
             queue_deadline: None,
+            least: None,
             prompt,
         }
     }

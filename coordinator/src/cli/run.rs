@@ -14,8 +14,8 @@ use crate::cli::sampling::SamplingArgs;
 use crate::config::ConfigError;
 use crate::error::LaunchError;
 use crate::front::{
-    AnswerStream, End, FailKind, FrontContext, GenerateRequest, MaxTokens, Prompt, ReadMode,
-    StreamEvent, SubmitError,
+    AnswerStream, End, FailKind, FrontContext, GenerateRequest, MaxTokens, Prompt, StreamEvent,
+    SubmitError,
 };
 use crate::launch::{LaunchOptions, launch};
 use crate::model_args::ModelArgs;
@@ -95,21 +95,14 @@ fn checked_sampling(args: &RunArgs) -> Result<Sampling, ConfigError> {
 }
 
 fn request(args: &RunArgs, sampling: Sampling, text: String) -> GenerateRequest {
+    let prompt = match args.use_template {
+        true => Prompt::Chat(vec![Message::new("user", text)]),
+        false => Prompt::Text(text),
+    };
     GenerateRequest {
-        prompt: if args.use_template {
-            Prompt::Chat(vec![Message::new("user", text)])
-        } else {
-            Prompt::Text(text)
-        },
         max_tokens: MaxTokens::AtMost(args.max_tokens),
-        sampling,
-        biases: Vec::new(),
-        top_logprobs: None,
         seed: args.sampling.seed,
-        stop: Vec::new(),
-        ignore_eos: false,
-        token_ids: false,
-        read_mode: ReadMode::Streamed,
+        ..GenerateRequest::new(prompt, sampling)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use binfer_proto::cluster::{Hello, Stop, down, up};
-use binfer_proto::{HashedPlan, STEPS_IN_FLIGHT_MAX, StepResult};
+use binfer_proto::{HashedPlan, Masks, STEPS_IN_FLIGHT_MAX, StepResult};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Interval;
 
@@ -87,6 +87,11 @@ impl Fleet {
         self.aggregator.sent(plan.epoch, plan.step, *hash);
         self.watchdog.set_busy(true, Instant::now());
         self.broadcast(&down::Message::Plan(plan.into()));
+    }
+
+    /// Sends the masks of the plan that was sent last.
+    pub fn send_masks(&mut self, masks: &Masks) {
+        self.broadcast(&down::Message::Masks(masks.into()));
     }
 
     /// Waits for the next step on which all ranks agree. Dropping the future loses nothing.

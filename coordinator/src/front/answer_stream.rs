@@ -28,6 +28,8 @@ pub enum StreamEvent {
 pub struct AnswerStream {
     id: RequestId,
     logprobs: u8,
+    prompt: Vec<Token>,
+    prompt_tokens: u32,
     buffer: Arc<StreamBuffer>,
     outbox: Arc<Outbox>,
     commands: mpsc::Sender<ServeCommand>,
@@ -38,13 +40,16 @@ impl AnswerStream {
     /// From here on updates of the request go to `buffer`.
     pub(super) fn open(
         request: &Request,
+        wants_tokens: bool,
         buffer: Arc<StreamBuffer>,
         outbox: Arc<Outbox>,
         commands: mpsc::Sender<ServeCommand>,
     ) -> Self {
         let (id, logprobs) = (request.id, request.logprobs);
         outbox.open(id, Arc::clone(&buffer));
-        Self { id, logprobs, buffer, outbox, commands, end: None }
+        let prompt = if wants_tokens { request.prompt.clone() } else { Vec::new() };
+        let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
+        Self { id, logprobs, prompt, prompt_tokens, buffer, outbox, commands, end: None }
     }
 
     /// The request's id.
@@ -74,6 +79,16 @@ impl AnswerStream {
     /// whose text was taken before.
     pub fn take_logprobs(&self) -> Vec<Logprob> {
         if self.logprobs > 0 { self.buffer.take_logprobs() } else { Vec::new() }
+    }
+
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.prompt_tokens
+    }
+
+    /// The prompt, where the request asked for tokens.
+    pub fn prompt(&self) -> &[Token] {
+        &self.prompt
     }
 
     /// The next event. Must not be called again after an end.

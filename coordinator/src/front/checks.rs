@@ -1,11 +1,10 @@
 //! Pure checks of what a request may ask. Each error names its field.
 
 use super::error::{Field, FieldError, SubmitError};
-use super::generate_request::{MaxTokens, Prompt};
+use super::generate_request::{MaxTokens, Prompt, PromptTokens};
 use super::info::{CoreLimits, ModelInfo};
 use crate::text::Message;
 use binfer_proto::{Bias, Sampling, TOP_LOGPROBS_MAX, Token};
-use std::sync::Arc;
 
 /// The parameters as plans carry them.
 pub(super) fn sampling(sampling: Sampling) -> Result<Sampling, SubmitError> {
@@ -25,38 +24,6 @@ pub(super) fn biases(biases: Vec<Bias>, model: &ModelInfo) -> Result<Vec<Bias>, 
 pub(super) fn logprobs(tops: Option<u8>, model: &ModelInfo) -> u8 {
     let vocab = u8::try_from(model.vocab).unwrap_or(u8::MAX);
     tops.map_or(0, |tops| 1 + tops.min(TOP_LOGPROBS_MAX).min(vocab))
-}
-
-/// Refuses too many, too long and empty stop strings.
-pub(super) fn stop(stop: &[String], limits: &CoreLimits) -> Result<(), FieldError> {
-    let (strings_max, bytes_max) = (limits.stop_strings_max, limits.stop_string_bytes_max);
-    let refused = |cause| Err(FieldError::new(Field::Stop, cause));
-    if stop.len() > strings_max {
-        return refused(format!("has {} strings, at most {strings_max} are taken", stop.len()));
-    }
-    if stop.iter().any(String::is_empty) {
-        return refused("must not hold an empty string".into());
-    }
-    match stop.iter().map(String::len).find(|bytes| *bytes > bytes_max) {
-        Some(bytes) => {
-            refused(format!("holds a string of {bytes} bytes, at most {bytes_max} are taken"))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Tokens that end the answer, and whether they are ignored. A stop string that names a control
-/// token is found by the token, since no text shows it, and also where end tokens are ignored.
-pub(super) fn ends(
-    mut named: Vec<Token>,
-    own: &Arc<[Token]>,
-    ignore_eos: bool,
-) -> (Arc<[Token]>, bool) {
-    if named.is_empty() {
-        return (Arc::clone(own), ignore_eos);
-    }
-    named.extend(own.iter().filter(|_| !ignore_eos));
-    (named.into(), false)
 }
 
 /// Refuses what can be refused of a prompt before it is tokenised.
@@ -100,6 +67,45 @@ pub(super) fn tokens(tokens: &[Token], model: &ModelInfo) -> Result<(), FieldErr
                 format!("holds token {token}, which is not below the vocabulary of {vocab}");
             Err(FieldError::new(Field::Prompt, cause))
         }
+    }
+}
+
+/// Cuts a prompt down to the last tokens that are asked for.
+pub(super) fn cut_prompt(
+    tokens: &mut Vec<Token>,
+    kept: PromptTokens,
+    max_tokens: MaxTokens,
+    context_max: u32,
+) -> Result<(), FieldError> {
+    let kept = match kept {
+        PromptTokens::All => return Ok(()),
+        PromptTokens::Last(count) if count == 0 || count > context_max => {
+            let cause = format!("is {count}, not -1 or from 1 to {context_max}");
+            return Err(FieldError::new(Field::PromptTokens, cause));
+        }
+        PromptTokens::Last(count) => count,
+        PromptTokens::Fitting => {
+            let answer = match max_tokens {
+                MaxTokens::Asked(asked) => asked,
+                MaxTokens::Rest | MaxTokens::AtMost(_) => 1,
+            };
+            context_max.saturating_sub(answer).max(1)
+        }
+    };
+    tokens.drain(..tokens.len().saturating_sub(kept as usize));
+    Ok(())
+}
+
+/// Refuses a salt that is empty or too long.
+pub(super) fn cache_salt(salt: Option<&str>, limits: &CoreLimits) -> Result<(), FieldError> {
+    let bytes_max = limits.cache_salt_bytes_max;
+    match salt.map(str::len) {
+        Some(0) => Err(FieldError::new(Field::CacheSalt, "must not be empty")),
+        Some(bytes) if bytes > bytes_max => {
+            let cause = format!("has {bytes} bytes, at most {bytes_max} are taken");
+            Err(FieldError::new(Field::CacheSalt, cause))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::stream_buffer::ReadCounter;
 use crate::sched::{Request, RequestId};
+use crate::text::AskedText;
 use std::sync::Arc;
 
 /// What fronts ask of the serve loop.
@@ -20,8 +21,8 @@ pub enum ServeCommand {
 pub struct Submit {
     /// The scheduler's part.
     pub request: Request,
-    /// Texts at which the answer ends; they are not part of it.
-    pub stop: Vec<String>,
+    /// What the request says of its answer's text.
+    pub text: AskedText,
     /// The answer is one in a chat, whose reasoning is told from its content.
     pub is_chat: bool,
     /// What the reader has read.

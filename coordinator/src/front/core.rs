@@ -1,12 +1,12 @@
 //! From a prompt to an admitted request: check, render, tokenise, submit.
 //!
-//! Rendering and tokenising run on a bounded pool, so that a long prompt delays no stream, and
-//! prompts beyond its queue are refused at once. Ranges are checked here and not in the fronts, so
+//! Ranges are checked here and not in the fronts, so
 //! that all fronts accept the same requests.
 
 use super::answer_stream::AnswerStream;
 use super::checks;
 use super::command::{ServeCommand, Submit};
+use super::ends::{self, Ends};
 use super::error::SubmitError;
 use super::generate_request::{GenerateRequest, Prompt};
 use super::info::{CoreLimits, ModelInfo, Readiness};
@@ -14,8 +14,8 @@ use super::load::Load;
 use super::outbox::Outbox;
 use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
 use crate::sched::{Refused, Request, RequestId};
-use crate::text::TokenizerFiles;
-use crate::text::process::{TextJob, TextProcess};
+use crate::text::process::TextProcess;
+use crate::text::{AskedText, TokenizerFiles};
 use binfer_proto::Token;
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -46,17 +46,19 @@ pub struct CoreParts {
 /// The request core; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Core {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    parts: CoreParts,
+pub(super) struct Shared {
+    pub(super) parts: CoreParts,
     end_ids: Arc<[Token]>,
     next_id: AtomicU64,
     context_max: AtomicU32,
-    pool: Arc<Semaphore>,
-    pool_queue: Arc<Semaphore>,
+    pub(super) pool: Arc<Semaphore>,
+    pub(super) pool_queue: Arc<Semaphore>,
+    /// Makes salts of the prefix cache that no client can foresee.
+    salts: RandomState,
 }
 
 impl Core {
@@ -69,6 +71,7 @@ impl Core {
             context_max: AtomicU32::new(parts.model.context_max),
             pool: Arc::new(Semaphore::new(parts.limits.tokenizing_max)),
             pool_queue: Arc::new(Semaphore::new(queue)),
+            salts: RandomState::new(),
             parts,
         };
         Self { shared: Arc::new(shared) }
@@ -145,34 +148,59 @@ impl Core {
     /// Why it was not taken.
     pub async fn generate(&self, asked: GenerateRequest) -> Result<AnswerStream, SubmitError> {
         self.check_ready()?;
+        let model = self.model();
         let sampling = checks::sampling(asked.sampling)?;
-        let biases = checks::biases(asked.biases, self.model())?;
-        checks::stop(&asked.stop, self.limits())?;
+        let biases = checks::biases(asked.biases, model)?;
+        ends::stop(&asked.stop, self.limits())?;
+        ends::stop_tokens(&asked.stop_tokens, model)?;
+        checks::cache_salt(asked.cache_salt.as_deref(), self.limits())?;
         let is_chat = matches!(asked.prompt, Prompt::Chat(_));
-        let mut named = self.shared.parts.text.facts().control_tokens(&asked.stop);
-        // Markup of a chat's answer is no part of its content, which stop strings are about.
-        named.retain(|token| !(is_chat && self.model().reasoning.is_mark(*token)));
-        let (end_ids, ignore_eos) = checks::ends(named, &self.shared.end_ids, asked.ignore_eos);
-        let prompt = self.tokens(asked.prompt).await?;
-        let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, self.context_max())?;
-        let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let ends = self.ends(&asked.stop, &asked.stop_tokens, asked.ignore_eos, is_chat);
+        let mut prompt =
+            self.tokens(asked.prompt, asked.add_special_tokens, asked.prompt_tokens).await?;
+        let context_max = self.context_max();
+        checks::cut_prompt(&mut prompt, asked.prompt_tokens, asked.max_tokens, context_max)?;
+        let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, context_max)?;
+        let least = ends.least(asked.min_tokens, max_tokens, model.vocab)?;
         let request = Request {
-            id,
+            id: RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed)),
             prompt,
             max_tokens,
-            end_ids,
-            ignore_eos,
+            end_ids: ends.ids,
+            ignore_eos: ends.ignored,
             sampling,
             biases,
-            logprobs: checks::logprobs(asked.top_logprobs, self.model()),
+            logprobs: checks::logprobs(asked.top_logprobs, model),
             seed: asked.seed.unwrap_or_else(random_seed),
             choice: 0,
-            salt: self.model().salt,
+            salt: self.salt(asked.cache_salt.as_deref()),
             queue_deadline: None,
+            least,
+        };
+        let text = AskedText {
+            stop: asked.stop,
+            include_stop: asked.include_stop,
+            min_tokens: asked.min_tokens,
+            show_special: asked.show_special_tokens,
+            end_names: ends.names,
         };
         let read_counter = Arc::new(ReadCounter::new(asked.token_ids));
-        let submit = Submit { request, stop: asked.stop, is_chat, read_counter };
-        self.submit(submit, asked.read_mode).await
+        self.submit(Submit { request, text, is_chat, read_counter }, asked.read_mode).await
+    }
+
+    /// What ends the answer. Markup of a chat's answer is no part of its content, which stop
+    /// strings are about.
+    fn ends(&self, stop: &[String], tokens: &[Token], ignore_eos: bool, is_chat: bool) -> Ends {
+        let mut controls = self.shared.parts.text.facts().control_tokens(stop);
+        controls.retain(|(token, _)| !(is_chat && self.model().reasoning.is_mark(*token)));
+        Ends::new(&self.shared.end_ids, ignore_eos, tokens, controls)
+    }
+
+    /// The salt of a request's cached blocks. Whoever does not know a client's salt cannot make
+    /// another one that shares its blocks.
+    fn salt(&self, asked: Option<&str>) -> u64 {
+        let own = self.model().salt;
+        asked.map_or(own, |asked| self.shared.salts.hash_one((own, asked)))
     }
 
     async fn submit(
@@ -184,7 +212,9 @@ impl Core {
         let buffer = Arc::new(StreamBuffer::new(read_mode, Arc::clone(&submit.read_counter)));
         let outbox = Arc::clone(&parts.outbox);
         let commands = parts.commands.clone();
-        let stream = AnswerStream::open(&submit.request, Arc::clone(&buffer), outbox, commands);
+        let wants_tokens = submit.read_counter.token_ids();
+        let (request, sink) = (&submit.request, Arc::clone(&buffer));
+        let stream = AnswerStream::open(request, wants_tokens, sink, outbox, commands);
         // The serve loop takes it soon, and the queue alone says whether there is room.
         if parts.commands.send(ServeCommand::Submit(Box::new(submit))).await.is_err() {
             return Err(self.unavailable("the server has stopped"));
@@ -209,48 +239,6 @@ impl Core {
         match &*self.shared.parts.readiness.borrow() {
             Readiness::Ready => Ok(()),
             not_ready => Err(self.unavailable(&not_ready.to_string())),
-        }
-    }
-
-    async fn tokens(&self, prompt: Prompt) -> Result<Vec<Token>, SubmitError> {
-        let tokens_max = self.context_max();
-        checks::prompt(&prompt, self.model(), self.limits(), tokens_max)?;
-        let job = match prompt {
-            Prompt::Tokens(tokens) => return Ok(tokens),
-            Prompt::Text(text) => TextJob::Prompt { text, tokens_max },
-            Prompt::Chat(messages) => TextJob::Chat { messages, tokens_max },
-        };
-        let text = self.shared.parts.text.clone();
-        let encoded = self.on_pool(move || text.encode(&job)).await?;
-        let tokens = encoded.map_err(|error| self.not_encoded(error))?;
-        checks::tokens(&tokens, self.model())?;
-        Ok(tokens)
-    }
-
-    /// Runs `work` on the pool that tokenises, or refuses it when too much waits there.
-    pub(crate) async fn on_pool<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, SubmitError> {
-        let Ok(waiting) = self.shared.pool_queue.clone().try_acquire_owned() else {
-            return Err(self.busy("too many prompts wait to be tokenised"));
-        };
-        let Ok(running) = self.shared.pool.clone().acquire_owned().await else {
-            return Err(self.unavailable("the server has stopped"));
-        };
-        // The work goes on when the caller is dropped or told off, so the permits go with it.
-        let work = move || {
-            let _permits = (waiting, running);
-            work()
-        };
-        tokio::select! {
-            biased;
-            done = tokio::task::spawn_blocking(work) => done.map_err(|_| {
-                SubmitError::Failed { message: "work on a prompt was cut off".into() }
-            }),
-            () = self.shared.parts.commands.closed() => {
-                Err(self.unavailable("the server has stopped"))
-            }
         }
     }
 }

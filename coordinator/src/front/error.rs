@@ -14,8 +14,16 @@ pub enum Field {
     Prompt,
     /// The length of the answer.
     MaxTokens,
+    /// The least length of the answer.
+    MinTokens,
     /// Texts at which the answer ends.
     Stop,
+    /// Tokens at which the answer ends.
+    StopTokens,
+    /// How many tokens of a prompt are kept.
+    PromptTokens,
+    /// The salt of the prefix cache.
+    CacheSalt,
     /// A parameter of sampling.
     Sampling(SamplingField),
 }
@@ -25,7 +33,11 @@ impl fmt::Display for Field {
         match self {
             Self::Prompt => f.write_str("the prompt"),
             Self::MaxTokens => f.write_str("the maximum of tokens"),
+            Self::MinTokens => f.write_str("the minimum of tokens"),
             Self::Stop => f.write_str("the list of stop strings"),
+            Self::StopTokens => f.write_str("the list of stop tokens"),
+            Self::PromptTokens => f.write_str("the number of prompt tokens to keep"),
+            Self::CacheSalt => f.write_str("the cache's salt"),
             Self::Sampling(field) => field.fmt(f),
         }
     }

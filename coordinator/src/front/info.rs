@@ -57,6 +57,9 @@ pub const MESSAGES_MAX: usize = 4096;
 /// Stop strings of a request.
 pub const STOP_STRINGS_MAX: usize = 16;
 
+/// Stop tokens of a request.
+pub const STOP_TOKENS_MAX: usize = 256;
+
 /// Bounds of the request core.
 #[derive(Clone, Debug)]
 pub struct CoreLimits {
@@ -68,6 +71,8 @@ pub struct CoreLimits {
     pub stop_strings_max: usize,
     /// Bytes of a stop string.
     pub stop_string_bytes_max: usize,
+    /// Bytes of a salt of the prefix cache.
+    pub cache_salt_bytes_max: usize,
     /// Prompts tokenised at the same time.
     pub tokenizing_max: usize,
     /// Prompts that may wait to be tokenised.
@@ -83,6 +88,7 @@ impl Default for CoreLimits {
             messages_max: MESSAGES_MAX,
             stop_strings_max: STOP_STRINGS_MAX,
             stop_string_bytes_max: 256,
+            cache_salt_bytes_max: 1024,
             tokenizing_max: JOBS_AT_ONCE,
             tokenizing_queue_max: 4096,
             retry_after: Duration::from_secs(1),

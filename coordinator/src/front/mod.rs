@@ -11,6 +11,7 @@ mod api_keys;
 mod checks;
 mod command;
 mod core;
+mod ends;
 mod error;
 mod generate_request;
 mod info;
@@ -25,15 +26,17 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+mod tokenize;
 
 pub use self::core::{Core, CoreParts};
 pub use answer_stream::{AnswerStream, StreamEvent};
 pub use api_keys::{ApiKeyError, ApiKeys, KeyRefusal};
 pub use command::{ServeCommand, Submit};
 pub use error::{Field, FieldError, SubmitError};
-pub use generate_request::{GenerateRequest, MaxTokens, Prompt};
+pub use generate_request::{GenerateRequest, MaxTokens, Prompt, PromptTokens};
 pub use info::{
-    CoreLimits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, UNREAD_BYTES_MAX,
+    CoreLimits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, STOP_TOKENS_MAX,
+    UNREAD_BYTES_MAX,
 };
 pub use load::Load;
 pub use outbox::Outbox;

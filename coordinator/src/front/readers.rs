@@ -7,7 +7,7 @@
 use super::outbox::{Outbox, StepUpdates, Update, UpdateKind};
 use super::stream_buffer::{End, FailKind, ReadCounter};
 use crate::sched::{Finish, Refused, RequestId, Usage};
-use crate::text::TextPieces;
+use crate::text::{TextEnd, TextPieces};
 use binfer_proto::{Logprob, Tokens};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,11 +100,11 @@ impl Readers {
         self.outbox.send(&mut self.updates);
     }
 
-    /// A request ended as the scheduler says. Of its tokens so many were reasoning.
-    pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage, reasoning_tokens: u32) {
+    /// A request ended as the scheduler says. Its text said the rest of how.
+    pub fn done(&mut self, id: RequestId, finish: Finish, usage: Usage, text: TextEnd) {
         let end = match finish {
             Finish::Stop | Finish::Length | Finish::StopString(_) => {
-                End::Done { finish, usage, reasoning_tokens }
+                End::Done { finish, usage, text }
             }
             Finish::Failed(cause) => End::Failed { message: cause.to_string(), kind: cause.into() },
             Finish::Cancelled => {

@@ -6,7 +6,7 @@
 //! reader sees exactly one end.
 
 use crate::sched::{FailCause, Finish, Refused, Usage};
-use crate::text::{TextKind, TextPieces};
+use crate::text::{TextEnd, TextKind, TextPieces};
 use binfer_proto::{Logprob, Token};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,8 +48,8 @@ pub enum End {
         finish: Finish,
         /// What the request consumed.
         usage: Usage,
-        /// How many of its tokens were reasoning.
-        reasoning_tokens: u32,
+        /// What its text says of that.
+        text: TextEnd,
     },
     /// The request failed.
     Failed {
@@ -254,7 +254,7 @@ impl StreamBuffer {
         !std::mem::replace(&mut buffered.ended, true)
     }
 
-    /// Drops pending text and logprobs.
+    /// Drops pending text, tokens and logprobs.
     fn discard(&self, buffered: &mut Buffered) {
         let text_bytes = std::mem::take(&mut buffered.text).bytes();
         let logprob_bytes = size_of_val(&std::mem::take(&mut buffered.logprobs)[..]);

@@ -1,13 +1,15 @@
 //! A scripted serve loop: what the real one does with commands, without scheduler and workers.
 
 use super::{
-    Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, Load, MaxTokens,
-    ModelInfo, Outbox, Prompt, ReadMode, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
+    Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, Load, ModelInfo, Outbox,
+    Prompt, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
 };
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::process::TextProcess;
 use crate::text::testing::{END, byte_tokens, model, vocab_len};
-use crate::text::{ReasoningParserName, TextKind, TextModel, TextPieces, TextStage};
+use crate::text::{
+    AskedText, Pushed, ReasoningParserName, TextKind, TextModel, TextPieces, TextStage,
+};
 use binfer_proto::{Logprob, Sampling, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(crate) enum Act {
     Say(Vec<u8>),
     /// These tokens are sampled.
     Sample(Vec<Token>),
+    /// The answer ends with this token, which is sampled.
+    EndWith(Token),
     /// The answer ends.
     Finish(Finish),
     /// The request fails.
@@ -40,7 +44,7 @@ pub(crate) enum Act {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) request: Request,
-    pub(crate) stop: Vec<String>,
+    pub(crate) text: AskedText,
 }
 
 /// What a test holds of a scripted server.
@@ -66,18 +70,7 @@ pub(crate) fn content(text: &str) -> TextPieces {
 
 /// A greedy request for `prompt`, with nothing else said.
 pub(crate) fn greedy(prompt: Prompt) -> GenerateRequest {
-    GenerateRequest {
-        prompt,
-        max_tokens: MaxTokens::Rest,
-        sampling: Sampling::GREEDY,
-        biases: Vec::new(),
-        top_logprobs: None,
-        seed: None,
-        stop: Vec::new(),
-        ignore_eos: false,
-        token_ids: false,
-        read_mode: ReadMode::Streamed,
-    }
+    GenerateRequest::new(prompt, Sampling::GREEDY)
 }
 
 /// What a front works with, over a serve loop that has no dispatcher yet, and what closes it.
@@ -200,19 +193,19 @@ impl ScriptedLoop {
     }
 
     fn submit(&mut self, submit: super::Submit) {
-        let super::Submit { request, stop, is_chat, read_counter } = submit;
+        let super::Submit { request, text, is_chat, read_counter } = submit;
         let id = request.id;
         let prompt = u32::try_from(request.prompt.len()).unwrap();
         let logprobs = request.logprobs;
         let parser = self.text.parser(is_chat, &request.prompt);
-        let _ = self.seen.send(Seen { request, stop: stop.clone() });
+        let _ = self.seen.send(Seen { request, text: text.clone() });
         let mut acts: VecDeque<Act> = self.scripts.pop_front().unwrap().into();
         if let Some(Act::Refuse(why)) = acts.front() {
             self.readers.admit(id, read_counter, Err(why.clone()));
             return;
         }
         self.readers.admit(id, read_counter, Ok(()));
-        self.text.open(id, &stop, parser);
+        self.text.open(id, text, parser);
         acts.push_back(Act::Hold);
         let usage = Usage { prompt, ..Usage::default() };
         self.running.push(Running { id, logprobs, acts, since: Instant::now(), usage });
@@ -228,10 +221,16 @@ impl ScriptedLoop {
     /// One act of each request.
     fn step(&mut self) {
         for one in &mut self.running {
+            let mut end_token = None;
             let (tokens, finish) = match one.acts.front().cloned() {
                 Some(Act::Say(bytes)) => (byte_tokens(&bytes), None),
                 Some(Act::Sample(tokens)) => (tokens, None),
                 Some(Act::Finish(finish)) => (Vec::new(), Some(finish)),
+                Some(Act::EndWith(token)) => {
+                    one.usage.generated += 1;
+                    end_token = Some(token);
+                    (Vec::new(), Some(Finish::Stop))
+                }
                 Some(Act::Fail(kind, message)) => {
                     self.readers.fail(one.id, kind, message);
                     one.acts = [Act::Hold].into();
@@ -245,15 +244,16 @@ impl ScriptedLoop {
             let logprobs = logprobs(&tokens, one.logprobs);
             one.usage.generated += u32::try_from(tokens.len()).unwrap();
             let tokens = tokens.into();
-            let delivery = Delivery { id: one.id, tokens, logprobs, finish, usage: one.usage };
+            let (id, usage) = (one.id, one.usage);
+            let delivery = Delivery { id, tokens, logprobs, finish, usage, end_token };
             let pushed = self.text.push(&delivery);
             self.readers.tokens(one.id, &delivery.tokens, one.usage);
             self.readers.logprobs(one.id, &delivery.logprobs);
             self.readers.text(one.id, pushed.text);
-            let reasoning_tokens = pushed.reasoning_tokens;
-            let finish = pushed.stop.map(Finish::StopString).or(finish);
+            let Pushed { stop, end, .. } = pushed;
+            let finish = stop.map(Finish::StopString).or(finish);
             if let Some(finish) = finish {
-                self.readers.done(one.id, finish, one.usage, reasoning_tokens);
+                self.readers.done(one.id, finish, one.usage, end);
                 one.acts = [Act::Hold].into();
             }
         }

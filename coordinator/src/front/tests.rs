@@ -4,7 +4,7 @@ use super::stream_buffer::StreamBuffer;
 use super::testing::{self, Act, Scripted, content, greedy, say};
 use super::*;
 use crate::sched::{FailCause, Finish, Refused, RequestId};
-use crate::text::{Message, TextKind, TextPieces};
+use crate::text::{Message, TextEnd, TextKind, TextPieces};
 use binfer_proto::{Bias, Sampling, SamplingField};
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,7 +207,7 @@ async fn the_first_end_is_the_only_one() {
     buffer.end(End::Done {
         finish: Finish::Stop,
         usage: crate::sched::Usage::default(),
-        reasoning_tokens: 0,
+        text: TextEnd::default(),
     });
     buffer.admitted().await.unwrap();
     let (text, end) = take(&buffer).await;
@@ -228,7 +228,7 @@ async fn updates_keep_their_order_however_late_they_are_dispatched() {
         readers.text(RequestId(2), &content("x"));
         readers.send();
     }
-    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), 0);
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), TextEnd::default());
     readers.text(RequestId(1), &content("past the end"));
     deliver(&mut readers, &outbox).await;
     let (text, end) = take(&one).await;
@@ -249,7 +249,7 @@ async fn text_counts_until_it_is_read_or_nobody_will_read_it() {
     assert_eq!(readers.unread_bytes(), 16);
     gone.close();
     assert_eq!((readers.unread_bytes(), readers.slowest()), (7, None));
-    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), 0);
+    readers.done(RequestId(1), Finish::Stop, crate::sched::Usage::default(), TextEnd::default());
     readers.text(RequestId(2), &content("!"));
     deliver(&mut readers, &outbox).await;
     assert_eq!(
@@ -278,7 +278,12 @@ async fn readers_turn_a_failed_finish_into_a_failure() {
         (FailCause::QueueTimeout, FailKind::QueueTimeout),
     ] {
         let buffer = admitted(RequestId(1), &outbox, &mut readers);
-        readers.done(RequestId(1), Finish::Failed(cause), crate::sched::Usage::default(), 0);
+        readers.done(
+            RequestId(1),
+            Finish::Failed(cause),
+            crate::sched::Usage::default(),
+            TextEnd::default(),
+        );
         assert!(readers.is_empty());
         deliver(&mut readers, &outbox).await;
         assert_eq!(take(&buffer).await.1, Some(End::Failed { message: cause.to_string(), kind }));

@@ -1,19 +1,33 @@
-//! The JSON of an answer, in full and in chunks.
+//! The JSON of an answer: in full, and what its chunks are made of.
 
-use super::chunk_frame::ChunkFrame;
 use super::endpoint::Endpoint;
-use super::error::ApiError;
-use super::logprobs::LogprobsWriter;
 use crate::front::ModelInfo;
 use crate::sched::{Finish, RequestId, Usage};
-use crate::text::{TextKind, TextPieces};
-use binfer_proto::Logprob;
-use bytes::{BufMut, BytesMut};
+use crate::text::{StopReason, TextKind, TextPieces};
+use binfer_proto::Token;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The names under which clients look for reasoning: that of most servers, and vLLM's newer one.
 const REASONING: [&str; 2] = ["reasoning_content", "reasoning"];
+
+/// An answer in full.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) text: TextPieces,
+    pub(super) logprobs: Value,
+    pub(super) finish: Finish,
+    pub(super) stop_reason: Option<StopReason>,
+    /// Present where the request asked for them.
+    pub(super) token_ids: Option<TokenIds>,
+}
+
+/// The tokens of prompt and answer.
+#[derive(Debug, Default)]
+pub(super) struct TokenIds {
+    pub(super) prompt: Vec<Token>,
+    pub(super) answer: Vec<Token>,
+}
 
 /// What all chunks of one answer share.
 #[derive(Clone, Debug)]
@@ -40,45 +54,54 @@ impl AnswerHeader {
         }
     }
 
-    /// The full response. A chat's message has its reasoning beside its content, which is null
+    /// The full response.
+    pub(super) fn full_response(&self, choice: &Choice, usage: &Value) -> Value {
+        let object = match self.endpoint {
+            Endpoint::Completion => "text_completion",
+            Endpoint::Chat => "chat.completion",
+        };
+        let Self { id, created, model, .. } = self;
+        let mut json = json!({
+            "id": id, "object": object, "created": created, "model": model,
+            "choices": [self.choice(choice)], "usage": usage,
+        });
+        if let (Endpoint::Chat, Some(ids)) = (self.endpoint, &choice.token_ids) {
+            json["prompt_token_ids"] = json!(ids.prompt);
+        }
+        json
+    }
+
+    /// A choice in full. A chat's message has its reasoning beside its content, which is null
     /// where the answer ended before it began.
-    pub(super) fn full_response(
-        &self,
-        text: &TextPieces,
-        logprobs: &Value,
-        finish: Finish,
-        usage: &Value,
-    ) -> Value {
-        let finish = finish_reason(finish);
-        let content = text.text_of(TextKind::Content);
-        let (object, choice) = match self.endpoint {
-            Endpoint::Completion => (
-                "text_completion",
-                json!({
-                    "index": 0, "text": content, "logprobs": logprobs, "finish_reason": finish,
-                }),
-            ),
+    fn choice(&self, choice: &Choice) -> Value {
+        let content = choice.text.text_of(TextKind::Content);
+        let mut json = json!({
+            "index": 0, "logprobs": choice.logprobs,
+            "finish_reason": finish_reason(choice.finish),
+            "stop_reason": stop_reason(choice.stop_reason.as_ref()),
+        });
+        match self.endpoint {
+            Endpoint::Completion => json["text"] = json!(content),
             Endpoint::Chat => {
                 let mut message =
                     json!({ "role": "assistant", "content": content, "refusal": null });
-                let reasoning = text.text_of(TextKind::Reasoning);
+                let reasoning = choice.text.text_of(TextKind::Reasoning);
                 if !reasoning.is_empty() {
                     REASONING.iter().for_each(|name| message[*name] = json!(reasoning));
                     if content.is_empty() {
                         message["content"] = Value::Null;
                     }
                 }
-                let choice = json!({
-                    "index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish,
-                });
-                ("chat.completion", choice)
+                json["message"] = message;
             }
-        };
-        let Self { id, created, model, .. } = self;
-        json!({
-            "id": id, "object": object, "created": created, "model": model, "choices": [choice],
-            "usage": usage,
-        })
+        }
+        if let Some(ids) = &choice.token_ids {
+            json["token_ids"] = json!(ids.answer);
+            if self.endpoint == Endpoint::Completion {
+                json["prompt_token_ids"] = json!(ids.prompt);
+            }
+        }
+        json
     }
 
     /// What an answer consumed. Answers in chats say how many of their tokens were reasoning.
@@ -95,8 +118,16 @@ impl AnswerHeader {
         json
     }
 
+    /// What an answer consumed by now, for its chunks.
+    pub(super) fn usage_by_now(Usage { prompt, generated, .. }: Usage) -> Value {
+        json!({
+            "prompt_tokens": prompt, "completion_tokens": generated,
+            "total_tokens": prompt.saturating_add(generated),
+        })
+    }
+
     /// A chunk with these choices.
-    fn chunk_json(&self, choices: &Value, usage: Option<&Value>) -> String {
+    pub(super) fn chunk_json(&self, choices: &Value, usage: Option<&Value>) -> Value {
         let object = match self.endpoint {
             Endpoint::Completion => "text_completion",
             Endpoint::Chat => "chat.completion.chunk",
@@ -108,10 +139,11 @@ impl AnswerHeader {
         if let Some(usage) = usage {
             chunk["usage"] = usage.clone();
         }
-        chunk.to_string()
+        chunk
     }
 
-    fn text_choice(&self, kind: TextKind, text: &str) -> Value {
+    /// The choices of a chunk with this text.
+    pub(super) fn text_choice(&self, kind: TextKind, text: &str) -> Value {
         match (self.endpoint, kind) {
             (Endpoint::Completion, _) => json!([{
                 "index": 0, "text": text, "logprobs": null, "finish_reason": null,
@@ -123,107 +155,35 @@ impl AnswerHeader {
         }
     }
 
-    fn last_choice(&self, finish: Finish) -> Value {
+    /// The choices of a chunk that says why the answer ended.
+    pub(super) fn last_choice(&self, finish: Finish, reason: Option<&StopReason>) -> Value {
         let mut choice = match self.endpoint {
             Endpoint::Completion => self.text_choice(TextKind::Content, ""),
             Endpoint::Chat => chat_choice(json!({})),
         };
         choice[0]["finish_reason"] = finish_reason(finish).into();
+        choice[0]["stop_reason"] = stop_reason(reason);
         choice
     }
 }
 
-fn chat_choice(delta: Value) -> Value {
+/// The choices of a chunk of a chat.
+pub(super) fn chat_choice(delta: Value) -> Value {
     json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null }])
-}
-
-/// Writes the chunks of one streamed answer, each as a server-sent event.
-#[derive(Debug)]
-pub(super) struct ChunkWriter {
-    header: AnswerHeader,
-    include_usage: bool,
-    /// Present where the request asked for logprobs.
-    logprobs: Option<LogprobsWriter>,
-    content: ChunkFrame,
-    reasoning: ChunkFrame,
-}
-
-impl ChunkWriter {
-    pub(super) fn new(
-        header: AnswerHeader,
-        include_usage: bool,
-        logprobs: Option<LogprobsWriter>,
-    ) -> Self {
-        let usage = include_usage.then_some(&Value::Null);
-        let frame = |kind| {
-            let choices = header.text_choice(kind, ChunkFrame::PLACEHOLDER);
-            ChunkFrame::new(&header.chunk_json(&choices, usage))
-        };
-        let (content, reasoning) = (frame(TextKind::Content), frame(TextKind::Reasoning));
-        Self { header, include_usage, logprobs, content, reasoning }
-    }
-
-    /// The first chunk, which in a chat names the role.
-    pub(super) fn opening(&self, out: &mut BytesMut) {
-        if self.header.endpoint == Endpoint::Chat {
-            let choices = chat_choice(json!({ "role": "assistant", "content": "" }));
-            self.chunk(&choices, None, out);
-        }
-    }
-
-    /// A chunk for each piece of text. Logprobs go with the first one.
-    pub(super) fn text(&mut self, text: &TextPieces, logprobs: &[Logprob], out: &mut BytesMut) {
-        let mut pieces = text.iter();
-        if let Some(writer) = self.logprobs.as_mut().filter(|_| !logprobs.is_empty()) {
-            let (kind, first) = pieces.next().unwrap_or((TextKind::Content, ""));
-            let mut choices = self.header.text_choice(kind, first);
-            choices[0]["logprobs"] = writer.json(logprobs);
-            self.chunk(&choices, None, out);
-        }
-        for (kind, piece) in pieces {
-            match kind {
-                TextKind::Content => self.content.write(piece, out),
-                TextKind::Reasoning => self.reasoning.write(piece, out),
-            }
-        }
-    }
-
-    /// The last chunks of an answer that ended in order.
-    pub(super) fn done(
-        &self,
-        finish: Finish,
-        usage: Usage,
-        reasoning_tokens: u32,
-        out: &mut BytesMut,
-    ) {
-        self.chunk(&self.header.last_choice(finish), None, out);
-        if self.include_usage {
-            let usage = self.header.usage(usage, reasoning_tokens);
-            self.chunk(&json!([]), Some(&usage), out);
-        }
-        out.put_slice(b"data: [DONE]\n\n");
-    }
-
-    fn chunk(&self, choices: &Value, usage: Option<&Value>, out: &mut BytesMut) {
-        let usage = usage.or(self.include_usage.then_some(&Value::Null));
-        put_event(&self.header.chunk_json(choices, usage), out);
-    }
-}
-
-/// The last event of an answer that failed. No `[DONE]` follows.
-pub(super) fn put_failure(error: &ApiError, request_id: &str, out: &mut BytesMut) {
-    put_event(&error.json(request_id).to_string(), out);
-}
-
-fn put_event(data: &str, out: &mut BytesMut) {
-    out.put_slice(b"data: ");
-    out.put_slice(data.as_bytes());
-    out.put_slice(b"\n\n");
 }
 
 fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Length => "length",
         Finish::Stop | Finish::StopString(_) | Finish::Cancelled | Finish::Failed(_) => "stop",
+    }
+}
+
+/// vLLM's field: what ended the answer, where the request named it.
+fn stop_reason(reason: Option<&StopReason>) -> Value {
+    match reason {
+        None => Value::Null,
+        Some(StopReason::Text(text)) => json!(text),
+        Some(StopReason::Token(token)) => json!(token),
     }
 }

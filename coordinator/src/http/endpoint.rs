@@ -26,7 +26,11 @@ impl FieldNames {
             (Field::Prompt, Endpoint::Completion) => "prompt",
             (Field::Prompt, Endpoint::Chat) => "messages",
             (Field::MaxTokens, _) => self.max_tokens,
+            (Field::MinTokens, _) => "min_tokens",
             (Field::Stop, _) => "stop",
+            (Field::StopTokens, _) => "stop_token_ids",
+            (Field::PromptTokens, _) => "truncate_prompt_tokens",
+            (Field::CacheSalt, _) => "cache_salt",
             (Field::Sampling(field), _) => sampling_name(field),
         }
     }

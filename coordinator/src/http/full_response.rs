@@ -4,10 +4,11 @@
 //! one that has shut down its writing side and waits. Such a client is sent the head and a space,
 //! with which JSON may begin. If nobody is there, its host says so, and the request is cancelled.
 
-use super::answer::AnswerHeader;
+use super::answer::{AnswerHeader, Choice, TokenIds};
+use super::chunk_writer::{self, Ended};
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
-use crate::front::{AnswerStream, End, StreamEvent};
+use crate::front::{AnswerStream, StreamEvent};
 use crate::text::TextPieces;
 use crate::transport::ClientState;
 use axum::body::{Body, Bytes};
@@ -24,21 +25,28 @@ pub(super) async fn answer(
     header: AnswerHeader,
     mut answer: AnswerStream,
     mut logprobs: Option<LogprobsWriter>,
+    with_token_ids: bool,
 ) -> Result<String, ApiError> {
     let (mut text, mut found) = (TextPieces::default(), Vec::new());
+    let mut ids = TokenIds { prompt: answer.prompt().to_vec(), answer: Vec::new() };
     loop {
         let reply = answer.next().await;
         found.append(&mut answer.take_logprobs());
+        if with_token_ids {
+            answer.take_tokens(&mut ids.answer);
+        }
         match reply {
             StreamEvent::Text(more) => text.append(&more),
-            StreamEvent::End(End::Done { finish, usage, reasoning_tokens }) => {
+            StreamEvent::End(end) => {
+                let Ended { finish, usage, text: end } = chunk_writer::ended(end)?;
+                ids.answer.extend(end.end_token);
                 let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
                 let logprobs = logprobs.unwrap_or(Value::Null);
-                let usage = header.usage(usage, reasoning_tokens);
-                return Ok(header.full_response(&text, &logprobs, finish, &usage).to_string());
-            }
-            StreamEvent::End(End::Failed { message, kind }) => {
-                return Err(ApiError::failed(kind, message));
+                let token_ids = with_token_ids.then_some(ids);
+                let stop_reason = end.stop_reason;
+                let choice = Choice { text, logprobs, finish, stop_reason, token_ids };
+                let usage = header.usage(usage, end.reasoning_tokens);
+                return Ok(header.full_response(&choice, &usage).to_string());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Numbers in a request's JSON. `null` is as good as absent, so each stands in an `Option`.
 
+use crate::front::PromptTokens;
 use serde::de::{Error, IntoDeserializer, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -81,6 +82,23 @@ impl<'de> Deserialize<'de> for Seed {
         let bits = u64::try_from(value).or_else(|_| i64::try_from(value).map(i64::cast_unsigned));
         let refused = |_| D::Error::custom("must be a whole number of 64 bits");
         bits.map(|bits| Self(Some(bits))).map_err(refused)
+    }
+}
+
+/// How many tokens of a prompt are kept: so many of the last ones, or, written as -1, as many as
+/// leave room for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CutPrompt(pub(super) PromptTokens);
+
+impl<'de> Deserialize<'de> for CutPrompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let WholeNumber(value) = WholeNumber::deserialize(deserializer)?;
+        let kept = match (value, u32::try_from(value)) {
+            (-1, _) => PromptTokens::Fitting,
+            (_, Ok(count)) if count > 0 => PromptTokens::Last(count),
+            _ => return Err(D::Error::custom("must be -1, for all that fit, or 1 or more")),
+        };
+        Ok(Self(kept))
     }
 }
 

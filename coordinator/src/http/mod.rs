@@ -7,6 +7,7 @@
 mod answer;
 mod chat_message;
 mod chunk_frame;
+mod chunk_writer;
 mod config;
 mod endpoint;
 mod error;

@@ -28,14 +28,11 @@ pub(super) const TOOLS: Advice = Unsupported("tools");
 const BEAMS: Advice = Unsupported("beam search");
 const SAMPLERS: Advice = Unsupported("samplers other than top_k, top_p and min_p");
 const PROMPT_LOGPROBS: Advice = Unsupported("logprobs of the prompt");
-const STOPS: Advice = Do("end tokens of a request are not supported by this version of binfer; \
-                           stop takes strings");
 const TOP_LEVEL: Advice = Do("write its fields at the top level, by OpenAI's names");
 const TEMPLATE: Advice = Unsupported("settings of the chat template in a request");
 const REASONING: Advice =
     Do("reasoning is parsed as --reasoning-parser says when the server starts, \
                               and comes in reasoning_content");
-const TOKENISING: Advice = Unsupported("settings of the tokenizer in a request");
 const SERVER: Advice = Do("it is set when the server starts, by --max-model-len");
 
 /// Names that other servers have for fields of ours.
@@ -85,18 +82,12 @@ const EVERYWHERE: &[RefusedField] = &[
     row("length_penalty", "[1]", BEAMS),
     row("diversity_penalty", "[0]", BEAMS),
     row("early_stopping", "[false]", BEAMS),
-    row("min_tokens", "[0]", Unsupported("a least length (min_tokens)")),
-    row("min_length", "[0]", Unsupported("a least length (min_tokens)")),
-    row("min_new_tokens", "[0]", Unsupported("a least length (min_tokens)")),
-    row("stop_token_ids", "[[]]", STOPS),
-    row("eos_token_id", "[]", STOPS),
-    row("stop_regex", r#"[[], ""]"#, STOPS),
-    row("include_stop_str_in_output", "[false]", Unsupported("the stop string in an answer")),
-    row("no_stop_trim", "[false]", Unsupported("the stop string in an answer")),
-    row("skip_special_tokens", "[true]", Unsupported("special tokens in an answer")),
-    row("spaces_between_special_tokens", "[true]", Unsupported("special tokens in an answer")),
-    row("truncate_prompt_tokens", "[]", Unsupported("cutting a prompt")),
-    row("truncate", "[]", Unsupported("cutting a prompt")),
+    row("min_length", "[0]", UseField("min_tokens")),
+    row("min_new_tokens", "[0]", UseField("min_tokens")),
+    row("eos_token_id", "[]", UseField("stop_token_ids")),
+    row("stop_regex", r#"[[], ""]"#, Unsupported("patterns as stop strings")),
+    row("no_stop_trim", "[false]", UseField("include_stop_str_in_output")),
+    row("truncate", "[]", UseField("truncate_prompt_tokens")),
     row("truncation_length", "[]", SERVER),
     row("num_ctx", "[]", SERVER),
     row("n_ctx", "[]", SERVER),
@@ -111,8 +102,7 @@ const EVERYWHERE: &[RefusedField] = &[
     row("token_ids_logprob", "[[]]", Unsupported("logprobs of chosen tokens")),
     row("post_sampling_probs", "[false]", Unsupported("logprobs after sampling")),
     row("return_tokens_as_token_ids", "[false]", Unsupported("token ids in an answer")),
-    row("return_token_ids", "[false]", Unsupported("token ids in an answer")),
-    row("return_tokens", "[false]", Unsupported("token ids in an answer")),
+    row("return_tokens", "[false]", UseField("return_token_ids")),
     row("return_hidden_states", "[false]", Unsupported("hidden states in an answer")),
     row("return_full_text", "[false]", Unsupported("the prompt in an answer")),
     row("echo", "[false]", Unsupported("the prompt in an answer (echo)")),
@@ -184,7 +174,6 @@ const EVERYWHERE: &[RefusedField] = &[
     row("lora", "[[]]", Unsupported("LoRA adapters")),
     row("lora_path", "[]", Unsupported("LoRA adapters")),
     row("adapter_id", "[]", Unsupported("LoRA adapters")),
-    row("cache_salt", r#"[""]"#, Unsupported("salts of the prefix cache")),
     row("thinking_token_budget", "[]", Unsupported("a budget for thinking")),
 ];
 
@@ -217,7 +206,6 @@ const CHAT: &[RefusedField] = &[
     row("add_generation_prompt", "[true]", TEMPLATE),
     row("continue_final_message", "[false]", TEMPLATE),
     row("continue", "[false]", TEMPLATE),
-    row("add_special_tokens", "[false]", TOKENISING),
     row("mm_processor_kwargs", "[{}]", Unsupported("anything but text")),
 ];
 
@@ -234,8 +222,7 @@ const COMPLETION: &[RefusedField] = &[
     row("input_suffix", r#"[""]"#, Unsupported("a suffix")),
     row("prompt_embeds", "[]", Unsupported("embeddings as a prompt")),
     row("input_embeds", "[]", Unsupported("embeddings as a prompt")),
-    row("add_special_tokens", "[true]", TOKENISING),
-    row("add_bos_token", "[true]", TOKENISING),
+    row("add_bos_token", "[true]", UseField("add_special_tokens")),
     row("raw", "[true]", Do("the template is applied by /v1/chat/completions")),
     row("images", "[[]]", Unsupported("anything but text")),
     row("image_data", "[[]]", Unsupported("anything but text")),
@@ -245,6 +232,8 @@ const COMPLETION: &[RefusedField] = &[
 /// fields about cost, accounts and other servers.
 pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "user",
+    // No vocabulary that is served writes spaces between them.
+    "spaces_between_special_tokens",
     "metadata",
     "store",
     "service_tier",

@@ -6,10 +6,13 @@ use super::error::ApiError;
 use super::field_names;
 use super::json::{self, Object};
 use super::json_lists::{List, LogitBiases, PromptValue, StopStrings};
-use super::json_numbers::{CompletionLogprobs, Count, Number, Seed, TopK, UpTo};
-use crate::front::{GenerateRequest, MESSAGES_MAX, MaxTokens, ModelInfo, Prompt, ReadMode};
+use super::json_numbers::{CompletionLogprobs, Count, CutPrompt, Number, Seed, TopK, UpTo};
+use crate::front::{
+    GenerateRequest, MESSAGES_MAX, MaxTokens, ModelInfo, Prompt, PromptTokens, ReadMode,
+    STOP_TOKENS_MAX,
+};
 use axum::http::StatusCode;
-use binfer_proto::{Sampling, TOP_LOGPROBS_MAX};
+use binfer_proto::{Sampling, TOP_LOGPROBS_MAX, Token};
 use serde::Deserialize;
 
 /// Answers of `/v1/completions` are this long unless the request says otherwise.
@@ -20,12 +23,30 @@ const COMPLETION_TOKENS: u32 = 16;
 pub(super) struct ParsedRequest {
     pub(super) generate: GenerateRequest,
     pub(super) stream: bool,
-    /// Whether a streamed answer ends with a chunk of token counts.
-    pub(super) include_usage: bool,
+    /// What its answer has beside texts.
+    pub(super) extras: AnswerExtras,
     /// What it calls the core's fields.
     pub(super) names: FieldNames,
     /// Names of unknown fields, for the operator.
     pub(super) unknown_fields: Vec<String>,
+}
+
+/// What an answer has beside texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct AnswerExtras {
+    /// A streamed answer ends with a chunk of token counts.
+    pub(super) usage_at_end: bool,
+    /// Every chunk of a streamed answer has the token counts so far.
+    pub(super) usage_in_chunks: bool,
+    /// The token ids of prompt and answer.
+    pub(super) token_ids: bool,
+}
+
+impl AnswerExtras {
+    /// Whether the answer's tokens are needed, and not its text alone.
+    pub(super) fn wants_tokens(self) -> bool {
+        self.token_ids || self.usage_in_chunks
+    }
 }
 
 /// The fields that both endpoints read.
@@ -47,11 +68,20 @@ struct CommonFields {
     stream: Option<bool>,
     stream_options: Option<Object<StreamOptions>>,
     ignore_eos: Option<bool>,
+    min_tokens: Option<Count>,
+    stop_token_ids: Option<List<Count, STOP_TOKENS_MAX>>,
+    include_stop_str_in_output: Option<bool>,
+    skip_special_tokens: Option<bool>,
+    add_special_tokens: Option<bool>,
+    truncate_prompt_tokens: Option<CutPrompt>,
+    return_token_ids: Option<bool>,
+    cache_salt: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+    continuous_usage_stats: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +142,10 @@ fn chat(fields: ChatFields) -> Result<(Prompt, Option<u8>), ApiError> {
     Ok((Prompt::Chat(messages), wanted.then_some(tops(count))))
 }
 
+fn tokens(List(ids): List<Count, STOP_TOKENS_MAX>) -> Vec<Token> {
+    ids.into_iter().map(|UpTo(id)| id).collect()
+}
+
 /// The count as the core takes it. Its type has bounded it already.
 fn tops(count: u32) -> u8 {
     u8::try_from(count).unwrap_or(TOP_LOGPROBS_MAX)
@@ -145,14 +179,20 @@ impl CommonFields {
             (None, Endpoint::Chat) => MaxTokens::Rest,
         };
         let stream = self.stream.unwrap_or(false);
-        let include_usage = match self.stream_options {
-            None => false,
-            Some(Object(options)) => options.include_usage(stream)?,
+        let mut extras = match self.stream_options {
+            None => AnswerExtras::default(),
+            Some(Object(options)) => options.extras(stream)?,
         };
+        extras.token_ids = self.return_token_ids.unwrap_or(false);
         let or = |written: Option<Number>, default| written.map_or(default, |Number(value)| value);
         let generate = GenerateRequest {
             prompt,
+            add_special_tokens: self.add_special_tokens,
+            prompt_tokens: self
+                .truncate_prompt_tokens
+                .map_or(PromptTokens::All, |CutPrompt(cut)| cut),
             max_tokens,
+            min_tokens: self.min_tokens.map_or(0, |UpTo(tokens)| tokens),
             sampling: Sampling {
                 temperature: or(self.temperature, sampling.temperature),
                 top_k: self.top_k.map_or(sampling.top_k, |TopK(count)| count),
@@ -166,21 +206,29 @@ impl CommonFields {
             top_logprobs: None,
             seed: self.seed.and_then(|Seed(seed)| seed),
             stop: self.stop.map_or_else(Vec::new, |StopStrings(stops)| stops),
+            stop_tokens: self.stop_token_ids.map_or_else(Vec::new, tokens),
+            include_stop: self.include_stop_str_in_output.unwrap_or(false),
             ignore_eos: self.ignore_eos.unwrap_or(false),
-            token_ids: false,
+            show_special_tokens: !self.skip_special_tokens.unwrap_or(true),
+            token_ids: extras.wants_tokens(),
+            cache_salt: self.cache_salt,
             read_mode: if stream { ReadMode::Streamed } else { ReadMode::Whole },
         };
         let names = FieldNames { endpoint, max_tokens: name };
-        Ok(ParsedRequest { generate, stream, include_usage, names, unknown_fields: Vec::new() })
+        Ok(ParsedRequest { generate, stream, extras, names, unknown_fields: Vec::new() })
     }
 }
 
 impl StreamOptions {
-    fn include_usage(&self, stream: bool) -> Result<bool, ApiError> {
+    fn extras(&self, stream: bool) -> Result<AnswerExtras, ApiError> {
         if !stream {
             let message = "stream_options needs stream: true";
             return Err(ApiError::invalid("stream_options", message));
         }
-        Ok(self.include_usage.unwrap_or(false))
+        Ok(AnswerExtras {
+            usage_at_end: self.include_usage.unwrap_or(false),
+            usage_in_chunks: self.continuous_usage_stats.unwrap_or(false),
+            token_ids: false,
+        })
     }
 }

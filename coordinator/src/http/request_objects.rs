@@ -20,7 +20,7 @@ pub(super) enum RequestObject {
 }
 
 /// Fields of both endpoints.
-const BOTH: [&str; 18] = [
+const BOTH: [&str; 26] = [
     "model",
     "max_tokens",
     "max_completion_tokens",
@@ -38,11 +38,16 @@ const BOTH: [&str; 18] = [
     "stream",
     "stream_options",
     "ignore_eos",
+    "min_tokens",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+    "add_special_tokens",
+    "truncate_prompt_tokens",
+    "return_token_ids",
+    "cache_salt",
     "user",
 ];
-
-const STREAM_OPTIONS_REFUSED: &[RefusedField] =
-    &[row("continuous_usage_stats", "[false]", Unsupported("usage in every chunk"))];
 
 const MESSAGE_REFUSED: &[RefusedField] = &[
     row("tool_calls", "[[]]", TOOLS),
@@ -63,7 +68,7 @@ impl RequestObject {
         let (both, own): (&[&str], &[&str]) = match self {
             Self::Body(Endpoint::Completion) => (&BOTH, &["prompt"]),
             Self::Body(Endpoint::Chat) => (&BOTH, &["messages", "top_logprobs"]),
-            Self::StreamOptions => (&[], &["include_usage"]),
+            Self::StreamOptions => (&[], &["include_usage", "continuous_usage_stats"]),
             Self::Message => {
                 (&[], &["role", "content", "name", "refusal", "reasoning_content", "reasoning"])
             }
@@ -86,9 +91,8 @@ impl RequestObject {
     pub(super) fn refused(self) -> impl Iterator<Item = &'static RefusedField> {
         let tables: [&'static [RefusedField]; 3] = match self {
             Self::Body(endpoint) => refused_field_table::of(endpoint),
-            Self::StreamOptions => [STREAM_OPTIONS_REFUSED, &[], &[]],
             Self::Message => [MESSAGE_REFUSED, &[], &[]],
-            Self::ContentPart => [&[], &[], &[]],
+            Self::StreamOptions | Self::ContentPart => [&[], &[], &[]],
         };
         tables.into_iter().flatten()
     }

@@ -1,6 +1,7 @@
 //! The routes: each is a function from a request to a response or an [`ApiError`].
 
-use super::answer::{AnswerHeader, ChunkWriter};
+use super::answer::AnswerHeader;
+use super::chunk_writer::ChunkWriter;
 use super::config::HttpConfig;
 use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
@@ -113,7 +114,7 @@ async fn answer(
     let received = request_body::read(request, &app.config, &app.body_memory).await?;
     let parsed = parse(endpoint, app, received.bytes).await?;
     app.unknown_fields.tell(&parsed.unknown_fields);
-    let ParsedRequest { generate, stream, include_usage, names, .. } = parsed;
+    let ParsedRequest { generate, stream, extras, names, .. } = parsed;
     let answer = app.core.generate(generate).await;
     let answer = answer.map_err(|error| ApiError::of_submit(error, names))?;
     // Only the request's tokens are kept from here on, and the queue counts them.
@@ -121,10 +122,10 @@ async fn answer(
     let header = AnswerHeader::new(endpoint, answer.id(), app.core.model());
     let logprobs = LogprobsWriter::of(&answer, endpoint, &app.core);
     if !stream {
-        return full_response::respond(full_response::answer(header, answer, logprobs), &client)
-            .await;
+        let answer = full_response::answer(header, answer, logprobs, extras.token_ids);
+        return full_response::respond(answer, &client).await;
     }
-    let chunks = ChunkWriter::new(header, include_usage, logprobs);
+    let chunks = ChunkWriter::new(header, extras, &answer, logprobs);
     let body = SseBody::new(answer, chunks, id, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();

@@ -3,10 +3,9 @@
 //! All text that is pending becomes one event, and only while hyper has room for it, so that a slow
 //! reader gets fewer and longer events. Dropping the body cancels the request.
 
-use super::answer::{ChunkWriter, put_failure};
-use super::error::ApiError;
+use super::chunk_writer::{self, ChunkWriter, put_failure};
 use super::request_id::HttpRequestId;
-use crate::front::{AnswerStream, End};
+use crate::front::AnswerStream;
 use crate::text::TextPieces;
 use crate::transport::ClientState;
 use bytes::{Bytes, BytesMut};
@@ -93,15 +92,13 @@ impl SseBody {
         }
         let mut text = TextPieces::default();
         let Poll::Ready(end) = self.stream.poll_take(cx, &mut text) else { return out };
-        let logprobs = self.stream.take_logprobs();
-        self.chunks.text(&text, &logprobs, &mut out);
-        match end {
+        let new = self.chunks.take_tokens(&self.stream);
+        self.chunks.text(&text, &new, &mut out);
+        match end.map(chunk_writer::ended) {
             None => return out,
-            Some(End::Done { finish, usage, reasoning_tokens }) => {
-                self.chunks.done(finish, usage, reasoning_tokens, &mut out);
-            }
-            Some(End::Failed { message, kind }) => {
-                put_failure(&ApiError::failed(kind, message), self.request_id.text(), &mut out);
+            Some(Ok(ended)) => self.chunks.done(ended, &mut out),
+            Some(Err(error)) => {
+                put_failure(&error, self.request_id.text(), &mut out);
                 self.client.close_after_answer();
             }
         }

@@ -53,7 +53,9 @@ impl Scheduler {
         let token = *outcome.tokens.first()?;
         sequence.tokens.push(token);
         if sequence.is_end(token) {
-            return Some(self.conclude(row, Tokens::new(), Finish::Stop));
+            let end_token = Some(token);
+            let last = self.conclude(row, Tokens::new(), Finish::Stop);
+            return Some(Delivery { end_token, ..last });
         }
         if sequence.tokens.len() >= sequence.len_max {
             let last = self.conclude(row, Tokens::from_slice(&[token]), Finish::Length);
@@ -66,6 +68,7 @@ impl Scheduler {
             logprobs: outcome.logprobs.clone(),
             finish: None,
             usage,
+            end_token: None,
         })
     }
 
@@ -73,7 +76,8 @@ impl Scheduler {
         let sequence = self.end(row.key);
         self.counters.overruns_dropped += sequence.num_in_flight as u64;
         let (logprobs, usage) = (Vec::new(), sequence.usage());
-        Delivery { id: sequence.id, tokens, logprobs, finish: Some(finish), usage }
+        let (id, finish) = (sequence.id, Some(finish));
+        Delivery { id, tokens, logprobs, finish, usage, end_token: None }
     }
 }
 

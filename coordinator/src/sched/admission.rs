@@ -70,6 +70,7 @@ impl Scheduler {
                 logprobs: Vec::new(),
                 finish: Some(Finish::Failed(FailCause::QueueTimeout)),
                 usage: sequence.usage(),
+                end_token: None,
             });
         }
     }

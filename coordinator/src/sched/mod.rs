@@ -15,6 +15,8 @@ mod admission;
 #[cfg(test)]
 mod check;
 mod config;
+#[cfg(test)]
+mod least_rules;
 mod planning;
 mod pool;
 mod prefix;
@@ -31,12 +33,12 @@ mod window_rules;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use binfer_proto::{Epoch, MESSAGE_BYTES_MAX, SlotId, StepId, Token};
+use binfer_proto::{Epoch, MESSAGE_BYTES_MAX, Masks, SlotId, StepId, Token};
 
 pub use config::{KvGroupConfig, SchedConfig, SchedConfigError};
 pub use types::{
-    AbsorbError, Counters, Delivery, FailCause, Finish, Refused, Request, RequestId, Stats, Tick,
-    Usage,
+    AbsorbError, Counters, Delivery, FailCause, Finish, LeastTokens, Refused, Request, RequestId,
+    Stats, Tick, Usage,
 };
 
 use pool::BlockPool;
@@ -93,6 +95,8 @@ pub struct Scheduler {
     /// Where each row of the last plan ended.
     last_rows: Vec<RowEnd>,
     expired: Vec<Delivery>,
+    /// The masks of the last plan.
+    masks: Option<Masks>,
     /// The earliest time at which a waiting request can expire.
     next_deadline: Option<Tick>,
     next_age: u64,
@@ -122,6 +126,7 @@ impl Scheduler {
             in_flight: VecDeque::new(),
             last_rows: Vec::new(),
             expired: Vec::new(),
+            masks: None,
             next_deadline: None,
             next_age: 0,
             draining: false,
@@ -149,6 +154,11 @@ impl Scheduler {
     /// [`Self::plan`].
     pub fn take_expired(&mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.expired)
+    }
+
+    /// Takes the masks of the last plan. Call it after each plan that is masked: they follow it.
+    pub fn take_masks(&mut self) -> Option<Masks> {
+        self.masks.take()
     }
 
     /// Ends all requests and begins the next epoch. Slots, blocks and steps in flight are void.
@@ -211,6 +221,7 @@ impl Scheduler {
         self.slots_to_close.clear();
         self.in_flight.clear();
         self.last_rows.clear();
+        self.masks = None;
     }
 
     /// Ends a sequence. Its slot and blocks are free for the next plan.

@@ -2,7 +2,9 @@
 //!
 //! Deliberately absent: which rows a plan has. `planning.rs` and `admission.rs` decide that.
 
-use binfer_proto::{HashedPlan, Input, NewBlocks, Open, Outputs, Plan, Row, Rows, SlotId, StepId};
+use binfer_proto::{
+    HashedPlan, Input, Mask, Masks, NewBlocks, Open, Outputs, Plan, Row, Rows, SlotId, StepId,
+};
 
 use super::Scheduler;
 use super::prefix_tree::PrefixId;
@@ -93,6 +95,7 @@ impl Scheduler {
             && self.last_rows.iter().zip(&rows).all(|(last, row)| last.continues(row));
         self.last_rows.clear();
         self.last_rows.extend(rows.iter().map(RowEnd::of));
+        self.masks = self.masks_of(&sent);
         let mut plan = Plan {
             replica: self.config.replica,
             epoch: self.epoch,
@@ -101,7 +104,7 @@ impl Scheduler {
             open,
             blocks,
             rows: Rows::Same,
-            masked: false,
+            masked: self.masks.is_some(),
         };
         let hash = plan.hash(&rows);
         self.in_flight.push_back(SentPlan { step: self.step, hash, rows: sent });
@@ -109,5 +112,17 @@ impl Scheduler {
             plan.rows = Rows::List(rows);
         }
         Some(HashedPlan { plan, hash })
+    }
+
+    /// The masks of the rows of a plan whose samples may not end their answers yet.
+    fn masks_of(&self, sent: &[SentRow]) -> Option<Masks> {
+        let outputs = (0..).zip(sent.iter().filter(|row| row.samples));
+        let masks = outputs.filter_map(|(output, row)| {
+            let bits = self.sequences.get(row.key)?.mask_of_last_sample()?.to_vec();
+            Some(Mask { output, bits })
+        });
+        let rows: Vec<Mask> = masks.collect();
+        let (replica, epoch, step) = (self.config.replica, self.epoch, self.step);
+        (!rows.is_empty()).then_some(Masks { replica, epoch, step, rows })
     }
 }

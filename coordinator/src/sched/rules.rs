@@ -42,6 +42,7 @@ pub(super) fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
         choice: 0,
         salt: 0,
         queue_deadline: None,
+        least: None,
     }
 }
 
@@ -75,7 +76,8 @@ pub(super) fn result(sent: &HashedPlan, rows: &[&[Token]]) -> StepResult {
 /// News of request 1.
 fn delivery(tokens: &[Token], finish: Option<Finish>, usage: Usage) -> Delivery {
     let (tokens, logprobs) = (Tokens::from_slice(tokens), Vec::new());
-    Delivery { id: RequestId(1), tokens, logprobs, finish, usage }
+    let end_token = (finish == Some(Finish::Stop)).then_some(END);
+    Delivery { id: RequestId(1), tokens, logprobs, finish, usage, end_token }
 }
 
 fn row(input: Input, start: u32, outputs: Outputs) -> Row {

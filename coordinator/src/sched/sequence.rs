@@ -9,7 +9,7 @@ use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
 use super::pool::{BlockPool, Worth};
 use super::prefix_tree::{PrefixId, PrefixTree};
-use super::types::{Request, RequestId, Tick, Usage};
+use super::types::{LeastTokens, Request, RequestId, Tick, Usage};
 
 /// Finds a sequence. The key of one that is over finds nothing, though its entry is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub(super) struct Sequence {
     pub(super) choice: u32,
     pub(super) salt: u64,
     pub(super) queue_deadline: Option<Tick>,
+    pub(super) least: Option<LeastTokens>,
     /// Its slot while it runs.
     pub(super) slot: Option<SlotId>,
     /// Its block tables, one for each KV group.
@@ -117,6 +118,7 @@ impl Sequence {
             choice: request.choice,
             salt: request.salt,
             queue_deadline: request.queue_deadline,
+            least: request.least,
             slot: None,
             tables: (0..limits.kv_groups).map(|_| BlockTable::default()).collect(),
             num_computed: 0,
@@ -167,6 +169,13 @@ impl Sequence {
     /// Whether the token ends the answer.
     pub(super) fn is_end(&self, token: Token) -> bool {
         !self.ignore_eos && self.end_ids.contains(&token)
+    }
+
+    /// The bits of the tokens that its last planned sample may be, where it may not end yet.
+    pub(super) fn mask_of_last_sample(&self) -> Option<&[u8]> {
+        let sampled = self.tokens.len() + self.num_in_flight - self.prompt_len;
+        let least = self.least.as_ref().filter(|least| sampled <= least.tokens as usize)?;
+        Some(&least.allowed)
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -43,6 +43,17 @@ pub struct Request {
     pub salt: u64,
     /// The time at which it fails if it never ran.
     pub queue_deadline: Option<Tick>,
+    /// Keeps it from ending early.
+    pub least: Option<LeastTokens>,
+}
+
+/// How long an answer becomes at least: the first tokens are sampled among allowed ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeastTokens {
+    /// So many tokens.
+    pub tokens: u32,
+    /// The tokens that they may be, as [`binfer_proto::Mask::bits`] of the model's vocabulary.
+    pub allowed: Arc<[u8]>,
 }
 
 /// Why a request is over.
@@ -137,6 +148,8 @@ pub struct Delivery {
     pub finish: Option<Finish>,
     /// Its token counts so far.
     pub usage: Usage,
+    /// The token that ended it, which is not among `tokens`.
+    pub end_token: Option<Token>,
 }
 
 /// Token counts of one request.

@@ -71,8 +71,14 @@ impl ControlText {
         marked
     }
 
-    /// The tokens of a rendered conversation, from which the marks are removed.
-    pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Vec<u32>> {
+    /// The tokens of a rendered conversation, from which the marks are removed. `add_special` puts
+    /// those around it that the tokenizer adds to texts.
+    pub(super) fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+        add_special: bool,
+    ) -> tokenizers::Result<Vec<u32>> {
         let added = tokenizer.get_added_vocabulary();
         let mut pieces = added.extract_and_normalize(tokenizer.get_normalizer(), text);
         pieces.normalize(|piece| piece.replace(MARK, ""))?;
@@ -80,7 +86,11 @@ impl ControlText {
             splitter.pre_tokenize(&mut pieces)?;
         }
         tokenizer.get_model().tokenize_in_pretokenized(&mut pieces, None)?;
-        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+        let mut encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
+        if add_special {
+            encoding = tokenizer.post_process(encoding, None, true)?;
+        }
+        Ok(encoding.get_ids().to_vec())
     }
 }
 

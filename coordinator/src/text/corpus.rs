@@ -5,7 +5,7 @@ use super::data::TextData;
 use super::pre_tokenizer::PreTokenizerKind;
 use super::pre_tokenizer_kinds::KINDS;
 use super::reference::{PiecesFixture, pieces_of, sentence_piece};
-use super::{ReasoningFormat, ReasoningParser, TextKind, TextModel, TextStage};
+use super::{AskedText, ReasoningFormat, ReasoningParser, TextKind, TextModel, TextStage};
 use crate::sched::{Delivery, Finish, RequestId, Usage};
 use binfer_proto::Token;
 use lines::{Corpus, Digested};
@@ -87,12 +87,19 @@ fn text_in_random_pieces_is_the_text_at_once() {
         let tokens = &all[start..start + 1 + below(60)];
         let (mut piecewise, mut rest) = (String::new(), tokens);
         let id = RequestId(1);
-        stage.open(id, &[], ReasoningParser::Off);
+        stage.open(id, AskedText::default(), ReasoningParser::Off);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(1 + below(rest.len().min(5)));
             let finish = later.is_empty().then_some(Finish::Length);
             let usage = Usage::default();
-            let delivery = Delivery { id, tokens: now.into(), logprobs: Vec::new(), finish, usage };
+            let delivery = Delivery {
+                id,
+                tokens: now.into(),
+                logprobs: Vec::new(),
+                finish,
+                usage,
+                end_token: None,
+            };
             piecewise.push_str(&stage.push(&delivery).text.text_of(TextKind::Content));
             rest = later;
         }

@@ -45,9 +45,9 @@ impl TextFacts {
         }
     }
 
-    /// The control tokens among `texts`, which no answer's text contains.
-    pub fn control_tokens(&self, texts: &[String]) -> Vec<Token> {
-        texts.iter().filter_map(|text| self.vocab.hidden(text)).collect()
+    /// The control tokens among `texts`, which no answer's text contains, each with its text.
+    pub fn control_tokens(&self, texts: &[String]) -> Vec<(Token, String)> {
+        texts.iter().filter_map(|text| Some((self.vocab.hidden(text)?, text.clone()))).collect()
     }
 
     /// The tokens that end an answer.

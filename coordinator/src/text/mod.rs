@@ -4,6 +4,7 @@
 //! another process use a [`TextModel`]. The serve loop uses [`TextStage`] after a step. A tokenizer
 //! that would have to be guessed is refused.
 
+mod asked_text;
 mod control;
 #[cfg(test)]
 mod corpus;
@@ -36,6 +37,7 @@ mod tokenizer;
 mod tokenizer_files;
 mod vocab;
 
+pub use asked_text::{AskedText, StopReason, TextEnd};
 pub use data::{TextData, TokenKind, TokenizerFamily};
 pub use detokenize::Detokenizer;
 pub use error::TextError;
@@ -48,7 +50,7 @@ pub use reasoning::{
     ReasoningError, ReasoningFormat, ReasoningMarks, ReasoningParser, ReasoningParserName,
 };
 pub use stage::{Pushed, TextStage};
-pub use stop::StopMatcher;
+pub use stop::{StopMatcher, StopsBind};
 pub use template::{ChatTemplate, Message, SpecialTokens};
 pub use tokenizer::{ControlTokens, build as build_tokenizer};
 pub use tokenizer_files::TokenizerFiles;

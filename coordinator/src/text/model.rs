@@ -89,32 +89,49 @@ impl TextModel {
 
     /// The tokens of a plain prompt, in which control tokens are recognised.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<Token>, TextError> {
-        let mut tokens: Vec<Token> = self.bos.into_iter().collect();
-        tokens.extend_from_slice(self.encode(text, true)?.get_ids());
-        tokens.extend(self.eos);
-        Ok(tokens)
+        self.encode_text(text, true)
+    }
+
+    /// The tokens of a text. `add_special` puts those around it with which the model's texts begin
+    /// or end.
+    pub(super) fn encode_text(
+        &self,
+        text: &str,
+        add_special: bool,
+    ) -> Result<Vec<Token>, TextError> {
+        let tokens = self.encode(text, add_special)?.get_ids().to_vec();
+        Ok(if add_special { self.with_ends(tokens) } else { tokens })
+    }
+
+    /// Tokens with those around them that the tokenizer itself does not add.
+    fn with_ends(&self, tokens: Vec<Token>) -> Vec<Token> {
+        self.bos.into_iter().chain(tokens).chain(self.eos).collect()
     }
 
     /// The tokens of a prompt that asks for the answer to a conversation. The template itself
     /// writes the first and the last token where the model wants them, so none is added.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<Token>, TextError> {
-        self.encode_chat_within(messages, |_| Ok(()))
+        self.encode_chat_within(messages, false, |_| Ok(()))
     }
 
-    /// The same, if `fits` accepts the length of the rendered text in bytes.
+    /// The same, if `fits` accepts the length of the rendered text in bytes. `add_special` as for
+    /// a prompt.
     pub(super) fn encode_chat_within(
         &self,
         messages: &[Message],
+        add_special: bool,
         fits: impl FnOnce(usize) -> Result<(), TextError>,
     ) -> Result<Vec<Token>, TextError> {
         let Some(control) = &self.control else {
             let rendered = self.render_chat(messages)?;
             fits(rendered.len())?;
-            return Ok(self.encode(&rendered, false)?.get_ids().to_vec());
+            return self.encode_text(&rendered, add_special);
         };
         let rendered = self.render_chat(&control.marked(&messages.to_vec())?)?;
         fits(control::unmarked_bytes(&rendered))?;
-        control.encode(&self.tokenizer, &rendered).map_err(|error| not_encoded(&error))
+        let tokens = control.encode(&self.tokenizer, &rendered, add_special);
+        let tokens = tokens.map_err(|error| not_encoded(&error))?;
+        Ok(if add_special { self.with_ends(tokens) } else { tokens })
     }
 
     /// Makes control tokens in messages of a chat plain text from now on.

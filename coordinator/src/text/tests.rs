@@ -68,11 +68,11 @@ proptest! {
         stops in prop::collection::vec("[abé]{1,4}", 0..4),
     ) {
         let text = pieces.concat();
-        let mut matcher = StopMatcher::new(&stops);
+        let mut matcher = StopMatcher::new(&stops, false);
         let (mut released, mut stopped) = (String::new(), None);
         for piece in &pieces {
             let mut piece = piece.clone();
-            stopped = matcher.push(&mut piece);
+            stopped = matcher.push(&mut piece, StopsBind::Yes);
             released.push_str(&piece);
             if stopped.is_some() {
                 break;
@@ -152,7 +152,12 @@ fn delivery(text: &str, finish: Option<Finish>) -> Delivery {
         logprobs: Vec::new(),
         finish,
         usage: Usage::default(),
+        end_token: None,
     }
+}
+
+fn stops(stop: &str) -> AskedText {
+    AskedText { stop: vec![stop.to_owned()], ..AskedText::default() }
 }
 
 fn said(pushed: &Pushed<'_>) -> String {
@@ -162,7 +167,7 @@ fn said(pushed: &Pushed<'_>) -> String {
 #[test]
 fn the_stage_holds_back_what_may_be_a_stop_string() {
     let mut stage = TextStage::new(Arc::clone(model().facts()), ReasoningFormat::Off);
-    stage.open(ID, &["END".into()], ReasoningParser::Off);
+    stage.open(ID, stops("END"), ReasoningParser::Off);
     let mut push = |text, finish| {
         let pushed = stage.push(&delivery(text, finish));
         (pushed.text.text_of(TextKind::Content), pushed.stop)
@@ -173,7 +178,7 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
     assert_eq!(push("NDmore", None), (String::new(), Some(0)));
     assert_eq!(push("late", Some(Finish::Length)), (String::new(), None));
 
-    stage.open(ID, &["END".into()], ReasoningParser::Off);
+    stage.open(ID, stops("END"), ReasoningParser::Off);
     assert_eq!(said(&stage.push(&delivery("aEN", Some(Finish::Length)))), "aEN");
     stage.close(ID);
     assert_eq!(said(&stage.push(&delivery("a", None))), "");
@@ -182,7 +187,7 @@ fn the_stage_holds_back_what_may_be_a_stop_string() {
 #[test]
 fn the_stage_flushes_a_broken_character_at_the_end_only() {
     let mut stage = TextStage::new(Arc::clone(model().facts()), ReasoningFormat::Off);
-    stage.open(ID, &["\u{FFFD}!".into()], ReasoningParser::Off);
+    stage.open(ID, stops("\u{FFFD}!"), ReasoningParser::Off);
     let half = Delivery { tokens: byte_tokens(&[0xF0, 0x9F]).into(), ..delivery("", None) };
     assert_eq!(said(&stage.push(&half)), "");
     assert_eq!(said(&stage.push(&delivery("", Some(Finish::Stop)))), "\u{FFFD}");

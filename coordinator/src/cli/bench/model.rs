@@ -177,16 +177,12 @@ impl RequestBatch {
 
     fn request(&self, prompt: Prompt) -> GenerateRequest {
         GenerateRequest {
-            prompt,
             max_tokens: MaxTokens::Asked(self.tokens),
-            sampling: Sampling::GREEDY,
-            biases: Vec::new(),
-            top_logprobs: None,
             seed: Some(0),
-            stop: Vec::new(),
             ignore_eos: true,
             token_ids: false,
             read_mode: ReadMode::Whole,
+            ..GenerateRequest::new(prompt, Sampling::GREEDY)
         }
     }
 }

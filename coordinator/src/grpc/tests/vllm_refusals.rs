@@ -49,7 +49,7 @@ async fn every_parameter_reaches_the_scheduler_and_zeros_are_defaults() {
     };
     assert_eq!((request.sampling, request.max_tokens, request.logprobs), (sampling, 9, 4));
     assert_eq!((request.prompt, request.ignore_eos), (vec![262, 262], true));
-    assert_eq!((request.seed, seen.stop), (u64::MAX - 1, vec!["END".to_owned()]));
+    assert_eq!((request.seed, seen.text.stop), (u64::MAX - 1, vec!["END".to_owned()]));
     assert_eq!(request.biases, [Bias { token: 5, value: 1.5 }]);
 
     let plain = GenerateRequest {

@@ -21,7 +21,11 @@ pub(super) fn name(field: Field) -> &'static str {
     match field {
         Field::Prompt => "input",
         Field::MaxTokens => "max_tokens",
+        Field::MinTokens => "min_tokens",
         Field::Stop => "stop",
+        Field::StopTokens => "stop_token_ids",
+        Field::PromptTokens => "truncate_prompt_tokens",
+        Field::CacheSalt => "cache_salt",
         Field::Sampling(field) => match field {
             SamplingField::Temperature => "temperature",
             SamplingField::TopP => "top_p",
@@ -48,10 +52,9 @@ pub(super) fn read(
     };
     let params = request.sampling_params.unwrap_or_default();
     refuse_params(&params)?;
+    let sampling = sampling(&params, served.sampling);
     let generate = GenerateRequest {
-        prompt,
         max_tokens: params.max_tokens.map_or(MaxTokens::Rest, MaxTokens::Asked),
-        sampling: sampling(&params, served.sampling),
         biases: biases(&params)?,
         top_logprobs: params.logprobs.map(top_logprobs).transpose()?,
         seed: params.seed.map(|seed| i64::from(seed).cast_unsigned()),
@@ -59,6 +62,7 @@ pub(super) fn read(
         ignore_eos: params.ignore_eos,
         token_ids: true,
         read_mode: if request.stream { ReadMode::Streamed } else { ReadMode::Whole },
+        ..GenerateRequest::new(prompt, sampling)
     };
     Ok(ReadRequest { id: request.request_id, generate, stream: request.stream })
 }

@@ -31,7 +31,7 @@ async fn a_whole_completion() {
     let sampling = seen.request.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.5, 0.5, 3));
     assert_eq!((seen.request.seed, seen.request.max_tokens), (u64::MAX - 1, 9));
-    assert_eq!((seen.request.ignore_eos, seen.stop), (true, vec!["X".to_owned()]));
+    assert_eq!((seen.request.ignore_eos, seen.text.stop), (true, vec!["X".to_owned()]));
 }
 
 #[tokio::test]

@@ -76,7 +76,6 @@ fn fields_inside_messages_and_options_are_checked_like_those_of_the_request() {
         (message, "Name", json!("me"), "did you mean name?"),
         (part, "Text", json!("a"), "did you mean text?"),
         (RequestObject::StreamOptions, "include_usages", json!(true), "mean include_usage?"),
-        (RequestObject::StreamOptions, "continuous_usage_stats", json!(true), "every chunk"),
     ] {
         let error = check_in(object, name, &value).unwrap_err();
         assert!(error.contains(why), "{error}");

@@ -5,6 +5,7 @@ mod answers;
 mod client;
 mod connections;
 mod docs;
+mod ends;
 mod faults;
 mod fields;
 mod http2;

@@ -74,6 +74,7 @@ impl World {
             choice: 0,
             salt: prng.next() % scenario.salts,
             queue_deadline: deadline.map(Tick),
+            least: None,
         }
     }
 

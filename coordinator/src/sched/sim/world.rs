@@ -212,7 +212,7 @@ impl World {
             return Err(format!("request {} ends twice", id.0));
         }
         let (tokens, logprobs) = (Tokens::new(), Vec::new());
-        self.receive(&Delivery { id, tokens, logprobs, finish: Some(why), usage })
+        self.receive(&Delivery { id, tokens, logprobs, finish: Some(why), usage, end_token: None })
     }
 
     /// A worker is lost: all requests end, and results in flight are void.

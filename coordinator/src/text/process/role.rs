@@ -157,12 +157,13 @@ fn encoded(
     job: &TextJob,
 ) -> Result<Vec<Token>, TextError> {
     match job {
-        TextJob::Prompt { text, tokens_max } => {
+        TextJob::Prompt { text, tokens_max, add_special } => {
             bytes_max.check(text.len(), *tokens_max)?;
-            model.encode_prompt(text)
+            model.encode_text(text, *add_special)
         }
-        TextJob::Chat { messages, tokens_max } => {
-            model.encode_chat_within(messages, |bytes| bytes_max.check(bytes, *tokens_max))
+        TextJob::Chat { messages, tokens_max, add_special } => {
+            let fits = |bytes| bytes_max.check(bytes, *tokens_max);
+            model.encode_chat_within(messages, *add_special, fits)
         }
     }
 }

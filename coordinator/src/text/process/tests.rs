@@ -80,9 +80,10 @@ fn a_table_that_contradicts_itself_has_no_bytes() {
 fn the_process_encodes_as_the_model_does() {
     let process = TextProcess::in_thread(Arc::clone(&MODEL));
     assert_eq!(process.facts().end_ids(), MODEL.facts().end_ids());
-    let prompt = |text: &str| TextJob::Prompt { text: text.into(), tokens_max: 9 };
+    let prompt =
+        |text: &str| TextJob::Prompt { text: text.into(), tokens_max: 9, add_special: true };
     let messages = vec![Message::new("user", "hello")];
-    let chat = TextJob::Chat { messages: messages.clone(), tokens_max: 99 };
+    let chat = TextJob::Chat { messages: messages.clone(), tokens_max: 99, add_special: false };
     std::thread::scope(|scope| {
         for number in 0..16 {
             let (process, chat, messages) = (&process, &chat, &messages);
@@ -108,8 +109,9 @@ fn an_error_of_the_template_arrives_as_one() {
         assert_ne!(template.as_deref(), Some(CHATML));
         let model = TextModel::new(&TextData { chat_template: template, ..data() }).unwrap();
         let process = TextProcess::in_thread(Arc::new(model));
-        let error =
-            process.encode(&TextJob::Chat { messages: Vec::new(), tokens_max: 9 }).unwrap_err();
+        let error = process
+            .encode(&TextJob::Chat { messages: Vec::new(), tokens_max: 9, add_special: true })
+            .unwrap_err();
         assert!(
             matches!(&error, TextError::Template(cause) if cause.contains(expected)),
             "{error}"

@@ -22,6 +22,8 @@ pub enum TextJob {
         text: String,
         /// A text that cannot be as few tokens as this is refused.
         tokens_max: u32,
+        /// Whether what the tokenizer itself puts around a text is put there.
+        add_special: bool,
     },
     /// A conversation, which the model's chat template renders.
     Chat {
@@ -29,6 +31,8 @@ pub enum TextJob {
         messages: Vec<Message>,
         /// A rendered text that cannot be as few tokens as this is refused.
         tokens_max: u32,
+        /// As for a prompt; most templates write that themselves.
+        add_special: bool,
     },
 }
 

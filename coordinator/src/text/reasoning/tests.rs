@@ -7,7 +7,7 @@ mod think;
 use super::*;
 use crate::sched::{Delivery, Finish, RequestId, Usage};
 use crate::text::testing::{harmony, model, thinking, tokens};
-use crate::text::{TextKind, TextModel, TextStage};
+use crate::text::{AskedText, TextKind, TextModel, TextStage};
 use clap::ValueEnum;
 use std::sync::Arc;
 
@@ -48,17 +48,23 @@ impl Chat {
         let mut stage = TextStage::new(Arc::clone(self.model.facts()), self.format);
         let parser = stage.parser(true, &self.tokens(prompt));
         let stop: Vec<String> = stop.iter().map(|&stop| stop.to_owned()).collect();
-        stage.open(ID, &stop, parser);
+        stage.open(ID, AskedText { stop, ..AskedText::default() }, parser);
         let mut heard = Heard::default();
         for (number, part) in parts.iter().enumerate() {
             let finish = (number + 1 == parts.len()).then_some(Finish::Length);
             let usage = Usage::default();
             let tokens = (*part).into();
-            let pushed =
-                stage.push(&Delivery { id: ID, tokens, logprobs: Vec::new(), finish, usage });
+            let pushed = stage.push(&Delivery {
+                id: ID,
+                tokens,
+                logprobs: Vec::new(),
+                finish,
+                usage,
+                end_token: None,
+            });
             heard.reasoning += &pushed.text.text_of(TextKind::Reasoning);
             heard.content += &pushed.text.text_of(TextKind::Content);
-            heard.reasoning_tokens = pushed.reasoning_tokens;
+            heard.reasoning_tokens = pushed.end.reasoning_tokens;
             heard.stopped |= pushed.stop.is_some();
         }
         heard
