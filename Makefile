@@ -22,7 +22,8 @@ NCCL_PACKAGES := nvidia-nccl-cu13==2.28.9 libclang==18.1.1
 NCCL_FUNCTIONS := GetVersion|GetUniqueId|GetLastError|GetErrorString|CommInitRankConfig|$\
 	CommGetAsyncError|CommAbort|AllReduce|AllGather
 NCCL_BINDINGS := worker/src/backend/cuda/ffi/nccl_bindings.rs
-PYTHON_CLIENTS := target/python/.openai-3.54.0
+PYTHON_PACKAGES := openai==3.54.0 grpcio-reflection==1.85.1 smg==1.13.0 smg-grpc-proto==0.4.28
+PYTHON_CLIENTS := target/python/.clients-1
 PROMPT ?= Once upon a time, there was a
 
 .PHONY: demo model build cuda-toolchain kernel-bench nccl-bindings test test-full gpu-test fuzz sim \
@@ -154,9 +155,10 @@ fix: need-cargo
 	cargo clippy --workspace --all-targets --fix --allow-dirty
 	cargo fmt --all
 
-# The clients that people use, for the end-to-end tests alone.
+# The clients and the gateway that people use, for the end-to-end tests alone. A change of the packages
+# is a change of the file's name.
 $(PYTHON_CLIENTS): | need-python
-	python3 -m pip install --quiet --disable-pip-version-check --target target/python openai==3.54.0
+	python3 -m pip install --quiet --disable-pip-version-check --upgrade --target target/python $(PYTHON_PACKAGES)
 	touch $@
 
 need-all:

@@ -24,6 +24,7 @@
 //! | `timing` | `--profile` and `--trace` |
 //! | `plan` | what a model takes, planned and reported |
 //! | `api` | the HTTP API, by hand and with OpenAI's client |
+//! | `grpc` | the gateway SMG in front, over gRPC |
 //! | `kill` | ranks killed at any moment |
 //! | `hang` | ranks that stop, and the coordinator's own end |
 //! | `signals` | orderly ends |
@@ -47,6 +48,7 @@ mod features;
 mod floats;
 mod folder;
 mod gpu;
+mod grpc;
 mod hang;
 mod harness;
 mod hub;

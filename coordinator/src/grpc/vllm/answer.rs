@@ -31,6 +31,8 @@ pub(in crate::grpc) struct AnswerMessages {
     /// Their logprobs.
     logprobs: Vec<Logprob>,
     usage: Usage,
+    /// The last message, behind a chunk with the last tokens.
+    complete: Option<GenerateResponse>,
 }
 
 impl AnswerMessages {
@@ -49,6 +51,7 @@ impl AnswerMessages {
             tokens: Vec::new(),
             logprobs: Vec::new(),
             usage: Usage::default(),
+            complete: None,
         }
     }
 
@@ -72,6 +75,19 @@ impl AnswerMessages {
             index: 0,
         });
         GenerateResponse { response: Some(response) }
+    }
+
+    /// The next message of an answer that has ended. A chunk is still due for tokens of a streamed
+    /// one. The complete repeats these tokens, and not their logprobs.
+    fn last(&mut self, each: usize, finish: Option<Finish>) -> GenerateResponse {
+        if !self.stream || self.tokens.is_empty() {
+            return self.complete(each, finish);
+        }
+        let tokens = self.tokens.clone();
+        let chunk = self.chunk(each);
+        self.tokens = tokens;
+        self.complete = Some(self.complete(each, finish));
+        chunk
     }
 
     fn complete(&mut self, each: usize, finish: Option<Finish>) -> GenerateResponse {
@@ -121,7 +137,9 @@ impl Stream for AnswerMessages {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let Some(answer) = this.answer.take() else { return Poll::Ready(None) };
+        let Some(answer) = this.answer.take() else {
+            return Poll::Ready(this.complete.take().map(Ok));
+        };
         let each = usize::from(answer.logprobs());
         if let Some(abortable) = &mut this.abortable
             && !this.aborted
@@ -132,12 +150,12 @@ impl Stream for AnswerMessages {
             match this.poll_take(&answer, cx) {
                 Poll::Ready(Some(End::Done { finish, usage, .. })) => {
                     this.usage = usage;
-                    break Ok(this.complete(each, Some(finish)));
+                    break Ok(this.last(each, Some(finish)));
                 }
                 Poll::Ready(Some(End::Failed { message, kind })) => {
                     break Err(status::failed(kind, message));
                 }
-                _ if this.aborted => break Ok(this.complete(each, None)),
+                _ if this.aborted => break Ok(this.last(each, None)),
                 Poll::Ready(None) if this.stream && !this.tokens.is_empty() => {
                     let chunk = this.chunk(each);
                     this.answer = Some(answer);
