@@ -60,7 +60,7 @@ fn malformed_requests_get_a_400_that_names_the_field_and_harm_nobody() {
         ("/v1/completions", ask("stop", json!(vec!["x"; 17])), "stop"),
         ("/v1/completions", ask("seed", json!("lucky")), "seed"),
         ("/v1/completions", ask("stream", json!("yes")), "stream"),
-        ("/v1/completions", ask("n", json!(2)), "n"),
+        ("/v1/completions", ask("n", json!(0)), "n"),
         ("/v1/completions", ask("logprobs", json!(6)), "logprobs"),
         ("/v1/chat/completions", json!({}), "messages"),
         ("/v1/chat/completions", chat(json!([])), "messages"),

@@ -7,9 +7,9 @@ use super::answer_stream::AnswerStream;
 use super::checks;
 use super::command::{ServeCommand, Submit};
 use super::ends::{self, Ends};
-use super::error::SubmitError;
+use super::error::{Field, FieldError, SubmitError};
 use super::generate_request::{GenerateRequest, Prompt};
-use super::info::{CoreLimits, ModelInfo, Readiness};
+use super::info::{CHOICES_MAX, CoreLimits, ModelInfo, Readiness};
 use super::load::Load;
 use super::outbox::Outbox;
 use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
@@ -147,6 +147,49 @@ impl Core {
     /// # Errors
     /// Why it was not taken.
     pub async fn generate(&self, asked: GenerateRequest) -> Result<AnswerStream, SubmitError> {
+        let (read_mode, token_ids) = (asked.read_mode, asked.token_ids);
+        let (request, text, is_chat) = self.checked(asked).await?;
+        let read_counter = Arc::new(ReadCounter::new(token_ids));
+        self.submit(Submit { request, text, is_chat, read_counter }, read_mode).await
+    }
+
+    /// Submits a request for so many answers, and waits until the scheduler took all. Each draws
+    /// other random numbers; full blocks of the prompt are computed once. Dropping a stream cancels
+    /// that answer.
+    ///
+    /// # Errors
+    /// Why one was not taken. Then the others are cancelled.
+    pub async fn generate_choices(
+        &self,
+        asked: GenerateRequest,
+        choices: u32,
+    ) -> Result<Vec<AnswerStream>, SubmitError> {
+        if !(1..=CHOICES_MAX).contains(&choices) {
+            let cause = format!("is {choices}, not from 1 to {CHOICES_MAX}");
+            return Err(FieldError::new(Field::Choices, cause).into());
+        }
+        let (read_mode, token_ids) = (asked.read_mode, asked.token_ids);
+        let (request, text, is_chat) = self.checked(asked).await?;
+        let mut streams = Vec::new();
+        for choice in 0..choices {
+            let id = if choice == 0 { request.id } else { self.next_id() };
+            let request = Request { id, choice, ..request.clone() };
+            let (text, read_counter) = (text.clone(), Arc::new(ReadCounter::new(token_ids)));
+            let submit = Submit { request, text, is_chat, read_counter };
+            streams.push(self.submit(submit, read_mode).await?);
+        }
+        Ok(streams)
+    }
+
+    fn next_id(&self) -> RequestId {
+        RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What the scheduler and the text stage get of a request, and whether it is a chat.
+    async fn checked(
+        &self,
+        asked: GenerateRequest,
+    ) -> Result<(Request, AskedText, bool), SubmitError> {
         self.check_ready()?;
         let model = self.model();
         let sampling = checks::sampling(asked.sampling)?;
@@ -163,7 +206,7 @@ impl Core {
         let max_tokens = checks::max_tokens(prompt.len(), asked.max_tokens, context_max)?;
         let least = ends.least(asked.min_tokens, max_tokens, model.vocab)?;
         let request = Request {
-            id: RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed)),
+            id: self.next_id(),
             prompt,
             max_tokens,
             end_ids: ends.ids,
@@ -184,8 +227,7 @@ impl Core {
             show_special: asked.show_special_tokens,
             end_names: ends.names,
         };
-        let read_counter = Arc::new(ReadCounter::new(asked.token_ids));
-        self.submit(Submit { request, text, is_chat, read_counter }, asked.read_mode).await
+        Ok((request, text, is_chat))
     }
 
     /// What ends the answer. Markup of a chat's answer is no part of its content, which stop

@@ -14,6 +14,8 @@ pub enum Field {
     Prompt,
     /// The length of the answer.
     MaxTokens,
+    /// How many answers there are.
+    Choices,
     /// The least length of the answer.
     MinTokens,
     /// Texts at which the answer ends.
@@ -33,6 +35,7 @@ impl fmt::Display for Field {
         match self {
             Self::Prompt => f.write_str("the prompt"),
             Self::MaxTokens => f.write_str("the maximum of tokens"),
+            Self::Choices => f.write_str("the number of choices"),
             Self::MinTokens => f.write_str("the minimum of tokens"),
             Self::Stop => f.write_str("the list of stop strings"),
             Self::StopTokens => f.write_str("the list of stop tokens"),

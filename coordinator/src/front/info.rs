@@ -60,6 +60,9 @@ pub const STOP_STRINGS_MAX: usize = 16;
 /// Stop tokens of a request.
 pub const STOP_TOKENS_MAX: usize = 256;
 
+/// Choices of a request: OpenAI's limit.
+pub const CHOICES_MAX: u32 = 128;
+
 /// Bounds of the request core.
 #[derive(Clone, Debug)]
 pub struct CoreLimits {

@@ -35,7 +35,7 @@ pub use command::{ServeCommand, Submit};
 pub use error::{Field, FieldError, SubmitError};
 pub use generate_request::{GenerateRequest, MaxTokens, Prompt, PromptTokens};
 pub use info::{
-    CoreLimits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, STOP_TOKENS_MAX,
+    CHOICES_MAX, CoreLimits, MESSAGES_MAX, ModelInfo, Readiness, STOP_STRINGS_MAX, STOP_TOKENS_MAX,
     UNREAD_BYTES_MAX,
 };
 pub use load::Load;

@@ -14,6 +14,7 @@ const REASONING: [&str; 2] = ["reasoning_content", "reasoning"];
 /// An answer in full.
 #[derive(Debug)]
 pub(super) struct Choice {
+    pub(super) index: usize,
     pub(super) text: TextPieces,
     pub(super) logprobs: Value,
     pub(super) finish: Finish,
@@ -33,6 +34,8 @@ pub(super) struct TokenIds {
 #[derive(Clone, Debug)]
 pub(super) struct AnswerHeader {
     pub(super) endpoint: Endpoint,
+    /// Which of the answers it is.
+    pub(super) index: usize,
     pub(super) id: String,
     pub(super) created: u64,
     pub(super) model: String,
@@ -47,6 +50,7 @@ impl AnswerHeader {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             endpoint,
+            index: 0,
             // Request ids begin anew with the server, so its start is a part of the id.
             id: format!("{prefix}-{:x}-{:x}", model.created, id.0),
             created: now,
@@ -55,7 +59,7 @@ impl AnswerHeader {
     }
 
     /// The full response.
-    pub(super) fn full_response(&self, choice: &Choice, usage: &Value) -> Value {
+    pub(super) fn full_response(&self, choices: &[Choice], usage: &Value) -> Value {
         let object = match self.endpoint {
             Endpoint::Completion => "text_completion",
             Endpoint::Chat => "chat.completion",
@@ -63,9 +67,11 @@ impl AnswerHeader {
         let Self { id, created, model, .. } = self;
         let mut json = json!({
             "id": id, "object": object, "created": created, "model": model,
-            "choices": [self.choice(choice)], "usage": usage,
+            "choices": choices.iter().map(|choice| self.choice(choice)).collect::<Value>(),
+            "usage": usage,
         });
-        if let (Endpoint::Chat, Some(ids)) = (self.endpoint, &choice.token_ids) {
+        let ids = choices.first().and_then(|choice| choice.token_ids.as_ref());
+        if let (Endpoint::Chat, Some(ids)) = (self.endpoint, ids) {
             json["prompt_token_ids"] = json!(ids.prompt);
         }
         json
@@ -76,7 +82,7 @@ impl AnswerHeader {
     fn choice(&self, choice: &Choice) -> Value {
         let content = choice.text.text_of(TextKind::Content);
         let mut json = json!({
-            "index": 0, "logprobs": choice.logprobs,
+            "index": choice.index, "logprobs": choice.logprobs,
             "finish_reason": finish_reason(choice.finish),
             "stop_reason": stop_reason(choice.stop_reason.as_ref()),
         });
@@ -146,30 +152,32 @@ impl AnswerHeader {
     pub(super) fn text_choice(&self, kind: TextKind, text: &str) -> Value {
         match (self.endpoint, kind) {
             (Endpoint::Completion, _) => json!([{
-                "index": 0, "text": text, "logprobs": null, "finish_reason": null,
+                "index": self.index, "text": text, "logprobs": null, "finish_reason": null,
             }]),
-            (Endpoint::Chat, TextKind::Content) => chat_choice(json!({ "content": text })),
+            (Endpoint::Chat, TextKind::Content) => self.chat_choice(json!({ "content": text })),
             (Endpoint::Chat, TextKind::Reasoning) => {
-                chat_choice(REASONING.map(|name| (name, text)).into_iter().collect())
+                self.chat_choice(REASONING.map(|name| (name, text)).into_iter().collect())
             }
         }
+    }
+
+    /// The choices of a chunk of a chat.
+    pub(super) fn chat_choice(&self, delta: Value) -> Value {
+        json!([{
+            "index": self.index, "delta": delta, "logprobs": null, "finish_reason": null,
+        }])
     }
 
     /// The choices of a chunk that says why the answer ended.
     pub(super) fn last_choice(&self, finish: Finish, reason: Option<&StopReason>) -> Value {
         let mut choice = match self.endpoint {
             Endpoint::Completion => self.text_choice(TextKind::Content, ""),
-            Endpoint::Chat => chat_choice(json!({})),
+            Endpoint::Chat => self.chat_choice(json!({})),
         };
         choice[0]["finish_reason"] = finish_reason(finish).into();
         choice[0]["stop_reason"] = stop_reason(reason);
         choice
     }
-}
-
-/// The choices of a chunk of a chat.
-pub(super) fn chat_choice(delta: Value) -> Value {
-    json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": null }])
 }
 
 fn finish_reason(finish: Finish) -> &'static str {

@@ -1,6 +1,6 @@
 //! The chunks of a streamed answer, each a server-sent event.
 
-use super::answer::{AnswerHeader, chat_choice};
+use super::answer::AnswerHeader;
 use super::chunk_frame::ChunkFrame;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
@@ -13,7 +13,7 @@ use binfer_proto::{Logprob, Token};
 use bytes::{BufMut, BytesMut};
 use serde_json::{Value, json};
 
-/// Writes the chunks of one streamed answer.
+/// Writes the chunks of one of a request's streamed answers.
 #[derive(Debug)]
 pub(super) struct ChunkWriter {
     header: AnswerHeader,
@@ -49,7 +49,9 @@ impl ChunkWriter {
     /// for.
     pub(super) fn opening(&self, out: &mut BytesMut) {
         let mut choices = match self.header.endpoint {
-            Endpoint::Chat => chat_choice(json!({ "role": "assistant", "content": "" })),
+            Endpoint::Chat => {
+                self.header.chat_choice(json!({ "role": "assistant", "content": "" }))
+            }
             Endpoint::Completion if self.extras.token_ids => {
                 self.header.text_choice(TextKind::Content, "")
             }
@@ -106,9 +108,10 @@ impl ChunkWriter {
         }
     }
 
-    /// The last chunks of an answer that ended in order.
-    pub(super) fn done(&self, ended: Ended, out: &mut BytesMut) {
+    /// The chunk that says how the answer ended.
+    pub(super) fn done(&self, ended: &Ended, out: &mut BytesMut) {
         let Ended { finish, usage, text } = ended;
+        let (finish, usage) = (*finish, *usage);
         let mut last = self.header.last_choice(finish, text.stop_reason.as_ref());
         if let Some(end) = text.end_token.filter(|_| self.extras.token_ids) {
             last[0]["token_ids"] = json!([end]);
@@ -116,7 +119,13 @@ impl ChunkWriter {
         let usage = self.header.usage(usage, text.reasoning_tokens);
         let in_chunk = Some(&usage).filter(|_| self.extras.usage_in_chunks);
         put_event(&self.chunk_json(&last, in_chunk).to_string(), out);
+    }
+
+    /// What follows the last of a request's answers: the counts of all, where they were asked for.
+    pub(super) fn all_done(&self, ended: &[Ended], out: &mut BytesMut) {
         if self.extras.usage_at_end {
+            let (usage, reasoning_tokens) = total(ended);
+            let usage = self.header.usage(usage, reasoning_tokens);
             put_event(&self.chunk_json(&json!([]), Some(&usage)).to_string(), out);
         }
         out.put_slice(b"data: [DONE]\n\n");
@@ -146,6 +155,15 @@ pub(super) struct Ended {
     pub(super) finish: Finish,
     pub(super) usage: Usage,
     pub(super) text: TextEnd,
+}
+
+/// What all answers of a request consumed together, its prompt counted once, and how many tokens
+/// were reasoning.
+pub(super) fn total(ended: &[Ended]) -> (Usage, u32) {
+    let sum = |of: fn(&Ended) -> u32| ended.iter().map(of).fold(0, u32::saturating_add);
+    let first = ended.first().map(|one| one.usage).unwrap_or_default();
+    let usage = Usage { generated: sum(|one| one.usage.generated), ..first };
+    (usage, sum(|one| one.text.reasoning_tokens))
 }
 
 /// How an answer ended, or the error of one that failed.

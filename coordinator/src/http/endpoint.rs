@@ -26,6 +26,7 @@ impl FieldNames {
             (Field::Prompt, Endpoint::Completion) => "prompt",
             (Field::Prompt, Endpoint::Chat) => "messages",
             (Field::MaxTokens, _) => self.max_tokens,
+            (Field::Choices, _) => "n",
             (Field::MinTokens, _) => "min_tokens",
             (Field::Stop, _) => "stop",
             (Field::StopTokens, _) => "stop_token_ids",

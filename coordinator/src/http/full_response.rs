@@ -8,48 +8,93 @@ use super::answer::{AnswerHeader, Choice, TokenIds};
 use super::chunk_writer::{self, Ended};
 use super::error::ApiError;
 use super::logprobs::LogprobsWriter;
-use crate::front::{AnswerStream, StreamEvent};
+use crate::front::AnswerStream;
 use crate::text::TextPieces;
 use crate::transport::ClientState;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use binfer_proto::Logprob;
 use http_body::Frame;
 use serde_json::Value;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The JSON of the full response.
+/// One of a request's answers, as far as it was read.
+#[derive(Debug)]
+pub(super) struct ChoiceReader {
+    answer: AnswerStream,
+    logprobs: Option<LogprobsWriter>,
+    /// Present where the request asked for them.
+    token_ids: Option<TokenIds>,
+    text: TextPieces,
+    found: Vec<Logprob>,
+    ended: Option<Ended>,
+}
+
+impl ChoiceReader {
+    /// The reader of an answer of which nothing was read.
+    pub(super) fn new(
+        answer: AnswerStream,
+        logprobs: Option<LogprobsWriter>,
+        with_token_ids: bool,
+    ) -> Self {
+        let ids = || TokenIds { prompt: answer.prompt().to_vec(), answer: Vec::new() };
+        let token_ids = with_token_ids.then(ids);
+        let (text, found) = (TextPieces::default(), Vec::new());
+        Self { answer, logprobs, token_ids, text, found, ended: None }
+    }
+
+    /// Reads what has come, and fails as the answer does. Without an end `cx` is woken for more.
+    fn read(&mut self, cx: &Context<'_>) -> Result<(), ApiError> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        let Poll::Ready(end) = self.answer.poll_take(cx, &mut self.text) else { return Ok(()) };
+        self.found.append(&mut self.answer.take_logprobs());
+        if let Some(ids) = &mut self.token_ids {
+            self.answer.take_tokens(&mut ids.answer);
+        }
+        if let Some(end) = end {
+            let ended = chunk_writer::ended(end)?;
+            if let Some(ids) = &mut self.token_ids {
+                ids.answer.extend(ended.text.end_token);
+            }
+            self.ended = Some(ended);
+        }
+        Ok(())
+    }
+
+    /// The choice of an answer that has ended.
+    fn choice(self, index: usize, ended: &Ended) -> Choice {
+        let found = self.found;
+        let logprobs = self.logprobs.map_or(Value::Null, |mut writer| writer.json(&found));
+        let (finish, stop_reason) = (ended.finish, ended.text.stop_reason.clone());
+        Choice { index, text: self.text, logprobs, finish, stop_reason, token_ids: self.token_ids }
+    }
+}
+
+/// The JSON of the full response. All answers are read as they come. If one fails, the response
+/// does.
 pub(super) async fn answer(
     header: AnswerHeader,
-    mut answer: AnswerStream,
-    mut logprobs: Option<LogprobsWriter>,
-    with_token_ids: bool,
+    mut readers: Vec<ChoiceReader>,
 ) -> Result<String, ApiError> {
-    let (mut text, mut found) = (TextPieces::default(), Vec::new());
-    let mut ids = TokenIds { prompt: answer.prompt().to_vec(), answer: Vec::new() };
-    loop {
-        let reply = answer.next().await;
-        found.append(&mut answer.take_logprobs());
-        if with_token_ids {
-            answer.take_tokens(&mut ids.answer);
+    poll_fn(|cx| {
+        for reader in &mut readers {
+            reader.read(cx)?;
         }
-        match reply {
-            StreamEvent::Text(more) => text.append(&more),
-            StreamEvent::End(end) => {
-                let Ended { finish, usage, text: end } = chunk_writer::ended(end)?;
-                ids.answer.extend(end.end_token);
-                let logprobs = logprobs.as_mut().map(|logprobs| logprobs.json(&found));
-                let logprobs = logprobs.unwrap_or(Value::Null);
-                let token_ids = with_token_ids.then_some(ids);
-                let stop_reason = end.stop_reason;
-                let choice = Choice { text, logprobs, finish, stop_reason, token_ids };
-                let usage = header.usage(usage, end.reasoning_tokens);
-                return Ok(header.full_response(&choice, &usage).to_string());
-            }
-        }
-    }
+        let all = readers.iter().all(|reader| reader.ended.is_some());
+        if all { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await?;
+    let ended: Vec<Ended> = readers.iter_mut().filter_map(|reader| reader.ended.take()).collect();
+    let choices = readers.into_iter().zip(&ended).enumerate();
+    let choices: Vec<Choice> =
+        choices.map(|(index, (reader, ended))| reader.choice(index, ended)).collect();
+    let (usage, reasoning_tokens) = chunk_writer::total(&ended);
+    Ok(header.full_response(&choices, &header.usage(usage, reasoning_tokens)).to_string())
 }
 
 /// The response with the JSON of `answer`. Where the client may have left before that is complete,

@@ -72,9 +72,7 @@ const OTHER_NAMES: &[RefusedField] = &[
 
 /// Fields of both endpoints that would change an answer.
 const EVERYWHERE: &[RefusedField] = &[
-    row("n", "[1]", Unsupported("several choices (n)")),
-    row("num_return_sequences", "[1]", Unsupported("several choices (n)")),
-    row("best_of", "[1]", Unsupported("several choices (best_of)")),
+    row("num_return_sequences", "[1]", UseField("n")),
     row("use_beam_search", "[false]", BEAMS),
     row("num_beams", "[1]", BEAMS),
     row("num_beam_groups", "[1]", BEAMS),

@@ -22,6 +22,8 @@ const COMPLETION_TOKENS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct ParsedRequest {
     pub(super) generate: GenerateRequest,
+    /// How many answers there are.
+    pub(super) choices: u32,
     pub(super) stream: bool,
     /// What its answer has beside texts.
     pub(super) extras: AnswerExtras,
@@ -68,6 +70,8 @@ struct CommonFields {
     stream: Option<bool>,
     stream_options: Option<Object<StreamOptions>>,
     ignore_eos: Option<bool>,
+    n: Option<Count>,
+    best_of: Option<Count>,
     min_tokens: Option<Count>,
     stop_token_ids: Option<List<Count, STOP_TOKENS_MAX>>,
     include_stop_str_in_output: Option<bool>,
@@ -162,6 +166,18 @@ pub(super) fn unknown_model(served: &ModelInfo) -> ApiError {
 }
 
 impl CommonFields {
+    /// How many answers there are. All that are drawn are given.
+    fn choices(&self) -> Result<u32, ApiError> {
+        let choices = self.n.map_or(1, |UpTo(count)| count);
+        match self.best_of {
+            Some(UpTo(best_of)) if best_of != choices => {
+                let message = format!("best_of is {best_of}, and must be as many as n, {choices}");
+                Err(ApiError::invalid("best_of", message))
+            }
+            _ => Ok(choices),
+        }
+    }
+
     /// The request for `prompt`. `sampling` holds for fields that are absent.
     fn parsed(
         self,
@@ -178,6 +194,7 @@ impl CommonFields {
             (None, Endpoint::Completion) => MaxTokens::AtMost(COMPLETION_TOKENS),
             (None, Endpoint::Chat) => MaxTokens::Rest,
         };
+        let choices = self.choices()?;
         let stream = self.stream.unwrap_or(false);
         let mut extras = match self.stream_options {
             None => AnswerExtras::default(),
@@ -215,7 +232,7 @@ impl CommonFields {
             read_mode: if stream { ReadMode::Streamed } else { ReadMode::Whole },
         };
         let names = FieldNames { endpoint, max_tokens: name };
-        Ok(ParsedRequest { generate, stream, extras, names, unknown_fields: Vec::new() })
+        Ok(ParsedRequest { generate, choices, stream, extras, names, unknown_fields: Vec::new() })
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) enum RequestObject {
 }
 
 /// Fields of both endpoints.
-const BOTH: [&str; 26] = [
+const BOTH: [&str; 28] = [
     "model",
     "max_tokens",
     "max_completion_tokens",
@@ -38,6 +38,8 @@ const BOTH: [&str; 26] = [
     "stream",
     "stream_options",
     "ignore_eos",
+    "n",
+    "best_of",
     "min_tokens",
     "stop_token_ids",
     "include_stop_str_in_output",

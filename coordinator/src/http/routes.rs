@@ -5,15 +5,15 @@ use super::chunk_writer::ChunkWriter;
 use super::config::HttpConfig;
 use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
-use super::full_response;
+use super::full_response::{self, ChoiceReader};
 use super::keys;
 use super::logprobs::LogprobsWriter;
 use super::request::{self, ParsedRequest};
 use super::request_body;
 use super::request_id::HttpRequestId;
-use super::sse::SseBody;
+use super::sse::{SseBody, StreamedChoice};
 use super::unknown_fields::UnknownFields;
-use crate::front::{ApiKeys, Core, Readiness};
+use crate::front::{AnswerStream, ApiKeys, Core, Readiness};
 use crate::transport::{BodyMemory, ClientState};
 use axum::Extension;
 use axum::Json;
@@ -114,19 +114,27 @@ async fn answer(
     let received = request_body::read(request, &app.config, &app.body_memory).await?;
     let parsed = parse(endpoint, app, received.bytes).await?;
     app.unknown_fields.tell(&parsed.unknown_fields);
-    let ParsedRequest { generate, stream, extras, names, .. } = parsed;
-    let answer = app.core.generate(generate).await;
-    let answer = answer.map_err(|error| ApiError::of_submit(error, names))?;
+    let ParsedRequest { generate, choices, stream, extras, names, .. } = parsed;
+    let answers = app.core.generate_choices(generate, choices).await;
+    let answers = answers.map_err(|error| ApiError::of_submit(error, names))?;
     // Only the request's tokens are kept from here on, and the queue counts them.
     drop(received.memory);
-    let header = AnswerHeader::new(endpoint, answer.id(), app.core.model());
-    let logprobs = LogprobsWriter::of(&answer, endpoint, &app.core);
+    let header = AnswerHeader::new(endpoint, answers[0].id(), app.core.model());
+    let logprobs = |answer: &AnswerStream| LogprobsWriter::of(answer, endpoint, &app.core);
     if !stream {
-        let answer = full_response::answer(header, answer, logprobs, extras.token_ids);
+        let readers = answers.into_iter().map(|answer| {
+            let logprobs = logprobs(&answer);
+            ChoiceReader::new(answer, logprobs, extras.token_ids)
+        });
+        let answer = full_response::answer(header, readers.collect());
         return full_response::respond(answer, &client).await;
     }
-    let chunks = ChunkWriter::new(header, extras, &answer, logprobs);
-    let body = SseBody::new(answer, chunks, id, client, app.config.comment_interval);
+    let choices = answers.into_iter().enumerate().map(|(index, stream)| {
+        let header = AnswerHeader { index, ..header.clone() };
+        let chunks = ChunkWriter::new(header, extras, &stream, logprobs(&stream));
+        StreamedChoice { stream, chunks, ended: None }
+    });
+    let body = SseBody::new(choices.collect(), id, client, app.config.comment_interval);
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -3,7 +3,8 @@
 //! All text that is pending becomes one event, and only while hyper has room for it, so that a slow
 //! reader gets fewer and longer events. Dropping the body cancels the request.
 
-use super::chunk_writer::{self, ChunkWriter, put_failure};
+use super::chunk_writer::{self, ChunkWriter, Ended, put_failure};
+use super::error::ApiError;
 use super::request_id::HttpRequestId;
 use crate::front::AnswerStream;
 use crate::text::TextPieces;
@@ -21,10 +22,17 @@ use tokio::time::{Instant, Sleep, sleep};
 /// not.
 const COMMENT: &[u8] = b": still here\n\n";
 
-/// The body of one streamed answer.
+/// One of a request's answers.
+pub(super) struct StreamedChoice {
+    pub(super) stream: AnswerStream,
+    pub(super) chunks: ChunkWriter,
+    pub(super) ended: Option<Ended>,
+}
+
+/// The body of a request's streamed answers.
 pub(super) struct SseBody {
-    stream: AnswerStream,
-    chunks: ChunkWriter,
+    /// At least one. Those that have ended wait for the others.
+    choices: Vec<StreamedChoice>,
     request_id: HttpRequestId,
     client: Arc<ClientState>,
     progress: StreamProgress,
@@ -45,15 +53,13 @@ enum StreamProgress {
 
 impl SseBody {
     pub(super) fn new(
-        stream: AnswerStream,
-        chunks: ChunkWriter,
+        choices: Vec<StreamedChoice>,
         request_id: HttpRequestId,
         client: Arc<ClientState>,
         comment_interval: Duration,
     ) -> Self {
         Self {
-            stream,
-            chunks,
+            choices,
             request_id,
             client,
             progress: StreamProgress::Opening,
@@ -88,22 +94,41 @@ impl SseBody {
         let mut out = BytesMut::new();
         if self.progress == StreamProgress::Opening {
             self.progress = StreamProgress::Text;
-            self.chunks.opening(&mut out);
+            self.choices.iter().for_each(|choice| choice.chunks.opening(&mut out));
         }
-        let mut text = TextPieces::default();
-        let Poll::Ready(end) = self.stream.poll_take(cx, &mut text) else { return out };
-        let new = self.chunks.take_tokens(&self.stream);
-        self.chunks.text(&text, &new, &mut out);
-        match end.map(chunk_writer::ended) {
-            None => return out,
-            Some(Ok(ended)) => self.chunks.done(ended, &mut out),
-            Some(Err(error)) => {
-                put_failure(&error, self.request_id.text(), &mut out);
-                self.client.close_after_answer();
+        let open = self.choices.iter_mut().filter(|choice| choice.ended.is_none());
+        let failed = open.map(|choice| choice.take_events(cx, &mut out)).find_map(Result::err);
+        if let Some(error) = failed {
+            put_failure(&error, self.request_id.text(), &mut out);
+            self.client.close_after_answer();
+            self.progress = StreamProgress::Ended;
+            // Answers that still run are cancelled.
+            self.choices.clear();
+        } else if self.choices.iter().all(|choice| choice.ended.is_some()) {
+            let ended: Vec<Ended> =
+                self.choices.iter().filter_map(|choice| choice.ended.clone()).collect();
+            if let Some(first) = self.choices.first() {
+                first.chunks.all_done(&ended, &mut out);
             }
+            self.progress = StreamProgress::Ended;
         }
-        self.progress = StreamProgress::Ended;
         out
+    }
+}
+
+impl StreamedChoice {
+    /// Appends the answer's events that are pending. Fails as the answer does.
+    fn take_events(&mut self, cx: &Context<'_>, out: &mut BytesMut) -> Result<(), ApiError> {
+        let mut text = TextPieces::default();
+        let Poll::Ready(end) = self.stream.poll_take(cx, &mut text) else { return Ok(()) };
+        let new = self.chunks.take_tokens(&self.stream);
+        self.chunks.text(&text, &new, out);
+        if let Some(end) = end {
+            let ended = chunk_writer::ended(end)?;
+            self.chunks.done(&ended, out);
+            self.ended = Some(ended);
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn name(field: Field) -> &'static str {
     match field {
         Field::Prompt => "input",
         Field::MaxTokens => "max_tokens",
+        Field::Choices => "n",
         Field::MinTokens => "min_tokens",
         Field::Stop => "stop",
         Field::StopTokens => "stop_token_ids",

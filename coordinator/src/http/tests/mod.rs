@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod choices;
 mod client;
 mod connections;
 mod docs;

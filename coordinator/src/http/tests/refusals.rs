@@ -127,12 +127,9 @@ async fn values_out_of_range_are_refused_by_field() {
 async fn what_this_version_lacks_is_refused_by_field() {
     let server = server(Vec::new());
     for (path, field, value) in [
-        (PLAIN, "n", json!(2)),
-        (PLAIN, "best_of", json!(2)),
         (PLAIN, "echo", json!(true)),
         (PLAIN, "suffix", json!("a")),
         (PLAIN, "guided_json", json!({})),
-        (CHAT, "n", json!(0)),
         (CHAT, "tools", json!([{ "type": "function" }])),
         (CHAT, "tool_choice", json!("required")),
         (CHAT, "response_format", json!({ "type": "json_object" })),
