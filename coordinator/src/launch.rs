@@ -21,6 +21,7 @@ use crate::front::{
 };
 use crate::load_meter::LoadMeter;
 use crate::locate::locate;
+use crate::metrics::{Metrics, RequestMeter};
 use crate::model_args::ModelArgs;
 use crate::report::Report;
 use crate::sched::{Counters, Scheduler};
@@ -109,6 +110,7 @@ struct Channels {
     commands: mpsc::Receiver<ServeCommand>,
     readiness: watch::Sender<Readiness>,
     load: watch::Sender<Load>,
+    metrics: Arc<Metrics>,
     outbox: Arc<Outbox>,
     core: Core,
     stopped: watch::Receiver<Option<StopSignal>>,
@@ -141,12 +143,14 @@ impl Launch {
 
         let outbox = Arc::new(Outbox::default());
         let (load, load_out) = watch::channel(Load::default());
+        let metrics = Arc::new(Metrics::new(&self.blueprint.options.name));
         let core = Core::new(CoreParts {
             commands: commands_in.clone(),
             model: Arc::new(self.blueprint.model_info(&facts, reasoning)),
             text,
             readiness: readiness_out.clone(),
             load: load_out,
+            metrics: Arc::clone(&metrics),
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
@@ -154,7 +158,7 @@ impl Launch {
         let context = FrontContext { core: core.clone(), readiness: readiness_out, closing };
         let front = front::thread::start(context, commands_in, front)?;
         let channels =
-            Channels { commands, readiness, load, outbox, core, stopped: stopped.clone() };
+            Channels { commands, readiness, load, metrics, outbox, core, stopped: stopped.clone() };
         let text = TextStage::new(facts, reasoning);
         let outcome = self.serve(fleet, text, channels).await;
         close.send_replace(true);
@@ -216,7 +220,7 @@ impl Launch {
         let note = self.blueprint.context_note(config.context_max);
         note.iter().for_each(|note| self.report.line(note));
         channels.core.limit_context(config.context_max);
-        let load = LoadMeter::new(&config, channels.load);
+        let load = LoadMeter::new(&config, channels.load, Arc::clone(&channels.metrics));
         let sched = Scheduler::new(config).map_err(|error| ConfigError(error.to_string()))?;
         let readers = Readers::new(channels.outbox, UNREAD_BYTES_MAX);
         let mut serve = ServeLoop {
@@ -227,6 +231,7 @@ impl Launch {
             commands: channels.commands,
             drain: self.drain,
             load,
+            requests: RequestMeter::new(channels.metrics),
             meter: None,
         };
         channels.readiness.send_if_modified(|state| {

@@ -20,6 +20,7 @@ pub mod load_meter;
 pub mod locate;
 pub mod memory;
 pub mod meter;
+pub mod metrics;
 pub mod model_args;
 pub mod options;
 pub mod parallel;

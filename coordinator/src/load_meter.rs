@@ -1,10 +1,12 @@
 //! The engine's load, as the serve loop tells it to the fronts.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::front::Load;
+use crate::metrics::{LoadNumbers, Metrics};
 use crate::sched::{SchedConfig, Stats};
 
 /// How long tokens are counted for a rate.
@@ -14,6 +16,7 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct LoadMeter {
     told: watch::Sender<Load>,
+    metrics: Arc<Metrics>,
     load: Load,
     /// The KV group that says how many tokens fit: the first without a window.
     kv_group: usize,
@@ -24,8 +27,8 @@ pub struct LoadMeter {
 }
 
 impl LoadMeter {
-    /// The meter of an engine with these settings. It tells `told`.
-    pub fn new(config: &SchedConfig, told: watch::Sender<Load>) -> Self {
+    /// The meter of an engine with these settings. It tells `told` and `metrics`.
+    pub fn new(config: &SchedConfig, told: watch::Sender<Load>, metrics: Arc<Metrics>) -> Self {
         let unbounded = config.kv_groups.iter().position(|group| group.window.is_none());
         let kv_group = unbounded.unwrap_or(0);
         let group = config.kv_groups.get(kv_group);
@@ -39,7 +42,7 @@ impl LoadMeter {
         };
         told.send_replace(load);
         let counted_from = Instant::now();
-        Self { told, load, kv_group, blocks, prompt_tokens: 0, generated: 0, counted_from }
+        Self { told, metrics, load, kv_group, blocks, prompt_tokens: 0, generated: 0, counted_from }
     }
 
     /// A request with so many prompt tokens was taken.
@@ -78,6 +81,24 @@ impl LoadMeter {
             (self.generated, self.counted_from) = (0, Instant::now());
         }
         self.told.send_replace(self.load);
+        self.metrics.counted(&stats.counters);
+        let Load {
+            block_tokens,
+            kv_tokens_max,
+            kv_tokens_used,
+            kv_tokens_cached,
+            generated_per_s,
+            ..
+        } = self.load;
+        self.metrics.loaded(&LoadNumbers {
+            running,
+            waiting,
+            block_tokens,
+            kv_tokens_max,
+            kv_tokens_used,
+            kv_tokens_cached,
+            generated_per_s,
+        });
     }
 }
 
@@ -102,7 +123,7 @@ mod tests {
             prefix_cache: true,
         };
         let (told, load) = watch::channel(Load::default());
-        let mut meter = LoadMeter::new(&config, told);
+        let mut meter = LoadMeter::new(&config, told, Arc::new(Metrics::new("m")));
         let empty = *load.borrow();
         assert_eq!((empty.running_max, empty.kv_tokens_max, empty.stepped_at), (8, 1600, None));
         meter.submitted(100);

@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, FleetError};
 use crate::front::{FailKind, Readers, ServeCommand, Submit};
 use crate::load_meter::LoadMeter;
 use crate::meter::StepMeter;
+use crate::metrics::RequestMeter;
 use crate::sched::{Delivery, Finish, RequestId, Scheduler, Tick};
 use crate::text::{Pushed, TextEnd, TextStage};
 
@@ -48,6 +49,8 @@ pub struct ServeLoop {
     pub drain: Duration,
     /// Tells the fronts what the load is.
     pub load: LoadMeter,
+    /// Measures requests and steps while the server runs.
+    pub requests: RequestMeter,
     /// Measures the cost of each step, for `binfer bench coordinator`.
     pub meter: Option<StepMeter>,
 }
@@ -75,6 +78,9 @@ impl ServeLoop {
                         meter.stepped(result.rows.len());
                     }
                     self.load.stepped(result.rows.len());
+                    for (rank, step_us) in self.fleet.take_step_times() {
+                        self.requests.metrics().step(rank, step_us);
+                    }
                     self.stepped(&result)?;
                 }
                 ServeEvent::Tick => {
@@ -137,6 +143,7 @@ impl ServeLoop {
         let answer = self.sched.submit(request);
         if answer.is_ok() {
             self.load.submitted(prompt_tokens);
+            self.requests.submitted(id, prompt_tokens);
             self.text.open(id, text, parser);
         }
         self.readers.admit(id, read_counter, answer);
@@ -144,7 +151,13 @@ impl ServeLoop {
 
     fn stepped(&mut self, result: &StepResult) -> Result<(), FleetError> {
         match self.sched.absorb(result) {
-            Ok(deliveries) => deliveries.iter().for_each(|delivery| self.deliver(delivery)),
+            Ok(deliveries) => {
+                let now = Instant::now();
+                for delivery in &deliveries {
+                    self.requests.tokens(delivery.id, delivery.tokens.len(), now);
+                    self.deliver(delivery);
+                }
+            }
             Err(error) => return self.lost(defect(&error.to_string())),
         }
         Ok(())
@@ -160,9 +173,11 @@ impl ServeLoop {
         if let Some(stop) = stop {
             let finish = Finish::StopString(stop);
             let usage = self.sched.finish(id, finish).unwrap_or(delivery.usage);
+            self.requests.ended(id, finish);
             self.readers.done(id, finish, usage, end);
         } else {
             let Some(finish) = delivery.finish else { return };
+            self.requests.ended(id, finish);
             self.readers.done(id, finish, delivery.usage, end);
         }
         self.text.close(id);
@@ -170,6 +185,7 @@ impl ServeLoop {
 
     fn cancel(&mut self, id: RequestId) {
         if let Some(usage) = self.sched.finish(id, Finish::Cancelled) {
+            self.requests.ended(id, Finish::Cancelled);
             self.readers.done(id, Finish::Cancelled, usage, TextEnd::default());
             self.text.close(id);
         }
@@ -179,11 +195,13 @@ impl ServeLoop {
     fn cut_off_readers(&mut self) {
         while let Some(id) = self.readers.abandoned() {
             self.sched.finish(id, Finish::Cancelled);
+            self.requests.ended(id, Finish::Cancelled);
             self.readers.fail(id, FailKind::Internal, "the reader left");
             self.text.close(id);
         }
         while let Some(id) = self.readers.slowest() {
             self.sched.finish(id, Finish::Cancelled);
+            self.requests.ended(id, Finish::Cancelled);
             self.readers.fail(id, FailKind::SlowReader, "the client reads too slowly");
             self.text.close(id);
         }

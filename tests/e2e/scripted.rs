@@ -14,10 +14,12 @@ use std::time::Duration;
 use binfer_coordinator::config::SocketFolder;
 use binfer_coordinator::fleet::{Fleet, FleetConfig, FleetError, LoadConfig, Rendezvous, Spawn};
 use binfer_coordinator::front::{
-    self, Core, CoreLimits, CoreParts, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
+    self, Core, CoreLimits, CoreParts, Load, ModelInfo, Outbox, Readers, Readiness, ServeCommand,
     UNREAD_BYTES_MAX,
 };
 use binfer_coordinator::http;
+use binfer_coordinator::load_meter::LoadMeter;
+use binfer_coordinator::metrics::{Metrics, RequestMeter};
 use binfer_coordinator::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use binfer_coordinator::serve::ServeLoop;
 use binfer_coordinator::text::process::{Deadlines, TextConfig, TextProcess, TextSource};
@@ -94,11 +96,15 @@ impl Cluster {
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
         let outbox = Arc::new(Outbox::default());
+        let (load, load_out) = watch::channel(Load::default());
+        let metrics = Arc::new(Metrics::new("scripted"));
         let core = Core::new(CoreParts {
             commands: commands.clone(),
             model: Arc::new(model_info(&facts, source.spec().vocab)),
             text,
             readiness: readiness_out,
+            load: load_out,
+            metrics: Arc::clone(&metrics),
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
@@ -122,6 +128,8 @@ impl Cluster {
                 std::thread::spawn(move || runtime().block_on(work(rank, script, world, dial)))
             })
             .collect();
+        let load = LoadMeter::new(&sched_config(setup), load, Arc::clone(&metrics));
+        let requests = RequestMeter::new(metrics);
         let sched = Scheduler::new(sched_config(setup)).unwrap();
         let served = std::thread::spawn(move || {
             runtime().block_on(async {
@@ -129,8 +137,17 @@ impl Cluster {
                 let text = TextStage::new(facts, ReasoningFormat::Off);
                 let readers = Readers::new(outbox, UNREAD_BYTES_MAX);
                 let (commands, drain) = (commands_out, Duration::from_secs(1));
-                let mut serve =
-                    ServeLoop { sched, text, readers, fleet, commands, drain, meter: None };
+                let mut serve = ServeLoop {
+                    sched,
+                    text,
+                    readers,
+                    fleet,
+                    commands,
+                    drain,
+                    load,
+                    requests,
+                    meter: None,
+                };
                 readiness.send_replace(Readiness::Ready);
                 attach.send(()).unwrap();
                 let outcome = serve.run().await;

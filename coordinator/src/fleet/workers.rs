@@ -39,6 +39,8 @@ pub struct Fleet {
     tick: Interval,
     suspects: Suspects,
     oom_kills: OomKills,
+    /// Rank and microseconds of each result since the last [`Fleet::take_step_times`].
+    step_times: Vec<(usize, u64)>,
     /// Where workers dial in; `None` once all have.
     pub(super) rendezvous: Option<Rendezvous>,
 }
@@ -72,6 +74,7 @@ impl Fleet {
             watchdog,
             tick,
             suspects: Suspects::default(),
+            step_times: Vec::new(),
             oom_kills: OomKills::from_now_on(KernelFiles::here()),
             rendezvous: Some(rendezvous),
         })
@@ -108,12 +111,18 @@ impl Fleet {
             }
             let now = Instant::now();
             self.watchdog.progressed(rank, now);
+            self.step_times.push((rank, result.step_us.into()));
             let agreed = self.aggregator.take(rank, result)?;
             self.watchdog.set_busy(self.aggregator.in_flight() > 0, now);
             if let Some(result) = agreed {
                 return Ok(result);
             }
         }
+    }
+
+    /// Ranks, and how long they took for the steps since the last call [us].
+    pub fn take_step_times(&mut self) -> impl Iterator<Item = (usize, u64)> {
+        self.step_times.drain(..)
     }
 
     /// Ends all workers: asks them, waits for a second, then kills them.

@@ -13,6 +13,7 @@ use super::info::{CHOICES_MAX, CoreLimits, ModelInfo, Readiness};
 use super::load::Load;
 use super::outbox::Outbox;
 use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
+use crate::metrics::Metrics;
 use crate::sched::{Refused, Request, RequestId};
 use crate::text::process::TextProcess;
 use crate::text::{AskedText, TokenizerFiles};
@@ -37,6 +38,8 @@ pub struct CoreParts {
     pub readiness: watch::Receiver<Readiness>,
     /// Told by the serve loop.
     pub load: watch::Receiver<Load>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// The one that the serve loop's [`super::Readers`] send through.
     pub outbox: Arc<Outbox>,
     /// Bounds.
@@ -107,6 +110,11 @@ impl Core {
         *self.shared.parts.load.borrow()
     }
 
+    /// What is measured of this server.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.parts.metrics
+    }
+
     /// The files with which another program reads texts as this server does.
     ///
     /// # Errors
@@ -148,9 +156,9 @@ impl Core {
     /// Why it was not taken.
     pub async fn generate(&self, asked: GenerateRequest) -> Result<AnswerStream, SubmitError> {
         let (read_mode, token_ids) = (asked.read_mode, asked.token_ids);
-        let (request, text, is_chat) = self.checked(asked).await?;
+        let (request, text, is_chat) = self.counted(self.checked(asked).await)?;
         let read_counter = Arc::new(ReadCounter::new(token_ids));
-        self.submit(Submit { request, text, is_chat, read_counter }, read_mode).await
+        self.counted(self.submit(Submit { request, text, is_chat, read_counter }, read_mode).await)
     }
 
     /// Submits a request for so many answers, and waits until the scheduler took all. Each draws
@@ -166,17 +174,17 @@ impl Core {
     ) -> Result<Vec<AnswerStream>, SubmitError> {
         if !(1..=CHOICES_MAX).contains(&choices) {
             let cause = format!("is {choices}, not from 1 to {CHOICES_MAX}");
-            return Err(FieldError::new(Field::Choices, cause).into());
+            return self.counted(Err(FieldError::new(Field::Choices, cause).into()));
         }
         let (read_mode, token_ids) = (asked.read_mode, asked.token_ids);
-        let (request, text, is_chat) = self.checked(asked).await?;
+        let (request, text, is_chat) = self.counted(self.checked(asked).await)?;
         let mut streams = Vec::new();
         for choice in 0..choices {
             let id = if choice == 0 { request.id } else { self.next_id() };
             let request = Request { id, choice, ..request.clone() };
             let (text, read_counter) = (text.clone(), Arc::new(ReadCounter::new(token_ids)));
             let submit = Submit { request, text, is_chat, read_counter };
-            streams.push(self.submit(submit, read_mode).await?);
+            streams.push(self.counted(self.submit(submit, read_mode).await)?);
         }
         Ok(streams)
     }
@@ -274,13 +282,6 @@ impl Core {
             answer = buffer.admitted() => answered(answer),
             // Nobody is left who could answer.
             () = std::future::ready(()) => Err(self.unavailable("the server has stopped")),
-        }
-    }
-
-    fn check_ready(&self) -> Result<(), SubmitError> {
-        match &*self.shared.parts.readiness.borrow() {
-            Readiness::Ready => Ok(()),
-            not_ready => Err(self.unavailable(&not_ready.to_string())),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The core says which field is at fault and what is wrong with it. A front names the field as its
 //! protocol does, and gives the error the status that its clients know.
 
+use crate::metrics::RefusalCause;
 use binfer_proto::{SamplingError, SamplingField};
 use std::fmt;
 use std::time::Duration;
@@ -69,6 +70,18 @@ impl From<SamplingError> for FieldError {
 }
 
 impl SubmitError {
+    /// What it counts as.
+    pub fn cause(&self) -> RefusalCause {
+        match self {
+            Self::Invalid(_) => RefusalCause::Invalid,
+            Self::Template(_) => RefusalCause::Template,
+            Self::TooLong { .. } => RefusalCause::TooLong,
+            Self::Busy { .. } => RefusalCause::Busy,
+            Self::Unavailable { .. } => RefusalCause::Unavailable,
+            Self::Failed { .. } => RefusalCause::Failed,
+        }
+    }
+
     /// The message for a client whose protocol calls fields by `name`.
     pub fn message<'a>(&self, name: impl Fn(Field) -> &'a str) -> String {
         match self {

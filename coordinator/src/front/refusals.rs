@@ -2,10 +2,23 @@
 
 use super::core::Core;
 use super::error::{Field, FieldError, SubmitError};
+use super::info::Readiness;
 use crate::sched::Refused;
 use crate::text::TextError;
 
 impl Core {
+    /// The result of a part of a request's way, counted if it is a refusal.
+    pub(super) fn counted<T>(&self, result: Result<T, SubmitError>) -> Result<T, SubmitError> {
+        result.inspect_err(|error| self.metrics().refused(error.cause()))
+    }
+
+    pub(super) fn check_ready(&self) -> Result<(), SubmitError> {
+        match self.readiness() {
+            Readiness::Ready => Ok(()),
+            not_ready => Err(self.unavailable(&not_ready.to_string())),
+        }
+    }
+
     pub(super) fn refusal(&self, why: &Refused) -> SubmitError {
         let prompt = |cause: String| FieldError::new(Field::Prompt, cause);
         match why {

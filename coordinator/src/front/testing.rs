@@ -4,6 +4,7 @@ use super::{
     Core, CoreLimits, CoreParts, FailKind, FrontContext, GenerateRequest, Load, ModelInfo, Outbox,
     Prompt, Readers, Readiness, ServeCommand, UNREAD_BYTES_MAX,
 };
+use crate::metrics::Metrics;
 use crate::sched::{Delivery, Finish, Refused, Request, RequestId, Usage};
 use crate::text::process::TextProcess;
 use crate::text::testing::{END, byte_tokens, model, vocab_len};
@@ -109,6 +110,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
     let reasoning = facts.reasoning().format(ReasoningParserName::Auto).unwrap();
     let core = Core::new(CoreParts {
         commands,
+        metrics: Arc::new(Metrics::new("tiny")),
         model: Arc::new(ModelInfo {
             name: "tiny".into(),
             context_max: 256,

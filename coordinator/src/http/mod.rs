@@ -5,6 +5,7 @@
 //! log of what is asked and answered.
 
 mod answer;
+mod app_state;
 mod chat_message;
 mod chunk_frame;
 mod chunk_writer;
@@ -27,6 +28,7 @@ mod request_body;
 mod request_id;
 mod request_objects;
 mod routes;
+mod server_routes;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -77,7 +79,7 @@ pub async fn serve(
     let config = Arc::new(config);
     let body_memory = transport::BodyMemory::new(config.body_memory_bytes);
     let unknown_fields = UnknownFields::new(config.report.clone());
-    let app = routes::AppState {
+    let app = app_state::AppState {
         core: core.clone(),
         config: config.clone(),
         body_memory,

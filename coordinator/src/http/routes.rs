@@ -1,8 +1,8 @@
 //! The routes: each is a function from a request to a response or an [`ApiError`].
 
 use super::answer::AnswerHeader;
+use super::app_state::AppState;
 use super::chunk_writer::ChunkWriter;
-use super::config::HttpConfig;
 use super::endpoint::{Endpoint, FieldNames};
 use super::error::ApiError;
 use super::full_response::{self, ChoiceReader};
@@ -11,10 +11,10 @@ use super::logprobs::LogprobsWriter;
 use super::request::{self, ParsedRequest};
 use super::request_body;
 use super::request_id::HttpRequestId;
+use super::server_routes;
 use super::sse::{SseBody, StreamedChoice};
-use super::unknown_fields::UnknownFields;
-use crate::front::{AnswerStream, ApiKeys, Core, Readiness};
-use crate::transport::{BodyMemory, ClientState};
+use crate::front::{AnswerStream, ApiKeys, Core};
+use crate::transport::ClientState;
 use axum::Extension;
 use axum::Json;
 use axum::Router;
@@ -29,15 +29,6 @@ use std::sync::Arc;
 
 /// Longer bodies are parsed on the core's pool, so that no stream waits for them.
 const PARSE_HERE_BYTES_MAX: usize = 16 << 10;
-
-/// What all handlers share.
-#[derive(Debug)]
-pub(super) struct AppState {
-    pub(super) core: Core,
-    pub(super) config: Arc<HttpConfig>,
-    pub(super) body_memory: BodyMemory,
-    pub(super) unknown_fields: UnknownFields,
-}
 
 /// A path, and who answers on it.
 pub(super) struct Route {
@@ -65,7 +56,16 @@ pub(super) fn table() -> Vec<Route> {
         Route::new("/v1/chat/completions", post(chat_completions)),
         Route::new("/v1/models", get(models)),
         Route::new("/v1/models/{*name}", get(model)),
-        Route::open("/health", get(health)),
+        Route::new("/metrics", get(server_routes::metrics)),
+        Route::new("/version", get(server_routes::version)),
+        Route::new("/server_info", get(server_routes::server_info)),
+        Route::new("/model_info", get(server_routes::model_info)),
+        Route::new("/v1/loads", get(server_routes::loads)),
+        Route::open("/health", get(server_routes::health)),
+        Route::open("/health/ready", get(server_routes::health)),
+        Route::open("/readyz", get(server_routes::health)),
+        Route::open("/ping", get(server_routes::health)),
+        Route::open("/livez", get(server_routes::live)),
     ]
 }
 
@@ -179,20 +179,9 @@ fn model_json(core: &Core) -> Value {
     })
 }
 
-async fn health(State(app): State<Arc<AppState>>) -> Response {
-    match app.core.readiness() {
-        Readiness::Ready => Json(json!({ "status": "ready" })).into_response(),
-        not_ready => {
-            let retry_after = Some(app.core.limits().retry_after);
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            ApiError { retry_after, ..ApiError::new(status, not_ready.to_string()) }.into_response()
-        }
-    }
-}
-
 async fn no_route() -> ApiError {
-    let message = "no such path; there are /v1/completions, /v1/chat/completions, /v1/models and \
-                   /health";
+    let message = "no such path; there are /v1/completions, /v1/chat/completions, /v1/models, \
+                   /health and those of docs/api.md";
     ApiError::new(StatusCode::NOT_FOUND, message)
 }
 

@@ -33,6 +33,7 @@ use crate::http;
 use crate::load_meter::LoadMeter;
 use crate::locate::locate;
 use crate::meter::{StepCost, StepMeter};
+use crate::metrics::{Metrics, RequestMeter};
 use crate::report::{Report, Verbosity};
 use crate::sched::{KvGroupConfig, SchedConfig, Scheduler};
 use crate::serve::ServeLoop;
@@ -142,12 +143,14 @@ impl CoordinatorRun {
         let outbox = Arc::new(Outbox::default());
         let (_ready, readiness) = watch::channel(Readiness::Ready);
         let (load, load_out) = watch::channel(Load::default());
+        let metrics = Arc::new(Metrics::new(&self.model_info().name));
         let core = Core::new(CoreParts {
             commands: commands_in,
             model: Arc::new(self.model_info()),
             text: Arc::clone(&text),
             readiness,
             load: load_out,
+            metrics: Arc::clone(&metrics),
             outbox: Arc::clone(&outbox),
             limits: CoreLimits::default(),
         });
@@ -155,7 +158,8 @@ impl CoordinatorRun {
         let front = std::thread::spawn(move || front(listener, core, closing));
         let config = self.sched_config(&facts);
         let mut serve = ServeLoop {
-            load: LoadMeter::new(&config, load),
+            load: LoadMeter::new(&config, load, Arc::clone(&metrics)),
+            requests: RequestMeter::new(metrics),
             sched: Scheduler::new(config)?,
             text: TextStage::new(Arc::clone(text.facts()), ReasoningFormat::Off),
             readers: Readers::new(outbox, UNREAD_BYTES_MAX),

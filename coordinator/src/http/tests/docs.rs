@@ -3,6 +3,7 @@
 use super::super::HttpConfig;
 use super::super::endpoint::Endpoint;
 use super::super::request_objects::RequestObject;
+use super::super::routes::table;
 use crate::blueprint::{QUEUE_MAX, QUEUE_TOKENS_MAX};
 use crate::front::{CoreLimits, UNREAD_BYTES_MAX};
 use crate::transport::TransportConfig;
@@ -29,6 +30,18 @@ fn every_field_that_is_read_is_in_the_table_of_fields_and_no_other() {
         read.sort_unstable();
         assert_eq!(written, read);
     }
+}
+
+#[test]
+fn every_path_is_in_the_table_of_paths_and_no_other() {
+    let rows = rows("Paths");
+    let cells = rows.iter().flat_map(|row| row[0].split(", "));
+    let path = |cell: &str| cell.trim_matches('`').split(' ').nth(1).unwrap().to_owned();
+    let mut written: Vec<String> = cells.map(path).collect();
+    let mut served: Vec<String> = table().iter().map(|route| route.path.to_owned()).collect();
+    written.sort_unstable();
+    served.sort_unstable();
+    assert_eq!(written, served);
 }
 
 #[test]

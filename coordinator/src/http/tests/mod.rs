@@ -17,4 +17,5 @@ mod leaving;
 mod reasoning;
 mod refusals;
 mod request_ids;
+mod server_routes;
 mod tls;
