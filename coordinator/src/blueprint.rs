@@ -100,7 +100,7 @@ impl Blueprint {
                     window: group.kind.window(),
                 })
                 .collect(),
-            prefix_cache: true,
+            prefix_cache: self.options.prefix_cache,
         }
     }
 
@@ -114,7 +114,7 @@ impl Blueprint {
             end_ids: text.end_ids().to_vec(),
             sampling: text.sampling(),
             reasoning,
-            salt: self.source.digest(),
+            weights: self.source.digest(),
             created: now.as_secs(),
         }
     }

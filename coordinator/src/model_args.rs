@@ -57,6 +57,9 @@ pub struct ModelArgs {
     /// --gpu-memory-utilization leaves on a GPU; at most what --max-num-seqs need]
     #[arg(long, value_name = "TOKENS")]
     pub kv_cache_tokens: Option<u64>,
+    /// Compute every prompt whole, though it begins like one before
+    #[arg(long)]
+    pub no_enable_prefix_caching: bool,
     /// Keep the model's shards in this folder, and load from them when they are there
     #[arg(long, value_name = "DIR")]
     pub shard_cache: Option<PathBuf>,

@@ -36,6 +36,8 @@ pub struct ModelOptions {
     pub limits: FitLimits,
     /// The value of `--kv-cache-tokens`.
     pub kv_cache_tokens: Option<u64>,
+    /// Whether prompts that begin alike share blocks.
+    pub prefix_cache: bool,
     /// The limits of the host's memory, for messages; `None` on a GPU and where none is set.
     pub host_limits: Option<String>,
     /// The GPUs; `None` is the CPU.
@@ -105,6 +107,7 @@ impl ModelArgs {
             threads: self.threads_of_rank(world),
             limits,
             kv_cache_tokens: self.kv_cache_tokens,
+            prefix_cache: !self.no_enable_prefix_caching,
             step_deadline: Duration::from_secs_f32(self.step_deadline),
             timing,
             verbosity: self.verbosity(),

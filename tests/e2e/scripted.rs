@@ -194,7 +194,7 @@ fn model_info(text: &TextFacts, vocab: u32) -> ModelInfo {
         end_ids: text.end_ids().to_vec(),
         sampling: text.sampling(),
         reasoning: ReasoningFormat::Off,
-        salt: 0,
+        weights: 0,
         created: 0,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use binfer_coordinator::sched::{Delivery, Finish, Request, RequestId, Scheduler};
+use binfer_coordinator::sched::{Delivery, Finish, Request, RequestId, Scheduler, TenantId};
 use binfer_proto::{BIASES_MAX, Bias, Sampling, Token};
 
 /// Requests that wait at most.
@@ -92,7 +92,9 @@ impl Clients {
             logprobs: [0, 0, 1, 6][dice.below(4)],
             seed: dice.below(1 << 30) as u64,
             choice: u32::try_from(dice.below(2)).unwrap(),
-            salt: dice.below(2) as u64,
+            tenant: TenantId::default(),
+            weights: dice.below(2) as u64,
+            cache_salt: None,
             queue_deadline: None,
             least: None,
             prompt,

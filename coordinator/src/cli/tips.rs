@@ -38,6 +38,7 @@ const FOREIGN: &[(&[&str], Tip)] = &[
     (&["--kv-cache-dtype", "--cache-type-k", "-ctk", "--cache-type-v", "-ctv"], Flag("--dtype")),
     (&["--num-gpu-blocks-override", "--max-total-kv-tokens"], Flag("--kv-cache-tokens")),
     (&["--enforce-eager", "--disable-cuda-graph"], Flag("--no-cuda-graphs")),
+    (&["--disable-radix-cache"], Flag("--no-enable-prefix-caching")),
     (&["--n-gpu-layers", "-ngl", "--gpu-layers"], Flag("--device")),
     (&["--threads-batch", "-tb", "--num-thread"], Flag("--threads")),
     (&["--hf-revision"], Flag("--revision")),

@@ -14,7 +14,7 @@ use super::load::Load;
 use super::outbox::Outbox;
 use super::stream_buffer::{ReadCounter, ReadMode, StreamBuffer};
 use crate::metrics::Metrics;
-use crate::sched::{Refused, Request, RequestId};
+use crate::sched::{Refused, Request, RequestId, TenantId};
 use crate::text::process::TextProcess;
 use crate::text::{AskedText, TokenizerFiles};
 use binfer_proto::Token;
@@ -60,8 +60,6 @@ pub(super) struct Shared {
     context_max: AtomicU32,
     pub(super) pool: Arc<Semaphore>,
     pub(super) pool_queue: Arc<Semaphore>,
-    /// Makes salts of the prefix cache that no client can foresee.
-    salts: RandomState,
 }
 
 impl Core {
@@ -74,7 +72,6 @@ impl Core {
             context_max: AtomicU32::new(parts.model.context_max),
             pool: Arc::new(Semaphore::new(parts.limits.tokenizing_max)),
             pool_queue: Arc::new(Semaphore::new(queue)),
-            salts: RandomState::new(),
             parts,
         };
         Self { shared: Arc::new(shared) }
@@ -224,7 +221,9 @@ impl Core {
             logprobs: checks::logprobs(asked.top_logprobs, model),
             seed: asked.seed.unwrap_or_else(random_seed),
             choice: 0,
-            salt: self.salt(asked.cache_salt.as_deref()),
+            tenant: TenantId::default(),
+            weights: model.weights,
+            cache_salt: asked.cache_salt.map(Into::into),
             queue_deadline: None,
             least,
         };
@@ -244,13 +243,6 @@ impl Core {
         let mut controls = self.shared.parts.text.facts().control_tokens(stop);
         controls.retain(|(token, _)| !(is_chat && self.model().reasoning.is_mark(*token)));
         Ends::new(&self.shared.end_ids, ignore_eos, tokens, controls)
-    }
-
-    /// The salt of a request's cached blocks. Whoever does not know a client's salt cannot make
-    /// another one that shares its blocks.
-    fn salt(&self, asked: Option<&str>) -> u64 {
-        let own = self.model().salt;
-        asked.map_or(own, |asked| self.shared.salts.hash_one((own, asked)))
     }
 
     async fn submit(

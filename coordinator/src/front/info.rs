@@ -22,8 +22,8 @@ pub struct ModelInfo {
     pub sampling: Sampling,
     /// How answers in chats tell reasoning from content.
     pub reasoning: ReasoningFormat,
-    /// Keeps cached blocks of different weights apart.
-    pub salt: u64,
+    /// Digest of the weights, which keeps cached blocks of different ones apart.
+    pub weights: u64,
     /// When the server started, in Unix seconds.
     pub created: u64,
 }

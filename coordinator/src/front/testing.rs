@@ -118,7 +118,7 @@ fn undispatched(model: TextModel, scripts: Vec<Vec<Act>>, unread_bytes_max: u64)
             end_ids: vec![END],
             sampling: facts.sampling(),
             reasoning,
-            salt: 7,
+            weights: 7,
             created: 0x1234,
         }),
         text,

@@ -43,7 +43,7 @@ async fn a_request_goes_through_and_gives_its_text_back() {
         assert_eq!((usage.prompt, usage.generated), (1, 6));
         let seen = server.seen.recv().await.unwrap();
         assert_eq!(seen.request.prompt, [262]);
-        assert_eq!((seen.request.max_tokens, seen.request.salt), (255, 7));
+        assert_eq!((seen.request.max_tokens, seen.request.weights), (255, 7));
     }
     assert!(server.cancelled.try_recv().is_err(), "an ended request is not cancelled");
 }

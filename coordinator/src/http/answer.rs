@@ -2,7 +2,7 @@
 
 use super::endpoint::Endpoint;
 use crate::front::ModelInfo;
-use crate::sched::{Finish, RequestId, Usage};
+use crate::sched::{CacheMiss, Finish, RequestId, Usage};
 use crate::text::{StopReason, TextKind, TextPieces};
 use binfer_proto::Token;
 use serde_json::{Value, json};
@@ -116,7 +116,9 @@ impl AnswerHeader {
             "prompt_tokens": usage.prompt,
             "completion_tokens": usage.generated,
             "total_tokens": usage.prompt.saturating_add(usage.generated),
-            "prompt_tokens_details": { "cached_tokens": usage.cached },
+            "prompt_tokens_details": {
+                "cached_tokens": usage.cached, "cache_miss": cache_miss(usage.cache_miss),
+            },
         });
         if self.endpoint == Endpoint::Chat {
             json["completion_tokens_details"] = json!({ "reasoning_tokens": reasoning_tokens });
@@ -177,6 +179,18 @@ impl AnswerHeader {
         choice[0]["finish_reason"] = finish_reason(finish).into();
         choice[0]["stop_reason"] = stop_reason(reason);
         choice
+    }
+}
+
+/// Why no more of the prompt was cached; null where it never ran.
+fn cache_miss(miss: Option<CacheMiss>) -> Value {
+    match miss {
+        None => Value::Null,
+        Some(CacheMiss::TooShort) => json!({ "reason": "too_short" }),
+        Some(CacheMiss::Evicted) => json!({ "reason": "evicted" }),
+        Some(CacheMiss::Different { token }) => json!({ "reason": "different", "token": token }),
+        Some(CacheMiss::Salt) => json!({ "reason": "salt" }),
+        Some(CacheMiss::Disabled) => json!({ "reason": "disabled" }),
     }
 }
 

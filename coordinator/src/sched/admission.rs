@@ -108,6 +108,7 @@ impl Scheduler {
 
     fn open_slot(&mut self, key: SequenceKey, hit: &PrefixHit, builder: &mut PlanBuilder) {
         let Some(slot) = self.slots_free.pop() else { return };
+        let first_miss = (!self.sequences[key].has_run).then(|| self.cache_miss(key, hit));
         self.attach_hit(key, hit);
         builder.history_tokens += self.history_tokens(key);
         let sequence = &mut self.sequences[key];
@@ -115,6 +116,8 @@ impl Scheduler {
         if !sequence.has_run {
             sequence.has_run = true;
             sequence.tokens_cached = hit.tokens;
+            sequence.cache_miss = first_miss;
+            first_miss.into_iter().for_each(|miss| self.counters.prefix_misses.count(miss));
         }
         let penalised = sequence.sampling.penalises();
         builder.open.push(Open {

@@ -12,11 +12,16 @@
 
 mod absorb;
 mod admission;
+mod cache_miss;
+#[cfg(test)]
+mod cache_rules;
 #[cfg(test)]
 mod check;
 mod config;
+mod evicted;
 #[cfg(test)]
 mod least_rules;
+mod miss;
 mod planning;
 mod pool;
 mod prefix;
@@ -24,6 +29,7 @@ mod prefix_tree;
 mod rows;
 #[cfg(test)]
 mod rules;
+mod salt;
 mod sequence;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -35,7 +41,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use binfer_proto::{Epoch, MESSAGE_BYTES_MAX, Masks, SlotId, StepId, Token};
 
+pub use cache_miss::{CacheMiss, CacheMisses};
 pub use config::{KvGroupConfig, SchedConfig, SchedConfigError};
+pub use salt::TenantId;
 pub use types::{
     AbsorbError, Counters, Delivery, FailCause, Finish, LeastTokens, Refused, Request, RequestId,
     Stats, Tick, Usage,
@@ -211,7 +219,7 @@ impl Scheduler {
         self.step = StepId(0);
         self.pools =
             self.config.kv_groups.iter().map(|group| BlockPool::new(group.blocks)).collect();
-        self.prefixes = PrefixTree::default();
+        self.prefixes = Self::empty_tree(self.pools.iter().map(BlockPool::total).sum());
         self.sequences = Sequences::default();
         self.ids.clear();
         self.running.clear();

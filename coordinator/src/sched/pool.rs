@@ -128,6 +128,9 @@ impl BlockPool {
     /// is idle.
     pub(super) fn evict_idle(&mut self, tree: &mut PrefixTree) -> bool {
         let Some((_, id)) = self.idle.pop_first() else { return false };
+        if let Some(prefix) = self.blocks[id.index()].prefix {
+            tree.note_eviction(prefix);
+        }
         self.uncache(id, tree);
         self.free.push(id);
         true

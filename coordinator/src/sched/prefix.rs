@@ -6,11 +6,13 @@
 //! must run to give a sample, and needs no blocks behind a window. Deliberately absent: copies. A
 //! shared block is never written.
 
+use std::sync::Arc;
+
 use binfer_proto::BlockId;
 
 use super::Scheduler;
 use super::pool::{BlockPool, Worth};
-use super::prefix_tree::Parent;
+use super::prefix_tree::{Parent, PrefixTree};
 use super::rows::PlanBuilder;
 use super::sequence::SequenceKey;
 
@@ -18,6 +20,9 @@ use super::sequence::SequenceKey;
 /// evicted. Prefixes are more than cached blocks where the blocks behind a window are evicted: of a
 /// full context Mistral 7B keeps one block in eight.
 const PREFIXES_PER_BLOCK: usize = 16;
+
+/// Evictions that are remembered for each block of all pools, to say why a prompt was not cached.
+const EVICTED_PER_BLOCK: usize = 4;
 
 /// Stands in block tables for blocks behind the window, which no row reads.
 const NULL_BLOCK: BlockId = BlockId(0);
@@ -85,6 +90,11 @@ impl Scheduler {
         PREFIXES_PER_BLOCK * self.pools.iter().map(BlockPool::total).sum::<usize>()
     }
 
+    /// A tree without prefixes for pools of so many blocks.
+    pub(super) fn empty_tree(blocks: usize) -> PrefixTree {
+        PrefixTree::new(EVICTED_PER_BLOCK * blocks)
+    }
+
     /// Evicts idle blocks while there are too many prefixes.
     pub(super) fn bound_prefixes(&mut self) {
         let max = self.prefixes_max();
@@ -98,13 +108,13 @@ impl Scheduler {
     fn intern_prefixes(&mut self, key: SequenceKey, kv_group: usize, blocks: usize) {
         let block_tokens = self.config.kv_groups[kv_group].block_tokens as usize;
         let sequence = &mut self.sequences[key];
-        let root = Parent::Salt(sequence.salt);
+        let root = Parent::Salt(Arc::clone(&sequence.salt));
         let prefixes = &mut sequence.tables[kv_group].prefixes;
         while prefixes.len() < blocks {
-            let parent = prefixes.last().copied().map_or(root, Parent::Prefix);
+            let parent = prefixes.last().copied().map_or_else(|| root.clone(), Parent::Prefix);
             let start = prefixes.len() * block_tokens;
             let tokens = &sequence.tokens[start..start + block_tokens];
-            prefixes.push(self.prefixes.intern(parent, tokens));
+            prefixes.push(self.prefixes.intern(&parent, tokens));
         }
     }
 

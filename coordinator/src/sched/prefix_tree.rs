@@ -6,19 +6,27 @@
 //! Deliberately absent: which block holds what (`pool.rs`).
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use binfer_proto::Token;
+
+use super::evicted::{EvictedPrefixes, Fingerprint};
+use super::salt::Salt;
+
+/// Prefixes on either side that are looked at to find the one that is most like another. More are
+/// passed over only while many that wait are in no block yet.
+const NEIGHBOURS_MAX: usize = 16;
 
 /// The number of a prefix that has a user. Without users the number is used for another prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PrefixId(usize);
 
 /// What comes before the last block of a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Parent {
     /// Nothing: the block is the first one of a text with this salt.
-    Salt(u64),
+    Salt(Arc<Salt>),
     /// This prefix.
     Prefix(PrefixId),
 }
@@ -31,7 +39,8 @@ pub(super) struct PrefixTree {
     nodes: Vec<PrefixNode>,
     free: Vec<PrefixId>,
     /// Prefixes of one block, by salt.
-    first: BTreeMap<u64, Children>,
+    first: BTreeMap<Arc<Salt>, Children>,
+    evicted: EvictedPrefixes,
 }
 
 #[derive(Debug)]
@@ -39,20 +48,27 @@ struct PrefixNode {
     parent: Parent,
     tokens: Arc<[Token]>,
     children: Children,
+    fingerprint: Fingerprint,
     /// Number of cached blocks, block tables and children that use it; 0 if its number is free.
     users: usize,
 }
 
 impl PrefixTree {
+    /// A tree that remembers so many evictions.
+    pub(super) fn new(evicted_max: usize) -> Self {
+        Self { evicted: EvictedPrefixes::new(evicted_max), ..Self::default() }
+    }
+
     /// The prefix that ends with a block of `tokens` behind `parent`, with one more user.
-    pub(super) fn intern(&mut self, parent: Parent, tokens: &[Token]) -> PrefixId {
+    pub(super) fn intern(&mut self, parent: &Parent, tokens: &[Token]) -> PrefixId {
         if let Some(id) = self.siblings(parent).get(tokens).copied() {
             self.hold(id);
             return id;
         }
+        let fingerprint = self.fingerprint(parent).then(tokens.iter().copied().map(u64::from));
         let tokens: Arc<[Token]> = tokens.into();
         let (children, key) = (Children::new(), Arc::clone(&tokens));
-        let node = PrefixNode { parent, tokens, children, users: 1 };
+        let node = PrefixNode { parent: parent.clone(), tokens, children, fingerprint, users: 1 };
         let id = self.free.pop().unwrap_or(PrefixId(self.nodes.len()));
         if id.0 == self.nodes.len() {
             self.nodes.push(node);
@@ -61,9 +77,54 @@ impl PrefixTree {
         }
         self.siblings(parent).insert(key, id);
         if let Parent::Prefix(parent) = parent {
-            self.hold(parent);
+            self.hold(*parent);
         }
         id
+    }
+
+    /// Notes that a block with this prefix was evicted.
+    pub(super) fn note_eviction(&mut self, id: PrefixId) {
+        self.evicted.insert(self.nodes[id.0].fingerprint);
+    }
+
+    /// Whether a block with this prefix was evicted lately.
+    pub(super) fn was_evicted(&self, id: PrefixId) -> bool {
+        self.evicted.contains(self.nodes[id.0].fingerprint)
+    }
+
+    /// The last blocks of a prefix and of the next ones on either side, by the order of their
+    /// tokens, that have the same parent and of which `is_cached` holds. One of these has the
+    /// longest beginning in common.
+    pub(super) fn nearest_siblings(
+        &self,
+        id: PrefixId,
+        is_cached: impl Fn(PrefixId) -> bool,
+    ) -> impl Iterator<Item = (&[Token], &[Token])> {
+        let PrefixNode { parent, tokens, .. } = &self.nodes[id.0];
+        let siblings = match parent {
+            Parent::Salt(salt) => self.first.get(salt),
+            Parent::Prefix(parent) => Some(&self.nodes[parent.0].children),
+        };
+        let sides = siblings.map(|siblings| {
+            let before = siblings.range::<[Token], _>((Unbounded, Excluded(&**tokens)));
+            let after = siblings.range::<[Token], _>((Excluded(&**tokens), Unbounded));
+            let is_cached = |(_, id): &(&Arc<[Token]>, &PrefixId)| is_cached(**id);
+            let before = before.rev().take(NEIGHBOURS_MAX).find(&is_cached);
+            [before, after.take(NEIGHBOURS_MAX).find(&is_cached)]
+        });
+        let found = sides.into_iter().flatten().flatten();
+        found.map(move |(other, _)| (&**tokens, &**other))
+    }
+
+    fn fingerprint(&self, parent: &Parent) -> Fingerprint {
+        match parent {
+            Parent::Prefix(parent) => self.nodes[parent.0].fingerprint,
+            Parent::Salt(salt) => {
+                let text = salt.text.iter().flat_map(|text| text.bytes()).map(u64::from);
+                let narrow = [u64::from(salt.tenant.0), u64::from(salt.text.is_some())];
+                Fingerprint::default().then([salt.weights]).then(narrow).then(text)
+            }
+        }
     }
 
     /// Adds a user to a prefix.
@@ -81,13 +142,15 @@ impl PrefixTree {
             if node.users > 0 {
                 return;
             }
-            let (parent, tokens) = (node.parent, std::mem::take(&mut node.tokens));
-            self.siblings(parent).remove(&tokens);
+            let (parent, tokens) = (node.parent.clone(), std::mem::take(&mut node.tokens));
+            let siblings = self.siblings(&parent);
+            siblings.remove(&tokens);
+            let none_left = siblings.is_empty();
             self.free.push(id);
             match parent {
                 Parent::Prefix(parent) => id = parent,
                 Parent::Salt(salt) => {
-                    if self.siblings(parent).is_empty() {
+                    if none_left {
                         self.first.remove(&salt);
                     }
                     return;
@@ -101,9 +164,9 @@ impl PrefixTree {
         self.nodes.len() - self.free.len()
     }
 
-    fn siblings(&mut self, parent: Parent) -> &mut Children {
+    fn siblings(&mut self, parent: &Parent) -> &mut Children {
         match parent {
-            Parent::Salt(salt) => self.first.entry(salt).or_default(),
+            Parent::Salt(salt) => self.first.entry(Arc::clone(salt)).or_default(),
             Parent::Prefix(id) => &mut self.nodes[id.0].children,
         }
     }
@@ -118,8 +181,8 @@ impl PrefixTree {
         named.for_each(|id| users[id.0] += 1);
         let live = self.nodes.iter().enumerate().filter(|(_, node)| node.users > 0);
         for (index, node) in live.clone() {
-            let siblings = match node.parent {
-                Parent::Salt(salt) => self.first.get(&salt),
+            let siblings = match &node.parent {
+                Parent::Salt(salt) => self.first.get(salt),
                 Parent::Prefix(parent) => {
                     users[parent.0] += 1;
                     Some(&self.nodes[parent.0].children)
@@ -146,22 +209,26 @@ impl PrefixTree {
 mod tests {
     use super::*;
 
+    fn salt(weights: u64) -> Parent {
+        Parent::Salt(Arc::new(Salt { weights, ..Salt::default() }))
+    }
+
     #[test]
     fn a_prefix_is_its_salt_and_all_of_its_tokens() {
         let mut tree = PrefixTree::default();
-        let one = tree.intern(Parent::Salt(1), &[1, 2]);
-        assert_eq!(tree.intern(Parent::Salt(1), &[1, 2]), one);
-        let longer = tree.intern(Parent::Prefix(one), &[3, 4]);
+        let one = tree.intern(&salt(1), &[1, 2]);
+        assert_eq!(tree.intern(&salt(1), &[1, 2]), one);
+        let longer = tree.intern(&Parent::Prefix(one), &[3, 4]);
         let others = [
-            tree.intern(Parent::Salt(2), &[1, 2]),
-            tree.intern(Parent::Salt(1), &[1, 3]),
-            tree.intern(Parent::Salt(1), &[1]),
-            tree.intern(Parent::Salt(1), &[3, 4]),
-            tree.intern(Parent::Prefix(one), &[3, 5]),
+            tree.intern(&salt(2), &[1, 2]),
+            tree.intern(&salt(1), &[1, 3]),
+            tree.intern(&salt(1), &[1]),
+            tree.intern(&salt(1), &[3, 4]),
+            tree.intern(&Parent::Prefix(one), &[3, 5]),
         ];
         for other in others {
             assert!(![one, longer].contains(&other), "{other:?}");
-            let behind = tree.intern(Parent::Prefix(other), &[3, 4]);
+            let behind = tree.intern(&Parent::Prefix(other), &[3, 4]);
             assert_ne!(behind, longer);
             tree.release(behind);
         }
@@ -172,10 +239,10 @@ mod tests {
     #[test]
     fn a_prefix_goes_with_its_last_user_and_takes_its_ancestors_along() {
         let mut tree = PrefixTree::default();
-        let mut parent = Parent::Salt(0);
+        let mut parent = salt(0);
         let mut chain = Vec::new();
         for token in 0..50 {
-            let id = tree.intern(parent, &[token]);
+            let id = tree.intern(&parent, &[token]);
             chain.push(id);
             parent = Parent::Prefix(id);
         }

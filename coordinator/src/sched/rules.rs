@@ -40,7 +40,9 @@ pub(super) fn request(id: u64, prompt: u32, max_tokens: u32) -> Request {
         logprobs: 0,
         seed: id,
         choice: 0,
-        salt: 0,
+        tenant: TenantId::default(),
+        weights: 0,
+        cache_salt: None,
         queue_deadline: None,
         least: None,
     }
@@ -135,9 +137,8 @@ fn an_end_by_count_does_not_overrun() {
     scheduler.absorb(&result(&plans[0], &[&[5]])).unwrap();
     assert_eq!(scheduler.plan(Tick(0)), None, "its last token is in flight");
     let last = scheduler.absorb(&result(&plans[1], &[&[6]])).unwrap();
-    let usage = Usage { prompt: 3, generated: 2, cached: 0 };
-    let finish = Some(Finish::Length);
-    assert_eq!(last, [delivery(&[6], finish, usage)]);
+    let usage = Usage { prompt: 3, generated: 2, cached: 0, cache_miss: Some(CacheMiss::TooShort) };
+    assert_eq!(last, [delivery(&[6], Some(Finish::Length), usage)]);
     assert!(scheduler.is_idle());
 }
 
@@ -146,9 +147,8 @@ fn what_follows_an_end_token_is_dropped() {
     let mut scheduler = scheduler(&[(1, 3, 9)]);
     let plans = [scheduler.plan(Tick(0)).unwrap(), scheduler.plan(Tick(0)).unwrap()];
     let last = scheduler.absorb(&result(&plans[0], &[&[END]])).unwrap();
-    let usage = Usage { prompt: 3, generated: 1, cached: 0 };
-    let finish = Some(Finish::Stop);
-    assert_eq!(last, [delivery(&[], finish, usage)]);
+    let usage = Usage { prompt: 3, generated: 1, cached: 0, cache_miss: Some(CacheMiss::TooShort) };
+    assert_eq!(last, [delivery(&[], Some(Finish::Stop), usage)]);
     assert!(!scheduler.is_idle(), "a step is in flight");
     assert_eq!(scheduler.absorb(&result(&plans[1], &[&[7]])), Ok(vec![]));
     assert!(scheduler.is_idle());

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, BlockId, Sampling, SlotId, Token};
 
+use super::cache_miss::CacheMiss;
 use super::pool::{BlockPool, Worth};
 use super::prefix_tree::{PrefixId, PrefixTree};
+use super::salt::Salt;
 use super::types::{LeastTokens, Request, RequestId, Tick, Usage};
 
 /// Finds a sequence. The key of one that is over finds nothing, though its entry is used again.
@@ -36,7 +38,7 @@ pub(super) struct Sequence {
     pub(super) logprobs: u8,
     pub(super) seed: u64,
     pub(super) choice: u32,
-    pub(super) salt: u64,
+    pub(super) salt: Arc<Salt>,
     pub(super) queue_deadline: Option<Tick>,
     pub(super) least: Option<LeastTokens>,
     /// Its slot while it runs.
@@ -58,6 +60,8 @@ pub(super) struct Sequence {
     pub(super) has_run: bool,
     /// Prompt tokens that it found in the prefix cache when it first ran.
     pub(super) tokens_cached: usize,
+    /// Why they were not more; `None` until it first ran.
+    pub(super) cache_miss: Option<CacheMiss>,
 }
 
 /// What the scheduler's configuration makes of a request.
@@ -116,7 +120,11 @@ impl Sequence {
             logprobs: request.logprobs,
             seed: request.seed,
             choice: request.choice,
-            salt: request.salt,
+            salt: Arc::new(Salt {
+                weights: request.weights,
+                tenant: request.tenant,
+                text: request.cache_salt,
+            }),
             queue_deadline: request.queue_deadline,
             least: request.least,
             slot: None,
@@ -128,6 +136,7 @@ impl Sequence {
             preemptions_left: limits.preemptions_max,
             has_run: false,
             tokens_cached: 0,
+            cache_miss: None,
         }
     }
 
@@ -184,6 +193,7 @@ impl Sequence {
             prompt: to_u32(self.prompt_len),
             generated: to_u32(generated),
             cached: to_u32(self.tokens_cached),
+            cache_miss: self.cache_miss,
         }
     }
 }

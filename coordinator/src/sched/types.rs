@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use binfer_proto::{Bias, Epoch, Logprob, Sampling, SamplingError, StepId, Token, Tokens};
 
+use super::cache_miss::{CacheMiss, CacheMisses};
+use super::salt::TenantId;
+
 /// Number of a request, or of one of its `n` choices. The caller chooses it and never uses it
 /// twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,9 +41,12 @@ pub struct Request {
     pub seed: u64,
     /// Which of the `n` choices of one prompt it is.
     pub choice: u32,
-    /// Requests share cached blocks only with requests of the same salt, which stands for weights
-    /// and tenant.
-    pub salt: u64,
+    /// Who asks. Requests share cached blocks only with requests of the same tenant,
+    pub tenant: TenantId,
+    /// the same digest of weights,
+    pub weights: u64,
+    /// and the same text, which the client chose.
+    pub cache_salt: Option<Arc<str>>,
     /// The time at which it fails if it never ran.
     pub queue_deadline: Option<Tick>,
     /// Keeps it from ending early.
@@ -161,6 +167,8 @@ pub struct Usage {
     pub generated: u32,
     /// Prompt tokens that came out of the prefix cache.
     pub cached: u32,
+    /// Why they are not more; `None` if the request never ran.
+    pub cache_miss: Option<CacheMiss>,
 }
 
 /// Why a step's result is refused. The scheduler's state is as before, and the step has failed.
@@ -275,4 +283,6 @@ pub struct Counters {
     pub prefix_hits: u64,
     /// Tokens in the cached blocks that sequences got.
     pub prefix_tokens_hit: u64,
+    /// Why sequences, when they first ran, got no more.
+    pub prefix_misses: CacheMisses,
 }

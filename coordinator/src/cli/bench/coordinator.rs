@@ -283,7 +283,7 @@ impl CoordinatorRun {
             end_ids: Vec::new(),
             sampling: SAMPLING_DEFAULT,
             reasoning: ReasoningFormat::Off,
-            salt: 0,
+            weights: 0,
             created: 0,
         }
     }

@@ -164,7 +164,7 @@ async fn prompts_are_cut_and_caches_are_kept_apart_as_asked() {
     let mut salts = Vec::new();
     for salt in [Value::Null, json!("mine"), json!("mine"), json!("yours")] {
         server.post(PLAIN, &json!({ "prompt": "a", "cache_salt": salt })).await;
-        salts.push(server.scripted.seen.recv().await.unwrap().request.salt);
+        salts.push(server.scripted.seen.recv().await.unwrap().request.cache_salt);
     }
     assert!(salts[1] == salts[2] && salts[0] != salts[1] && salts[1] != salts[3], "{salts:?}");
 }

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 
 use binfer_proto::Token;
 
+use super::cache_oracle::CacheOracle;
 use super::chain::{Chain, SampleSeed};
-use crate::sched::{Delivery, FailCause, Finish, Request, RequestId, Tick};
+use super::clients::salt_number;
+use crate::sched::{Delivery, FailCause, Finish, Request, RequestId, SchedConfig, Tick};
 
 pub(super) struct Checker {
     chain: Chain,
     context_max: usize,
-    /// Whether the prefix cache may be used.
-    cache: bool,
+    cache: CacheOracle,
     pub(super) live: BTreeMap<RequestId, Expected>,
 }
 
@@ -33,8 +34,15 @@ impl Expected {
 }
 
 impl Checker {
-    pub(super) fn new(chain: Chain, context_max: usize, cache: bool) -> Self {
+    pub(super) fn new(chain: Chain, config: &SchedConfig) -> Self {
+        let (context_max, cache) = (config.context_max as usize, CacheOracle::new(config));
         Self { chain, context_max, cache, live: BTreeMap::new() }
+    }
+
+    /// All requests are over, and nothing is cached.
+    pub(super) fn lose_worker(&mut self) {
+        self.live.clear();
+        self.cache.forget();
     }
 
     pub(super) fn expect(&mut self, request: Request) {
@@ -42,8 +50,9 @@ impl Checker {
         let count = (request.max_tokens as usize).min(self.context_max - prompt);
         let sample_seed = SampleSeed { seed: request.seed, choice: request.choice };
         let is_end = |token| !request.ignore_eos && request.end_ids.contains(&token);
-        let text = (request.salt, request.prompt.as_slice());
+        let text = (salt_number(&request), request.prompt.as_slice());
         let mut answer = self.chain.continuation(sample_seed, text, count, is_end);
+        self.cache.note(&request, [&request.prompt[..], &answer].concat());
         let stops = answer.last().is_some_and(|token| is_end(*token));
         if stops {
             answer.pop();
@@ -91,10 +100,9 @@ impl Checker {
         if counted != (expected.request.prompt.len(), expected.delivered + stop) {
             return Err(format!("counted {counted:?}"));
         }
-        if usage.cached >= usage.prompt || (usage.cached > 0 && !self.cache) {
-            return Err(format!("{} cached tokens", usage.cached));
-        }
+        self.cache.check(&expected.request, usage)?;
         if delivery.finish.is_some() {
+            self.cache.end(&expected.request, delivery);
             self.live.remove(&id);
         }
         Ok(())

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use binfer_proto::Sampling;
 
+use super::scenario::small;
 use super::world::World;
-use crate::sched::{Finish, Refused, Request, RequestId, Tick};
+use crate::sched::{Finish, Refused, Request, RequestId, TenantId, Tick};
 
 impl World {
     pub(super) fn arrive(&mut self) -> Result<(), String> {
@@ -37,10 +38,12 @@ impl World {
             if let Some(before) = self.checker.live.get(&RequestId(before)) {
                 let before = &before.request;
                 request.prompt.clone_from(&before.prompt);
-                (request.salt, request.choice) = (before.salt, before.choice + 1);
+                request.tenant = before.tenant;
+                request.cache_salt.clone_from(&before.cache_salt);
+                request.choice = before.choice + 1;
             }
         }
-        self.fleet.salts.insert(request.seed, request.salt);
+        self.fleet.salts.insert(request.seed, salt_number(&request));
         request
     }
 
@@ -51,6 +54,10 @@ impl World {
         if !self.texts.is_empty() && !prng.chance(scenario.new_text_percent) {
             prompt.clone_from(&self.texts[prng.below(self.texts.len())]);
             prompt.truncate(prng.between(1, prompt.len()));
+            if prng.chance(scenario.changed_percent) {
+                let place = prng.below(prompt.len());
+                prompt[place] = 96 - prompt[place];
+            }
         }
         let len = prng.between(1, scenario.prompt_max);
         while prompt.len() < len {
@@ -72,7 +79,10 @@ impl World {
             logprobs: u8::try_from(self.next_id % 4).unwrap(),
             seed: self.next_id,
             choice: 0,
-            salt: prng.next() % scenario.salts,
+            tenant: TenantId(small(prng.below(scenario.tenants))),
+            weights: 5,
+            cache_salt: [None, Some("a".into()), Some("b".into())][prng.below(scenario.salts)]
+                .clone(),
             queue_deadline: deadline.map(Tick),
             least: None,
         }
@@ -109,4 +119,10 @@ impl World {
         let id = *self.checker.live.keys().nth(place).unwrap();
         self.finish(id, Finish::Cancelled)
     }
+}
+
+/// What keeps the blocks of a request apart from those of others, as one number.
+pub(super) fn salt_number(request: &Request) -> u64 {
+    let text = request.cache_salt.as_ref().map_or(0, |text| u64::from(text.as_bytes()[0]));
+    request.weights ^ (u64::from(request.tenant.0) << 32) ^ (text << 16)
 }

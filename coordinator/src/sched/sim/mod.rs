@@ -5,6 +5,7 @@
 //! log. What the simulator can find is tested in `mutants/`, a package of its own: there the
 //! scheduler is compiled with faults in it. Deliberately absent: processes, sockets and models.
 
+mod cache_oracle;
 mod chain;
 mod checker;
 mod clients;

@@ -22,7 +22,10 @@ pub(super) struct Scenario {
     pub(super) new_text_percent: usize,
     /// Percent of requests that are one more choice of the request before.
     pub(super) choice_percent: usize,
-    pub(super) salts: u64,
+    /// Percent of continued texts in which one token is another one.
+    pub(super) changed_percent: usize,
+    pub(super) tenants: usize,
+    pub(super) salts: usize,
     pub(super) arrival_percent: usize,
     pub(super) burst_max: usize,
     pub(super) cancel_percent: usize,
@@ -61,14 +64,7 @@ impl Scenario {
             kv_groups: Vec::new(),
             prefix_cache: prng.chance(75),
         };
-        let mut windows = vec![None, Some(prng.pick(&[1, 2, block_tokens, 3 * block_tokens + 1]))];
-        if prng.chance(25) {
-            let window = prng.between(1, 2 * block_tokens);
-            windows.push(prng.pick(&[None, Some(window)]));
-        }
-        if prng.chance(50) {
-            windows.reverse();
-        }
+        let windows = windows(block_tokens, prng);
         let tight = heavy || prng.chance(50);
         for window in &windows {
             let block_tokens = if prng.chance(80) { block_tokens } else { prng.pick(&[1, 4, 16]) };
@@ -106,7 +102,9 @@ impl Scenario {
             answer_max,
             new_text_percent: 100 - some(70, &[30, 60, 90]),
             choice_percent: some(40, &[20, 70]),
-            salts: 1 + some(50, &[1, 2]) as u64,
+            changed_percent: some(50, &[20, 60]),
+            tenants: 1 + some(40, &[1, 3]),
+            salts: 1 + some(50, &[1, 2]),
             arrival_percent: if heavy { 60 } else { some(100, &[5, 20, 60]) },
             burst_max: 1 + some(50, &[2, 10]),
             cancel_percent: some(50, &[3, 20]),
@@ -119,6 +117,19 @@ impl Scenario {
     }
 }
 
-fn small(value: usize) -> u32 {
+/// The windows of the KV groups.
+fn windows(block_tokens: usize, prng: &mut Prng) -> Vec<Option<usize>> {
+    let mut windows = vec![None, Some(prng.pick(&[1, 2, block_tokens, 3 * block_tokens + 1]))];
+    if prng.chance(25) {
+        let window = prng.between(1, 2 * block_tokens);
+        windows.push(prng.pick(&[None, Some(window)]));
+    }
+    if prng.chance(50) {
+        windows.reverse();
+    }
+    windows
+}
+
+pub(super) fn small(value: usize) -> u32 {
     u32::try_from(value).unwrap()
 }

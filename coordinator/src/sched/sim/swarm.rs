@@ -16,7 +16,7 @@ const COVERED_MIN: u64 = 5;
 /// A trouble's name, and how often a run met it.
 type Trouble = (&'static str, fn(&Counters) -> u64);
 
-const TROUBLES: [Trouble; 9] = [
+const TROUBLES: [Trouble; 13] = [
     ("preemption", |c| c.preemptions),
     ("pinned", |c| c.pinned),
     ("preemption in flight", |c| c.preemptions_in_flight),
@@ -26,6 +26,10 @@ const TROUBLES: [Trouble; 9] = [
     ("split prompt", |c| c.prompts_split),
     ("window blocks freed", |c| c.window_blocks_freed),
     ("prefix hit", |c| c.prefix_hits),
+    ("miss: too short", |c| c.prefix_misses.too_short),
+    ("miss: evicted", |c| c.prefix_misses.evicted),
+    ("miss: different", |c| c.prefix_misses.different),
+    ("miss: salt", |c| c.prefix_misses.salt),
 ];
 
 /// Runs a seed. A panic is a finding like any other.

@@ -56,9 +56,8 @@ pub(super) fn run(seed: u64, options: RunOptions) -> Result<RunOutcome, String> 
     scheduler.policy = scenario.policy;
     let mut fleet = SimFleet::new(&config, scenario.chain.clone(), Prng(prng.next()));
     fleet.non_finite_percent = scenario.non_finite_percent;
-    let context_max = config.context_max as usize;
     let mut world = World {
-        checker: Checker::new(scenario.chain.clone(), context_max, config.prefix_cache),
+        checker: Checker::new(scenario.chain.clone(), &config),
         options,
         scenario,
         prng,
@@ -223,7 +222,7 @@ impl World {
         if !ids.iter().eq(self.checker.live.keys()) {
             return Err(format!("{ids:?} were aborted"));
         }
-        self.checker.live.clear();
+        self.checker.lose_worker();
         self.fleet.reset(Epoch(self.scheduler.epoch().0));
         for ran in std::mem::take(&mut self.ran) {
             if self.scheduler.absorb(&ran.result) != Ok(Vec::new()) {

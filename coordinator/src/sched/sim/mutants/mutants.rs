@@ -95,14 +95,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "requests_share_blocks_across_salts",
         file: "prefix.rs",
-        right: "Parent::Salt(sequence.salt)",
-        wrong: "Parent::Salt(0)",
+        right: "Parent::Salt(Arc::clone(&sequence.salt))",
+        wrong: "Parent::Salt(Arc::default())",
     },
     Mutant {
         name: "a_block_is_found_whatever_came_before_it",
         file: "prefix.rs",
-        right: "prefixes.last().copied().map_or(root, Parent::Prefix)",
-        wrong: "root",
+        right: "prefixes.last().copied().map_or_else(|| root.clone(), Parent::Prefix)",
+        wrong: "root.clone()",
     },
     Mutant {
         name: "half_of_the_tokens_of_a_block_are_compared",
@@ -115,5 +115,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "prefix.rs",
         right: "self.sequences[key].tokens.len() - 1",
         wrong: "self.sequences[key].tokens.len()",
+    },
+    Mutant {
+        name: "tenants_share_blocks",
+        file: "sequence.rs",
+        right: "request.tenant",
+        wrong: "Default::default()",
+    },
+    Mutant {
+        name: "texts_that_clients_chose_as_salts_are_not_looked_at",
+        file: "sequence.rs",
+        right: "request.cache_salt",
+        wrong: "None",
+    },
+    Mutant {
+        name: "a_miss_is_told_one_token_late",
+        file: "miss.rs",
+        right: "unknown * block_tokens + common",
+        wrong: "unknown * block_tokens + common + 1",
+    },
+    Mutant {
+        name: "what_is_a_block_too_short_depends_on_the_last_token",
+        file: "miss.rs",
+        right: "sequence.tokens.len() <= hit.tokens + unit",
+        wrong: "sequence.tokens.len() < hit.tokens + unit",
+    },
+    Mutant {
+        name: "a_text_that_never_ran_was_evicted",
+        file: "miss.rs",
+        right: "is_cached(prefix) || self.prefixes.was_evicted(prefix)",
+        wrong: "true",
+    },
+    Mutant {
+        name: "every_miss_of_a_salted_request_is_for_its_salt",
+        file: "miss.rs",
+        right: "self.prefixes.common_with_sibling(prefixes[unknown], is_cached)",
+        wrong: "self.prefixes.common_with_sibling(prefixes[unknown], |_| false)",
     },
 ];
