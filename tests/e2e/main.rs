@@ -61,6 +61,7 @@ mod output;
 mod packed;
 mod parity;
 mod plan;
+mod prefix;
 mod reasoning;
 mod refusals;
 mod rig;
