@@ -44,6 +44,7 @@ mod bench;
 mod bf16;
 mod descriptors;
 mod digests;
+mod ends;
 mod features;
 mod floats;
 mod folder;

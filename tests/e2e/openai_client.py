@@ -168,7 +168,7 @@ def bad_requests():
     for fields, param in [
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
-        ({"n": 3}, "n"),
+        ({"n": 129}, "n"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
         ({"logit_bias": {"49152": 1}}, "logit_bias"),
         ({"presence_penalty": 2.1}, "presence_penalty"),
