@@ -14,7 +14,7 @@ static SERVED: LazyLock<ModelInfo> = LazyLock::new(|| ModelInfo {
     end_ids: vec![2],
     sampling: Sampling { temperature: 1.0, ..Sampling::GREEDY },
     reasoning: ReasoningFormat::Off,
-    salt: 0,
+    weights: 0,
     created: 0,
 });
 
