@@ -82,16 +82,7 @@ impl Cluster {
     /// Starts a cluster and waits until it is ready.
     pub(crate) fn start(setup: Setup<'_>) -> Self {
         let source = Checkpoint::open(model_path()).unwrap();
-        let text = TextProcess::start(
-            TextConfig {
-                program: env!("CARGO_BIN_EXE_binfer").into(),
-                source: TextSource::of(&source),
-                split_special_tokens: false,
-                deadlines: Deadlines::default(),
-            },
-            Box::new(|_| {}),
-        );
-        let text = Arc::new(text.unwrap());
+        let text = Arc::new(text_process(&source));
         let facts = Arc::clone(text.facts());
         let (commands, commands_out) = mpsc::channel(64);
         let (readiness, readiness_out) = watch::channel(Readiness::Starting("a test".into()));
@@ -120,14 +111,7 @@ impl Cluster {
         let rendezvous = rendezvous();
         let fleet_config = fleet_config(setup.scripts.len());
         let (attach, ready) = std_mpsc::channel();
-        let workers: Vec<JoinHandle<()>> = (0..)
-            .zip(setup.scripts)
-            .map(|(rank, script)| {
-                let (rank, script, world) = (Rank(rank), *script, fleet_config.world);
-                let dial = (rendezvous.address(), rendezvous.instance().to_owned());
-                std::thread::spawn(move || runtime().block_on(work(rank, script, world, dial)))
-            })
-            .collect();
+        let workers = start_ranks(setup.scripts, &rendezvous);
         let load = LoadMeter::new(&sched_config(setup), load, Arc::clone(&metrics));
         let requests = RequestMeter::new(metrics);
         let sched = Scheduler::new(sched_config(setup)).unwrap();
@@ -180,6 +164,26 @@ impl Cluster {
         self.workers.into_iter().for_each(|worker| worker.join().unwrap());
         outcome
     }
+}
+
+fn text_process(source: &Checkpoint) -> TextProcess {
+    let config = TextConfig {
+        program: env!("CARGO_BIN_EXE_binfer").into(),
+        source: TextSource::of(source),
+        split_special_tokens: false,
+        deadlines: Deadlines::default(),
+    };
+    TextProcess::start(config, Box::new(|_| {})).unwrap()
+}
+
+/// A thread for each rank, which dials in.
+fn start_ranks(scripts: &[Script], rendezvous: &Rendezvous) -> Vec<JoinHandle<()>> {
+    let ranks = (0..).zip(scripts).map(|(rank, script)| {
+        let (rank, script, world) = (Rank(rank), *script, scripts.len());
+        let dial = (rendezvous.address(), rendezvous.instance().to_owned());
+        std::thread::spawn(move || runtime().block_on(work(rank, script, world, dial)))
+    });
+    ranks.collect()
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
