@@ -1,7 +1,6 @@
 //! From a prompt to an admitted request: check, render, tokenise, submit.
 //!
-//! Ranges are checked here and not in the fronts, so
-//! that all fronts accept the same requests.
+//! Ranges are checked here and not in the fronts, so that all fronts accept the same requests.
 
 use super::answer_stream::AnswerStream;
 use super::checks;

@@ -33,6 +33,11 @@ impl Load {
         self.stepped_at.map(|at| at.elapsed())
     }
 
+    /// The share of the slots that requests hold.
+    pub fn slots_share(&self) -> f64 {
+        share(self.running, self.running_max)
+    }
+
     /// The share of the KV cache that requests hold.
     pub fn active_share(&self) -> f64 {
         share(self.kv_tokens_used, self.kv_tokens_max)

@@ -86,7 +86,7 @@ pub(super) async fn loads(State(app): State<Arc<AppState>>) -> Json<Value> {
             "token_usage": load.used_share(),
             "gen_throughput": load.generated_per_s,
             "cache_hit_rate": load.cached_share,
-            "utilization": load.running as f64 / load.running_max.max(1) as f64,
+            "utilization": load.slots_share(),
             "max_running_requests": load.running_max,
         }],
     }))

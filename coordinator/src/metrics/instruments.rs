@@ -8,7 +8,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
 use super::labels::{
-    BuildLabel, CacheLabel, CauseLabel, LoraLabel, ModelLabel, RankLabel, ReasonLabel,
+    BuildLabel, CacheLabel, CauseLabel, LoraLabel, MissLabel, ModelLabel, RankLabel, ReasonLabel,
 };
 
 pub(super) type Total = Counter<u64, AtomicU64>;
@@ -36,6 +36,7 @@ pub(super) struct Instruments {
     pub(super) preemptions: Total,
     pub(super) prefix_hits: Total,
     pub(super) prefix_tokens_hit: Total,
+    pub(super) prefix_misses: Family<MissLabel, Total>,
 }
 
 impl Instruments {
@@ -54,6 +55,7 @@ impl Instruments {
             preemptions: Counter::default(),
             prefix_hits: Counter::default(),
             prefix_tokens_hit: Counter::default(),
+            prefix_misses: Family::default(),
         };
         let mut time = |name: &str, help: &str, histogram: &Histogram| {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -79,6 +81,8 @@ impl Instruments {
         total("binfer_preemptions", "Sequences that made room for others", &all.preemptions);
         total("binfer_prefix_hits", "Sequences that found cached blocks", &all.prefix_hits);
         total("binfer_prefix_hit_tokens", "Tokens in those blocks", &all.prefix_tokens_hit);
+        let misses = "Sequences by why they got no more out of the prefix cache";
+        registry.register("binfer_prefix_misses", misses, all.prefix_misses.clone());
         registry.register("binfer_requests_ended", "Requests by their end", all.ended.clone());
         let refused = "Requests that were not taken, by the cause";
         registry.register("binfer_requests_refused", refused, all.refused.clone());

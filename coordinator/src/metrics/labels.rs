@@ -35,6 +35,21 @@ pub enum RefusalCause {
     Failed,
 }
 
+/// Why a sequence got no more out of the prefix cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum MissCause {
+    TooShort,
+    Evicted,
+    Different,
+    Salt,
+}
+
+/// The label of a series of misses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct MissLabel {
+    pub(super) cause: MissCause,
+}
+
 /// The label of a series of ended requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReasonLabel {
@@ -83,6 +98,13 @@ values!(
     Length = "length",
     Cancelled = "cancelled",
     Failed = "failed",
+);
+values!(
+    MissCause,
+    TooShort = "too_short",
+    Evicted = "evicted",
+    Different = "different",
+    Salt = "salt",
 );
 values!(
     RefusalCause,

@@ -12,12 +12,12 @@ pub use labels::RefusalCause;
 pub use request_meter::RequestMeter;
 
 use instruments::{Gauges, Instruments};
-use labels::{EndReason, RankLabel};
+use labels::{EndReason, MissCause, MissLabel, RankLabel};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::fmt;
 
-use crate::sched::{Counters, Finish};
+use crate::sched::{CacheMisses, Counters, Finish};
 
 /// All instruments of a server.
 pub struct Metrics {
@@ -74,6 +74,16 @@ impl Metrics {
         set(&self.instruments.preemptions, counters.preemptions);
         set(&self.instruments.prefix_hits, counters.prefix_hits);
         set(&self.instruments.prefix_tokens_hit, counters.prefix_tokens_hit);
+        let CacheMisses { too_short, evicted, different, salt } = counters.prefix_misses;
+        for (cause, count) in [
+            (MissCause::TooShort, too_short),
+            (MissCause::Evicted, evicted),
+            (MissCause::Different, different),
+            (MissCause::Salt, salt),
+        ] {
+            let family = &self.instruments.prefix_misses;
+            set(&family.get_or_create(&MissLabel { cause }), count);
+        }
     }
 
     fn ended(&self, finish: Finish) {

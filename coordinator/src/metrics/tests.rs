@@ -1,7 +1,7 @@
 //! What is served is what happened, under the names that docs/metrics.md has.
 
 use super::{LoadNumbers, Metrics, RefusalCause, RequestMeter};
-use crate::sched::{Counters, Finish, RequestId};
+use crate::sched::{CacheMisses, Counters, Finish, RequestId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,10 @@ fn busy() -> Metrics {
     metrics.refused(RefusalCause::Busy);
     metrics.ended(Finish::Stop);
     metrics.step(1, 4_000);
-    metrics.counted(&Counters { preemptions: 3, prefix_hits: 2, ..Counters::default() });
+    let prefix_misses = CacheMisses { different: 4, ..CacheMisses::default() };
+    let counters =
+        Counters { preemptions: 3, prefix_hits: 2, prefix_misses, ..Counters::default() };
+    metrics.counted(&counters);
     metrics.loaded(&LoadNumbers {
         running: 2,
         waiting: 5,
@@ -87,6 +90,8 @@ fn readiness_causes_and_ranks_are_told() {
     line(&text, "binfer_requests_refused_total{cause=\"busy\"} 1");
     line(&text, "binfer_step_seconds_bucket{le=\"0.005\",rank=\"1\"} 1");
     line(&text, "binfer_preemptions_total 3");
+    line(&text, "binfer_prefix_misses_total{cause=\"different\"} 4");
+    line(&text, "binfer_prefix_misses_total{cause=\"evicted\"} 0");
     assert!(text.ends_with("# EOF\n"));
 }
 

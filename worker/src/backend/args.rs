@@ -133,6 +133,7 @@ pub struct AttendArgs {
 #[derive(Clone, Copy, Debug)]
 pub struct AttendLatentArgs {
     /// `[tokens, heads * (nope + rope.dims)]`, not rotated: of each head first what is never.
+    /// Afterwards some may be rotated where they are.
     pub queries: Tensor,
     /// `[tokens, latent_dim + rope.dims]`: the latent vector before its norm, then the key that all
     /// heads share before its rotation.

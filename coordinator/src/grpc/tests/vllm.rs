@@ -4,7 +4,7 @@ use super::server::{Server, server};
 use crate::front::testing::{Act, say};
 use crate::front::{FailKind, Readiness};
 use crate::sched::Finish;
-use crate::text::testing::byte_tokens;
+use crate::text::testing::{END, byte_tokens};
 use binfer_proto::client::smg::grpc::common::{GetTokenizerRequest, SubscribeKvEventsRequest};
 use binfer_proto::client::vllm::grpc::engine::generate_complete::MatchedStop;
 use binfer_proto::client::vllm::grpc::engine::generate_request::Input;
@@ -105,6 +105,19 @@ async fn the_stop_string_that_matched_is_told() {
     let (_, end) = read(end.into_inner()).await;
     let end = end.unwrap();
     assert_eq!((&*end.finish_reason, end.matched_stop), ("stop", None));
+}
+
+#[tokio::test]
+async fn the_stop_token_that_matched_is_told_and_the_models_own_is_not() {
+    let script = |end| vec![say("ab"), Act::EndWith(end)];
+    let server = server(vec![script(99), script(END)]);
+    let mut client = client(&server).await;
+    for matched in [Some(MatchedStop::MatchedTokenId(99)), None] {
+        let params = SamplingParams { stop_token_ids: vec![99], ..SamplingParams::default() };
+        let answer = client.generate(ask(true, params)).await.unwrap();
+        let end = read(answer.into_inner()).await.1.unwrap();
+        assert_eq!((&*end.finish_reason, end.matched_stop), ("stop", matched));
+    }
 }
 
 #[tokio::test]

@@ -65,6 +65,27 @@ async fn every_parameter_reaches_the_scheduler_and_zeros_are_defaults() {
 }
 
 #[tokio::test]
+async fn ends_and_cuts_of_a_request_reach_the_scheduler() {
+    let script = vec![Act::Finish(Finish::Stop)];
+    let mut server = server(vec![script.clone(), script]);
+    let mut client = client(&server).await;
+    for (cut, prompt) in [(1, vec![262]), (-1, vec![262, 262])] {
+        let params = SamplingParams {
+            min_tokens: 3,
+            stop_token_ids: vec![99],
+            truncate_prompt_tokens: Some(cut),
+            ..SamplingParams::default()
+        };
+        let id = GenerateRequest { request_id: String::new(), ..ask(true, params) };
+        client.generate(id).await.unwrap();
+        let request = server.scripted.seen.recv().await.unwrap().request;
+        assert_eq!(request.prompt, prompt, "{cut}");
+        assert!(request.end_ids.contains(&99), "{:?}", request.end_ids);
+        assert_eq!(request.least.map(|least| least.tokens), Some(3));
+    }
+}
+
+#[tokio::test]
 async fn what_this_server_lacks_or_cannot_be_is_refused_by_name() {
     let server = server(Vec::new());
     let mut client = client(&server).await;
@@ -83,12 +104,16 @@ async fn what_this_server_lacks_or_cannot_be_is_refused_by_name() {
         (constrained(Constraint::StructuralTag("{}".into())), "structural_tag"),
         (constrained(Constraint::JsonObject(true)), "json_object"),
         (constrained(Constraint::Choice(ChoiceConstraint::default())), "choice"),
-        (of(SamplingParams { min_tokens: 1, ..none() }), "min_tokens"),
-        (of(SamplingParams { stop_token_ids: vec![1], ..none() }), "stop_token_ids"),
+        (of(SamplingParams { min_tokens: 1000, ..none() }), "min_tokens"),
+        (of(SamplingParams { stop_token_ids: vec![264], ..none() }), "stop_token_ids"),
         (of(SamplingParams { n: 2, ..none() }), "n is"),
         (of(SamplingParams { prompt_logprobs: Some(0), ..none() }), "prompt_logprobs"),
         (
-            of(SamplingParams { truncate_prompt_tokens: Some(1), ..none() }),
+            of(SamplingParams { truncate_prompt_tokens: Some(0), ..none() }),
+            "truncate_prompt_tokens",
+        ),
+        (
+            of(SamplingParams { truncate_prompt_tokens: Some(-2), ..none() }),
             "truncate_prompt_tokens",
         ),
         (of(SamplingParams { logprobs: Some(-1), ..none() }), "logprobs"),

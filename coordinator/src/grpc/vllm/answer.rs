@@ -4,7 +4,7 @@ use crate::front::{AnswerStream, End};
 use crate::grpc::request_ids::Abortable;
 use crate::grpc::status;
 use crate::sched::{Finish, Usage};
-use crate::text::TextPieces;
+use crate::text::{StopReason, TextPieces};
 use binfer_proto::client::vllm::grpc::engine::generate_complete::MatchedStop;
 use binfer_proto::client::vllm::grpc::engine::generate_response::Response;
 use binfer_proto::client::vllm::grpc::engine::{
@@ -22,8 +22,6 @@ pub(in crate::grpc) struct AnswerMessages {
     /// `None` once the answer has ended.
     answer: Option<AnswerStream>,
     stream: bool,
-    /// The request's stop strings.
-    stop: Vec<String>,
     abortable: Option<Abortable>,
     aborted: bool,
     /// Tokens that were in no message yet.
@@ -36,16 +34,10 @@ pub(in crate::grpc) struct AnswerMessages {
 }
 
 impl AnswerMessages {
-    pub(super) fn new(
-        answer: AnswerStream,
-        stream: bool,
-        stop: Vec<String>,
-        abortable: Option<Abortable>,
-    ) -> Self {
+    pub(super) fn new(answer: AnswerStream, stream: bool, abortable: Option<Abortable>) -> Self {
         Self {
             answer: Some(answer),
             stream,
-            stop,
             abortable,
             aborted: false,
             tokens: Vec::new(),
@@ -77,31 +69,37 @@ impl AnswerMessages {
         GenerateResponse { response: Some(response) }
     }
 
-    /// The next message of an answer that has ended. A chunk is still due for tokens of a streamed
-    /// one. The complete repeats these tokens, and not their logprobs.
-    fn last(&mut self, each: usize, finish: Option<Finish>) -> GenerateResponse {
+    /// The next message of an answer that has ended, or was aborted. A chunk is still due for tokens
+    /// of a streamed one. The complete repeats these tokens, and not their logprobs.
+    fn last(
+        &mut self,
+        each: usize,
+        ended: Option<(Finish, Option<StopReason>)>,
+    ) -> GenerateResponse {
         if !self.stream || self.tokens.is_empty() {
-            return self.complete(each, finish);
+            return self.complete(each, ended);
         }
         let tokens = self.tokens.clone();
         let chunk = self.chunk(each);
         self.tokens = tokens;
-        self.complete = Some(self.complete(each, finish));
+        self.complete = Some(self.complete(each, ended));
         chunk
     }
 
-    fn complete(&mut self, each: usize, finish: Option<Finish>) -> GenerateResponse {
-        let matched_stop = match finish {
-            Some(Finish::StopString(index)) => {
-                self.stop.get(index).map(|stop| MatchedStop::MatchedStopStr(stop.clone()))
-            }
-            _ => None,
-        };
-        let reason = match finish {
-            Some(Finish::Length) => "length",
+    fn complete(
+        &mut self,
+        each: usize,
+        ended: Option<(Finish, Option<StopReason>)>,
+    ) -> GenerateResponse {
+        let reason = match ended {
+            Some((Finish::Length, _)) => "length",
             Some(_) => "stop",
             None => "abort",
         };
+        let matched_stop = ended.and_then(|(_, stop)| stop).map(|stop| match stop {
+            StopReason::Text(text) => MatchedStop::MatchedStopStr(text),
+            StopReason::Token(token) => MatchedStop::MatchedTokenId(token),
+        });
         let response = Response::Complete(GenerateComplete {
             output_logprobs: self.output_logprobs(each),
             output_ids: std::mem::take(&mut self.tokens),
@@ -148,9 +146,9 @@ impl Stream for AnswerMessages {
         }
         let message = loop {
             match this.poll_take(&answer, cx) {
-                Poll::Ready(Some(End::Done { finish, usage, .. })) => {
+                Poll::Ready(Some(End::Done { finish, usage, text })) => {
                     this.usage = usage;
-                    break Ok(this.last(each, Some(finish)));
+                    break Ok(this.last(each, Some((finish, text.stop_reason))));
                 }
                 Poll::Ready(Some(End::Failed { message, kind })) => {
                     break Err(status::failed(kind, message));

@@ -68,7 +68,7 @@ pub(super) fn loads(core: &Core) -> GetLoadsResponse {
         token_usage: load.used_share(),
         gen_throughput: load.generated_per_s,
         cache_hit_rate: load.cached_share,
-        utilization: load.running as f64 / load.running_max.max(1) as f64,
+        utilization: load.slots_share(),
         max_running_requests: int(load.running_max),
     };
     GetLoadsResponse {

@@ -60,10 +60,9 @@ impl VllmEngine for VllmService {
         let core = &self.context.core;
         let request = request::read(request.into_inner(), core.model())?;
         let abortable = self.requests.take(request.id)?;
-        let stop = request.generate.stop.clone();
         let answer = core.generate(request.generate).await;
         let answer = answer.map_err(|error| super::status::of_submit(&error, request::name))?;
-        Ok(Response::new(AnswerMessages::new(answer, request.stream, stop, abortable)))
+        Ok(Response::new(AnswerMessages::new(answer, request.stream, abortable)))
     }
 
     async fn health_check(

@@ -1,7 +1,7 @@
 //! From a request of the protocol to the core's. Ranges are the core's; here zeros become defaults,
 //! and what this server lacks is refused by name.
 
-use crate::front::{Field, GenerateRequest, MaxTokens, ModelInfo, Prompt, ReadMode};
+use crate::front::{Field, GenerateRequest, MaxTokens, ModelInfo, Prompt, PromptTokens, ReadMode};
 use binfer_proto::client::vllm::grpc::engine::generate_request::Input;
 use binfer_proto::client::vllm::grpc::engine::sampling_params::Constraint;
 use binfer_proto::client::vllm::grpc::engine::{self as proto, SamplingParams};
@@ -55,11 +55,14 @@ pub(super) fn read(
     refuse_params(&params)?;
     let sampling = sampling(&params, served.sampling);
     let generate = GenerateRequest {
+        prompt_tokens: prompt_tokens(params.truncate_prompt_tokens)?,
         max_tokens: params.max_tokens.map_or(MaxTokens::Rest, MaxTokens::Asked),
+        min_tokens: params.min_tokens,
         biases: biases(&params)?,
         top_logprobs: params.logprobs.map(top_logprobs).transpose()?,
         seed: params.seed.map(|seed| i64::from(seed).cast_unsigned()),
         stop: params.stop,
+        stop_tokens: params.stop_token_ids,
         ignore_eos: params.ignore_eos,
         token_ids: true,
         read_mode: if request.stream { ReadMode::Streamed } else { ReadMode::Whole },
@@ -101,6 +104,19 @@ fn biases(params: &SamplingParams) -> Result<Vec<Bias>, Status> {
     params.logit_bias.iter().map(bias).collect()
 }
 
+/// How much of a long prompt is kept; -1 is as much as leaves room for the answer.
+fn prompt_tokens(count: Option<i32>) -> Result<PromptTokens, Status> {
+    match count {
+        None => Ok(PromptTokens::All),
+        Some(-1) => Ok(PromptTokens::Fitting),
+        Some(count) => u32::try_from(count).map(PromptTokens::Last).map_err(|_| {
+            Status::invalid_argument(format!(
+                "truncate_prompt_tokens is {count}, expected -1 or more"
+            ))
+        }),
+    }
+}
+
 fn top_logprobs(count: i32) -> Result<u8, Status> {
     u8::try_from(count).ok().filter(|count| *count <= TOP_LOGPROBS_MAX).ok_or_else(|| {
         Status::invalid_argument(format!("logprobs is {count}, expected 0 to {TOP_LOGPROBS_MAX}"))
@@ -139,11 +155,8 @@ fn refuse_params(params: &SamplingParams) -> Result<(), Status> {
         return Err(refused(name, "there is no structured output"));
     }
     let lacks = [
-        (params.min_tokens > 0, "min_tokens", "the model decides when an answer ends"),
-        (!params.stop_token_ids.is_empty(), "stop_token_ids", "use stop"),
         (params.n > 1, "n", "one answer a request"),
         (params.prompt_logprobs.is_some(), "prompt_logprobs", "logprobs are those of the answer"),
-        (params.truncate_prompt_tokens.is_some(), "truncate_prompt_tokens", "cut the prompt"),
     ];
     refuse_first(&lacks)
 }
