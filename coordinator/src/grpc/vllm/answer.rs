@@ -69,8 +69,8 @@ impl AnswerMessages {
         GenerateResponse { response: Some(response) }
     }
 
-    /// The next message of an answer that has ended, or was aborted. A chunk is still due for tokens
-    /// of a streamed one. The complete repeats these tokens, and not their logprobs.
+    /// The next message of an answer that has ended, or was aborted. A chunk is still due for
+    /// tokens of a streamed one. The complete repeats these tokens, and not their logprobs.
     fn last(
         &mut self,
         each: usize,
