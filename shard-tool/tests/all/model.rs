@@ -147,6 +147,9 @@ pub(crate) fn stacks() -> impl Strategy<Value = Vec<Model>> {
     (hidden, 300_u32..400).prop_flat_map(layers)
 }
 
+/// Query heads of a model that is made up, and so ranks.
+const HEADS_MAX: u32 = 9;
+
 fn models_of(hidden: u32, vocab: u32) -> impl Strategy<Value = Model> {
     let dtype = || prop::sample::select(DType::ALL.to_vec());
     let head_dims = prop::sample::select(vec![2_u32, 16, 32, 48, 64, 80, 128]);
@@ -157,6 +160,8 @@ fn models_of(hidden: u32, vocab: u32) -> impl Strategy<Value = Model> {
         let (kv_heads, gqa_group, head_dim, inner) = sizes;
         let heads = kv_heads * gqa_group;
         let of_hidden = |wish| dtype_for(hidden, wish);
+        // As many blocks as there are heads at most, or that many ranks would be refused.
+        let down = if inner < HEADS_MAX * down.block_elems() { DType::F32 } else { down };
         Model {
             heads,
             kv_heads,
